@@ -1,0 +1,1 @@
+"""The platform of whoever runs a study: it coordinates, aggregates and accounts, and never sees data."""

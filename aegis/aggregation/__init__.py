@@ -1,0 +1,58 @@
+"""Combine the model deltas of one round so that hostile sites cannot decide the outcome.
+
+>>> import numpy as np
+>>> from coreason_enclave.schemas import Aggregator
+>>> def delta(*values):
+...     return {"weight": np.array(values, dtype=np.float32)}
+>>> updates = [
+...     Contribution("ash", delta(1.0, 2.0)),
+...     Contribution("birch", delta(1.5, 2.5)),
+...     Contribution("cedar", delta(2.0, 3.0)),
+...     Contribution("mallow", delta(-1000.0, 1000.0)),
+...     Contribution("nettle", delta(float("nan"), 0.0)),
+... ]
+>>> result = aggregate(
+...     updates, rule=Aggregator.TRIMMED_MEAN, num_byzantine=1, layout={"weight": (2,)}, max_norm=1e6)
+>>> result.delta["weight"]
+array([1.25, 2.75], dtype=float32)
+>>> {site: reason.value for site, reason in result.quarantined.items()}
+{'nettle': 'non_finite'}
+>>> aggregate(updates, rule=Aggregator.KRUM, num_byzantine=1, layout={"weight": (2,)}, max_norm=1e6)
+Traceback (most recent call last):
+...
+aegis.errors.TooFewUpdates: krum with num_byzantine=1 needs at least 5 admitted updates, got 4 \
+(set aside: nettle (non_finite)): wait for more sites or repeat the round; \
+no weaker rule is applied in its place
+
+What each rule promises while at most f = ``num_byzantine`` of the n updates that pass screening are
+hostile:
+
+============  ===========  ==============================================================================
+rule          needs        guarantee
+============  ===========  ==============================================================================
+mean          f = 0        none against a hostile update; screening alone bounds its norm
+trimmed mean  n >= 2f + 1  every coordinate lies within the range of the honest values
+median        n >= 2f + 1  the same, and closer to the honest centre for large f
+Krum          n >= 2f + 3  one update, whose nearest neighbours include a majority of honest ones
+Multi-Krum    n >= 2f + 3  the mean of the n - f - 2 best by Krum's score
+============  ===========  ==============================================================================
+
+Everything here is a pure function: no clock, no randomness, no IO; independent of the order of the updates
+and of the number of threads, to the last bit.
+"""
+
+from __future__ import annotations
+
+from aegis.aggregation.combining import Aggregate, aggregate, updates_needed
+from aegis.aggregation.screening import Contribution, Quarantine, Screened, SiteUpdate, screen
+
+__all__ = [
+    "Aggregate",
+    "Contribution",
+    "Quarantine",
+    "Screened",
+    "SiteUpdate",
+    "aggregate",
+    "screen",
+    "updates_needed",
+]

@@ -1,0 +1,143 @@
+"""Many updates seen as one n × d matrix that is never built, and the sweep over it block by block.
+
+Copying twenty updates of a million values into one matrix costs more than averaging them. Instead each worker
+gathers one block of columns at a time into a scratch buffer that stays in its own cache, and a kernel works
+there.
+
+Which thread takes which block is left to chance and cannot be seen in the result: columns are independent,
+and :mod:`aegis.aggregation.krum` adds its partial sums in a fixed order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from math import prod
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aegis.aggregation._kernels import TILE
+
+__all__ = ["Arrays", "Block", "Columns", "Layout", "sweep"]
+
+Arrays: TypeAlias = Mapping[str, NDArray[np.float32]]
+Layout: TypeAlias = Mapping[str, tuple[int, ...]]
+"""Names and shapes of the model's tensors."""
+Block: TypeAlias = tuple[int, int]
+"""Columns from the first number up to, and without, the second."""
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+_SCRATCH_BYTES = 1 << 19
+_WORTH_A_THREAD = 1 << 18
+_MOST_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Columns:
+    """``count`` updates of ``width`` values each. Tensors follow each other in the order of their names.
+
+    Args:
+        layout: names and shapes; decides the order of tensors in results, never the order of arithmetic.
+        rows: for each update its tensors, flat and contiguous, in the order of their names.
+    """
+
+    layout: Layout
+    rows: tuple[tuple[NDArray[np.float32], ...], ...]
+
+    @classmethod
+    def of(cls, updates: Sequence[Arrays], layout: Layout) -> Columns:
+        """View ``updates``, which already have the names, shapes and dtype of ``layout``."""
+        names = sorted(layout)
+        return cls(layout, tuple(tuple(arrays[name].reshape(-1) for name in names) for arrays in updates))
+
+    @property
+    def count(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return list(accumulate((prod(self.layout[name]) for name in sorted(self.layout)), initial=0))
+
+    @property
+    def width(self) -> int:
+        return self._starts[-1]
+
+    def pick(self, indices: Sequence[int]) -> Columns:
+        """The updates at ``indices`` alone."""
+        return Columns(self.layout, tuple(self.rows[i] for i in indices))
+
+    def digest(self, index: int) -> bytes:
+        """SHA-256 over the values of one update."""
+        sha = hashlib.sha256()
+        for tensor in self.rows[index]:
+            sha.update(tensor.data)
+        return sha.digest()
+
+    def blocks(self, itemsize: int) -> list[Block]:
+        """Blocks that cover every column; their width depends on the number of updates and on nothing else.
+
+        The width is an odd number of tiles, so that the rows of a block do not all fall on the same cache
+        sets.
+        """
+        tiles = max(5, _SCRATCH_BYTES // (max(1, self.count) * itemsize * TILE)) | 1
+        starts = range(0, self.width, tiles * TILE)
+        return [(low, min(low + tiles * TILE, self.width)) for low in starts]
+
+    def gather(self, block: Block, into: NDArray[Any]) -> None:
+        """Copy the columns of ``block`` into the first rows of ``into``, whose width is the block's."""
+        low, high = block
+        tensor = bisect_right(self._starts, low) - 1
+        while low < high:
+            start, end = self._starts[tensor], min(high, self._starts[tensor + 1])
+            to = slice(low - block[0], end - block[0])
+            for i, row in enumerate(self.rows):
+                into[i, to] = row[tensor][low - start : end - start]
+            low, tensor = end, tensor + 1
+
+    def split(self, flat: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Cut ``flat`` (shape ``(width,)``) back into named tensors, in the order of the layout."""
+        starts = dict(zip(sorted(self.layout), self._starts, strict=False))
+        return {
+            name: flat[starts[name] : starts[name] + prod(shape)].reshape(shape) for name, shape in self.layout.items()
+        }
+
+
+def usable_cores() -> int:
+    """Cores this process may run on, as far as the system says."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def sweep(items: Sequence[Item], values: int, worker: Callable[[Iterator[Item]], T]) -> list[T]:
+    """Let ``worker`` consume ``items``, on several threads at once if ``values`` makes that worthwhile.
+
+    Every worker draws from one queue, so that a busy core holds nobody up. Threads live for one call: nothing
+    is left behind that a fork or a concurrent caller could trip over.
+    """
+    queue: SimpleQueue[Item] = SimpleQueue()
+    for item in items:
+        queue.put(item)
+    threads = min(len(items), usable_cores(), _MOST_THREADS, 1 + values // _WORTH_A_THREAD)
+    if threads <= 1:
+        return [worker(_drain(queue))]
+    with ThreadPoolExecutor(threads, thread_name_prefix="aggregation") as pool:
+        return [future.result() for future in [pool.submit(worker, _drain(queue)) for _ in range(threads)]]
+
+
+def _drain(queue: SimpleQueue[Item]) -> Iterator[Item]:
+    while True:
+        try:
+            yield queue.get_nowait()
+        except Empty:
+            return

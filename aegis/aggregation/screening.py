@@ -1,0 +1,178 @@
+"""What a site sent is looked at before anything is computed from it; what is unfit is set aside by name.
+
+An update is accepted only if it has exactly the model's tensors: names, shapes and dtype, every value finite,
+and an Euclidean norm within the declared bound. One hostile or broken site costs the round its own update and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aegis.aggregation import _kernels
+from aegis.aggregation.columns import Arrays, Layout, sweep
+from aegis.errors import InvalidAggregation
+
+__all__ = ["Contribution", "Quarantine", "Screened", "SiteUpdate", "screen"]
+
+
+class Quarantine(StrEnum):
+    """Why an update was set aside. Stable codes, in the order in which they are looked for."""
+
+    DUPLICATE_SITE = "duplicate_site"
+    MALFORMED = "malformed"
+    WRONG_NAMES = "wrong_names"
+    WRONG_DTYPE = "wrong_dtype"
+    WRONG_SHAPE = "wrong_shape"
+    NO_WEIGHT = "no_weight"
+    NON_FINITE = "non_finite"
+    OUTSIZED = "outsized"
+
+
+class SiteUpdate(Protocol):
+    """What aggregation needs to know of an update; an admitted update satisfies it as it is."""
+
+    @property
+    def site_id(self) -> str: ...
+    @property
+    def arrays(self) -> Arrays: ...
+    @property
+    def num_examples(self) -> int | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Contribution:
+    """One site's model delta.
+
+    Args:
+        site_id: the name under which the coordinator knows the site, not one that the site chose.
+        arrays: float32 tensors by name. They must not be written to while they are being aggregated.
+        num_examples: how many examples the site says it used; looked at only where a job declares a cap.
+    """
+
+    site_id: str
+    arrays: Arrays
+    num_examples: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Screened:
+    """Accepted updates, ordered by site name, and the reason for every site that was set aside."""
+
+    accepted: tuple[Contribution, ...]
+    quarantined: Mapping[str, Quarantine]
+
+
+def screen(contributions: Iterable[SiteUpdate], layout: Layout, max_norm: float, *, weighted: bool = False) -> Screened:
+    """Separate what can be aggregated from what cannot.
+
+    The checks, in order, the cheap ones first: 1. the site sent one update (of two, neither can be
+    preferred); 2. a mapping of plain NumPy arrays; 3. the names of ``layout``; 4. native float32; 5. the
+    shapes of ``layout``; 6. where ``weighted``, a positive ``num_examples``; 7. every value finite; 8. norm
+    over all tensors at most ``max_norm``. No value is read, and nothing of the update's own size is
+    allocated, before 1 to 6 have passed.
+
+    Args:
+        contributions: updates in any order, with content of any kind.
+        layout: names and shapes of the model that the updates are for.
+        max_norm: largest Euclidean norm of a whole update, in the model's units.
+        weighted: whether ``num_examples`` will be used.
+
+    Raises:
+        InvalidAggregation: the call itself is wrong: an empty or malformed layout, a ``max_norm`` that is not
+        a
+            positive finite number, or an update without a site's name, which nobody could be told about.
+    """
+    _check_request(layout, max_norm)
+    received = list(contributions)
+    times = Counter(_site_of(update) for update in received)
+    verdicts: dict[str, Contribution | Quarantine] = {
+        site: Quarantine.DUPLICATE_SITE for site, count in times.items() if count > 1
+    }
+    for update in received:
+        if times[update.site_id] == 1:
+            verdicts[update.site_id] = _well_formed(update, layout, weighted)
+    accepted = [verdict for _, verdict in sorted(verdicts.items()) if isinstance(verdict, Contribution)]
+    verdicts.update(_out_of_bounds(accepted, max_norm))
+    return Screened(
+        tuple(update for update in accepted if verdicts[update.site_id] is update),
+        MappingProxyType({s: v for s, v in sorted(verdicts.items()) if isinstance(v, Quarantine)}),
+    )
+
+
+def _check_request(layout: Layout, max_norm: float) -> None:
+    if not layout or not all(_is_shape(shape) for shape in layout.values()):
+        raise InvalidAggregation("layout must map one tensor name or more to its sizes: take the model's own")
+    if type(max_norm) not in (int, float) or not 0 < max_norm < math.inf:
+        raise InvalidAggregation(f"max_norm must be a positive, finite number, got {max_norm!r:.80}")
+
+
+def _is_shape(shape: object) -> bool:
+    return isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
+
+
+def _site_of(update: object) -> str:
+    site = getattr(update, "site_id", None)
+    if not isinstance(site, str) or not site:
+        raise InvalidAggregation(f"every update needs its site's name: got {type(update).__name__} without one")
+    return site
+
+
+def _well_formed(update: SiteUpdate, layout: Layout, weighted: bool) -> Contribution | Quarantine:
+    """Checks 2 to 6. An accepted update comes back contiguous and aligned, copied only if it was not."""
+    arrays = _plain_arrays(getattr(update, "arrays", None))
+    if arrays is None:
+        return Quarantine.MALFORMED
+    if arrays.keys() != layout.keys():
+        return Quarantine.WRONG_NAMES
+    if any(array.dtype != np.float32 for array in arrays.values()):
+        return Quarantine.WRONG_DTYPE
+    if any(array.shape != layout[name] for name, array in arrays.items()):
+        return Quarantine.WRONG_SHAPE
+    num_examples = getattr(update, "num_examples", None)
+    if weighted and not (type(num_examples) is int and num_examples >= 1):
+        return Quarantine.NO_WEIGHT
+    contiguous = {name: np.require(array, requirements=("C", "A")) for name, array in arrays.items()}
+    return Contribution(update.site_id, contiguous, num_examples)
+
+
+def _plain_arrays(arrays: object) -> dict[str, NDArray[np.float32]] | None:
+    """A copy of the mapping, or None. Subclasses of ndarray are refused: they can redefine arithmetic."""
+    if not isinstance(arrays, Mapping):
+        return None
+    try:
+        copy = dict(arrays.items())
+    except Exception:  # noqa: BLE001 - a foreign mapping runs its own code; whatever it raises says the same
+        return None
+    plain = all(type(name) is str and type(array) is np.ndarray for name, array in copy.items())
+    return copy if plain else None
+
+
+def _out_of_bounds(updates: list[Contribution], max_norm: float) -> dict[str, Quarantine]:
+    """Checks 7 and 8 in one pass: a sum of squares in float64 is finite exactly if every value is."""
+    found: dict[str, Quarantine] = {}
+
+    def work(share: Iterator[Contribution]) -> None:
+        for update in share:
+            norm = _norm(update.arrays)
+            if not math.isfinite(norm):
+                found[update.site_id] = Quarantine.NON_FINITE
+            elif norm > max_norm:
+                found[update.site_id] = Quarantine.OUTSIZED
+
+    sweep(updates, sum(array.size for update in updates for array in update.arrays.values()), work)
+    return found
+
+
+def _norm(arrays: Arrays) -> float:
+    """Euclidean norm over all tensors, added up in the order of their names."""
+    return math.sqrt(sum(_kernels.sum_of_squares(arrays[name].reshape(-1)) for name in sorted(arrays)))

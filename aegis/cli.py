@@ -1,0 +1,59 @@
+"""The platform's command line.
+
+>>> from click.testing import CliRunner
+>>> answer = CliRunner().invoke(main, ["privacy", "epsilon", "--noise-multiplier", "1.0", "--sample-rate", "0.05",
+...                                    "--steps", "68", "--delta", "1e-5"])
+>>> print(answer.output.splitlines()[0])
+epsilon 3 at delta 1e-05 (PLD; Rényi cross-check 3.63)
+
+Importing this module, and ``aegis --help``, load no framework: each command is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import click
+
+from aegis.errors import AegisError, InvalidAggregation, InvalidJob, RunFolderError, RunPaused
+from coreason_enclave import __version__
+from coreason_enclave.commandline import CommandLine, ExitCode, Later
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "demo": Later("aegis.demo.command:demo", "Train over six simulated sites of a real study, and show what came of it."),
+    "privacy": Later("aegis.commands.privacy:privacy", "Compute what training costs in privacy, before it runs."),
+    "run": Later("aegis.commands.run:run", "Run a job over a federation; run it again to go on."),
+    "verify": Later("aegis.commands.verify:verify", "Check a run's claims against its records, offline."),
+}
+
+REFUSALS = {
+    AegisError: ExitCode.REFUSED,
+    InvalidJob: ExitCode.UNUSABLE,
+    InvalidAggregation: ExitCode.UNUSABLE,
+    RunFolderError: ExitCode.UNUSABLE,
+    RunPaused: ExitCode.PAUSED,
+}
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    a fault of this program (AEGIS_TRACEBACK=1 shows where)
+  2    an option, a file or a folder that cannot be used
+  3    refused: by a privacy budget, a site's policy or a precondition
+  4    paused: the same command again goes on
+  10+  a finding of `aegis verify`: see its --help
+  130  interrupted
+
+\b
+Example: aegis privacy epsilon --noise-multiplier 1.0 --sample-rate 0.05 --steps 68 --delta 1e-5
+"""
+
+
+@click.group(cls=CommandLine, later=COMMANDS, refusals=REFUSALS, epilog=EXIT_CODES)
+@click.version_option(__version__, prog_name="aegis", message="%(prog)s %(version)s")
+def main() -> None:
+    """Federated learning in which every site keeps its data, its privacy ledger and its right to say no."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Whose update counts: numbered checks, in this order, each with its reason code.
+
+1. size cap on envelope and arrays
+2. signature by a registered site
+3. the document is an update statement
+4. the signer is the site that was asked, and says so itself
+5. job, round and base model are those of the order; the nonce is the one it was given, and unused
+6. evidence is authentic, fresh, acceptable, and bound to that site's signing key
+7. arrays are the signed ones, float32, of the base model's names and shapes, finite, within the norm
+8. the privacy event is the plan's mechanism, for at most its steps, at its unit and delta
+
+The first check that fails decides; nothing after it is looked at, and the model has not changed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from aegis.errors import UpdateRefused
+from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian, event_from_dict
+from coreason_enclave.attestation.appraisal import appraise
+from coreason_enclave.attestation.binding import report_data
+from coreason_enclave.attestation.evidence import parse_evidence
+from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.envelope import MAX_ENVELOPE_BYTES, KeyRing, open_envelope
+from coreason_enclave.errors import EnclaveError, Reason
+from coreason_enclave.orders import UPDATE_TYPE, RoundOrder, UpdateStatement, parse_statement
+from coreason_enclave.policy import Profile
+from coreason_enclave.schemas import FederationJob, Mechanism, Provenance
+from coreason_enclave.updates import AdmittedUpdate, Array, Layout, SealedMessage, decode_arrays, layout_of
+
+__all__ = ["Admission", "Admitted"]
+
+_HEADER_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """An update that passed every check, and the statement it came with."""
+
+    update: AdmittedUpdate
+    statement: UpdateStatement
+
+
+@dataclass(frozen=True)
+class Admission:
+    """The checks of one site's answer to one order.
+
+    Attributes:
+        order: what was asked. public_key: the site's registered Ed25519 key, hex.
+        layout: the base model's. profile: whether simulated evidence is acceptable.
+    """
+
+    order: RoundOrder
+    public_key: str
+    layout: Layout
+    profile: Profile
+
+    def admit(self, message: SealedMessage, *, now: float, used_nonces: frozenset[str] = frozenset()) -> Admitted:
+        """Run the checks; ``now`` is Unix seconds.
+
+        Raises:
+            UpdateRefused: with the reason code of the first check that failed.
+        """
+        try:
+            return self._admit(message, now, used_nonces)
+        except EnclaveError as error:
+            raise UpdateRefused(self.order.site_id, error.reason, str(error)) from error
+
+    def _admit(self, message: SealedMessage, now: float, used_nonces: frozenset[str]) -> Admitted:
+        self._require(len(message.envelope) <= MAX_ENVELOPE_BYTES, Reason.OVERSIZED, "the envelope is too large")  # 1
+        self._require(len(message.arrays) <= self._most_bytes(), Reason.OVERSIZED, "the arrays are too large")
+        keys = KeyRing({self.order.site_id: self.public_key})
+        statement = parse_statement(open_envelope(message.envelope, UPDATE_TYPE, keys).payload)  # 2, 3
+        self._check_address(statement, used_nonces)  # 4, 5
+        provenance = self._appraise(statement, now)  # 6
+        arrays = self._check_arrays(statement, message.arrays)  # 7
+        event = self._check_event(statement)  # 8
+        update = AdmittedUpdate(self.order.site_id, arrays, statement.update_digest, event, provenance, statement.nominal_units)
+        return Admitted(update, statement)
+
+    def _check_address(self, statement: UpdateStatement, used_nonces: frozenset[str]) -> None:
+        order = self.order
+        same_job = statement.job_id == order.job.job_id and statement.job_digest == order.job.digest()
+        self._require(statement.site_id == order.site_id, Reason.UNKNOWN_SITE, "it names another site")
+        self._require(same_job, Reason.WRONG_DIGEST, "it answers another job")
+        self._require(statement.round_number == order.round_number, Reason.WRONG_ROUND, "it answers another round")
+        self._require(statement.nonce == order.nonce, Reason.WRONG_NONCE, "it answers another order")
+        self._require(statement.nonce not in used_nonces, Reason.REPLAYED, "this order was answered before")
+        same_base = statement.base_model_digest == order.base_model_digest
+        self._require(same_base, Reason.WRONG_DIGEST, "it was trained from another base model")
+
+    def _appraise(self, statement: UpdateStatement, now: float) -> Provenance:
+        expected = report_data(
+            nonce=self.order.nonce,
+            public_key=self.public_key,
+            site_id=self.order.site_id,
+            job_digest=self.order.job.digest(),
+        )
+        report = appraise(
+            parse_evidence(statement.evidence),
+            expected_report_data=expected,
+            subject=self.order.site_id,
+            profile=self.profile,
+            now=int(now),
+        )
+        return report.provenance
+
+    def _check_arrays(self, statement: UpdateStatement, data: bytes) -> dict[str, Array]:
+        self._require(sha256_hex(data) == statement.update_digest, Reason.WRONG_DIGEST, "arrays are not the signed ones")
+        arrays = decode_arrays(data, limit=self._most_bytes())
+        self._require(layout_of(arrays) == dict(self.layout), Reason.WRONG_SHAPES, "its names or shapes are not the model's")
+        squared = sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays.values())
+        self._require(math.isfinite(squared), Reason.NON_FINITE, "it holds NaN or infinity")
+        within = math.sqrt(squared) <= self.order.job.max_update_norm
+        self._require(within, Reason.NORM_EXCEEDED, f"its norm {math.sqrt(squared):.3g} exceeds the job's limit")
+        return arrays
+
+    def _check_event(self, statement: UpdateStatement) -> Event:
+        event, job = event_from_dict(statement.event), self.order.job
+        self._require(_within_plan(event, statement, job), Reason.EVENT_EXCEEDS_PLAN, "its privacy event is not the plan's")
+        return event
+
+    def _most_bytes(self) -> int:
+        return 4 * sum(math.prod(shape) for shape in self.layout.values()) + _HEADER_BYTES
+
+    def _require(self, condition: bool, reason: Reason, message: str) -> None:
+        if not condition:
+            raise EnclaveError(f"the update of {self.order.site_id} is refused: {message}", reason=reason)
+
+
+def _within_plan(event: Event, statement: UpdateStatement, job: FederationJob) -> bool:
+    """Whether the event is the job's mechanism, no less noisy, no more often, for no more steps, as declared."""
+    privacy = job.privacy
+    if privacy.mechanism is Mechanism.NON_PRIVATE:
+        return isinstance(event, NonPrivate)
+    if not isinstance(event, PoissonSampledGaussian) or privacy.noise_multiplier is None:
+        return False
+    return (
+        event.noise_multiplier >= privacy.noise_multiplier
+        and event.sample_rate <= privacy.sample_rate
+        and 1 <= event.steps <= job.local_steps
+        and (privacy.delta is None or statement.delta <= privacy.delta)
+        and (privacy.unit is None or statement.unit == privacy.unit)
+    )

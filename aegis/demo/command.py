@@ -1,0 +1,94 @@
+"""``aegis demo``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from aegis.demo.recipe import DemoOptions, private_job
+from aegis.demo.study import choose_run, run_demo
+from aegis.demo.summary import headline
+from coreason_enclave.schemas import Aggregator, PrivacyUnit
+
+__all__ = ["demo"]
+
+
+@click.command()
+@click.option("--epsilon", type=float, default=3.0, show_default=True, help="Cap of the job at each site, at delta 1e-5.")
+@click.option("--sites", type=click.IntRange(2, 6), default=6, show_default=True, help="How many of the real sites take part.")
+@click.option("--rounds", type=click.IntRange(1, 200), default=10, show_default=True, help="Federation rounds of 6 local steps.")
+@click.option(
+    "--aggregator",
+    type=click.Choice([rule.value for rule in Aggregator]),
+    default=Aggregator.TRIMMED_MEAN.value,
+    show_default=True,
+    help="How updates are combined; all but mean withstand one hostile site.",
+)
+@click.option("--attackers", type=click.IntRange(0, 5), default=0, show_default=True, help="Sites that send -10 x their update.")
+@click.option(
+    "--unit",
+    type=click.Choice([unit.value for unit in PrivacyUnit]),
+    default=PrivacyUnit.PERSON.value,
+    show_default=True,
+    help="Whose presence is hidden: one person with all their years, or one row.",
+)
+@click.option("--repeats", type=click.IntRange(0, 50), default=4, show_default=True, help="Repetitions with fresh keys.")
+@click.option("--seed", type=int, default=None, help="UNSAFE: inject all noise from this number, for reproducible figures.")
+@click.option("--runs", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on standard output.")
+def demo(
+    epsilon: float,
+    sites: int,
+    rounds: int,
+    aggregator: str,
+    attackers: int,
+    unit: str,
+    repeats: int,
+    seed: int | None,
+    runs: Path,
+    as_json: bool,
+) -> None:
+    """Train one model over the six sites of a real study under differential privacy.
+
+    Founds new SIMULATED sites from public data (the RAND Health Insurance Experiment) under --runs, trains privately,
+    then without privacy beside it, and leaves model, ledgers, audit log, plots and a summary in runs/latest. Killed at
+    any moment, the same command continues where it was; otherwise a second run is a second set of sites.
+
+    Example: aegis demo --attackers 1 --aggregator mean
+    """
+    options = DemoOptions(
+        epsilon=epsilon,
+        sites=sites,
+        rounds=rounds,
+        aggregator=Aggregator(aggregator),
+        attackers=attackers,
+        unit=PrivacyUnit(unit),
+        repeats=repeats,
+        seed=seed,
+    )
+    private_job(options)  # wrong options are refused before anything is written
+    console = Console(stderr=as_json, highlight=False)
+    run = choose_run(runs, options)
+    console.print(f"run {run.name} in {runs}{', RESUMED' if run.resumed else ''}: aegis demo, attestation SIMULATED")
+    result = run_demo(run, options, console)
+    if as_json:
+        click.echo(json.dumps(result.to_dict()))
+        return
+    console.rule("result")
+    for line in headline(result):
+        console.print(line, soft_wrap=True)
+    console.rule("next")
+    for line in _next_commands(runs, attackers):
+        console.print(line, soft_wrap=True)
+
+
+def _next_commands(runs: Path, attackers: int) -> tuple[str, ...]:
+    other = "aegis demo --epsilon 0.1" if attackers else "aegis demo --attackers 1 --aggregator mean"
+    return (
+        f"aegis verify {runs}/latest                # recompute what this run claims from its own records",
+        f"coreason-enclave ledger show {runs}/latest/federation/sites/site-1/ledger.sqlite",
+        f"{other}   # {'what a strict budget costs' if attackers else 'what one hostile site does to a plain mean'}",
+    )

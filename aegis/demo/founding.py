@@ -1,0 +1,78 @@
+"""New simulated sites under a run's own folder: real rows, real keys, real ledgers, simulated attestation.
+
+Their data is registered as public, which is what allows the development profile and the non-private twin. Every
+demonstration founds its own sites and with them its own budgets; it never refunds those of another.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aegis.demo.randhie import PreparedSite, load_evaluation_set, prepare_sites
+from aegis.demo.recipe import DELTA, MAX_UPDATE_NORM, DemoOptions
+from aegis.federation import EvaluationSet, FederationConfig, FederationFolder
+from aegis.runtimes.in_process import found_site
+from coreason_enclave.keys import load_or_create_signer
+from coreason_enclave.policy import LineagePolicy, Profile, SiteConfig, SitePolicy
+from coreason_enclave.schemas import AggregationStrategy, Aggregator
+
+__all__ = ["found_demo_federation"]
+
+_LINEAGE_ALLOWANCE = 1.5
+"""Room for one job, whose Rényi cost is a tenth above its epsilon, and not for a second: that one is refused."""
+
+
+def found_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
+    """Found the federation in ``path``, or return it where that is done; an interrupted founding is completed."""
+    federation = FederationFolder(path)
+    if federation.is_founded:
+        return federation
+    coordinator_key = federation.signer().public_hex
+    prepared = prepare_sites(path / "sites", sites=options.sites, unit=options.unit)
+    keys = {site.site_id: _found(path / "sites" / site.site_id, site, options, coordinator_key) for site in prepared}
+    evaluation = load_evaluation_set()
+    federation.save_evaluation_set(EvaluationSet(evaluation.features, evaluation.labels))
+    federation.found(FederationConfig(profile=Profile.DEVELOPMENT, delta=DELTA, public_keys=keys))
+    return federation
+
+
+def _found(folder: Path, site: PreparedSite, options: DemoOptions, coordinator_key: str) -> str:
+    if (folder / "site.toml").exists():
+        return load_or_create_signer(folder / "keys" / "signing.key").public_hex
+    return found_site(folder, _config(site, options, coordinator_key))
+
+
+def _config(site: PreparedSite, options: DemoOptions, coordinator_key: str) -> SiteConfig:
+    policy = SitePolicy(
+        coordinator_keys=(coordinator_key,),
+        model_archs=("LogisticRegression",),
+        strategies=(AggregationStrategy.FED_AVG,),
+        aggregators=tuple(Aggregator),
+        min_clients=2,
+        min_noise_multiplier=0.3,
+        max_update_norm=MAX_UPDATE_NORM,
+        max_order_lifetime_s=3600,
+    )
+    lineage = LineagePolicy(
+        lineage=f"{site.site_id}/randhie",
+        dataset_id=site.dataset_id,
+        unit=options.unit,
+        nominal_units=site.nominal_units,
+        public=True,
+        epsilon=_LINEAGE_ALLOWANCE * options.epsilon,
+        delta=DELTA,
+        job_epsilon=_LINEAGE_ALLOWANCE * options.epsilon,
+        job_delta=DELTA,
+    )
+    return SiteConfig(
+        version=1,
+        site_id=site.site_id,
+        profile=Profile.DEVELOPMENT,
+        data_root="data",
+        keys="keys",
+        ledger="ledger.sqlite",
+        audit="audit.jsonl",
+        attester="simulated",
+        policy=policy,
+        lineages=(lineage,),
+    )

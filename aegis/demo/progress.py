@@ -1,0 +1,100 @@
+"""The demonstration as a person sees it: a live table on a terminal, one line a round elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+
+from aegis.runs.execution import RoundReport
+
+__all__ = ["RoundTable"]
+
+_METRICS = ("accuracy", "auc", "loss")
+
+
+class RoundTable:
+    """Collects rounds and shows them; use as a context manager and pass :meth:`show` as the observer.
+
+    Args:
+        target_epsilon: the job's cap, or None for a job without privacy.
+    """
+
+    def __init__(self, console: Console, title: str, rounds: int, target_epsilon: float | None) -> None:
+        self._console, self._title, self._rounds, self._target = console, title, rounds, target_epsilon
+        self._reports: list[RoundReport] = []
+        self._live = Live(self._render(), console=console, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        else:
+            self._console.print(self._title)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, report: RoundReport) -> None:
+        """One more completed round."""
+        self._reports.append(report)
+        if self._live is not None:
+            self._live.update(self._render(), refresh=True)
+        else:
+            self._console.print(" · ".join(self._words(report)), soft_wrap=True)
+
+    def _words(self, report: RoundReport) -> list[str]:
+        record = report.record
+        metrics = [f"{name} {record.metrics[name]:.3f}" for name in _METRICS if name in record.metrics]
+        admitted = f"{len(record.admitted)} admitted, {len(record.refused)} refused"
+        spent = [] if self._target is None else [f"epsilon spent {_range(report)} of {self._target:g}"]
+        return [f"round {record.round_number}/{self._rounds}", *metrics, admitted, *spent, f"{record.seconds:.2f} s"]
+
+    def _render(self) -> RenderableType:
+        return Group(self._round_table(), *([self._site_table()] if self._reports else []))
+
+    def _round_table(self) -> Table:
+        table = Table(title=self._title, title_justify="left")
+        for name in ("round", *_METRICS, "admitted", "refused", "epsilon spent", "seconds"):
+            table.add_column(name, justify="right")
+        for report in self._reports:
+            record = report.record
+            table.add_row(
+                f"{record.round_number}/{self._rounds}",
+                *(f"{record.metrics[name]:.3f}" if name in record.metrics else "" for name in _METRICS),
+                str(len(record.admitted)),
+                str(len(record.refused)),
+                "no guarantee" if self._target is None else _range(report),
+                f"{record.seconds:.2f}",
+            )
+        return table
+
+    def _site_table(self) -> Table:
+        report = self._reports[-1]
+        table = Table(title="Privacy at each site, from its own ledger", title_justify="left")
+        for name in ("site", "attestation", "epsilon spent in this job", "left in this job", "left for the data, all jobs"):
+            table.add_column(name, justify="right")
+        for site, claim in sorted(report.lineages.items()):
+            spent = report.record.epsilon.get(site)
+            left = "" if self._target is None or spent is None else f"{max(self._target - spent, 0.0):.3f}"
+            table.add_row(
+                site,
+                report.record.provenance[site].value.upper() if site in report.record.provenance else "refused",
+                "no guarantee" if spent is None else f"{spent:.3f}",
+                left,
+                f"{claim.remaining_pico / claim.budget_pico:.0%} of epsilon {claim.caps.epsilon:g}",
+            )
+        return table
+
+
+def _range(report: RoundReport) -> str:
+    values = sorted({round(value, 3) for value in report.record.epsilon.values() if value is not None})
+    if not values:
+        return "none"
+    return f"{values[0]:.3f}" if len(values) == 1 else f"{values[0]:.3f} to {values[-1]:.3f}"

@@ -1,0 +1,167 @@
+"""The whole demonstration: found, train privately, train the twin, repeat, draw, summarise. Resumable at every point."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from aegis.demo.founding import found_demo_federation
+from aegis.demo.plots import plot_epsilon, plot_utility
+from aegis.demo.progress import RoundTable
+from aegis.demo.randhie import central_reference
+from aegis.demo.recipe import DELTA, DemoOptions, private_job, twin_of
+from aegis.demo.summary import DemoResult, write_summary
+from aegis.errors import RunFolderError
+from aegis.jobs import resolve
+from aegis.runs.execution import Execution, execute
+from aegis.runs.folder import RunFolder
+from aegis.stores.run_state import RoundRecord, replace_file
+from coreason_enclave.schemas import FederationJob
+
+__all__ = ["DemoRun", "choose_run", "run_demo"]
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """A demonstration's folder; it is finished once ``summary.md``, which is written last, is there."""
+
+    path: Path
+    resumed: bool
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+
+def choose_run(root: Path, options: DemoOptions) -> DemoRun:
+    """The unfinished run with the same options that ``root/latest`` points to, or a new one.
+
+    A new run founds new sites with budgets of their own; nothing of an earlier run is refunded or overwritten.
+    """
+    latest = root / "latest"
+    if latest.exists() and not (latest / "summary.md").exists() and _options_of(latest.resolve()) == options.to_dict():
+        return DemoRun(latest.resolve(), resumed=True)
+    path = _new_folder(root)
+    RunFolder(path).write_json("demo.json", {"options": options.to_dict()})
+    _point(latest, path)
+    return DemoRun(path, resumed=False)
+
+
+def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult:
+    """Carry out, or carry on with, the demonstration in ``run``.
+
+    Raises:
+        AegisError: wrong options, or a run that paused.
+    """
+    job = resolve(private_job(options), delta=DELTA)
+    console.print("[1/5] six real sites of one study, founded here as SIMULATED sites with keys and ledgers of their own")
+    federation = found_demo_federation(run.path / "federation", options)
+    main = Execution(federation, RunFolder(run.path), options.seed, options.attackers)
+    private = _run(job, main, console, "[2/5] private job")
+    twin_run = Execution(federation, RunFolder(run.path / "twin"), options.seed, options.attackers)
+    twin = _run(twin_of(job), twin_run, console, "[3/5] the same job without privacy (public data only)")
+    repeats = _repeat(run, job, options, console)
+    console.print("[5/5] central reference, plots, summary")
+    central = central_reference()
+    result = DemoResult(
+        run=run.name,
+        options=options,
+        job=job,
+        private=private,
+        twin=twin,
+        repeats=[history[-1] for history in repeats],
+        central_auc=central.logistic_auc,
+        trees_auc=central.boosted_trees_auc,
+        attackers=sorted(federation.config().public_keys)[: options.attackers],
+    )
+    _draw(run.path / "plots", result, repeats)
+    RunFolder(run.path).write_json("demo.json", {"options": options.to_dict(), "result": result.to_dict()})
+    replace_file(run.path / "summary.md", write_summary(result).encode())
+    return result
+
+
+def _run(job: FederationJob, execution: Execution, console: Console, title: str) -> tuple[RoundRecord, ...]:
+    """One job to its end; a finished one is only read."""
+    folder = execution.folder
+    if folder.is_finished:
+        console.print(f"{title}: finished before")
+        return folder.state().history
+    with RoundTable(console, title, job.rounds, job.privacy.target_epsilon) as table:
+        execute(job, Execution(execution.federation, folder, execution.unsafe_seed, execution.attackers, table.show))
+    return folder.state().history
+
+
+def _repeat(
+    run: DemoRun, job: FederationJob, options: DemoOptions, console: Console
+) -> list[tuple[RoundRecord, ...]]:
+    """The private job again, each time on newly founded sites: the spread that sampling and noise cause."""
+    histories = []
+    working = console.status("") if console.is_terminal else nullcontext()
+    with working as status:
+        for number in range(1, options.repeats + 1):
+            words = f"[4/5] repetition {number} of {options.repeats} on new SIMULATED sites with fresh keys"
+            if status is not None:
+                status.update(words)
+            folder = run.path / "repeats" / str(number)
+            federation = found_demo_federation(folder / "federation", options)
+            seed = None if options.seed is None else options.seed + number
+            execution = Execution(federation, RunFolder(folder / "run"), seed, options.attackers)
+            if not execution.folder.is_finished:
+                execute(job, execution)
+            histories.append(execution.folder.state().history)
+            console.print(f"{words}: AUC {histories[-1][-1].metrics['auc']:.3f}")
+    return histories
+
+
+def _draw(folder: Path, result: DemoResult, repeats: Sequence[Sequence[RoundRecord]]) -> None:
+    folder.mkdir(exist_ok=True)
+    options, privacy = result.options, result.job.privacy
+    hostile = f", {options.attackers} of {options.sites} sites SIMULATED attackers" if options.attackers else ""
+    plot_utility(
+        folder / "utility.png",
+        private=result.private,
+        twin=result.twin,
+        repeats=repeats,
+        central=result.central_auc,
+        title=f"RAND HIE, {options.sites} sites, {options.aggregator}{hostile}\n"
+        f"epsilon {privacy.target_epsilon:g} at delta {privacy.delta:g} per {privacy.unit} (attestation SIMULATED)",
+    )
+    plot_epsilon(
+        folder / "epsilon.png",
+        private=result.private,
+        target=privacy.target_epsilon or 0.0,
+        title=f"epsilon at delta {privacy.delta:g} per {privacy.unit}, accountant PLD (attestation SIMULATED)",
+    )
+
+
+def _options_of(path: Path) -> object:
+    try:
+        return RunFolder(path).read_json("demo.json").get("options")
+    except RunFolderError:
+        return None
+
+
+def _new_folder(root: Path) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+        path = root.resolve() / f"demo-{stamp}{suffix}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise RunFolderError(f"{root} has too many runs of this second: try again")
+
+
+def _point(link: Path, target: Path) -> None:
+    """Let ``latest`` point to the new run, atomically."""
+    temporary = link.with_name(f".latest-{target.name}")
+    temporary.symlink_to(target.name)
+    temporary.replace(link)

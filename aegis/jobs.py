@@ -1,0 +1,60 @@
+"""Job files: YAML that holds one :class:`~coreason_enclave.schemas.FederationJob`, nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from aegis.errors import InvalidJob
+from coreason_enclave.accounting import calibrate_noise
+from coreason_enclave.errors import PrivacyError
+from coreason_enclave.schemas import FederationJob, Mechanism, explain
+
+__all__ = ["dump_job", "load_job", "resolve"]
+
+
+def load_job(path: Path) -> FederationJob:
+    """Read a job file; whatever is wrong raises :class:`InvalidJob` with the file, the field and what is allowed."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidJob(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidJob(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise InvalidJob(f"{path} must hold the fields of one job, as 'name: value' lines")
+    try:
+        return FederationJob.model_validate(document)
+    except ValidationError as error:
+        raise InvalidJob(f"{path}: {explain(error)}") from error
+
+
+def dump_job(job: FederationJob) -> str:
+    """The job as YAML that :func:`load_job` reads back to the same job."""
+    fields: dict[str, Any] = job.model_dump(mode="json", exclude_none=True)
+    return yaml.safe_dump(fields, sort_keys=False)
+
+
+def resolve(job: FederationJob, *, delta: float) -> FederationJob:
+    """The job with delta and noise multiplier explicit, so that a coordinator can check what sites say they ran.
+
+    Args:
+        delta: used where the job states none.
+
+    Raises:
+        InvalidJob: no noise multiplier reaches the target.
+    """
+    if job.privacy.mechanism is not Mechanism.DP_SGD or job.privacy.target_epsilon is None:
+        return job
+    privacy = job.privacy
+    chosen = delta if privacy.delta is None else privacy.delta
+    try:
+        noise = privacy.noise_multiplier or calibrate_noise(
+            privacy.target_epsilon, chosen, privacy.sample_rate, job.total_steps
+        )
+    except PrivacyError as error:
+        raise InvalidJob(f"privacy.target_epsilon: {error}") from error
+    return job.model_copy(update={"privacy": privacy.model_copy(update={"delta": chosen, "noise_multiplier": noise})})

@@ -1,0 +1,1 @@
+"""Where a coordinator's state survives: one port, one file-backed implementation."""

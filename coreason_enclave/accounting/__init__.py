@@ -1,0 +1,55 @@
+"""From what was run to what may be claimed about it.
+
+Describe what ran as frozen events, compose the events (never the epsilons), and state the result with
+everything that it depends on:
+
+>>> from coreason_enclave.accounting import PoissonSampledGaussian, compose_epsilon
+>>> from coreason_enclave.schemas import NeighboringRelation, PrivacyUnit
+>>> job = PoissonSampledGaussian(noise_multiplier=1.0, sample_rate=0.05, steps=68)
+>>> answer = compose_epsilon([job, job], delta=1e-5)
+>>> relation = NeighboringRelation.ADD_OR_REMOVE_ONE
+>>> claim = answer.guarantee(unit=PrivacyUnit.PERSON, neighboring_relation=relation)
+>>> print(f"{claim.epsilon:.2f} at delta {claim.delta:g} per {claim.unit}, by {claim.accountant}")
+4.00 at delta 1e-05 per person, by PLD
+
+Two jobs of epsilon 3 cost 4.0 together, not 6. The inverse questions:
+
+>>> from coreason_enclave.accounting import calibrate_noise, last_affordable_step
+>>> last_affordable_step(1.0, 0.05, target_epsilon=3.0, delta=1e-5)
+68
+>>> 0.99 < calibrate_noise(3.0, 1e-5, sample_rate=0.05, steps=68) <= 1.0
+True
+"""
+
+from coreason_enclave.accounting.calibration import calibrate_noise, last_affordable_step
+from coreason_enclave.accounting.comparison import gdp_estimate
+from coreason_enclave.accounting.composition import compose_epsilon
+from coreason_enclave.accounting.events import (
+    Event,
+    NonPrivate,
+    PoissonSampledGaussian,
+    event_from_dict,
+    event_to_dict,
+)
+from coreason_enclave.accounting.guarantee import Accountant, ComposedEpsilon, Estimate, Guarantee
+from coreason_enclave.accounting.renyi import choose_order, epsilon_at, rdp_at, rdp_budget
+
+__all__ = [
+    "Accountant",
+    "ComposedEpsilon",
+    "Estimate",
+    "Event",
+    "Guarantee",
+    "NonPrivate",
+    "PoissonSampledGaussian",
+    "calibrate_noise",
+    "choose_order",
+    "compose_epsilon",
+    "epsilon_at",
+    "event_from_dict",
+    "event_to_dict",
+    "gdp_estimate",
+    "last_affordable_step",
+    "rdp_at",
+    "rdp_budget",
+]

@@ -1,0 +1,87 @@
+"""Privacy events: frozen descriptions of what a mechanism did, from which every number is derived.
+
+An event promises never to change its meaning once written: ledgers are read years later. The two honest
+extremes are types of their own: :class:`NonPrivate` composes to no finite epsilon, and anything unknown is
+refused when read, never guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from coreason_enclave.errors import AccountingError
+
+__all__ = ["Event", "NonPrivate", "PoissonSampledGaussian", "event_from_dict", "event_to_dict"]
+
+
+@dataclass(frozen=True)
+class PoissonSampledGaussian:
+    """``steps`` releases of a clipped sum over a fresh Poisson sample plus Gaussian noise (DP-SGD).
+
+    Each unit enters each step's sample independently with probability ``sample_rate``; the noise has standard
+    deviation ``noise_multiplier`` times the clipping norm (Abadi et al., 2016; Mironov et al., 2019).
+    Neighbouring relation: one unit added or removed.
+
+    Raises:
+        AccountingError: a number is not finite or out of range.
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier > 0):
+            raise AccountingError(f"noise_multiplier must be positive and finite, got {self.noise_multiplier}")
+        if not 0 < self.sample_rate <= 1:
+            raise AccountingError(f"sample_rate must be in (0, 1], got {self.sample_rate}")
+        if not _is_count(self.steps):
+            raise AccountingError(f"steps must be a whole number of at least 0, got {self.steps}")
+
+    def with_steps(self, steps: int) -> PoissonSampledGaussian:
+        """The same mechanism run for another number of steps."""
+        return replace(self, steps=steps)
+
+
+@dataclass(frozen=True)
+class NonPrivate:
+    """Rows were used without a mechanism: no finite epsilon covers this, ever."""
+
+
+Event = PoissonSampledGaussian | NonPrivate
+
+
+def event_to_dict(event: Event) -> dict[str, Any]:
+    """The event as JSON types, with its type named."""
+    if isinstance(event, NonPrivate):
+        return {"type": "non_private"}
+    return {
+        "type": "poisson_sampled_gaussian",
+        "noise_multiplier": event.noise_multiplier,
+        "sample_rate": event.sample_rate,
+        "steps": event.steps,
+    }
+
+
+def event_from_dict(document: Mapping[str, Any]) -> Event:
+    """Read an event; an unknown type, a missing or an additional field is refused."""
+    fields = dict(document)
+    kind = fields.pop("type", None)
+    if kind == "non_private" and not fields:
+        return NonPrivate()
+    if kind == "poisson_sampled_gaussian" and fields.keys() == {"noise_multiplier", "sample_rate", "steps"}:
+        if not all(_is_number(fields[name]) for name in ("noise_multiplier", "sample_rate")):
+            raise AccountingError("a privacy event's noise_multiplier and sample_rate must be numbers")
+        return PoissonSampledGaussian(**fields)
+    raise AccountingError(f"unknown privacy event {kind!r} with fields {sorted(fields)}: it cannot be accounted for")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

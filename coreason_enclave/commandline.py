@@ -1,0 +1,164 @@
+"""What the command lines of both packages share: lazy commands, and one line for whatever goes wrong.
+
+A command is imported when it is used, so that ``--help`` costs no framework. A refusal, an option out of range, a
+missing file or Ctrl-C ends in one line on stderr and an exit code, never in a traceback; this is the only place
+that decides so. ``AEGIS_TRACEBACK=1`` shows where an unexpected failure came from.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError
+from coreason_enclave.schemas import explain
+
+__all__ = ["TRACEBACK_VARIABLE", "CommandLine", "ExitCode", "Later", "one_line"]
+
+TRACEBACK_VARIABLE = "AEGIS_TRACEBACK"
+_OURS = ("aegis", "coreason_enclave")
+_NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())  # since Click 8.2
+
+
+class ExitCode(IntEnum):
+    """What a command's end means to a script. Commands may add their own from 10 on."""
+
+    OK = 0
+    INTERNAL = 1
+    UNUSABLE = 2
+    REFUSED = 3
+    PAUSED = 4
+    INTERRUPTED = 130
+
+
+Refusals = Mapping[type[Exception], ExitCode]
+
+_REFUSALS: Refusals = {
+    ConfigurationError: ExitCode.UNUSABLE,
+    EnvelopeError: ExitCode.UNUSABLE,
+    EnclaveError: ExitCode.REFUSED,
+    ValidationError: ExitCode.UNUSABLE,
+    OSError: ExitCode.UNUSABLE,
+}
+
+
+@dataclass(frozen=True)
+class Later:
+    """A command that is imported when it is used: ``package.module:attribute``, and its line in the list."""
+
+    target: str
+    short_help: str
+
+    def load(self) -> click.Command:
+        """Import the command."""
+        module, _, attribute = self.target.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{self.target} is not a command")
+        return command
+
+
+class CommandLine(click.Group):
+    """The root group of a program.
+
+    Args:
+        later: commands by name, imported on use.
+        refusals: exit codes of further exception types; the nearest type of a raised one decides.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        later: Mapping[str, Later] | None = None,
+        refusals: Refusals | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        self.later = dict(later or {})
+        self._refusals = {**_REFUSALS, **(refusals or {})}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, sorted; imports nothing."""
+        return sorted({*super().list_commands(ctx), *self.later})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now if it was not before."""
+        if cmd_name in self.later and cmd_name not in self.commands:
+            self.add_command(self.later[cmd_name].load(), cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing one."""
+        rows = [(name, self._short_help(name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def _short_help(self, name: str) -> str:
+        return self.later[name].short_help if name in self.later else self.commands[name].get_short_help_str(100)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run and, unless ``standalone_mode`` is off, exit: with one line on stderr where something went wrong."""
+        rest = {"windows_expand_args": windows_expand_args, **extra}
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **rest)
+        try:
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **rest)
+        except click.Abort:
+            line = "interrupted: what is on disk is whole; the same command again goes on or starts over"
+            code = _say(line, ExitCode.INTERRUPTED)
+        except click.ClickException as error:
+            code = _say_misused(error)
+        except Exception as error:  # noqa: BLE001 - the one place where nothing may pass as a traceback
+            code = self._say_failed(error)
+        sys.exit(code if isinstance(code, int) else ExitCode.OK)
+
+    def _say_failed(self, error: Exception) -> int:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise error
+        for kind in type(error).__mro__:
+            if kind in self._refusals:
+                return _say(one_line(error), self._refusals[kind])
+        if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] not in _OURS:
+            line = f"this command needs {error.name}, which is not installed: pip install 'aegis-fl[all]'"
+            return _say(line, ExitCode.UNUSABLE)
+        line = f"internal: {type(error).__name__}: {one_line(error)} ({TRACEBACK_VARIABLE}=1 shows where)"
+        return _say(line, ExitCode.INTERNAL)
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says, on one line."""
+    if isinstance(error, ValidationError):
+        return explain(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def _say_misused(error: click.ClickException) -> int:
+    if isinstance(error, _NO_ARGUMENTS):
+        error.show()
+        return error.exit_code
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = "" if context is None else f" (see {context.command_path} --help)"
+    return _say(" ".join(error.format_message().split()) + hint, error.exit_code)
+
+
+def _say(line: str, code: int) -> int:
+    click.echo(f"error: {line}", err=True)
+    return code

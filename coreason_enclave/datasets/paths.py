@@ -1,0 +1,157 @@
+"""Handles to datasets that cannot leave the data root.
+
+A dataset id arrives from outside. It is matched against a closed alphabet before it touches the file system,
+and then walked name by name through directory descriptors (``openat`` with ``O_NOFOLLOW``), so that no link
+is followed, whoever plants it and whenever. What was checked is what is read: bytes come through the very
+descriptor whose type, size and link count were looked at.
+
+The root itself is the site's own configuration and may be reached through a link; nothing below may be one.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from coreason_enclave.errors import ConfigurationError, DatasetRejected, Reason
+from coreason_enclave.schemas import SafeId, SafePath, explain
+
+__all__ = ["MAX_FILE_BYTES", "DataRoot", "DatasetFolder"]
+
+MAX_FILE_BYTES = 1 << 30
+"""The largest file that is read: a dataset is held in memory."""
+
+_DATASET_ID: TypeAdapter[str] = TypeAdapter(SafePath)
+_FILE_NAME: TypeAdapter[str] = TypeAdapter(SafeId)
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Opening a FIFO or a terminal must neither block nor take the terminal over before its type has been looked
+# at.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class DataRoot:
+    """The one folder below which a site's datasets lie.
+
+    Raises:
+        ConfigurationError: the root is no folder, or is the root of the file system.
+    """
+
+    def __init__(self, root: Path) -> None:
+        try:
+            self._root = root.resolve(strict=True)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ConfigurationError(f"data root {root} cannot be used: {error}") from error
+        if not self._root.is_dir() or self._root == Path(self._root.anchor):
+            raise ConfigurationError(
+                f"data root {root} must be a folder of its own: name one that holds datasets only"
+            )
+
+    def resolve(self, dataset_id: str) -> Path:
+        """The dataset's folder, for messages; to read its files use :meth:`folder`, which holds it open."""
+        with self.folder(dataset_id) as folder:
+            return folder.path
+
+    @contextmanager
+    def folder(self, dataset_id: str) -> Iterator[DatasetFolder]:
+        """Hold the dataset's folder open.
+
+        Raises:
+            DatasetRejected: the id is not one (``dataset_path``), there is no such dataset
+                (``dataset_unknown``), or something on the way is not a plain folder (``dataset_path``).
+        """
+        names = _names(dataset_id)
+        descriptor = _open_folder(str(self._root), None, dataset_id)
+        try:
+            for name in names:
+                inner = _open_folder(name, descriptor, dataset_id)
+                os.close(descriptor)
+                descriptor = inner
+            yield DatasetFolder(dataset_id, self._root.joinpath(*names), descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class DatasetFolder:
+    """An open dataset folder; valid inside :meth:`DataRoot.folder`. ``path`` is for messages only."""
+
+    dataset_id: str
+    path: Path
+    descriptor: int
+
+    def read(self, name: str, *, limit: int = MAX_FILE_BYTES) -> bytes:
+        """The bytes of one regular file of at most ``limit`` bytes; raises :class:`DatasetRejected`."""
+        _checked(_FILE_NAME, name, "file name")
+        where = f"{self.dataset_id}/{name}"
+        try:
+            before = _regular(os.stat(name, dir_fd=self.descriptor, follow_symlinks=False), where)
+            descriptor = os.open(name, _FILE, dir_fd=self.descriptor)
+        except OSError as error:
+            raise _refusal(where, error) from error
+        with os.fdopen(descriptor, "rb") as file:
+            opened = _regular(os.fstat(descriptor), where)
+            if (opened.st_dev, opened.st_ino) != (before.st_dev, before.st_ino):
+                raise _changed(where)
+            data = file.read(limit + 1)
+            if len(data) > limit:
+                raise DatasetRejected(f"{where} is larger than {limit} bytes: split the dataset")
+            if _state(os.fstat(descriptor)) != _state(opened) or len(data) != opened.st_size:
+                raise _changed(where)
+        return data
+
+
+def _names(dataset_id: str) -> list[str]:
+    return _checked(_DATASET_ID, dataset_id, "dataset id").split("/")
+
+
+def _checked(adapter: TypeAdapter[str], value: object, what: str) -> str:
+    if type(value) is not str:  # pydantic would decode bytes, and a subclass may lie about its content
+        raise DatasetRejected(f"a {what} is text, got {type(value).__name__}", reason=Reason.DATASET_PATH)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise DatasetRejected(f"not a {what}: {explain(error)}", reason=Reason.DATASET_PATH) from error
+
+
+def _open_folder(name: str, parent: int | None, dataset_id: str) -> int:
+    try:
+        return os.open(name, _FOLDER, dir_fd=parent)
+    except OSError as error:
+        raise _refusal(dataset_id, error) from error
+
+
+def _regular(status: os.stat_result, where: str) -> os.stat_result:
+    if not stat.S_ISREG(status.st_mode):
+        raise DatasetRejected(
+            f"{where} is not a regular file: put a copy of the data there", reason=Reason.DATASET_PATH
+        )
+    if status.st_nlink != 1:
+        # A hard link is a second name for a file that may live anywhere, such as the ledger or a key.
+        raise DatasetRejected(
+            f"{where} has {status.st_nlink} names (hard links): put a copy of the data there",
+            reason=Reason.DATASET_PATH,
+        )
+    return status
+
+
+def _state(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _changed(where: str) -> DatasetRejected:
+    return DatasetRejected(f"{where} changed while it was read: try again when nothing writes to it")
+
+
+def _refusal(where: str, error: OSError) -> DatasetRejected:
+    if isinstance(error, FileNotFoundError):
+        return DatasetRejected(f"no {where} below the data root", reason=Reason.DATASET_UNKNOWN)
+    return DatasetRejected(
+        f"{where} cannot be opened ({error.strerror}): a dataset lies in plain folders, without links",
+        reason=Reason.DATASET_PATH,
+    )

@@ -1,0 +1,78 @@
+"""From a dataset id to checked, scaled arrays: the only way rows enter the agent.
+
+What is wrong with a dataset is collected as typed problems, column by column, for the site's own log. They
+name columns and row numbers, never cells, and none of them may leave the site: only the reason code does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from coreason_enclave.datasets.paths import MAX_FILE_BYTES, DataRoot
+from coreason_enclave.datasets.problems import DatasetSchemaRejected, SchemaProblem
+from coreason_enclave.datasets.schema import DataFormat, DatasetSchema, parse_schema
+from coreason_enclave.datasets.tables import read_table
+from coreason_enclave.datasets.tensors import read_tensors
+from coreason_enclave.encoding import digest
+
+__all__ = ["DatasetSchemaRejected", "SchemaProblem", "SiteDataset", "open_dataset"]
+
+SCHEMA_FILE = "dataset.toml"
+MAX_SCHEMA_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class SiteDataset:
+    """Rows that passed the sentry, in the file's order. They stay at the site.
+
+    Attributes:
+        schema: what the dataset declares.
+        features: float32, (n, *schema.sample_shape), within [-1, 1].
+        labels: int64, (n,), from 0 to classes - 1.
+        unit_ids: int64, (n,), from 0 to units - 1: who is behind each row; ``None`` where a row is a unit.
+        digest: SHA-256 (hex) over the bytes of schema and rows.
+    """
+
+    schema: DatasetSchema
+    features: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    unit_ids: npt.NDArray[np.int64] | None
+    digest: str
+
+    def __len__(self) -> int:
+        """Number of rows: private; nothing derived from it leaves."""
+        return len(self.labels)
+
+    @property
+    def num_units(self) -> int:
+        """Number of persons (rows, at record level): private, like the rows."""
+        return len(self) if self.unit_ids is None else int(self.unit_ids.max()) + 1
+
+    def __repr__(self) -> str:
+        # A generated repr would print rows into whatever log shows this object.
+        return f"SiteDataset({self.schema.dataset_id!r}, digest={self.digest[:12]}…)"
+
+
+def open_dataset(root: Path, dataset_id: str, *, max_bytes: int = MAX_FILE_BYTES) -> SiteDataset:
+    """Read and check the dataset ``dataset_id`` below ``root``. The same bytes always give the same arrays.
+
+    Raises:
+        ConfigurationError: ``root`` is unusable.
+        DatasetRejected: the id, its path, its schema or its rows are not acceptable; for rows the subclass
+            :class:`DatasetSchemaRejected` carries the problems.
+    """
+    with DataRoot(root).folder(dataset_id) as folder:
+        schema_bytes = folder.read(SCHEMA_FILE, limit=MAX_SCHEMA_BYTES)
+        schema = parse_schema(schema_bytes)
+        if schema.dataset_id != dataset_id:
+            problem = SchemaProblem(None, f"dataset.toml declares another dataset_id, {schema.dataset_id!r}")
+            raise DatasetSchemaRejected(dataset_id, [problem])
+        data = folder.read(schema.file, limit=max_bytes)
+    read = read_table if schema.format is DataFormat.CSV else read_tensors
+    rows = read(schema, data)
+    content = digest("aegis.dataset.v1", schema_bytes, data).hex()
+    return SiteDataset(schema, rows.features, rows.labels, rows.unit_ids, content)

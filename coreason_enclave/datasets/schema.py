@@ -1,0 +1,257 @@
+"""What a dataset declares about itself in ``dataset.toml``, and the scaling that follows from it.
+
+Features are scaled by declared, public ranges and by nothing else: a mean or a maximum taken from private
+rows would be a release of its own, and a different one at every site. The same code scales a public
+evaluation set.
+
+>>> schema = parse_schema(b'''
+... version = 1
+... dataset_id = "clinic/visits"
+... format = "csv"
+... file = "rows.csv"
+... public = false
+... unit_column = "patient"
+... [label]
+... column = "visited"
+... classes = 2
+... [[features]]
+... name = "age"
+... low = 0.0
+... high = 100.0
+... ''')
+>>> schema.unit, schema.sample_shape
+(<PrivacyUnit.PERSON: 'person'>, (1,))
+>>> schema.scale({"age": [0, 50, 130]}).ravel().tolist()
+[-1.0, 0.0, 1.0]
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, Strict, ValidationError, model_validator
+
+from coreason_enclave.errors import DatasetRejected
+from coreason_enclave.schemas import PrivacyUnit, SafeId, SafePath, StrictModel, explain
+
+__all__ = [
+    "DataFormat",
+    "DatasetExpectation",
+    "DatasetSchema",
+    "Feature",
+    "Label",
+    "TensorFeatures",
+    "parse_schema",
+]
+
+ColumnName = Annotated[
+    str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:()/ -]*\z")
+]
+Bound = Annotated[float, Strict(), Field(ge=-1e15, le=1e15)]
+Count = Annotated[int, Strict(), Field(ge=1, le=1_000_000)]
+Flag = Annotated[bool, Strict()]
+
+TENSOR_LABELS = "y"
+TENSOR_UNITS = "unit"
+
+
+class DataFormat(StrEnum):
+    """``csv``: a header, then one row a line. ``safetensors``: arrays ``x``, ``y`` and perhaps ``unit``."""
+
+    CSV = "csv"
+    SAFETENSORS = "safetensors"
+
+
+class _Range(StrictModel):
+    low: Bound
+    high: Bound
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"must have low below high, got [{self.low:g}, {self.high:g}]")
+        return self
+
+    def to_unit(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """Map ``[low, high]`` to ``[-1, 1]``, clipping what lies outside."""
+        clipped = np.clip(values, self.low, self.high)
+        return ((clipped - self.low) / (self.high - self.low) * 2.0 - 1.0).astype(np.float32)
+
+
+class Feature(_Range):
+    """One column, its declared public range, and what an empty cell means.
+
+    ``missing`` is ``"refuse"`` (the dataset is refused) or a constant, in the column's own unit, to stand in
+    for it. ``why`` records where the range comes from, for whoever has to believe that it was not read off
+    the rows.
+    """
+
+    name: ColumnName
+    missing: Literal["refuse"] | Bound = "refuse"
+    why: Annotated[str, Field(max_length=2000)] | None = None
+
+    @model_validator(mode="after")
+    def _stand_in_is_in_range(self) -> Self:
+        if self.missing != "refuse" and not self.low <= self.missing <= self.high:
+            raise ValueError(f"must have missing within [{self.low:g}, {self.high:g}], got {self.missing:g}")
+        return self
+
+    def scale(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """Scale one column of shape (n,); NaN means missing. Raises :class:`DatasetRejected`."""
+        if np.isinf(values).any():
+            raise DatasetRejected(f"column {self.name!r} holds an infinity: correct the rows")
+        absent = np.isnan(values)
+        if self.missing == "refuse":
+            if absent.any():
+                raise DatasetRejected(
+                    f"column {self.name!r} has missing cells: correct the rows, or declare a stand-in"
+                )
+            return self.to_unit(values)
+        return self.to_unit(np.where(absent, self.missing, values))
+
+
+class TensorFeatures(_Range):
+    """The shape of one example of a tensor dataset, and the declared public range of all its values."""
+
+    shape: Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)]
+
+
+class Label(StrictModel):
+    """The column to predict: whole numbers from 0 to ``classes - 1``."""
+
+    column: ColumnName
+    classes: Annotated[int, Strict(), Field(ge=2, le=10_000)]
+
+
+class DatasetSchema(StrictModel):
+    """``dataset.toml``: one dataset at one site.
+
+    ``public`` has no default: it is what lets a dataset be used without privacy. ``unit_column`` names the
+    person behind a row; without it every row is a unit of its own.
+    """
+
+    version: Literal[1]
+    dataset_id: SafePath
+    format: DataFormat
+    file: SafeId
+    public: Flag
+    unit_column: ColumnName | None = None
+    label: Label
+    features: Annotated[tuple[Feature, ...], Field(max_length=100_000)] = ()
+    tensor: TensorFeatures | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        check = self._check_csv if self.format is DataFormat.CSV else self._check_tensors
+        check()
+        return self
+
+    def _check_csv(self) -> None:
+        if not self.features or self.tensor is not None:
+            raise ValueError("needs [[features]], and no [tensor], for format csv")
+        names = [feature.name for feature in self.features]
+        columns = [*names, self.label.column, *([self.unit_column] if self.unit_column else [])]
+        twice = sorted({name for name in columns if columns.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"must name every column once, as feature, label or unit; {', '.join(twice)} has two roles"
+            )
+
+    def _check_tensors(self) -> None:
+        if self.features or self.tensor is None:
+            raise ValueError("needs [tensor], and no [[features]], for format safetensors")
+        if self.label.column != TENSOR_LABELS or self.unit_column not in (None, TENSOR_UNITS):
+            raise ValueError(
+                f"needs label.column {TENSOR_LABELS!r}, and unit_column {TENSOR_UNITS!r} or none at all"
+            )
+
+    @property
+    def unit(self) -> PrivacyUnit:
+        """Whose presence training on this dataset can hide."""
+        return PrivacyUnit.RECORD if self.unit_column is None else PrivacyUnit.PERSON
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of one example's features."""
+        return (len(self.features),) if self.tensor is None else self.tensor.shape
+
+    def scale(self, columns: Mapping[str, npt.ArrayLike]) -> npt.NDArray[np.float32]:
+        """Scale named columns, each of shape (n,), to features of shape (n, d) within [-1, 1].
+
+        Columns that are not features are ignored. NaN means a missing cell.
+
+        Raises:
+            DatasetRejected: a column is absent, not numeric, of another length, infinite, or has missing
+                cells without a declared stand-in.
+        """
+        if self.tensor is not None:
+            raise DatasetRejected(f"dataset {self.dataset_id!r} is a tensor dataset: use scale_tensor")
+        absent = [feature.name for feature in self.features if feature.name not in columns]
+        if absent:
+            raise DatasetRejected(f"columns are missing: {', '.join(absent)}")
+        scaled = [feature.scale(_numeric(feature.name, columns[feature.name])) for feature in self.features]
+        if len({len(column) for column in scaled}) != 1:
+            raise DatasetRejected("the columns differ in length")
+        return np.stack(scaled, axis=1)
+
+    def scale_tensor(self, values: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Scale a tensor of shape (n, *sample_shape) to [-1, 1]; raises :class:`DatasetRejected`."""
+        if self.tensor is None:
+            raise DatasetRejected(f"dataset {self.dataset_id!r} is a table: use scale")
+        array = np.asarray(values, dtype=np.float64)
+        if array.shape[1:] != self.tensor.shape:
+            raise DatasetRejected(f"examples must have shape {self.tensor.shape}, got {array.shape[1:]}")
+        if not np.isfinite(array).all():
+            raise DatasetRejected("the tensor holds values that are not finite: correct the rows")
+        return self.tensor.to_unit(array)
+
+
+@dataclass(frozen=True)
+class DatasetExpectation:
+    """What a caller needs a dataset to be; ``None`` means that any will do."""
+
+    sample_shape: tuple[int, ...] | None = None
+    classes: int | None = None
+    unit: PrivacyUnit | None = None
+    public: bool | None = None
+
+    def unmet_by(self, schema: DatasetSchema) -> tuple[str, ...]:
+        """Each expectation that ``schema`` disappoints, in words."""
+        found: tuple[tuple[str, object, object], ...] = (
+            ("sample_shape", self.sample_shape, schema.sample_shape),
+            ("classes", self.classes, schema.label.classes),
+            ("unit", self.unit, schema.unit),
+            ("public", self.public, schema.public),
+        )
+        return tuple(
+            f"{name} must be {wanted}, the dataset has {has}"
+            for name, wanted, has in found
+            if wanted is not None and wanted != has
+        )
+
+
+def parse_schema(data: bytes) -> DatasetSchema:
+    """Read ``dataset.toml``; anything missing, unknown or out of range raises :class:`DatasetRejected`."""
+    try:
+        document = tomllib.loads(data.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DatasetRejected(f"dataset.toml is not TOML: {error}") from error
+    try:
+        return DatasetSchema.model_validate(document)
+    except ValidationError as error:
+        raise DatasetRejected(f"dataset.toml: {explain(error)}") from error
+
+
+def _numeric(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype.kind not in "fiu":
+        raise DatasetRejected(
+            f"column {name!r} must be one-dimensional and numeric, got {array.dtype} {array.shape}"
+        )
+    return array.astype(np.float64)

@@ -1,0 +1,68 @@
+"""Canonical encodings: one byte string per value, so that digests and signatures mean one thing.
+
+Two encodings are used. *JSON* for documents a person may read: keys sorted, no white space, ASCII only, no NaN.
+A verifier never re-serialises: it hashes and checks the bytes it was given, then parses them. *Length-prefixed*
+(:func:`frame`) wherever several byte strings are hashed together, so that no two sequences share an encoding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from coreason_enclave.errors import EnvelopeError, Reason
+
+__all__ = ["canonical_json", "digest", "frame", "parse_json", "sha256_hex"]
+
+
+def canonical_json(value: Any) -> bytes:
+    """Serialise ``value`` (JSON types only; NaN and infinities raise ``ValueError``) to canonical bytes.
+
+    >>> canonical_json({"b": 1, "a": [True, None]})
+    b'{"a":[true,null],"b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def parse_json(data: bytes, *, limit: int = 1 << 20) -> dict[str, Any]:
+    """Parse an object of at most ``limit`` bytes; duplicate keys, NaN and anything but an object are refused."""
+    if len(data) > limit:
+        raise EnvelopeError(f"document of {len(data)} bytes exceeds the limit of {limit}", reason=Reason.OVERSIZED)
+    try:
+        value = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise EnvelopeError(f"not a valid JSON document: {error}") from error
+    if not isinstance(value, dict):
+        raise EnvelopeError("expected a JSON object")
+    return value
+
+
+def frame(*parts: bytes) -> bytes:
+    """Join byte strings, each behind its length as eight big-endian bytes: an injective encoding of the sequence.
+
+    >>> frame(b"ab", b"c") != frame(b"a", b"bc")
+    True
+    """
+    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+
+
+def digest(domain: str, *parts: bytes) -> bytes:
+    """SHA-256 over a domain tag and framed parts: 32 bytes that no other domain can produce."""
+    return hashlib.sha256(frame(domain.encode(), *parts)).digest()
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 of ``data`` in lower-case hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("an object names the same key twice")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")

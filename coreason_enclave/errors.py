@@ -1,0 +1,197 @@
+"""Everything that the site agent and the ground floor can refuse, in one tree.
+
+::
+
+    EnclaveError                         carries a stable ``reason`` and a message for a person
+    ├── ConfigurationError               a policy, key, registration or option is missing or unusable
+    ├── JobRejected                      the site will not run this order (signature, policy, expiry, conflict)
+    ├── EnvelopeError                    bytes that are not an authentic envelope of the expected type
+    ├── AttestationError                 evidence could not be produced, or does not appraise
+    ├── DatasetRejected                  the dataset id, its path or its content is not acceptable
+    ├── DataLeakageError                 something that may not leave the site was about to
+    ├── TrainingAborted                  a caller asked for the training to stop
+    └── PrivacyError
+        ├── PrivacyBudgetExceededError   the next step or reservation is not affordable
+        ├── AccountingError              a guarantee cannot be stated for these numbers
+        ├── UnsafeTrainingError          the loop, loader or model would void the guarantee
+        └── LedgerError                  the ledger refuses
+            ├── LedgerCorrupted          its chain does not verify: every operation is refused
+            └── LedgerConflict           the same (job, round) was reserved for something else
+
+Messages are for the site's own log and may name files and columns. Only :attr:`EnclaveError.reason` may cross
+the wire: details of a refusal would let a hostile coordinator probe private data through the refusals.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = [
+    "AccountingError",
+    "AttestationError",
+    "ConfigurationError",
+    "DataLeakageError",
+    "DatasetRejected",
+    "EnclaveError",
+    "EnvelopeError",
+    "JobRejected",
+    "LedgerConflict",
+    "LedgerCorrupted",
+    "LedgerError",
+    "PrivacyBudgetExceededError",
+    "PrivacyError",
+    "Reason",
+    "TrainingAborted",
+    "UnsafeTrainingError",
+]
+
+
+class Reason(StrEnum):
+    """Stable codes shared by refusals, audit entries and every runtime's error mapping. Never re-used or renamed."""
+
+    # configuration and orders
+    CONFIGURATION = "configuration"
+    MALFORMED = "malformed"
+    OVERSIZED = "oversized"
+    UNKNOWN_SIGNER = "unknown_signer"
+    BAD_SIGNATURE = "bad_signature"
+    WRONG_PAYLOAD_TYPE = "wrong_payload_type"
+    WRONG_DIGEST = "wrong_digest"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    NOT_ADDRESSED_TO_ME = "not_addressed_to_me"
+    POLICY = "policy"
+    UNSUPPORTED = "unsupported"
+    # attestation
+    ATTESTATION_UNAVAILABLE = "attestation_unavailable"
+    ATTESTATION_INVALID = "attestation_invalid"
+    ATTESTATION_UNACCEPTABLE = "attestation_unacceptable"
+    # data
+    DATASET_UNKNOWN = "dataset_unknown"
+    DATASET_PATH = "dataset_path"
+    DATASET_SCHEMA = "dataset_schema"
+    # release
+    LEAKAGE = "leakage"
+    NO_PRIVACY_EVENT = "no_privacy_event"
+    NORM_EXCEEDED = "norm_exceeded"
+    # privacy
+    BUDGET_EXCEEDED = "budget_exceeded"
+    ACCOUNTING = "accounting"
+    UNSAFE_TRAINING = "unsafe_training"
+    LINEAGE_UNKNOWN = "lineage_unknown"
+    LEDGER = "ledger"
+    LEDGER_CORRUPTED = "ledger_corrupted"
+    ROUND_CONFLICT = "round_conflict"
+    # admission at the coordinator
+    UNKNOWN_SITE = "unknown_site"
+    WRONG_ROUND = "wrong_round"
+    WRONG_NONCE = "wrong_nonce"
+    REPLAYED = "replayed"
+    LATE = "late"
+    QUARANTINED = "quarantined"
+    EVENT_EXCEEDS_PLAN = "event_exceeds_plan"
+    WRONG_SHAPES = "wrong_shapes"
+    NON_FINITE = "non_finite"
+    NO_REPLY = "no_reply"
+    # life of a run
+    ABORTED = "aborted"
+    INTERNAL = "internal"
+
+
+class EnclaveError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: what was wrong and what to do about it; stays at the site.
+        reason: the stable code; each subclass has a default.
+    """
+
+    default_reason = Reason.INTERNAL
+
+    def __init__(self, message: str, *, reason: Reason | None = None) -> None:
+        super().__init__(message)
+        self.reason = self.default_reason if reason is None else reason
+
+
+class ConfigurationError(EnclaveError):
+    """A policy, key, registration or option is missing or unusable."""
+
+    default_reason = Reason.CONFIGURATION
+
+
+class JobRejected(EnclaveError):
+    """The site will not run this order."""
+
+    default_reason = Reason.POLICY
+
+
+class EnvelopeError(EnclaveError):
+    """The bytes are not an authentic envelope of the expected type."""
+
+    default_reason = Reason.MALFORMED
+
+
+class AttestationError(EnclaveError):
+    """Evidence could not be produced, or does not appraise."""
+
+    default_reason = Reason.ATTESTATION_UNACCEPTABLE
+
+
+class DatasetRejected(EnclaveError):
+    """The dataset's id, path or content is not acceptable."""
+
+    default_reason = Reason.DATASET_SCHEMA
+
+
+class DataLeakageError(EnclaveError):
+    """Something that may not leave the site was about to."""
+
+    default_reason = Reason.LEAKAGE
+
+
+class TrainingAborted(EnclaveError):
+    """A caller asked for the training to stop; what ran stays accounted."""
+
+    default_reason = Reason.ABORTED
+
+
+class PrivacyError(EnclaveError):
+    """Root of everything that concerns the guarantee itself."""
+
+    default_reason = Reason.UNSAFE_TRAINING
+
+
+class PrivacyBudgetExceededError(PrivacyError):
+    """The next step, or the reservation asked for, is not affordable. Nothing of it has run."""
+
+    default_reason = Reason.BUDGET_EXCEEDED
+
+
+class AccountingError(PrivacyError):
+    """No honest guarantee can be stated for these numbers."""
+
+    default_reason = Reason.ACCOUNTING
+
+
+class UnsafeTrainingError(PrivacyError):
+    """The training loop, its loader or its model would void the guarantee."""
+
+    default_reason = Reason.UNSAFE_TRAINING
+
+
+class LedgerError(PrivacyError):
+    """The privacy ledger refuses."""
+
+    default_reason = Reason.LEDGER
+
+
+class LedgerCorrupted(LedgerError):
+    """The ledger's chain does not verify; every operation is refused until a person has looked."""
+
+    default_reason = Reason.LEDGER_CORRUPTED
+
+
+class LedgerConflict(LedgerError):
+    """The same (job, round) was reserved for a different computation."""
+
+    default_reason = Reason.ROUND_CONFLICT

@@ -1,0 +1,1 @@
+"""Attesters: what produces evidence on this host."""

@@ -1,0 +1,160 @@
+"""An append-only log in which every line names the SHA-256 of the line before it.
+
+One JSON object a line. ``prev`` is the digest of the previous line's exact bytes (64 zeros for the first), so a
+verifier hashes what it reads and never re-serialises. A chain alone does not show that its end was cut off or
+that all of it was rewritten: :meth:`HashLog.checkpoint` signs the size and head, and whoever keeps an older
+checkpoint elsewhere sees both. A rewrite with a stolen key is visible only against such an external copy.
+
+A line torn by a crash (no line feed at the end) was never acknowledged: it is cut off on the next opening, and
+the cut is recorded in the log itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from coreason_enclave.encoding import canonical_json, parse_json, sha256_hex
+from coreason_enclave.envelope import KeyRing, open_envelope, seal
+from coreason_enclave.errors import EnclaveError, EnvelopeError, Reason
+from coreason_enclave.keys import Signer
+
+__all__ = ["CHECKPOINT_TYPE", "GENESIS", "HashLog", "LogCorrupted", "LogHead", "verify_checkpoint", "verify_lines"]
+
+GENESIS = "0" * 64
+CHECKPOINT_TYPE = "application/vnd.aegis.log-checkpoint.v1+json"
+
+Clock = Callable[[], float]
+
+
+class LogCorrupted(EnclaveError):
+    """The chain, its numbering or its checkpoint does not verify."""
+
+    default_reason = Reason.LEDGER_CORRUPTED
+
+
+@dataclass(frozen=True)
+class LogHead:
+    """Number of lines and digest of the last one: what a checkpoint signs."""
+
+    size: int
+    head: str
+
+
+class HashLog:
+    """A durable log with one writing process at a time.
+
+    Every :meth:`append` is on disk (``fsync``) before it returns. Threads of one process may share an instance.
+
+    Raises:
+        LogCorrupted: the existing file does not verify, or another process is writing to it.
+    """
+
+    def __init__(self, path: Path, *, clock: Clock = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = _open_exclusively(path)
+        whole, torn = _split_torn(self._file.read())
+        self._head = verify_lines(whole)
+        self._file.truncate(len(whole))
+        self._file.seek(len(whole))
+        if torn:
+            self.append(actor="log", action="recovered", outcome="truncated", details={"bytes_cut": len(torn)})
+
+    @property
+    def head(self) -> LogHead:
+        """Size and head after the last acknowledged line."""
+        return self._head
+
+    def append(
+        self,
+        *,
+        actor: str,
+        action: str,
+        outcome: str,
+        reason: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> LogHead:
+        """Write one event (JSON types only) and return the new head."""
+        with self._lock:
+            line = canonical_json(
+                {
+                    "seq": self._head.size,
+                    "time": round(self._clock(), 3),
+                    "actor": actor,
+                    "action": action,
+                    "outcome": outcome,
+                    "reason": reason,
+                    "details": dict(details or {}),
+                    "prev": self._head.head,
+                }
+            )
+            self._file.write(line + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._head = LogHead(self._head.size + 1, sha256_hex(line))
+            return self._head
+
+    def checkpoint(self, signer: Signer) -> bytes:
+        """A signed statement of size and head, as an envelope to be kept beside the log and elsewhere."""
+        head = self._head
+        return seal(CHECKPOINT_TYPE, canonical_json({"size": head.size, "head": head.head}), signer)
+
+    def close(self) -> None:
+        """Release the file and its lock."""
+        self._file.close()
+
+
+def verify_lines(data: bytes) -> LogHead:
+    """Check numbering and chain of a whole log; raises :class:`LogCorrupted` naming the first bad line."""
+    head = LogHead(0, GENESIS)
+    if data and not data.endswith(b"\n"):
+        raise LogCorrupted("the last line is incomplete: the log was cut in the middle of a line")
+    for line in data.split(b"\n")[:-1]:
+        try:
+            entry = parse_json(line)
+        except EnvelopeError as error:
+            raise LogCorrupted(f"line {head.size + 1} is not a log entry: {error}") from error
+        if entry.get("seq") != head.size or entry.get("prev") != head.head:
+            raise LogCorrupted(f"line {head.size + 1} does not continue the chain: an entry was changed or removed")
+        head = LogHead(head.size + 1, sha256_hex(line))
+    return head
+
+
+def verify_checkpoint(data: bytes, checkpoint: bytes, keys: KeyRing) -> LogHead:
+    """Check that the log's first lines are exactly what a checkpoint signed; later lines may follow.
+
+    Raises:
+        LogCorrupted: lines are missing or differ. EnvelopeError: the checkpoint itself is not authentic.
+    """
+    signed = parse_json(open_envelope(checkpoint, CHECKPOINT_TYPE, keys).payload)
+    lines = data.split(b"\n")[:-1]
+    size, head = signed.get("size"), signed.get("head")
+    if not isinstance(size, int) or size < 0 or size > len(lines):
+        raise LogCorrupted(f"the checkpoint covers {size} lines, the log has {len(lines)}: lines were cut off")
+    if head != (sha256_hex(lines[size - 1]) if size else GENESIS):
+        raise LogCorrupted("the log does not agree with its signed checkpoint: it was rewritten")
+    return LogHead(size, head)
+
+
+def _open_exclusively(path: Path) -> BinaryIO:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    file = os.fdopen(descriptor, "r+b")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise LogCorrupted(f"{path} is being written by another process: wait for it to end") from None
+    return file
+
+
+def _split_torn(data: bytes) -> tuple[bytes, bytes]:
+    end = data.rfind(b"\n") + 1
+    return data[:end], data[end:]

@@ -1,0 +1,43 @@
+"""Where per-job randomness comes from: secret keys that the site makes and keeps, or an injected seed."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from pathlib import Path
+
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.keys import load_or_create_secret
+
+__all__ = ["SiteJobKeys", "UnsafeSeededNoise"]
+
+
+class SiteJobKeys:
+    """One 32-byte file a job, made on first use, kept so that a crashed round recomputes to the same bytes."""
+
+    unsafe_seeded = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def key(self, job_digest: str) -> bytes:
+        """The key of the job; ``job_digest`` is 64 hex digits."""
+        return load_or_create_secret(self._folder / f"{job_digest}.key")
+
+
+class UnsafeSeededNoise:
+    """Keys derived from an injected seed, for tests, conformance and benchmarks.
+
+    Whoever knows the seed can subtract the noise: ledger, statements and reports call such a run unsafe.
+    """
+
+    unsafe_seeded = True
+
+    def __init__(self, seed: bytes) -> None:
+        if len(seed) != 32:
+            raise ConfigurationError(f"an injected seed has exactly 32 bytes, got {len(seed)}")
+        self._seed = seed
+
+    def key(self, job_digest: str) -> bytes:
+        """HMAC-SHA256 of the job under the seed."""
+        return hmac.digest(self._seed, bytes.fromhex(job_digest), hashlib.sha256)

@@ -1,0 +1,65 @@
+"""The site's privacy ledger: what was spent on each data lineage, by whatever job, engine or process.
+
+A round is charged in full *before* any row is read, and what it ran is committed after. What is never
+committed stays spent; what is computed again by the same inputs is paid for once.
+
+>>> from dataclasses import replace
+>>> from coreason_enclave.ledger import EphemeralLedger, LineageCaps, LineageRegistration
+>>> from coreason_enclave.ledger import NoiseSource, RoundPlan
+>>> from coreason_enclave.schemas import NeighboringRelation, PrivacyUnit
+>>> ledger = EphemeralLedger()  # SqliteLedger(path) is the durable one
+>>> ledger.register(LineageRegistration.with_best_order(
+...     lineage="clinic/visits", unit=PrivacyUnit.PERSON, nominal_units=5_000, public=False,
+...     neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
+...     caps=LineageCaps(epsilon=8.0, delta=1e-5, job_epsilon=3.0, job_delta=1e-5)))
+>>> plan = RoundPlan(
+...     job_id="study-1", job_digest="ab" * 32, round_number=0, unit=PrivacyUnit.PERSON, noise_multiplier=1.0,
+...     sample_rate=0.05, steps=50, total_steps=100, target_epsilon=3.0, delta=1e-5,
+...     noise_source=NoiseSource.SITE_KEYSTREAM)
+>>> first = ledger.reserve("clinic/visits", plan, binding="cd" * 32, require_all=True)
+>>> ledger.commit(first.reservation_id, first.event, update_digest="ef" * 32)
+>>> claim = ledger.job_claim("clinic/visits", "study-1")
+>>> print(f"{claim.guarantee.epsilon:.2f} so far; {claim.steps_allowed} steps afford {claim.target_epsilon}")
+2.67 so far; 68 steps afford 3.0
+
+The next fifty steps do not fit under the job's own cap:
+
+>>> second = replace(plan, round_number=1)
+>>> ledger.reserve("clinic/visits", second, binding="12" * 32, require_all=False).step_limit
+18
+"""
+
+from coreason_enclave.ledger.ephemeral import EphemeralLedger
+from coreason_enclave.ledger.export import ExportFindings, verify_export
+from coreason_enclave.ledger.port import PrivacyLedger
+from coreason_enclave.ledger.records import (
+    JobClaim,
+    LedgerHead,
+    LineageCaps,
+    LineageClaim,
+    LineageRegistration,
+    NoiseSource,
+    NonPrivatePlan,
+    Plan,
+    Reservation,
+    RoundPlan,
+)
+from coreason_enclave.ledger.sqlite import SqliteLedger
+
+__all__ = [
+    "EphemeralLedger",
+    "ExportFindings",
+    "JobClaim",
+    "LedgerHead",
+    "LineageCaps",
+    "LineageClaim",
+    "LineageRegistration",
+    "NoiseSource",
+    "NonPrivatePlan",
+    "Plan",
+    "PrivacyLedger",
+    "Reservation",
+    "RoundPlan",
+    "SqliteLedger",
+    "verify_export",
+]

@@ -1,0 +1,54 @@
+"""The hash chain: each entry's hash covers its number, its bytes and the hash of the entry before it.
+
+The bytes are hashed as they were stored and never re-serialised, so that reading cannot change what is
+verified. A chain shows a change, a gap or a swap. It cannot show that its own end was cut off: only a head
+that somebody else kept can (:meth:`~coreason_enclave.ledger.port.PrivacyLedger.knows`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coreason_enclave.encoding import digest
+from coreason_enclave.errors import LedgerCorrupted
+from coreason_enclave.ledger.records import LedgerHead
+
+__all__ = ["GENESIS", "Link", "check_link", "make_link"]
+
+GENESIS = "0" * 64
+_DOMAIN = "coreason.ledger.entry/1"
+
+
+@dataclass(frozen=True)
+class Link:
+    """One stored row. ``prev`` and ``hash`` are 64 hex digits, ``payload`` is canonical JSON."""
+
+    seq: int
+    prev: str
+    payload: bytes
+    hash: str
+
+    @property
+    def head(self) -> LedgerHead:
+        """The ledger's head while this is its last entry."""
+        return LedgerHead(seq=self.seq, hash=self.hash)
+
+
+def make_link(head: LedgerHead | None, payload: bytes) -> Link:
+    """The row that follows ``head`` (None: the first one)."""
+    seq, prev = (0, GENESIS) if head is None else (head.seq + 1, head.hash)
+    return Link(seq, prev, payload, _hash(seq, prev, payload))
+
+
+def check_link(head: LedgerHead | None, link: Link) -> None:
+    """Refuse a row that is not exactly what follows ``head``."""
+    expected = make_link(head, link.payload)
+    if (link.seq, link.prev, link.hash) != (expected.seq, expected.prev, expected.hash):
+        raise LedgerCorrupted(
+            f"the ledger's chain breaks at entry {expected.seq}: it was changed, reordered or cut. "
+            "Nothing is spent on it until a person has compared it with the last exported copy"
+        )
+
+
+def _hash(seq: int, prev: str, payload: bytes) -> str:
+    return digest(_DOMAIN, seq.to_bytes(8, "big"), bytes.fromhex(prev), payload).hex()

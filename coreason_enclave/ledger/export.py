@@ -1,0 +1,161 @@
+"""A ledger as one document, and its verification by somebody who trusts neither the site nor this package's
+store.
+
+The document is canonical JSON: ``{"format", "entries": [{"seq", "prev", "payload", "hash"}, …], "head":
+{"seq", "hash"}}``, each payload being the stored bytes as a string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from pydantic import ConfigDict, ValidationError
+
+from coreason_enclave.accounting.composition import compose_epsilon
+from coreason_enclave.accounting.events import PoissonSampledGaussian
+from coreason_enclave.encoding import canonical_json, parse_json
+from coreason_enclave.errors import EnvelopeError, LedgerCorrupted
+from coreason_enclave.ledger import claims
+from coreason_enclave.ledger.chain import Link
+from coreason_enclave.ledger.pricing import budget_pico, step_cost_pico
+from coreason_enclave.ledger.records import JobClaim, LedgerHead, LineageClaim, RoundPlan
+from coreason_enclave.ledger.state import JobRecord, LedgerState, LineageRecord, follow
+from coreason_enclave.schemas import HexDigest, StrictModel, explain
+
+__all__ = ["EXPORT_FORMAT", "ExportFindings", "verify_export", "write_export"]
+
+EXPORT_FORMAT = "coreason.ledger.export/1"
+_LIMIT = 1 << 30
+_SLACK = 1 + Fraction(1, 10**6)  # between two builds of one accountant
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFindings:
+    """What an authentic export says.
+
+    Attributes:
+        ledger_id: random, chosen at founding: two ledgers of one site can be told apart.
+        durable: False for a ledger that was in memory only.
+        head: its last entry. Compare it with the one that others have seen.
+        lineages, jobs: the claims that its entries support.
+        not_checked: what no export can show by itself.
+    """
+
+    ledger_id: str
+    durable: bool
+    head: LedgerHead
+    entries: int
+    lineages: tuple[LineageClaim, ...]
+    jobs: tuple[JobClaim, ...]
+    not_checked: tuple[str, ...]
+
+
+class _Row(StrictModel):
+    model_config = ConfigDict(strict=True)
+    seq: int
+    prev: HexDigest
+    payload: str
+    hash: HexDigest
+
+
+class _Head(StrictModel):
+    model_config = ConfigDict(strict=True)
+    seq: int
+    hash: HexDigest
+
+
+class _Export(StrictModel):
+    model_config = ConfigDict(strict=True)
+    format: str
+    entries: list[_Row]
+    head: _Head
+
+
+def write_export(links: Sequence[Link]) -> bytes:
+    """All rows verbatim, and the head."""
+    rows = [{"seq": x.seq, "prev": x.prev, "payload": x.payload.decode("ascii"), "hash": x.hash} for x in links]
+    head = {"seq": links[-1].seq, "hash": links[-1].hash}
+    return canonical_json({"format": EXPORT_FORMAT, "entries": rows, "head": head})
+
+
+def verify_export(data: bytes, *, expected_head: LedgerHead | None = None) -> ExportFindings:
+    """Check an export from its bytes alone, in this order, and say what it supports.
+
+    1. the document has the known format; 2. the chain holds from the first entry to the stated head; 3. every
+       entry
+    is understood and keeps the rules; 4. every recorded budget, cost and step allowance is at least as strict
+    as accounting gives today; 5. ``expected_head``, one that somebody saw earlier, is part of the history.
+
+    Raises:
+        LedgerCorrupted: one of the checks fails; the message says which and where.
+    """
+    document = _read(data)
+    state = LedgerState()
+    for row in document.entries:
+        state = follow(state, Link(row.seq, row.prev, row.payload.encode(), row.hash))
+    head = state.head
+    if head is None or state.founded is None or head != LedgerHead(seq=document.head.seq, hash=document.head.hash):
+        raise LedgerCorrupted("the export's head is not its last entry: entries were removed or added")
+    for lineage in (state.lineages or {}).values():
+        _audit(lineage)
+    if expected_head is not None:
+        _require_known(expected_head, document.entries)
+    return _findings(state, state.founded.ledger_id, head, rolled_back_checked=expected_head is not None)
+
+
+def _read(data: bytes) -> _Export:
+    try:
+        parse_json(data, limit=_LIMIT)
+        document = _Export.model_validate_json(data)
+    except EnvelopeError as error:
+        raise LedgerCorrupted(f"not a ledger export: {error}") from error
+    except ValidationError as error:
+        raise LedgerCorrupted(f"not a ledger export: {explain(error)[:300]}") from error
+    if document.format != EXPORT_FORMAT:
+        raise LedgerCorrupted(f"unknown export format {document.format!r:.80}, expected {EXPORT_FORMAT!r}")
+    return document
+
+
+def _audit(lineage: LineageRecord) -> None:
+    """Recorded numbers must not be looser than what accounting derives."""
+    name = lineage.registration.lineage
+    if lineage.budget_pico > budget_pico(lineage.registration) * _SLACK:
+        raise LedgerCorrupted(f"lineage {name!r} records a larger budget than its caps give")
+    for job_id, job in lineage.jobs.items():
+        if isinstance(job.first, RoundPlan):
+            _audit_job(f"job {job_id!r} on lineage {name!r}", job, job.first, lineage.registration.filter_order)
+
+
+def _audit_job(who: str, job: JobRecord, plan: RoundPlan, order: int) -> None:
+    allowed, cost = job.allowed_steps or 0, job.step_cost_pico or 0
+    if cost * _SLACK < step_cost_pico(plan, order):
+        raise LedgerCorrupted(f"{who} records a smaller cost per step than its mechanism has")
+    event = PoissonSampledGaussian(plan.noise_multiplier, plan.sample_rate, allowed)
+    if compose_epsilon([event], plan.delta).epsilon > plan.target_epsilon * float(_SLACK):
+        raise LedgerCorrupted(f"{who} records more steps than its target_epsilon affords")
+
+
+def _require_known(expected: LedgerHead, rows: Sequence[_Row]) -> None:
+    if not 0 <= expected.seq < len(rows) or rows[expected.seq].hash != expected.hash:
+        raise LedgerCorrupted(
+            f"entry {expected.seq} with hash {expected.hash[:16]}… was seen before and is not in this "
+            "history: the ledger was rolled back or replaced"
+        )
+
+
+def _findings(state: LedgerState, ledger_id: str, head: LedgerHead, *, rolled_back_checked: bool) -> ExportFindings:
+    lineages = state.lineages or {}
+    not_checked = ["whether every use of the data was recorded"]
+    if not rolled_back_checked:
+        not_checked.append("whether later entries were cut off: compare the head with one kept elsewhere")
+    return ExportFindings(
+        ledger_id=ledger_id,
+        durable=state.founded is not None and state.founded.durable,
+        head=head,
+        entries=head.seq + 1,
+        lineages=tuple(claims.lineage_claim(state, name) for name in lineages),
+        jobs=tuple(claims.job_claim(state, name, job) for name, record in lineages.items() for job in record.jobs),
+        not_checked=tuple(not_checked),
+    )

@@ -1,0 +1,283 @@
+"""Every operation of the port over an abstract append-only store, so that all ledgers obey one set of rules.
+
+Each writing operation is: read a verified state, decide on one entry, apply it by the rules, append it. A
+store runs the four as one transaction, so that a refusal leaves nothing behind and a crash leaves either all
+of it or none.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from coreason_enclave.accounting.events import Event
+from coreason_enclave.errors import LedgerConflict, LedgerError
+from coreason_enclave.ledger import claims, rules
+from coreason_enclave.ledger.chain import Link, make_link
+from coreason_enclave.ledger.entries import (
+    Committed,
+    ContentNoted,
+    Entry,
+    Founded,
+    Registered,
+    Reserved,
+    ReservedNonPrivate,
+)
+from coreason_enclave.ledger.export import write_export
+from coreason_enclave.ledger.pricing import Price, budget_pico, price
+from coreason_enclave.ledger.records import (
+    JobClaim,
+    LedgerHead,
+    LineageClaim,
+    LineageRegistration,
+    NonPrivatePlan,
+    Plan,
+    Reservation,
+    RoundPlan,
+    require_hex_digest,
+)
+from coreason_enclave.ledger.state import LedgerState, LineageRecord, RoundRecord, apply, follow
+
+__all__ = ["Clock", "Decision", "EventSourcedLedger", "system_clock"]
+
+Clock = Callable[[], int]
+Decision = Callable[[LedgerState], Entry | None]
+
+
+def system_clock() -> int:
+    """Whole seconds since 1970 UTC."""
+    return int(time.time())
+
+
+class EventSourcedLedger(ABC):
+    """The operations of :class:`~coreason_enclave.ledger.port.PrivacyLedger`; a store adds four methods."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    @property
+    @abstractmethod
+    def durable(self) -> bool:
+        """Whether the account survives this process."""
+
+    @abstractmethod
+    def hold(self, lineage: str) -> AbstractContextManager[None]:
+        """Hold the lineage while spending on it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what the ledger holds."""
+
+    @abstractmethod
+    def _verified(self) -> LedgerState:
+        """The state of a consistent, verified read."""
+
+    @abstractmethod
+    def _append(self, decide: Decision) -> tuple[LedgerState, bool]:
+        """Decide and append in one exclusive transaction; the state after, and whether a row was added."""
+
+    @abstractmethod
+    def _links(self) -> Sequence[Link]:
+        """All rows of a consistent, verified read."""
+
+    @abstractmethod
+    def _hash_at(self, seq: int) -> str | None:
+        """The hash of one verified entry, None if there is no such entry."""
+
+    def register(self, registration: LineageRegistration) -> None:
+        """See the port."""
+        budget = budget_pico(registration)
+
+        def decide(state: LedgerState) -> Entry | None:
+            known = (state.lineages or {}).get(registration.lineage)
+            if known is not None and known.registration == registration:
+                return None
+            return Registered(time=self._now(), registration=registration, budget_pico=budget)
+
+        self._append(decide)
+
+    def registration(self, lineage: str) -> LineageRegistration:
+        """See the port."""
+        return self._verified().lineage(lineage).registration
+
+    def note_content(self, lineage: str, digest: str) -> None:
+        """See the port."""
+        require_hex_digest("digest", digest)
+
+        def decide(state: LedgerState) -> Entry | None:
+            if digest in state.lineage(lineage).contents:
+                return None
+            return ContentNoted(time=self._now(), lineage=lineage, content_digest=digest)
+
+        self._append(decide)
+
+    def affordable_steps(self, lineage: str, plan: Plan) -> int:
+        """See the port."""
+        record = self._verified().lineage(lineage)
+        quoted = _quote(record, plan)
+        if isinstance(plan, NonPrivatePlan) or quoted is None:
+            return plan.steps
+        return max(0, min(plan.steps, *_left(record, plan, quoted)))
+
+    def reserve(self, lineage: str, plan: Plan, binding: str, require_all: bool) -> Reservation:
+        """See the port."""
+        require_hex_digest("binding", binding)
+        # The price may take a second: it is found before the store is locked, from facts that never change.
+        quoted = _quote(self._verified().lineage(lineage), plan)
+
+        def decide(state: LedgerState) -> Entry | None:
+            return self._decide_reservation(state.lineage(lineage), plan, binding, require_all, quoted)
+
+        state, appended = self._append(decide)
+        return _reservation(state.lineage(lineage), plan, recomputed=not appended)
+
+    def _decide_reservation(
+        self, record: LineageRecord, plan: Plan, binding: str, require_all: bool, quoted: Price | None
+    ) -> Entry | None:
+        """1 the plan keeps the lineage's rules, 2 the job's terms; 3 a retry is reused; 4 caps afford it."""
+        lineage = record.registration.lineage
+        rules.check_plan(record.registration, plan)
+        job = record.jobs.get(plan.job_id)
+        if job is not None:
+            rules.check_terms(job.first, plan)
+            reserved = job.rounds.get(plan.round_number)
+            if reserved is not None:
+                rules.check_same_computation((reserved.binding, reserved.plan), (binding, plan))
+                _require_all_of(reserved, lineage, require_all)
+                return None
+        name = rules.reservation_id(lineage, plan, binding)
+        if isinstance(plan, NonPrivatePlan) or quoted is None:
+            return _non_private_entry(self._now(), lineage, name, binding, plan)
+        limit = rules.grant(lineage, plan, *_left(record, plan, quoted), require_all=require_all)
+        return Reserved(
+            time=self._now(),
+            lineage=lineage,
+            reservation_id=name,
+            binding=binding,
+            plan=plan,
+            step_limit=limit,
+            allowed_steps=quoted.allowed_steps,
+            step_cost_pico=quoted.step_cost_pico,
+        )
+
+    def commit(self, reservation_id: str, actual: Event, update_digest: str | None) -> None:
+        """See the port."""
+        if update_digest is not None:
+            require_hex_digest("update_digest", update_digest)
+
+        def decide(state: LedgerState) -> Entry | None:
+            lineage, record = state.find(reservation_id)
+            if record.actual is not None:
+                _check_recommitted(record, actual, update_digest)
+                return None
+            return Committed(
+                time=self._now(),
+                lineage=lineage,
+                job_id=record.plan.job_id,
+                round_number=record.plan.round_number,
+                reservation_id=reservation_id,
+                event=actual,
+                update_digest=update_digest,
+            )
+
+        self._append(decide)
+
+    def lineage_claim(self, lineage: str) -> LineageClaim:
+        """See the port."""
+        return claims.lineage_claim(self._verified(), lineage)
+
+    def job_claim(self, lineage: str, job_id: str) -> JobClaim:
+        """See the port."""
+        return claims.job_claim(self._verified(), lineage, job_id)
+
+    def head(self) -> LedgerHead:
+        """See the port."""
+        head = self._verified().head
+        if head is None:
+            raise LedgerError("the ledger has no entries")
+        return head
+
+    def knows(self, head: LedgerHead) -> bool:
+        """See the port."""
+        return self._hash_at(head.seq) == head.hash
+
+    def export(self) -> bytes:
+        """See the port."""
+        return write_export(self._links())
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+    def _founding(self) -> Founded:
+        return Founded(time=self._now(), ledger_id=secrets.token_hex(32), durable=self.durable)
+
+
+def next_link(state: LedgerState, entry: Entry) -> tuple[Link, LedgerState]:
+    """The row for ``entry`` and the state after it, by the very rules that will read it back."""
+    apply(state, entry)
+    link = make_link(state.head, entry.canonical())
+    return link, follow(state, link)
+
+
+def _quote(record: LineageRecord, plan: Plan) -> Price | None:
+    """The job's price: as recorded if it has begun, else computed; None where nothing is to be paid."""
+    rules.check_plan(record.registration, plan)
+    if isinstance(plan, NonPrivatePlan):
+        return None
+    job = record.jobs.get(plan.job_id)
+    if job is None:
+        return price(plan, record.registration.filter_order)
+    rules.check_terms(job.first, plan)
+    if job.allowed_steps is None or job.step_cost_pico is None:
+        raise LedgerConflict(f"job {plan.job_id!r} has begun without a mechanism: start another job")
+    return Price(job.allowed_steps, job.step_cost_pico)
+
+
+def _left(record: LineageRecord, plan: RoundPlan, quoted: Price) -> tuple[int, int]:
+    """Steps that the job's own cap and the lineage's budget still afford."""
+    job = record.jobs.get(plan.job_id)
+    return (
+        quoted.allowed_steps - (0 if job is None else job.steps),
+        record.remaining_pico // quoted.step_cost_pico,
+    )
+
+
+def _require_all_of(reserved: RoundRecord, lineage: str, require_all: bool) -> None:
+    if require_all and isinstance(reserved.plan, RoundPlan):
+        rules.grant(lineage, reserved.plan, reserved.step_limit, reserved.step_limit, require_all=True)
+
+
+def _non_private_entry(now: int, lineage: str, name: str, binding: str, plan: Plan) -> ReservedNonPrivate:
+    if not isinstance(plan, NonPrivatePlan):
+        raise LedgerError("a private round without a price cannot be reserved")
+    return ReservedNonPrivate(time=now, lineage=lineage, reservation_id=name, binding=binding, plan=plan)
+
+
+def _check_recommitted(record: RoundRecord, actual: Event, update_digest: str | None) -> None:
+    rules.check_uncommitted((record.actual, record.update_digest) == (actual, update_digest), record.plan)
+
+
+def _reservation(record: LineageRecord, plan: Plan, *, recomputed: bool) -> Reservation:
+    rounds = record.jobs[plan.job_id].rounds
+    mine = rounds[plan.round_number]
+    earlier = list(rounds.values())[: list(rounds).index(plan.round_number)]
+    private = plan if isinstance(plan, RoundPlan) else None
+    return Reservation(
+        reservation_id=mine.reservation_id,
+        lineage=record.registration.lineage,
+        job_id=plan.job_id,
+        round_number=plan.round_number,
+        event=plan.event(mine.step_limit),
+        step_limit=mine.step_limit,
+        prior_events=tuple(other.event for other in earlier),
+        recomputed=recomputed,
+        committed=mine.actual is not None,
+        target_epsilon=None if private is None else private.target_epsilon,
+        delta=None if private is None else private.delta,
+        unit=plan.unit,
+        neighboring_relation=record.registration.neighboring_relation,
+        noise_source=None if private is None else private.noise_source,
+    )

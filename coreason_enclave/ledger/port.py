@@ -1,0 +1,128 @@
+"""The port through which everything else sees a privacy ledger.
+
+Every method either does what it says and has made it durable, or raises and has changed nothing.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from coreason_enclave.accounting.events import Event
+from coreason_enclave.ledger.records import (
+    JobClaim,
+    LedgerHead,
+    LineageClaim,
+    LineageRegistration,
+    Plan,
+    Reservation,
+)
+
+__all__ = ["PrivacyLedger"]
+
+
+class PrivacyLedger(Protocol):
+    """A site's account of privacy spent, per data lineage.
+
+    Every method may raise :class:`~coreason_enclave.errors.LedgerCorrupted` (the history does not verify;
+    every later call raises it too) and :class:`~coreason_enclave.errors.LedgerError` (the store cannot be
+    used now).
+    """
+
+    @property
+    def durable(self) -> bool:
+        """Whether the account survives this process."""
+        ...
+
+    def register(self, registration: LineageRegistration) -> None:
+        """Name a lineage and fix its caps. Registering the identical thing again does nothing.
+
+        Raises:
+            LedgerConflict: the lineage is registered otherwise. Caps are fixed; no registration opens new
+            budget.
+        """
+        ...
+
+    def registration(self, lineage: str) -> LineageRegistration:
+        """The registration of ``lineage``.
+
+        Raises:
+            LedgerError: nothing is registered under that name (reason ``lineage_unknown``).
+        """
+        ...
+
+    def note_content(self, lineage: str, digest: str) -> None:
+        """Record a SHA-256 (hex) of what the lineage held. A new content never opens new budget."""
+        ...
+
+    def affordable_steps(self, lineage: str, plan: Plan) -> int:
+        """The step limit that :meth:`reserve` would grant now: 0 where a cap is reached. Reserves nothing.
+
+        Raises what :meth:`reserve` raises for a plan that it would refuse for another reason than the budget.
+        """
+        ...
+
+    def reserve(self, lineage: str, plan: Plan, binding: str, require_all: bool) -> Reservation:
+        """Charge the worst case of one round, before any row is read.
+
+        The same (job, round) with the same ``binding`` is the same computation: it is returned again with
+        ``recomputed=True`` and counted once. What is never committed stays spent.
+
+        Args:
+            lineage: a registered lineage.
+            plan: the round at its worst.
+            binding: SHA-256 (hex) of everything that determines the bytes that the round will release.
+            require_all: refuse instead of granting fewer than ``plan.steps``.
+
+        Raises:
+            PrivacyBudgetExceededError: a cap does not afford a single step (with ``require_all``: every
+            step).
+            LedgerConflict: the round was reserved for another computation, or the job's terms have changed.
+            JobRejected: the plan breaks a rule of the lineage: unit, delta, epsilon of a job, or non-private.
+            LedgerError: the lineage is unknown (reason ``lineage_unknown``).
+        """
+        ...
+
+    def commit(self, reservation_id: str, actual: Event, update_digest: str | None) -> None:
+        """Record what the round ran. Committing the same again does nothing.
+
+        The lineage's filter gets back what did not run. ``update_digest`` is the SHA-256 (hex) of the
+        released update, or None where nothing was released.
+
+        Raises:
+            LedgerConflict: another mechanism, more steps than reserved, or other values than those committed.
+            LedgerError: no such reservation.
+        """
+        ...
+
+    def lineage_claim(self, lineage: str) -> LineageClaim:
+        """What holds for the lineage over all of its jobs."""
+        ...
+
+    def job_claim(self, lineage: str, job_id: str) -> JobClaim:
+        """What holds for one job. Raises ``LedgerError`` if the job never reserved anything."""
+        ...
+
+    def hold(self, lineage: str) -> AbstractContextManager[None]:
+        """Hold the lineage while spending on it; freed by the operating system if the process dies.
+
+        Raises:
+            LedgerError: another session holds it.
+        """
+        ...
+
+    def head(self) -> LedgerHead:
+        """The last entry's number and hash."""
+        ...
+
+    def knows(self, head: LedgerHead) -> bool:
+        """Whether ``head`` is in this history. One that was shown and is not known reveals a rollback."""
+        ...
+
+    def export(self) -> bytes:
+        """All entries, verbatim, and the head, as canonical JSON; see ``verify_export``."""
+        ...
+
+    def close(self) -> None:
+        """Release what the ledger holds; using it afterwards raises ``LedgerError``."""
+        ...

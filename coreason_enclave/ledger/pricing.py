@@ -1,0 +1,68 @@
+"""What a budget holds and what a step costs, as whole numbers.
+
+Sums of floats drift, and a budget that drifts is not one. Everything that the filter adds up is a whole
+number of 1e-12 of Rényi divergence: budgets rounded down, costs rounded up, compared exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from coreason_enclave.accounting.calibration import last_affordable_step
+from coreason_enclave.accounting.events import PoissonSampledGaussian
+from coreason_enclave.accounting.renyi import epsilon_at, rdp_at, rdp_budget
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.ledger.entries import MAX_PICO
+from coreason_enclave.ledger.records import LineageRegistration, RoundPlan
+
+__all__ = ["PICO", "Price", "budget_pico", "price", "spent_epsilon", "step_cost_pico"]
+
+PICO = 10**12
+_ROUNDING = 1 + Fraction(1, 10**9)  # above what float64 loses in the formula of a step's cost
+
+
+@dataclass(frozen=True)
+class Price:
+    """``allowed_steps``: within the job's own target, by PLD. ``step_cost_pico``: at the lineage's order."""
+
+    allowed_steps: int
+    step_cost_pico: int
+
+
+def budget_pico(registration: LineageRegistration) -> int:
+    """The lineage's whole budget at its order, rounded down.
+
+    Raises:
+        ConfigurationError: the order leaves no budget under these caps.
+    """
+    caps, order = registration.caps, registration.filter_order
+    budget = math.floor(Fraction(rdp_budget(caps.epsilon, caps.delta, order)) * PICO)
+    if budget < 1:
+        raise ConfigurationError(
+            f"at Rényi order {order} a cap of epsilon {caps.epsilon:g} at delta {caps.delta:g} affords "
+            "nothing: use LineageRegistration.with_best_order"
+        )
+    return min(budget, MAX_PICO)
+
+
+def step_cost_pico(plan: RoundPlan, order: int) -> int:
+    """The cost of one step at ``order``, rounded up; at least 1, so that nothing is ever free."""
+    cost = rdp_at(PoissonSampledGaussian(plan.noise_multiplier, plan.sample_rate, 1), order)
+    if not math.isfinite(cost):
+        return MAX_PICO
+    return min(max(1, math.ceil(Fraction(cost) * _ROUNDING * PICO)), MAX_PICO)
+
+
+def price(plan: RoundPlan, order: int) -> Price:
+    """Both numbers for a job; up to seconds the first time, cached after."""
+    allowed = last_affordable_step(
+        plan.noise_multiplier, plan.sample_rate, plan.target_epsilon, plan.delta, max_steps=plan.total_steps
+    )
+    return Price(allowed, step_cost_pico(plan, order))
+
+
+def spent_epsilon(spent_pico: int, delta: float, order: int) -> float:
+    """What a spend converts to at ``order``."""
+    return epsilon_at(spent_pico / PICO, delta, order)

@@ -1,0 +1,191 @@
+"""What a ledger allows, without IO and without state: look at values, and return or refuse."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
+from coreason_enclave.encoding import digest
+from coreason_enclave.errors import (
+    JobRejected,
+    LedgerConflict,
+    LedgerCorrupted,
+    PrivacyBudgetExceededError,
+)
+from coreason_enclave.ledger.entries import Entry, Founded, Reserved
+from coreason_enclave.ledger.records import LineageRegistration, NonPrivatePlan, Plan, RoundPlan
+
+__all__ = [
+    "affordable",
+    "check_actual",
+    "check_limit",
+    "check_not_registered",
+    "check_order",
+    "check_plan",
+    "check_price",
+    "check_reservation_id",
+    "check_same_computation",
+    "check_terms",
+    "check_uncommitted",
+    "check_unreserved",
+    "grant",
+    "reservation_id",
+]
+
+_PER_ROUND = {"round_number", "steps", "noise_source"}
+
+
+def check_order(founded: Founded | None, entry: Entry) -> None:
+    """The first entry founds the ledger, and no other one does."""
+    if (founded is None) != isinstance(entry, Founded):
+        raise LedgerCorrupted("a ledger begins with exactly one founding entry")
+
+
+def check_not_registered(known: LineageRegistration | None, registration: LineageRegistration) -> None:
+    """A lineage is registered once: a second registration would be a second budget."""
+    if known is None:
+        return
+    changed = [f.name for f in fields(known) if getattr(known, f.name) != getattr(registration, f.name)]
+    raise LedgerConflict(
+        f"lineage {known.lineage!r} is already registered with another {', '.join(changed) or 'entry'}: "
+        "its budget and caps are fixed; data of other persons is another lineage"
+    )
+
+
+def check_plan(registration: LineageRegistration, plan: Plan) -> None:
+    """Mechanism, unit, delta and epsilon of a job against what the site registered, in that order."""
+    if isinstance(plan, NonPrivatePlan) and not registration.public:
+        raise JobRejected(
+            f"lineage {registration.lineage!r} is not public: non-private training on it is refused; "
+            "run the job with mechanism DP_SGD"
+        )
+    # A guarantee for one unit implies none for another: a person's records can change without being added or
+    # removed.
+    if plan.unit is not registration.unit:
+        raise JobRejected(
+            f"the job's unit is {plan.unit}, lineage {registration.lineage!r} is kept per "
+            f"{registration.unit}: set the job's unit to {registration.unit}"
+        )
+    if isinstance(plan, RoundPlan):
+        _check_caps(registration, plan)
+
+
+def _check_caps(registration: LineageRegistration, plan: RoundPlan) -> None:
+    caps = registration.caps
+    if plan.delta > caps.job_delta:
+        raise JobRejected(
+            f"the job's delta {plan.delta:g} is above caps.job_delta = {caps.job_delta:g} of lineage "
+            f"{registration.lineage!r}: ask for a smaller one"
+        )
+    if plan.target_epsilon > caps.job_epsilon:
+        raise JobRejected(
+            f"the job's target_epsilon {plan.target_epsilon:g} is above caps.job_epsilon = "
+            f"{caps.job_epsilon:g} of lineage {registration.lineage!r}: ask for a smaller one"
+        )
+
+
+def check_terms(first: Plan, plan: Plan) -> None:
+    """A job's terms are those of its first reservation: PLD holds for a schedule fixed in advance only."""
+    if type(first) is not type(plan):
+        raise LedgerConflict(f"job {plan.job_id!r} has begun with another mechanism: start another job")
+    names = [f.name for f in fields(first) if f.name not in _PER_ROUND]
+    changed = [name for name in names if getattr(first, name) != getattr(plan, name)]
+    if changed:
+        raise LedgerConflict(
+            f"job {plan.job_id!r} has begun with another {', '.join(changed)}: a job keeps the terms of its "
+            "first reservation; start another job"
+        )
+
+
+def check_unreserved(free: bool, plan: Plan) -> None:
+    """A (job, round) is reserved once."""
+    if not free:
+        raise LedgerConflict(f"round {plan.round_number} of job {plan.job_id!r} is already reserved")
+
+
+def check_same_computation(reserved: tuple[str, Plan], asked: tuple[str, Plan]) -> None:
+    """A retry must be the very computation that was paid for: two different ones would be two releases."""
+    if reserved != asked:
+        plan = asked[1]
+        raise LedgerConflict(
+            f"round {plan.round_number} of job {plan.job_id!r} was reserved for another computation (its "
+            "base model, data, keys or plan differ): a round is released once; take the next round number"
+        )
+
+
+def check_reservation_id(stated: str, lineage: str, plan: Plan, binding: str) -> None:
+    """A stored reservation bears the name that its content gives it."""
+    if stated != reservation_id(lineage, plan, binding):
+        raise LedgerCorrupted(f"reservation {stated} does not bear the name of its content")
+
+
+def reservation_id(lineage: str, plan: Plan, binding: str) -> str:
+    """64 hex digits, the same for the same (lineage, job, round, binding)."""
+    parts = (
+        lineage.encode(),
+        plan.job_id.encode(),
+        plan.round_number.to_bytes(8, "big"),
+        bytes.fromhex(binding),
+    )
+    return digest("coreason.ledger.reservation/1", *parts).hex()
+
+
+def check_price(allowed: int | None, cost: int | None, entry: Reserved) -> None:
+    """What a job may run and what a step costs never change within the job."""
+    if (allowed, cost) != (
+        entry.allowed_steps,
+        entry.step_cost_pico,
+    ) or entry.allowed_steps > entry.plan.total_steps:
+        raise LedgerCorrupted(f"job {entry.plan.job_id!r} changes its price")
+
+
+def check_limit(entry: Reserved, job_steps: int, remaining_pico: int) -> None:
+    """The step limit is within what was asked for, the job's cap and the lineage's budget."""
+    granted = affordable(entry.plan, entry.allowed_steps - job_steps, remaining_pico, entry.step_cost_pico)
+    if entry.step_limit > granted:
+        raise PrivacyBudgetExceededError(f"{entry.step_limit} steps reserved where {granted} were affordable")
+
+
+def affordable(plan: RoundPlan, job_left: int, remaining_pico: int, step_cost_pico: int) -> int:
+    """Steps of ``plan`` that both caps afford: comparisons of whole numbers."""
+    return max(0, min(plan.steps, job_left, remaining_pico // step_cost_pico))
+
+
+def grant(lineage: str, plan: RoundPlan, job_left: int, lineage_left: int, require_all: bool) -> int:
+    """The step limit of a round, or the refusal that names the cap in the way."""
+    granted = max(0, min(plan.steps, job_left, lineage_left))
+    if granted == 0 or (require_all and granted < plan.steps):
+        raise PrivacyBudgetExceededError(
+            f"round {plan.round_number} of job {plan.job_id!r} needs {plan.steps} steps, of which {granted} "
+            f"are affordable under {_binding_cap(lineage, plan, job_left <= lineage_left)}"
+        )
+    return granted
+
+
+def _binding_cap(lineage: str, plan: RoundPlan, job_binds: bool) -> str:
+    if job_binds:
+        terms = f"epsilon {plan.target_epsilon:g} at delta {plan.delta:g} and {plan.total_steps} steps in all"
+        return f"the job's own cap ({terms}): more noise, a smaller rate or fewer steps would fit"
+    return f"the budget of lineage {lineage!r}: what is spent does not come back"
+
+
+def check_uncommitted(is_open: bool, plan: Plan) -> None:
+    """A reservation is committed once."""
+    if not is_open:
+        raise LedgerConflict(f"round {plan.round_number} of job {plan.job_id!r} is already committed otherwise")
+
+
+def check_actual(reserved: Event, actual: Event) -> None:
+    """What ran is what was reserved, for at most as many steps."""
+    if isinstance(reserved, NonPrivate) or isinstance(actual, NonPrivate):
+        if type(reserved) is not type(actual):
+            raise LedgerConflict("a non-private run cannot be committed to a private reservation, nor the reverse")
+        return
+    if reserved != actual.with_steps(reserved.steps):
+        raise LedgerConflict(f"reserved {_describe(reserved)}, but {_describe(actual)} ran: never the same mechanism")
+    if actual.steps > reserved.steps:
+        raise LedgerConflict(f"{actual.steps} steps ran where {reserved.steps} were reserved")
+
+
+def _describe(event: PoissonSampledGaussian) -> str:
+    return f"noise multiplier {event.noise_multiplier:g} at rate {event.sample_rate:g}"

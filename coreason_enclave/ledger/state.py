@@ -1,0 +1,208 @@
+"""The ledger's state: a pure fold over its entries, with every rule checked at every entry.
+
+``apply(state, entry)`` is used twice: before an entry is written, where a refusal means that the request
+breaks a rule, and when a ledger is read, where the same refusal means that the ledger is corrupt. What was
+written can therefore always be read, and nothing can be read that could not have been written.
+
+Invariants, each checked by :mod:`coreason_enclave.ledger.rules`:
+
+1. the first entry founds the ledger, and no other does;
+2. a lineage is registered once;
+3. a reservation obeys its lineage's registration, and its job's terms are those of the job's first;
+4. a (job, round) is reserved once;
+5. the steps of a job never exceed what its own cap affords;
+6. what a lineage has spent never exceeds its budget;
+7. a reservation is committed at most once, with the reserved mechanism and no more steps than reserved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from coreason_enclave.accounting.events import Event, PoissonSampledGaussian
+from coreason_enclave.errors import EnclaveError, LedgerCorrupted, LedgerError, Reason
+from coreason_enclave.ledger import rules
+from coreason_enclave.ledger.chain import Link, check_link
+from coreason_enclave.ledger.entries import (
+    Committed,
+    ContentNoted,
+    Entry,
+    Founded,
+    Registered,
+    Reserved,
+    ReservedNonPrivate,
+    parse_entry,
+)
+from coreason_enclave.ledger.records import LedgerHead, LineageRegistration, Plan
+
+__all__ = ["JobRecord", "LedgerState", "LineageRecord", "RoundRecord", "apply", "follow"]
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One reserved round. ``actual`` is what it ran, None while it is open."""
+
+    reservation_id: str
+    binding: str
+    plan: Plan
+    step_limit: int
+    actual: Event | None = None
+    update_digest: str | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps that count: those that ran once committed, all that were reserved until then."""
+        return self.actual.steps if isinstance(self.actual, PoissonSampledGaussian) else self.step_limit
+
+    @property
+    def event(self) -> Event:
+        """What ran once committed, the worst case until then."""
+        return self.plan.event(self.step_limit) if self.actual is None else self.actual
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One job on one lineage. ``allowed_steps`` and ``step_cost_pico`` are None for a non-private job."""
+
+    first: Plan
+    allowed_steps: int | None
+    step_cost_pico: int | None
+    rounds: Mapping[int, RoundRecord]
+
+    @property
+    def steps(self) -> int:
+        """Steps that count against the job's own cap."""
+        return sum(record.steps for record in self.rounds.values())
+
+
+@dataclass(frozen=True)
+class LineageRecord:
+    """One lineage: its registration, its budget, and everything that ran on it."""
+
+    registration: LineageRegistration
+    budget_pico: int
+    spent_pico: int
+    non_private: bool
+    contents: tuple[str, ...]
+    jobs: Mapping[str, JobRecord]
+
+    @property
+    def remaining_pico(self) -> int:
+        """What is left of the budget; never negative."""
+        return self.budget_pico - self.spent_pico
+
+
+@dataclass(frozen=True)
+class LedgerState:
+    """Everything that a verified history says. The empty state is the one before the first entry."""
+
+    founded: Founded | None = None
+    head: LedgerHead | None = None
+    lineages: Mapping[str, LineageRecord] | None = None
+
+    def lineage(self, name: str) -> LineageRecord:
+        """The lineage's record; an unknown one is refused."""
+        record = (self.lineages or {}).get(name)
+        if record is None:
+            raise LedgerError(
+                f"no lineage is registered as {name!r:.140}: the site registers it once, with unit and caps",
+                reason=Reason.LINEAGE_UNKNOWN,
+            )
+        return record
+
+    def job(self, lineage: str, job_id: str) -> JobRecord:
+        """The job's record; one that never reserved anything is refused."""
+        job = self.lineage(lineage).jobs.get(job_id)
+        if job is None:
+            raise LedgerError(f"job {job_id!r:.140} has reserved nothing on lineage {lineage!r:.140}")
+        return job
+
+    def find(self, reservation_id: str) -> tuple[str, RoundRecord]:
+        """(lineage, round) of a reservation, newest first; an unknown one is refused."""
+        for lineage, record in self._rounds():
+            if record.reservation_id == reservation_id:
+                return lineage, record
+        raise LedgerError(f"no reservation {reservation_id!r:.80}: reserve the round before committing it")
+
+    def _rounds(self) -> Iterator[tuple[str, RoundRecord]]:
+        for name, lineage in (self.lineages or {}).items():
+            for job in reversed(tuple(lineage.jobs.values())):
+                yield from ((name, record) for record in reversed(tuple(job.rounds.values())))
+
+
+def follow(state: LedgerState, link: Link) -> LedgerState:
+    """The state after a stored row, or :class:`LedgerCorrupted`: chain first, then form, then rules."""
+    check_link(state.head, link)
+    entry = parse_entry(link.payload)
+    try:
+        after = apply(state, entry)
+    except LedgerCorrupted:
+        raise
+    except EnclaveError as error:
+        raise LedgerCorrupted(f"entry {link.seq} of the ledger breaks its rules: {error}") from error
+    return replace(after, head=link.head)
+
+
+def apply(state: LedgerState, entry: Entry) -> LedgerState:
+    """The state after ``entry`` (its head is the caller's to set). Raises what the broken rule raises."""
+    rules.check_order(state.founded, entry)
+    match entry:
+        case Founded():
+            return replace(state, founded=entry, lineages={})
+        case Registered():
+            return _register(state, entry)
+        case ContentNoted():
+            lineage = state.lineage(entry.lineage)
+            return _with(state, replace(lineage, contents=(*lineage.contents, entry.content_digest)))
+        case Reserved() | ReservedNonPrivate():
+            return _with(state, _reserve(state.lineage(entry.lineage), entry))
+        case Committed():
+            return _with(state, _commit(state.lineage(entry.lineage), entry))
+
+
+def _with(state: LedgerState, lineage: LineageRecord) -> LedgerState:
+    return replace(state, lineages={**(state.lineages or {}), lineage.registration.lineage: lineage})
+
+
+def _register(state: LedgerState, entry: Registered) -> LedgerState:
+    known = (state.lineages or {}).get(entry.registration.lineage)
+    rules.check_not_registered(None if known is None else known.registration, entry.registration)
+    return _with(state, LineageRecord(entry.registration, entry.budget_pico, 0, False, (), {}))
+
+
+def _reserve(lineage: LineageRecord, entry: Reserved | ReservedNonPrivate) -> LineageRecord:
+    plan = entry.plan
+    rules.check_plan(lineage.registration, plan)
+    job = lineage.jobs.get(plan.job_id)
+    if job is not None:
+        rules.check_terms(job.first, plan)
+        rules.check_unreserved(job.rounds.get(plan.round_number) is None, plan)
+    rules.check_reservation_id(entry.reservation_id, entry.lineage, plan, entry.binding)
+    if isinstance(entry, ReservedNonPrivate):
+        job = job or JobRecord(plan, None, None, {})
+        record = RoundRecord(entry.reservation_id, entry.binding, plan, entry.plan.steps)
+        return replace(_with_round(lineage, job, record), non_private=True)
+    job = job or JobRecord(plan, entry.allowed_steps, entry.step_cost_pico, {})
+    rules.check_price(job.allowed_steps, job.step_cost_pico, entry)
+    rules.check_limit(entry, job.steps, lineage.remaining_pico)
+    record = RoundRecord(entry.reservation_id, entry.binding, plan, entry.step_limit)
+    spent = lineage.spent_pico + entry.step_limit * entry.step_cost_pico
+    return replace(_with_round(lineage, job, record), spent_pico=spent)
+
+
+def _commit(lineage: LineageRecord, entry: Committed) -> LineageRecord:
+    job = lineage.jobs.get(entry.job_id)
+    record = None if job is None else job.rounds.get(entry.round_number)
+    if job is None or record is None or record.reservation_id != entry.reservation_id:
+        raise LedgerError(f"nothing is reserved for job {entry.job_id!r:.140}, round {entry.round_number}")
+    rules.check_uncommitted(record.actual is None, record.plan)
+    rules.check_actual(record.plan.event(record.step_limit), entry.event)
+    after = replace(record, actual=entry.event, update_digest=entry.update_digest)
+    refund = (record.steps - after.steps) * (job.step_cost_pico or 0)
+    return replace(_with_round(lineage, job, after), spent_pico=lineage.spent_pico - refund)
+
+
+def _with_round(lineage: LineageRecord, job: JobRecord, record: RoundRecord) -> LineageRecord:
+    job = replace(job, rounds={**job.rounds, record.plan.round_number: record})
+    return replace(lineage, jobs={**lineage.jobs, record.plan.job_id: job})

@@ -1,0 +1,229 @@
+"""Model architectures by name: a closed list that a site extends in its own code, never from the wire.
+
+A job names an architecture and gives it whole numbers. The name is looked up here; it is never imported, and
+a model larger than :data:`MAX_PARAMETERS` is refused before memory for it is taken.
+
+Initial weights are public: they follow from the name and the arguments alone, so that anyone can recompute
+them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from coreason_enclave.encoding import canonical_json, digest
+from coreason_enclave.errors import ConfigurationError, JobRejected, Reason
+from coreason_enclave.updates import Array, Arrays
+
+__all__ = [
+    "MAX_PARAMETERS",
+    "Loss",
+    "Model",
+    "build",
+    "glorot_uniform",
+    "initial_weights",
+    "known_architectures",
+    "layout",
+    "load_weights",
+    "make_criterion",
+    "predict_probabilities",
+    "register",
+    "weights_of",
+    "zeros",
+]
+
+MAX_PARAMETERS = 50_000_000
+
+Builder = Callable[..., nn.Module]
+Initialiser = Callable[[nn.Module, torch.Generator], None]
+
+
+class Loss(StrEnum):
+    """``binary``: one logit and BCE with logits. ``categorical``: one logit a class and cross-entropy."""
+
+    BINARY = "binary"
+    CATEGORICAL = "categorical"
+
+
+class BinaryLogitLoss(nn.BCEWithLogitsLoss):
+    """BCE with logits for outputs of shape (n, 1) and integer labels of shape (n,)."""
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name
+        return super().forward(input.squeeze(-1), target.to(input.dtype))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A built architecture. ``criterion(module(features), labels)`` is the mean loss over a batch."""
+
+    name: str
+    module: nn.Module
+    loss: Loss
+    criterion: nn.Module
+
+
+@dataclass(frozen=True)
+class _Architecture:
+    builder: Builder
+    loss: Loss
+    initialise: Initialiser
+
+
+_REGISTRY: dict[str, _Architecture] = {}
+
+
+def register(name: str, builder: Builder, *, loss: Loss, initialise: Initialiser | None = None) -> None:
+    """Add an architecture, from the site's own code.
+
+    Args:
+        name: what jobs call it.
+        builder: takes whole numbers by keyword, returns the module; its keyword arguments are the job's
+            ``model_args``.
+        loss: what its outputs mean.
+        initialise: fills the parameters in place; :func:`glorot_uniform` where left out.
+
+    Raises:
+        ConfigurationError: the name is taken by something else.
+    """
+    entry = _Architecture(builder, loss, glorot_uniform if initialise is None else initialise)
+    if _REGISTRY.setdefault(name, entry) != entry:
+        raise ConfigurationError(f"architecture {name!r} is already registered: choose another name")
+
+
+def known_architectures() -> tuple[str, ...]:
+    """The registered names, sorted."""
+    return tuple(sorted(_REGISTRY))
+
+
+def build(name: str, args: Mapping[str, int]) -> Model:
+    """The architecture with memory for its parameters, whose values are arbitrary until they are loaded.
+
+    Raises:
+        JobRejected: unknown name, unsuitable arguments, or a model above :data:`MAX_PARAMETERS`.
+    """
+    entry = _checked(name, args)
+    return Model(name, entry.builder(**args), entry.loss, make_criterion(entry.loss))
+
+
+def make_criterion(loss: Loss, *, reduction: str = "mean") -> nn.Module:
+    """The loss for outputs of shape (n, outputs) and int64 labels (n,); ``reduction`` as in torch."""
+    return (
+        BinaryLogitLoss(reduction=reduction)
+        if loss is Loss.BINARY
+        else nn.CrossEntropyLoss(reduction=reduction)
+    )
+
+
+def layout(name: str, args: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the architecture's parameters, without taking memory for them."""
+    _checked(name, args)
+    return _skeleton(_REGISTRY[name].builder, args)
+
+
+def initial_weights(name: str, args: Mapping[str, int]) -> dict[str, Array]:
+    """The public starting point of a job: the same for everyone who asks with the same name and arguments."""
+    entry, module = _checked(name, args), build(name, args).module
+    seed = digest("aegis.models.initial-weights.v1", name.encode(), canonical_json(dict(args)))
+    generator = torch.Generator().manual_seed(int.from_bytes(seed[:8], "big") >> 1)
+    with torch.no_grad():
+        entry.initialise(module, generator)
+    return weights_of(module)
+
+
+def weights_of(module: nn.Module) -> dict[str, Array]:
+    """A copy of the module's ``state_dict`` as float32 arrays."""
+    return {
+        key: np.array(value.detach().cpu().numpy(), np.float32) for key, value in module.state_dict().items()
+    }
+
+
+def load_weights(module: nn.Module, arrays: Arrays) -> None:
+    """Copy ``arrays`` into ``module``; any other names or shapes raise :class:`ConfigurationError`."""
+    try:
+        module.load_state_dict({key: torch.tensor(value) for key, value in arrays.items()}, strict=True)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigurationError(f"these weights are not of this architecture: {error}") from error
+
+
+def predict_probabilities(
+    name: str,
+    args: Mapping[str, int],
+    arrays: Arrays,
+    features: npt.NDArray[np.float32],
+    *,
+    batch: int = 8192,
+) -> npt.NDArray[np.float64]:
+    """Class probabilities on ``features`` of the model with these weights: float64, (n, classes)."""
+    model = build(name, args)
+    load_weights(model.module, arrays)
+    model.module.eval()
+    with torch.inference_mode():
+        parts = [
+            model.module(torch.tensor(features[at : at + batch])) for at in range(0, len(features), batch)
+        ]
+        if not parts:
+            raise ConfigurationError("there are no examples to predict: give at least one")
+        logits = torch.cat(parts).double()
+        if model.loss is Loss.BINARY:  # softmax over (0, z) is (1 - sigmoid(z), sigmoid(z))
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        return np.asarray(torch.softmax(logits, dim=1).numpy())
+
+
+def glorot_uniform(module: nn.Module, generator: torch.Generator) -> None:
+    """Glorot and Bengio (2010) from two dimensions upwards, zero for biases; the rest stays as built."""
+    for name, parameter in sorted(module.named_parameters()):
+        if parameter.dim() >= 2:
+            nn.init.xavier_uniform_(parameter, generator=generator)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+
+
+def zeros(module: nn.Module, _generator: torch.Generator) -> None:
+    """Every parameter zero: the natural start of a convex problem."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+
+
+def _checked(name: str, args: Mapping[str, int]) -> _Architecture:
+    entry = _REGISTRY.get(name)
+    if entry is None:
+        raise _rejected(
+            f"model_arch {name!r:.80} is not known here; known are {', '.join(known_architectures())}"
+        )
+    wrong = sorted(key for key, value in args.items() if type(value) is not int or value < 1)
+    if wrong:
+        raise _rejected(
+            f"model_args of {name} must be whole numbers of at least 1, which {', '.join(wrong)} is not"
+        )
+    try:
+        inspect.signature(entry.builder).bind(**args)
+    except TypeError as error:
+        raise _rejected(
+            f"model_args of {name}: {error}; it takes {inspect.signature(entry.builder)}"
+        ) from error
+    shapes = _skeleton(entry.builder, args)
+    size = sum(int(np.prod(shape, dtype=np.float64)) for shape in shapes.values())
+    if size > MAX_PARAMETERS:
+        raise _rejected(f"{name} would have {size} parameters, at most {MAX_PARAMETERS} are allowed")
+    return entry
+
+
+def _skeleton(builder: Builder, args: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    try:
+        with torch.device("meta"):
+            module = builder(**args)
+    except (ValueError, RuntimeError, TypeError, OverflowError) as error:
+        raise _rejected(f"model_args do not make a model: {error}") from error
+    return {key: tuple(value.shape) for key, value in module.state_dict().items()}
+
+
+def _rejected(message: str) -> JobRejected:
+    return JobRejected(message, reason=Reason.UNSUPPORTED)

@@ -1,0 +1,141 @@
+"""A site's own rules, read from ``site.toml``: what it accepts, whatever a coordinator asks for.
+
+Everything is deny by default: an empty list accepts nothing. The profile ``development`` (which accepts simulated
+attestation) is refused as soon as one data lineage is not registered as public.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from coreason_enclave.errors import ConfigurationError, JobRejected, Reason
+from coreason_enclave.schemas import (
+    AggregationStrategy,
+    Aggregator,
+    Delta,
+    Epsilon,
+    FederationJob,
+    HexDigest,
+    NoiseMultiplier,
+    PrivacyUnit,
+    SafeId,
+    SafePath,
+    StrictModel,
+    explain,
+)
+
+__all__ = ["LineagePolicy", "Profile", "SiteConfig", "SitePolicy", "load_site_config"]
+
+
+class Profile(StrEnum):
+    """``development`` accepts simulated evidence and says so everywhere; ``production`` never does."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class LineagePolicy(StrictModel):
+    """One data lineage as the site registers it: unit, public size, caps. No field has a default."""
+
+    lineage: SafePath
+    dataset_id: SafePath
+    unit: PrivacyUnit
+    nominal_units: Annotated[int, Field(ge=1)]
+    public: bool
+    epsilon: Epsilon
+    delta: Delta
+    job_epsilon: Epsilon
+    job_delta: Delta
+
+    @model_validator(mode="after")
+    def _delta_is_small(self) -> Self:
+        if self.delta >= 1 / self.nominal_units:
+            raise ValueError(f"delta must be below 1/nominal_units = {1 / self.nominal_units:g}, got {self.delta:g}")
+        return self
+
+
+class SitePolicy(StrictModel):
+    """What this site lets a coordinator ask for; a job outside is refused with the line that refused it."""
+
+    coordinator_keys: tuple[HexDigest, ...]
+    model_archs: tuple[SafeId, ...]
+    strategies: tuple[AggregationStrategy, ...]
+    aggregators: tuple[Aggregator, ...]
+    min_clients: Annotated[int, Field(ge=1)]
+    min_noise_multiplier: NoiseMultiplier
+    max_update_norm: Annotated[float, Field(gt=0)]
+    max_order_lifetime_s: Annotated[int, Field(ge=1)]
+
+    def check(self, job: FederationJob) -> None:
+        """Raise :class:`JobRejected` naming the first line of the policy that the job violates."""
+        noise = job.privacy.noise_multiplier
+        lines: tuple[tuple[bool, str], ...] = (
+            (job.model_arch in self.model_archs, f"model_archs does not list {job.model_arch}"),
+            (job.strategy in self.strategies, f"strategies does not list {job.strategy}"),
+            (job.aggregator in self.aggregators, f"aggregators does not list {job.aggregator}"),
+            (job.min_clients >= self.min_clients, f"min_clients is {self.min_clients}, the job has {job.min_clients}"),
+            (
+                noise is None or noise >= self.min_noise_multiplier,
+                f"min_noise_multiplier is {self.min_noise_multiplier:g}, the job has {noise}",
+            ),
+        )
+        for allowed, line in lines:
+            if not allowed:
+                raise JobRejected(f"site policy: {line}", reason=Reason.POLICY)
+
+
+class SiteConfig(StrictModel):
+    """A site: who it is, where its data, keys, ledger and log are (relative to ``site.toml``), and its policy.
+
+    ``attester`` names what produces evidence on this host; ``simulated`` needs profile ``development``.
+    """
+
+    version: Literal[1]
+    site_id: SafeId
+    profile: Profile
+    data_root: str
+    keys: str
+    ledger: str
+    audit: str
+    attester: SafeId
+    policy: SitePolicy
+    lineages: tuple[LineagePolicy, ...]
+
+    @model_validator(mode="after")
+    def _development_is_for_public_data(self) -> Self:
+        private = [entry.lineage for entry in self.lineages if not entry.public]
+        if self.profile is Profile.DEVELOPMENT and private:
+            raise ValueError(f"profile development needs every lineage to be public, which {private[0]} is not")
+        datasets = [entry.dataset_id for entry in self.lineages]
+        if len(set(datasets)) != len(datasets):
+            raise ValueError("a dataset belongs to exactly one lineage")
+        return self
+
+    def lineage_of(self, dataset_id: str) -> LineagePolicy:
+        """The registration of a dataset; an unregistered one is refused."""
+        for entry in self.lineages:
+            if entry.dataset_id == dataset_id:
+                return entry
+        raise JobRejected(
+            f"dataset {dataset_id!r} is not registered at {self.site_id}: add a lineage for it to site.toml",
+            reason=Reason.LINEAGE_UNKNOWN,
+        )
+
+
+def load_site_config(path: Path) -> SiteConfig:
+    """Read ``site.toml``; anything missing, unknown or out of range raises :class:`ConfigurationError`."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    try:
+        return SiteConfig.model_validate(document)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {explain(error)}") from error

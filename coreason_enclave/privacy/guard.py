@@ -1,0 +1,254 @@
+"""``PrivacyGuard``: an ordinary PyTorch loop becomes DP-SGD, with a budget that cannot be overrun."""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from typing import Any, Self
+
+import torch
+from opacus.grad_sample import GradSampleHooks
+from opacus.validators import ModuleValidator
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from coreason_enclave.accounting import compose_epsilon
+from coreason_enclave.accounting.calibration import calibrate_noise, last_affordable_step
+from coreason_enclave.accounting.events import Event
+from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.errors import ConfigurationError, PrivacyBudgetExceededError, UnsafeTrainingError
+from coreason_enclave.ledger.port import PrivacyLedger
+from coreason_enclave.ledger.records import NoiseSource, RoundPlan
+from coreason_enclave.privacy.gate import StepGate
+from coreason_enclave.privacy.keystream import Keystream
+from coreason_enclave.privacy.optimizer import PrivateOptimizer, UnitClippingOptimizer
+from coreason_enclave.privacy.sampling import (
+    PoissonUnitSampler,
+    UnitIndex,
+    private_loader,
+    require_convertible,
+)
+from coreason_enclave.privacy.scope import TrainingScope, current_scope
+from coreason_enclave.schemas import Mechanism, PrivacyConfig, PrivacyUnit
+
+__all__ = ["PrivacyGuard"]
+
+_MAX_STEPS = 1_000_000
+
+# Opacus hooks every layer, and the first one's inputs never need a gradient: true, harmless, and said at every run.
+warnings.filterwarnings("ignore", message="Full backward hook is firing when gradients are computed with respect to")
+
+
+class PrivacyGuard:
+    """Makes model, optimizer and loader private, and stops before the step that would overspend.
+
+    Inside a session, reservation, randomness, delta, unit and denominators come from the accepted job. Outside one,
+    a ledger and one of its registered lineages have to be given: an
+    :class:`~coreason_enclave.ledger.EphemeralLedger` for experiments, whose claims say so.
+
+    Args:
+        config: the job's privacy configuration.
+        ledger, lineage: only outside a session.
+        total_steps: outside a session, the schedule that is reserved; default: all that ``target_epsilon`` affords.
+        unsafe_seed: outside a session, a 32-byte key for reproducible sampling and noise; recorded as unsafe.
+
+    Raises:
+        ConfigurationError: nothing to account against. UnsafeTrainingError: not the accepted job's configuration.
+    """
+
+    def __init__(
+        self,
+        config: PrivacyConfig,
+        *,
+        ledger: PrivacyLedger | None = None,
+        lineage: str | None = None,
+        total_steps: int | None = None,
+        unsafe_seed: bytes | None = None,
+    ) -> None:
+        scope = current_scope()
+        self._ledger = ledger if scope is None else None
+        self._scope = _standalone(config, ledger, lineage, total_steps, unsafe_seed) if scope is None else scope
+        if scope is not None and (ledger is not None or config not in (scope.config, scope.requested)):
+            raise UnsafeTrainingError("inside a session the guard uses the accepted job's privacy configuration and ledger")
+        self._hooks: GradSampleHooks | None = None
+
+    @property
+    def steps_affordable(self) -> int:
+        """How many steps the reservation holds in all."""
+        return self._scope.gate.step_limit
+
+    @property
+    def steps_taken(self) -> int:
+        """How many steps were charged so far."""
+        return self._scope.gate.steps_taken
+
+    def attach(
+        self, *, model: torch.nn.Module, optimizer: Optimizer, data_loader: DataLoader[Any]
+    ) -> tuple[torch.nn.Module, Optimizer, DataLoader[Any]]:
+        """The private three. The model keeps its class and parameter names; loop over the returned loader.
+
+        Raises:
+            UnsafeTrainingError: a layer mixes rows (its replacement is named), the loader samples by itself, the
+                optimizer holds other parameters than the model, or person ids are missing.
+        """
+        require_convertible(data_loader)
+        _require_separable(model)
+        names = _trainable_names(model, optimizer)
+        self.detach()
+        self._hooks = GradSampleHooks(model, loss_reduction="mean")
+        index = UnitIndex(self._scope.unit_of_row, len(data_loader.dataset))  # type: ignore[arg-type]
+        rate, gate, keystream = self._scope.config.sample_rate, self._scope.gate, self._scope.keystream
+        sampler = PoissonUnitSampler(index, rate, keystream, gate)
+        private = self._private_optimizer(optimizer, names, rate * self._scope.nominal_units)
+        return model.train(), private, private_loader(data_loader, sampler)
+
+    def check_budget(self) -> None:
+        """Raise :class:`PrivacyBudgetExceededError` before a step that would overspend; see :class:`StepGate`."""
+        self._scope.gate.check()
+
+    def get_current_epsilon(self) -> float:
+        """Epsilon of everything this job ran so far, earlier rounds included, at :attr:`delta`, by PLD.
+
+        Raises:
+            UnsafeTrainingError: nothing is attached: there is no training that a number could describe.
+        """
+        if self._hooks is None:
+            raise UnsafeTrainingError("attach(model=…, optimizer=…, data_loader=…) first: nothing is private yet")
+        return compose_epsilon([*self._scope.reservation.prior_events, self._scope.event()], self.delta).epsilon
+
+    @property
+    def delta(self) -> float:
+        """The failure probability that :meth:`get_current_epsilon` holds at."""
+        delta = self._scope.config.delta
+        if delta is None:
+            raise ConfigurationError("the accepted configuration states no delta")
+        return delta
+
+    def event(self) -> Event:
+        """The privacy event of the steps taken under this reservation."""
+        return self._scope.event()
+
+    def detach(self) -> None:
+        """Take the hooks off the model; spending and history stay."""
+        if self._hooks is not None:
+            self._hooks.cleanup()
+            self._hooks = None
+
+    def close(self) -> None:
+        """Detach and, outside a session, commit what was run; unclosed guards stay charged in full."""
+        self.detach()
+        if self._ledger is not None:
+            self._ledger.commit(self._scope.reservation.reservation_id, self._scope.event(), None)
+            self._ledger = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _private_optimizer(
+        self, optimizer: Optimizer, names: dict[torch.nn.Parameter, str], expected_units: float
+    ) -> Optimizer:
+        config = self._scope.config
+        settings: dict[str, Any] = {"names": names, "gate": self._scope.gate, "expected_units": expected_units}
+        norm = float("inf") if config.max_grad_norm is None else config.max_grad_norm
+        if config.mechanism is Mechanism.NON_PRIVATE:
+            return UnitClippingOptimizer(optimizer, max_grad_norm=norm, noise_multiplier=0.0, **settings)
+        noise = config.noise_multiplier
+        return PrivateOptimizer(
+            optimizer, keystream=self._scope.keystream, max_grad_norm=norm, noise_multiplier=noise, **settings
+        )
+
+
+def _require_separable(model: torch.nn.Module) -> None:
+    """Each row's gradient must depend on that row alone; name the layers where it does not, and their fix."""
+    problems = ModuleValidator.validate(model, strict=False)
+    if problems:
+        texts = "; ".join(str(problem).split("\n")[0] for problem in problems[:3])
+        raise UnsafeTrainingError(
+            f"the model has layers without per-row gradients: {texts}. BatchNorm becomes GroupNorm: "
+            "opacus.validators.ModuleValidator.fix(model) replaces what it can"
+        )
+
+
+def _trainable_names(model: torch.nn.Module, optimizer: Optimizer) -> dict[torch.nn.Parameter, str]:
+    if isinstance(optimizer, UnitClippingOptimizer):
+        raise UnsafeTrainingError("this optimizer is private already: attach the original one")
+    names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
+    if not names or {id(p) for p in held} != {id(p) for p in names}:
+        raise UnsafeTrainingError("the optimizer must hold exactly the model's trainable parameters")
+    if any(parameter.device.type != "cpu" for parameter in names):
+        raise UnsafeTrainingError("parameters must be on the CPU: clipping and noise are computed there in float64")
+    return names
+
+
+def _standalone(
+    config: PrivacyConfig,
+    ledger: PrivacyLedger | None,
+    lineage: str | None,
+    total_steps: int | None,
+    unsafe_seed: bytes | None,
+) -> TrainingScope:
+    """Reserve outside a session: one job of one round, all of its steps."""
+    if ledger is None or lineage is None:
+        raise ConfigurationError(
+            "outside a session a PrivacyGuard needs ledger= and lineage=: a SqliteLedger, or an EphemeralLedger for "
+            "experiments, with the lineage registered"
+        )
+    registration = ledger.registration(lineage)
+    if config.mechanism is not Mechanism.DP_SGD or config.target_epsilon is None:
+        raise ConfigurationError("outside a session only DP_SGD is offered")
+    if registration.unit is not PrivacyUnit.RECORD:
+        raise ConfigurationError("outside a session only record-level lineages are offered: person ids come from a job")
+    if config.unit not in (None, registration.unit):
+        raise UnsafeTrainingError(f"the lineage protects a {registration.unit}, the configuration asks for {config.unit}")
+    delta = registration.caps.job_delta if config.delta is None else config.delta
+    noise, steps = _schedule(config, delta, total_steps)
+    requested, config = config, config.model_copy(
+        update={"delta": delta, "unit": registration.unit, "noise_multiplier": noise}
+    )
+    job_digest = sha256_hex(secrets.token_bytes(32))
+    plan = RoundPlan(
+        job_id=f"guard-{job_digest[:16]}",
+        job_digest=job_digest,
+        round_number=1,
+        unit=registration.unit,
+        noise_multiplier=noise,
+        sample_rate=config.sample_rate,
+        steps=steps,
+        total_steps=steps,
+        target_epsilon=_required(config.target_epsilon),
+        delta=delta,
+        noise_source=NoiseSource.SITE_KEYSTREAM if unsafe_seed is None else NoiseSource.UNSAFE_SEEDED,
+    )
+    reservation = ledger.reserve(lineage, plan, sha256_hex(job_digest.encode()), require_all=False)
+    key = secrets.token_bytes(32) if unsafe_seed is None else unsafe_seed
+    name = job_digest if unsafe_seed is None else "00" * 32
+    keystream = Keystream(key, job_digest=name, round_number=1, base_model_digest="00", dataset_digest="00")
+    gate = StepGate(reservation.step_limit, _required(config.target_epsilon))
+    return TrainingScope(config, requested, reservation, gate, keystream, registration.nominal_units, None)
+
+
+def _schedule(config: PrivacyConfig, delta: float, total_steps: int | None) -> tuple[float, int]:
+    """Noise multiplier and number of steps, each derived from the other where it is left out."""
+    target = _required(config.target_epsilon)
+    if config.noise_multiplier is not None:
+        if total_steps is not None:
+            return config.noise_multiplier, total_steps
+        steps = last_affordable_step(
+            config.noise_multiplier, config.sample_rate, target, delta, max_steps=_MAX_STEPS
+        )
+        if steps == 0:
+            raise PrivacyBudgetExceededError(f"not one step is affordable under target epsilon {target:g}")
+        return config.noise_multiplier, steps
+    if total_steps is None:
+        raise ConfigurationError("give noise_multiplier, or total_steps to calibrate it from target_epsilon")
+    return calibrate_noise(target, delta, config.sample_rate, total_steps), total_steps
+
+
+def _required(value: float | None) -> float:
+    if value is None:
+        raise ConfigurationError("DP_SGD needs target_epsilon")
+    return value

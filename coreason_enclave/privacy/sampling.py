@@ -1,0 +1,128 @@
+"""Poisson sampling of units, the only sampling that is accounted for.
+
+A shuffled loader accounted as Poisson under-reports severely, so a loader that shuffles or weighs is refused
+instead of being believed. The private loader samples *units* (rows, or persons with all their rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler, TensorDataset, default_collate
+
+from coreason_enclave.errors import UnsafeTrainingError
+from coreason_enclave.privacy.gate import Batch, StepGate
+from coreason_enclave.privacy.keystream import Keystream
+
+__all__ = ["PoissonUnitSampler", "UnitIndex", "private_loader", "require_convertible"]
+
+Indices = npt.NDArray[np.int64]
+
+
+class UnitIndex:
+    """Which rows belong to which unit.
+
+    Args:
+        unit_of_row: shape (rows,), any integers; each distinct value is a unit. None: each row is its own.
+        rows: number of rows in the dataset.
+    """
+
+    def __init__(self, unit_of_row: npt.NDArray[Any] | None, rows: int) -> None:
+        if unit_of_row is not None and unit_of_row.shape != (rows,):
+            raise UnsafeTrainingError(
+                f"unit ids of shape {unit_of_row.shape} for {rows} rows: every row needs exactly one unit id"
+            )
+        codes = np.arange(rows) if unit_of_row is None else np.unique(unit_of_row, return_inverse=True)[1]
+        self._order = np.argsort(codes, kind="stable")
+        self._code_in_order = codes[self._order]
+        self.count = int(codes.max()) + 1 if rows else 0
+
+    def batch(self, included: npt.NDArray[np.bool_]) -> Batch:
+        """The rows of the included units (shape (count,)), grouped by unit."""
+        chosen = included[self._code_in_order]
+        position = np.cumsum(included) - 1
+        return Batch(
+            rows=self._order[chosen].astype(np.int64),
+            unit_of_row=position[self._code_in_order[chosen]].astype(np.int64),
+            units=int(included.sum()),
+        )
+
+
+class PoissonUnitSampler(Sampler[Indices]):
+    """Yields the rows of a fresh Poisson sample of units, and tells the gate about each.
+
+    One pass has ``round(1 / sample_rate)`` samples, the length of an epoch in expectation; it ends early where the
+    training is over, and raises :class:`PrivacyBudgetExceededError` at a sample that no affordable step could use.
+    """
+
+    def __init__(self, index: UnitIndex, sample_rate: float, keystream: Keystream, gate: StepGate) -> None:
+        self._index, self._sample_rate, self._keystream, self._gate = index, sample_rate, keystream, gate
+
+    def __len__(self) -> int:
+        return max(1, round(1 / self._sample_rate))
+
+    def __iter__(self) -> Iterator[Indices]:
+        for _ in range(len(self)):
+            included = self._keystream.bernoulli(self._index.count, self._sample_rate, self._gate.next_draw())
+            batch = self._index.batch(included)
+            self._gate.drawn(batch)
+            yield batch.rows
+
+
+def require_convertible(loader: DataLoader[Any]) -> None:
+    """Refuse a loader whose own sampling somebody might believe to be accounted for, or that hides rows.
+
+    Raises:
+        UnsafeTrainingError: it shuffles, weighs, drops, prefetches with workers, or has no indexable dataset.
+    """
+    problems: tuple[tuple[bool, str], ...] = (
+        (not isinstance(loader, DataLoader), "pass a torch DataLoader"),
+        (
+            not isinstance(getattr(loader, "sampler", None), SequentialSampler),
+            "its sampler shuffles, weighs or selects rows, and accounting that as Poisson would under-report: build "
+            "the DataLoader without shuffle and sampler, the private loader samples for you",
+        ),
+        (getattr(loader, "batch_size", 1) is None, "it has a batch sampler of its own: leave it out"),
+        (getattr(loader, "num_workers", 0) != 0, "num_workers must be 0: workers prefetch samples that no step uses"),
+        (not hasattr(getattr(loader, "dataset", None), "__len__"), "its dataset has no length: use a map-style dataset"),
+    )
+    for is_problem, message in problems:
+        if is_problem:
+            raise UnsafeTrainingError(f"this data loader cannot be made private: {message}")
+
+
+def private_loader(loader: DataLoader[Any], sampler: PoissonUnitSampler) -> DataLoader[Any]:
+    """A loader over the same dataset whose batches are the sampler's; empty samples give empty tensors."""
+    fetch = _Fetch(loader.dataset, loader.collate_fn)
+    return DataLoader(fetch, sampler=sampler, batch_size=None, num_workers=0)
+
+
+class _Fetch(Dataset[Any]):
+    """Maps an array of row numbers to one collated batch."""
+
+    def __init__(self, dataset: Dataset[Any], collate: Callable[[Any], Any] | None) -> None:
+        self._dataset = dataset
+        self._collate = default_collate if collate is None else collate
+
+    def __getitem__(self, rows: Indices) -> Any:
+        if isinstance(self._dataset, TensorDataset):  # one gather instead of a Python call for each row
+            at = torch.from_numpy(rows)
+            return [tensor[at] for tensor in self._dataset.tensors]
+        if len(rows):
+            return self._collate([self._dataset[int(row)] for row in rows])
+        return _emptied(self._collate([self._dataset[0]]))
+
+
+def _emptied(batch: Any) -> Any:
+    """A batch of one cut to none: an empty Poisson sample still costs a noised step."""
+    if isinstance(batch, torch.Tensor):
+        return batch[:0]
+    if isinstance(batch, dict):
+        return {key: _emptied(value) for key, value in batch.items()}
+    if isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
+        return [_emptied(value) for value in batch]
+    raise UnsafeTrainingError(f"cannot make an empty batch of {type(batch).__name__}: collate to tensors")

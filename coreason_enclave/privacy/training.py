@@ -1,0 +1,71 @@
+"""The standard training loop: an ordinary PyTorch loop under a :class:`PrivacyGuard`, and its task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from coreason_enclave.datasets import SiteDataset
+from coreason_enclave.errors import TrainingAborted
+from coreason_enclave.models import build, load_weights, weights_of
+from coreason_enclave.privacy.guard import PrivacyGuard
+from coreason_enclave.privacy.scope import TrainingScope
+from coreason_enclave.schemas import FederationJob
+from coreason_enclave.updates import Arrays, TrainedUpdate
+
+__all__ = ["LocalSgdTrainer", "Trainer", "TrainingTask"]
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What one round of training needs. ``aborted`` is asked between steps."""
+
+    job: FederationJob
+    base: Arrays
+    dataset: SiteDataset
+    scope: TrainingScope
+    aborted: Callable[[], bool]
+
+
+class Trainer(Protocol):
+    """Turns a task into an update, inside the task's (already entered) scope."""
+
+    def train(self, task: TrainingTask) -> TrainedUpdate:
+        """New weights minus base weights, with the event that was run."""
+        ...
+
+
+class LocalSgdTrainer:
+    """``local_steps`` of SGD with momentum from the global weights; the momentum starts anew each round."""
+
+    def train(self, task: TrainingTask) -> TrainedUpdate:
+        """Raises :class:`PrivacyBudgetExceededError` before an unaffordable step, :class:`TrainingAborted` on request."""
+        job, dataset = task.job, task.dataset
+        model = build(job.model_arch, job.model_args)
+        load_weights(model.module, task.base)
+        optimizer = torch.optim.SGD(model.module.parameters(), lr=job.learning_rate, momentum=job.momentum)
+        rows = TensorDataset(torch.tensor(dataset.features), torch.tensor(dataset.labels))
+        guard = PrivacyGuard(config=task.scope.config)
+        module, private, loader = guard.attach(
+            model=model.module, optimizer=optimizer, data_loader=DataLoader(rows, batch_size=1)
+        )
+        batches = iter(loader)
+        for _ in range(job.local_steps):
+            if task.aborted():
+                raise TrainingAborted("the training was asked to stop")
+            batch = next(batches, None)
+            if batch is None:
+                batches = iter(loader)
+                batch = next(batches)
+            features, labels = batch
+            private.zero_grad(set_to_none=True)
+            model.criterion(module(features), labels).backward()
+            private.step()
+        guard.detach()
+        trained = weights_of(module)
+        delta = {name: trained[name] - task.base[name] for name in trained}
+        return TrainedUpdate(delta, task.scope.event(), {})

@@ -1,0 +1,268 @@
+"""The contracts between a site and a coordinator: strict, frozen, and with a named range on every number.
+
+A job says what is asked for; guarantees have no defaults, other fields have safe ones.
+
+>>> job = FederationJob(
+...     job_id="liver-toxicity-study-001", min_clients=3, rounds=50, strategy=AggregationStrategy.FED_PROX,
+...     privacy=PrivacyConfig(mechanism="DP_SGD", target_epsilon=3.0, noise_multiplier=1.0, max_grad_norm=1.0),
+...     dataset_id="secure/data/liver_scans_v1", model_arch="SimpleMLP")
+>>> job.aggregator, job.privacy.sample_rate
+(<Aggregator.MEAN: 'mean'>, 0.05)
+>>> from pydantic import ValidationError
+>>> try:
+...     PrivacyConfig(mechanism="DP_SGD", target_epsilon=-1, max_grad_norm=1.0)
+... except ValidationError as error:
+...     print(explain(error))
+target_epsilon must be in (0, 1000], got -1
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from coreason_enclave.encoding import canonical_json, sha256_hex
+
+__all__ = [
+    "AggregationStrategy",
+    "Aggregator",
+    "AttestationReport",
+    "FederationJob",
+    "Mechanism",
+    "NeighboringRelation",
+    "PrivacyConfig",
+    "PrivacyUnit",
+    "Provenance",
+    "SafeId",
+    "SafePath",
+    "StrictModel",
+    "explain",
+]
+
+_SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_ID = re.compile(_SEGMENT)
+_PATH = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT}){{0,7}}")
+
+
+class AggregationStrategy(StrEnum):
+    """What happens over rounds; how one round's updates are combined is :class:`Aggregator`."""
+
+    FED_AVG = "FED_AVG"
+    FED_PROX = "FED_PROX"
+    SCAFFOLD = "SCAFFOLD"
+
+
+class Aggregator(StrEnum):
+    """How the admitted updates of one round are combined."""
+
+    MEAN = "mean"
+    KRUM = "krum"
+    MULTI_KRUM = "multi_krum"
+    TRIMMED_MEAN = "trimmed_mean"
+    MEDIAN = "median"
+
+
+class Mechanism(StrEnum):
+    """``DP_SGD``: clipped, Poisson-sampled, noised. ``NON_PRIVATE``: no guarantee; public lineages only."""
+
+    DP_SGD = "DP_SGD"
+    NON_PRIVATE = "NON_PRIVATE"
+
+
+class PrivacyUnit(StrEnum):
+    """Whose presence the guarantee hides: one row, or everything one person contributed."""
+
+    RECORD = "record"
+    PERSON = "person"
+
+
+class NeighboringRelation(StrEnum):
+    """Two datasets are neighbours when one unit is added or removed (Dwork and Roth, 2014, section 2.3)."""
+
+    ADD_OR_REMOVE_ONE = "add_or_remove_one"
+
+
+class Provenance(StrEnum):
+    """How far a statement about the code that ran can be believed."""
+
+    ATTESTED = "attested"
+    CLAIMED = "claimed"
+    SIMULATED = "simulated"
+
+
+def _matches(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(f"must be {what}, got {value[:80]!r}")
+        return value
+
+    return check
+
+
+def _a_number(value: object) -> object:
+    """Python counts ``True`` as 1 and pydantic reads ``"5"`` as 5; a wire document never means that."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"must be a number, got {value!r:.80}")
+    return value
+
+
+def _within(low: float, high: float, *, open_low: bool = False) -> Callable[[float], float]:
+    def check(value: float) -> float:
+        if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
+            raise ValueError(f"must be in {'(' if open_low else '['}{low:g}, {high:g}], got {value:g}")
+        return value
+
+    return check
+
+
+def _number(low: float, high: float, *, open_low: bool = False) -> tuple[BeforeValidator, AfterValidator]:
+    return BeforeValidator(_a_number), AfterValidator(_within(low, high, open_low=open_low))
+
+
+_ID_WORDS = "1 to 128 ASCII letters, digits, '.', '_' or '-', starting with a letter or digit"
+SafeId = Annotated[str, AfterValidator(_matches(_ID, _ID_WORDS))]
+SafePath = Annotated[
+    str, AfterValidator(_matches(_PATH, f"1 to 8 names joined by '/', each {_ID_WORDS} (no '..', no leading '/')"))
+]
+HexDigest = Annotated[str, AfterValidator(_matches(re.compile(r"[0-9a-f]{64}"), "64 lower-case hex digits"))]
+
+Epsilon = Annotated[float, *_number(0, 1000, open_low=True)]
+Delta = Annotated[float, *_number(0, 0.1, open_low=True)]
+NoiseMultiplier = Annotated[float, *_number(0, 1e6, open_low=True)]
+ClippingNorm = Annotated[float, *_number(0, 1e6, open_low=True)]
+SampleRate = Annotated[float, *_number(0, 1, open_low=True)]
+
+
+class StrictModel(BaseModel):
+    """Frozen, no unknown fields, no coercion from strings, finite numbers only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    def canonical(self) -> bytes:
+        """The one byte string that digests of this document are taken over."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    def digest(self) -> str:
+        """SHA-256 of :meth:`canonical`, hex."""
+        return sha256_hex(self.canonical())
+
+
+class PrivacyConfig(StrictModel):
+    """What a job promises about privacy.
+
+    ``target_epsilon`` caps the whole job at ``delta``, whatever ``noise_multiplier`` is; where the latter is left
+    out it is calibrated from the cap and the job's schedule. ``delta`` and ``unit`` left out mean those of the data
+    lineage's registration, which no job can loosen.
+    """
+
+    mechanism: Mechanism
+    target_epsilon: Epsilon | None = None
+    noise_multiplier: NoiseMultiplier | None = None
+    max_grad_norm: ClippingNorm | None = None
+    sample_rate: SampleRate = 0.05
+    delta: Delta | None = None
+    unit: PrivacyUnit | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        given = {"target_epsilon": self.target_epsilon, "max_grad_norm": self.max_grad_norm}
+        if self.mechanism is Mechanism.DP_SGD:
+            missing = sorted(name for name, value in given.items() if value is None)
+            if missing:
+                raise ValueError(f"DP_SGD needs {' and '.join(missing)}: a guarantee has no default")
+        elif self.target_epsilon is not None or self.noise_multiplier is not None:
+            raise ValueError("NON_PRIVATE training has neither target_epsilon nor noise_multiplier: leave them out")
+        return self
+
+
+class FederationJob(StrictModel):
+    """One training job over a cohort of sites. Units: rounds and local steps are counts, deadlines are seconds."""
+
+    version: Literal[1] = 1
+    job_id: SafeId
+    min_clients: Annotated[int, *_number(1, 10_000)]
+    rounds: Annotated[int, *_number(1, 100_000)]
+    strategy: AggregationStrategy
+    privacy: PrivacyConfig
+    dataset_id: SafePath
+    model_arch: SafeId
+    model_args: dict[SafeId, Annotated[int, *_number(1, 1_000_000)]] = Field(default_factory=dict)
+    aggregator: Aggregator = Aggregator.MEAN
+    num_byzantine: Annotated[int, *_number(0, 4_999)] = 0
+    cohort_size: Annotated[int, *_number(1, 10_000)] | None = None
+    num_examples_cap: Annotated[int, *_number(1, 1e9)] | None = None
+    local_steps: Annotated[int, *_number(1, 1_000_000)] = 10
+    learning_rate: Annotated[float, *_number(0, 1e4, open_low=True)] = 0.1
+    momentum: Annotated[float, *_number(0, 0.999)] = 0.0
+    average_last_rounds: Annotated[int, *_number(1, 100_000)] = 1
+    max_update_norm: Annotated[float, *_number(0, 1e9, open_low=True)] = 1000.0
+    round_deadline_s: Annotated[float, *_number(0, 86_400 * 7, open_low=True)] = 600.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.cohort_size is not None and self.cohort_size < self.min_clients:
+            raise ValueError(f"cohort_size must be at least min_clients ({self.min_clients})")
+        if self.average_last_rounds > self.rounds:
+            raise ValueError(f"average_last_rounds must be at most rounds ({self.rounds})")
+        if self.aggregator is Aggregator.MEAN and self.num_byzantine:
+            raise ValueError("aggregator mean tolerates no Byzantine site: set num_byzantine to 0 or choose another")
+        return self
+
+    @property
+    def total_steps(self) -> int:
+        """Local steps over all rounds: the schedule that is accounted for."""
+        return self.rounds * self.local_steps
+
+
+class AttestationReport(StrictModel):
+    """The appraised result of attestation: what a policy concluded from verified evidence at one moment.
+
+    Made by :mod:`coreason_enclave.attestation.appraisal` alone. Simulated evidence can only ever be reported as
+    simulated; the rule is part of the type.
+    """
+
+    provenance: Provenance
+    kind: SafeId
+    subject: SafeId
+    report_data: HexDigest
+    measurement: str | None = None
+    appraised_at: Annotated[int, *_number(0, 1 << 53)]
+    expires_at: Annotated[int, *_number(0, 1 << 53)]
+    not_checked: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _simulated_stays_simulated(self) -> Self:
+        if (self.kind == "simulated") != (self.provenance is Provenance.SIMULATED):
+            raise ValueError("simulated evidence is reported as simulated, and nothing else is")
+        return self
+
+
+def explain(error: ValidationError) -> str:
+    """Every problem of a rejected document on one line: where it is, what is allowed, what was given."""
+    return "; ".join(_explain_one(problem) for problem in error.errors(include_url=False))
+
+
+def _explain_one(problem: object) -> str:
+    detail = dict(problem)  # type: ignore[call-overload]
+    where = ".".join(str(part) for part in detail["loc"])
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        message = "is not a known field"
+    elif detail["type"] == "missing":
+        message = "is required"
+    elif not message.startswith(("must", "needs", "is ")):
+        message = f": {message}" if where else message
+    return f"{where}{'' if message.startswith(':') or not where else ' '}{message}"

@@ -1,0 +1,208 @@
+"""The sandwich: everything a site does with one order, in the only order it may be done.
+
+1. *accept*: signature, address, expiry, the site's own policy, the data lineage's unit and delta
+2. *attest*: evidence over nonce, signing key and job
+3. *reserve*: the round's worst case, durable, before any row is read
+4. *validate*: dataset id to checked rows below the data root
+5. *train*: under the reservation; what the gate counted is the event
+6. *sanitise*: the airlock lets through an update of the right shape with a recorded event, or nothing
+7. *commit*: the event and the update's digest, durable, before anything leaves
+8. *seal*: a signature over digest, event, evidence, round and nonce
+
+Framework-neutral: bytes in, bytes out. Refusals raise; only their reason code may be sent on. A retry of the same
+order recomputes the same bytes under the same reservation and spends nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coreason_enclave.acceptance import AcceptedJob, accept
+from coreason_enclave.accounting.events import event_to_dict
+from coreason_enclave.attestation.binding import report_data
+from coreason_enclave.attestation.evidence import Attester, Evidence
+from coreason_enclave.datasets.reading import SiteDataset
+from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.envelope import seal
+from coreason_enclave.errors import (
+    AttestationError,
+    DataLeakageError,
+    DatasetRejected,
+    EnclaveError,
+    PrivacyBudgetExceededError,
+    Reason,
+)
+from coreason_enclave.hashlog import HashLog
+from coreason_enclave.keys import Signer
+from coreason_enclave.ledger import NoiseSource, PrivacyLedger, Reservation
+from coreason_enclave.orders import UPDATE_TYPE, LedgerHeadStatement, UpdateStatement
+from coreason_enclave.policy import Profile, SiteConfig
+from coreason_enclave.privacy.gate import StepGate
+from coreason_enclave.privacy.keystream import JobKeys, Keystream
+from coreason_enclave.privacy.scope import TrainingScope, enter
+from coreason_enclave.privacy.training import Trainer, TrainingTask
+from coreason_enclave.schemas import PrivacyUnit
+from coreason_enclave.sentry import DataSentry
+from coreason_enclave.updates import ReleasableUpdate, SealedMessage, TrainedUpdate, layout_of
+
+__all__ = ["SecureSession"]
+
+Aborted = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class SecureSession:
+    """One site's side of every round. Collaborators are injected; state lives in the ledger and the log alone."""
+
+    config: SiteConfig
+    signer: Signer
+    attester: Attester
+    ledger: PrivacyLedger
+    sentry: DataSentry
+    trainer: Trainer
+    job_keys: JobKeys
+    log: HashLog
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        if self.attester.kind == "simulated" and self.config.profile is not Profile.DEVELOPMENT:
+            raise AttestationError("a simulated attester needs profile development; production sites need hardware")
+
+    def run(self, message: SealedMessage, *, aborted: Aborted = lambda: False) -> SealedMessage:
+        """Answer one order with one sealed update.
+
+        Raises:
+            EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
+        """
+        try:
+            return self._answer(message, aborted)
+        except EnclaveError as refusal:
+            self._log_refusal(message, refusal)
+            raise
+        except Exception as error:  # nothing foreign leaves the room: its text may hold a row
+            failure = EnclaveError(f"{type(error).__name__}: {error}", reason=Reason.INTERNAL)
+            self._log_refusal(message, failure)
+            raise failure from error
+
+    def _answer(self, message: SealedMessage, aborted: Aborted) -> SealedMessage:
+        accepted = accept(message, self.config, self.clock())
+        evidence = self._attest(accepted)
+        with self.ledger.hold(accepted.lineage.lineage):
+            reservation = self._reserve(accepted)
+            dataset = self._validate(accepted)
+            trained = self._train(accepted, reservation, dataset, aborted)
+            update = self._sanitise(accepted, trained)
+            self.ledger.commit(reservation.reservation_id, update.event, update.digest)
+        return self._seal(accepted, evidence, update)
+
+    def _attest(self, accepted: AcceptedJob) -> Evidence:
+        return self.attester.produce(
+            report_data(
+                nonce=accepted.order.nonce,
+                public_key=self.signer.public_hex,
+                site_id=self.config.site_id,
+                job_digest=accepted.job_digest,
+            )
+        )
+
+    def _noise_source(self) -> NoiseSource:
+        return NoiseSource.UNSAFE_SEEDED if self.job_keys.unsafe_seeded else NoiseSource.SITE_KEYSTREAM
+
+    def _reserve(self, accepted: AcceptedJob) -> Reservation:
+        reservation = self.ledger.reserve(
+            accepted.lineage.lineage, accepted.plan(self._noise_source()), accepted.binding(), require_all=True
+        )
+        granted = {"event": event_to_dict(reservation.event), "attester": self.attester.kind, **_named(accepted)}
+        self._log("reserve", "recomputed" if reservation.recomputed else "granted", granted)
+        return reservation
+
+    def _validate(self, accepted: AcceptedJob) -> SiteDataset:
+        dataset = self.sentry.open(accepted.job.dataset_id)
+        if (dataset.unit_ids is not None) != (accepted.lineage.unit is PrivacyUnit.PERSON):
+            raise DatasetRejected(f"dataset.toml and site.toml disagree: the registered unit is {accepted.lineage.unit}")
+        if dataset.schema.public != accepted.lineage.public:
+            raise DatasetRejected("dataset.toml and site.toml disagree on whether the data is public")
+        self.ledger.note_content(accepted.lineage.lineage, dataset.digest)
+        return dataset
+
+    def _train(
+        self, accepted: AcceptedJob, reservation: Reservation, dataset: SiteDataset, aborted: Aborted
+    ) -> TrainedUpdate:
+        scope = self._scope(accepted, reservation, dataset)
+        try:
+            with enter(scope):
+                trained = self.trainer.train(TrainingTask(accepted.job, accepted.base, dataset, scope, aborted))
+        except PrivacyBudgetExceededError:
+            self.ledger.commit(reservation.reservation_id, scope.event(), None)
+            raise
+        if scope.gate.steps_taken == 0:
+            raise DataLeakageError("the training loop took no accounted step", reason=Reason.NO_PRIVACY_EVENT)
+        return TrainedUpdate(trained.arrays, scope.event(), trained.metrics)  # the gate's count, not the loop's word
+
+    def _scope(self, accepted: AcceptedJob, reservation: Reservation, dataset: SiteDataset) -> TrainingScope:
+        keystream = Keystream(
+            self.job_keys.key(accepted.job_digest),
+            job_digest=accepted.job_digest,
+            round_number=accepted.order.round_number,
+            base_model_digest=accepted.order.base_model_digest,
+            dataset_digest=dataset.digest,
+        )
+        return TrainingScope(
+            config=accepted.privacy,
+            requested=accepted.order.job.privacy,
+            reservation=reservation,
+            gate=StepGate(reservation.step_limit, accepted.privacy.target_epsilon),
+            keystream=keystream,
+            nominal_units=accepted.lineage.nominal_units,
+            unit_of_row=dataset.unit_ids,
+        )
+
+    def _sanitise(self, accepted: AcceptedJob, trained: TrainedUpdate) -> ReleasableUpdate:
+        return self.sentry.release(
+            trained,
+            layout=layout_of(accepted.base),
+            max_norm=min(accepted.job.max_update_norm, self.config.policy.max_update_norm),
+            allow_non_private=accepted.lineage.public,
+        )
+
+    def _seal(self, accepted: AcceptedJob, evidence: Evidence, update: ReleasableUpdate) -> SealedMessage:
+        """Sign; a :class:`ReleasableUpdate` is the only thing that can be."""
+        if not isinstance(update, ReleasableUpdate):
+            raise TypeError("only a ReleasableUpdate can be sealed")
+        order, head = accepted.order, self.ledger.head()
+        guarantee = self.ledger.job_claim(accepted.lineage.lineage, accepted.job.job_id).guarantee
+        statement = UpdateStatement(
+            site_id=self.config.site_id,
+            job_id=order.job.job_id,
+            job_digest=accepted.job_digest,
+            round_number=order.round_number,
+            nonce=order.nonce,
+            base_model_digest=order.base_model_digest,
+            update_digest=update.digest,
+            event=event_to_dict(update.event),
+            noise_source=self._noise_source().value,
+            unit=accepted.lineage.unit,
+            delta=accepted.delta,
+            epsilon=None if guarantee is None else guarantee.epsilon,
+            nominal_units=accepted.lineage.nominal_units,
+            metrics=dict(update.metrics),
+            evidence=evidence.model_dump(mode="json"),
+            ledger_head=LedgerHeadStatement(seq=head.seq, hash=head.hash),
+        )
+        envelope = seal(UPDATE_TYPE, statement.canonical(), self.signer)
+        self._log("round", "sealed", {"update": update.digest, **_named(accepted)})
+        return SealedMessage(envelope, update.payload)
+
+    def _log_refusal(self, message: SealedMessage, refusal: EnclaveError) -> None:
+        details = {"message": str(refusal), "order": sha256_hex(message.envelope)}
+        self._log("round", "refused", details, refusal.reason)
+
+    def _log(self, action: str, outcome: str, details: Mapping[str, Any], reason: Reason | None = None) -> None:
+        about = {"profile": self.config.profile, **details}
+        self.log.append(actor=self.config.site_id, action=action, outcome=outcome, reason=reason, details=about)
+
+
+def _named(accepted: AcceptedJob) -> dict[str, Any]:
+    return {"job": accepted.job.job_id, "round": accepted.order.round_number}

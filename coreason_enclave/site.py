@@ -1,0 +1,123 @@
+"""Founding a site folder, and opening it: the one place where a session's collaborators are chosen.
+
+A site is a folder with ``site.toml``; data, keys, ledger and log lie where that file says. Founding makes the keys
+and registers the data lineages; it never touches a site that exists.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+
+from coreason_enclave.attestation.evidence import Attester
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.hardware.simulated import SimulatedAttester
+from coreason_enclave.hashlog import HashLog
+from coreason_enclave.jobkeys import SiteJobKeys
+from coreason_enclave.keys import Signer, load_or_create_signer
+from coreason_enclave.ledger import LineageCaps, LineageRegistration, PrivacyLedger, SqliteLedger
+from coreason_enclave.policy import LineagePolicy, SiteConfig, load_site_config
+from coreason_enclave.privacy.keystream import JobKeys
+from coreason_enclave.privacy.training import LocalSgdTrainer, Trainer
+from coreason_enclave.schemas import NeighboringRelation
+from coreason_enclave.sentry import DataSentry
+from coreason_enclave.session import SecureSession
+
+__all__ = ["Site", "found_site", "open_site"]
+
+CONFIG_FILE = "site.toml"
+_ATTESTERS: dict[str, Callable[[], Attester]] = {"simulated": SimulatedAttester}
+
+
+@dataclass(frozen=True)
+class Site:
+    """An opened site: close it to release its ledger and log."""
+
+    config: SiteConfig
+    signer: Signer
+    ledger: PrivacyLedger
+    log: HashLog
+    session: SecureSession
+
+    def close(self) -> None:
+        """Release the ledger and the log."""
+        self.ledger.close()
+        self.log.close()
+
+
+def found_site(folder: Path, config: SiteConfig) -> str:
+    """Write ``site.toml``, make the signing key, register the lineages; return the public key (hex).
+
+    Raises:
+        ConfigurationError: there is a site in ``folder`` already.
+    """
+    path = folder / CONFIG_FILE
+    if path.exists():
+        raise ConfigurationError(f"{path} exists: a site is founded once, and its budgets with it")
+    folder.mkdir(parents=True, exist_ok=True)
+    signer = load_or_create_signer(folder / config.keys / "signing.key")
+    ledger = SqliteLedger(folder / config.ledger)
+    try:
+        for entry in config.lineages:
+            ledger.register(_registration(entry))
+    finally:
+        ledger.close()
+    path.write_bytes(tomli_w.dumps(config.model_dump(mode="json")).encode())  # last: a site without it is not founded
+    return signer.public_hex
+
+
+def open_site(
+    folder: Path,
+    *,
+    trainer: Trainer | None = None,
+    job_keys: JobKeys | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Site:
+    """Open the site in ``folder``.
+
+    Args:
+        trainer: default: :class:`LocalSgdTrainer`. job_keys: default: the site's own secret keys.
+        clock: Unix seconds.
+
+    Raises:
+        ConfigurationError: unusable configuration, or an attester that this version does not have.
+        LedgerError: a lineage is registered otherwise than ``site.toml`` says, or the ledger does not verify.
+    """
+    config = load_site_config(folder / CONFIG_FILE)
+    attester = _ATTESTERS.get(config.attester)
+    if attester is None:
+        raise ConfigurationError(f"attester {config.attester!r} is not available; known: {', '.join(_ATTESTERS)}")
+    signer = load_or_create_signer(folder / config.keys / "signing.key")
+    ledger = SqliteLedger(folder / config.ledger)
+    for entry in config.lineages:
+        ledger.register(_registration(entry))
+    log = HashLog(folder / config.audit, clock=clock)
+    session = SecureSession(
+        config=config,
+        signer=signer,
+        attester=attester(),
+        ledger=ledger,
+        sentry=DataSentry(folder / config.data_root),
+        trainer=LocalSgdTrainer() if trainer is None else trainer,
+        job_keys=SiteJobKeys(folder / config.keys / "jobs") if job_keys is None else job_keys,
+        log=log,
+        clock=clock,
+    )
+    return Site(config, signer, ledger, log, session)
+
+
+def _registration(entry: LineagePolicy) -> LineageRegistration:
+    return LineageRegistration.with_best_order(
+        lineage=entry.lineage,
+        unit=entry.unit,
+        neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
+        nominal_units=entry.nominal_units,
+        public=entry.public,
+        caps=LineageCaps(
+            epsilon=entry.epsilon, delta=entry.delta, job_epsilon=entry.job_epsilon, job_delta=entry.job_delta
+        ),
+    )

@@ -1,0 +1,118 @@
+"""An update changes its type at every door it passes, so that no step can be skipped.
+
+``TrainedUpdate`` (what the trainer made) → ``ReleasableUpdate`` (what the airlock let through) → a sealed
+envelope → ``AdmittedUpdate`` (what the coordinator's admission accepted) → the aggregator. Arrays travel as
+safetensors, never as pickle, which runs code when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from coreason_enclave.accounting.events import Event
+from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.errors import EnvelopeError, Reason
+from coreason_enclave.schemas import Provenance
+
+__all__ = [
+    "WIRE_RECORD",
+    "AdmittedUpdate",
+    "Arrays",
+    "Layout",
+    "ReleasableUpdate",
+    "SealedMessage",
+    "TrainedUpdate",
+    "decode_arrays",
+    "encode_arrays",
+    "layout_of",
+    "model_digest",
+]
+
+Array = npt.NDArray[np.float32]
+Arrays = Mapping[str, Array]
+"""Parameter names (those of a clean ``state_dict``) to float32 arrays."""
+
+Layout = Mapping[str, tuple[int, ...]]
+"""Parameter names to shapes: what an update for a given base model must look like."""
+
+
+@dataclass(frozen=True)
+class TrainedUpdate:
+    """What a trainer returns: new weights minus base weights, and the privacy event that **was** run."""
+
+    arrays: Arrays
+    event: Event
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ReleasableUpdate:
+    """What the airlock let through; the only thing that can be signed. ``payload`` is the safetensors form."""
+
+    payload: bytes
+    digest: str
+    event: Event
+    metrics: Mapping[str, float]
+
+
+WIRE_RECORD = "aegis"
+"""The name under which carriers (Flower's records) hold a message's two byte strings."""
+
+
+@dataclass(frozen=True)
+class SealedMessage:
+    """Bytes on the wire: a DSSE envelope, and the safetensors bytes whose SHA-256 stands in its payload."""
+
+    envelope: bytes
+    arrays: bytes
+
+
+@dataclass(frozen=True)
+class AdmittedUpdate:
+    """An authentic update for this very round, of the right shape, within the plan."""
+
+    site_id: str
+    arrays: Arrays
+    digest: str
+    event: Event
+    provenance: Provenance
+    num_examples: int | None = None
+
+
+def encode_arrays(arrays: Arrays) -> bytes:
+    """Serialise to safetensors; the same arrays always give the same bytes.
+
+    >>> decode_arrays(encode_arrays({"w": np.ones(2, np.float32)}), limit=1000)["w"]
+    array([1., 1.], dtype=float32)
+    """
+    return safetensors.numpy.save({name: np.asarray(arrays[name], order="C") for name in sorted(arrays)})
+
+
+def decode_arrays(data: bytes, *, limit: int) -> dict[str, Array]:
+    """Parse at most ``limit`` bytes of safetensors holding float32 arrays only; raises :class:`EnvelopeError`."""
+    if len(data) > limit:
+        raise EnvelopeError(f"arrays of {len(data)} bytes exceed the limit of {limit}", reason=Reason.OVERSIZED)
+    try:
+        arrays = safetensors.numpy.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise EnvelopeError(f"not a safetensors document: {error}") from error
+    foreign = sorted(name for name, array in arrays.items() if array.dtype != np.float32)
+    if foreign:
+        raise EnvelopeError(f"arrays must be float32, which {', '.join(foreign[:5])} is not")
+    return arrays
+
+
+def layout_of(arrays: Arrays) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of ``arrays``."""
+    return {name: array.shape for name, array in arrays.items()}
+
+
+def model_digest(arrays: Arrays) -> str:
+    """SHA-256 (hex) of a model's safetensors bytes: its identity in orders, envelopes and reports."""
+    return sha256_hex(encode_arrays(arrays))

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from numba.core import caching
+
+from aegis.aggregation import _kernels
+
+ONES = np.ones(1000, np.float32)
+
+
+def _fresh() -> _kernels._Kernel:
+    """The smallest kernel, not yet compiled in this process."""
+    kernel = _kernels.sum_of_squares
+    return _kernels._Kernel(kernel._function, kernel._signature, kernel._fastmath)
+
+
+def test_kernels_work_where_no_cache_folder_can_be_written(monkeypatch) -> None:
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        _fresh()._jit(cache=True)
+    assert _fresh()(ONES) == 1000.0
+
+
+def test_a_truncated_cache_entry_is_survived(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert _fresh()(ONES) == 1000.0
+    entries = list(tmp_path.rglob("*.nb?"))
+    assert entries, "the kernel should have been cached"
+    for path in entries:
+        path.write_bytes(path.read_bytes()[:20])
+    assert _fresh()(ONES) == 1000.0
+
+
+def test_importing_the_package_compiles_nothing_and_imports_no_compiler() -> None:
+    code = "import aegis.aggregation, sys; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def test_a_signed_zero_leaves_no_trace_of_who_came_first() -> None:
+    network = np.array([[0, 1]], np.int32)
+    results = []
+    for first, second in [(0.0, -0.0), (-0.0, 0.0), (-0.0, -0.0)]:
+        out = np.empty(1, np.float32)
+        _kernels.mean_of_middle(np.float32([[first], [second]]), network, 0, 2, out)
+        results.append(out.tobytes())
+    assert len(set(results)) == 1

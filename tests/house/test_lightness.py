@@ -1,0 +1,52 @@
+"""Importing a door or the ground floor loads no framework: checking a policy must not cost Torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("flwr", "matplotlib", "numba", "opacus", "pandas", "sklearn", "statsmodels", "torch")
+
+# The site's own rooms may load what they need; every other module of the package is ground floor.
+SITE_ROOMS = {"datasets", "federation", "hardware", "models", "privacy", "sentry", "session", "site"}
+DOORS = {"aegis", "aegis.cli", "aegis.errors", "coreason_enclave", "coreason_enclave.main"}
+
+LOADED = """
+import importlib, pkgutil, sys
+room = importlib.import_module(sys.argv[1])
+if room.__name__.startswith("coreason_enclave."):
+    for found in pkgutil.walk_packages(getattr(room, "__path__", []), room.__name__ + "."):
+        importlib.import_module(found.name)
+print(*sorted(name for name in sys.argv[2:] if name in sys.modules))
+"""
+
+
+def exists(module: str) -> bool:
+    path = ROOT.joinpath(*module.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def ground_floor() -> list[str]:
+    names = {path.stem for path in (ROOT / "coreason_enclave").glob("*.py") if path.stem != "__init__"}
+    names |= {path.parent.name for path in (ROOT / "coreason_enclave").glob("*/__init__.py")}
+    return [f"coreason_enclave.{name}" for name in sorted(names - SITE_ROOMS)]
+
+
+@pytest.mark.parametrize("module", sorted({*ground_floor(), *filter(exists, DOORS)}))
+def test_importing_it_in_a_fresh_interpreter_loads_no_framework(module: str) -> None:
+    command = [sys.executable, "-c", LOADED, module, *HEAVY]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_the_probe_sees_a_framework_that_is_loaded() -> None:
+    command = [sys.executable, "-c", LOADED, "pandas", *HEAVY]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert "pandas" in done.stdout.split()
