@@ -3,14 +3,19 @@
 ::
 
     AegisError                        a message for a person: what was wrong, and what to do
+    ├── GoalOutOfReach                no epsilon in the range gives the accuracy asked for; carries what is reachable
+    ├── InvalidEngine                 a DP engine's configuration, task or question that makes no sense
     ├── InvalidJob                    a job file, or a job for this federation, that cannot be run
     ├── RunFolderError                a run or federation folder is missing, finished, in use or damaged
     ├── RunPaused                     too few updates were admitted, twice: nothing weaker is done in silence
+    ├── TuningStopped                 the ledger's budget ended a search before its answer; carries what was seen
     ├── UpdateRefused                 one site's answer is not admitted; carries the site and a reason code
     ├── VerificationFailed            what a run claims is not what its records show
     └── AggregationError              the updates of one round cannot be combined as asked
         ├── InvalidAggregation        the request itself makes no sense, whatever the sites sent
         └── TooFewUpdates             fewer admitted updates than the rule's guarantee needs
+
+One warning stands beside it: :class:`PrivacySpentByTuning`.
 """
 
 from __future__ import annotations
@@ -22,11 +27,15 @@ from coreason_enclave.errors import Reason
 __all__ = [
     "AegisError",
     "AggregationError",
+    "GoalOutOfReach",
     "InvalidAggregation",
+    "InvalidEngine",
     "InvalidJob",
+    "PrivacySpentByTuning",
     "RunFolderError",
     "RunPaused",
     "TooFewUpdates",
+    "TuningStopped",
     "UpdateRefused",
     "VerificationFailed",
 ]
@@ -34,6 +43,25 @@ __all__ = [
 
 class AegisError(Exception):
     """Root of the tree."""
+
+
+class GoalOutOfReach(AegisError):
+    """No epsilon in the range gives the accuracy asked for.
+
+    Args:
+        message: the goal, and what is reachable.
+        reachable: the best median accuracy that was seen.
+        at_epsilon: where it was seen.
+    """
+
+    def __init__(self, message: str, *, reachable: float, at_epsilon: float) -> None:
+        super().__init__(message)
+        self.reachable = reachable
+        self.at_epsilon = at_epsilon
+
+
+class InvalidEngine(AegisError):
+    """A DP engine's configuration, its task or a question to it makes no sense: the message names the field."""
 
 
 class InvalidJob(AegisError):
@@ -46,6 +74,19 @@ class RunFolderError(AegisError):
 
 class RunPaused(AegisError):
     """The run stopped at a round that cannot be completed; running the same command again continues there."""
+
+
+class TuningStopped(AegisError):
+    """The ledger affords no further trial, and the search has no answer yet. What ran stays charged.
+
+    Args:
+        message: what was seen so far.
+        best_epsilon: the smallest epsilon seen to meet the goal, not shown to be the smallest; None if none did.
+    """
+
+    def __init__(self, message: str, *, best_epsilon: float | None) -> None:
+        super().__init__(message)
+        self.best_epsilon = best_epsilon
 
 
 class UpdateRefused(AegisError):
@@ -84,3 +125,7 @@ class TooFewUpdates(AggregationError):
         self.needed = needed
         self.admitted = admitted
         self.quarantined = quarantined
+
+
+class PrivacySpentByTuning(UserWarning):
+    """A search trains many times on the same rows: each trial spends privacy that the answer does not include."""

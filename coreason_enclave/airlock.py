@@ -151,9 +151,7 @@ def check_finite(arrays: Arrays) -> None:
 def check_norm(arrays: Arrays, max_norm: float) -> None:
     """The L2 norm over all arrays together is at most ``max_norm``."""
     if not (math.isfinite(max_norm) and max_norm > 0):
-        raise DataLeakageError(
-            f"max_norm must be positive and finite, got {max_norm}: no bound means no release"
-        )
+        raise DataLeakageError(f"max_norm must be positive and finite, got {max_norm}: no bound means no release")
     norm = l2_norm(arrays)
     if not norm <= max_norm:
         raise DataLeakageError(
@@ -225,9 +223,7 @@ def _strict_copy(name: object, array: object) -> Array:
     if type(array) is not np.ndarray:
         raise DataLeakageError(f"{name!r:.80} must be a numpy array, got {type(array).__name__}")
     if array.dtype != np.float32:
-        raise DataLeakageError(
-            f"{name!r:.80} must be float32, got {array.dtype}: convert it where it is computed"
-        )
+        raise DataLeakageError(f"{name!r:.80} must be float32, got {array.dtype}: convert it where it is computed")
     return np.array(array, dtype=np.float32, order="C", copy=True)
 
 

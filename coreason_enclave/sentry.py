@@ -77,9 +77,7 @@ class DataSentry:
 
     def bound_to(self, *, layout: Layout, max_norm: float) -> DataSentry:
         """The same sentry for one job: the base model's ``layout``, the job's ``max_update_norm``."""
-        return DataSentry(
-            self.data_root, self.max_dataset_bytes, self.max_update_bytes, dict(layout), max_norm
-        )
+        return DataSentry(self.data_root, self.max_dataset_bytes, self.max_update_bytes, dict(layout), max_norm)
 
     def validate_input(self, dataset_id: str, *, expected: DatasetExpectation | None = None) -> SiteDataset:
         """Open the dataset and check that it is what its schema says and what the caller expects.
@@ -163,9 +161,7 @@ def _float32(name: str, value: object, *, strict: bool) -> Array:
             f"{name!r} is {array.dtype}: only floating-point weights leave, buffers and counts do not"
         )
     if strict and array.dtype != np.float32:
-        raise DataLeakageError(
-            f"{name!r} must be float32, got {array.dtype}: convert it where it is computed"
-        )
+        raise DataLeakageError(f"{name!r} must be float32, got {array.dtype}: convert it where it is computed")
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused as such
         return np.array(array, dtype=np.float32, order="C", copy=True)
 

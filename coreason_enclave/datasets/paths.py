@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -30,8 +31,7 @@ MAX_FILE_BYTES = 1 << 30
 _DATASET_ID: TypeAdapter[str] = TypeAdapter(SafePath)
 _FILE_NAME: TypeAdapter[str] = TypeAdapter(SafeId)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Opening a FIFO or a terminal must neither block nor take the terminal over before its type has been looked
-# at.
+# Opening a FIFO or a terminal must neither block nor take the terminal over: its type is looked at afterwards.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -48,9 +48,7 @@ class DataRoot:
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigurationError(f"data root {root} cannot be used: {error}") from error
         if not self._root.is_dir() or self._root == Path(self._root.anchor):
-            raise ConfigurationError(
-                f"data root {root} must be a folder of its own: name one that holds datasets only"
-            )
+            raise ConfigurationError(f"data root {root} must be a folder of its own: name one that holds datasets only")
 
     def resolve(self, dataset_id: str) -> Path:
         """The dataset's folder, for messages; to read its files use :meth:`folder`, which holds it open."""
@@ -98,12 +96,20 @@ class DatasetFolder:
             opened = _regular(os.fstat(descriptor), where)
             if (opened.st_dev, opened.st_ino) != (before.st_dev, before.st_ino):
                 raise _changed(where)
-            data = file.read(limit + 1)
-            if len(data) > limit:
-                raise DatasetRejected(f"{where} is larger than {limit} bytes: split the dataset")
-            if _state(os.fstat(descriptor)) != _state(opened) or len(data) != opened.st_size:
+            data = _read(file, limit, where)
+            if _state(os.fstat(descriptor)) != _state(opened):
                 raise _changed(where)
         return data
+
+
+def _read(file: BinaryIO, limit: int, where: str) -> bytes:
+    try:
+        data = file.read(limit + 1)
+    except OSError as error:
+        raise DatasetRejected(f"{where} cannot be read ({error.strerror}): check the disk") from error
+    if len(data) > limit:
+        raise DatasetRejected(f"{where} is larger than {limit} bytes: split the dataset")
+    return data
 
 
 def _names(dataset_id: str) -> list[str]:

@@ -50,9 +50,7 @@ __all__ = [
     "parse_schema",
 ]
 
-ColumnName = Annotated[
-    str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:()/ -]*\z")
-]
+ColumnName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:()/ -]*\z")]
 Bound = Annotated[float, Strict(), Field(ge=-1e15, le=1e15)]
 Count = Annotated[int, Strict(), Field(ge=1, le=1_000_000)]
 Flag = Annotated[bool, Strict()]
@@ -167,9 +165,7 @@ class DatasetSchema(StrictModel):
         if self.features or self.tensor is None:
             raise ValueError("needs [tensor], and no [[features]], for format safetensors")
         if self.label.column != TENSOR_LABELS or self.unit_column not in (None, TENSOR_UNITS):
-            raise ValueError(
-                f"needs label.column {TENSOR_LABELS!r}, and unit_column {TENSOR_UNITS!r} or none at all"
-            )
+            raise ValueError(f"needs label.column {TENSOR_LABELS!r}, and unit_column {TENSOR_UNITS!r} or none at all")
 
     @property
     def unit(self) -> PrivacyUnit:
@@ -251,7 +247,5 @@ def parse_schema(data: bytes) -> DatasetSchema:
 def _numeric(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     array = np.asarray(values)
     if array.ndim != 1 or array.dtype.kind not in "fiu":
-        raise DatasetRejected(
-            f"column {name!r} must be one-dimensional and numeric, got {array.dtype} {array.shape}"
-        )
+        raise DatasetRejected(f"column {name!r} must be one-dimensional and numeric, got {array.dtype} {array.shape}")
     return array.astype(np.float64)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from coreason_enclave.datasets.problems import DatasetSchemaRejected, Rows, SchemaProblem
 from coreason_enclave.datasets.schema import DatasetSchema, Feature
+from coreason_enclave.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import pandas
@@ -33,21 +34,19 @@ def read_table(schema: DatasetSchema, data: bytes) -> Rows:
     """Parse CSV ``data`` (UTF-8) as declared; raises :class:`DatasetSchemaRejected` with every problem."""
     columns = _declared_columns(schema, _parse(schema, data))
     problems: list[SchemaProblem] = []
-    features = {
-        feature.name: _feature(feature, columns[feature.name], problems) for feature in schema.features
-    }
+    features = {feature.name: _feature(feature, columns[feature.name], problems) for feature in schema.features}
     labels = _labels(schema, columns[schema.label.column], problems)
-    unit_ids = (
-        _units(schema.unit_column, columns[schema.unit_column], problems) if schema.unit_column else None
-    )
+    unit_ids = _units(schema.unit_column, columns[schema.unit_column], problems) if schema.unit_column else None
     if problems:
         raise DatasetSchemaRejected(schema.dataset_id, problems)
     return Rows(schema.scale(features), labels, unit_ids)
 
 
 def _parse(schema: DatasetSchema, data: bytes) -> pandas.DataFrame:
-    import pandas
-
+    try:
+        import pandas
+    except ModuleNotFoundError as error:
+        raise ConfigurationError("reading CSV needs pandas: install aegis-fl[tables]") from error
     if b"\0" in data:
         raise _refused(schema, "the file holds NUL bytes: it is not a text file")
     try:
@@ -73,9 +72,7 @@ def _declared_columns(schema: DatasetSchema, table: pandas.DataFrame) -> dict[st
     names = [str(name) for name in table.iloc[0]]
     declared = [feature.name for feature in schema.features] + [schema.label.column]
     declared += [schema.unit_column] if schema.unit_column else []
-    problems = [
-        SchemaProblem(name, "occurs more than once") for name in dict.fromkeys(names) if names.count(name) > 1
-    ]
+    problems = [SchemaProblem(name, "occurs more than once") for name in dict.fromkeys(names) if names.count(name) > 1]
     problems += [SchemaProblem(name, "is missing") for name in declared if name not in names]
     if len(table) < 2:
         problems.append(SchemaProblem(None, "the file has a header and no rows"))
@@ -88,9 +85,7 @@ def _declared_columns(schema: DatasetSchema, table: pandas.DataFrame) -> dict[st
 def _feature(feature: Feature, cells: Text, problems: list[SchemaProblem]) -> npt.NDArray[np.float64]:
     absent, numbers = _numbers(feature.name, cells, problems)
     if feature.missing == "refuse" and absent.any():
-        problems.append(
-            SchemaProblem(feature.name, f"{_where(absent)} missing, which the schema does not allow")
-        )
+        problems.append(SchemaProblem(feature.name, f"{_where(absent)} missing, which the schema does not allow"))
     return numbers
 
 
@@ -108,18 +103,13 @@ def _labels(schema: DatasetSchema, cells: Text, problems: list[SchemaProblem]) -
 def _units(name: str, cells: Text, problems: list[SchemaProblem]) -> npt.NDArray[np.int64]:
     absent = _missing(cells)
     if absent.any():
-        problems.append(
-            SchemaProblem(name, f"{_where(absent)} missing: every row needs the person it belongs to")
-        )
+        problems.append(SchemaProblem(name, f"{_where(absent)} missing: every row needs the person it belongs to"))
     spellings, codes = np.unique(cells.astype(str), return_inverse=True)
-    # A person written in two ways would count as two, each protected on its own: a weaker guarantee than
-    # declared.
+    # A person written in two ways would count as two, each protected alone: a weaker guarantee than declared.
     persons: dict[str, str] = {}
     for spelling in spellings.tolist():
         if persons.setdefault(_person(spelling), spelling) != spelling:
-            problems.append(
-                SchemaProblem(name, "the same unit id is written in different ways: settle on one")
-            )
+            problems.append(SchemaProblem(name, "the same unit id is written in different ways: settle on one"))
             break
     return codes.astype(np.int64)
 

@@ -28,9 +28,7 @@ def read_tensors(schema: DatasetSchema, data: bytes) -> Rows:
     return Rows(
         schema.scale_tensor(tensors[_FEATURES]),
         tensors[TENSOR_LABELS].copy(),
-        np.unique(tensors[TENSOR_UNITS], return_inverse=True)[1].astype(np.int64)
-        if schema.unit_column
-        else None,
+        np.unique(tensors[TENSOR_UNITS], return_inverse=True)[1].astype(np.int64) if schema.unit_column else None,
     )
 
 
@@ -53,9 +51,7 @@ def _form_problems(schema: DatasetSchema, tensors: Tensors) -> list[SchemaProble
     # An undeclared `unit` left unread would turn a person-level dataset into a record-level one without a
     # word.
     problems += [
-        SchemaProblem(name, "is not declared in dataset.toml")
-        for name in sorted(tensors)
-        if name not in wanted
+        SchemaProblem(name, "is not declared in dataset.toml") for name in sorted(tensors) if name not in wanted
     ]
     if problems:
         return problems

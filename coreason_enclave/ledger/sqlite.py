@@ -130,6 +130,10 @@ class SqliteLedger(EventSourcedLedger):
         tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if tables:
             return
+        if self._connection.execute("PRAGMA application_id").fetchone()[0]:
+            raise LedgerCorrupted(
+                f"{self.path} was a ledger and has lost its entries: founding it anew would forget them"
+            )
         link, _ = next_link(LedgerState(), self._founding())
         self._connection.execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA:

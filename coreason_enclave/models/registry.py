@@ -115,11 +115,7 @@ def build(name: str, args: Mapping[str, int]) -> Model:
 
 def make_criterion(loss: Loss, *, reduction: str = "mean") -> nn.Module:
     """The loss for outputs of shape (n, outputs) and int64 labels (n,); ``reduction`` as in torch."""
-    return (
-        BinaryLogitLoss(reduction=reduction)
-        if loss is Loss.BINARY
-        else nn.CrossEntropyLoss(reduction=reduction)
-    )
+    return BinaryLogitLoss(reduction=reduction) if loss is Loss.BINARY else nn.CrossEntropyLoss(reduction=reduction)
 
 
 def layout(name: str, args: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
@@ -140,9 +136,7 @@ def initial_weights(name: str, args: Mapping[str, int]) -> dict[str, Array]:
 
 def weights_of(module: nn.Module) -> dict[str, Array]:
     """A copy of the module's ``state_dict`` as float32 arrays."""
-    return {
-        key: np.array(value.detach().cpu().numpy(), np.float32) for key, value in module.state_dict().items()
-    }
+    return {key: np.array(value.detach().cpu().numpy(), np.float32) for key, value in module.state_dict().items()}
 
 
 def load_weights(module: nn.Module, arrays: Arrays) -> None:
@@ -166,9 +160,7 @@ def predict_probabilities(
     load_weights(model.module, arrays)
     model.module.eval()
     with torch.inference_mode():
-        parts = [
-            model.module(torch.tensor(features[at : at + batch])) for at in range(0, len(features), batch)
-        ]
+        parts = [model.module(torch.tensor(features[at : at + batch])) for at in range(0, len(features), batch)]
         if not parts:
             raise ConfigurationError("there are no examples to predict: give at least one")
         logits = torch.cat(parts).double()
@@ -195,20 +187,14 @@ def zeros(module: nn.Module, _generator: torch.Generator) -> None:
 def _checked(name: str, args: Mapping[str, int]) -> _Architecture:
     entry = _REGISTRY.get(name)
     if entry is None:
-        raise _rejected(
-            f"model_arch {name!r:.80} is not known here; known are {', '.join(known_architectures())}"
-        )
+        raise _rejected(f"model_arch {name!r:.80} is not known here; known are {', '.join(known_architectures())}")
     wrong = sorted(key for key, value in args.items() if type(value) is not int or value < 1)
     if wrong:
-        raise _rejected(
-            f"model_args of {name} must be whole numbers of at least 1, which {', '.join(wrong)} is not"
-        )
+        raise _rejected(f"model_args of {name} must be whole numbers of at least 1, which {', '.join(wrong)} is not")
     try:
         inspect.signature(entry.builder).bind(**args)
     except TypeError as error:
-        raise _rejected(
-            f"model_args of {name}: {error}; it takes {inspect.signature(entry.builder)}"
-        ) from error
+        raise _rejected(f"model_args of {name}: {error}; it takes {inspect.signature(entry.builder)}") from error
     shapes = _skeleton(entry.builder, args)
     size = sum(int(np.prod(shape, dtype=np.float64)) for shape in shapes.values())
     if size > MAX_PARAMETERS:

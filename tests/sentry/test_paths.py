@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import socket
 import stat
@@ -232,7 +233,7 @@ def test_a_file_swapped_for_a_link_between_look_and_open_is_not_followed(
         return real(path, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", swap_then_open)
-    with pytest.raises(DatasetRejected):
+    with pytest.raises(DatasetRejected, match="without links"):
         _read(data_root)
 
 
@@ -264,6 +265,18 @@ def test_a_folder_swapped_for_a_link_while_it_is_held_open_changes_nothing(
         assert folder.read("rows.csv") == b"rows"
 
 
+def test_a_disk_that_fails_is_a_typed_refusal(data_root: Path, clinic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(io.BytesIO):
+        def read(self, _size: int | None = -1) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    (clinic / "rows.csv").write_bytes(b"rows")
+    with DataRoot(data_root).folder("clinic") as folder:
+        monkeypatch.setattr(os, "fdopen", lambda _descriptor, _mode: Failing())
+        with pytest.raises(DatasetRejected, match="Input/output error"):
+            folder.read("rows.csv")
+
+
 def test_no_descriptor_stays_open_after_success_or_refusal(data_root: Path, clinic: Path) -> None:
     (clinic / "rows.csv").write_bytes(b"rows")
     (data_root / "link").symlink_to(clinic)
@@ -277,17 +290,46 @@ def test_no_descriptor_stays_open_after_success_or_refusal(data_root: Path, clin
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
-def test_a_fifo_without_a_writer_does_not_block_the_agent(data_root: Path, clinic: Path) -> None:
-    os.mkfifo(clinic / "rows.csv")
-    refusals: list[Exception] = []
+def test_a_fifo_swapped_in_without_a_writer_does_not_block_the_agent(
+    data_root: Path, clinic: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (clinic / "rows.csv").write_text("rows")
+    real, refusals = os.open, []
+
+    def swap_then_open(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == "rows.csv":
+            (clinic / "rows.csv").unlink()
+            os.mkfifo(clinic / "rows.csv")
+        return real(path, flags, mode, dir_fd=dir_fd)
 
     def attempt() -> None:
         try:
             _read(data_root)
         except DatasetRejected as refused:
-            refusals.append(refused)
+            refusals.append(refused.reason)
 
+    monkeypatch.setattr(os, "open", swap_then_open)
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
     thread.join(timeout=5)
-    assert len(refusals) == 1
+    assert refusals == [Reason.DATASET_PATH]
+
+
+@pytest.mark.parametrize("write", [b"rows and more", b"ROWS"], ids=["another length", "the same length"])
+def test_a_file_that_is_written_while_it_is_read_is_refused(
+    data_root: Path, clinic: Path, monkeypatch: pytest.MonkeyPatch, write: bytes
+) -> None:
+    path = clinic / "rows.csv"
+    path.write_bytes(b"rows")
+    os.utime(path, ns=(1, 1))
+    real = os.fstat
+
+    def write_after_the_look(descriptor: int) -> os.stat_result:
+        status = real(descriptor)
+        if stat.S_ISREG(status.st_mode) and path.read_bytes() == b"rows":
+            path.write_bytes(write)
+        return status
+
+    monkeypatch.setattr(os, "fstat", write_after_the_look)
+    with pytest.raises(DatasetRejected, match="changed while it was read"):
+        _read(data_root)

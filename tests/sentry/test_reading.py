@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from coreason_enclave.datasets import DatasetSchemaRejected, SchemaProblem, open_dataset
-from coreason_enclave.errors import DatasetRejected, Reason
+from coreason_enclave.errors import ConfigurationError, DatasetRejected, Reason
 
 HEADER = "patient,age,income,visited\n"
 TENSOR_SCHEMA = """
@@ -140,6 +141,8 @@ def test_many_problems_are_summed_up_in_the_message_and_kept_in_the_error() -> N
     error = DatasetSchemaRejected("clinic", [SchemaProblem(f"c{n}", "is missing") for n in range(50)])
     assert len(error.problems) == 50
     assert "and 30 more" in str(error)
+    assert "c19" in str(error)
+    assert "c20" not in str(error)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +167,15 @@ def test_numbers_are_read_exactly(data_root: Path, write_dataset: Any) -> None:
     write_dataset(rows=HEADER + "".join(f"p{n},{value!r},0,1\n" for n, value in enumerate(values.tolist())))
     expected = (values / 100 * 2 - 1).astype(np.float32)
     assert np.array_equal(open_dataset(data_root, "clinic/visits").features[:, 0], expected)
+
+
+def test_without_pandas_a_table_is_a_matter_of_installation(
+    data_root: Path, write_dataset: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dataset()
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigurationError, match=r"aegis-fl\[tables\]"):
+        open_dataset(data_root, "clinic/visits")
 
 
 def test_a_schema_that_declares_another_id_is_refused(data_root: Path, write_dataset: Any) -> None:

@@ -1,0 +1,361 @@
+"""The differential-privacy engine: DP-SGD over a configuration, its account, and the epsilon that a goal needs.
+
+>>> import torch
+>>> config = EngineConfig(
+...     max_grad_norm=1.0, noise_multiplier=1.0, sample_rate=0.05, steps=68, delta=1e-5, unit="record",
+...     neighboring_relation="add_or_remove_one", accountant="PLD")
+>>> features = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
+>>> labels = (features.sum(dim=1) > 0).long()
+>>> task = Task(make_model=lambda: torch.nn.Linear(2, 2), loss=torch.nn.functional.cross_entropy, learning_rate=1.0,
+...             features=features[:1000], labels=labels[:1000], nominal_units=1000, data_is_public=True,
+...             public_features=features[1000:], public_labels=labels[1000:])
+>>> engine = DifferentialPrivacyEngine(config, task)
+>>> result = engine.train()
+>>> epsilon, delta = engine.stepwise_accounting()
+>>> print(f"accuracy above 0.9: {result.accuracy > 0.9}, epsilon {epsilon:.2f} at delta {delta:g} per {config.unit}")
+accuracy above 0.9: True, epsilon 3.00 at delta 1e-05 per record
+>>> epsilon, noise_multiplier = engine.epsilon_targeting(accuracy_goal=0.9, delta=1e-5)
+
+Training is ordinary PyTorch under a :class:`~coreason_enclave.privacy.PrivacyGuard`. Epsilon is reported by PLD, which
+is tight, or by RDP, the modern form of the moments accountant (Mironov, 2017; Abadi et al., 2016). ``docs/TUNING.md``
+says which knob does what.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, TensorDataset
+
+from aegis import tuning
+from aegis.errors import InvalidEngine
+from aegis.tuning import Account, Calibration, Comparison, EngineConfig, Spent, StepSpent
+from coreason_enclave.accounting import Accountant, Guarantee
+from coreason_enclave.ledger import JobClaim, NoiseSource, PrivacyLedger
+from coreason_enclave.privacy import PrivacyGuard
+from coreason_enclave.privacy.experiments import experiment_key, experiment_scope
+from coreason_enclave.privacy.opacus_accountants import OpacusAccountant, opacus_epsilon
+from coreason_enclave.privacy.scope import TrainingScope, enter
+from coreason_enclave.schemas import PrivacyUnit
+
+__all__ = ["Calibration", "DifferentialPrivacyEngine", "EngineConfig", "Task", "TrainingResult"]
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A model, its data, and where its utility may be measured.
+
+    Attributes:
+        make_model: a new, untrained model; its initial weights are drawn under ``model_seed``.
+        loss: outputs and labels to the batch's mean loss.
+        features, labels: the training rows, first dimension n.
+        public_features, public_labels: a **public** evaluation set, disjoint from the training rows: what is measured
+            on it leaves without noise.
+        nominal_units: the declared, public number of units in ``features``; the denominator of every step.
+        data_is_public: whether the training rows may be published, or were set aside for tuning and are covered by no
+            guarantee of this study. Where False, tuning on them warns.
+        learning_rate, momentum: of stochastic gradient descent.
+        average_last: the returned weights are the mean over so many last steps: post-processing, free of privacy.
+        unit_ids: shape (n,), the person behind each row; required for unit person, refused for unit record.
+
+    Raises:
+        InvalidEngine: data is missing or does not match, or a number is out of range.
+    """
+
+    make_model: Callable[[], torch.nn.Module]
+    loss: Loss
+    features: torch.Tensor
+    labels: torch.Tensor
+    public_features: torch.Tensor
+    public_labels: torch.Tensor
+    nominal_units: int
+    data_is_public: bool
+    learning_rate: float
+    momentum: float = 0.0
+    average_last: int = 1
+    unit_ids: Any = None
+    model_seed: int = 0
+
+    def __post_init__(self) -> None:
+        public = (self.public_features, self.public_labels)
+        named = {"features": (self.features, self.labels), "public_features": public}
+        for name, (rows, answers) in named.items():
+            if not len(rows) or len(rows) != len(answers):
+                raise InvalidEngine(f"{name} has {len(rows)} rows and {len(answers)} labels: give as many")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise InvalidEngine(f"learning_rate must be positive and finite, got {self.learning_rate}")
+        if not 0 <= self.momentum < 1:
+            raise InvalidEngine(f"momentum must be in [0, 1), got {self.momentum}")
+        if self.average_last < 1 or self.nominal_units < 1:
+            raise InvalidEngine("average_last and nominal_units must be at least 1")
+
+    def initial_model(self) -> torch.nn.Module:
+        """The untrained model; the same weights each time, and Torch's own generator left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.model_seed)
+            return self.make_model()
+
+    def accuracy(self, model: torch.nn.Module) -> float:
+        """Share of the public evaluation set that is classified right: by arg max, or by sign for one output."""
+        model.eval()
+        with torch.no_grad():
+            outputs = model(self.public_features)
+        binary = outputs.ndim == 1 or outputs.shape[-1] == 1
+        chosen = (outputs.reshape(len(outputs)) > 0).long() if binary else outputs.argmax(dim=-1)
+        return float((chosen == self.public_labels.reshape(chosen.shape)).double().mean())
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """One private training: the model, its accuracy on the public evaluation set, what holds, and what is recorded."""
+
+    model: torch.nn.Module
+    accuracy: float
+    steps: int
+    guarantee: Guarantee
+    claim: JobClaim
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One reservation that is being, or was, spent."""
+
+    account: Account
+    scope: TrainingScope
+    guard: PrivacyGuard
+
+    def commit(self) -> JobClaim:
+        self.guard.detach()
+        reservation, ledger = self.scope.reservation, self.account.ledger
+        ledger.commit(reservation.reservation_id, self.scope.event(), None)
+        return ledger.job_claim(reservation.lineage, reservation.job_id)
+
+
+class DifferentialPrivacyEngine:
+    """DP-SGD by Opacus over one :class:`EngineConfig`, with a running account.
+
+    Args:
+        config: the schedule and how it is accounted for.
+        task: what to train, where training or utility is asked for.
+    """
+
+    def __init__(self, config: EngineConfig, task: Task | None = None) -> None:
+        self.config = config
+        self.task = task
+        self._runs: list[_Run] = []
+        self._open: _Run | None = None
+
+    @property
+    def steps_taken(self) -> int:
+        """Steps charged so far, over everything that was attached."""
+        return sum(run.scope.gate.steps_taken for run in self._runs)
+
+    def train(
+        self,
+        *,
+        ledger: PrivacyLedger | None = None,
+        lineage: str | None = None,
+        unsafe_seed: bytes | None = None,
+        on_step: Callable[[int], object] | None = None,
+    ) -> TrainingResult:
+        """Train the task's model for the whole schedule.
+
+        Args:
+            ledger, lineage: where it is charged, before any row is read; left out, a ledger in memory, for experiments.
+            unsafe_seed: 32 bytes that make sampling and noise reproducible, and void the guarantee against whoever
+                knows them; recorded as such.
+            on_step: called with the number of steps taken after each step.
+
+        Raises:
+            PrivacyBudgetExceededError: the lineage does not afford the schedule; nothing has run.
+            InvalidEngine: no task, no noise multiplier, or a lineage of another size.
+        """
+        task = self._required_task()
+        account = self._account(ledger, lineage)
+        model = task.initial_model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=task.learning_rate, momentum=task.momentum)
+        rows = TensorDataset(task.features, task.labels)
+        run = self._reserved(account, task.unit_ids, unsafe_seed)
+        try:
+            private, stepper, loader = run.guard.attach(
+                model=model, optimizer=optimizer, data_loader=DataLoader(rows, batch_size=1)
+            )
+            _run_steps(task, self.config.steps, private, stepper, loader, on_step or (lambda step: None))
+        finally:
+            self.close()
+        steps = run.scope.gate.steps_taken
+        return TrainingResult(model, task.accuracy(model), steps, tuning.guarantee_of(self.config, steps), run.commit())
+
+    def attach(
+        self,
+        *,
+        model: torch.nn.Module,
+        optimizer: Optimizer,
+        data_loader: DataLoader[Any],
+        ledger: PrivacyLedger,
+        lineage: str,
+        unit_ids: Any = None,
+        unsafe_seed: bytes | None = None,
+    ) -> tuple[torch.nn.Module, Optimizer, DataLoader[Any]]:
+        """The private three, for a loop of one's own over the returned loader; :meth:`close` after it commits what ran.
+
+        Raises:
+            UnsafeTrainingError: see :meth:`coreason_enclave.privacy.PrivacyGuard.attach`.
+            PrivacyBudgetExceededError: the lineage does not afford the schedule.
+        """
+        run = self._reserved(Account(ledger, lineage), unit_ids, unsafe_seed)
+        try:
+            return run.guard.attach(model=model, optimizer=optimizer, data_loader=data_loader)
+        except Exception:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Take the hooks off the model and commit what was run; closing again does nothing."""
+        if self._open is not None:
+            self._open.commit()
+            self._open = None
+
+    def stepwise_accounting(self, steps: int | None = None, *, accountant: Accountant | None = None) -> Spent:
+        """The running (epsilon, delta), as if every step of this engine had used the same rows.
+
+        Args:
+            steps: ask about the first so many steps of the schedule instead, taken or still ahead.
+            accountant: ``PLD`` or ``RDP``; the configuration's if left out.
+
+        Raises:
+            InvalidEngine: nothing was attached, so that no number describes anything; or GDP was asked for.
+        """
+        if steps is None and not self._runs:
+            raise InvalidEngine("nothing was trained yet: train() or attach() first, or ask ahead with steps=")
+        counted = self.steps_taken if steps is None else steps
+        return Spent(tuning.epsilon_of(self.config, counted, accountant or self.config.accountant), self.config.delta)
+
+    def trajectory(
+        self, steps: Iterable[int] | None = None, *, accountant: Accountant | None = None
+    ) -> tuple[StepSpent, ...]:
+        """(step, epsilon, delta) after each of ``steps``; by default after each step taken."""
+        asked = range(1, self.steps_taken + 1) if steps is None else steps
+        return tuple(StepSpent(step, *self.stepwise_accounting(step, accountant=accountant)) for step in asked)
+
+    def compared(self, accountant: OpacusAccountant, steps: int | None = None) -> Comparison:
+        """The number that Opacus' own ``rdp``, ``prv`` or ``gdp`` accountant gives: for comparison only."""
+        event = self.config.event(self.steps_taken if steps is None else steps)
+        return Comparison(
+            epsilon=opacus_epsilon(accountant, event, self.config.delta),
+            delta=self.config.delta,
+            accountant=f"opacus.{accountant}",
+            under_reports=accountant == "gdp",
+        )
+
+    def epsilon_targeting(
+        self,
+        accuracy_goal: float,
+        delta: float,
+        *,
+        epsilon_range: tuple[float, float] = (0.05, 20.0),
+        precision: float = 1.25,
+        repetitions: int = 3,
+        charge_to: PrivacyLedger | None = None,
+        lineage: str | None = None,
+        unsafe_seed: bytes | None = None,
+    ) -> Calibration:
+        """The smallest epsilon, and its noise multiplier, whose trained model meets ``accuracy_goal``.
+
+        Really trains along the privacy-utility curve: upwards in factors of three, then by bisection until the last miss
+        is within ``precision`` below the answer. A point is the median accuracy of ``repetitions`` trainings.
+
+        Args:
+            accuracy_goal: in (0, 1], on the task's public evaluation set.
+            delta: that epsilon is stated at; replaces the configuration's.
+            charge_to, lineage: a ledger that every trial is reserved and committed in, like any other job.
+            unsafe_seed: 32 bytes for a reproducible search.
+
+        Warns:
+            PrivacySpentByTuning: the rows are not public: the trials spend privacy that the answer does not include.
+
+        Raises:
+            GoalOutOfReach: no epsilon in the range meets the goal; says what is reachable.
+            TuningStopped: the ledger affords no further trial.
+            InvalidEngine: no task, or a number out of range.
+        """
+        task = self._required_task()
+        account = self._account(charge_to, lineage)
+        tuning.warn_of_cost(data_is_public=task.data_is_public, charged_to=lineage)
+
+        def train(config: EngineConfig, number: int) -> float:
+            key = tuning.trial_key(unsafe_seed, number)
+            trial = DifferentialPrivacyEngine(config, task)
+            return trial.train(ledger=charge_to, lineage=lineage, unsafe_seed=key).accuracy
+
+        return tuning.find_calibration(
+            self.config.changed(delta=delta),
+            accuracy_goal,
+            epsilon_range=account.within_caps(epsilon_range),
+            precision=precision,
+            repetitions=repetitions,
+            train=train,
+            charged_to=lineage,
+        )
+
+    def _required_task(self) -> Task:
+        if self.task is None:
+            raise InvalidEngine("training and utility need a task: DifferentialPrivacyEngine(config, task)")
+        return self.task
+
+    def _account(self, ledger: PrivacyLedger | None, lineage: str | None) -> Account:
+        task = self._required_task()
+        size, public = task.nominal_units, task.data_is_public
+        return tuning.account_for(self.config, ledger, lineage, nominal_units=size, public=public)
+
+    def _reserved(self, account: Account, unit_ids: Any, unsafe_seed: bytes | None) -> _Run:
+        if self._open is not None:
+            raise InvalidEngine("another training is attached: close() it first")
+        if (unit_ids is not None) != (self.config.unit is PrivacyUnit.PERSON):
+            raise InvalidEngine("unit person needs unit_ids for every row; unit record takes none")
+        source = NoiseSource.SITE_KEYSTREAM if unsafe_seed is None else NoiseSource.UNSAFE_SEEDED
+        key, name = experiment_key(unsafe_seed), tuning.name_of_draws(self.config)
+        reservation = tuning.reserve(self.config, account, source)
+        scope = experiment_scope(
+            tuning.privacy_config(self.config, reservation),
+            reservation,
+            key=key,
+            name=name,
+            nominal_units=account.registration.nominal_units,
+            unit_of_row=unit_ids,
+        )
+        with enter(scope):
+            self._open = _Run(account, scope, PrivacyGuard(scope.config))
+        self._runs.append(self._open)
+        return self._open
+
+
+def _run_steps(
+    task: Task,
+    steps: int,
+    model: torch.nn.Module,
+    optimizer: Optimizer,
+    loader: DataLoader[Any],
+    on_step: Callable[[int], object],
+) -> None:
+    """The schedule, and the average over its last steps written into the model."""
+    endless = itertools.chain.from_iterable(itertools.repeat(loader))
+    total = torch.zeros(())
+    averaged = min(task.average_last, steps)
+    for step, (features, labels) in zip(range(1, steps + 1), endless, strict=False):
+        optimizer.zero_grad()
+        task.loss(model(features), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        on_step(step)
+        if step > steps - averaged:
+            total = total + torch.nn.utils.parameters_to_vector(model.parameters()).detach().double()
+    dtype = next(model.parameters()).dtype
+    torch.nn.utils.vector_to_parameters((total / averaged).to(dtype), model.parameters())

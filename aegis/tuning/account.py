@@ -1,0 +1,107 @@
+"""From a configuration and a number of steps to (epsilon, delta), and from an epsilon to the noise it needs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from aegis.errors import InvalidEngine
+from aegis.tuning.configuration import EngineConfig
+from coreason_enclave.accounting import Accountant, Guarantee, calibrate_noise, compose_epsilon
+from coreason_enclave.accounting.calibration import CALIBRATION_TOLERANCE
+from coreason_enclave.accounting.cross_check import rdp_epsilon
+from coreason_enclave.errors import PrivacyError
+
+__all__ = ["Comparison", "Spent", "StepSpent", "calibrated", "epsilon_of", "guarantee_of"]
+
+
+class Spent(NamedTuple):
+    """What was spent: ``epsilon`` at ``delta``."""
+
+    epsilon: float
+    delta: float
+
+
+class StepSpent(NamedTuple):
+    """What the first ``step`` steps spend: ``epsilon`` at ``delta``."""
+
+    step: int
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Another library's number for the same steps. It backs no claim, and no function turns it into one.
+
+    Attributes:
+        accountant: whose number it is, as ``library.name``.
+        under_reports: the number is known to lie below the truth.
+    """
+
+    epsilon: float
+    delta: float
+    accountant: str
+    under_reports: bool
+
+
+def epsilon_of(config: EngineConfig, steps: int, accountant: Accountant) -> float:
+    """Epsilon of the first ``steps`` steps at the configuration's delta, by one of the proving accountants.
+
+    Raises:
+        InvalidEngine: the accountant proves nothing, or the noise multiplier is not set.
+    """
+    if accountant is Accountant.GDP:
+        raise InvalidEngine("GDP under-reports and can back no claim: ask for PLD or RDP, or see compared()")
+    event = config.event(steps)
+    if accountant is Accountant.RDP:
+        return rdp_epsilon([event] if steps else [], config.delta)
+    return compose_epsilon([event], config.delta).epsilon
+
+
+def guarantee_of(config: EngineConfig, steps: int) -> Guarantee:
+    """The claim for ``steps`` steps, by the configuration's accountant."""
+    composed = compose_epsilon([config.event(steps)], config.delta)
+    by_rdp = config.accountant is Accountant.RDP
+    return Guarantee(
+        epsilon=composed.rdp_epsilon if by_rdp else composed.epsilon,
+        delta=config.delta,
+        accountant=Accountant.RDP if by_rdp else composed.accountant,
+        rdp_epsilon=composed.rdp_epsilon,
+        unit=config.unit,
+        neighboring_relation=config.neighboring_relation,
+        sampling="poisson",
+    )
+
+
+def calibrated(config: EngineConfig, target_epsilon: float) -> EngineConfig:
+    """The configuration with the noise multiplier for which the whole schedule costs at most ``target_epsilon``.
+
+    Raises:
+        InvalidEngine: no noise multiplier reaches the target with this rate and number of steps.
+    """
+    try:
+        tight = calibrate_noise(target_epsilon, config.delta, config.sample_rate, config.steps)
+    except PrivacyError as error:
+        raise InvalidEngine(f"target epsilon {target_epsilon:g}: {error}") from error
+    if config.accountant is Accountant.PLD:
+        return config.changed(noise_multiplier=tight)
+    return config.changed(noise_multiplier=_enough_for_rdp(config, target_epsilon, tight))
+
+
+def _enough_for_rdp(config: EngineConfig, target_epsilon: float, low: float) -> float:
+    """Bisection upwards from the noise that the tight accountant asks for; what is returned was seen to suffice."""
+
+    def suffices(noise: float) -> bool:
+        return epsilon_of(config.changed(noise_multiplier=noise), config.steps, Accountant.RDP) <= target_epsilon
+
+    high = low
+    while not suffices(high):
+        low, high = high, 2 * high
+        if high > 1e6:
+            raise InvalidEngine(f"no noise multiplier up to 1e6 proves epsilon {target_epsilon:g} by RDP")
+    while high > low * (1 + CALIBRATION_TOLERANCE / 2):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if suffices(middle) else (middle, high)
+    return high

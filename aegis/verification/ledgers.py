@@ -1,0 +1,96 @@
+"""A site's exported ledger, verified and read for the rounds that it paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aegis.errors import VerificationFailed
+from aegis.verification.trail import AuditedUpdate
+from coreason_enclave.encoding import parse_json
+from coreason_enclave.ledger import ExportFindings, JobClaim, NoiseSource, RoundPlan, verify_export
+from coreason_enclave.ledger.chain import Link
+from coreason_enclave.ledger.state import LedgerState, RoundRecord, follow
+from coreason_enclave.orders import LedgerHeadStatement
+
+__all__ = ["SiteLedger", "read_ledger"]
+
+_LIMIT = 1 << 30
+
+
+@dataclass(frozen=True)
+class SiteLedger:
+    """One verified export.
+
+    Attributes:
+        hashes: the hash of every entry, by number.
+        rounds: what was reserved and committed, by job digest and round number.
+    """
+
+    site: str
+    findings: ExportFindings
+    hashes: tuple[str, ...]
+    rounds: Mapping[tuple[str, int], RoundRecord]
+
+    def knows(self, head: LedgerHeadStatement) -> bool:
+        """Whether this head is part of the history."""
+        return 0 <= head.seq < len(self.hashes) and self.hashes[head.seq] == head.hash
+
+    def claim(self, job_digest: str) -> JobClaim | None:
+        """What the ledger supports for a job; None where the job reserved nothing."""
+        return next((claim for claim in self.findings.jobs if claim.job_digest == job_digest), None)
+
+    def noise_sources(self, job_digest: str) -> frozenset[NoiseSource]:
+        """Where the job's noise came from."""
+        claim = self.claim(job_digest)
+        return frozenset() if claim is None else frozenset(claim.noise_sources)
+
+    def disagreement(self, job_digest: str, update: AuditedUpdate) -> str | None:
+        """How an admitted update differs from what the ledger committed for its round; None where it does not.
+
+        The update's digest is compared by :meth:`released`.
+        """
+        record = self.rounds.get((job_digest, update.round_number))
+        if record is None:
+            return "the ledger never reserved this round for this job"
+        if record.actual is None:
+            return "the ledger reserved this round and never committed it"
+        if record.actual != update.event:
+            return f"the log admits {update.event}, the ledger committed {record.actual}"
+        if record.plan.unit.value != update.unit:
+            return f"the log says unit {update.unit}, the ledger is kept per {record.plan.unit}"
+        if not isinstance(record.plan, RoundPlan):
+            return None
+        if record.plan.noise_source.value != update.noise_source:
+            return f"the log says noise from {update.noise_source}, the ledger {record.plan.noise_source}"
+        if record.plan.delta != update.delta:
+            return f"the log says delta {update.delta:g}, the ledger {record.plan.delta:g}"
+        return None
+
+    def released(self, job_digest: str, round_number: int) -> str | None:
+        """Digest of the update that the site let out in a round."""
+        record = self.rounds.get((job_digest, round_number))
+        return None if record is None else record.update_digest
+
+
+def read_ledger(site: str, data: bytes) -> SiteLedger:
+    """Verify an export; raises :class:`~coreason_enclave.errors.LedgerCorrupted` or :class:`VerificationFailed`."""
+    findings = verify_export(data)
+    rows = parse_json(data, limit=_LIMIT)["entries"]
+    links = [Link(row["seq"], row["prev"], row["payload"].encode(), row["hash"]) for row in rows]
+    state = LedgerState()
+    for link in links:
+        state = follow(state, link)
+    return SiteLedger(site, findings, tuple(link.hash for link in links), _rounds(site, state))
+
+
+def _rounds(site: str, state: LedgerState) -> dict[tuple[str, int], RoundRecord]:
+    rounds: dict[tuple[str, int], RoundRecord] = {}
+    for lineage in (state.lineages or {}).values():
+        for job in lineage.jobs.values():
+            for number, record in job.rounds.items():
+                key = (record.plan.job_digest, number)
+                if key in rounds:
+                    raise VerificationFailed(f"{site} ran round {number} of one job on two lineages")
+                rounds[key] = record
+    return rounds

@@ -1,0 +1,170 @@
+"""What a run folder holds, read strictly and without writing anything."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from aegis.errors import VerificationFailed
+from aegis.runs.folder import RunFolder
+from aegis.stores.run_state import RunState
+from aegis.verification.ledgers import SiteLedger, read_ledger
+from aegis.verification.trail import Trail, read_trail
+from coreason_enclave.encoding import parse_json
+from coreason_enclave.errors import EnclaveError
+from coreason_enclave.hashlog import verify_lines
+from coreason_enclave.schemas import FederationJob, HexDigest, Provenance, SafeId, explain
+from coreason_enclave.updates import Array, decode_arrays
+
+__all__ = ["EXPECTED_FILES", "Configuration", "Outcome", "Records"]
+
+EXPECTED_FILES = (
+    "job.yaml",
+    "config.json",
+    "audit.jsonl",
+    "audit.checkpoint.json",
+    "state/state.json",
+    "metrics.csv",
+    "model.safetensors",
+    "outcome.json",
+)
+_LIMIT = 1 << 30
+
+
+class _Document(BaseModel):
+    """The part of a document that is read; what else a run wrote down stands beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class _Options(_Document):
+    unsafe_seed: int | None
+    simulated_attackers: int
+
+
+class Configuration(_Document):
+    """``config.json``: how the run says that it was run."""
+
+    job_digest: HexDigest
+    coordinator_key: HexDigest
+    participants: dict[SafeId, HexDigest]
+    profile: str
+    attestation: str
+    options: _Options
+
+    @property
+    def declared_attackers(self) -> frozenset[str]:
+        """The sites that a demonstration says a simulated attacker took over: the first by name."""
+        return frozenset(sorted(self.participants)[: self.options.simulated_attackers])
+
+
+class Outcome(_Document):
+    """``outcome.json``: what the run claims to have achieved."""
+
+    model: HexDigest
+    rounds: int
+    metrics: dict[str, float]
+    epsilon: dict[SafeId, float | None]
+    provenance: tuple[Provenance, ...]
+
+
+_D = TypeVar("_D", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Records:
+    """A run folder's documents, each read once; an unusable one raises :class:`VerificationFailed` naming it."""
+
+    folder: Path
+
+    def data(self, name: str) -> bytes:
+        """A file's bytes."""
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError as error:
+            raise VerificationFailed(f"{name} cannot be read: {error.strerror}") from error
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return (self.folder / name).is_file()
+
+    @cached_property
+    def audit(self) -> bytes:
+        """The audit log, once its chain holds."""
+        data = self.data("audit.jsonl")
+        verify_lines(data)
+        return data
+
+    @cached_property
+    def trail(self) -> Trail:
+        """The story that the audit log tells."""
+        return read_trail(self.audit)
+
+    @cached_property
+    def job(self) -> FederationJob:
+        """The job as ordered."""
+        return RunFolder(self.folder).job()
+
+    @cached_property
+    def config(self) -> Configuration:
+        """``config.json``."""
+        return self._document("config.json", Configuration)
+
+    @cached_property
+    def outcome(self) -> Outcome:
+        """``outcome.json``."""
+        return self._document("outcome.json", Outcome)
+
+    @cached_property
+    def state(self) -> RunState:
+        """The coordinator's last state."""
+        return self._document("state/state.json", RunState)
+
+    @cached_property
+    def metrics(self) -> tuple[Mapping[str, str], ...]:
+        """The rows of ``metrics.csv``, as text."""
+        try:
+            return tuple(read_rows(self.data("metrics.csv").decode()))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise VerificationFailed(f"metrics.csv is not a table: {error}") from error
+
+    @cached_property
+    def ledgers(self) -> Mapping[str, SiteLedger | str]:
+        """By site that an update was admitted of: its verified ledger, or what is wrong with it."""
+        return {site: self._ledger(site) for site in sorted({update.site for update in self.trail.updates})}
+
+    def model(self, name: str) -> dict[str, Array]:
+        """The arrays of a model file."""
+        try:
+            return decode_arrays(self.data(name), limit=_LIMIT)
+        except EnclaveError as error:
+            raise VerificationFailed(f"{name}: {error}") from error
+
+    def _ledger(self, site: str) -> SiteLedger | str:
+        try:
+            return read_ledger(site, self.data(f"ledger/{site}.json"))
+        except (EnclaveError, VerificationFailed) as error:
+            return str(error)
+
+    def _document(self, name: str, kind: type[_D]) -> _D:
+        try:
+            return kind.model_validate(parse_json(self.data(name), limit=_LIMIT))
+        except ValidationError as error:
+            raise VerificationFailed(f"{name}: {explain(error)}") from error
+        except EnclaveError as error:
+            raise VerificationFailed(f"{name}: {error}") from error
+
+
+def read_rows(text: str) -> list[dict[str, str]]:
+    """The rows of a table with a heading; cells beyond the heading are refused."""
+    rows = list(csv.DictReader(io.StringIO(text), restkey="beyond the heading", restval="", strict=True))
+    if any("beyond the heading" in row for row in rows):
+        raise VerificationFailed("metrics.csv has a line with more cells than its heading")
+    return rows

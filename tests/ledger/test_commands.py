@@ -1,0 +1,116 @@
+"""The ledger's commands: readable output, one clear line for what is wrong, never a traceback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from coreason_enclave.ledger import LineageRegistration, NonPrivatePlan, SqliteLedger, verify_export
+from coreason_enclave.ledger.commands import ledger
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(ledger, [str(argument) for argument in arguments])
+
+
+def test_show_states_cap_spend_and_jobs(used: SqliteLedger) -> None:
+    result = run("show", used.path)
+    assert result.exit_code == 0
+    assert "clinic/visits (private, per person, 5000 declared)" in result.output
+    assert "cap epsilon 8 at delta 1e-05, by the RDP filter at order 4" in result.output
+    assert "job study-1: epsilon" in result.output
+    assert "20 of 68 steps, 1 open" in result.output
+
+
+def test_show_says_what_is_not_covered(
+    used: SqliteLedger,
+    make_registration: Callable[..., LineageRegistration],
+    make_non_private: Callable[..., NonPrivatePlan],
+) -> None:
+    used.register(make_registration(lineage="open", public=True))
+    used.reserve("open", make_non_private(), "04" * 32, require_all=True)
+    result = run("show", used.path)
+    assert "NON-PRIVATE training ran: no finite epsilon covers this lineage" in result.output
+
+
+def test_json_is_one_document_of_public_facts(used: SqliteLedger) -> None:
+    document = json.loads(run("show", used.path, "--json").output)
+    assert document["head"]["seq"] == used.head().seq
+    assert document["lineages"][0]["caps"]["epsilon"] == 8.0
+    assert document["jobs"][0]["guarantee"]["accountant"] == "PLD"
+
+
+def test_verify_and_export_agree_with_the_ledger(used: SqliteLedger, tmp_path: Path) -> None:
+    out = tmp_path / "ledger.json"
+    exported = run("export", used.path, "--out", out)
+    head = used.head()
+    assert f"head {head.seq}:{head.hash}" in exported.output
+    assert verify_export(out.read_bytes()).head == head
+    for target in (used.path, out):
+        verified = run("verify", target, "--expect", f"{head.seq}:{head.hash}")
+        assert verified.exit_code == 0
+        assert f"verified: {head.seq + 1} entries" in verified.output
+        assert json.loads(run("verify", target, "--json").output)["ok"] is True
+
+
+def test_an_unfamiliar_head_is_reported(used: SqliteLedger) -> None:
+    result = run("verify", used.path, "--expect", "1:" + "00" * 32)
+    assert result.exit_code == 1
+    assert "rolled back" in result.output
+
+
+def _spoil(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"study-1", b"study-2"))
+
+
+def test_a_tampered_export_is_one_line_and_exit_code_1(used: SqliteLedger, tmp_path: Path) -> None:
+    out = tmp_path / "ledger.json"
+    run("export", used.path, "--out", out)
+    _spoil(out)
+    result = run("verify", out)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: the ledger's chain breaks at entry")
+    assert result.output.count("\n") == 1
+
+
+WRONG_USES: dict[str, Callable[[Path], list[Any]]] = {
+    "a missing file": lambda folder: ["show", folder / "absent.db"],
+    "a folder": lambda folder: ["verify", folder],
+    "an empty file": lambda folder: ["verify", folder / "empty"],
+    "a text file": lambda folder: ["show", folder / "text"],
+    "a head that is none": lambda folder: ["verify", folder / "text", "--expect", "latest"],
+    "an export to nowhere": lambda folder: ["export", folder / "ledger.db", "--out", folder / "no" / "where.json"],
+    "no path": lambda folder: ["show"],
+    "an unknown command": lambda folder: ["forget"],
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG_USES.values(), ids=WRONG_USES.keys())
+def test_wrong_input_is_one_clear_line_and_never_a_traceback(
+    tmp_path: Path, arguments: Callable[[Path], list[Any]]
+) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "text").write_text("once upon a time")
+    SqliteLedger(tmp_path / "ledger.db").close()
+    result = run(*arguments(tmp_path))
+    assert result.exit_code in (1, 2)
+    assert [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    assert "Traceback" not in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize("command", ["show", "verify", "export"])
+def test_help_has_an_example(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: coreason-enclave ledger {command}" in result.output
+
+
+def test_looking_at_a_missing_ledger_does_not_found_one(tmp_path: Path) -> None:
+    run("show", tmp_path / "ledger.db")
+    assert list(tmp_path.iterdir()) == []
