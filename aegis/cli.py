@@ -20,7 +20,7 @@ from coreason_enclave.commandline import CommandLine, ExitCode, Later
 __all__ = ["main"]
 
 COMMANDS = {
-    "demo": Later("aegis.demo.command:demo", "Train over six simulated sites of a real study, and show what came of it."),
+    "demo": Later("aegis.demo.command:demo", "Train over six simulated sites of a real study, and show the result."),
     "privacy": Later("aegis.commands.privacy:privacy", "Compute what training costs in privacy, before it runs."),
     "run": Later("aegis.commands.run:run", "Run a job over a federation; run it again to go on."),
     "verify": Later("aegis.commands.verify:verify", "Check a run's claims against its records, offline."),

@@ -191,7 +191,9 @@ class FederatedCoordinator(Strategy):
             if site is None:
                 continue  # not asked, or answered already: only the first reply of an asked node counts
             try:
-                admission = Admission(self._orders[site], self._participants[site].public_key, layout_of(base), self._profile)
+                admission = Admission(
+                    self._orders[site], self._participants[site].public_key, layout_of(base), self._profile
+                )
                 admitted[site] = admission.admit(_unpack(reply, site), now=self._clock())
             except UpdateRefused as refusal:
                 refused[site] = refusal.reason
@@ -362,7 +364,9 @@ def _require_explicit(job: FederationJob) -> None:
         raise InvalidJob(f"strategy {job.strategy} is not offered by this version: use FED_AVG")
     privacy = job.privacy
     if privacy.mechanism is Mechanism.DP_SGD and (privacy.noise_multiplier is None or privacy.delta is None):
-        raise InvalidJob("the job must state noise_multiplier and delta before it is ordered, so that both can be checked")
+        raise InvalidJob(
+            "the job must state noise_multiplier and delta before it is ordered, so that both can be checked"
+        )
 
 
 def _numpy(record: ArrayRecord) -> dict[str, Array]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,18 +25,25 @@ from pydantic import Field, ValidationError, model_validator
 from aegis.errors import RunFolderError
 from coreason_enclave.keys import Signer, load_or_create_signer
 from coreason_enclave.policy import Profile
-from coreason_enclave.schemas import Delta, HexDigest, SafeId, StrictModel, explain
+from coreason_enclave.schemas import Delta, FormatVersion, HexDigest, SafeId, StrictModel, explain
 
 __all__ = ["EvaluationSet", "FederationConfig", "FederationFolder"]
 
 
 class FederationConfig(StrictModel):
-    """``federation.toml``: the participants' registry. ``public_keys`` maps site ids to Ed25519 keys (hex)."""
+    """``federation.toml``: the participants' registry.
 
-    version: Literal[1] = 1
+    Attributes:
+        public_keys: site ids to Ed25519 keys (hex).
+        disjoint_units: who claims that no person is at two sites, and on what ground. Only under such a claim is the
+            federation's epsilon the largest of the sites'; without one the sites' guarantees compose.
+    """
+
+    version: FormatVersion = 1
     profile: Profile
     delta: Delta
     public_keys: Annotated[dict[SafeId, HexDigest], Field(min_length=1)]
+    disjoint_units: Annotated[str, Field(min_length=1, max_length=500)] | None = None
 
     @model_validator(mode="after")
     def _one_key_each(self) -> Self:
@@ -61,7 +68,9 @@ class FederationFolder:
 
     def found(self, config: FederationConfig) -> None:
         """Write ``federation.toml``; it is written last, so a folder without it is unfinished."""
-        (self.path / "federation.toml").write_bytes(tomli_w.dumps(config.model_dump(mode="json")).encode())
+        (self.path / "federation.toml").write_bytes(
+            tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode()
+        )
 
     @property
     def is_founded(self) -> bool:

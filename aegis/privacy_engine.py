@@ -46,8 +46,6 @@ from coreason_enclave.schemas import PrivacyUnit
 
 __all__ = ["Calibration", "DifferentialPrivacyEngine", "EngineConfig", "Task", "TrainingResult"]
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -71,7 +69,7 @@ class Task:
     """
 
     make_model: Callable[[], torch.nn.Module]
-    loss: Loss
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     features: torch.Tensor
     labels: torch.Tensor
     public_features: torch.Tensor
@@ -85,17 +83,19 @@ class Task:
     model_seed: int = 0
 
     def __post_init__(self) -> None:
-        public = (self.public_features, self.public_labels)
-        named = {"features": (self.features, self.labels), "public_features": public}
-        for name, (rows, answers) in named.items():
-            if not len(rows) or len(rows) != len(answers):
-                raise InvalidEngine(f"{name} has {len(rows)} rows and {len(answers)} labels: give as many")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise InvalidEngine(f"learning_rate must be positive and finite, got {self.learning_rate}")
-        if not 0 <= self.momentum < 1:
-            raise InvalidEngine(f"momentum must be in [0, 1), got {self.momentum}")
-        if self.average_last < 1 or self.nominal_units < 1:
-            raise InvalidEngine("average_last and nominal_units must be at least 1")
+        rows, public_rows = len(self.features), len(self.public_features)
+        problems = {
+            "features and labels must have as many rows, at least one": not 0 < rows == len(self.labels),
+            "public_features and public_labels must have as many rows, at least one": not 0
+            < public_rows
+            == len(self.public_labels),
+            f"learning_rate must be positive, got {self.learning_rate}": not 0 < self.learning_rate < math.inf,
+            f"momentum must be in [0, 1), got {self.momentum}": not 0 <= self.momentum < 1,
+            "average_last and nominal_units must be at least 1": self.average_last < 1 or self.nominal_units < 1,
+        }
+        for problem, found in problems.items():
+            if found:
+                raise InvalidEngine(problem)
 
     def initial_model(self) -> torch.nn.Module:
         """The untrained model; the same weights each time, and Torch's own generator left as it was."""
@@ -140,12 +140,7 @@ class _Run:
 
 
 class DifferentialPrivacyEngine:
-    """DP-SGD by Opacus over one :class:`EngineConfig`, with a running account.
-
-    Args:
-        config: the schedule and how it is accounted for.
-        task: what to train, where training or utility is asked for.
-    """
+    """DP-SGD by Opacus over one :class:`EngineConfig`, with a running account; training needs a :class:`Task`."""
 
     def __init__(self, config: EngineConfig, task: Task | None = None) -> None:
         self.config = config
@@ -207,9 +202,7 @@ class DifferentialPrivacyEngine:
     ) -> tuple[torch.nn.Module, Optimizer, DataLoader[Any]]:
         """The private three, for a loop of one's own over the returned loader; :meth:`close` after it commits what ran.
 
-        Raises:
-            UnsafeTrainingError: see :meth:`coreason_enclave.privacy.PrivacyGuard.attach`.
-            PrivacyBudgetExceededError: the lineage does not afford the schedule.
+        Raises what :meth:`train` and :meth:`coreason_enclave.privacy.PrivacyGuard.attach` raise.
         """
         run = self._reserved(Account(ledger, lineage), unit_ids, unsafe_seed)
         try:
@@ -248,13 +241,10 @@ class DifferentialPrivacyEngine:
 
     def compared(self, accountant: OpacusAccountant, steps: int | None = None) -> Comparison:
         """The number that Opacus' own ``rdp``, ``prv`` or ``gdp`` accountant gives: for comparison only."""
-        event = self.config.event(self.steps_taken if steps is None else steps)
-        return Comparison(
-            epsilon=opacus_epsilon(accountant, event, self.config.delta),
-            delta=self.config.delta,
-            accountant=f"opacus.{accountant}",
-            under_reports=accountant == "gdp",
-        )
+        event, delta = self.config.event(self.steps_taken if steps is None else steps), self.config.delta
+        epsilon = opacus_epsilon(accountant, event, delta)
+        name = f"opacus.{accountant}"
+        return Comparison(epsilon=epsilon, delta=delta, accountant=name, under_reports=accountant == "gdp")
 
     def epsilon_targeting(
         self,
@@ -270,8 +260,8 @@ class DifferentialPrivacyEngine:
     ) -> Calibration:
         """The smallest epsilon, and its noise multiplier, whose trained model meets ``accuracy_goal``.
 
-        Really trains along the privacy-utility curve: upwards in factors of three, then by bisection until the last miss
-        is within ``precision`` below the answer. A point is the median accuracy of ``repetitions`` trainings.
+        Really trains along the privacy-utility curve: upwards in factors of three, then by bisection until the last
+        miss is within ``precision`` below the answer. A point is the median accuracy of ``repetitions`` trainings.
 
         Args:
             accuracy_goal: in (0, 1], on the task's public evaluation set.
@@ -283,8 +273,7 @@ class DifferentialPrivacyEngine:
             PrivacySpentByTuning: the rows are not public: the trials spend privacy that the answer does not include.
 
         Raises:
-            GoalOutOfReach: no epsilon in the range meets the goal; says what is reachable.
-            TuningStopped: the ledger affords no further trial.
+            GoalOutOfReach: says what is reachable. TuningStopped: the ledger affords no further trial.
             InvalidEngine: no task, or a number out of range.
         """
         task = self._required_task()

@@ -25,7 +25,7 @@ __all__ = ["TRACEBACK_VARIABLE", "CommandLine", "ExitCode", "Later", "one_line"]
 
 TRACEBACK_VARIABLE = "AEGIS_TRACEBACK"
 _OURS = ("aegis", "coreason_enclave")
-_NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())  # since Click 8.2
+_NO_ARGUMENTS: type[Exception] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())  # since Click 8.2
 
 
 class ExitCode(IntEnum):
@@ -153,7 +153,7 @@ def one_line(error: Exception) -> str:
 def _say_misused(error: click.ClickException) -> int:
     if isinstance(error, _NO_ARGUMENTS):
         error.show()
-        return error.exit_code
+        return ExitCode.UNUSABLE
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = "" if context is None else f" (see {context.command_path} --help)"
     return _say(" ".join(error.format_message().split()) + hint, error.exit_code)

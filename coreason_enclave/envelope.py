@@ -111,9 +111,12 @@ def _base64(text: object) -> bytes:
     if not isinstance(text, str):
         raise EnvelopeError("expected base64 text")
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise EnvelopeError(f"not base64: {error}") from error
+    if base64.b64encode(data).decode() != text:  # unused bits set: one signature would have several spellings
+        raise EnvelopeError("not the canonical base64 of its bytes")
+    return data
 
 
 def _checked(public_hex: str) -> str:

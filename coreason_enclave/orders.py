@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from coreason_enclave.encoding import parse_json
 from coreason_enclave.errors import EnvelopeError
-from coreason_enclave.schemas import FederationJob, HexDigest, SafeId, StrictModel, explain
+from coreason_enclave.schemas import (
+    Delta,
+    FederationJob,
+    FormatVersion,
+    HexDigest,
+    SafeId,
+    StrictModel,
+    UnixSeconds,
+    explain,
+    in_range,
+)
 
 __all__ = [
     "ORDER_TYPE",
@@ -23,14 +33,13 @@ __all__ = [
 ORDER_TYPE = "application/vnd.aegis.round-order.v1+json"
 UPDATE_TYPE = "application/vnd.aegis.update.v1+json"
 
-UnixSeconds = Annotated[int, Field(ge=0, le=1 << 53)]
-Round = Annotated[int, Field(ge=1, le=100_000)]
+Round = Annotated[int, *in_range(1, 100_000)]
 
 
 class RoundOrder(StrictModel):
     """What one site is asked to do in one round. Times are Unix seconds; the nonce is used once."""
 
-    version: Literal[1] = 1
+    version: FormatVersion = 1
     job: FederationJob
     round_number: Round
     site_id: SafeId
@@ -43,7 +52,7 @@ class RoundOrder(StrictModel):
 class LedgerHeadStatement(StrictModel):
     """The site's ledger after this round: an older head later reveals a restored copy."""
 
-    seq: Annotated[int, Field(ge=0)]
+    seq: Annotated[int, *in_range(0, 1 << 53)]
     hash: HexDigest
 
 
@@ -54,7 +63,7 @@ class UpdateStatement(StrictModel):
     size, never a count of rows.
     """
 
-    version: Literal[1] = 1
+    version: FormatVersion = 1
     site_id: SafeId
     job_id: SafeId
     job_digest: HexDigest
@@ -65,10 +74,10 @@ class UpdateStatement(StrictModel):
     event: dict[str, Any]
     noise_source: SafeId
     unit: SafeId
-    delta: float
-    epsilon: float | None
-    nominal_units: Annotated[int, Field(ge=1)]
-    metrics: dict[SafeId, float]
+    delta: Delta
+    epsilon: Annotated[float, *in_range(0, 1e6)] | None
+    nominal_units: Annotated[int, *in_range(1, 1 << 53)]
+    metrics: dict[SafeId, Annotated[float, *in_range(-1e300, 1e300)]]
     evidence: dict[str, Any]
     ledger_head: LedgerHeadStatement
 

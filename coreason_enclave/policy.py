@@ -9,9 +9,9 @@ from __future__ import annotations
 import tomllib
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from coreason_enclave.errors import ConfigurationError, JobRejected, Reason
 from coreason_enclave.schemas import (
@@ -20,6 +20,8 @@ from coreason_enclave.schemas import (
     Delta,
     Epsilon,
     FederationJob,
+    Flag,
+    FormatVersion,
     HexDigest,
     NoiseMultiplier,
     PrivacyUnit,
@@ -27,6 +29,7 @@ from coreason_enclave.schemas import (
     SafePath,
     StrictModel,
     explain,
+    in_range,
 )
 
 __all__ = ["LineagePolicy", "Profile", "SiteConfig", "SitePolicy", "load_site_config"]
@@ -45,8 +48,8 @@ class LineagePolicy(StrictModel):
     lineage: SafePath
     dataset_id: SafePath
     unit: PrivacyUnit
-    nominal_units: Annotated[int, Field(ge=1)]
-    public: bool
+    nominal_units: Annotated[int, *in_range(1, 1 << 53)]
+    public: Flag
     epsilon: Epsilon
     delta: Delta
     job_epsilon: Epsilon
@@ -66,10 +69,10 @@ class SitePolicy(StrictModel):
     model_archs: tuple[SafeId, ...]
     strategies: tuple[AggregationStrategy, ...]
     aggregators: tuple[Aggregator, ...]
-    min_clients: Annotated[int, Field(ge=1)]
+    min_clients: Annotated[int, *in_range(1, 1 << 53)]
     min_noise_multiplier: NoiseMultiplier
-    max_update_norm: Annotated[float, Field(gt=0)]
-    max_order_lifetime_s: Annotated[int, Field(ge=1)]
+    max_update_norm: Annotated[float, *in_range(0, 1e9, open_low=True)]
+    max_order_lifetime_s: Annotated[int, *in_range(1, 1 << 53)]
 
     def check(self, job: FederationJob) -> None:
         """Raise :class:`JobRejected` naming the first line of the policy that the job violates."""
@@ -95,7 +98,7 @@ class SiteConfig(StrictModel):
     ``attester`` names what produces evidence on this host; ``simulated`` needs profile ``development``.
     """
 
-    version: Literal[1]
+    version: FormatVersion
     site_id: SafeId
     profile: Profile
     data_root: str

@@ -22,7 +22,7 @@ import math
 import re
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +30,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    Strict,
     ValidationError,
     model_validator,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "SafePath",
     "StrictModel",
     "explain",
+    "in_range",
 ]
 
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
@@ -128,7 +130,8 @@ def _within(low: float, high: float, *, open_low: bool = False) -> Callable[[flo
     return check
 
 
-def _number(low: float, high: float, *, open_low: bool = False) -> tuple[BeforeValidator, AfterValidator]:
+def in_range(low: float, high: float, *, open_low: bool = False) -> tuple[BeforeValidator, AfterValidator]:
+    """Annotations for a number (no boolean, no string) from ``low`` to ``high``; the message names the range."""
     return BeforeValidator(_a_number), AfterValidator(_within(low, high, open_low=open_low))
 
 
@@ -139,11 +142,14 @@ SafePath = Annotated[
 ]
 HexDigest = Annotated[str, AfterValidator(_matches(re.compile(r"[0-9a-f]{64}"), "64 lower-case hex digits"))]
 
-Epsilon = Annotated[float, *_number(0, 1000, open_low=True)]
-Delta = Annotated[float, *_number(0, 0.1, open_low=True)]
-NoiseMultiplier = Annotated[float, *_number(0, 1e6, open_low=True)]
-ClippingNorm = Annotated[float, *_number(0, 1e6, open_low=True)]
-SampleRate = Annotated[float, *_number(0, 1, open_low=True)]
+Epsilon = Annotated[float, *in_range(0, 1000, open_low=True)]
+Delta = Annotated[float, *in_range(0, 0.1, open_low=True)]
+NoiseMultiplier = Annotated[float, *in_range(0, 1e6, open_low=True)]
+ClippingNorm = Annotated[float, *in_range(0, 1e6, open_low=True)]
+SampleRate = Annotated[float, *in_range(0, 1, open_low=True)]
+FormatVersion = Annotated[int, *in_range(1, 1)]
+UnixSeconds = Annotated[int, *in_range(0, 1 << 53)]
+Flag = Annotated[bool, Strict()]
 
 
 class StrictModel(BaseModel):
@@ -191,25 +197,25 @@ class PrivacyConfig(StrictModel):
 class FederationJob(StrictModel):
     """One training job over a cohort of sites. Units: rounds and local steps are counts, deadlines are seconds."""
 
-    version: Literal[1] = 1
+    version: FormatVersion = 1
     job_id: SafeId
-    min_clients: Annotated[int, *_number(1, 10_000)]
-    rounds: Annotated[int, *_number(1, 100_000)]
+    min_clients: Annotated[int, *in_range(1, 10_000)]
+    rounds: Annotated[int, *in_range(1, 100_000)]
     strategy: AggregationStrategy
     privacy: PrivacyConfig
     dataset_id: SafePath
     model_arch: SafeId
-    model_args: dict[SafeId, Annotated[int, *_number(1, 1_000_000)]] = Field(default_factory=dict)
+    model_args: dict[SafeId, Annotated[int, *in_range(1, 1_000_000)]] = Field(default_factory=dict)
     aggregator: Aggregator = Aggregator.MEAN
-    num_byzantine: Annotated[int, *_number(0, 4_999)] = 0
-    cohort_size: Annotated[int, *_number(1, 10_000)] | None = None
-    num_examples_cap: Annotated[int, *_number(1, 1e9)] | None = None
-    local_steps: Annotated[int, *_number(1, 1_000_000)] = 10
-    learning_rate: Annotated[float, *_number(0, 1e4, open_low=True)] = 0.1
-    momentum: Annotated[float, *_number(0, 0.999)] = 0.0
-    average_last_rounds: Annotated[int, *_number(1, 100_000)] = 1
-    max_update_norm: Annotated[float, *_number(0, 1e9, open_low=True)] = 1000.0
-    round_deadline_s: Annotated[float, *_number(0, 86_400 * 7, open_low=True)] = 600.0
+    num_byzantine: Annotated[int, *in_range(0, 4_999)] = 0
+    cohort_size: Annotated[int, *in_range(1, 10_000)] | None = None
+    num_examples_cap: Annotated[int, *in_range(1, 1e9)] | None = None
+    local_steps: Annotated[int, *in_range(1, 1_000_000)] = 10
+    learning_rate: Annotated[float, *in_range(0, 1e4, open_low=True)] = 0.1
+    momentum: Annotated[float, *in_range(0, 0.999)] = 0.0
+    average_last_rounds: Annotated[int, *in_range(1, 100_000)] = 1
+    max_update_norm: Annotated[float, *in_range(0, 1e9, open_low=True)] = 1000.0
+    round_deadline_s: Annotated[float, *in_range(0, 86_400 * 7, open_low=True)] = 600.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -239,8 +245,8 @@ class AttestationReport(StrictModel):
     subject: SafeId
     report_data: HexDigest
     measurement: str | None = None
-    appraised_at: Annotated[int, *_number(0, 1 << 53)]
-    expires_at: Annotated[int, *_number(0, 1 << 53)]
+    appraised_at: UnixSeconds
+    expires_at: UnixSeconds
     not_checked: tuple[str, ...] = ()
 
     @model_validator(mode="after")

@@ -121,7 +121,9 @@ class SecureSession:
     def _validate(self, accepted: AcceptedJob) -> SiteDataset:
         dataset = self.sentry.open(accepted.job.dataset_id)
         if (dataset.unit_ids is not None) != (accepted.lineage.unit is PrivacyUnit.PERSON):
-            raise DatasetRejected(f"dataset.toml and site.toml disagree: the registered unit is {accepted.lineage.unit}")
+            raise DatasetRejected(
+                f"dataset.toml and site.toml disagree: the registered unit is {accepted.lineage.unit}"
+            )
         if dataset.schema.public != accepted.lineage.public:
             raise DatasetRejected("dataset.toml and site.toml disagree on whether the data is public")
         self.ledger.note_content(accepted.lineage.lineage, dataset.digest)

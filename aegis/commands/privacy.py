@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -15,7 +16,8 @@ from coreason_enclave.schemas import Delta, Epsilon, NoiseMultiplier, SampleRate
 
 __all__ = ["privacy"]
 
-MOST_STEPS = 100_000_000
+MOST_STEPS = 10_000_000
+TAKE_MORE_NOISE = "they are as good as not private: take more noise, fewer steps or a larger delta"
 
 ASSUMPTIONS = (
     "unit: what is sampled and clipped as a whole, a record or everything of a person",
@@ -50,9 +52,7 @@ class Segment(click.ParamType[PoissonSampledGaussian]):
 
     name = "sigma,q,steps"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> PoissonSampledGaussian:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> PoissonSampledGaussian:
         """Refuse anything but three usable numbers."""
         if isinstance(value, PoissonSampledGaussian):
             return value
@@ -62,7 +62,7 @@ class Segment(click.ParamType[PoissonSampledGaussian]):
         return PoissonSampledGaussian(
             NOISE_MULTIPLIER.convert(parts[0], param, ctx),
             SAMPLE_RATE.convert(parts[1], param, ctx),
-            STEPS.convert(parts[2], param, ctx),
+            int(STEPS(parts[2], param, ctx)),
         )
 
 
@@ -108,7 +108,7 @@ def epsilon(
     events = (*_main_segment(noise_multiplier, sample_rate, steps), *segments)
     if not events:
         raise click.UsageError("give --noise-multiplier, --sample-rate and --steps, or at least one --segment")
-    composed = compose_epsilon(events, delta)
+    composed = _composed(events, delta)
     _say(_document(composed), _sentence(composed), as_json)
 
 
@@ -125,7 +125,7 @@ def calibrate(target_epsilon: float, sample_rate: float, steps: int, delta: floa
     Example: aegis privacy calibrate --target-epsilon 3 --sample-rate 0.05 --steps 60 --delta 1e-5
     """
     noise = calibrate_noise(target_epsilon, delta, sample_rate, steps)
-    composed = compose_epsilon([PoissonSampledGaussian(noise, sample_rate, steps)], delta)
+    composed = _composed([PoissonSampledGaussian(noise, sample_rate, steps)], delta)
     sentence = f"noise multiplier {noise:.6g} for epsilon {target_epsilon:g}\n{_sentence(composed)}"
     _say({"noise_multiplier": noise, **_document(composed)}, sentence, as_json)
 
@@ -140,10 +140,19 @@ def _main_segment(
     raise click.UsageError("--noise-multiplier, --sample-rate and --steps are given together or not at all")
 
 
-def _document(composed: ComposedEpsilon) -> dict[str, object]:
-    """The numbers with what they depend on; a bound that does not exist is null, for JSON has no infinity."""
+def _composed(events: Sequence[PoissonSampledGaussian], delta: float) -> ComposedEpsilon:
+    """The composition; numbers that no accountant can handle promise nothing, and are refused."""
+    try:
+        composed = compose_epsilon(events, delta)
+    except (ArithmeticError, MemoryError) as error:
+        raise AccountingError(f"no usable epsilon covers these steps, {TAKE_MORE_NOISE}") from error
     if not math.isfinite(composed.epsilon):
-        raise AccountingError("no finite epsilon covers these steps: take more noise, fewer steps or a larger delta")
+        raise AccountingError(f"no finite epsilon covers these steps, {TAKE_MORE_NOISE}")
+    return composed
+
+
+def _document(composed: ComposedEpsilon) -> dict[str, object]:
+    """The numbers with what they depend on; a cross-check that does not exist is null, for JSON has no infinity."""
     return {
         "epsilon": composed.epsilon,
         "delta": composed.delta,
@@ -165,5 +174,6 @@ def _say(document: dict[str, object], sentence: str, as_json: bool) -> None:
         click.echo(json.dumps(document, sort_keys=True))
         return
     click.echo(sentence)
-    for line in (*ASSUMPTIONS, *filter(None, [f"note: {document['note']}" if document["note"] else ""])):
+    note = (f"note: {document['note']}",) if document["note"] else ()
+    for line in (*ASSUMPTIONS, *note):
         click.echo(f"  {line}")

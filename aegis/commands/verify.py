@@ -19,11 +19,11 @@ _MARKS = {Verdict.HOLDS: "ok", Verdict.FAILS: "FAILS", Verdict.NOT_CHECKED: "ope
 
 @click.command(epilog=f"{_EXIT_CODES}\n\n\b\nExample: aegis verify runs/latest --json")
 @click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--coordinator-key", metavar="HEX", help="The coordinator's Ed25519 key, from somewhere else than RUN_DIR.")
+@click.option("--coordinator-key", metavar="HEX", help="The coordinator's Ed25519 key, from elsewhere.")
 @click.option(
     "--checkpoint",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="An older signed checkpoint of this log, kept somewhere else.",
+    help="An older signed checkpoint of this log, kept elsewhere.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context

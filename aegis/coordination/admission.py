@@ -79,7 +79,9 @@ class Admission:
         provenance = self._appraise(statement, now)  # 6
         arrays = self._check_arrays(statement, message.arrays)  # 7
         event = self._check_event(statement)  # 8
-        update = AdmittedUpdate(self.order.site_id, arrays, statement.update_digest, event, provenance, statement.nominal_units)
+        update = AdmittedUpdate(
+            self.order.site_id, arrays, statement.update_digest, event, provenance, statement.nominal_units
+        )
         return Admitted(update, statement)
 
     def _check_address(self, statement: UpdateStatement, used_nonces: frozenset[str]) -> None:
@@ -110,9 +112,13 @@ class Admission:
         return report.provenance
 
     def _check_arrays(self, statement: UpdateStatement, data: bytes) -> dict[str, Array]:
-        self._require(sha256_hex(data) == statement.update_digest, Reason.WRONG_DIGEST, "arrays are not the signed ones")
+        self._require(
+            sha256_hex(data) == statement.update_digest, Reason.WRONG_DIGEST, "arrays are not the signed ones"
+        )
         arrays = decode_arrays(data, limit=self._most_bytes())
-        self._require(layout_of(arrays) == dict(self.layout), Reason.WRONG_SHAPES, "its names or shapes are not the model's")
+        self._require(
+            layout_of(arrays) == dict(self.layout), Reason.WRONG_SHAPES, "its names or shapes are not the model's"
+        )
         squared = sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays.values())
         self._require(math.isfinite(squared), Reason.NON_FINITE, "it holds NaN or infinity")
         within = math.sqrt(squared) <= self.order.job.max_update_norm
@@ -121,7 +127,9 @@ class Admission:
 
     def _check_event(self, statement: UpdateStatement) -> Event:
         event, job = event_from_dict(statement.event), self.order.job
-        self._require(_within_plan(event, statement, job), Reason.EVENT_EXCEEDS_PLAN, "its privacy event is not the plan's")
+        self._require(
+            _within_plan(event, statement, job), Reason.EVENT_EXCEEDS_PLAN, "its privacy event is not the plan's"
+        )
         return event
 
     def _most_bytes(self) -> int:

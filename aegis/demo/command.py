@@ -17,9 +17,15 @@ __all__ = ["demo"]
 
 
 @click.command()
-@click.option("--epsilon", type=float, default=3.0, show_default=True, help="Cap of the job at each site, at delta 1e-5.")
-@click.option("--sites", type=click.IntRange(2, 6), default=6, show_default=True, help="How many of the real sites take part.")
-@click.option("--rounds", type=click.IntRange(1, 200), default=10, show_default=True, help="Federation rounds of 6 local steps.")
+@click.option(
+    "--epsilon", type=float, default=3.0, show_default=True, help="Cap of the job at each site, at delta 1e-5."
+)
+@click.option(
+    "--sites", type=click.IntRange(2, 6), default=6, show_default=True, help="How many of the real sites take part."
+)
+@click.option(
+    "--rounds", type=click.IntRange(1, 200), default=10, show_default=True, help="Federation rounds of 6 local steps."
+)
 @click.option(
     "--aggregator",
     type=click.Choice([rule.value for rule in Aggregator]),
@@ -27,7 +33,9 @@ __all__ = ["demo"]
     show_default=True,
     help="How updates are combined; all but mean withstand one hostile site.",
 )
-@click.option("--attackers", type=click.IntRange(0, 5), default=0, show_default=True, help="Sites that send -10 x their update.")
+@click.option(
+    "--attackers", type=click.IntRange(0, 5), default=0, show_default=True, help="Sites that send -10 x their update."
+)
 @click.option(
     "--unit",
     type=click.Choice([unit.value for unit in PrivacyUnit]),
@@ -35,8 +43,12 @@ __all__ = ["demo"]
     show_default=True,
     help="Whose presence is hidden: one person with all their years, or one row.",
 )
-@click.option("--repeats", type=click.IntRange(0, 50), default=4, show_default=True, help="Repetitions with fresh keys.")
-@click.option("--seed", type=int, default=None, help="UNSAFE: inject all noise from this number, for reproducible figures.")
+@click.option(
+    "--repeats", type=click.IntRange(0, 50), default=4, show_default=True, help="Repetitions with fresh keys."
+)
+@click.option(
+    "--seed", type=int, default=None, help="UNSAFE: inject all noise from this number, for reproducible figures."
+)
 @click.option("--runs", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on standard output.")
 def demo(

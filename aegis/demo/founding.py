@@ -16,7 +16,9 @@ from coreason_enclave.keys import load_or_create_signer
 from coreason_enclave.policy import LineagePolicy, Profile, SiteConfig, SitePolicy
 from coreason_enclave.schemas import AggregationStrategy, Aggregator
 
-__all__ = ["found_demo_federation"]
+__all__ = ["DISJOINT_UNITS", "found_demo_federation"]
+
+DISJOINT_UNITS = "the study's designers: every family was enrolled at one site; in this file no person has two"
 
 _LINEAGE_ALLOWANCE = 1.5
 """Room for one job, whose Rényi cost is a tenth above its epsilon, and not for a second: that one is refused."""
@@ -32,7 +34,9 @@ def found_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
     keys = {site.site_id: _found(path / "sites" / site.site_id, site, options, coordinator_key) for site in prepared}
     evaluation = load_evaluation_set()
     federation.save_evaluation_set(EvaluationSet(evaluation.features, evaluation.labels))
-    federation.found(FederationConfig(profile=Profile.DEVELOPMENT, delta=DELTA, public_keys=keys))
+    federation.found(
+        FederationConfig(profile=Profile.DEVELOPMENT, delta=DELTA, public_keys=keys, disjoint_units=DISJOINT_UNITS)
+    )
     return federation
 
 

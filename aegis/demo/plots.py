@@ -14,7 +14,9 @@ History = Sequence[RoundRecord]
 _DP, _TWIN, _REPEAT = "#0b6e4f", "#c8553d", "#7fb8a2"
 
 
-def plot_utility(path: Path, *, private: History, twin: History, repeats: Sequence[History], central: float, title: str) -> None:
+def plot_utility(
+    path: Path, *, private: History, twin: History, repeats: Sequence[History], central: float, title: str
+) -> None:
     """AUC on the public evaluation set over rounds: the private job, its repetitions, its twin, the central model."""
     import matplotlib as mpl
 
@@ -25,7 +27,9 @@ def plot_utility(path: Path, *, private: History, twin: History, repeats: Sequen
     for index, history in enumerate(repeats):
         label = f"repeated with fresh keys ({len(repeats)} times)" if index == 0 else None
         axes.plot(_rounds(history), _metric(history, "auc"), color=_REPEAT, linewidth=1, label=label)
-    axes.plot(_rounds(twin), _metric(twin, "auc"), color=_TWIN, linestyle="--", marker="s", ms=4, label="same job, no privacy")
+    axes.plot(
+        _rounds(twin), _metric(twin, "auc"), color=_TWIN, linestyle="--", marker="s", ms=4, label="same job, no privacy"
+    )
     axes.plot(_rounds(private), _metric(private, "auc"), color=_DP, marker="o", ms=5, label="private job")
     axes.axhline(central, color="#555555", linestyle=":", label=f"central, no privacy ({central:.3f})")
     axes.set(xlabel="round", ylabel="AUC on the public evaluation set", title=title)

@@ -78,7 +78,13 @@ class RoundTable:
     def _site_table(self) -> Table:
         report = self._reports[-1]
         table = Table(title="Privacy at each site, from its own ledger", title_justify="left")
-        for name in ("site", "attestation", "epsilon spent in this job", "left in this job", "left for the data, all jobs"):
+        for name in (
+            "site",
+            "attestation",
+            "epsilon spent in this job",
+            "left in this job",
+            "left for the data, all jobs",
+        ):
             table.add_column(name, justify="right")
         for site, claim in sorted(report.lineages.items()):
             spent = report.record.epsilon.get(site)

@@ -60,7 +60,9 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
         AegisError: wrong options, or a run that paused.
     """
     job = resolve(private_job(options), delta=DELTA)
-    console.print("[1/5] six real sites of one study, founded here as SIMULATED sites with keys and ledgers of their own")
+    console.print(
+        "[1/5] six real sites of one study, founded here as SIMULATED sites with keys and ledgers of their own"
+    )
     federation = found_demo_federation(run.path / "federation", options)
     main = Execution(federation, RunFolder(run.path), options.seed, options.attackers)
     private = _run(job, main, console, "[2/5] private job")
@@ -97,9 +99,7 @@ def _run(job: FederationJob, execution: Execution, console: Console, title: str)
     return folder.state().history
 
 
-def _repeat(
-    run: DemoRun, job: FederationJob, options: DemoOptions, console: Console
-) -> list[tuple[RoundRecord, ...]]:
+def _repeat(run: DemoRun, job: FederationJob, options: DemoOptions, console: Console) -> list[tuple[RoundRecord, ...]]:
     """The private job again, each time on newly founded sites: the spread that sampling and noise cause."""
     histories = []
     working = console.status("") if console.is_terminal else nullcontext()

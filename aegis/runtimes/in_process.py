@@ -81,9 +81,7 @@ class InProcessGrid(Grid):
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
         """A message to one node."""
-        return Message(
-            content=content, message_type=message_type, dst_node_id=dst_node_id, group_id=group_id, ttl=ttl
-        )
+        return Message(content=content, message_type=message_type, dst_node_id=dst_node_id, group_id=group_id, ttl=ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """The nodes of all sites."""
@@ -103,7 +101,9 @@ class InProcessGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that are in, each once."""
-        done = [message_id for message_id in message_ids if message_id in self._pending and self._pending[message_id].done()]
+        done = [
+            message_id for message_id in message_ids if message_id in self._pending and self._pending[message_id].done()
+        ]
         return [self._pending.pop(message_id).result() for message_id in done]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Protocol
 
 from pydantic import Field, ValidationError
 
 from aegis.errors import RunFolderError
 from coreason_enclave.encoding import parse_json, sha256_hex
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.schemas import HexDigest, Provenance, SafeId, StrictModel, explain
+from coreason_enclave.schemas import FormatVersion, HexDigest, Provenance, SafeId, StrictModel, explain, in_range
 from coreason_enclave.updates import Array, Arrays, decode_arrays, encode_arrays
 
 __all__ = ["FileRunStore", "RoundRecord", "RunState", "RunStore", "replace_file"]
@@ -28,7 +28,7 @@ _MAX_STATE_BYTES = 1 << 28
 class RoundRecord(StrictModel):
     """One completed round. ``epsilon`` is each site's job so far, recomputed from the events that were admitted."""
 
-    round_number: Annotated[int, Field(ge=1)]
+    round_number: Annotated[int, *in_range(1, 1 << 53)]
     admitted: tuple[SafeId, ...]
     refused: dict[SafeId, str]
     used: tuple[SafeId, ...]
@@ -37,15 +37,15 @@ class RoundRecord(StrictModel):
     epsilon: dict[SafeId, float | None]
     model_digest: HexDigest
     metrics: dict[str, float]
-    seconds: Annotated[float, Field(ge=0)]
+    seconds: Annotated[float, *in_range(0, 1e9)]
 
 
 class RunState(StrictModel):
     """Everything that must not be forgotten; ``nonces`` are those of the round that is open, by site."""
 
-    version: Literal[1] = 1
+    version: FormatVersion = 1
     job_digest: HexDigest
-    attempt: Annotated[int, Field(ge=1)] = 1
+    attempt: Annotated[int, *in_range(1, 1 << 53)] = 1
     nonces: dict[SafeId, HexDigest] = Field(default_factory=dict)
     models: tuple[HexDigest, ...]
     history: tuple[RoundRecord, ...] = ()

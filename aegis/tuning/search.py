@@ -39,7 +39,7 @@ def smallest_epsilon(
     True
     >>> smallest_epsilon(0.99, 0.05, 20, 1.1, saturating)
     Traceback (most recent call last):
-    aegis.errors.GoalOutOfReach: accuracy 0.99 is out of reach up to epsilon 20: the best was 0.952 at epsilon 20 (...)
+    aegis.errors.GoalOutOfReach: accuracy 0.99 is out of reach up to epsilon 20: the best was 0.952 at epsilon 20 ...
     """
     _require(goal, lowest, highest, precision)
     seen: list[CurvePoint] = []

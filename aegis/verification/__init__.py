@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aegis.errors import AegisError, RunFolderError, VerificationFailed
-from aegis.verification.checks import CHECKS, Answer, Reference
-from aegis.verification.findings import Check, Finding, Report, Verdict
+from aegis.verification.checks import CHECKS
+from aegis.verification.findings import Answer, Check, Finding, Reference, Report, Verdict
 from aegis.verification.ledgers import SiteLedger
 from aegis.verification.records import Records
 from coreason_enclave.errors import EnclaveError

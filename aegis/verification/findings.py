@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
-__all__ = ["Check", "Finding", "Report", "Verdict"]
+from aegis.errors import VerificationFailed
+
+__all__ = [
+    "Answer",
+    "Answers",
+    "Check",
+    "Finding",
+    "Reference",
+    "Report",
+    "Verdict",
+    "fails",
+    "holds",
+    "require",
+    "stays_open",
+]
 
 
 class Check(IntEnum):
@@ -86,3 +101,48 @@ class Report:
     def exit_code(self) -> int:
         """0, or the value of the first check that failed."""
         return int(self.failed[0]) if self.failed else 0
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the caller knows from elsewhere, and a run folder cannot vouch for itself.
+
+    Attributes:
+        coordinator_key: Ed25519, hex; None takes the run folder's own word for it.
+        checkpoint: an older signed head of the same log, kept outside the run folder.
+    """
+
+    coordinator_key: str | None = None
+    checkpoint: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of a check."""
+
+    verdict: Verdict
+    detail: str
+
+
+Answers = Iterator[Answer]
+
+
+def holds(detail: str) -> Answer:
+    """The question is answered with yes."""
+    return Answer(Verdict.HOLDS, detail)
+
+
+def fails(detail: str) -> Answer:
+    """The question is answered with no."""
+    return Answer(Verdict.FAILS, detail)
+
+
+def stays_open(detail: str) -> Answer:
+    """The question cannot be answered here."""
+    return Answer(Verdict.NOT_CHECKED, detail)
+
+
+def require(condition: bool, message: str) -> None:
+    """End a check with :class:`VerificationFailed` unless ``condition`` holds."""
+    if not condition:
+        raise VerificationFailed(message)

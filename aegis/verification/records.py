@@ -16,14 +16,14 @@ from aegis.errors import VerificationFailed
 from aegis.runs.folder import RunFolder
 from aegis.stores.run_state import RunState
 from aegis.verification.ledgers import SiteLedger, read_ledger
-from aegis.verification.trail import Trail, read_trail
+from aegis.verification.trail import AuditedUpdate, Trail, read_trail
 from coreason_enclave.encoding import parse_json
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.hashlog import verify_lines
 from coreason_enclave.schemas import FederationJob, HexDigest, Provenance, SafeId, explain
 from coreason_enclave.updates import Array, decode_arrays
 
-__all__ = ["EXPECTED_FILES", "Configuration", "Outcome", "Records"]
+__all__ = ["EXPECTED_FILES", "Configuration", "Outcome", "Records", "read_rows"]
 
 EXPECTED_FILES = (
     "job.yaml",
@@ -139,6 +139,10 @@ class Records:
     def ledgers(self) -> Mapping[str, SiteLedger | str]:
         """By site that an update was admitted of: its verified ledger, or what is wrong with it."""
         return {site: self._ledger(site) for site in sorted({update.site for update in self.trail.updates})}
+
+    def updates_of(self, site: str) -> list[AuditedUpdate]:
+        """The updates of one site that the log admitted, in its order."""
+        return [update for update in self.trail.updates if update.site == site]
 
     def model(self, name: str) -> dict[str, Array]:
         """The arrays of a model file."""

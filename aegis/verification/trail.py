@@ -171,7 +171,7 @@ class _Reading:
     def _resume(self, completed_rounds: int) -> None:
         if completed_rounds - len(self.rounds) not in (0, 1):
             raise VerificationFailed(
-                f"the log resumes after {completed_rounds} rounds where it told of {len(self.rounds)}: lines are missing"
+                f"the log resumes after {completed_rounds} rounds, having told of {len(self.rounds)}: lines are missing"
             )
         if completed_rounds > len(self.rounds):
             self._complete(completed_rounds, None)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from coreason_enclave.errors import AttestationError, Reason
-from coreason_enclave.schemas import SafeId, StrictModel, explain
+from coreason_enclave.schemas import FormatVersion, SafeId, StrictModel, explain
 
 __all__ = ["Attester", "Evidence", "parse_evidence"]
 
@@ -19,7 +19,7 @@ MAX_REPORT_BYTES = 64 * 1024
 class Evidence(StrictModel):
     """A report of one kind, base64, over 32 bytes of report data that the verifier can recompute."""
 
-    version: Literal[1] = 1
+    version: FormatVersion = 1
     kind: SafeId
     report: str
 

@@ -69,7 +69,9 @@ class PrivacyGuard:
         self._ledger = ledger if scope is None else None
         self._scope = _standalone(config, ledger, lineage, total_steps, unsafe_seed) if scope is None else scope
         if scope is not None and (ledger is not None or config not in (scope.config, scope.requested)):
-            raise UnsafeTrainingError("inside a session the guard uses the accepted job's privacy configuration and ledger")
+            raise UnsafeTrainingError(
+                "inside a session the guard uses the accepted job's privacy configuration and ledger"
+            )
         self._hooks: GradSampleHooks | None = None
 
     @property
@@ -203,11 +205,14 @@ def _standalone(
     if registration.unit is not PrivacyUnit.RECORD:
         raise ConfigurationError("outside a session only record-level lineages are offered: person ids come from a job")
     if config.unit not in (None, registration.unit):
-        raise UnsafeTrainingError(f"the lineage protects a {registration.unit}, the configuration asks for {config.unit}")
+        raise UnsafeTrainingError(
+            f"the lineage protects a {registration.unit}, the configuration asks for {config.unit}"
+        )
     delta = registration.caps.job_delta if config.delta is None else config.delta
     noise, steps = _schedule(config, delta, total_steps)
-    requested, config = config, config.model_copy(
-        update={"delta": delta, "unit": registration.unit, "noise_multiplier": noise}
+    requested, config = (
+        config,
+        config.model_copy(update={"delta": delta, "unit": registration.unit, "noise_multiplier": noise}),
     )
     job_digest = sha256_hex(secrets.token_bytes(32))
     plan = RoundPlan(
@@ -237,9 +242,7 @@ def _schedule(config: PrivacyConfig, delta: float, total_steps: int | None) -> t
     if config.noise_multiplier is not None:
         if total_steps is not None:
             return config.noise_multiplier, total_steps
-        steps = last_affordable_step(
-            config.noise_multiplier, config.sample_rate, target, delta, max_steps=_MAX_STEPS
-        )
+        steps = last_affordable_step(config.noise_multiplier, config.sample_rate, target, delta, max_steps=_MAX_STEPS)
         if steps == 0:
             raise PrivacyBudgetExceededError(f"not one step is affordable under target epsilon {target:g}")
         return config.noise_multiplier, steps

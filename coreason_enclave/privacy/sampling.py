@@ -88,7 +88,10 @@ def require_convertible(loader: DataLoader[Any]) -> None:
         ),
         (getattr(loader, "batch_size", 1) is None, "it has a batch sampler of its own: leave it out"),
         (getattr(loader, "num_workers", 0) != 0, "num_workers must be 0: workers prefetch samples that no step uses"),
-        (not hasattr(getattr(loader, "dataset", None), "__len__"), "its dataset has no length: use a map-style dataset"),
+        (
+            not hasattr(getattr(loader, "dataset", None), "__len__"),
+            "its dataset has no length: use a map-style dataset",
+        ),
     )
     for is_problem, message in problems:
         if is_problem:

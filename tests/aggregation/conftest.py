@@ -23,9 +23,7 @@ def _updates(rows: Iterable[ArrayLike]) -> list[Contribution]:
     ]
 
 
-def _combine(
-    updates: list[Contribution], rule: Aggregator, num_byzantine: int = 0, **options: Any
-) -> Aggregate:
+def _combine(updates: list[Contribution], rule: Aggregator, num_byzantine: int = 0, **options: Any) -> Aggregate:
     layout = {name: array.shape for name, array in updates[0].arrays.items()}
     settings = {"layout": layout, "max_norm": ANY_FINITE_NORM} | options
     return aggregate(updates, rule=rule, num_byzantine=num_byzantine, **settings)

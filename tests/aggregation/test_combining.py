@@ -118,9 +118,7 @@ def test_blocks_and_tensors_are_seams_that_do_not_show(combine, updates_of, flat
     cuts = [0, 1, 2, 1000, 6399, 6400, 6401, 123_456, WIDE]
     names = [f"t{9 - i}" for i in range(len(cuts) - 1)]  # sorted by name, the tensors come in another order
     pieces = [
-        Contribution(
-            f"s{i}", {n: row[a:b] for n, (a, b) in zip(names, itertools.pairwise(cuts), strict=True)}
-        )
+        Contribution(f"s{i}", {n: row[a:b] for n, (a, b) in zip(names, itertools.pairwise(cuts), strict=True)})
         for i, row in enumerate(rows)
     ]
     result = combine(pieces, rule, TOLERATED[rule])
@@ -142,9 +140,7 @@ def test_the_inputs_stay_as_they_were_and_the_result_is_the_callers_own(combine,
 @pytest.mark.parametrize("rule", Aggregator)
 def test_results_have_the_names_shapes_and_dtype_of_the_layout(combine, rule) -> None:
     layout = {"z.weight": (3, 2), "a.scale": (), "m.empty": (0, 4)}
-    updates = [
-        Contribution(f"s{i}", {n: np.full(s, 0.5, np.float32) for n, s in layout.items()}) for i in range(7)
-    ]
+    updates = [Contribution(f"s{i}", {n: np.full(s, 0.5, np.float32) for n, s in layout.items()}) for i in range(7)]
     result = combine(updates, rule, TOLERATED[rule], layout=layout)
     assert {name: array.shape for name, array in result.delta.items()} == layout
     assert list(result.delta) == list(layout)

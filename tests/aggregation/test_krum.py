@@ -148,9 +148,7 @@ def test_ties_are_broken_by_content_so_who_sent_an_update_does_not_matter(
     assert flat(first).tobytes() == flat(second).tobytes()
 
 
-def test_identical_updates_come_back_exactly_from_the_site_that_sorts_first(
-    combine, updates_of, flat
-) -> None:
+def test_identical_updates_come_back_exactly_from_the_site_that_sorts_first(combine, updates_of, flat) -> None:
     row = np.float32([0.1, -3.25, 7e-30])
     result = combine(updates_of([row] * 5), Aggregator.KRUM, 1)
     assert np.array_equal(flat(result), row)
