@@ -49,7 +49,7 @@ Example: aegis privacy epsilon --noise-multiplier 1.0 --sample-rate 0.05 --steps
 """
 
 
-@click.group(cls=CommandLine, later=COMMANDS, refusals=REFUSALS, epilog=EXIT_CODES)
+@click.group("aegis", cls=CommandLine, later=COMMANDS, refusals=REFUSALS, epilog=EXIT_CODES)
 @click.version_option(__version__, prog_name="aegis", message="%(prog)s %(version)s")
 def main() -> None:
     """Federated learning in which every site keeps its data, its privacy ledger and its right to say no."""

@@ -26,7 +26,7 @@ Example: coreason-enclave ledger show sites/site-1/ledger/ledger.sqlite
 """
 
 
-@click.group(cls=CommandLine, later=COMMANDS, epilog=EXIT_CODES)
+@click.group("coreason-enclave", cls=CommandLine, later=COMMANDS, epilog=EXIT_CODES)
 @click.version_option(__version__, prog_name="coreason-enclave", message="%(prog)s %(version)s")
 def main() -> None:
     """The agent at a data holder's site: the model comes to the data, and the site keeps account of it."""

@@ -18,7 +18,6 @@ target_epsilon must be in (0, 1000], got -1
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from enum import StrEnum
@@ -123,8 +122,9 @@ def _a_number(value: object) -> object:
 
 def _within(low: float, high: float, *, open_low: bool = False) -> Callable[[float], float]:
     def check(value: float) -> float:
-        if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
-            raise ValueError(f"must be in {'(' if open_low else '['}{low:g}, {high:g}], got {value:g}")
+        if not low <= value <= high or (open_low and value == low):  # exact for whole numbers of any length
+            got = f"{value:g}" if type(value) is float else f"{value!r:.80}"
+            raise ValueError(f"must be in {'(' if open_low else '['}{low:g}, {high:g}], got {got}")
         return value
 
     return check

@@ -16,7 +16,7 @@ order recomputes the same bytes under the same reservation and spends nothing mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from coreason_enclave.acceptance import AcceptedJob, accept
@@ -36,7 +36,7 @@ from coreason_enclave.errors import (
 )
 from coreason_enclave.hashlog import HashLog
 from coreason_enclave.keys import Signer
-from coreason_enclave.ledger import NoiseSource, PrivacyLedger, Reservation
+from coreason_enclave.ledger import NoiseSource, Plan, PrivacyLedger, Reservation, RoundPlan
 from coreason_enclave.orders import UPDATE_TYPE, LedgerHeadStatement, UpdateStatement
 from coreason_enclave.policy import Profile, SiteConfig
 from coreason_enclave.privacy.gate import StepGate
@@ -111,12 +111,23 @@ class SecureSession:
         return NoiseSource.UNSAFE_SEEDED if self.job_keys.unsafe_seeded else NoiseSource.SITE_KEYSTREAM
 
     def _reserve(self, accepted: AcceptedJob) -> Reservation:
-        reservation = self.ledger.reserve(
-            accepted.lineage.lineage, accepted.plan(self._noise_source()), accepted.binding(), require_all=True
-        )
+        lineage, plan = accepted.lineage.lineage, accepted.plan(self._noise_source())
+        self._require_whole_job(lineage, plan)
+        reservation = self.ledger.reserve(lineage, plan, accepted.binding(), require_all=True)
         granted = {"event": event_to_dict(reservation.event), "attester": self.attester.kind, **_named(accepted)}
         self._log("reserve", "recomputed" if reservation.recomputed else "granted", granted)
         return reservation
+
+    def _require_whole_job(self, lineage: str, plan: Plan) -> None:
+        """Refuse a job that could never end: its first rounds would spend budget on a model that nobody gets."""
+        if not isinstance(plan, RoundPlan) or plan.job_id in self.ledger.lineage_claim(lineage).jobs:
+            return
+        afforded = self.ledger.affordable_steps(lineage, replace(plan, steps=plan.total_steps))
+        if afforded < plan.total_steps:
+            raise PrivacyBudgetExceededError(
+                f"job {plan.job_id!r} needs {plan.total_steps} steps, of which lineage {lineage!r} and target_epsilon "
+                f"{plan.target_epsilon:g} afford {afforded}: nothing was reserved"
+            )
 
     def _validate(self, accepted: AcceptedJob) -> SiteDataset:
         dataset = self.sentry.open(accepted.job.dataset_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,21 +93,25 @@ def open_site(
     if attester is None:
         raise ConfigurationError(f"attester {config.attester!r} is not available; known: {', '.join(_ATTESTERS)}")
     signer = load_or_create_signer(folder / config.keys / "signing.key")
-    ledger = SqliteLedger(folder / config.ledger)
-    for entry in config.lineages:
-        ledger.register(_registration(entry))
-    log = HashLog(folder / config.audit, clock=clock)
-    session = SecureSession(
-        config=config,
-        signer=signer,
-        attester=attester(),
-        ledger=ledger,
-        sentry=DataSentry(folder / config.data_root),
-        trainer=LocalSgdTrainer() if trainer is None else trainer,
-        job_keys=SiteJobKeys(folder / config.keys / "jobs") if job_keys is None else job_keys,
-        log=log,
-        clock=clock,
-    )
+    with ExitStack() as opened:  # a site that is refused half-way is left free for the next attempt
+        ledger = SqliteLedger(folder / config.ledger)
+        opened.callback(ledger.close)
+        for entry in config.lineages:
+            ledger.register(_registration(entry))
+        log = HashLog(folder / config.audit, clock=clock)
+        opened.callback(log.close)
+        session = SecureSession(
+            config=config,
+            signer=signer,
+            attester=attester(),
+            ledger=ledger,
+            sentry=DataSentry(folder / config.data_root),
+            trainer=LocalSgdTrainer() if trainer is None else trainer,
+            job_keys=SiteJobKeys(folder / config.keys / "jobs") if job_keys is None else job_keys,
+            log=log,
+            clock=clock,
+        )
+        opened.pop_all()
     return Site(config, signer, ledger, log, session)
 
 

@@ -1,24 +1,26 @@
-"""The four inner loops, compiled by numba.
+"""The inner loops, compiled by numba.
 
 Each works on one block of columns that fits a core's cache, releases the GIL, allocates next to nothing and
 knows nothing of sites, names or threads. Threading stays in :mod:`aegis.aggregation.columns`: numba's own
 thread pools abort the process when two threads enter them at once.
 
-A kernel is compiled for one declared signature at its first call and cached on disk, so importing the package
-costs neither numba nor a compilation. Fast-math is confined to the two sums of non-negative terms; their
-order of addition is fixed when they are compiled and never depends on threads or on who sent what.
+Importing this module imports numba and compiles every kernel for its declared signatures, or loads it from the
+cache on disk; so callers import it when they first need it. Fast-math is confined to the two sums of
+non-negative terms; their order of addition is fixed when they are compiled and never depends on threads or on
+who sent what.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Lock
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+import numba
 import numpy as np
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["TILE", "add_squared_distances", "mean_of_middle", "sum_of_squares", "weighted_mean"]
+__all__ = ["add_squared_distances", "gather", "mean_of_middle", "sum_of_squares", "weighted_mean"]
 
 TILE = 256
 """Columns a kernel sorts or sums at once: 20 rows of them stay in a 48 KiB first-level cache."""
@@ -28,40 +30,63 @@ R = TypeVar("R")
 _REASSOCIATE = frozenset({"reassoc", "contract"})
 
 
-class _Kernel(Generic[P, R]):
-    """A function that becomes machine code for one signature when it is first called, once per process."""
+def _compiled(*signatures: str, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Compile for exactly ``signatures``, once, and keep the machine code on disk where that is possible."""
 
-    def __init__(self, function: Callable[P, R], signature: str, fastmath: frozenset[str]) -> None:
-        self._function, self._signature, self._fastmath = function, signature, fastmath
-        self._machine_code: Callable[P, R] | None = None
-        self._compiling = Lock()
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        try:
+            return _compile(function, signatures, fastmath, cache=True)
+        except Exception:  # noqa: BLE001
+            # No writable cache folder, a full disk, a truncated cache entry: compiling in memory survives them
+            # all, and an error in the kernel itself comes back from there.
+            return _compile(function, signatures, fastmath, cache=False)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return (self._machine_code or self._compile())(*args, **kwargs)
-
-    def _compile(self) -> Callable[P, R]:
-        with self._compiling:
-            if self._machine_code is None:
-                try:
-                    self._machine_code = self._jit(cache=True)
-                except Exception:  # noqa: BLE001
-                    # No writable cache folder, a full disk, a truncated cache entry: compiling in memory
-                    # survives them all, and an error in the kernel itself comes back from there.
-                    self._machine_code = self._jit(cache=False)
-            return self._machine_code
-
-    def _jit(self, *, cache: bool) -> Callable[P, R]:
-        import numba
-
-        compile_for = numba.njit(
-            [self._signature], cache=cache, nogil=True, error_model="numpy", fastmath=set(self._fastmath)
-        )
-        compiled: Callable[P, R] = compile_for(self._function)
-        return compiled
+    return decorate
 
 
-def _compiled(signature: str, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[P, R]], _Kernel[P, R]]:
-    return lambda function: _Kernel(function, signature, fastmath)
+def _compile(
+    function: Callable[P, R], signatures: tuple[str, ...], fastmath: frozenset[str], *, cache: bool
+) -> Callable[P, R]:
+    compiled: Callable[P, R] = numba.njit(
+        list(signatures), cache=cache, nogil=True, error_model="numpy", fastmath=set(fastmath)
+    )(function)
+    return compiled
+
+
+def _int_to_pointer(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    types: Any = numba.types
+    return types.CPointer(types.float32)(types.uintp), generate
+
+
+_pointer: Any = intrinsic(_int_to_pointer)
+"""An address as a pointer to float32, for compiled code alone."""
+_carray: Any = numba.carray  # type: ignore[attr-defined]
+
+
+@_compiled(
+    "void(Array(uintp, 2, 'C', True), Array(int64, 1, 'C', True), int64, float32[:, ::1])",
+    "void(Array(uintp, 2, 'C', True), Array(int64, 1, 'C', True), int64, float64[:, ::1])",
+)
+def gather(addresses: NDArray[np.uintp], starts: NDArray[np.int64], low: int, block: NDArray[Any]) -> None:
+    """Copy the columns from ``low`` on into ``block``, one row for each update.
+
+    One call copies a whole block without the GIL; a NumPy copy for each row would take and release it every few
+    microseconds, and a second thread would then gain nothing. The caller vouches for the memory: row i, tensor t
+    is ``starts[t + 1] - starts[t]`` aligned float32 values at ``addresses[i, t]``, and the columns exist.
+    Shapes (n, t), (t + 1,), (n, w).
+    """
+    high = low + block.shape[1]
+    for t in range(addresses.shape[1]):
+        start, end = max(low, starts[t]), min(high, starts[t + 1])
+        if start < end:
+            for i in range(addresses.shape[0]):
+                tensor = _carray(_pointer(addresses[i, t]), (starts[t + 1] - starts[t],))
+                source, target = tensor[start - starts[t] : end - starts[t]], block[i, start - low : end - low]
+                for k in range(end - start):
+                    target[k] = source[k]
 
 
 @_compiled("float64(Array(float32, 1, 'C', True))", fastmath=_REASSOCIATE)

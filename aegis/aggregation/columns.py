@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aegis.aggregation._kernels import TILE
+from aegis.errors import InvalidAggregation
 
 __all__ = ["Arrays", "Block", "Columns", "Layout", "sweep"]
 
@@ -39,6 +38,7 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 
 _SCRATCH_BYTES = 1 << 19
+_STEP = 256
 _WORTH_A_THREAD = 1 << 18
 _MOST_THREADS = 16
 
@@ -61,17 +61,30 @@ class Columns:
         names = sorted(layout)
         return cls(layout, tuple(tuple(arrays[name].reshape(-1) for name in names) for arrays in updates))
 
+    def __post_init__(self) -> None:
+        # Compiled code reads these arrays by their address: nothing else may get that far.
+        sizes = [prod(self.layout[name]) for name in sorted(self.layout)]
+        for row in self.rows:
+            if [tensor.size for tensor in row] != sizes or not all(_is_plain(tensor) for tensor in row):
+                raise InvalidAggregation("updates do not have the layout's float32 tensors: screen them first")
+
     @property
     def count(self) -> int:
         return len(self.rows)
 
-    @cached_property
-    def _starts(self) -> list[int]:
-        return list(accumulate((prod(self.layout[name]) for name in sorted(self.layout)), initial=0))
-
     @property
     def width(self) -> int:
-        return self._starts[-1]
+        return int(self._starts[-1])
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        sizes = (prod(self.layout[name]) for name in sorted(self.layout))
+        return np.array(list(accumulate(sizes, initial=0)), np.int64)
+
+    @cached_property
+    def _addresses(self) -> NDArray[np.uintp]:
+        table = [[tensor.ctypes.data for tensor in row] for row in self.rows]
+        return np.array(table, np.uintp).reshape(self.count, len(self.layout))
 
     def pick(self, indices: Sequence[int]) -> Columns:
         """The updates at ``indices`` alone."""
@@ -87,30 +100,28 @@ class Columns:
     def blocks(self, itemsize: int) -> list[Block]:
         """Blocks that cover every column; their width depends on the number of updates and on nothing else.
 
-        The width is an odd number of tiles, so that the rows of a block do not all fall on the same cache
-        sets.
+        The width is an odd number of steps, so that the rows of a block do not all fall on the same cache sets.
         """
-        tiles = max(5, _SCRATCH_BYTES // (max(1, self.count) * itemsize * TILE)) | 1
-        starts = range(0, self.width, tiles * TILE)
-        return [(low, min(low + tiles * TILE, self.width)) for low in starts]
+        steps = max(5, _SCRATCH_BYTES // (max(1, self.count) * itemsize * _STEP)) | 1
+        starts = range(0, self.width, steps * _STEP)
+        return [(low, min(low + steps * _STEP, self.width)) for low in starts]
 
     def gather(self, block: Block, into: NDArray[Any]) -> None:
-        """Copy the columns of ``block`` into the first rows of ``into``, whose width is the block's."""
-        low, high = block
-        tensor = bisect_right(self._starts, low) - 1
-        while low < high:
-            start, end = self._starts[tensor], min(high, self._starts[tensor + 1])
-            to = slice(low - block[0], end - block[0])
-            for i, row in enumerate(self.rows):
-                into[i, to] = row[tensor][low - start : end - start]
-            low, tensor = end, tensor + 1
+        """Copy the columns of ``block`` into ``into``: shape (count, width of the block), float32 or float64."""
+        from aegis.aggregation import _kernels
+
+        _kernels.gather(self._addresses, self._starts, block[0], into)
 
     def split(self, flat: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Cut ``flat`` (shape ``(width,)``) back into named tensors, in the order of the layout."""
-        starts = dict(zip(sorted(self.layout), self._starts, strict=False))
+        starts = dict(zip(sorted(self.layout), self._starts.tolist(), strict=False))
         return {
             name: flat[starts[name] : starts[name] + prod(shape)].reshape(shape) for name, shape in self.layout.items()
         }
+
+
+def _is_plain(tensor: NDArray[np.float32]) -> bool:
+    return tensor.dtype == np.float32 and tensor.flags.c_contiguous and tensor.flags.aligned
 
 
 def usable_cores() -> int:

@@ -12,7 +12,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from aegis.aggregation import _kernels
 from aegis.aggregation.columns import Block, Columns, sweep
 from aegis.aggregation.networks import comparators
 
@@ -27,6 +26,8 @@ def mean(columns: Columns, weights: Sequence[int] | None = None) -> Floats:
     Returns:
         Shape ``(columns.width,)``. Accumulated in float64, rounded once.
     """
+    from aegis.aggregation import _kernels
+
     factors = np.asarray(weights if weights is not None else np.ones(columns.count), dtype=np.float64)
     return _each_column(columns, lambda block, out: _kernels.weighted_mean(block, factors, out))
 
@@ -49,6 +50,8 @@ def median(columns: Columns) -> Floats:
 
 
 def _mean_of_middle(columns: Columns, trimmed: int) -> Floats:
+    from aegis.aggregation import _kernels
+
     low, high = trimmed, columns.count - trimmed
     network = comparators(columns.count, low, high)
     return _each_column(columns, lambda block, out: _kernels.mean_of_middle(block, network, low, high, out))

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from aegis.aggregation import _kernels
 from aegis.aggregation.columns import Block, Columns, sweep
 
 __all__ = ["most_central", "scores", "squared_distances"]
@@ -69,10 +68,12 @@ def squared_distances(columns: Columns) -> NDArray[np.float64]:
 
 
 def _add_blocks(columns: Columns, blocks: list[Block], totals: NDArray[np.float64]) -> None:
+    from aegis.aggregation import _kernels
+
     rows = len(totals)
     scratch = np.zeros(rows * max((high - low for low, high in blocks), default=0))
     for low, high in blocks:
         block = scratch[: rows * (high - low)].reshape(rows, high - low)
-        columns.gather((low, high), block)
+        columns.gather((low, high), block[: columns.count])
         block[columns.count :] = 0.0
         _kernels.add_squared_distances(block, totals)

@@ -18,7 +18,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from aegis.aggregation import _kernels
 from aegis.aggregation.columns import Arrays, Layout, sweep
 from aegis.errors import InvalidAggregation
 
@@ -175,4 +174,6 @@ def _out_of_bounds(updates: list[Contribution], max_norm: float) -> dict[str, Qu
 
 def _norm(arrays: Arrays) -> float:
     """Euclidean norm over all tensors, added up in the order of their names."""
+    from aegis.aggregation import _kernels
+
     return math.sqrt(sum(_kernels.sum_of_squares(arrays[name].reshape(-1)) for name in sorted(arrays)))

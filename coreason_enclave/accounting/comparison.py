@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
 from coreason_enclave.accounting.events import Event, NonPrivate
@@ -41,6 +40,8 @@ def _gaussian_epsilon(mu: float, delta: float) -> float:
         first = float(log_ndtr(mu / 2 - epsilon / mu))
         second = epsilon + float(log_ndtr(-mu / 2 - epsilon / mu))
         return first + math.log(-math.expm1(min(second - first, -1e-300))) - math.log(delta)
+
+    from scipy.optimize import brentq  # half a second to import, for a number that few ask for
 
     if mu == 0 or log_excess(0.0) <= 0:
         return 0.0

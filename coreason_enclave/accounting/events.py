@@ -7,7 +7,7 @@ refused when read, never guessed.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,7 +34,7 @@ class PoissonSampledGaussian:
     steps: int
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier > 0):
+        if not 0 < self.noise_multiplier <= sys.float_info.max:  # exact for whole numbers of any length
             raise AccountingError(f"noise_multiplier must be positive and finite, got {self.noise_multiplier}")
         if not 0 < self.sample_rate <= 1:
             raise AccountingError(f"sample_rate must be in (0, 1], got {self.sample_rate}")

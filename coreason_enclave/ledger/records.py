@@ -5,8 +5,8 @@ Nothing here has a default: a cap, a unit or a delta that nobody chose is a guar
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
@@ -312,7 +312,7 @@ def require_hex_digest(name: str, value: object) -> None:
 
 
 def _require_in(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ConfigurationError(f"{name} must be a finite number, got {value!r:.80}")
     if not low < value <= high:
         raise ConfigurationError(f"{name} must be in ({low:g}, {high:g}], got {value:g}")

@@ -35,8 +35,7 @@ __all__ = ["PrivacyGuard"]
 
 _MAX_STEPS = 1_000_000
 
-# Opacus hooks every layer, and the first one's inputs never need a gradient: true, harmless, and said at every run.
-warnings.filterwarnings("ignore", message="Full backward hook is firing when gradients are computed with respect to")
+_HARMLESS = "Full backward hook is firing when gradients are computed with respect to"
 
 
 class PrivacyGuard:
@@ -93,6 +92,9 @@ class PrivacyGuard:
             UnsafeTrainingError: a layer mixes rows (its replacement is named), the loader samples by itself, the
                 optimizer holds other parameters than the model, or person ids are missing.
         """
+        # Opacus hooks every layer, and the first one's inputs never need a gradient. Set here and not on import, so that
+        # a caller who restores the warning filters between two trainings is not told again.
+        warnings.filterwarnings("ignore", message=_HARMLESS)
         require_convertible(data_loader)
         _require_separable(model)
         names = _trainable_names(model, optimizer)

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler, TensorDataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Sampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
 
 from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.privacy.gate import Batch, StepGate
@@ -79,8 +87,13 @@ def require_convertible(loader: DataLoader[Any]) -> None:
     Raises:
         UnsafeTrainingError: it shuffles, weighs, drops, prefetches with workers, or has no indexable dataset.
     """
+    dataset = getattr(loader, "dataset", None)
     problems: tuple[tuple[bool, str], ...] = (
         (not isinstance(loader, DataLoader), "pass a torch DataLoader"),
+        (
+            isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"),
+            "its dataset can only be iterated, or has no length: use a map-style dataset",
+        ),
         (
             not isinstance(getattr(loader, "sampler", None), SequentialSampler),
             "its sampler shuffles, weighs or selects rows, and accounting that as Poisson would under-report: build "
@@ -88,10 +101,6 @@ def require_convertible(loader: DataLoader[Any]) -> None:
         ),
         (getattr(loader, "batch_size", 1) is None, "it has a batch sampler of its own: leave it out"),
         (getattr(loader, "num_workers", 0) != 0, "num_workers must be 0: workers prefetch samples that no step uses"),
-        (
-            not hasattr(getattr(loader, "dataset", None), "__len__"),
-            "its dataset has no length: use a map-style dataset",
-        ),
     )
     for is_problem, message in problems:
         if is_problem:

@@ -10,20 +10,22 @@ import pytest
 from numba.core import caching
 
 from aegis.aggregation import _kernels
+from aegis.aggregation.columns import Columns
+from aegis.errors import InvalidAggregation
 
 ONES = np.ones(1000, np.float32)
 
 
-def _fresh() -> _kernels._Kernel:
-    """The smallest kernel, not yet compiled in this process."""
-    kernel = _kernels.sum_of_squares
-    return _kernels._Kernel(kernel._function, kernel._signature, kernel._fastmath)
+def _fresh():
+    """The smallest kernel, compiled anew."""
+    compiled = _kernels.sum_of_squares
+    return _kernels._compiled("float64(Array(float32, 1, 'C', True))")(compiled.py_func)
 
 
 def test_kernels_work_where_no_cache_folder_can_be_written(monkeypatch) -> None:
     monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
     with pytest.raises(RuntimeError, match="cannot cache"):
-        _fresh()._jit(cache=True)
+        numba.njit(cache=True)(_kernels.sum_of_squares.py_func)
     assert _fresh()(ONES) == 1000.0
 
 
@@ -50,3 +52,16 @@ def test_a_signed_zero_leaves_no_trace_of_who_came_first() -> None:
         _kernels.mean_of_middle(np.float32([[first], [second]]), network, 0, 2, out)
         results.append(out.tobytes())
     assert len(set(results)) == 1
+
+
+UNSCREENED = {
+    "a tensor that is too short": np.zeros(3, np.float32),
+    "float64": np.zeros(4),
+    "an unaligned tensor": np.frombuffer(bytes(17), np.float32, offset=1),
+}
+
+
+@pytest.mark.parametrize("tensor", UNSCREENED.values(), ids=UNSCREENED.keys())
+def test_memory_that_was_not_screened_is_never_read_by_its_address(tensor) -> None:
+    with pytest.raises(InvalidAggregation, match="screen them first"):
+        Columns.of([{"w": tensor}], {"w": (4,)})

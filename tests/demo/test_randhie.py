@@ -14,9 +14,9 @@ import pytest
 import statsmodels
 
 from aegis.demo import randhie, randhie_columns
-from aegis.demo.randhie_columns import COLUMNS, LABEL, OUTCOME_COLUMNS, PERSON, DerivedColumn, scale
+from aegis.demo.randhie_columns import COLUMNS, LABEL, OUTCOME_COLUMNS, PERSON, SCHEMA, DerivedColumn
 from coreason_enclave.datasets import open_dataset
-from coreason_enclave.datasets.schema import parse_schema
+from coreason_enclave.datasets.schema import Feature, parse_schema
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.schemas import PrivacyUnit
 
@@ -126,7 +126,7 @@ def test_no_feature_changes_when_every_outcome_of_the_year_does(source: pd.DataF
 def test_a_formula_that_reads_an_outcome_fails_instead_of_leaking(
     source: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leak = DerivedColumn("spent", lambda rows: rows["meddol"], low=0.0, high=1.0, why="to be refused")
+    leak = DerivedColumn(Feature(name="spent", low=0.0, high=1.0), lambda rows: rows["meddol"])
     monkeypatch.setattr(randhie_columns, "COLUMNS", (*COLUMNS, leak))
     with pytest.raises(KeyError, match="meddol"):
         derive(source)
@@ -154,19 +154,23 @@ def test_the_site_scales_its_rows_as_the_platform_scales_the_evaluation_set(
         assert dataset.num_units == private["zper"].nunique()
         assert np.array_equal(dataset.labels, (private["mdvis"] > 0).to_numpy())
         # The platform scales the public evaluation set; the site scales its own rows: one meaning of a range.
-        by_the_platform = scale({name: column.to_numpy() for name, column in derive(private).items()})
+        by_the_platform = SCHEMA.scale({name: column.to_numpy() for name, column in derive(private).items()})
         np.testing.assert_allclose(dataset.features, by_the_platform, rtol=0, atol=1e-6)
 
 
-def test_the_site_reads_dataset_toml_as_the_declared_columns() -> None:
-    text = randhie.schema_toml()
-    schema = parse_schema(text.encode())
-    assert (schema.dataset_id, schema.file, schema.public) == ("randhie/visits", "rows.csv", True)
-    assert (schema.unit, schema.unit_column) == (PrivacyUnit.PERSON, "zper")
-    assert (schema.label.column, schema.label.classes) == ("visited", 2)
-    read = [(f.name, f.low, f.high, None if f.missing == "refuse" else f.missing, f.why) for f in schema.features]
-    assert read == [(c.name, c.low, c.high, c.missing, c.why) for c in COLUMNS]
-    assert all(column.why for column in COLUMNS)
+def test_the_site_reads_dataset_toml_as_the_declared_schema(prepared: tuple[randhie.PreparedSite, ...]) -> None:
+    for site in prepared:
+        assert parse_schema((folder_of(site) / "dataset.toml").read_bytes()) == SCHEMA
+    assert (SCHEMA.unit, SCHEMA.unit_column, SCHEMA.public) == (PrivacyUnit.PERSON, "zper", True)
+    assert all(column.feature.why for column in COLUMNS)
+
+
+def test_at_record_level_no_column_names_a_person_and_records_are_declared(tmp_path: Path) -> None:
+    (site,) = randhie.prepare_sites(tmp_path, sites=1, unit=PrivacyUnit.RECORD)
+    assert PERSON not in rows_of(site)[0]
+    assert parse_schema((folder_of(site) / "dataset.toml").read_bytes()).unit is PrivacyUnit.RECORD
+    assert site.nominal_units == pytest.approx(len(rows_of(site)), rel=0.05)
+    assert open_dataset(site.data_root, site.dataset_id).unit_ids is None
 
 
 def test_preparing_again_writes_the_same_bytes_and_repairs_an_interrupted_write(tmp_path: Path) -> None:
@@ -215,14 +219,14 @@ DECLARED = {
 
 
 def test_declared_ranges_are_constants() -> None:
-    assert {column.name: (column.low, column.high) for column in COLUMNS} == DECLARED
+    assert {column.name: (column.feature.low, column.feature.high) for column in COLUMNS} == DECLARED
 
 
 def test_declared_ranges_hold_nearly_all_rows_and_are_not_their_minimum_and_maximum(
     source: pd.DataFrame,
 ) -> None:
     derived = derive(source)
-    for feature in COLUMNS:
+    for feature in SCHEMA.features:
         values = derived[feature.name].dropna()
         assert values.between(feature.low, feature.high).mean() > 0.96, feature.name
         ends = (values.min(), values.max())
@@ -236,7 +240,7 @@ def test_indicators_are_yes_or_no_and_two_columns_have_a_declared_stand_in(sourc
     for name in IMPUTED:
         assert derived[name].between(0, 1).all(), name
         assert derived[name].isin([0, 1]).mean() > 0.9, name
-    stand_ins = {column.name: column.missing for column in COLUMNS if column.missing is not None}
+    stand_ins = {f.name: f.missing for f in SCHEMA.features if f.missing != "refuse"}
     assert stand_ins == {"educdec": 12.0, "pioff": 500.0}
     assert set(derived.columns[derived.isna().any()]) == set(stand_ins)
 

@@ -225,6 +225,14 @@ def test_a_cut_off_end_is_not_visible_locally_but_to_whoever_kept_a_head(used: S
     assert not restored.knows(shown)
 
 
+def test_an_end_removed_through_the_ledgers_own_connection_is_noticed(used: SqliteLedger) -> None:
+    kept = used.head().seq - 1
+    used._connection.execute("DROP TRIGGER entries_without_DELETE")
+    used._connection.execute(f"DELETE FROM entries WHERE seq > {kept}")
+    assert used.head().seq == kept  # re-read from the table, not remembered
+    assert used.lineage_claim(LINEAGE).open_reservations == 0
+
+
 def test_a_file_that_is_no_ledger_is_refused(path: Path) -> None:
     path.parent.mkdir(mode=0o700)
     path.write_bytes(b"not a database at all, but long enough to be looked at " * 40)

@@ -1,0 +1,223 @@
+"""A small real site and a real coordinator's key, for every test that needs a whole round.
+
+Nothing is faked: keys, ledger, log and rows are files, and orders are signed. Frameworks are imported when a site is
+first opened, so that tests without one stay quick.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.envelope import seal
+from coreason_enclave.keys import Signer
+from coreason_enclave.orders import ORDER_TYPE, RoundOrder
+from coreason_enclave.policy import SiteConfig
+from coreason_enclave.schemas import FederationJob
+from coreason_enclave.updates import SealedMessage, encode_arrays
+
+DATASET = "clinic/visits"
+FEATURES = ("age", "income", "years")
+NOMINAL_PERSONS = 24
+
+
+def job(**changes: Any) -> FederationJob:
+    """Five rounds of four steps that fit under epsilon 8; ``privacy`` holds the changes of the privacy part."""
+    privacy: dict[str, Any] = {
+        "mechanism": "DP_SGD",
+        "target_epsilon": 8.0,
+        "noise_multiplier": 2.0,
+        "max_grad_norm": 1.0,
+        "sample_rate": 0.5,
+        "delta": 1e-5,
+        "unit": "person",
+        **changes.pop("privacy", {}),
+    }
+    fields: dict[str, Any] = {
+        "job_id": "study-1",
+        "min_clients": 1,
+        "rounds": 5,
+        "strategy": "FED_AVG",
+        "privacy": {name: value for name, value in privacy.items() if value is not None},
+        "dataset_id": DATASET,
+        "model_arch": "LogisticRegression",
+        "model_args": {"in_features": len(FEATURES)},
+        "local_steps": 4,
+        "learning_rate": 0.5,
+        "momentum": 0.8,
+        "round_deadline_s": 60.0,
+    }
+    return FederationJob.model_validate({**fields, **changes})
+
+
+def write_rows(folder: Path, *, public: bool, seed: int, persons: int) -> None:
+    """Persons with one to four rows each, and a label that the features explain in part."""
+    random = np.random.default_rng(seed)
+    who = np.repeat(np.arange(persons), random.integers(1, 5, persons))
+    values = random.uniform(0, 10, (len(who), len(FEATURES)))
+    visited = values @ [1.0, -1.0, 0.5] + random.normal(0, 2, len(who)) > 2.5
+    order = random.permutation(len(who))  # a person's rows are not neighbours
+    lines = [",".join(("patient", *FEATURES, "visited"))]
+    lines += [f"p{who[i]:03d},{','.join(f'{v:.4f}' for v in values[i])},{int(visited[i])}" for i in order]
+    where = folder / "data" / DATASET
+    where.mkdir(parents=True)
+    (where / "rows.csv").write_text("\n".join(lines) + "\n")
+    features = "".join(f'[[features]]\nname = "{name}"\nlow = 0.0\nhigh = 10.0\n' for name in FEATURES)
+    (where / "dataset.toml").write_text(
+        f'version = 1\ndataset_id = "{DATASET}"\nformat = "csv"\nfile = "rows.csv"\npublic = {str(public).lower()}\n'
+        f'unit_column = "patient"\n[label]\ncolumn = "visited"\nclasses = 2\n{features}'
+    )
+
+
+def site_config(site_id: str, coordinator_key: str, **changes: Any) -> SiteConfig:
+    """A development site with one public, person-level lineage; ``policy`` and ``lineage`` hold their own changes."""
+    policy = {
+        "coordinator_keys": [coordinator_key],
+        "model_archs": ["LogisticRegression", "SimpleMLP"],
+        "strategies": ["FED_AVG", "FED_PROX"],
+        "aggregators": ["mean", "median", "trimmed_mean", "krum", "multi_krum"],
+        "min_clients": 1,
+        "min_noise_multiplier": 0.5,
+        "max_update_norm": 100.0,
+        "max_order_lifetime_s": 3600,
+        **changes.pop("policy", {}),
+    }
+    lineage = {
+        "lineage": f"{site_id}/visits",
+        "dataset_id": DATASET,
+        "unit": "person",
+        "nominal_units": NOMINAL_PERSONS,
+        "public": True,
+        "epsilon": 20.0,
+        "delta": 1e-5,
+        "job_epsilon": 10.0,
+        "job_delta": 1e-5,
+        **changes.pop("lineage", {}),
+    }
+    fields: dict[str, Any] = {
+        "version": 1,
+        "site_id": site_id,
+        "profile": "development",
+        "data_root": "data",
+        "keys": "keys",
+        "ledger": "ledger.sqlite",
+        "audit": "audit.jsonl",
+        "attester": "simulated",
+        "policy": policy,
+        "lineages": [lineage],
+    }
+    return SiteConfig.model_validate({**fields, **changes})
+
+
+@dataclass(frozen=True)
+class SmallSite:
+    """A founded site folder, closed."""
+
+    folder: Path
+    config: SiteConfig
+    public_key: str
+
+    @property
+    def lineage(self) -> str:
+        """The site's one lineage."""
+        return self.config.lineages[0].lineage
+
+    def open(self, *, seed: int | None = None, **options: Any) -> Any:
+        """Open it; ``seed`` injects the keys of a reproducible run."""
+        from coreason_enclave.jobkeys import UnsafeSeededNoise
+        from coreason_enclave.site import open_site
+
+        keys = None if seed is None else UnsafeSeededNoise(bytes([seed]) * 32)
+        return open_site(self.folder, job_keys=keys, **options)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The entries of the site's own log."""
+        path = self.folder / "audit.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def ledger_entries(self) -> list[dict[str, Any]]:
+        """The entries of the site's ledger, from a verified export."""
+        from coreason_enclave.ledger import SqliteLedger, verify_export
+
+        ledger = SqliteLedger(self.folder / "ledger.sqlite", must_exist=True)
+        try:
+            export = ledger.export()
+        finally:
+            ledger.close()
+        verify_export(export)
+        return [json.loads(row["payload"]) for row in json.loads(export)["entries"]]
+
+
+@dataclass(frozen=True)
+class SmallFederation:
+    """A coordinator's key, the sites that know it, and orders under it."""
+
+    root: Path
+    signer: Signer = field(default_factory=lambda: Signer.from_seed(bytes([7]) * 32))
+    now: int = 1_800_000_000
+
+    def found(self, site_id: str = "clinic-1", *, rows: int = 1, persons: int = 20, **changes: Any) -> SmallSite:
+        """Found a site; ``rows`` seeds its data."""
+        from coreason_enclave.site import found_site
+
+        folder = self.root / site_id
+        config = site_config(site_id, self.signer.public_hex, **changes)
+        write_rows(folder, public=config.lineages[0].public, seed=rows, persons=persons)
+        return SmallSite(folder, config, found_site(folder, config))
+
+    def clock(self) -> float:
+        """A clock that stands still."""
+        return float(self.now)
+
+    @staticmethod
+    def job(**changes: Any) -> FederationJob:
+        """See :func:`job`."""
+        return job(**changes)
+
+    @staticmethod
+    def weights(scale: float = 0.0) -> dict[str, Any]:
+        """Weights of the job's model: ``scale`` times 1, 2, 3 and a bias of ``scale``."""
+        weight = scale * np.arange(1, len(FEATURES) + 1, dtype=np.float32).reshape(1, -1)
+        return {"linear.weight": weight.astype(np.float32), "linear.bias": np.full(1, scale, np.float32)}
+
+    def order(
+        self,
+        job: FederationJob,
+        base: dict[str, Any] | None = None,
+        *,
+        signer: Signer | None = None,
+        payload_type: str = ORDER_TYPE,
+        **changes: Any,
+    ) -> SealedMessage:
+        """A signed order for round 1 of ``job``; ``changes`` are to the order itself, made without any check."""
+        arrays = encode_arrays(self.weights() if base is None else base)
+        fields: dict[str, Any] = {
+            "job": job,
+            "round_number": 1,
+            "site_id": "clinic-1",
+            "nonce": "ab" * 32,
+            "base_model_digest": sha256_hex(arrays),
+            "issued_at": self.now,
+            "expires_at": self.now + 600,
+            **changes,
+        }
+        envelope = seal(payload_type, RoundOrder.model_construct(**fields).canonical(), signer or self.signer)
+        return SealedMessage(envelope, arrays)
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> SmallFederation:
+    return SmallFederation(tmp_path / "sites")
+
+
+@pytest.fixture(scope="session")
+def federation_at() -> Callable[[Path], SmallFederation]:
+    """For fixtures that live longer than one test."""
+    return SmallFederation
