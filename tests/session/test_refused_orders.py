@@ -189,15 +189,15 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
         "is not public: non-private training",
     ),
     # the budget
-    "whose schedule does not fit under its own epsilon": (
-        ordered({"privacy": {"target_epsilon": 0.5}}),
+    "whose first round alone would fit under its own epsilon": (
+        ordered({"privacy": {"target_epsilon": 5.0}}),
         Reason.BUDGET_EXCEEDED,
-        "under the job's own cap",
+        "target_epsilon 5 afford 9: nothing was reserved",
     ),
-    "whose round needs more than the lineage has left": (
+    "that needs more than the lineage has left": (
         ordered({"privacy": {"noise_multiplier": None, "target_epsilon": 10.0}, "rounds": 1, "local_steps": 40}),
         Reason.BUDGET_EXCEEDED,
-        "under the budget of lineage",
+        "needs 40 steps, of which lineage",
     ),
 }
 
