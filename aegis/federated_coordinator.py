@@ -22,14 +22,14 @@ from flwr.serverapp.strategy import Result, Strategy
 from aegis.aggregation import aggregate
 from aegis.coordination.admission import Admission, Admitted
 from aegis.coordination.cohort import choose_cohort
+from aegis.coordination.issuing import GRACE_S, issue_orders
 from aegis.coordination.rounds import NextAct, decide
+from aegis.coordination.spending import epsilon_so_far, steps_so_far
 from aegis.errors import InvalidJob, RunFolderError, RunPaused, TooFewUpdates, UpdateRefused
 from aegis.security.audit import HashLog
 from aegis.stores.run_state import RoundRecord, RunState, RunStore
-from coreason_enclave.accounting import compose_epsilon
-from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
 from coreason_enclave.envelope import seal
-from coreason_enclave.errors import Reason
+from coreason_enclave.errors import EnvelopeError, Reason
 from coreason_enclave.keys import Signer
 from coreason_enclave.orders import ORDER_TYPE, RoundOrder
 from coreason_enclave.policy import Profile
@@ -37,8 +37,6 @@ from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechani
 from coreason_enclave.updates import WIRE_RECORD, Array, Arrays, SealedMessage, encode_arrays, layout_of
 
 __all__ = ["FederatedCoordinator", "Participant", "average"]
-
-_GRACE_S = 60
 
 
 @dataclass(frozen=True)
@@ -156,29 +154,23 @@ class FederatedCoordinator(Strategy):
         return self._admit(replies, base)
 
     def _messages(self, state: RunState, base: bytes) -> list[Message]:
-        now = int(self._clock())
-        self._orders = {
-            site: RoundOrder(
-                job=self.job,
-                round_number=state.completed_rounds + 1,
-                site_id=site,
-                nonce=nonce,
-                base_model_digest=state.models[-1],
-                issued_at=now,
-                expires_at=now + int(self.job.round_deadline_s) + _GRACE_S,
-            )
-            for site, nonce in sorted(state.nonces.items())
-        }
+        self._orders = issue_orders(
+            self.job,
+            round_number=state.completed_rounds + 1,
+            nonces=state.nonces,
+            base_model_digest=state.models[-1],
+            now=self._clock(),
+        )
         return [self._message(order, base) for order in self._orders.values()]
 
     def _message(self, order: RoundOrder, base: bytes) -> Message:
-        envelope = seal(ORDER_TYPE, order.canonical(), self._signer)
+        sealed = SealedMessage(seal(ORDER_TYPE, order.canonical(), self._signer), base)
         return Message(
-            content=RecordDict({WIRE_RECORD: ConfigRecord({"envelope": envelope, "arrays": base})}),
+            content=RecordDict({WIRE_RECORD: ConfigRecord({**sealed.to_fields()})}),
             dst_node_id=self._participants[order.site_id].node_id,
             message_type=MessageType.TRAIN,
             group_id=str(order.round_number),
-            ttl=self.job.round_deadline_s + _GRACE_S,
+            ttl=self.job.round_deadline_s + GRACE_S,
         )
 
     def _admit(self, replies: Iterable[Message], base: Arrays) -> _Answers:
@@ -234,14 +226,16 @@ class FederatedCoordinator(Strategy):
         model = {name: (base[name] + combined.delta[name]).astype(np.float32) for name in base}
         digest = self._store.save_model(model)
         following = state.model_copy(update={"models": (*state.models, digest), "nonces": {}, "attempt": 1})
+        before = state.history[-1].steps if state.history else {}
+        steps = steps_so_far(before, {site: each.update.event for site, each in answers.admitted.items()})
         record = RoundRecord(
             round_number=state.completed_rounds + 1,
             admitted=tuple(answers.admitted),
             refused={site: reason.value for site, reason in answers.refused.items()},
             used=combined.used,
             provenance={site: accepted.update.provenance for site, accepted in answers.admitted.items()},
-            steps=self._steps(state, answers),
-            epsilon=self._epsilon(state, answers),
+            steps=steps,
+            epsilon=epsilon_so_far(self.job, steps),
             model_digest=digest,
             metrics=dict(self._evaluate(self._tail(following))),
             seconds=round(time.monotonic() - started, 3),
@@ -254,24 +248,6 @@ class FederatedCoordinator(Strategy):
     def _tail(self, following: RunState) -> dict[str, Array]:
         last = min(self.job.average_last_rounds, len(following.models) - 1)
         return average([self._store.load_model(digest) for digest in following.models[-last:]])
-
-    def _steps(self, state: RunState, answers: _Answers) -> dict[str, int]:
-        """Accounted steps of each site over the rounds in which its update was admitted."""
-        steps = dict(state.history[-1].steps) if state.history else {}
-        for site, accepted in answers.admitted.items():
-            steps[site] = steps.get(site, 0) + _steps_of(accepted.update.event)
-        return steps
-
-    def _epsilon(self, state: RunState, answers: _Answers) -> dict[str, float | None]:
-        """Each site's epsilon in this job so far, from admitted events alone: nothing that a site asserts."""
-        privacy = self.job.privacy
-        if privacy.noise_multiplier is None or privacy.delta is None:
-            return dict.fromkeys(self._steps(state, answers))
-        mechanism = PoissonSampledGaussian(privacy.noise_multiplier, privacy.sample_rate, 0)
-        return {
-            site: compose_epsilon([mechanism.with_steps(steps)], privacy.delta).epsilon
-            for site, steps in self._steps(state, answers).items()
-        }
 
     def _save(self, state: RunState) -> RunState:
         self._store.save(state)
@@ -348,15 +324,10 @@ def _unpack(reply: Message, site: str) -> SealedMessage:
         known = {reason.value: reason for reason in Reason}
         reason = known.get(reply.error.reason or "", Reason.INTERNAL)
         raise UpdateRefused(site, reason, f"{site} refused the order: {reason.value}")
-    record = reply.content.config_records.get(WIRE_RECORD)
-    envelope, arrays = (record.get("envelope"), record.get("arrays")) if record is not None else (None, None)
-    if not isinstance(envelope, bytes) or not isinstance(arrays, bytes):
-        raise UpdateRefused(site, Reason.MALFORMED, f"{site} sent no sealed update")
-    return SealedMessage(envelope, arrays)
-
-
-def _steps_of(event: Event) -> int:
-    return 0 if isinstance(event, NonPrivate) else event.steps
+    try:
+        return SealedMessage.from_fields(reply.content.config_records.get(WIRE_RECORD))
+    except EnvelopeError as error:
+        raise UpdateRefused(site, error.reason, f"the answer of {site} is refused: {error}") from error
 
 
 def _require_explicit(job: FederationJob) -> None:

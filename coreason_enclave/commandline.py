@@ -126,7 +126,7 @@ class CommandLine(click.Group):
             code = _say_misused(error)
         except Exception as error:  # noqa: BLE001 - the one place where nothing may pass as a traceback
             code = self._say_failed(error)
-        sys.exit(code if isinstance(code, int) else ExitCode.OK)
+        sys.exit(int(code) if isinstance(code, int) else 0)
 
     def _say_failed(self, error: Exception) -> int:
         if os.environ.get(TRACEBACK_VARIABLE):

@@ -23,8 +23,8 @@ class Signer:
     """An Ed25519 key pair (RFC 8032) that signs; the private half never leaves this object.
 
     >>> signer = Signer.generate()
-    >>> len(signer.sign(b"message")), len(signer.public_hex), signer.key_id == sha256_hex(bytes.fromhex(signer.public_hex))
-    (64, 64, True)
+    >>> len(signer.sign(b"message")), signer.key_id == sha256_hex(bytes.fromhex(signer.public_hex))
+    (64, True)
     """
 
     def __init__(self, private_key: Ed25519PrivateKey) -> None:

@@ -1,4 +1,4 @@
-"""The documents that travel inside envelopes: a coordinator's order for one round, a site's statement about its update."""
+"""What travels inside envelopes: a coordinator's order for one round, a site's statement about its update."""
 
 from __future__ import annotations
 

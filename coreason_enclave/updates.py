@@ -72,6 +72,18 @@ class SealedMessage:
     envelope: bytes
     arrays: bytes
 
+    def to_fields(self) -> dict[str, bytes]:
+        """As a carrier's record, named :data:`WIRE_RECORD`."""
+        return {"envelope": self.envelope, "arrays": self.arrays}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, object] | None) -> SealedMessage:
+        """Read a carrier's record; anything but the two byte strings raises :class:`EnvelopeError`."""
+        envelope, arrays = (fields.get("envelope"), fields.get("arrays")) if fields is not None else (None, None)
+        if not isinstance(envelope, bytes) or not isinstance(arrays, bytes):
+            raise EnvelopeError("the message carries no sealed envelope with arrays")
+        return cls(envelope, arrays)
+
 
 @dataclass(frozen=True)
 class AdmittedUpdate:

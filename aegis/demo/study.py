@@ -1,4 +1,4 @@
-"""The whole demonstration: found, train privately, train the twin, repeat, draw, summarise. Resumable at every point."""
+"""The whole demonstration: found, train privately, train the twin, repeat, draw, summarise; resumable anywhere."""
 
 from __future__ import annotations
 

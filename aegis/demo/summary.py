@@ -14,6 +14,29 @@ from coreason_enclave.schemas import FederationJob
 __all__ = ["DemoResult", "headline", "write_summary"]
 
 
+_SIMULATED = (
+    "> **SIMULATED**: attestation is simulated (development profile) and all sites run on one machine, on data that is "
+    "public. The privacy mechanism, ledgers, signatures, admission and aggregation are the real ones."
+)
+_EVALUATION = (
+    "A quarter of all people, with all their years, was set aside as public before anything was trained; no person is "
+    "in both parts. Sites report no loss and no accuracy: those would be computed from private rows."
+)
+_CHECK = (
+    "`aegis verify` on this folder recomputes the epsilon from each site's ledger and compares model, audit log and "
+    "ledgers with each other."
+)
+_TWIN = (
+    "- The twin without privacy used the same public people, and the repetitions used them again under budgets of their "
+    "own: the epsilon above is the price of one private job, not of this whole folder. The ledgers say so."
+)
+_OPTIMISM = (
+    "- Recipe and features were chosen by trial on this public dataset, its evaluation quarter included: these AUC are "
+    "slightly optimistic, and no reason to think the private job better than the central one. On private data that "
+    "choice would be charged."
+)
+
+
 @dataclass(frozen=True)
 class DemoResult:
     """Everything the summary is made from.
@@ -73,18 +96,24 @@ def headline(result: DemoResult) -> list[str]:
     spread = f", {mean(aucs):.3f} ± {stdev(aucs):.3f} over {len(aucs)} runs with fresh keys" if len(aucs) > 1 else ""
     return [
         f"AUC {last.metrics['auc']:.3f} on people nobody trained on{attacked}{spread}.",
-        f"Without privacy: {result.twin[-1].metrics['auc']:.3f} for the same job, "
-        f"{result.central_auc:.3f} with all rows in one place (boosted trees {result.trees_auc:.3f}).",
+        _without_privacy(result),
         _price(result),
         "SIMULATED: attestation is simulated, and all sites run on this machine on public data.",
     ]
 
 
+def _without_privacy(result: DemoResult) -> str:
+    return (
+        f"Without privacy: {result.twin[-1].metrics['auc']:.3f} for the same job, "
+        f"{result.central_auc:.3f} with all rows in one place (boosted trees {result.trees_auc:.3f})."
+    )
+
+
 def _price(result: DemoResult) -> str:
     privacy = result.job.privacy
     return (
-        f"Price: epsilon {result.epsilon():.3f} at delta {privacy.delta:g} per {privacy.unit}, at each site, for this job "
-        f"(accountant PLD, one {privacy.unit} added or removed, Poisson sampling)."
+        f"Price: epsilon {result.epsilon():.3f} at delta {privacy.delta:g} per {privacy.unit}, at each site, for this "
+        f"job (accountant PLD, one {privacy.unit} added or removed, Poisson sampling)."
     )
 
 
@@ -94,8 +123,7 @@ def write_summary(result: DemoResult) -> str:
     lines = [
         f"# {result.run}",
         "",
-        "> **SIMULATED**: attestation is simulated (development profile) and all sites run on one machine, on data that "
-        "is public. The privacy mechanism, ledgers, signatures, admission and aggregation are the real ones.",
+        _SIMULATED,
         "",
         *headline(result),
         "",
@@ -104,8 +132,7 @@ def write_summary(result: DemoResult) -> str:
         "",
         "## Utility on the declared public evaluation set",
         "",
-        "A quarter of all people, with all their years, was set aside as public before anything was trained; no person "
-        "is in both parts. Sites report no loss and no accuracy: those would be computed from private rows.",
+        _EVALUATION,
         "",
         *_table(("", "AUC", "accuracy", "loss"), _utility_rows(result)),
         "",
@@ -123,8 +150,7 @@ def write_summary(result: DemoResult) -> str:
         "",
         "## Check it",
         "",
-        "`aegis verify` on this folder recomputes the epsilon from each site's ledger and compares model, audit log and "
-        "ledgers with each other.",
+        _CHECK,
         "",
     ]
     return "\n".join(lines)
@@ -157,15 +183,19 @@ def _site_rows(last: RoundRecord) -> list[tuple[str, ...]]:
 
 def _guarantee(result: DemoResult) -> list[str]:
     privacy, job = result.job.privacy, result.job
-    return [
+    mechanism = (
         f"- Mechanism: DP-SGD, clipping norm {privacy.max_grad_norm:g} per {privacy.unit}, noise multiplier "
-        f"{privacy.noise_multiplier:.4f}, Poisson sample rate {privacy.sample_rate:g}, {job.total_steps} steps.",
+        f"{privacy.noise_multiplier:.4f}, Poisson sample rate {privacy.sample_rate:g}, {job.total_steps} steps."
+    )
+    guarantee = (
         f"- Guarantee at each site: ({result.epsilon():.4f}, {privacy.delta:g})-differential privacy for this job, unit "
-        f"{privacy.unit}, neighbours differ by one {privacy.unit} added or removed; accountant: PLD.",
-        f"- Across sites: the largest of the sites' epsilons, on the claim that no person is at two of them (claimed by "
-        f"{DISJOINT_UNITS}).",
-        f"- Randomness: {_randomness(result.options)}",
-    ]
+        f"{privacy.unit}, neighbours differ by one {privacy.unit} added or removed; accountant: PLD."
+    )
+    across = (
+        "- Across sites: the largest of the sites' epsilons, on the claim that no person is at two of them (claimed by "
+        f"{DISJOINT_UNITS})."
+    )
+    return [mechanism, guarantee, across, f"- Randomness: {_randomness(result.options)}"]
 
 
 def _randomness(options: DemoOptions) -> str:
@@ -175,14 +205,7 @@ def _randomness(options: DemoOptions) -> str:
 
 
 def _not_shown(result: DemoResult) -> list[str]:
-    lines = [
-        "- The twin without privacy used the same public people, and the repetitions used them again under budgets of "
-        "their own: the epsilon above is the price of one private job, not of this whole folder. The ledgers say so.",
-        "- Recipe and features were chosen by trial on this public dataset, its evaluation quarter included: these AUC are "
-        "slightly optimistic, and no reason to think the private job better than the central one. On private data that "
-        "choice would be charged.",
-        "- No hardware attested anything, and no network was crossed.",
-    ]
+    lines = [_TWIN, _OPTIMISM, "- No hardware attested anything, and no network was crossed."]
     if result.attackers:
         lines.append(f"- {', '.join(result.attackers)} sent -10 times the honest update: a SIMULATED attacker.")
     return lines

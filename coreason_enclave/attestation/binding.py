@@ -12,7 +12,7 @@ __all__ = ["report_data"]
 
 
 def report_data(*, nonce: str, public_key: str, site_id: str, job_digest: str) -> bytes:
-    """SHA-256 over the framed context: 32 bytes. ``nonce``, ``public_key`` and ``job_digest`` are 64 hex digits each."""
+    """SHA-256 over the framed context, 32 bytes. ``nonce``, ``public_key`` and ``job_digest`` are 64 hex digits."""
     return digest(
         "aegis/attestation/report-data/v1",
         bytes.fromhex(nonce),

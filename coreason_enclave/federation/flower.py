@@ -7,7 +7,7 @@ from typing import Protocol
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from coreason_enclave.errors import EnclaveError, Reason
+from coreason_enclave.errors import EnclaveError
 from coreason_enclave.updates import WIRE_RECORD, SealedMessage
 
 __all__ = ["REFUSED", "OrderHandler", "client_app"]
@@ -32,18 +32,9 @@ def client_app(handler: OrderHandler) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         del context  # the site's state is its ledger, never Flower's
         try:
-            sealed = handler.run(_unpack(message))
+            sealed = handler.run(SealedMessage.from_fields(message.content.config_records.get(WIRE_RECORD)))
         except EnclaveError as refusal:
             return Message(error=Error(code=REFUSED, reason=refusal.reason.value), reply_to=message)
-        record = ConfigRecord({"envelope": sealed.envelope, "arrays": sealed.arrays})
-        return Message(content=RecordDict({WIRE_RECORD: record}), reply_to=message)
+        return Message(content=RecordDict({WIRE_RECORD: ConfigRecord({**sealed.to_fields()})}), reply_to=message)
 
     return app
-
-
-def _unpack(message: Message) -> SealedMessage:
-    record = message.content.config_records.get(WIRE_RECORD)
-    envelope, arrays = (record.get("envelope"), record.get("arrays")) if record is not None else (None, None)
-    if not isinstance(envelope, bytes) or not isinstance(arrays, bytes):
-        raise EnclaveError("the message carries no sealed order", reason=Reason.MALFORMED)
-    return SealedMessage(envelope, arrays)

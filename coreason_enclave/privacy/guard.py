@@ -19,8 +19,7 @@ from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.errors import ConfigurationError, PrivacyBudgetExceededError, UnsafeTrainingError
 from coreason_enclave.ledger.port import PrivacyLedger
 from coreason_enclave.ledger.records import NoiseSource, RoundPlan
-from coreason_enclave.privacy.gate import StepGate
-from coreason_enclave.privacy.keystream import Keystream
+from coreason_enclave.privacy.experiments import experiment_key, experiment_scope
 from coreason_enclave.privacy.optimizer import PrivateOptimizer, UnitClippingOptimizer
 from coreason_enclave.privacy.sampling import (
     PoissonUnitSampler,
@@ -92,8 +91,8 @@ class PrivacyGuard:
             UnsafeTrainingError: a layer mixes rows (its replacement is named), the loader samples by itself, the
                 optimizer holds other parameters than the model, or person ids are missing.
         """
-        # Opacus hooks every layer, and the first one's inputs never need a gradient. Set here and not on import, so that
-        # a caller who restores the warning filters between two trainings is not told again.
+        # Opacus hooks every layer, and the first one's inputs never need a gradient. Set here and not on import, so
+        # that a caller who restores the warning filters between two trainings is not told again.
         warnings.filterwarnings("ignore", message=_HARMLESS)
         require_convertible(data_loader)
         _require_separable(model)
@@ -212,10 +211,8 @@ def _standalone(
         )
     delta = registration.caps.job_delta if config.delta is None else config.delta
     noise, steps = _schedule(config, delta, total_steps)
-    requested, config = (
-        config,
-        config.model_copy(update={"delta": delta, "unit": registration.unit, "noise_multiplier": noise}),
-    )
+    config = config.model_copy(update={"delta": delta, "unit": registration.unit, "noise_multiplier": noise})
+    key = experiment_key(unsafe_seed)
     job_digest = sha256_hex(secrets.token_bytes(32))
     plan = RoundPlan(
         job_id=f"guard-{job_digest[:16]}",
@@ -231,11 +228,14 @@ def _standalone(
         noise_source=NoiseSource.SITE_KEYSTREAM if unsafe_seed is None else NoiseSource.UNSAFE_SEEDED,
     )
     reservation = ledger.reserve(lineage, plan, sha256_hex(job_digest.encode()), require_all=False)
-    key = secrets.token_bytes(32) if unsafe_seed is None else unsafe_seed
-    name = job_digest if unsafe_seed is None else "00" * 32
-    keystream = Keystream(key, job_digest=name, round_number=1, base_model_digest="00", dataset_digest="00")
-    gate = StepGate(reservation.step_limit, _required(config.target_epsilon))
-    return TrainingScope(config, requested, reservation, gate, keystream, registration.nominal_units, None)
+    return experiment_scope(
+        config,
+        reservation,
+        key=key,
+        name=job_digest if unsafe_seed is None else config.digest(),
+        nominal_units=registration.nominal_units,
+        unit_of_row=None,
+    )
 
 
 def _schedule(config: PrivacyConfig, delta: float, total_steps: int | None) -> tuple[float, int]:

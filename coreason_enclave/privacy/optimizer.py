@@ -79,19 +79,24 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
     def _sum_clipped(self, batch: Batch) -> None:
         by_unit = [self._sum_by_unit(parameter, batch) for parameter in self.params]
         squared = sum((gradient.square().sum(dim=1) for gradient in by_unit), torch.zeros(batch.units).double())
-        factor = (self.max_grad_norm / squared.sqrt().clamp(min=1e-300)).clamp(max=1.0)
-        if not bool(torch.isfinite(squared).all()):
-            raise UnsafeTrainingError("a gradient is not finite: lower the learning rate or scale the features")
+        finite = torch.isfinite(squared)
+        if not bool(finite.all()):
+            self._meet_infinite_gradient()
+        factor = (self.max_grad_norm / squared[finite].sqrt().clamp(min=1e-300)).clamp(max=1.0)
         for parameter, gradient in zip(self.params, by_unit, strict=True):
-            parameter.summed_grad = (factor @ gradient).view(parameter.shape)
+            parameter.summed_grad = (factor @ gradient[finite]).view(parameter.shape)
+
+    def _meet_infinite_gradient(self) -> None:
+        """Without a guarantee to keep, say what is wrong."""
+        raise UnsafeTrainingError("a gradient is not finite: lower the learning rate or scale the features")
 
     def _sum_by_unit(self, parameter: torch.nn.Parameter, batch: Batch) -> torch.Tensor:
         """Per-row gradients summed within each unit: shape (units, parameter size), float64."""
         per_row = getattr(parameter, "grad_sample", None)
         if not isinstance(per_row, torch.Tensor) or len(per_row) != len(batch.rows):
             raise UnsafeTrainingError(
-                f"parameter {self._names[parameter]!r} has no per-row gradient for exactly the batch that was drawn: run "
-                "one forward and one backward over each batch of the private loader, then step and zero_grad"
+                f"parameter {self._names[parameter]!r} has no per-row gradient for exactly the batch that was drawn: "
+                "run one forward and one backward over each batch of the private loader, then step and zero_grad"
             )
         flat = per_row.detach().reshape(len(per_row), parameter.numel()).double()
         total = torch.zeros(batch.units, parameter.numel(), dtype=torch.float64)
@@ -114,6 +119,13 @@ class PrivateOptimizer(UnitClippingOptimizer):
     def __init__(self, optimizer: Optimizer, *, keystream: Keystream, **settings: Any) -> None:
         super().__init__(optimizer, **settings)
         self._keystream = keystream
+
+    def _meet_infinite_gradient(self) -> None:
+        """Such a unit adds nothing to the sum, which its clipping allows.
+
+        Failing instead would answer a question about private rows without noise: a coordinator can choose weights that
+        overflow on exactly those rows it asks about, and a refusal would tell that they are there.
+        """
 
     def add_noise(self) -> None:
         """Noise, round to the public grid, and only then return to the parameter's own precision."""

@@ -43,7 +43,7 @@ class LocalSgdTrainer:
     """``local_steps`` of SGD with momentum from the global weights; the momentum starts anew each round."""
 
     def train(self, task: TrainingTask) -> TrainedUpdate:
-        """Raises :class:`PrivacyBudgetExceededError` before an unaffordable step, :class:`TrainingAborted` on request."""
+        """Raises :class:`PrivacyBudgetExceededError` before an unaffordable step, :class:`TrainingAborted` if asked."""
         job, dataset = task.job, task.dataset
         model = build(job.model_arch, job.model_args)
         load_weights(model.module, task.base)

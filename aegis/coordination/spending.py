@@ -1,0 +1,30 @@
+"""What each site has spent in a job so far, from admitted events alone: nothing that a site asserts about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from coreason_enclave.accounting import compose_epsilon
+from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
+from coreason_enclave.schemas import FederationJob
+
+__all__ = ["epsilon_so_far", "steps_so_far"]
+
+
+def steps_so_far(before: Mapping[str, int], admitted: Mapping[str, Event]) -> dict[str, int]:
+    """Accounted steps by site: those before this round, and those of its admitted events."""
+    steps = dict(before)
+    for site, event in admitted.items():
+        steps[site] = steps.get(site, 0) + (0 if isinstance(event, NonPrivate) else event.steps)
+    return steps
+
+
+def epsilon_so_far(job: FederationJob, steps: Mapping[str, int]) -> dict[str, float | None]:
+    """Each site's epsilon by PLD at the job's delta; None for a job without privacy, which has none."""
+    privacy = job.privacy
+    if privacy.noise_multiplier is None or privacy.delta is None:
+        return dict.fromkeys(steps)
+    mechanism = PoissonSampledGaussian(privacy.noise_multiplier, privacy.sample_rate, 0)
+    return {
+        site: compose_epsilon([mechanism.with_steps(count)], privacy.delta).epsilon for site, count in steps.items()
+    }

@@ -1,0 +1,511 @@
+"""``aegis verify``: a real run holds, and every falsification of it has its own exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import Result
+
+from aegis.verification import Check, Reference, Report, Verdict, verify_run
+from coreason_enclave.encoding import canonical_json, sha256_hex
+from coreason_enclave.hashlog import HashLog
+from coreason_enclave.keys import Signer
+from coreason_enclave.ledger.chain import make_link
+from coreason_enclave.ledger.records import LedgerHead
+from coreason_enclave.updates import decode_arrays, encode_arrays
+
+Aegis = Callable[..., Result]
+Falsify = Callable[[Path], None]
+
+COORDINATOR = Signer.from_seed(bytes([7]) * 32)
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def in_json(name: str, change: Callable[[dict[str, Any]], object]) -> Falsify:
+    return lambda run: edit_json(run / name, change)
+
+
+def in_text(name: str, old: str, new: str) -> Falsify:
+    def falsify(run: Path) -> None:
+        text = (run / name).read_text()
+        assert old in text
+        (run / name).write_text(text.replace(old, new, 1))
+
+    return falsify
+
+
+def flip_a_bit(name: str, position: int = -1) -> Falsify:
+    def falsify(run: Path) -> None:
+        data = bytearray((run / name).read_bytes())
+        data[position] ^= 1
+        (run / name).write_bytes(bytes(data))
+
+    return falsify
+
+
+def without(name: str) -> Falsify:
+    return lambda run: (run / name).unlink()
+
+
+def audit_lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "audit.jsonl").read_text().splitlines()]
+
+
+def rewrite_audit(run: Path, change: Callable[[list[dict[str, Any]]], object], signer: Signer = COORDINATOR) -> None:
+    """What somebody with the coordinator's key can do: a new chain over changed lines, signed again."""
+    lines = audit_lines(run)
+    change(lines)
+    (run / "audit.jsonl").unlink()
+    log = HashLog(run / "audit.jsonl", clock=lambda: 1_800_000_000.0)
+    for line in lines:
+        kept = {name: line[name] for name in ("actor", "action", "outcome", "reason", "details")}
+        log.append(**kept)
+    (run / "audit.checkpoint.json").write_bytes(log.checkpoint(signer))
+    log.close()
+
+
+def audited(act: tuple[str, str], change: Callable[[dict[str, Any]], object]) -> Falsify:
+    """Rewrite the details of the first line of one kind, with a stolen key."""
+
+    def first(lines: list[dict[str, Any]]) -> None:
+        change(next(line["details"] for line in lines if (line["action"], line["outcome"]) == act))
+
+    return lambda run: rewrite_audit(run, first)
+
+
+ADMITTED, FINISHED, STARTED = ("admit", "accepted"), ("run", "finished"), ("run", "started")
+
+
+def rechain_ledger(run: Path, change: Callable[[list[dict[str, Any]]], object], site: str = "clinic-1") -> None:
+    """What a site can do to its own ledger before it is exported: other entries, and a chain that holds."""
+    path = run / "ledger" / f"{site}.json"
+    document = json.loads(path.read_text())
+    entries = [json.loads(row["payload"]) for row in document["entries"]]
+    change(entries)
+    head: LedgerHead | None = None
+    rows = []
+    for entry in entries:
+        link = make_link(head, canonical_json(entry))
+        head = link.head
+        rows.append({"seq": link.seq, "prev": link.prev, "payload": link.payload.decode(), "hash": link.hash})
+    assert head is not None
+    document |= {"entries": rows, "head": {"seq": head.seq, "hash": head.hash}}
+    path.write_bytes(canonical_json(document))
+
+
+def and_the_coordinator_saw_it(falsify: Falsify, site: str = "clinic-1") -> Falsify:
+    """A site and a coordinator that lie together: the log is rewritten to the heads of the falsified ledger."""
+
+    def together(run: Path) -> None:
+        falsify(run)
+        rows = json.loads((run / "ledger" / f"{site}.json").read_text())["entries"]
+
+        def adopt(lines: list[dict[str, Any]]) -> None:
+            for details in (line["details"] for line in lines if line["details"].get("site") == site):
+                details["ledger_head"]["hash"] = rows[details["ledger_head"]["seq"]]["hash"]
+
+        rewrite_audit(run, adopt)
+
+    return together
+
+
+def committed(change: Callable[[dict[str, Any]], object]) -> Falsify:
+    def last(entries: list[dict[str, Any]]) -> None:
+        change([entry for entry in entries if entry["type"] == "committed"][-1])
+
+    return and_the_coordinator_saw_it(lambda run: rechain_ledger(run, last))
+
+
+def cut_ledger(run: Path) -> None:
+    rechain_ledger(run, lambda entries: entries.__delitem__(slice(-2, None)))
+
+
+def exchange_ledgers(run: Path) -> None:
+    shutil.copy(run / "ledger" / "clinic-2.json", run / "ledger" / "clinic-1.json")
+
+
+def another_model(run: Path) -> bytes:
+    arrays = decode_arrays((run / "model.safetensors").read_bytes(), limit=1 << 20)
+    data = encode_arrays({name: (array + 1).astype(np.float32) for name, array in arrays.items()})
+    (run / "model.safetensors").write_bytes(data)
+    return data
+
+
+def another_model_released_and_signed(run: Path) -> None:
+    """A stolen key can release any model; that it does not follow from the rounds' models still shows."""
+    digest = sha256_hex(another_model(run))
+    audited(FINISHED, lambda details: details.update(model=digest))(run)
+    edit_json(run / "outcome.json", lambda outcome: outcome.update(model=digest))
+
+
+def another_job(change: Callable[[dict[str, Any]], object]) -> Falsify:
+    def falsify(run: Path) -> None:
+        job = yaml.safe_load((run / "job.yaml").read_text())
+        change(job)
+        (run / "job.yaml").write_text(yaml.safe_dump(job))
+
+    return falsify
+
+
+def cut_the_log(run: Path) -> None:
+    lines = (run / "audit.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "audit.jsonl").write_bytes(b"".join(lines[:-1]))
+
+
+def add_to_the_log(run: Path) -> None:
+    log = HashLog(run / "audit.jsonl")
+    log.append(actor="coordinator", action="note", outcome="added", details={"profile": "development"})
+    log.close()
+
+
+def lose_a_round(lines: list[dict[str, Any]]) -> None:
+    lines[:] = [line for line in lines if line["details"].get("round") != 2]
+
+
+def epsilon_cell(value: str) -> Falsify:
+    """Replace the epsilon of clinic-1 after the last round in metrics.csv."""
+
+    def falsify(run: Path) -> None:
+        heading, *rows = (run / "metrics.csv").read_text().splitlines()
+        cells = rows[-1].split(",")
+        cells[heading.split(",").index("epsilon:clinic-1")] = value
+        (run / "metrics.csv").write_text("\n".join([heading, *rows[:-1], ",".join(cells)]) + "\n")
+
+    return falsify
+
+
+def understated_epsilon(outcome: dict[str, Any]) -> None:
+    outcome["epsilon"]["clinic-2"] *= 0.99
+
+
+def overstated_epsilon(outcome: dict[str, Any]) -> None:
+    outcome["epsilon"]["clinic-2"] *= 1.01
+
+
+FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
+    # files
+    "no outcome": (Check.FILES, without("outcome.json")),
+    "no metrics": (Check.FILES, without("metrics.csv")),
+    "no model": (Check.FILES, without("model.safetensors")),
+    "no checkpoint": (Check.FILES, without("audit.checkpoint.json")),
+    "no job": (Check.FILES, without("job.yaml")),
+    "an outcome that is no JSON": (Check.FILES, lambda run: (run / "outcome.json").write_text("{")),
+    "an outcome that states NaN": (Check.FILES, in_text("outcome.json", '"rounds": 3', '"rounds": NaN')),
+    "a configuration without the coordinator's key": (
+        Check.FILES,
+        in_json("config.json", lambda config: config.pop("coordinator_key")),
+    ),
+    # audit
+    "one bit of the log": (Check.AUDIT, flip_a_bit("audit.jsonl", 200)),
+    "a log that is torn in its last line": (Check.AUDIT, lambda run: os.truncate(run / "audit.jsonl", 3000)),
+    "an empty line in the log": (Check.AUDIT, in_text("audit.jsonl", "\n", "\n\n")),
+    "an admitted event that nobody can account for": (
+        Check.AUDIT,
+        audited(ADMITTED, lambda details: details["event"].update(type="laplace")),
+    ),
+    "a resumption that skips a round": (
+        Check.AUDIT,
+        lambda run: rewrite_audit(
+            run,
+            lambda lines: lines.insert(1, {**lines[0], "outcome": "resumed", "details": {"completed_rounds": 2}}),
+        ),
+    ),
+    # checkpoint
+    "a log whose last line was cut off": (Check.CHECKPOINT, cut_the_log),
+    "a line that was added after the run": (Check.CHECKPOINT, add_to_the_log),
+    "a checkpoint signed by somebody else": (
+        Check.CHECKPOINT,
+        lambda run: rewrite_audit(run, lambda lines: None, Signer.generate()),
+    ),
+    "one bit of the checkpoint": (Check.CHECKPOINT, flip_a_bit("audit.checkpoint.json", 40)),
+    "another key in the configuration": (
+        Check.CHECKPOINT,
+        in_json("config.json", lambda config: config.update(coordinator_key=Signer.generate().public_hex)),
+    ),
+    # job
+    "a stricter epsilon in the job file": (
+        Check.JOB,
+        another_job(lambda job: job["privacy"].update(target_epsilon=1.0)),
+    ),
+    "more noise in the job file": (
+        Check.JOB,
+        another_job(lambda job: job["privacy"].update(noise_multiplier=4.0)),
+    ),
+    "a field in the job file that no job has": (Check.JOB, another_job(lambda job: job.update(note="harmless"))),
+    "a log that started another job": (Check.JOB, audited(STARTED, lambda details: details.update(job_digest="00" * 32))),
+    "a state of another job": (
+        Check.JOB,
+        in_json("state/state.json", lambda state: state.update(job_digest="00" * 32)),
+    ),
+    # rounds
+    "a round that the log does not tell of": (Check.ROUNDS, lambda run: rewrite_audit(run, lose_a_round)),
+    "one round less in the outcome": (Check.ROUNDS, in_json("outcome.json", lambda outcome: outcome.update(rounds=2))),
+    "a better metric in the outcome": (
+        Check.ROUNDS,
+        in_json("outcome.json", lambda outcome: outcome.update(metrics={"auc": 0.99})),
+    ),
+    "a refusal that metrics.csv invents": (Check.ROUNDS, in_text("metrics.csv", "\n1,2,,", "\n1,2,clinic-3=late,")),
+    "a round less in metrics.csv": (
+        Check.ROUNDS,
+        lambda run: (run / "metrics.csv").write_text("\n".join((run / "metrics.csv").read_text().split("\n")[:-2]) + "\n"),
+    ),
+    "a site that the state forgot": (
+        Check.ROUNDS,
+        in_json("state/state.json", lambda state: state["history"][1].update(admitted=["clinic-1"])),
+    ),
+    "another model for a round in the state": (
+        Check.ROUNDS,
+        in_json("state/state.json", lambda state: state["models"].__setitem__(2, "00" * 32)),
+    ),
+    # model
+    "one bit of the model": (Check.MODEL, flip_a_bit("model.safetensors")),
+    "another model in the outcome": (
+        Check.MODEL,
+        in_json("outcome.json", lambda outcome: outcome.update(model="00" * 32)),
+    ),
+    "a log that releases another model": (Check.MODEL, audited(FINISHED, lambda details: details.update(model="00" * 32))),
+    "a log that releases nothing": (
+        Check.MODEL,
+        lambda run: rewrite_audit(run, lambda lines: lines.pop()),
+    ),
+    "another model, released with a stolen key": (Check.MODEL, another_model_released_and_signed),
+    # ledgers
+    "no ledger of a site that was admitted": (Check.LEDGERS, without("ledger/clinic-2.json")),
+    "one bit of a ledger": (Check.LEDGERS, flip_a_bit("ledger/clinic-1.json", 300)),
+    "a ledger whose last round was cut off": (Check.LEDGERS, cut_ledger),
+    "the ledger of another site": (Check.LEDGERS, exchange_ledgers),
+    "a ledger that pays with less noise than it says": (
+        Check.LEDGERS,
+        and_the_coordinator_saw_it(
+            lambda run: rechain_ledger(
+                run,
+                lambda entries: [e.update(step_cost_pico=1) for e in entries if e["type"] == "reserved"],
+            )
+        ),
+    ),
+    # events
+    "a committed round of fewer steps": (
+        Check.EVENTS,
+        committed(lambda entry: entry["event"].update(steps=entry["event"]["steps"] - 1)),
+    ),
+    "a committed round with another update": (Check.EVENTS, committed(lambda entry: entry.update(update_digest="00" * 32))),
+    "a round that was never committed": (
+        Check.EVENTS,
+        and_the_coordinator_saw_it(
+            lambda run: rechain_ledger(
+                run,
+                lambda entries: entries.__setitem__(
+                    -1, {"type": "content_noted", "version": 1, "time": 0, "lineage": "clinic-1/visits", "content_digest": "00" * 32}
+                ),
+            )
+        ),
+    ),
+    "an admitted update of another digest": (
+        Check.EVENTS,
+        audited(ADMITTED, lambda details: details.update(update="00" * 32)),
+    ),
+    "an admitted event of fewer steps": (
+        Check.EVENTS,
+        audited(ADMITTED, lambda details: details["event"].update(steps=1)),
+    ),
+    "an admitted update in a smaller unit": (Check.EVENTS, audited(ADMITTED, lambda details: details.update(unit="record"))),
+    "an admitted update at another delta": (Check.EVENTS, audited(ADMITTED, lambda details: details.update(delta=1e-6))),
+    # epsilon
+    "an understated epsilon in the outcome": (Check.EPSILON, in_json("outcome.json", understated_epsilon)),
+    "an overstated epsilon in the outcome": (Check.EPSILON, in_json("outcome.json", overstated_epsilon)),
+    "no epsilon where there is one": (
+        Check.EPSILON,
+        in_json("outcome.json", lambda outcome: outcome["epsilon"].update({"clinic-1": None})),
+    ),
+    "an epsilon for a site that took no part": (
+        Check.EPSILON,
+        in_json("outcome.json", lambda outcome: outcome["epsilon"].update({"clinic-9": 0.1})),
+    ),
+    "a smaller epsilon in metrics.csv": (Check.EPSILON, epsilon_cell("0.5")),
+    "no epsilon in metrics.csv": (Check.EPSILON, epsilon_cell("")),
+    "NaN for an epsilon in metrics.csv": (Check.EPSILON, epsilon_cell("nan")),
+    "a word for an epsilon in metrics.csv": (Check.EPSILON, epsilon_cell("little")),
+    "a smaller epsilon in the state": (
+        Check.EPSILON,
+        in_json("state/state.json", lambda state: state["history"][0]["epsilon"].update({"clinic-1": 0.01})),
+    ),
+    # labels
+    "simulated evidence called attested": (
+        Check.LABELS,
+        in_json("outcome.json", lambda outcome: outcome.update(provenance=["attested"])),
+    ),
+    "a development run called production": (
+        Check.LABELS,
+        in_json("config.json", lambda config: config.update(profile="production")),
+    ),
+    "simulated attestation that is not mentioned": (
+        Check.LABELS,
+        in_json("config.json", lambda config: config.update(attestation="required")),
+    ),
+    "a seed that nobody injected": (
+        Check.LABELS,
+        in_json("config.json", lambda config: config["options"].update(unsafe_seed=1)),
+    ),
+}
+
+
+def test_a_real_run_holds_in_every_check(finished_run: Path) -> None:
+    report = verify_run(finished_run)
+
+    assert report.ok, [finding for finding in report.findings if finding.verdict is Verdict.FAILS]
+    answered = {finding.subject for finding in report.findings if finding.verdict is Verdict.HOLDS}
+    assert answered == {check.label for check in Check}
+
+
+@pytest.mark.parametrize(("check", "falsify"), FALSIFICATIONS.values(), ids=FALSIFICATIONS)
+def test_a_falsified_run_does_not_verify(aegis: Aegis, run_copy: Path, check: Check, falsify: Falsify) -> None:
+    falsify(run_copy)
+
+    result = aegis("verify", run_copy, "--json")
+
+    document = json.loads(result.stdout)
+    assert document["failed"][0] == check.label, [f for f in document["findings"] if f["verdict"] == "fails"]
+    assert (result.exit_code, document["exit_code"], document["ok"]) == (check.value, check.value, False)
+    assert result.stderr.count("\n") == 1
+    assert f"does not verify: {check.label}: " in result.stderr
+
+
+def test_every_check_can_fail_and_has_an_exit_code_of_its_own() -> None:
+    assert {check for check, _ in FALSIFICATIONS.values()} == set(Check)
+    assert len({check.value for check in Check}) == len(Check)
+    assert min(Check) >= 10
+
+
+def test_a_log_rewritten_with_the_stolen_key_passes_until_somebody_shows_an_older_checkpoint(
+    run_copy: Path, finished_run: Path
+) -> None:
+    kept_elsewhere = (finished_run / "audit.checkpoint.json").read_bytes()
+    rewrite_audit(run_copy, lambda lines: lines[0]["details"].update(remark="rewritten"))
+
+    assert verify_run(run_copy).ok
+    report = verify_run(run_copy, Reference(checkpoint=kept_elsewhere))
+    assert report.failed == (Check.CHECKPOINT,)
+
+
+def test_an_older_checkpoint_of_the_same_log_agrees(aegis: Aegis, finished_run: Path, tmp_path: Path) -> None:
+    early = tmp_path / "audit.jsonl"
+    early.write_bytes(b"".join((finished_run / "audit.jsonl").read_bytes().splitlines(keepends=True)[:3]))
+    log = HashLog(early)
+    (tmp_path / "checkpoint.json").write_bytes(log.checkpoint(COORDINATOR))
+    log.close()
+
+    result = aegis("verify", finished_run, "--checkpoint", tmp_path / "checkpoint.json")
+
+    assert result.exit_code == 0, result.stdout
+    assert "agrees with the older checkpoint, signed at line 3" in result.stdout
+
+
+def test_the_coordinators_key_from_elsewhere_is_used_instead_of_the_folders_own(
+    aegis: Aegis, finished_run: Path
+) -> None:
+    right = aegis("verify", finished_run, "--coordinator-key", COORDINATOR.public_hex)
+    wrong = aegis("verify", finished_run, "--coordinator-key", Signer.generate().public_hex)
+
+    assert right.exit_code == 0
+    assert "coordinator's key" not in right.stdout
+    assert wrong.exit_code == Check.CHECKPOINT
+    assert "unknown key" in wrong.stderr
+
+
+def subjects(report: Report, verdict: Verdict) -> set[str]:
+    return {finding.subject for finding in report.findings if finding.verdict is verdict}
+
+
+def test_what_no_run_folder_can_show_is_said(finished_run: Path) -> None:
+    assert subjects(verify_run(finished_run), Verdict.NOT_CHECKED) == {
+        "coordinator's key",
+        "external checkpoint",
+        "attestation",
+        "site signatures",
+        "aggregation",
+        "utility",
+        "overlap of sites",
+        "ledgers",
+    }
+
+
+def test_a_simulated_run_says_so_before_any_number(aegis: Aegis, finished_run: Path) -> None:
+    assert aegis("verify", finished_run).stdout.startswith("! SIMULATED attestation")
+
+
+def test_a_check_whose_ground_is_gone_is_not_answered(run_copy: Path) -> None:
+    flip_a_bit("audit.jsonl", 200)(run_copy)
+
+    report = verify_run(run_copy)
+
+    assert {"job", "rounds", "model", "events", "epsilon"} <= subjects(report, Verdict.NOT_CHECKED)
+    assert report.failed == (Check.AUDIT, Check.CHECKPOINT)
+
+
+def test_one_bad_ledger_does_not_hide_what_the_others_say(run_copy: Path) -> None:
+    flip_a_bit("ledger/clinic-1.json", 300)(run_copy)
+
+    report = verify_run(run_copy)
+
+    held = [finding.detail for finding in report.findings if finding.verdict is Verdict.HOLDS]
+    assert any(detail.startswith("clinic-2: 3 updates") for detail in held)
+    assert not any(detail.startswith("clinic-1: 3 updates") for detail in held)
+
+
+def test_models_that_were_cleared_away_leave_a_question_open_and_not_a_failure(run_copy: Path) -> None:
+    shutil.rmtree(run_copy / "state" / "models")
+
+    report = verify_run(run_copy)
+
+    assert report.ok
+    assert "model" in subjects(report, Verdict.NOT_CHECKED)
+
+
+def test_verifying_writes_nothing(run_copy: Path) -> None:
+    shutil.rmtree(run_copy / "state" / "models")
+    before = {path: path.stat().st_mtime_ns for path in [run_copy, *run_copy.rglob("*")]}
+
+    verify_run(run_copy)
+
+    assert {path: path.stat().st_mtime_ns for path in [run_copy, *run_copy.rglob("*")]} == before
+
+
+UNUSABLE = {
+    "a folder that is not there": ("missing", "does not exist"),
+    "a folder that holds no run": ("empty", "is not a run folder"),
+    "a file": ("file", "is a file"),
+}
+
+
+@pytest.mark.parametrize(("name", "said"), UNUSABLE.values(), ids=UNUSABLE)
+def test_what_is_no_run_folder_is_refused_as_input(aegis: Aegis, tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+
+    result = aegis("verify", tmp_path / name)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+
+
+def test_a_run_that_goes_on_is_not_verified_yet(aegis: Aegis, run_copy: Path) -> None:
+    (run_copy / "outcome.json").unlink()
+    (run_copy / "audit.checkpoint.json").unlink()
+
+    result = aegis("verify", run_copy)
+
+    assert result.exit_code == 2
+    assert "has not finished" in result.stderr
