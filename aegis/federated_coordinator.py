@@ -4,6 +4,26 @@ It composes :mod:`aegis.coordination` (who is asked, whose answer counts, what h
 :mod:`aegis.aggregation`; the transport is any Flower ``Grid``. Every state that matters is on disk before the next
 act, so running the same thing again continues: orders of an open round are issued again with the same nonces, and
 sites answer with the same bytes.
+
+A coordinator wants every privacy value explicit, because it checks what sites say they ran:
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> from aegis.stores.run_state import FileRunStore
+>>> from coreason_enclave.schemas import PrivacyConfig
+>>> folder = Path(tempfile.mkdtemp())
+>>> job = FederationJob(
+...     job_id="study-1", min_clients=1, rounds=2, strategy=AggregationStrategy.FED_AVG, dataset_id="clinic/visits",
+...     model_arch="LogisticRegression", model_args={"in_features": 3}, local_steps=5, privacy=PrivacyConfig(
+...         mechanism="DP_SGD", target_epsilon=3.0, noise_multiplier=1.0, max_grad_norm=1.0, delta=1e-5))
+>>> site = Participant("site-1", Signer.generate().public_hex, node_id=7)
+>>> coordinator = FederatedCoordinator(
+...     job, [site], signer=Signer.generate(), store=FileRunStore(folder / "state"),
+...     audit=HashLog(folder / "audit.jsonl"), profile=Profile.PRODUCTION)
+>>> coordinator.job.total_steps
+10
+
+``coordinator.run(grid, initial_weights)`` then runs the job, or goes on with it; ``aegis run`` does so for a folder.
 """
 
 from __future__ import annotations

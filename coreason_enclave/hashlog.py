@@ -17,8 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from coreason_enclave.encoding import canonical_json, parse_json, sha256_hex
 from coreason_enclave.envelope import KeyRing, open_envelope, seal
@@ -61,10 +62,15 @@ class HashLog:
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = _open_exclusively(path)
-        whole, torn = _split_torn(self._file.read())
-        self._head = verify_lines(whole)
-        self._file.truncate(len(whole))
-        self._file.seek(len(whole))
+        self._usable = True
+        try:
+            whole, torn = _split_torn(self._file.read())
+            self._head = verify_lines(whole)
+            self._file.truncate(len(whole))
+            self._file.seek(len(whole))
+        except BaseException:
+            self._file.close()
+            raise
         if torn:
             self.append(actor="log", action="recovered", outcome="truncated", details={"bytes_cut": len(torn)})
 
@@ -82,7 +88,11 @@ class HashLog:
         reason: str | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> LogHead:
-        """Write one event (JSON types only) and return the new head."""
+        """Write one event (JSON types only) and return the new head.
+
+        Raises:
+            LogCorrupted: an earlier write failed, so that nobody knows what reached the disk.
+        """
         with self._lock:
             line = canonical_json(
                 {
@@ -96,11 +106,19 @@ class HashLog:
                     "prev": self._head.head,
                 }
             )
-            self._file.write(line + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._write(line + b"\n")
             self._head = LogHead(self._head.size + 1, sha256_hex(line))
             return self._head
+
+    def _write(self, line: bytes) -> None:
+        """Write and sync; a line that may be torn, or written and not acknowledged, is never written after."""
+        if not self._usable:
+            raise LogCorrupted("an earlier write to the log failed: open it again, which recovers what is whole")
+        self._usable = False
+        while line:
+            line = line[self._file.write(line) :]
+        os.fsync(self._file.fileno())
+        self._usable = True
 
     def checkpoint(self, signer: Signer) -> bytes:
         """A signed statement of size and head, as an envelope to be kept beside the log and elsewhere."""
@@ -122,7 +140,8 @@ def verify_lines(data: bytes) -> LogHead:
             entry = parse_json(line)
         except EnvelopeError as error:
             raise LogCorrupted(f"line {head.size + 1} is not a log entry: {error}") from error
-        if entry.get("seq") != head.size or entry.get("prev") != head.head:
+        seq = entry.get("seq")
+        if isinstance(seq, bool) or seq != head.size or entry.get("prev") != head.head:
             raise LogCorrupted(f"line {head.size + 1} does not continue the chain: an entry was changed or removed")
         head = LogHead(head.size + 1, sha256_hex(line))
     return head
@@ -137,16 +156,16 @@ def verify_checkpoint(data: bytes, checkpoint: bytes, keys: KeyRing) -> LogHead:
     signed = parse_json(open_envelope(checkpoint, CHECKPOINT_TYPE, keys).payload)
     lines = data.split(b"\n")[:-1]
     size, head = signed.get("size"), signed.get("head")
-    if not isinstance(size, int) or size < 0 or size > len(lines):
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(lines):
         raise LogCorrupted(f"the checkpoint covers {size} lines, the log has {len(lines)}: lines were cut off")
     if head != (sha256_hex(lines[size - 1]) if size else GENESIS):
         raise LogCorrupted("the log does not agree with its signed checkpoint: it was rewritten")
     return LogHead(size, head)
 
 
-def _open_exclusively(path: Path) -> BinaryIO:
+def _open_exclusively(path: Path) -> FileIO:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    file = os.fdopen(descriptor, "r+b")
+    file = FileIO(descriptor, "r+")  # unbuffered: a failed write leaves nothing behind that a later one would flush
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

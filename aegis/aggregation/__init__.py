@@ -34,7 +34,7 @@ mean          f = 0        none against a hostile update; screening alone bounds
 trimmed mean  n >= 2f + 1  every coordinate lies within the range of the honest values
 median        n >= 2f + 1  the same, and closer to the honest centre for large f
 Krum          n >= 2f + 3  one update, whose nearest neighbours include a majority of honest ones
-Multi-Krum    n >= 2f + 3  the mean of the n - f - 2 best by Krum's score
+Multi-Krum    n >= 2f + 3  the mean of the n - f best by Krum's score: all but f are kept
 ============  ===========  ==============================================================================
 
 Everything here is a pure function: no clock, no randomness, no IO; independent of the order of the updates

@@ -126,7 +126,7 @@ def _combine(
         case Aggregator.MEDIAN:
             return median(columns), everyone
         case Aggregator.KRUM | Aggregator.MULTI_KRUM:
-            keep = 1 if rule is Aggregator.KRUM else columns.count - num_byzantine - 2
+            keep = 1 if rule is Aggregator.KRUM else columns.count - num_byzantine
             chosen = most_central(columns, num_byzantine, keep)
             return mean(columns.pick(chosen)), chosen
 

@@ -1,9 +1,12 @@
 """Krum and Multi-Krum: keep the updates whose nearest neighbours are nearest.
 
 Source: P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer, "Machine learning with adversaries: Byzantine
-tolerant gradient descent", NeurIPS 2017. Multi-Krum keeps n - f - 2 updates, the most for which its
-resilience is proven (E. M. El Mhamdi, R. Guerraoui, S. Rouault, "The hidden vulnerability of distributed
-learning in Byzantium", ICML 2018). Both need n >= 2f + 3, which the caller has checked.
+tolerant gradient descent", NeurIPS 2017. Both need n >= 2f + 3, which the caller has checked.
+
+Multi-Krum keeps n - f updates, as many as there are honest ones. At least n - f updates have a score no worse than the
+worst honest one, so no kept update is further from an honest one than Krum's single choice may be. (Keeping n - f - 2,
+for which E. M. El Mhamdi, R. Guerraoui, S. Rouault, "The hidden vulnerability of distributed learning in Byzantium",
+ICML 2018, prove resilience in expectation, drops honest sites that differ, and measurably costs utility where sites do.)
 """
 
 from __future__ import annotations

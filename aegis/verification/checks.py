@@ -159,8 +159,9 @@ def _paid_for(records: Records, site: str, ledger: SiteLedger) -> Answer:
         return stays_open(
             f"{site}: events agree; its updates were replaced after release, as config.json declares (attacker)"
         )
-    updates = records.updates_of(site)
-    return holds(f"{site}: {len(updates)} updates, {sum(_steps(update.event) for update in updates)} steps")
+    events = [update.event for update in records.updates_of(site)]
+    steps = "non-private" if NonPrivate() in events else f"{sum(_steps(event) for event in events)} steps"
+    return holds(f"{site}: {len(events)} updates, {steps}")
 
 
 def check_labels(records: Records, _: Reference) -> Answers:
@@ -207,7 +208,7 @@ class _Step:
 CHECKS: Mapping[Check, _Step] = {
     Check.FILES: _Step(check_files),
     Check.AUDIT: _Step(check_audit),
-    Check.CHECKPOINT: _Step(check_checkpoint),
+    Check.CHECKPOINT: _Step(check_checkpoint, needs=(Check.AUDIT,)),
     Check.JOB: _Step(check_job, needs=(Check.AUDIT,)),
     Check.ROUNDS: _Step(check_rounds, needs=(Check.AUDIT, Check.JOB)),
     Check.MODEL: _Step(check_model, needs=(Check.AUDIT,)),

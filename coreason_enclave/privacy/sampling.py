@@ -97,8 +97,8 @@ def require_convertible(loader: DataLoader[Any]) -> None:
         (
             not isinstance(getattr(loader, "sampler", None), SequentialSampler),
             (
-                "its sampler shuffles, weighs or selects rows, and accounting that as Poisson would under-report: build "
-                "the DataLoader without shuffle and sampler, the private loader samples for you"
+                "its sampler shuffles, weighs or selects rows, and accounting that as Poisson would under-report: "
+                "build the DataLoader without shuffle and sampler, the private loader samples for you"
             ),
         ),
         (getattr(loader, "batch_size", 1) is None, "it has a batch sampler of its own: leave it out"),

@@ -15,7 +15,7 @@ from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampled
 from coreason_enclave.ledger import EphemeralLedger, LineageCaps, LineageRegistration, NoiseSource, Reservation
 from coreason_enclave.privacy.gate import Batch, StepGate
 from coreason_enclave.privacy.keystream import Keystream
-from coreason_enclave.privacy.optimizer import UnitClippingOptimizer
+from coreason_enclave.privacy.optimizer import PrivateOptimizer, UnitClippingOptimizer
 from coreason_enclave.privacy.scope import TrainingScope
 from coreason_enclave.schemas import Mechanism, NeighboringRelation, PrivacyConfig, PrivacyUnit
 
@@ -29,9 +29,10 @@ def keystream_of(key: int = 0, **changes: Any) -> Keystream:
 
 @dataclass
 class Steps:
-    """Takes the private step apart: per-unit clipping without noise, over a batch that is given."""
+    """Takes the private step apart: the clipped sum over a batch that is given, before the noise."""
 
     loss: Loss = torch.nn.functional.mse_loss
+    without_mechanism: bool = False
 
     def clipped_sum(
         self, model: torch.nn.Module, features: torch.Tensor, targets: torch.Tensor, units: Any, norm: float
@@ -41,13 +42,18 @@ class Steps:
         gate = StepGate(1, None)
         gate.drawn(Batch(np.arange(len(codes)), codes, len(set(codes.tolist()))))
         hooks = GradSampleHooks(model, loss_reduction="mean")
-        optimizer = UnitClippingOptimizer(
-            torch.optim.SGD(model.parameters(), lr=0.0),
-            names={parameter: name for name, parameter in model.named_parameters()},
-            gate=gate,
-            max_grad_norm=norm,
-            noise_multiplier=0.0,
-            expected_units=1.0,
+        plain = torch.optim.SGD(model.parameters(), lr=0.0)
+        settings: dict[str, Any] = {
+            "names": {parameter: name for name, parameter in model.named_parameters()},
+            "gate": gate,
+            "max_grad_norm": norm,
+            "noise_multiplier": 1.0,
+            "expected_units": 1.0,
+        }
+        optimizer = (
+            UnitClippingOptimizer(plain, **settings)
+            if self.without_mechanism
+            else PrivateOptimizer(plain, keystream=keystream_of(), **settings)
         )
         try:
             self.loss(model(features), targets).backward()
@@ -57,7 +63,7 @@ class Steps:
             hooks.cleanup()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def steps() -> Steps:
     return Steps()
 
