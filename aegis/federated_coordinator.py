@@ -17,11 +17,13 @@ A coordinator wants every privacy value explicit, because it checks what sites s
 ...     model_arch="LogisticRegression", model_args={"in_features": 3}, local_steps=5, privacy=PrivacyConfig(
 ...         mechanism="DP_SGD", target_epsilon=3.0, noise_multiplier=1.0, max_grad_norm=1.0, delta=1e-5))
 >>> site = Participant("site-1", Signer.generate().public_hex, node_id=7)
+>>> audit = HashLog(folder / "audit.jsonl")
 >>> coordinator = FederatedCoordinator(
-...     job, [site], signer=Signer.generate(), store=FileRunStore(folder / "state"),
-...     audit=HashLog(folder / "audit.jsonl"), profile=Profile.PRODUCTION)
+...     job, [site], signer=Signer.generate(), store=FileRunStore(folder / "state"), audit=audit,
+...     profile=Profile.PRODUCTION)
 >>> coordinator.job.total_steps
 10
+>>> audit.close()
 
 ``coordinator.run(grid, initial_weights)`` then runs the job, or goes on with it; ``aegis run`` does so for a folder.
 """

@@ -141,7 +141,7 @@ def verify_lines(data: bytes) -> LogHead:
         except EnvelopeError as error:
             raise LogCorrupted(f"line {head.size + 1} is not a log entry: {error}") from error
         seq = entry.get("seq")
-        if isinstance(seq, bool) or seq != head.size or entry.get("prev") != head.head:
+        if type(seq) is not int or seq != head.size or entry.get("prev") != head.head:  # true and 0.0 equal a number
             raise LogCorrupted(f"line {head.size + 1} does not continue the chain: an entry was changed or removed")
         head = LogHead(head.size + 1, sha256_hex(line))
     return head

@@ -113,7 +113,7 @@ def _matches(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
     return check
 
 
-def _a_number(value: object) -> object:
+def _a_number(value: object) -> float:
     """Python counts ``True`` as 1 and pydantic reads ``"5"`` as 5; a wire document never means that."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise ValueError(f"must be a number, got {value!r:.80}")
@@ -130,9 +130,10 @@ def _within(low: float, high: float, *, open_low: bool = False) -> Callable[[flo
     return check
 
 
-def in_range(low: float, high: float, *, open_low: bool = False) -> tuple[BeforeValidator, AfterValidator]:
-    """Annotations for a number (no boolean, no string) from ``low`` to ``high``; the message names the range."""
-    return BeforeValidator(_a_number), AfterValidator(_within(low, high, open_low=open_low))
+def in_range(low: float, high: float, *, open_low: bool = False) -> tuple[BeforeValidator]:
+    """Annotation for a number (no boolean, no string) from ``low`` to ``high``; the message names the range."""
+    within = _within(low, high, open_low=open_low)
+    return (BeforeValidator(lambda value: within(_a_number(value))),)  # before: NaN and infinity get the range, too
 
 
 _ID_WORDS = "1 to 128 ASCII letters, digits, '.', '_' or '-', starting with a letter or digit"

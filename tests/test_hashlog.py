@@ -210,6 +210,7 @@ BROKEN = {
     "a first line that continues something": canonical_json({"seq": 0, "prev": "11" * 32}) + b"\n",
     "a first line that is not the first": canonical_json({"seq": 1, "prev": GENESIS}) + b"\n",
     "a number that is true in Python alone": b'{"seq":false,"prev":"' + GENESIS.encode() + b'"}\n',
+    "a number with a fraction": b'{"seq":0.0,"prev":"' + GENESIS.encode() + b'"}\n',
     "NaN": b'{"seq":0,"prev":"' + GENESIS.encode() + b'","time":NaN}\n',
     "one key twice": b'{"seq":0,"seq":0,"prev":"' + GENESIS.encode() + b'"}\n',
 }

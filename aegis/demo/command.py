@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -98,9 +101,28 @@ def demo(
 
 
 def _next_commands(runs: Path, attackers: int) -> tuple[str, ...]:
-    other = "aegis demo --epsilon 0.1" if attackers else "aegis demo --attackers 1 --aggregator mean"
-    return (
-        f"aegis verify {runs}/latest                # recompute what this run claims from its own records",
-        f"coreason-enclave ledger show {runs}/latest/federation/sites/site-1/ledger.sqlite",
-        f"{other}   # {'what a strict budget costs' if attackers else 'what one hostile site does to a plain mean'}",
+    here = _installed_in()
+    other, shows = (
+        ("--epsilon 0.1", "a strict budget costs")
+        if attackers
+        else (
+            "--attackers 1 --aggregator mean",
+            "one hostile site does to a plain mean",
+        )
     )
+    return (
+        f"{here}aegis verify {runs}/latest",
+        "  recomputes what this run claims from its own records",
+        f"{here}coreason-enclave ledger show {runs}/latest/federation/sites/site-1/ledger.sqlite",
+        "  shows what was spent on one site's data, and what is left",
+        f"{here}aegis demo {other}",
+        f"  shows what {shows}",
+    )
+
+
+def _installed_in() -> str:
+    """The folder to write before a command's name: none where the shell finds it by itself."""
+    own = Path(sys.argv[0])
+    if own.name != "aegis" or shutil.which("aegis") == str(own.resolve()):
+        return ""
+    return f"{os.path.relpath(own.parent)}/"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +11,8 @@ from rich.live import Live
 from rich.table import Table
 
 from aegis.runs.execution import RoundReport
+from aegis.stores.run_state import RoundRecord
+from coreason_enclave.ledger import LineageClaim
 
 __all__ = ["RoundTable"]
 
@@ -21,11 +24,19 @@ class RoundTable:
 
     Args:
         target_epsilon: the job's cap, or None for a job without privacy.
+        earlier: rounds that were completed before this process.
     """
 
-    def __init__(self, console: Console, title: str, rounds: int, target_epsilon: float | None) -> None:
+    def __init__(
+        self,
+        console: Console,
+        title: str,
+        rounds: int,
+        target_epsilon: float | None,
+        earlier: Sequence[RoundRecord] = (),
+    ) -> None:
         self._console, self._title, self._rounds, self._target = console, title, rounds, target_epsilon
-        self._reports: list[RoundReport] = []
+        self._reports = [RoundReport(record, {}) for record in earlier]
         self._live = Live(self._render(), console=console, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -57,7 +68,8 @@ class RoundTable:
         return [f"round {record.round_number}/{self._rounds}", *metrics, admitted, *spent, f"{record.seconds:.2f} s"]
 
     def _render(self) -> RenderableType:
-        return Group(self._round_table(), *([self._site_table()] if self._reports else []))
+        known = bool(self._reports and self._reports[-1].lineages)
+        return Group(self._round_table(), *([self._site_table()] if known else []))
 
     def _round_table(self) -> Table:
         table = Table(title=self._title, title_justify="left")
@@ -94,9 +106,15 @@ class RoundTable:
                 report.record.provenance[site].value.upper() if site in report.record.provenance else "refused",
                 "no guarantee" if spent is None else f"{spent:.3f}",
                 left,
-                f"{claim.remaining_pico / claim.budget_pico:.0%} of epsilon {claim.caps.epsilon:g}",
+                _left_for_data(claim),
             )
         return table
+
+
+def _left_for_data(claim: LineageClaim) -> str:
+    if claim.non_private:
+        return "no bound: NON-PRIVATE training ran"
+    return f"{claim.remaining_pico / claim.budget_pico:.0%} of epsilon {claim.caps.epsilon:g}"
 
 
 def _range(report: RoundReport) -> str:

@@ -94,7 +94,8 @@ def _run(job: FederationJob, execution: Execution, console: Console, title: str)
     if folder.is_finished:
         console.print(f"{title}: finished before")
         return folder.state().history
-    with RoundTable(console, title, job.rounds, job.privacy.target_epsilon) as table:
+    earlier = folder.state().history if folder.has_state else ()
+    with RoundTable(console, title, job.rounds, job.privacy.target_epsilon, earlier) as table:
         execute(job, Execution(execution.federation, folder, execution.unsafe_seed, execution.attackers, table.show))
     return folder.state().history
 
@@ -102,7 +103,7 @@ def _run(job: FederationJob, execution: Execution, console: Console, title: str)
 def _repeat(run: DemoRun, job: FederationJob, options: DemoOptions, console: Console) -> list[tuple[RoundRecord, ...]]:
     """The private job again, each time on newly founded sites: the spread that sampling and noise cause."""
     histories = []
-    working = console.status("") if console.is_terminal else nullcontext()
+    working = console.status("") if console.is_terminal and options.repeats else nullcontext()
     with working as status:
         for number in range(1, options.repeats + 1):
             words = f"[4/5] repetition {number} of {options.repeats} on new SIMULATED sites with fresh keys"

@@ -27,8 +27,8 @@ _CHECK = (
     "ledgers with each other."
 )
 _TWIN = (
-    "- The twin without privacy used the same public people, and the repetitions used them again under budgets of their "
-    "own: the epsilon above is the price of one private job, not of this whole folder. The ledgers say so."
+    "- The twin without privacy used the same public people, and the repetitions used them again under budgets of "
+    "their own: the epsilon above is the price of one private job, not of this whole folder. The ledgers say so."
 )
 _OPTIMISM = (
     "- Recipe and features were chosen by trial on this public dataset, its evaluation quarter included: these AUC are "
@@ -188,8 +188,8 @@ def _guarantee(result: DemoResult) -> list[str]:
         f"{privacy.noise_multiplier:.4f}, Poisson sample rate {privacy.sample_rate:g}, {job.total_steps} steps."
     )
     guarantee = (
-        f"- Guarantee at each site: ({result.epsilon():.4f}, {privacy.delta:g})-differential privacy for this job, unit "
-        f"{privacy.unit}, neighbours differ by one {privacy.unit} added or removed; accountant: PLD."
+        f"- Guarantee at each site: ({result.epsilon():.4f}, {privacy.delta:g})-differential privacy for this job, "
+        f"unit {privacy.unit}, neighbours differ by one {privacy.unit} added or removed; accountant: PLD."
     )
     across = (
         "- Across sites: the largest of the sites' epsilons, on the claim that no person is at two of them (claimed by "

@@ -96,7 +96,7 @@ class InProcessGrid(Grid):
         message.metadata.__dict__["_message_id"] = message_id  # Flower's setter is its transport's own
         node = message.metadata.dst_node_id
         context = Context(run_id=_RUN_ID, node_id=node, node_config={}, state=RecordDict(), run_config={})
-        self._pending[message_id] = self._pool.submit(_deliver, self._apps[node], message, context)
+        self._pending[message_id] = self._pool.submit(_deliver, self._apps.get(node), message, context)
         return message_id
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -117,7 +117,9 @@ class InProcessGrid(Grid):
         self._pool.shutdown(wait=True)
 
 
-def _deliver(app: ClientApp, message: Message, context: Context) -> Message:
+def _deliver(app: ClientApp | None, message: Message, context: Context) -> Message:
+    if app is None:
+        return Message(error=Error(code=ErrorCode.NODE_UNAVAILABLE, reason="no such node"), reply_to=message)
     try:
         return app(message, context)
     except Exception as error:  # noqa: BLE001 - a broken site is one refusal, not the end of the round

@@ -78,7 +78,7 @@ BREACHES = {
     ),
     "a room that nobody opened is closed to the platform": Breach(
         GROUND_FLOOR,
-        "aegis/verify.py",
+        "aegis/utility.py",
         "import coreason_enclave.hardware",
         "coreason_enclave/hardware/__init__.py",
     ),
