@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import click
 
-from aegis.errors import AegisError, InvalidAggregation, InvalidJob, RunFolderError, RunPaused
+from aegis.errors import AegisError, BudgetRefused, InvalidAggregation, InvalidJob, RunFolderError, RunPaused
 from coreason_enclave import __version__
 from coreason_enclave.commandline import CommandLine, ExitCode, Later
 
@@ -32,6 +32,7 @@ REFUSALS = {
     InvalidAggregation: ExitCode.UNUSABLE,
     RunFolderError: ExitCode.UNUSABLE,
     RunPaused: ExitCode.PAUSED,
+    BudgetRefused: ExitCode.REFUSED,
 }
 
 EXIT_CODES = """\b

@@ -8,6 +8,7 @@
     ├── InvalidJob                    a job file, or a job for this federation, that cannot be run
     ├── RunFolderError                a run or federation folder is missing, finished, in use or damaged
     ├── RunPaused                     too few updates were admitted, twice: nothing weaker is done in silence
+    │   └── BudgetRefused             the sites that are missing refused for their privacy budget
     ├── TuningStopped                 the ledger's budget ended a search before its answer; carries what was seen
     ├── UpdateRefused                 one site's answer is not admitted; carries the site and a reason code
     ├── VerificationFailed            what a run claims is not what its records show
@@ -27,6 +28,7 @@ from coreason_enclave.errors import Reason
 __all__ = [
     "AegisError",
     "AggregationError",
+    "BudgetRefused",
     "GoalOutOfReach",
     "InvalidAggregation",
     "InvalidEngine",
@@ -87,6 +89,10 @@ class TuningStopped(AegisError):
     def __init__(self, message: str, *, best_epsilon: float | None) -> None:
         super().__init__(message)
         self.best_epsilon = best_epsilon
+
+
+class BudgetRefused(RunPaused):
+    """Every site that is missing refused for its privacy budget: running again changes nothing."""
 
 
 class UpdateRefused(AegisError):

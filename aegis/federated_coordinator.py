@@ -47,7 +47,7 @@ from aegis.coordination.cohort import choose_cohort
 from aegis.coordination.issuing import GRACE_S, issue_orders
 from aegis.coordination.rounds import NextAct, decide
 from aegis.coordination.spending import epsilon_so_far, steps_so_far
-from aegis.errors import InvalidJob, RunFolderError, RunPaused, TooFewUpdates, UpdateRefused
+from aegis.errors import BudgetRefused, InvalidJob, RunFolderError, RunPaused, TooFewUpdates, UpdateRefused
 from aegis.security.audit import HashLog
 from aegis.stores.run_state import RoundRecord, RunState, RunStore
 from coreason_enclave.envelope import seal
@@ -160,7 +160,8 @@ class FederatedCoordinator(Strategy):
         if decision.act is NextAct.REPEAT:
             return self._save(state.model_copy(update={"attempt": 2, "nonces": {}}))
         self._save(state.model_copy(update={"attempt": 1, "nonces": {}}))
-        raise RunPaused(f"round {number} cannot be completed: {decision.why}")
+        for_good = set(refused.values()) == {Reason.BUDGET_EXCEEDED.value}
+        raise (BudgetRefused if for_good else RunPaused)(f"round {number} cannot be completed: {decision.why}")
 
     def _open_round(self, state: RunState) -> RunState:
         if not state.nonces:
@@ -183,7 +184,7 @@ class FederatedCoordinator(Strategy):
             base_model_digest=state.models[-1],
             now=self._clock(),
         )
-        return [self._message(order, base) for order in self._orders.values()]
+        return [self._message(order, base) for site, order in self._orders.items() if site in self._participants]
 
     def _message(self, order: RoundOrder, base: bytes) -> Message:
         sealed = SealedMessage(seal(ORDER_TYPE, order.canonical(), self._signer), base)
@@ -197,7 +198,7 @@ class FederatedCoordinator(Strategy):
 
     def _admit(self, replies: Iterable[Message], base: Arrays) -> _Answers:
         """Each asked site's first reply, through the numbered checks; silence is a reason too."""
-        by_node = {self._participants[site].node_id: site for site in self._orders}
+        by_node = {self._participants[site].node_id: site for site in self._orders if site in self._participants}
         admitted: dict[str, Admitted] = {}
         refused: dict[str, Reason] = {}
         for reply in replies:
@@ -212,8 +213,8 @@ class FederatedCoordinator(Strategy):
             except UpdateRefused as refusal:
                 refused[site] = refusal.reason
                 self._log("admit", "refused", {"site": site, "message": str(refusal)}, refusal.reason)
-        refused.update(dict.fromkeys(by_node.values(), Reason.NO_REPLY))
-        for site in sorted(by_node.values()):
+        for site in sorted(self._orders.keys() - admitted.keys() - refused.keys()):
+            refused[site] = Reason.NO_REPLY
             self._log("admit", "refused", {"site": site}, Reason.NO_REPLY)
         for site, accepted in sorted(admitted.items()):
             self._log_admitted(site, accepted)
@@ -287,9 +288,10 @@ class FederatedCoordinator(Strategy):
     ) -> Iterable[Message]:
         """The signed orders of the open round."""
         del config, grid
-        state = self._open_round(self._state or self._begin(_numpy(arrays)))
-        if server_round != state.completed_rounds + 1:
-            raise InvalidJob(f"round {server_round} is not next: {state.completed_rounds} rounds are complete")
+        state, rounds = self._state or self._begin(_numpy(arrays)), self.job.rounds
+        if server_round != state.completed_rounds + 1 or server_round > rounds:
+            raise InvalidJob(f"round {server_round} is not next: {state.completed_rounds} of {rounds} are complete")
+        state = self._open_round(state)
         return self._messages(state, encode_arrays(self._store.load_model(state.models[-1])))
 
     def aggregate_train(
@@ -297,12 +299,15 @@ class FederatedCoordinator(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Admit and aggregate; (None, None) where too few updates are admitted and the round stays open."""
         state = self._state
-        if state is None or server_round != state.completed_rounds + 1:
+        if state is None or not state.nonces or server_round != state.completed_rounds + 1:
             raise InvalidJob(f"round {server_round} is not open")
         answers = self._admit(replies, self._store.load_model(state.models[-1]))
         if decide(self.job, admitted=len(answers.admitted), refused={}, attempt=1).act is not NextAct.AGGREGATE:
             return None, None
-        following = self._complete(state, answers, time.monotonic())
+        try:
+            following = self._complete(state, answers, time.monotonic())
+        except TooFewUpdates:
+            return None, None
         return _record(self._store.load_model(following.models[-1])), MetricRecord(dict(following.history[-1].metrics))
 
     def configure_evaluate(

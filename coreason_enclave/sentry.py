@@ -27,7 +27,7 @@ coreason_enclave.errors.DataLeakageError: metric 'loss' may not leave; those tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -45,7 +45,7 @@ from coreason_enclave.airlock import (
 )
 from coreason_enclave.datasets.paths import MAX_FILE_BYTES
 from coreason_enclave.datasets.problems import DatasetSchemaRejected, SchemaProblem
-from coreason_enclave.datasets.reading import SiteDataset, open_dataset
+from coreason_enclave.datasets.reading import CheckedDatasets, SiteDataset, open_dataset
 from coreason_enclave.datasets.schema import DatasetExpectation
 from coreason_enclave.errors import DataLeakageError
 from coreason_enclave.updates import Array, Layout, ReleasableUpdate, TrainedUpdate
@@ -74,10 +74,11 @@ class DataSentry:
     max_update_bytes: int = MAX_UPDATE_BYTES
     layout: Layout | None = None
     max_norm: float | None = None
+    checked: CheckedDatasets = field(default_factory=CheckedDatasets, repr=False, compare=False)
 
     def bound_to(self, *, layout: Layout, max_norm: float) -> DataSentry:
         """The same sentry for one job: the base model's ``layout``, the job's ``max_update_norm``."""
-        return DataSentry(self.data_root, self.max_dataset_bytes, self.max_update_bytes, dict(layout), max_norm)
+        return replace(self, layout=dict(layout), max_norm=max_norm)
 
     def validate_input(self, dataset_id: str, *, expected: DatasetExpectation | None = None) -> SiteDataset:
         """Open the dataset and check that it is what its schema says and what the caller expects.
@@ -87,7 +88,7 @@ class DataSentry:
             DatasetRejected: the id leaves the data root, or path, schema, rows or an expectation do not hold.
                 The message is for the site's own log; only the reason may leave.
         """
-        dataset = open_dataset(Path(self.data_root), dataset_id, max_bytes=self.max_dataset_bytes)
+        dataset = open_dataset(Path(self.data_root), dataset_id, max_bytes=self.max_dataset_bytes, checked=self.checked)
         unmet = expected.unmet_by(dataset.schema) if expected is not None else ()
         if unmet:
             raise DatasetSchemaRejected(dataset_id, [SchemaProblem(None, text) for text in unmet])

@@ -23,6 +23,8 @@ from coreason_enclave.policy import SiteConfig
 from coreason_enclave.schemas import FederationJob
 from coreason_enclave.updates import SealedMessage, encode_arrays
 
+pytest.register_assert_rewrite("tests.studies")
+
 DATASET = "clinic/visits"
 FEATURES = ("age", "income", "years")
 NOMINAL_PERSONS = 24
@@ -221,3 +223,16 @@ def federation(tmp_path: Path) -> SmallFederation:
 def federation_at() -> Callable[[Path], SmallFederation]:
     """For fixtures that live longer than one test."""
     return SmallFederation
+
+
+@pytest.fixture
+def study(federation: SmallFederation, tmp_path: Path) -> Callable[..., Any]:
+    """Found ``sites`` sites (each with its own rows) and an empty run folder."""
+
+    def make(sites: int = 3, **changes: Any) -> Any:
+        from tests.studies import Study
+
+        founded = [federation.found(f"clinic-{n}", rows=n, **changes) for n in range(1, sites + 1)]
+        return Study(federation, tmp_path / "run", founded)
+
+    return make

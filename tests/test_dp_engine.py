@@ -131,9 +131,9 @@ def test_no_part_of_the_guarantee_has_a_default(name: str) -> None:
 
 OUT_OF_RANGE = {
     "no clipping": ({"max_grad_norm": 0}, "max_grad_norm must be in (0, 1e+06], got 0"),
-    "endless clipping norm": ({"max_grad_norm": math.inf}, "max_grad_norm: Input should be a finite number"),
+    "endless clipping norm": ({"max_grad_norm": math.inf}, "max_grad_norm must be in (0, 1e+06], got inf"),
     "negative noise": ({"noise_multiplier": -1}, "noise_multiplier must be in (0, 1e+06], got -1"),
-    "noise that is not a number": ({"noise_multiplier": math.nan}, "noise_multiplier: Input should be a finite number"),
+    "noise that is not a number": ({"noise_multiplier": math.nan}, "noise_multiplier must be in (0, 1e+06], got nan"),
     "noise as text": ({"noise_multiplier": "1.0"}, "noise_multiplier must be a number, got '1.0'"),
     "a rate of zero": ({"sample_rate": 0}, "sample_rate must be in (0, 1], got 0"),
     "a rate above one": ({"sample_rate": 1.5}, "sample_rate must be in (0, 1], got 1.5"),
@@ -530,6 +530,12 @@ def test_the_answer_is_the_smallest_epsilon_seen_to_meet_the_goal(answer: Calibr
     assert answer.epsilon == min(point.epsilon for point in met)
     assert answer.accuracy >= GOAL
     assert max(point.epsilon for point in missed) < answer.epsilon <= 1.26 * max(point.epsilon for point in missed)
+
+
+def test_the_repetitions_of_a_point_are_independent_trainings(answer: Calibration) -> None:
+    accuracies = [accuracy for point in answer.curve for accuracy in point.accuracies]
+
+    assert len(set(accuracies)) > len(answer.curve)
 
 
 def test_fresh_trainings_meet_the_goal_there_and_not_at_half_of_it(task: Task, answer: Calibration) -> None:

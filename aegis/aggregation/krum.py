@@ -4,9 +4,9 @@ Source: P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer, "Machine learni
 tolerant gradient descent", NeurIPS 2017. Both need n >= 2f + 3, which the caller has checked.
 
 Multi-Krum keeps n - f updates, as many as there are honest ones. At least n - f updates have a score no worse than the
-worst honest one, so no kept update is further from an honest one than Krum's single choice may be. (Keeping n - f - 2,
-for which E. M. El Mhamdi, R. Guerraoui, S. Rouault, "The hidden vulnerability of distributed learning in Byzantium",
-ICML 2018, prove resilience in expectation, drops honest sites that differ, and measurably costs utility where sites do.)
+worst honest one, so no kept update is further from an honest one than Krum's single choice may be. (Resilience in
+expectation is proven for n - f - 2, by E. M. El Mhamdi, R. Guerraoui, S. Rouault, "The hidden vulnerability of
+distributed learning in Byzantium", ICML 2018; that drops honest sites that differ, which measurably costs utility.)
 """
 
 from __future__ import annotations

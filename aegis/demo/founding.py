@@ -57,15 +57,16 @@ def _config(site: PreparedSite, options: DemoOptions, coordinator_key: str) -> S
         max_update_norm=MAX_UPDATE_NORM,
         max_order_lifetime_s=3600,
     )
+    allowance = min(_LINEAGE_ALLOWANCE * options.epsilon, 1000.0)
     lineage = LineagePolicy(
         lineage=f"{site.site_id}/randhie",
         dataset_id=site.dataset_id,
         unit=options.unit,
         nominal_units=site.nominal_units,
         public=True,
-        epsilon=_LINEAGE_ALLOWANCE * options.epsilon,
+        epsilon=allowance,
         delta=DELTA,
-        job_epsilon=_LINEAGE_ALLOWANCE * options.epsilon,
+        job_epsilon=allowance,
         job_delta=DELTA,
     )
     return SiteConfig(

@@ -84,6 +84,8 @@ def private_job(options: DemoOptions) -> FederationJob:
         average_last_rounds=min(_AVERAGED_ROUNDS, options.rounds),
         max_update_norm=MAX_UPDATE_NORM,
     )
+    if options.attackers >= options.sites:
+        raise InvalidJob(f"--attackers must be below --sites ({options.sites}): at least one site stays honest")
     if updates_required(job) > options.sites:
         raise InvalidJob(
             f"{job.aggregator} with num_byzantine = {job.num_byzantine} needs {updates_required(job)} sites, "

@@ -61,7 +61,7 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
     """
     job = resolve(private_job(options), delta=DELTA)
     console.print(
-        "[1/5] six real sites of one study, founded here as SIMULATED sites with keys and ledgers of their own"
+        f"[1/5] {options.sites} of one study's six real sites, founded here as SIMULATED sites, each with its own keys"
     )
     federation = found_demo_federation(run.path / "federation", options)
     main = Execution(federation, RunFolder(run.path), options.seed, options.attackers)
@@ -78,6 +78,7 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
         private=private,
         twin=twin,
         repeats=[history[-1] for history in repeats],
+        ledger_epsilon=RunFolder(run.path).read_json("outcome.json")["ledger_epsilon"],
         central_auc=central.logistic_auc,
         trees_auc=central.boosted_trees_auc,
         attackers=sorted(federation.config().public_keys)[: options.attackers],

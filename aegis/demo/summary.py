@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
@@ -44,6 +44,7 @@ class DemoResult:
     Attributes:
         run: the run's name. job: as ordered, every privacy value explicit.
         private, twin: rounds of the private job and of the same job without privacy.
+        ledger_epsilon: what each site's ledger counts for the private job, unanswered rounds included.
         repeats: last rounds of the private job repeated on new sites with fresh keys.
         central_auc: logistic regression on all sites' rows in one place. trees_auc: boosted trees likewise.
         attackers: names of the sites that a simulated attacker took over.
@@ -55,6 +56,7 @@ class DemoResult:
     private: Sequence[RoundRecord]
     twin: Sequence[RoundRecord]
     repeats: Sequence[RoundRecord]
+    ledger_epsilon: Mapping[str, float]
     central_auc: float
     trees_auc: float
     attackers: Sequence[str]
@@ -64,8 +66,8 @@ class DemoResult:
         return [record.metrics["auc"] for record in (self.private[-1], *self.repeats)]
 
     def epsilon(self) -> float:
-        """The largest epsilon of any site in this job."""
-        return max(value for value in self.private[-1].epsilon.values() if value is not None)
+        """The largest epsilon of any site in this job, as the sites' own ledgers count it."""
+        return max(self.ledger_epsilon.values())
 
     def to_dict(self) -> dict[str, object]:
         """The figures, for scripts."""
@@ -119,7 +121,6 @@ def _price(result: DemoResult) -> str:
 
 def write_summary(result: DemoResult) -> str:
     """The summary in Markdown."""
-    last = result.private[-1]
     lines = [
         f"# {result.run}",
         "",
@@ -139,7 +140,7 @@ def write_summary(result: DemoResult) -> str:
         "## Privacy, site by site",
         "",
         *_table(
-            ("site", "attestation", "steps", "epsilon of this job", "update used in the last round"), _site_rows(last)
+            ("site", "attestation", "steps", "epsilon of this job", "update used in the last round"), _site_rows(result)
         ),
         "",
         *_guarantee(result),
@@ -168,16 +169,17 @@ def _utility_rows(result: DemoResult) -> list[tuple[str, ...]]:
     ]
 
 
-def _site_rows(last: RoundRecord) -> list[tuple[str, ...]]:
+def _site_rows(result: DemoResult) -> list[tuple[str, ...]]:
+    last = result.private[-1]
     return [
         (
             site,
             str(last.provenance.get(site, "refused")),
-            str(last.steps[site]),
-            f"{last.epsilon[site]:.4f}",
+            str(last.steps.get(site, 0)),
+            f"{epsilon:.4f}",
             "yes" if site in last.used else "no",
         )
-        for site in sorted(last.steps)
+        for site, epsilon in sorted(result.ledger_epsilon.items())
     ]
 
 

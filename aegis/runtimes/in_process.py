@@ -28,6 +28,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from aegis.federated_coordinator import Participant
 from aegis.utility import utility
 from coreason_enclave.encoding import digest
+from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.federation.flower import client_app
 from coreason_enclave.jobkeys import UnsafeSeededNoise
 from coreason_enclave.models import initial_weights, predict_probabilities
@@ -156,10 +157,14 @@ def opened_sites(
     with ExitStack() as stack:
         sites: dict[str, Site] = {}
         for folder in folders:
+            if folder.name not in public_keys:
+                continue
             site = open_site(folder, job_keys=job_keys(folder.name))
             stack.callback(site.close)
+            if site.config.site_id != folder.name:
+                raise ConfigurationError(f"{folder} holds site {site.config.site_id!r}: a site's folder bears its name")
             sites[site.config.site_id] = site
-        names = sorted(name for name in sites if name in public_keys)
+        names = sorted(sites)
         nodes = {name: index for index, name in enumerate(names, start=1)}
         grid = InProcessGrid({nodes[name]: adapt(sites[name]) for name in names})
         stack.callback(grid.close)

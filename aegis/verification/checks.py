@@ -171,6 +171,8 @@ def check_labels(records: Records, _: Reference) -> Answers:
     require(
         audited == set(outcome.provenance), f"outcome.json says {_names(outcome.provenance)}, the log {_names(audited)}"
     )
+    recorded = sha256_hex(records.data("config.json"))
+    require(records.trail.configurations == {recorded}, "config.json is not the one that the log recorded")
     require(records.trail.profiles == {config.profile}, f"config.json says profile {config.profile}, the log does not")
     simulated = Provenance.SIMULATED in audited
     require(simulated == (config.attestation == "simulated"), "config.json hides or invents simulated attestation")

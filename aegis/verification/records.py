@@ -72,6 +72,7 @@ class Outcome(_Document):
     rounds: int
     metrics: dict[str, float]
     epsilon: dict[SafeId, float | None]
+    ledger_epsilon: dict[SafeId, float | None]
     provenance: tuple[Provenance, ...]
 
 

@@ -40,6 +40,10 @@ class _Started(_Details):
     job_digest: HexDigest
 
 
+class _Configured(_Details):
+    config: HexDigest
+
+
 class _Resumed(_Details):
     completed_rounds: int
 
@@ -109,6 +113,7 @@ class Trail:
         updates: every admitted update, those of attempts that were repeated or lost in a crash included.
         released: what the log's last line releases; None where it ends otherwise.
         profiles: profiles that the coordinator's lines were written under.
+        configurations: digests of ``config.json`` that the run was carried out under; a run has one.
     """
 
     jobs: frozenset[str]
@@ -116,6 +121,7 @@ class Trail:
     updates: tuple[AuditedUpdate, ...]
     released: Released | None
     profiles: frozenset[str]
+    configurations: frozenset[str]
 
 
 def read_trail(data: bytes) -> Trail:
@@ -144,6 +150,7 @@ class _Reading:
     open: dict[str, AuditedUpdate] = field(default_factory=dict)
     released: Released | None = None
     profiles: set[str] = field(default_factory=set)
+    configurations: set[str] = field(default_factory=set)
 
     def follow(self, number: int, line: _Line) -> None:
         self.released = None  # only the last line's word counts
@@ -151,6 +158,8 @@ class _Reading:
             return
         self.profiles.add(str(line.details.get("profile", "unnamed")))
         match line.action, line.outcome:
+            case "configuration", "recorded":
+                self.configurations.add(_read(_Configured, line).config)
             case "run", "started":
                 self.jobs.add(_read(_Started, line).job_digest)
             case "run", "resumed":
@@ -183,7 +192,12 @@ class _Reading:
 
     def trail(self) -> Trail:
         return Trail(
-            frozenset(self.jobs), tuple(self.rounds), tuple(self.updates), self.released, frozenset(self.profiles)
+            frozenset(self.jobs),
+            tuple(self.rounds),
+            tuple(self.updates),
+            self.released,
+            frozenset(self.profiles),
+            frozenset(self.configurations),
         )
 
 

@@ -6,7 +6,7 @@ name columns and row numbers, never cells, and none of them may leave the site: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from coreason_enclave.datasets.tables import read_table
 from coreason_enclave.datasets.tensors import read_tensors
 from coreason_enclave.encoding import digest
 
-__all__ = ["DatasetSchemaRejected", "SchemaProblem", "SiteDataset", "open_dataset"]
+__all__ = ["CheckedDatasets", "DatasetSchemaRejected", "SchemaProblem", "SiteDataset", "open_dataset"]
 
 SCHEMA_FILE = "dataset.toml"
 MAX_SCHEMA_BYTES = 1 << 20
@@ -57,8 +57,38 @@ class SiteDataset:
         return f"SiteDataset({self.schema.dataset_id!r}, digest={self.digest[:12]}…)"
 
 
-def open_dataset(root: Path, dataset_id: str, *, max_bytes: int = MAX_FILE_BYTES) -> SiteDataset:
+class CheckedDatasets:
+    """Datasets that were parsed and checked before, by content: the same bytes need not be checked each round.
+
+    The bytes are read and hashed every time, so a change on disk is seen. One dataset is kept for each id, and what
+    is handed out is a copy: a training loop that writes into its arrays cannot change the next round's.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, SiteDataset] = {}
+
+    def get(self, dataset_id: str, content: str) -> SiteDataset | None:
+        """The dataset with this content, or None."""
+        kept = self._kept.get(dataset_id)
+        return _copied(kept) if kept is not None and kept.digest == content else None
+
+    def keep(self, dataset: SiteDataset) -> None:
+        """Remember a copy of ``dataset`` in place of an earlier content."""
+        self._kept[dataset.schema.dataset_id] = _copied(dataset)
+
+
+def _copied(dataset: SiteDataset) -> SiteDataset:
+    units = None if dataset.unit_ids is None else dataset.unit_ids.copy()
+    return replace(dataset, features=dataset.features.copy(), labels=dataset.labels.copy(), unit_ids=units)
+
+
+def open_dataset(
+    root: Path, dataset_id: str, *, max_bytes: int = MAX_FILE_BYTES, checked: CheckedDatasets | None = None
+) -> SiteDataset:
     """Read and check the dataset ``dataset_id`` below ``root``. The same bytes always give the same arrays.
+
+    Args:
+        checked: parsed datasets to take from and add to.
 
     Raises:
         ConfigurationError: ``root`` is unusable.
@@ -72,7 +102,11 @@ def open_dataset(root: Path, dataset_id: str, *, max_bytes: int = MAX_FILE_BYTES
             problem = SchemaProblem(None, f"dataset.toml declares another dataset_id, {schema.dataset_id!r}")
             raise DatasetSchemaRejected(dataset_id, [problem])
         data = folder.read(schema.file, limit=max_bytes)
-    read = read_table if schema.format is DataFormat.CSV else read_tensors
-    rows = read(schema, data)
     content = digest("aegis.dataset.v1", schema_bytes, data).hex()
-    return SiteDataset(schema, rows.features, rows.labels, rows.unit_ids, content)
+    if checked is not None and (known := checked.get(dataset_id, content)) is not None:
+        return known
+    rows = (read_table if schema.format is DataFormat.CSV else read_tensors)(schema, data)
+    dataset = SiteDataset(schema, rows.features, rows.labels, rows.unit_ids, content)
+    if checked is not None:
+        checked.keep(dataset)
+    return dataset

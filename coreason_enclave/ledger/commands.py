@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import click
 
-from coreason_enclave.errors import EnclaveError
 from coreason_enclave.ledger.export import ExportFindings, verify_export
 from coreason_enclave.ledger.records import JobClaim, LedgerHead, LineageClaim, NoiseSource
 from coreason_enclave.ledger.sqlite import SqliteLedger
@@ -24,27 +20,12 @@ __all__ = ["ledger"]
 
 _SQLITE = b"SQLite format 3\x00"
 _HEAD = re.compile(r"(\d{1,15}):([0-9a-f]{64})")
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _one_line(command: Callable[P, R]) -> Callable[P, R]:
-    """A refusal is one line on stderr and exit code 1, never a traceback."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except (EnclaveError, OSError) as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
-
-    return run
 
 
 _existing = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(epilog="Example: coreason-enclave ledger show /var/lib/enclave/ledger.db")
 def ledger() -> None:
     """Look at this site's privacy ledger, verify it, export it."""
 
@@ -52,7 +33,6 @@ def ledger() -> None:
 @ledger.command(epilog="Example: coreason-enclave ledger show /var/lib/enclave/ledger.db")
 @click.argument("path", type=_existing)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@_one_line
 def show(path: Path, as_json: bool) -> None:
     """What was spent on each lineage, by which jobs, and what is left.
 
@@ -66,11 +46,10 @@ def show(path: Path, as_json: bool) -> None:
 @click.argument("path", type=_existing)
 @click.option("--expect", metavar="SEQ:HASH", help="A head that was seen before; it must be in the history.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@_one_line
 def verify(path: Path, expect: str | None, as_json: bool) -> None:
     """Check the chain, every rule at every entry, and every recorded budget and cost.
 
-    PATH is a ledger or an export of one. Exit code 1 if anything does not hold.
+    PATH is a ledger or an export of one. Exit code 3 if anything does not hold.
     """
     findings = verify_export(_exported(path), expected_head=None if expect is None else _parse_head(expect))
     if as_json:
@@ -85,7 +64,6 @@ def verify(path: Path, expect: str | None, as_json: bool) -> None:
 @ledger.command(epilog="Example: coreason-enclave ledger export ledger.db --out ledger.json")
 @click.argument("path", type=_existing)
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
-@_one_line
 def export(path: Path, out: Path) -> None:
     """Write all entries and the head to one JSON file that `verify` and any auditor can check offline."""
     data = _exported(path)

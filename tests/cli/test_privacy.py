@@ -104,9 +104,10 @@ def test_calibrated_noise_meets_the_target_and_a_little_less_noise_would_not(
     less = PoissonSampledGaussian(found["noise_multiplier"] * 0.995, 0.1, steps)
 
     assert found["epsilon"] <= target
-    assert found["epsilon"] == compose_epsilon(
-        [PoissonSampledGaussian(found["noise_multiplier"], 0.1, steps)], 1e-5
-    ).epsilon
+    assert (
+        found["epsilon"]
+        == compose_epsilon([PoissonSampledGaussian(found["noise_multiplier"], 0.1, steps)], 1e-5).epsilon
+    )
     assert compose_epsilon([less], 1e-5).epsilon > target
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +14,16 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from aegis.coordination.admission import Admission
+from aegis.errors import UpdateRefused
 from aegis.federated_coordinator import FederatedCoordinator
 from aegis.stores.run_state import FileRunStore
 from aegis.verification import verify_run
+from coreason_enclave.errors import Reason
 from coreason_enclave.ledger import SqliteLedger, verify_export
 
 Aegis = Callable[..., Result]
+ROOT = Path(__file__).resolve().parents[2]
 
 GOOD = """\
 job_id: study-1
@@ -29,16 +37,34 @@ model_args: {in_features: 3}
 """
 
 WRONG_JOBS = {
-    "an epsilon of -1": (GOOD.replace("target_epsilon: 3.0", "target_epsilon: -1"), "target_epsilon must be in (0, 1000]"),
-    "an epsilon of NaN": (GOOD.replace("target_epsilon: 3.0", "target_epsilon: .nan"), "target_epsilon must be in (0, 1000]"),
-    "an infinite epsilon": (GOOD.replace("target_epsilon: 3.0", "target_epsilon: .inf"), "target_epsilon must be in (0, 1000]"),
-    "an epsilon in words": (GOOD.replace("target_epsilon: 3.0", "target_epsilon: three"), "must be a number, got 'three'"),
+    "an epsilon of -1": (
+        GOOD.replace("target_epsilon: 3.0", "target_epsilon: -1"),
+        "target_epsilon must be in (0, 1000]",
+    ),
+    "an epsilon of NaN": (
+        GOOD.replace("target_epsilon: 3.0", "target_epsilon: .nan"),
+        "target_epsilon must be in (0, 1000]",
+    ),
+    "an infinite epsilon": (
+        GOOD.replace("target_epsilon: 3.0", "target_epsilon: .inf"),
+        "target_epsilon must be in (0, 1000]",
+    ),
+    "an epsilon in words": (
+        GOOD.replace("target_epsilon: 3.0", "target_epsilon: three"),
+        "must be a number, got 'three'",
+    ),
     "an epsilon in quotes": (GOOD.replace("target_epsilon: 3.0", "target_epsilon: '3'"), "must be a number, got '3'"),
     "an epsilon of yes": (GOOD.replace("target_epsilon: 3.0", "target_epsilon: yes"), "must be a number, got True"),
-    "an epsilon of 401 digits": (GOOD.replace("target_epsilon: 3.0", f"target_epsilon: 1{'0' * 400}"), "must be in (0, 1000]"),
+    "an epsilon of 401 digits": (
+        GOOD.replace("target_epsilon: 3.0", f"target_epsilon: 1{'0' * 400}"),
+        "must be in (0, 1000]",
+    ),
     "no epsilon": (GOOD.replace("target_epsilon: 3.0, ", ""), "DP_SGD needs target_epsilon"),
     "two epsilons": (GOOD.replace("target_epsilon: 3.0", "target_epsilon: 3.0, target_epsilon: 300"), "stands twice"),
-    "no noise": (GOOD.replace("noise_multiplier: 1.0", "noise_multiplier: 0"), "noise_multiplier must be in (0, 1e+06]"),
+    "no noise": (
+        GOOD.replace("noise_multiplier: 1.0", "noise_multiplier: 0"),
+        "noise_multiplier must be in (0, 1e+06]",
+    ),
     "a delta of 1": (GOOD.replace("delta: 1e-5", "delta: 1"), "delta must be in (0, 0.1]"),
     "a mechanism of its own": (GOOD.replace("DP_SGD", "TRUST_ME"), "mechanism"),
     "a dataset outside the data root": (GOOD.replace("clinic/visits", "../../etc"), "dataset_id must be"),
@@ -47,7 +73,10 @@ WRONG_JOBS = {
     "no rounds": (GOOD.replace("rounds: 3", "rounds: 0"), "rounds must be in [1, 100000], got 0"),
     "half a round": (GOOD.replace("rounds: 3", "rounds: 1.5"), "rounds"),
     "an unknown field": (GOOD + "epsilon: 3\n", "epsilon is not a known field"),
-    "an unknown privacy field": (GOOD.replace("delta: 1e-5", "delta: 1e-5, secure: true"), "privacy.secure is not a known field"),
+    "an unknown privacy field": (
+        GOOD.replace("delta: 1e-5", "delta: 1e-5, secure: true"),
+        "privacy.secure is not a known field",
+    ),
     "a missing field": (GOOD.replace("model_arch: LogisticRegression\n", ""), "model_arch is required"),
     "an aggregator that nobody knows": (GOOD + "aggregator: average\n", "aggregator"),
     "a mean that tolerates liars": (GOOD + "num_byzantine: 1\n", "mean tolerates no Byzantine site"),
@@ -58,7 +87,10 @@ WRONG_JOBS = {
     "nothing": ("", "must hold the fields of one job"),
     "brackets without an end": ("[" * 10_000, "is not YAML"),
     "a strategy that is not offered": (GOOD.replace("FED_AVG", "SCAFFOLD"), "SCAFFOLD is not offered"),
-    "more sites than there are": (GOOD.replace("min_clients: 2", "min_clients: 3"), "min_clients = 3 sites, the federation has 2"),
+    "more sites than there are": (
+        GOOD.replace("min_clients: 2", "min_clients: 3"),
+        "min_clients = 3 sites, the federation has 2",
+    ),
     "a cap that no noise meets": (
         GOOD.replace("target_epsilon: 3.0, noise_multiplier: 1.0", "target_epsilon: 1.0e-9").replace("1e-5", "1e-12"),
         "privacy.target_epsilon: no noise multiplier",
@@ -67,12 +99,12 @@ WRONG_JOBS = {
 
 
 @pytest.mark.parametrize(("text", "said"), WRONG_JOBS.values(), ids=WRONG_JOBS)
-def test_a_wrong_job_file_gets_one_clear_line_and_exit_code_2(
-    aegis: Aegis, study: Any, text: str, said: str
-) -> None:
+def test_a_wrong_job_file_gets_one_clear_line_and_exit_code_2(aegis: Aegis, study: Any, text: str, said: str) -> None:
     (study.root / "job.yaml").write_text(text)
 
-    result = aegis("run", study.root / "job.yaml", "--federation", study.federation, "--out", study.root / "run", "--json")
+    result = aegis(
+        "run", study.root / "job.yaml", "--federation", study.federation, "--out", study.root / "run", "--json"
+    )
 
     assert result.exit_code == 2, result.output
     lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
@@ -255,12 +287,33 @@ def test_a_second_job_beyond_the_budget_is_one_clear_line_and_trains_nothing(aeg
         if result.exit_code:
             break
 
-    assert result.exit_code == 4
+    assert result.exit_code == 3
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "clinic-1: budget_exceeded, clinic-2: budget_exceeded" in errors[0]
     assert spent_steps(study)["clinic-1"] - before["clinic-1"] < 8
     assert not (study.root / f"run-{number}" / "outcome.json").exists()
+
+
+def test_what_a_site_spent_on_an_update_that_was_not_admitted_is_seen_in_its_ledger(
+    aegis: Aegis, study: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admit = Admission.admit
+
+    def refuse_one(self: Admission, *args: Any, **options: Any) -> Any:
+        if (self.order.site_id, self.order.round_number) == ("clinic-2", 2):
+            raise UpdateRefused("clinic-2", Reason.NORM_EXCEEDED, "its norm exceeds the job's limit")
+        return admit(self, *args, **options)
+
+    monkeypatch.setattr(Admission, "admit", refuse_one)
+    job = study.write_job("s", min_clients=1)
+    result = aegis("run", job, "--federation", study.federation, "--out", study.root / "run")
+
+    assert "round 2/3: 1 admitted, clinic-2 refused (norm_exceeded)" in result.stdout
+    report = verify_run(study.root / "run")
+    (said,) = [finding.detail for finding in report.findings if finding.detail.startswith("clinic-2: 3.537 of 8")]
+    assert report.ok
+    assert "its ledger counts 4.347, for what was not admitted is spent as well" in said
 
 
 def test_the_run_folder_of_another_job_is_not_taken_over(
@@ -276,3 +329,37 @@ def test_the_run_folder_of_another_job_is_not_taken_over(
 
     assert result.exit_code == 2
     assert "another job" in result.stderr
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_real_process_that_is_ended_in_the_middle_goes_on_where_it_was(
+    aegis: Aegis, study: Any, sent: signal.Signals, code: int
+) -> None:
+    job = study.write_job("s", rounds=30, privacy={"noise_multiplier": 8.0})
+    arguments = ["run", str(job), "--federation", str(study.federation), "--out", str(study.root / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "aegis.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        next(line for line in process.stdout if line.startswith("round 3/30"))
+        process.send_signal(sent)
+        said = process.stderr.read()
+    assert process.returncode == code
+    assert "Traceback" not in said
+    assert ("error: interrupted" in said) == (sent is signal.SIGINT)
+
+    resumed = aegis(*arguments)
+
+    assert resumed.exit_code == 0, resumed.output
+    assert "round 3/30" not in resumed.stdout
+    assert "round 30/30" in resumed.stdout
+    assert spent_steps(study) == {"clinic-1": 120, "clinic-2": 120}
+    report = verify_run(study.root / "run")
+    assert report.ok, [finding for finding in report.findings if finding.verdict == "fails"]

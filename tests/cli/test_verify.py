@@ -220,7 +220,7 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
         Check.AUDIT,
         lambda run: rewrite_audit(
             run,
-            lambda lines: lines.insert(1, {**lines[0], "outcome": "resumed", "details": {"completed_rounds": 2}}),
+            lambda lines: lines.insert(2, {**lines[1], "outcome": "resumed", "details": {"completed_rounds": 2}}),
         ),
     ),
     # checkpoint
@@ -245,7 +245,10 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
         another_job(lambda job: job["privacy"].update(noise_multiplier=4.0)),
     ),
     "a field in the job file that no job has": (Check.JOB, another_job(lambda job: job.update(note="harmless"))),
-    "a log that started another job": (Check.JOB, audited(STARTED, lambda details: details.update(job_digest="00" * 32))),
+    "a log that started another job": (
+        Check.JOB,
+        audited(STARTED, lambda details: details.update(job_digest="00" * 32)),
+    ),
     "a state of another job": (
         Check.JOB,
         in_json("state/state.json", lambda state: state.update(job_digest="00" * 32)),
@@ -260,7 +263,9 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
     "a refusal that metrics.csv invents": (Check.ROUNDS, in_text("metrics.csv", "\n1,2,,", "\n1,2,clinic-3=late,")),
     "a round less in metrics.csv": (
         Check.ROUNDS,
-        lambda run: (run / "metrics.csv").write_text("\n".join((run / "metrics.csv").read_text().split("\n")[:-2]) + "\n"),
+        lambda run: (run / "metrics.csv").write_text(
+            "\n".join((run / "metrics.csv").read_text().split("\n")[:-2]) + "\n"
+        ),
     ),
     "a site that the state forgot": (
         Check.ROUNDS,
@@ -276,7 +281,10 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
         Check.MODEL,
         in_json("outcome.json", lambda outcome: outcome.update(model="00" * 32)),
     ),
-    "a log that releases another model": (Check.MODEL, audited(FINISHED, lambda details: details.update(model="00" * 32))),
+    "a log that releases another model": (
+        Check.MODEL,
+        audited(FINISHED, lambda details: details.update(model="00" * 32)),
+    ),
     "a log that releases nothing": (
         Check.MODEL,
         lambda run: rewrite_audit(run, lambda lines: lines.pop()),
@@ -301,14 +309,24 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
         Check.EVENTS,
         committed(lambda entry: entry["event"].update(steps=entry["event"]["steps"] - 1)),
     ),
-    "a committed round with another update": (Check.EVENTS, committed(lambda entry: entry.update(update_digest="00" * 32))),
+    "a committed round with another update": (
+        Check.EVENTS,
+        committed(lambda entry: entry.update(update_digest="00" * 32)),
+    ),
     "a round that was never committed": (
         Check.EVENTS,
         and_the_coordinator_saw_it(
             lambda run: rechain_ledger(
                 run,
                 lambda entries: entries.__setitem__(
-                    -1, {"type": "content_noted", "version": 1, "time": 0, "lineage": "clinic-1/visits", "content_digest": "00" * 32}
+                    -1,
+                    {
+                        "type": "content_noted",
+                        "version": 1,
+                        "time": 0,
+                        "lineage": "clinic-1/visits",
+                        "content_digest": "00" * 32,
+                    },
                 ),
             )
         ),
@@ -321,8 +339,14 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
         Check.EVENTS,
         audited(ADMITTED, lambda details: details["event"].update(steps=1)),
     ),
-    "an admitted update in a smaller unit": (Check.EVENTS, audited(ADMITTED, lambda details: details.update(unit="record"))),
-    "an admitted update at another delta": (Check.EVENTS, audited(ADMITTED, lambda details: details.update(delta=1e-6))),
+    "an admitted update in a smaller unit": (
+        Check.EVENTS,
+        audited(ADMITTED, lambda details: details.update(unit="record")),
+    ),
+    "an admitted update at another delta": (
+        Check.EVENTS,
+        audited(ADMITTED, lambda details: details.update(delta=1e-6)),
+    ),
     # epsilon
     "an understated epsilon in the outcome": (Check.EPSILON, in_json("outcome.json", understated_epsilon)),
     "an overstated epsilon in the outcome": (Check.EPSILON, in_json("outcome.json", overstated_epsilon)),
@@ -354,6 +378,10 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
     "simulated attestation that is not mentioned": (
         Check.LABELS,
         in_json("config.json", lambda config: config.update(attestation="required")),
+    ),
+    "a configuration with other versions than the log recorded": (
+        Check.LABELS,
+        in_json("config.json", lambda config: config["versions"].update(torch="1.0")),
     ),
     "a seed that nobody injected": (
         Check.LABELS,

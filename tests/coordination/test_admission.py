@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -189,9 +190,7 @@ REFUSALS: dict[str, tuple[Reason, Callable[[Any], SealedMessage]]] = {
 
 
 @pytest.mark.parametrize(("reason", "falsify"), REFUSALS.values(), ids=REFUSALS)
-def test_an_answer_is_refused_for(
-    exchange: Any, reason: Reason, falsify: Callable[[Any], SealedMessage]
-) -> None:
+def test_an_answer_is_refused_for(exchange: Any, reason: Reason, falsify: Callable[[Any], SealedMessage]) -> None:
     admission, message = exchange.admission(), falsify(exchange)
     before = deepcopy(message)
 
@@ -296,10 +295,8 @@ def test_nothing_that_a_registered_site_signs_can_do_worse_than_be_refused(
     text = json.dumps({**exchange.statement(), field: value}).encode()
     message = SealedMessage(seal(UPDATE_TYPE, text, exchange.signer), exchange.sealed().arrays)
 
-    try:
+    with suppress(UpdateRefused):
         exchange.admission().admit(message, now=NOW)
-    except UpdateRefused as refused:
-        assert refused.reason in Reason
 
 
 @given(name=st.sampled_from(["noise_multiplier", "sample_rate", "steps", "type"]), value=JSON)

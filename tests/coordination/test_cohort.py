@@ -37,9 +37,7 @@ def test_a_cohort_has_the_size_asked_for_and_only_registered_sites(
 
 
 @given(sites=st.permutations(SITES), round_number=st.integers(1, 1000))
-def test_the_order_in_which_sites_registered_steers_nothing(
-    job_with: Any, sites: list[str], round_number: int
-) -> None:
+def test_the_order_in_which_sites_registered_steers_nothing(job_with: Any, sites: list[str], round_number: int) -> None:
     job = job_with(cohort_size=4)
 
     assert choose_cohort(sites, job, round_number) == choose_cohort(SITES, job, round_number)

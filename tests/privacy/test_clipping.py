@@ -61,11 +61,11 @@ def test_a_unit_added_or_removed_moves_the_sum_by_at_most_the_norm(
 
 
 def test_rows_of_a_person_that_cancel_contribute_what_is_left_and_not_more(steps: Steps) -> None:
-    """Two rows with opposite gradients of size 1e6 and a small third, which float32 would lose."""
+    """Two rows with opposite gradients of size 1e9 and a small one between, which float32 would lose."""
     model = torch.nn.Linear(1, 1, bias=False).double()
     torch.nn.init.zeros_(model.weight)
     features = torch.tensor([[1.0], [1.0], [1.0]], dtype=torch.float64)
-    targets = torch.tensor([[1e6], [-1e6], [0.25]], dtype=torch.float64)
+    targets = torch.tensor([[1e9], [0.25], [-1e9]], dtype=torch.float64)
 
     moved = steps.clipped_sum(model, features, targets, [5, 5, 5], norm=10.0)
 

@@ -50,6 +50,32 @@ def test_a_dataset_that_disappoints_is_refused(
     assert message in str(refused.value)
 
 
+def test_a_training_loop_that_writes_into_its_rows_does_not_change_the_next_rounds(
+    sentry: DataSentry, write_dataset: Any
+) -> None:
+    write_dataset()
+    first = sentry.open("clinic/visits")
+    before = first.features.copy()
+    first.features[:] = 7.0
+    first.labels[:] = 0
+    again = sentry.open("clinic/visits")
+    assert np.array_equal(again.features, before)
+    assert np.array_equal(again.labels, DataSentry(sentry.data_root).open("clinic/visits").labels)
+
+
+def test_rows_that_changed_on_disk_are_read_and_checked_anew(sentry: DataSentry, write_dataset: Any) -> None:
+    folder = write_dataset()
+    digest = sentry.open("clinic/visits").digest
+    lines = (folder / "rows.csv").read_text().splitlines()
+    (folder / "rows.csv").write_text("\n".join([*lines, lines[-1]]) + "\n")
+    changed = sentry.open("clinic/visits")
+    assert changed.digest != digest
+    assert len(changed) == len(lines)
+    (folder / "rows.csv").write_text(lines[0] + "\nnot,a,row\n")
+    with pytest.raises(DatasetRejected):
+        sentry.open("clinic/visits")
+
+
 def test_a_climb_out_of_the_data_root_is_refused(sentry: DataSentry) -> None:
     with pytest.raises(DatasetRejected) as refused:
         sentry.validate_input("../../etc")

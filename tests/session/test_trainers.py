@@ -184,6 +184,30 @@ def test_a_repaired_trainer_answers_the_same_order_under_the_same_reservation(
     assert (claim.open_reservations, claim.spent_pico) == (0, 4 * entries[2]["step_cost_pico"])
 
 
+def test_another_computation_is_refused_for_a_round_that_was_reserved_and_never_answered(
+    site: Any, federation: Federation
+) -> None:
+    broken = site.open(seed=5, clock=federation.clock, trainer=FailsWithARow())
+    with pytest.raises(EnclaveError):
+        broken.session.run(federation.order(federation.job()))
+    broken.close()
+    before = site.ledger_entries()
+    opened = site.open(seed=5, clock=federation.clock)
+    with pytest.raises(LedgerConflict, match="reserved for another computation"):
+        opened.session.run(federation.order(federation.job(), federation.weights(0.5)))
+    opened.close()
+    assert site.ledger_entries() == before
+
+
+def test_even_without_privacy_on_public_rows_a_loop_runs_under_the_guard(site: Any, federation: Federation) -> None:
+    job = federation.job(privacy={"mechanism": "NON_PRIVATE", "target_epsilon": None, "noise_multiplier": None})
+    opened = site.open(clock=federation.clock, trainer=WithoutTheGuard())
+    with pytest.raises(EnclaveError) as refused:
+        opened.session.run(federation.order(job))
+    opened.close()
+    assert refused.value.reason is Reason.NO_PRIVACY_EVENT
+
+
 def test_the_text_of_a_foreign_failure_stays_in_the_sites_own_log(site: Any, federation: Federation) -> None:
     from flwr.app import ConfigRecord, Message, RecordDict
     from flwr.supercore.task_identity import TaskIdentity

@@ -54,9 +54,7 @@ class RunStoreConformance:
         assert reopen().load() is None
 
     @pytest.mark.parametrize("rounds", [0, 1, 3])
-    def test_what_was_saved_is_loaded_by_whoever_comes_next(
-        self, reopen: Callable[[], RunStore], rounds: int
-    ) -> None:
+    def test_what_was_saved_is_loaded_by_whoever_comes_next(self, reopen: Callable[[], RunStore], rounds: int) -> None:
         reopen().save(a_state(rounds))
 
         loaded = reopen().load()
@@ -163,6 +161,16 @@ def test_killed_at_any_write_of_a_round_the_store_holds_the_round_before_or_the_
     again.save_model(a_model(2))
     again.save(a_state(2))
     assert FileRunStore(tmp_path).load() == a_state(2)
+
+
+def test_who_reads_while_a_state_is_replaced_reads_the_old_one_whole(tmp_path: Path) -> None:
+    """The new state takes the old one's name; it is never written over it."""
+    store = FileRunStore(tmp_path)
+    store.save(a_state(1))
+
+    with (tmp_path / "state.json").open("rb") as reader:
+        store.save(a_state(2))
+        assert reader.read() == a_state(1).canonical()
 
 
 def test_a_file_left_over_by_a_killed_writer_is_not_taken_for_the_state(tmp_path: Path) -> None:

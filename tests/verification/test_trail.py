@@ -70,9 +70,7 @@ def test_a_run_without_incident(tmp_path: Path) -> None:
 
 def test_an_update_of_an_attempt_that_was_repeated_counts_for_the_site_and_not_for_the_round(tmp_path: Path) -> None:
     repeat: Act = ("round", "repeat", {"round": 1, "why": "too few"})
-    trail = trail_of(
-        tmp_path, STARTED, opened(1), admitted("a", 1), repeat, opened(1), admitted("b", 1), completed(1)
-    )
+    trail = trail_of(tmp_path, STARTED, opened(1), admitted("a", 1), repeat, opened(1), admitted("b", 1), completed(1))
 
     assert told(trail) == [(1, ["b"])]
     assert [update.site for update in trail.updates] == ["a", "b"]
@@ -86,6 +84,15 @@ def test_a_crash_before_the_state_was_kept_makes_the_round_be_told_twice_and_cou
     assert len(trail.updates) == 4
 
 
+def test_a_site_that_answered_before_a_crash_and_not_after_it_is_not_of_the_round(tmp_path: Path) -> None:
+    trail = trail_of(
+        tmp_path, STARTED, opened(1), admitted("a", 1), admitted("b", 1), resumed(0), admitted("b", 1), completed(1)
+    )
+
+    assert told(trail) == [(1, ["b"])]
+    assert [update.site for update in trail.updates] == ["a", "b", "b"]
+
+
 def test_a_crash_between_the_state_and_its_line_leaves_a_round_that_the_resumption_vouches_for(tmp_path: Path) -> None:
     trail = trail_of(
         tmp_path, STARTED, opened(1), admitted("a", 1), resumed(1), opened(2), admitted("b", 2), completed(2)
@@ -97,7 +104,15 @@ def test_a_crash_between_the_state_and_its_line_leaves_a_round_that_the_resumpti
 
 def test_a_crash_after_a_complete_round_changes_nothing(tmp_path: Path) -> None:
     trail = trail_of(
-        tmp_path, STARTED, opened(1), admitted("a", 1), completed(1), resumed(1), opened(2), admitted("a", 2), completed(2)
+        tmp_path,
+        STARTED,
+        opened(1),
+        admitted("a", 1),
+        completed(1),
+        resumed(1),
+        opened(2),
+        admitted("a", 2),
+        completed(2),
     )
 
     assert told(trail) == [(1, ["a"]), (2, ["a"])]

@@ -1,0 +1,273 @@
+"""``aegis demo`` as a person runs it: a process, a folder of results, and a kill in the middle."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aegis.demo.recipe import DemoOptions
+from aegis.demo.study import choose_run
+from aegis.errors import RunFolderError
+from aegis.runs.folder import RunFolder
+from aegis.security.audit import verify_checkpoint, verify_lines
+from coreason_enclave.envelope import KeyRing
+from coreason_enclave.ledger import verify_export
+from coreason_enclave.schemas import Aggregator
+from coreason_enclave.updates import decode_arrays
+
+SITES = ("site-1", "site-2", "site-3")
+OPTIONS = ("--sites", "3", "--rounds", "3", "--repeats", "0", "--seed", "7")
+RUN_FILES = (
+    "job.yaml",
+    "config.json",
+    "metrics.csv",
+    "model.safetensors",
+    "audit.jsonl",
+    "audit.checkpoint.json",
+    "outcome.json",
+    *(f"ledger/{site}.json" for site in SITES),
+)
+
+
+def command(folder: Path, *options: str) -> dict[str, Any]:
+    """How to start ``aegis`` in ``folder``, as arguments of a subprocess."""
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
+    return {
+        "args": [sys.executable, "-m", "aegis.cli", *options],
+        "cwd": folder,
+        "env": environment,
+        "text": True,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    }
+
+
+def aegis(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(**command(folder, *options), timeout=200, check=False)
+
+
+def latest(folder: Path) -> Path:
+    return (folder / "runs" / "latest").resolve()
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """Every file's digest."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def rounds_in(ledger: Path) -> list[tuple[str, int]]:
+    """(job, round) of every reservation in an exported ledger, after its chain was verified."""
+    data = ledger.read_bytes()
+    verify_export(data)
+    entries = [json.loads(row["payload"]) for row in json.loads(data)["entries"]]
+    return [
+        (entry["plan"]["job_id"], entry["plan"]["round_number"])
+        for entry in entries
+        if entry["type"].startswith("reserved")
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A folder in which a demonstration was run to its end, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, aegis(folder, "demo", *OPTIONS, "--json")
+
+
+Finished = tuple[Path, subprocess.CompletedProcess[str]]
+
+
+def run_of(finished: Finished) -> Path:
+    """The run folder of the finished demonstration, whatever was run there since."""
+    folder, done = finished
+    return folder / "runs" / str(json.loads(done.stdout)["run"])
+
+
+def test_it_succeeds_and_prints_its_figures_as_json_alone(finished: Finished) -> None:
+    folder, done = finished
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert (folder / "runs" / "latest").is_symlink()
+    assert 0.6 < figures["auc"] < figures["auc_central_boosted_trees"] < 0.8
+    assert 0 < figures["epsilon"] <= 3.0
+    assert (figures["delta"], figures["unit"], figures["attestation"]) == (1e-5, "person", "simulated")
+    assert "3 of one study's six real sites, founded here as SIMULATED sites" in done.stderr
+    for number in (1, 2, 3):
+        assert f"round {number}/3" in done.stderr
+
+
+@pytest.mark.parametrize("part", ["", "twin"])
+def test_the_run_folder_has_the_mandated_layout(part: str, finished: Finished) -> None:
+    run = run_of(finished) / part
+    missing = [name for name in RUN_FILES if not (run / name).is_file()]
+    assert missing == []
+    config = json.loads((run / "config.json").read_text())
+    assert (config["profile"], config["attestation"]) == ("development", "simulated")
+    assert config["randomness"].startswith("UNSAFE")
+    model = decode_arrays((run / "model.safetensors").read_bytes(), limit=1 << 20)
+    assert all(np.isfinite(array).all() for array in model.values())
+    assert any(np.abs(array).max() > 0.01 for array in model.values())
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    assert [row["round"] for row in rows] == ["1", "2", "3"]
+    assert all(0.5 < float(row["auc"]) < 0.8 for row in rows)
+
+
+def test_log_and_ledgers_of_a_finished_run_verify(finished: Finished) -> None:
+    run = run_of(finished)
+    log = (run / "audit.jsonl").read_bytes()
+    key = json.loads((run / "config.json").read_text())["coordinator_key"]
+    signed = verify_checkpoint(log, (run / "audit.checkpoint.json").read_bytes(), KeyRing({"coordinator": key}))
+    assert verify_lines(log).size >= signed.size > 10
+    for site in SITES:
+        assert rounds_in(run / "ledger" / f"{site}.json") == [("randhie-visits-dp", number) for number in (1, 2, 3)]
+        assert len(rounds_in(run / "twin" / "ledger" / f"{site}.json")) == 6
+
+
+@pytest.mark.parametrize("name", ["utility.png", "epsilon.png"])
+def test_the_pictures_decode_and_are_not_blank(name: str, finished: Finished) -> None:
+    image = pytest.importorskip("matplotlib.image")
+    pixels = image.imread(run_of(finished) / "plots" / name)
+    assert pixels.shape[0] >= 400
+    assert pixels.shape[1] >= 700
+    ink = (np.abs(pixels[..., :3] - pixels[0, 0, :3]).max(axis=-1) > 0.2).mean()
+    assert 0.005 < ink < 0.5
+
+
+def test_the_summary_says_what_was_achieved_what_it_cost_and_what_was_simulated(finished: Finished) -> None:
+    _, done = finished
+    figures, summary = json.loads(done.stdout), (run_of(finished) / "summary.md").read_text()
+    for said in (
+        "SIMULATED",
+        f"AUC {figures['auc']:.3f}",
+        f"epsilon {figures['epsilon']:.3f} at delta 1e-05 per person",
+        "UNSAFE: injected from seed 7",
+        "What this does not show",
+        *SITES,
+    ):
+        assert said in summary
+
+
+def test_a_second_demonstration_is_a_new_run_on_new_lineages_and_the_first_stays_as_it_was(
+    finished: Finished,
+) -> None:
+    (folder, _), first = finished, run_of(finished)
+    before = fingerprint(first)
+    done = aegis(folder, "demo", *OPTIONS)
+    second = latest(folder)
+    assert done.returncode == 0, done.stderr
+    assert "RESUMED" not in done.stdout
+    assert second != first
+    assert fingerprint(first) == before
+    for site in SITES:
+        ids = [verify_export((run / "ledger" / f"{site}.json").read_bytes()).ledger_id for run in (first, second)]
+        assert ids[0] != ids[1]
+        assert rounds_in(second / "ledger" / f"{site}.json") == rounds_in(first / "ledger" / f"{site}.json")
+    # The same injected seed over newly founded sites: the keys that sign are others, the numbers are not.
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+
+
+def test_killed_in_the_middle_the_same_command_goes_on_and_nothing_is_spent_twice(
+    finished: Finished, tmp_path: Path
+) -> None:
+    kill_at("round 2/", tmp_path)
+    killed = latest(tmp_path)
+    assert not (killed / "summary.md").exists()
+    done = aegis(tmp_path, "demo", *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    assert f"run {killed.name} in runs, RESUMED" in done.stdout
+    assert latest(tmp_path) == killed
+    undisturbed = run_of(finished)
+    assert (killed / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
+    for site in SITES:
+        assert rounds_in(killed / "ledger" / f"{site}.json") == [("randhie-visits-dp", number) for number in (1, 2, 3)]
+    rows = list(csv.DictReader((killed / "metrics.csv").read_text().splitlines()))
+    assert [row["round"] for row in rows] == ["1", "2", "3"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["[1/5]", "[3/5]", "[5/5]"], ids=["founding", "twin", "summary"])
+def test_killed_at_another_stage_it_goes_on_to_the_same_end_and_its_records_verify(
+    line: str, finished: Finished, tmp_path: Path
+) -> None:
+    kill_at(line, tmp_path)
+    killed = latest(tmp_path)
+    assert not (killed / "summary.md").exists()
+    done = aegis(tmp_path, "demo", *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    assert "RESUMED" in done.stdout
+    for part in ("", "twin"):
+        models = [(run / part / "model.safetensors").read_bytes() for run in (latest(tmp_path), run_of(finished))]
+        assert models[0] == models[1]
+    verified = aegis(tmp_path, "verify", "runs/latest")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def kill_at(line: str, folder: Path) -> None:
+    """Run the demonstration in ``folder`` until it prints a line that starts so, and kill it."""
+    with subprocess.Popen(**command(folder, "demo", *OPTIONS)) as process:
+        assert process.stdout is not None
+        assert any(printed.startswith(line) for printed in iter(process.stdout.readline, ""))
+        process.kill()
+
+
+def test_as_a_process_too_a_wrong_option_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    done = aegis(tmp_path, "demo", "--epsilon", "-1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: target_epsilon must be in (0, 1000], got -1\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- which run a command goes on with -------------------------------------------------------------------------
+
+
+def test_an_unfinished_run_is_resumed_by_the_same_options_only(tmp_path: Path) -> None:
+    options = DemoOptions(sites=3, seed=7)
+    first = choose_run(tmp_path, options)
+    assert not first.resumed
+    again = choose_run(tmp_path, options)
+    assert (again.path, again.resumed) == (first.path, True)
+    for other in (
+        replace(options, seed=8),
+        replace(options, epsilon=2.0),
+        replace(options, attackers=1),
+        replace(options, aggregator=Aggregator.MEDIAN),
+        replace(options, repeats=1),
+    ):
+        new = choose_run(tmp_path, other)
+        assert not new.resumed
+        assert new.path != first.path
+        assert choose_run(tmp_path, other).path == new.path
+    assert len([path for path in tmp_path.iterdir() if not path.is_symlink()]) == 6
+
+
+def test_a_finished_run_is_never_gone_on_with(tmp_path: Path) -> None:
+    first = choose_run(tmp_path, DemoOptions())
+    (first.path / "summary.md").write_text("done")
+    assert not choose_run(tmp_path, DemoOptions()).resumed
+
+
+def test_a_latest_that_points_at_something_else_is_no_run_to_go_on_with(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "latest").symlink_to("elsewhere")
+    assert not choose_run(tmp_path, DemoOptions()).resumed
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_run_that_lost_its_state_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="is not a run folder"):
+        RunFolder(tmp_path).state()
