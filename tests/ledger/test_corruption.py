@@ -36,7 +36,10 @@ TAMPERINGS = {
     "a limit lowered": (
         "UPDATE entries SET payload = CAST(replace(payload, '\"step_limit\":10', '\"step_limit\":1') AS BLOB)"
     ),
-    "a hash changed": "UPDATE entries SET hash = replace(hash, substr(hash, 1, 1), 'f') WHERE seq = 1",
+    "a hash changed": (
+        "UPDATE entries SET hash = CASE substr(hash, 1, 1) WHEN 'f' THEN '0' ELSE 'f' END || substr(hash, 2)"
+        " WHERE seq = 1"
+    ),
     "a link changed": f"UPDATE entries SET prev = '{'0' * 64}' WHERE seq = 2",
     "an entry removed from the middle": "DELETE FROM entries WHERE seq = 2",
     "the founding entry removed": "DELETE FROM entries WHERE seq = 0",

@@ -1,0 +1,199 @@
+"""Running one job over a federation folder into a run folder, in this process; and going on after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aegis.attacks.byzantine import SimulatedAttacker
+from aegis.errors import InvalidJob
+from aegis.federated_coordinator import FederatedCoordinator
+from aegis.federation import FederationFolder
+from aegis.jobs import resolve
+from aegis.runs.folder import RunFolder, installed_versions, metrics_csv
+from aegis.runtimes.in_process import (
+    ClientApp,
+    InProcessSites,
+    Site,
+    client_app,
+    initial_model,
+    opened_sites,
+    public_evaluator,
+    seeded_keys,
+)
+from aegis.security.audit import HashLog
+from aegis.stores.run_state import RoundRecord, replace_file
+from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.ledger import LineageClaim
+from coreason_enclave.policy import Profile
+from coreason_enclave.schemas import FederationJob
+from coreason_enclave.updates import Array, Arrays, encode_arrays, model_digest
+
+__all__ = ["Execution", "Outcome", "RoundReport", "execute"]
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """A completed round as an observer sees it; ``lineages`` are the local sites' own claims, by site."""
+
+    record: RoundRecord
+    lineages: Mapping[str, LineageClaim]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: the released model, its digest, and its last round's record."""
+
+    model: Mapping[str, Array]
+    digest: str
+    last: RoundRecord
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a job is to be run.
+
+    Attributes:
+        unsafe_seed: inject all sampling and noise from this number. Reproducible, and unsafe: recorded as such.
+        attackers: how many sites (the first by name) a simulated attacker takes over.
+        observe: called after each round.
+    """
+
+    federation: FederationFolder
+    folder: RunFolder
+    unsafe_seed: int | None = None
+    attackers: int = 0
+    observe: Callable[[RoundReport], None] = field(default=lambda _: None)
+
+    def options(self) -> dict[str, Any]:
+        """The part of the configuration that a resumed run has to share."""
+        return {"runtime": "in-process", "unsafe_seed": self.unsafe_seed, "simulated_attackers": self.attackers}
+
+
+def execute(job: FederationJob, execution: Execution) -> Outcome:
+    """Run ``job``, or continue it, and write everything the folder is to hold.
+
+    Raises:
+        AegisError: a job, federation or folder that cannot be used, or a run that paused.
+    """
+    federation, folder = execution.federation, execution.folder
+    config = federation.config()
+    job = resolve(job, delta=config.delta)
+    _require_attackers(execution.attackers, len(config.public_keys))
+    folder.begin(job, _configuration(job, execution, config.profile))
+    audit = HashLog(folder.path / "audit.jsonl")
+    try:
+        _log_configuration(audit, folder, config.profile)
+        keys = lambda site: seeded_keys(execution.unsafe_seed, site)  # noqa: E731
+        adapt = _adapt(execution.attackers, sorted(config.public_keys))
+        with opened_sites(federation.site_folders(), config.public_keys, job_keys=keys, adapt=adapt) as sites:
+            coordinator = FederatedCoordinator(
+                job,
+                sites.participants,
+                signer=federation.signer(),
+                store=folder.store(),
+                audit=audit,
+                profile=config.profile,
+                evaluate=_evaluator(job, federation),
+                observe=lambda record: _report(execution, sites, job, record),
+            )
+            model = coordinator.run(sites.grid, initial_model(job))
+            return _finish(execution, audit, sites, model)
+    finally:
+        audit.close()
+
+
+def _adapt(attackers: int, names: list[str]) -> Callable[[Site], ClientApp]:
+    hostile = frozenset(names[:attackers])
+
+    def adapt(site: Site) -> ClientApp:
+        if site.config.site_id in hostile:
+            return client_app(SimulatedAttacker(site.session, site.signer))
+        return client_app(site.session)
+
+    return adapt
+
+
+def _evaluator(job: FederationJob, federation: FederationFolder) -> Callable[[Arrays], Mapping[str, float]]:
+    evaluation = federation.evaluation_set()
+    if evaluation is None:
+        return lambda _: {}
+    return public_evaluator(job, evaluation.features, evaluation.labels)
+
+
+def _report(execution: Execution, sites: InProcessSites, job: FederationJob, record: RoundRecord) -> None:
+    claims = {
+        name: site.ledger.lineage_claim(site.config.lineage_of(job.dataset_id).lineage)
+        for name, site in sites.sites.items()
+    }
+    execution.observe(RoundReport(record, claims))
+
+
+def _finish(execution: Execution, audit: HashLog, sites: InProcessSites, model: dict[str, Array]) -> Outcome:
+    """Write the results; each file whole, ``outcome.json`` last, so that a crash here is repeated, not half done."""
+    folder, state = execution.folder, execution.folder.state()
+    digest, last = model_digest(model), state.history[-1]
+    replace_file(folder.path / "model.safetensors", encode_arrays(model))
+    replace_file(folder.path / "metrics.csv", metrics_csv(state.history).encode())
+    (folder.path / "ledger").mkdir(exist_ok=True)
+    for name, site in sites.sites.items():
+        replace_file(folder.path / "ledger" / f"{name}.json", site.ledger.export())
+    released = {
+        "profile": execution.federation.config().profile,
+        "model": digest,
+        "averaged_rounds": execution.folder.job().average_last_rounds,
+    }
+    audit.append(actor="coordinator", action="run", outcome="finished", details=released)
+    replace_file(folder.path / "audit.checkpoint.json", audit.checkpoint(execution.federation.signer()))
+    folder.write_json(
+        "outcome.json",
+        {
+            "model": digest,
+            "rounds": state.completed_rounds,
+            "metrics": last.metrics,
+            "epsilon": last.epsilon,
+            "ledger_epsilon": _ledger_epsilon(sites, folder.job().job_id, folder.job().dataset_id),
+            "provenance": sorted({value.value for record in state.history for value in record.provenance.values()}),
+        },
+    )
+    return Outcome(model, digest, last, last.metrics)
+
+
+def _log_configuration(audit: HashLog, folder: RunFolder, profile: Profile) -> None:
+    """``config.json`` is not signed; the log that names its digest is."""
+    digest = sha256_hex((folder.path / "config.json").read_bytes())
+    details = {"profile": profile, "config": digest}
+    audit.append(actor="coordinator", action="configuration", outcome="recorded", details=details)
+
+
+def _ledger_epsilon(sites: InProcessSites, job_id: str, dataset_id: str) -> dict[str, float | None]:
+    """What each site's own ledger counts for the job: refused and unanswered rounds are spent as well."""
+    spent: dict[str, float | None] = {}
+    for name, site in sites.sites.items():
+        lineage = site.config.lineage_of(dataset_id).lineage
+        known = job_id in site.ledger.lineage_claim(lineage).jobs
+        guarantee = site.ledger.job_claim(lineage, job_id).guarantee if known else None
+        spent[name] = None if guarantee is None else guarantee.epsilon
+    return spent
+
+
+def _configuration(job: FederationJob, execution: Execution, profile: Profile) -> dict[str, Any]:
+    config = execution.federation.config()
+    return {
+        "job": job.job_id,
+        "job_digest": job.digest(),
+        "options": execution.options(),
+        "randomness": "secret keys made by each site" if execution.unsafe_seed is None else "UNSAFE: injected seed",
+        "profile": profile.value,
+        "attestation": "simulated" if profile is Profile.DEVELOPMENT else "required",
+        "coordinator_key": execution.federation.signer().public_hex,
+        "participants": config.public_keys,
+        "versions": installed_versions(),
+    }
+
+
+def _require_attackers(attackers: int, sites: int) -> None:
+    if not 0 <= attackers < sites:
+        raise InvalidJob(f"attackers must be in [0, {sites - 1}]: at least one of {sites} sites stays honest")
