@@ -155,7 +155,8 @@ class FederatedCoordinator(Strategy):
             try:
                 return self._complete(state, answers, started)
             except TooFewUpdates as error:  # screening inside the aggregator set further updates aside
-                decision = decide(self.job, admitted=0, refused={**refused, **error.quarantined}, attempt=state.attempt)
+                aside = {**refused, **error.quarantined}
+                decision = decide(self.job, admitted=error.admitted, refused=aside, attempt=state.attempt)
         self._log("round", decision.act.value, {"round": number, "why": decision.why})
         if decision.act is NextAct.REPEAT:
             return self._save(state.model_copy(update={"attempt": 2, "nonces": {}}))
@@ -254,7 +255,7 @@ class FederatedCoordinator(Strategy):
         record = RoundRecord(
             round_number=state.completed_rounds + 1,
             admitted=tuple(answers.admitted),
-            refused={site: reason.value for site, reason in answers.refused.items()},
+            refused={site: str(reason) for site, reason in {**answers.refused, **combined.quarantined}.items()},
             used=combined.used,
             provenance={site: accepted.update.provenance for site, accepted in answers.admitted.items()},
             steps=steps,

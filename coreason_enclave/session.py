@@ -24,7 +24,7 @@ from coreason_enclave.accounting.events import event_to_dict
 from coreason_enclave.attestation.binding import report_data
 from coreason_enclave.attestation.evidence import Attester, Evidence
 from coreason_enclave.datasets.reading import SiteDataset
-from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.encoding import frame, sha256_hex
 from coreason_enclave.envelope import seal
 from coreason_enclave.errors import (
     AttestationError,
@@ -137,8 +137,15 @@ class SecureSession:
             )
         if dataset.schema.public != accepted.lineage.public:
             raise DatasetRejected("dataset.toml and site.toml disagree on whether the data is public")
-        self.ledger.note_content(accepted.lineage.lineage, dataset.digest)
+        self.ledger.note_content(accepted.lineage.lineage, self._content_mark(dataset.digest))
         return dataset
+
+    def _content_mark(self, content_digest: str) -> str:
+        """What the ledger notes of a content: the site can recompute it, and an exported ledger confirms no guess.
+
+        The plain digest of private rows would tell whoever holds a copy of them that these are the ones.
+        """
+        return sha256_hex(self.signer.sign(frame(b"aegis/content-mark/v1", bytes.fromhex(content_digest))))
 
     def _train(
         self, accepted: AcceptedJob, reservation: Reservation, dataset: SiteDataset, aborted: Aborted
@@ -147,6 +154,8 @@ class SecureSession:
         try:
             with enter(scope):
                 trained = self.trainer.train(TrainingTask(accepted.job, accepted.base, dataset, scope, aborted))
+            if scope.gate.refused:  # a loop that swallowed the refusal does not get to release what it has
+                raise PrivacyBudgetExceededError("the training loop asked for more steps than are reserved")
         except PrivacyBudgetExceededError:
             self.ledger.commit(reservation.reservation_id, scope.event(), None)
             raise

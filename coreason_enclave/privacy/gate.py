@@ -43,6 +43,11 @@ class StepGate:
         self._batch: Batch | None = None
         self._refused = False
 
+    @property
+    def refused(self) -> bool:
+        """Whether a step beyond the limit was ever asked for: then nothing of this reservation may be released."""
+        return self._refused
+
     def next_draw(self) -> int:
         """The number of the sample that is about to be drawn; raises when no step could use it."""
         self._require_affordable()

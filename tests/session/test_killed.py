@@ -31,6 +31,7 @@ DOORS = (
     "ledger.reserve",
     "log.append",
     "sentry.open",
+    "signer.sign",
     "ledger.note_content",
     "job_keys.key",
     "trainer.train",
@@ -40,7 +41,7 @@ DOORS = (
     "ledger.commit",
     "ledger.head",
     "ledger.job_claim",
-    "signer.sign",
+    "signer.sign again",
     "log.append again",
 )
 """In the order in which one round comes to them."""
@@ -183,7 +184,7 @@ def test_the_sites_own_secret_key_survives_with_the_reservation(federation: Any)
 
     def first() -> None:
         opened = site.open(clock=federation.clock)
-        watched = Watched(opened.session.signer, "signer", Fuse("signer.sign", "before"))
+        watched = Watched(opened.session.signer, "signer", Fuse("signer.sign again", "before"))
         replace(opened.session, signer=watched).run(order)
 
     assert in_child(first) == -signal.SIGKILL

@@ -347,14 +347,15 @@ def test_a_second_session_on_a_lineage_that_is_held_is_refused(federation: Feder
     assert [entry["type"] for entry in site.ledger_entries()] == ["founded", "registered"]
 
 
-def test_a_model_of_another_architecture_spends_the_round_and_releases_nothing(federation: Federation) -> None:
+def test_a_base_model_of_another_layout_is_refused_before_anything_is_reserved(federation: Federation) -> None:
     site = federation.found()
     opened = site.open(clock=federation.clock)
     job = federation.job(model_args={"in_features": 7})
-    with pytest.raises(ConfigurationError, match="not of this architecture"):
+    with pytest.raises(JobRejected, match="not a LogisticRegression of these model_args") as refused:
         opened.session.run(federation.order(job))
     opened.close()
-    assert [entry["type"] for entry in site.ledger_entries()][-2:] == ["reserved", "content_noted"]
+    assert refused.value.reason is Reason.WRONG_SHAPES
+    assert [entry["type"] for entry in site.ledger_entries()] == ["founded", "registered"]
 
 
 def test_what_a_refusal_says_to_the_coordinator_is_its_reason_alone(federation: Federation) -> None:

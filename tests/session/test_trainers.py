@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from coreason_enclave.accounting.events import NonPrivate, PoissonSampledGaussian, event_from_dict
+from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError, LedgerConflict, PrivacyBudgetExceededError, Reason
 from coreason_enclave.federation.flower import client_app
@@ -301,6 +303,36 @@ def test_a_loop_beyond_its_reservation_is_stopped_before_the_step_and_releases_n
     assert entries[-1]["type"] == "committed"
     assert (entries[-1]["event"]["steps"], entries[-1]["update_digest"]) == (4, None)
     assert (claim.open_reservations, claim.spent_pico) == (0, 4 * entries[2]["step_cost_pico"])
+
+
+class SwallowsTheRefusal(Honest):
+    """Asks for one step more than is reserved, and returns what it has as if nothing had been said."""
+
+    def train(self, task: TrainingTask) -> TrainedUpdate:
+        update = LocalSgdTrainer().train(task)
+        with contextlib.suppress(PrivacyBudgetExceededError):
+            task.scope.gate.next_draw()
+        return update
+
+
+def test_a_loop_that_swallows_the_refusal_releases_nothing_either(site: Any, federation: Federation) -> None:
+    opened = site.open(seed=5, clock=federation.clock, trainer=SwallowsTheRefusal())
+    with pytest.raises(PrivacyBudgetExceededError, match="more steps than are reserved"):
+        opened.session.run(federation.order(federation.job()))
+    opened.close()
+    last = site.ledger_entries()[-1]
+    assert (last["type"], last["event"]["steps"], last["update_digest"]) == ("committed", 4, None)
+
+
+def test_an_exported_ledger_confirms_no_guess_of_the_rows(site: Any, federation: Federation) -> None:
+    opened = site.open(seed=5, clock=federation.clock)
+    opened.session.run(federation.order(federation.job()))
+    export, dataset = opened.ledger.export(), opened.session.sentry.open("clinic/visits")
+    opened.close()
+    rows = site.folder / "data" / "clinic" / "visits" / "rows.csv"
+    for guess in (dataset.digest, sha256_hex(rows.read_bytes())):
+        assert guess.encode() not in export
+    assert export.count(b"content_noted") == 1  # noted all the same: the site can recompute its own mark
 
 
 def test_a_round_that_overran_cannot_be_answered_later(site: Any, federation: Federation) -> None:
