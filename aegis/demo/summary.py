@@ -95,7 +95,7 @@ def headline(result: DemoResult) -> list[str]:
     """The closing lines of the demonstration."""
     last, aucs = result.private[-1], result.aucs()
     attacked = f" with {', '.join(result.attackers)} taken over by a SIMULATED attacker" if result.attackers else ""
-    spread = f", {mean(aucs):.3f} ± {stdev(aucs):.3f} over {len(aucs)} runs with fresh keys" if len(aucs) > 1 else ""
+    spread = f", {mean(aucs):.4f} ± {stdev(aucs):.4f} over {len(aucs)} runs with fresh keys" if len(aucs) > 1 else ""
     return [
         f"AUC {last.metrics['auc']:.3f} on people nobody trained on{attacked}{spread}.",
         _without_privacy(result),
