@@ -1,8 +1,8 @@
 """Accepting an order: is it authentic, for this site, timely, and within what this site allows?
 
 Checks, in order: signature by a coordinator of the policy, shape of the document, address, issue and expiry times,
-round within the job, base model as signed, dataset registered, unit and delta as registered, the policy line by line on
-the *resolved* job, in which nothing is left open, and the base model's layout.
+round within the job, base model as signed, dataset registered, unit and delta as registered, and then the policy
+line by line on the *resolved* job, in which nothing is left open.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from coreason_enclave.encoding import digest, sha256_hex
 from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnvelopeError, JobRejected, Reason
 from coreason_enclave.ledger import NoiseSource, NonPrivatePlan, Plan, RoundPlan
-from coreason_enclave.models import layout
 from coreason_enclave.orders import ORDER_TYPE, RoundOrder, parse_order
 from coreason_enclave.policy import LineagePolicy, SiteConfig
 from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechanism, PrivacyConfig
-from coreason_enclave.updates import Arrays, SealedMessage, decode_arrays, layout_of
+from coreason_enclave.updates import Arrays, SealedMessage, decode_arrays
 
 __all__ = ["AcceptedJob", "accept"]
 
@@ -104,8 +103,6 @@ def accept(message: SealedMessage, config: SiteConfig, now: float) -> AcceptedJo
     lineage = config.lineage_of(order.job.dataset_id)
     job = _resolve(order.job, lineage)
     config.policy.check(job)
-    if layout_of(base) != layout(job.model_arch, job.model_args):
-        raise JobRejected(f"the base model is not a {job.model_arch} of these model_args", reason=Reason.WRONG_SHAPES)
     return AcceptedJob(order, job, order.job.digest(), lineage, base)
 
 

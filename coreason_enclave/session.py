@@ -31,12 +31,14 @@ from coreason_enclave.errors import (
     DataLeakageError,
     DatasetRejected,
     EnclaveError,
+    JobRejected,
     PrivacyBudgetExceededError,
     Reason,
 )
 from coreason_enclave.hashlog import HashLog
 from coreason_enclave.keys import Signer
 from coreason_enclave.ledger import NoiseSource, Plan, PrivacyLedger, Reservation, RoundPlan
+from coreason_enclave.models import layout
 from coreason_enclave.orders import UPDATE_TYPE, LedgerHeadStatement, UpdateStatement
 from coreason_enclave.policy import Profile, SiteConfig
 from coreason_enclave.privacy.gate import StepGate
@@ -88,6 +90,7 @@ class SecureSession:
 
     def _answer(self, message: SealedMessage, aborted: Aborted) -> SealedMessage:
         accepted = accept(message, self.config, self.clock())
+        _require_layout(accepted)
         evidence = self._attest(accepted)
         with self.ledger.hold(accepted.lineage.lineage):
             reservation = self._reserve(accepted)
@@ -224,6 +227,13 @@ class SecureSession:
     def _log(self, action: str, outcome: str, details: Mapping[str, Any], reason: Reason | None = None) -> None:
         about = {"profile": self.config.profile, **details}
         self.log.append(actor=self.config.site_id, action=action, outcome=outcome, reason=reason, details=about)
+
+
+def _require_layout(accepted: AcceptedJob) -> None:
+    """The base model is one of the job's architecture: found out later, it would cost the round's reservation."""
+    job = accepted.job
+    if layout_of(accepted.base) != layout(job.model_arch, job.model_args):
+        raise JobRejected(f"the base model is not a {job.model_arch} of these model_args", reason=Reason.WRONG_SHAPES)
 
 
 def _named(accepted: AcceptedJob) -> dict[str, Any]:
