@@ -165,13 +165,22 @@ class PrivacyGuard:
 
 
 def _require_separable(model: torch.nn.Module) -> None:
-    """Each row's gradient must depend on that row alone; name the layers where it does not, and their fix."""
+    """Each row's gradient must depend on that row alone; name the layers where it does not, and their fix.
+
+    Buffers are refused with them: what a layer writes there from private rows would leave with the weights, un-noised.
+    """
     problems = ModuleValidator.validate(model, strict=False)
     if problems:
         texts = "; ".join(str(problem).split("\n")[0] for problem in problems[:3])
         raise UnsafeTrainingError(
             f"the model has layers without per-row gradients: {texts}. BatchNorm becomes GroupNorm: "
             "opacus.validators.ModuleValidator.fix(model) replaces what it can"
+        )
+    buffers = [name for name, _ in model.named_buffers()]
+    if buffers:
+        raise UnsafeTrainingError(
+            f"the model has buffers ({', '.join(buffers[:3])}), which no noise is added to: keep constants as plain "
+            "attributes, and replace layers that keep statistics of their inputs"
         )
 
 

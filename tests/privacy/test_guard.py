@@ -244,6 +244,25 @@ def test_batch_norm_is_refused_and_its_fix_is_named(make_scope: Make) -> None:
         attach(make_scope, model)
 
 
+class RunningMean(torch.nn.Module):
+    """Keeps a statistic of its inputs where no noise reaches it, and has nothing to train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(2))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        self.mean = rows.mean(dim=0)
+        return rows
+
+
+def test_a_buffer_is_refused_because_what_is_written_there_would_leave_without_noise(make_scope: Make) -> None:
+    model = torch.nn.Sequential(RunningMean(), torch.nn.Linear(2, 1))
+
+    with pytest.raises(UnsafeTrainingError, match=r"buffers \(0\.mean\), which no noise is added to"):
+        attach(make_scope, model)
+
+
 def test_an_optimizer_of_other_parameters_is_refused(make_scope: Make) -> None:
     model, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
     partial = torch.optim.SGD([model.weight], lr=1.0)
