@@ -279,7 +279,7 @@ class FederatedCoordinator(Strategy):
         return state
 
     def _log(self, action: str, outcome: str, details: Mapping[str, object], reason: Reason | None = None) -> None:
-        about = {"profile": self._profile, **details}
+        about = {**self._profile.label(), **details}
         self._audit.append(actor="coordinator", action=action, outcome=outcome, reason=reason, details=about)
 
     # Flower's strategy interface: the same acts, for whoever drives a Strategy by hand.

@@ -41,6 +41,15 @@ class Profile(StrEnum):
     DEVELOPMENT = "development"
     PRODUCTION = "production"
 
+    def label(self) -> dict[str, str]:
+        """What every log line under this profile carries: a development run calls itself simulated.
+
+        >>> Profile.DEVELOPMENT.label()
+        {'profile': 'development', 'attestation': 'simulated'}
+        """
+        simulated = {"attestation": "simulated"} if self is Profile.DEVELOPMENT else {}
+        return {"profile": self.value, **simulated}
+
 
 class LineagePolicy(StrictModel):
     """One data lineage as the site registers it: unit, public size, caps. No field has a default."""

@@ -225,7 +225,7 @@ class SecureSession:
         self._log("round", "refused", details, refusal.reason)
 
     def _log(self, action: str, outcome: str, details: Mapping[str, Any], reason: Reason | None = None) -> None:
-        about = {"profile": self.config.profile, **details}
+        about = {**self.config.profile.label(), **details}
         self.log.append(actor=self.config.site_id, action=action, outcome=outcome, reason=reason, details=about)
 
 

@@ -73,6 +73,7 @@ def test_each_round_is_on_record_with_sites_steps_and_what_they_cost(study: Make
         assert {value.value for value in record.provenance.values()} == {"simulated"}
     assert [line["outcome"] for line in run.audit() if line["action"] == "round"] == ["opened", "completed"] * 2
     assert {line["details"]["profile"] for line in run.audit()} == {"development"}
+    assert {line["details"]["attestation"] for line in run.audit()} == {"simulated"}
 
 
 def test_the_first_round_adds_the_mean_of_the_sites_updates_to_the_initial_model(

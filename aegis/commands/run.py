@@ -56,7 +56,8 @@ def run(job_file: Path, federation: Path, out: Path | None, runtime: str, as_jso
 
     folder = RunFolder(Path("runs", job.job_id) if out is None else out)
     rounds = _Rounds(job, as_json)
-    rounds.say(f"{job.job_id}: {job.rounds} rounds over {len(config.public_keys)} sites, profile {config.profile}")
+    label = ", ".join(f"{name} {value}" for name, value in config.profile.label().items())
+    rounds.say(f"{job.job_id}: {job.rounds} rounds over {len(config.public_keys)} sites, {label}")
     execute(job, Execution(participants, folder, observe=rounds.observe))
     outcome = folder.read_json("outcome.json")
     if as_json:

@@ -65,9 +65,14 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
     )
     federation = found_demo_federation(run.path / "federation", options)
     main = Execution(federation, RunFolder(run.path), options.seed, options.attackers)
-    private = _run(job, main, console, "[2/5] private job")
+    private = _run(job, main, console, "[2/5] private job (attestation SIMULATED)")
     twin_run = Execution(federation, RunFolder(run.path / "twin"), options.seed, options.attackers)
-    twin = _run(twin_of(job), twin_run, console, "[3/5] the same job without privacy (public data only)")
+    twin = _run(
+        twin_of(job),
+        twin_run,
+        console,
+        "[3/5] the same job without privacy, on public data only (attestation SIMULATED)",
+    )
     repeats = _repeat(run, job, options, console)
     console.print("[5/5] central reference, plots, summary")
     central = central_reference()

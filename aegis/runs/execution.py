@@ -141,7 +141,7 @@ def _finish(execution: Execution, audit: HashLog, sites: InProcessSites, model: 
     for name, site in sites.sites.items():
         replace_file(folder.path / "ledger" / f"{name}.json", site.ledger.export())
     released = {
-        "profile": execution.federation.config().profile,
+        **execution.federation.config().profile.label(),
         "model": digest,
         "averaged_rounds": execution.folder.job().average_last_rounds,
     }
@@ -164,7 +164,7 @@ def _finish(execution: Execution, audit: HashLog, sites: InProcessSites, model: 
 def _log_configuration(audit: HashLog, folder: RunFolder, profile: Profile) -> None:
     """``config.json`` is not signed; the log that names its digest is."""
     digest = sha256_hex((folder.path / "config.json").read_bytes())
-    details = {"profile": profile, "config": digest}
+    details = {**profile.label(), "config": digest}
     audit.append(actor="coordinator", action="configuration", outcome="recorded", details=details)
 
 

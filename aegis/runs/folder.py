@@ -106,6 +106,7 @@ def metrics_csv(history: tuple[RoundRecord, ...]) -> str:
     utilities = sorted({name for record in history for name in record.metrics})
     columns = [
         "round",
+        "provenance",
         *utilities,
         "admitted",
         "refused",
@@ -119,6 +120,7 @@ def metrics_csv(history: tuple[RoundRecord, ...]) -> str:
         writer.writerow(
             [
                 record.round_number,
+                " ".join(sorted({provenance.value for provenance in record.provenance.values()})),
                 *(record.metrics.get(name, "") for name in utilities),
                 len(record.admitted),
                 " ".join(f"{site}={reason}" for site, reason in sorted(record.refused.items())),

@@ -260,7 +260,10 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
         Check.ROUNDS,
         in_json("outcome.json", lambda outcome: outcome.update(metrics={"auc": 0.99})),
     ),
-    "a refusal that metrics.csv invents": (Check.ROUNDS, in_text("metrics.csv", "\n1,2,,", "\n1,2,clinic-3=late,")),
+    "a refusal that metrics.csv invents": (
+        Check.ROUNDS,
+        in_text("metrics.csv", "\n1,simulated,2,,", "\n1,simulated,2,clinic-3=late,"),
+    ),
     "a round less in metrics.csv": (
         Check.ROUNDS,
         lambda run: (run / "metrics.csv").write_text(

@@ -107,6 +107,7 @@ def test_ledger_and_log_hold_one_round_reserved_before_the_data_and_committed_be
     assert statement_of(site, answer).ledger_head.seq == len(entries) - 1
     assert [(line["action"], line["outcome"]) for line in site.log()] == [("reserve", "granted"), ("round", "sealed")]
     assert {line["details"]["profile"] for line in site.log()} == {"development"}
+    assert {line["details"]["attestation"] for line in site.log()} == {"simulated"}
     assert {line["time"] for line in site.log()} == {federation.now}
     verify_lines((site.folder / "audit.jsonl").read_bytes())
 
