@@ -17,7 +17,8 @@ Three numerical facts decide the details:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from coreason_enclave.accounting.cross_check import rdp_epsilon
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
 from coreason_enclave.accounting.guarantee import Accountant, ComposedEpsilon
 from coreason_enclave.accounting.renyi import coarse_epsilon, require_delta
+from coreason_enclave.errors import AccountingError
 
 if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
@@ -51,7 +53,7 @@ def compose_epsilon(events: Iterable[Event], delta: float) -> ComposedEpsilon:
     1.13 by PLD, 1.28 by RDP
 
     Raises:
-        AccountingError: ``delta`` is not in (0, 1).
+        AccountingError: ``delta`` is not in (0, 1), or the noise is so little that no float holds the loss.
     """
     require_delta(delta)
     history = tuple(events)
@@ -80,8 +82,9 @@ def merge_segments(events: Iterable[PoissonSampledGaussian]) -> _Segments:
 def _compose(segments: _Segments, delta: float) -> ComposedEpsilon:
     if not segments:
         return ComposedEpsilon(epsilon=0.0, delta=delta, accountant=Accountant.PLD, rdp_epsilon=0.0)
-    renyi = rdp_epsilon(segments, delta)
-    pld, note = _pld_epsilon(segments, delta)
+    with _representable():
+        renyi = rdp_epsilon(segments, delta)
+        pld, note = _pld_epsilon(segments, delta)
     if pld <= renyi:
         return ComposedEpsilon(epsilon=pld, delta=delta, accountant=Accountant.PLD, rdp_epsilon=renyi)
     note = note or "the Rényi bound is the smaller one here"
@@ -94,8 +97,19 @@ def epsilon_bound(event: PoissonSampledGaussian, delta: float) -> float:
     segments = merge_segments([event])
     if not segments:
         return 0.0
-    pld, _ = _pld_epsilon(segments, delta)
-    return pld if math.isfinite(pld) else rdp_epsilon(segments, delta)
+    with _representable():
+        pld, _ = _pld_epsilon(segments, delta)
+        return pld if math.isfinite(pld) else rdp_epsilon(segments, delta)
+
+
+@contextmanager
+def _representable() -> Iterator[None]:
+    try:
+        yield
+    except OverflowError as error:
+        raise AccountingError(
+            "this little noise cannot be accounted for: the privacy loss exceeds any float; raise noise_multiplier"
+        ) from error
 
 
 @lru_cache(maxsize=4096)

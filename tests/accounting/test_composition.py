@@ -21,6 +21,7 @@ from coreason_enclave.accounting import (
     compose_epsilon,
     gdp_estimate,
 )
+from coreason_enclave.accounting.calibration import last_affordable_step
 from coreason_enclave.accounting.composition import epsilon_bound, merge_segments
 from coreason_enclave.accounting.cross_check import rdp_epsilon
 from coreason_enclave.errors import AccountingError
@@ -212,3 +213,12 @@ def test_order_does_not_matter_and_the_whole_costs_no_less_than_a_part(
     assert epsilon(*shuffled) == whole
     assert epsilon(*events[1:]) <= whole * ROUNDING + 1e-6
     assert whole <= rdp_epsilon(events, 1e-5)
+
+
+@pytest.mark.parametrize("noise_multiplier", [1e-4, 1e-6])
+def test_noise_too_little_for_any_float_is_refused_and_not_a_foreign_overflow(noise_multiplier: float) -> None:
+    hopeless = PoissonSampledGaussian(noise_multiplier, 0.5, 10)
+    with pytest.raises(AccountingError, match="this little noise cannot be accounted for"):
+        compose_epsilon([hopeless], 1e-5)
+    with pytest.raises(AccountingError, match="raise noise_multiplier"):
+        last_affordable_step(noise_multiplier, 0.5, 3.0, 1e-5)
