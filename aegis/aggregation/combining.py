@@ -53,10 +53,11 @@ def aggregate(
 
     Args:
         contributions: updates in any order; screened first (see :func:`aegis.aggregation.screening.screen`).
-        rule: how the updates that pass are combined. num_byzantine: how many of them may be hostile. layout:
-        names and shapes of the model's tensors. max_norm: largest Euclidean norm of a whole update that is
-        let in. weight_cap: weighs each update by ``min(num_examples, weight_cap)``, for the mean alone: a
-        site reports its
+        rule: how the updates that pass are combined.
+        num_byzantine: how many of them may be hostile.
+        layout: names and shapes of the model's tensors.
+        max_norm: largest Euclidean norm of a whole update that is let in.
+        weight_cap: weighs each update by ``min(num_examples, weight_cap)``, for the mean alone: a site reports its
             own number, so only a declared cap bounds what it can claim. Left out, weights are uniform.
 
     Raises:

@@ -87,8 +87,7 @@ def screen(contributions: Iterable[SiteUpdate], layout: Layout, max_norm: float,
         weighted: whether ``num_examples`` will be used.
 
     Raises:
-        InvalidAggregation: the call itself is wrong: an empty or malformed layout, a ``max_norm`` that is not
-        a
+        InvalidAggregation: the call itself is wrong: an empty or malformed layout, a ``max_norm`` that is not a
             positive finite number, or an update without a site's name, which nobody could be told about.
     """
     _check_request(layout, max_norm)

@@ -83,10 +83,11 @@ def write_export(links: Sequence[Link]) -> bytes:
 def verify_export(data: bytes, *, expected_head: LedgerHead | None = None) -> ExportFindings:
     """Check an export from its bytes alone, in this order, and say what it supports.
 
-    1. the document has the known format; 2. the chain holds from the first entry to the stated head; 3. every
-       entry
-    is understood and keeps the rules; 4. every recorded budget, cost and step allowance is at least as strict
-    as accounting gives today; 5. ``expected_head``, one that somebody saw earlier, is part of the history.
+    1. the document has the known format;
+    2. the chain holds from the first entry to the stated head;
+    3. every entry is understood and keeps the rules;
+    4. every recorded budget, cost and step allowance is at least as strict as accounting gives today;
+    5. ``expected_head``, one that somebody saw earlier, is part of the history.
 
     Raises:
         LedgerCorrupted: one of the checks fails; the message says which and where.

@@ -71,8 +71,7 @@ class LineageCaps:
 
 @dataclass(frozen=True, kw_only=True)
 class LineageRegistration:
-    """A data lineage as the site names it once. The budget belongs to this name, whatever its content
-    becomes.
+    """A data lineage as the site names it once. The budget belongs to this name, whatever its content becomes.
 
     Attributes:
         lineage: 1 to 8 safe names joined by ``/``.
@@ -80,8 +79,7 @@ class LineageRegistration:
         nominal_units: the declared, public number of units (records or persons); never the private count.
         public: whether everything in it may be published; only then may training be non-private.
         caps: see :class:`LineageCaps`; ``caps.delta`` must be below ``1 / nominal_units``.
-        filter_order: the Rényi order (a whole number of at least 2) at which the lineage's budget is kept;
-        fixed
+        filter_order: the Rényi order (a whole number of at least 2) at which the lineage's budget is kept; fixed
             here, before the first job, because the filter's proof needs it so.
     """
 
@@ -279,8 +277,7 @@ class JobClaim:
     """What holds for one job on one lineage, by PLD over its fixed mechanism.
 
     Attributes:
-        guarantee: over the steps reserved so far, in full: nothing is refunded for steps that did not run.
-        None
+        guarantee: over the steps reserved so far, in full: nothing is refunded for steps that did not run. None
             for a non-private job.
         at_schedule: over all steps that the job may ever run; the number to quote where the decision to stop
             depended on what was released. Never above ``target_epsilon``. None for a non-private job.

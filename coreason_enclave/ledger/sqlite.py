@@ -6,9 +6,8 @@ after it.
 
 *One budget, many processes.* ``BEGIN IMMEDIATE`` takes SQLite's write lock before the state is read, so that
 reading, checking and appending are one step: of two sessions after the last of a budget, one is refused.
-Besides, a session can
-:meth:`~SqliteLedger.hold` a lineage for as long as it spends on it, by a lock on a file beside the ledger
-that the operating system frees when the holder dies.
+Besides, a session can :meth:`~SqliteLedger.hold` a lineage for as long as it spends on it, by a lock on a file beside
+the ledger that the operating system frees when the holder dies.
 
 *Verification.* At opening, and whenever another connection has written (``PRAGMA data_version``), the whole
 chain is verified from its first entry; otherwise the last row must be the one that this object wrote or
@@ -60,8 +59,7 @@ class SqliteLedger(EventSourcedLedger):
     """A site's ledger in one file.
 
     Args:
-        path: the database; its folder is made with mode 0700, the file with 0600. A missing file is founded
-        as an
+        path: the database; its folder is made with mode 0700, the file with 0600. A missing file is founded as an
             empty ledger, on which no lineage is registered and nothing can be spent.
         clock: whole seconds, recorded with each entry.
         must_exist: refuse a missing file instead of founding one.
@@ -140,8 +138,7 @@ class SqliteLedger(EventSourcedLedger):
             self._connection.execute(statement)
         self._insert(link)
         self._connection.execute("COMMIT")
-        # Out of the WAL at once: a WAL that is lost later must not leave an empty file, which reads as a new
-        # ledger.
+        # Out of the WAL at once: a WAL lost later must not leave an empty file, which reads as a new ledger.
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         _sync_folder(self.path.parent)
 

@@ -49,8 +49,18 @@ class StepGate:
         return self._refused
 
     def next_draw(self) -> int:
-        """The number of the sample that is about to be drawn; raises when no step could use it."""
+        """The number of the sample that is about to be drawn; raises when no step could use it.
+
+        Raises:
+            PrivacyBudgetExceededError: no step is left for it.
+            UnsafeTrainingError: the sample before it was passed over.
+        """
         self._require_affordable()
+        if self._batch is not None:
+            raise UnsafeTrainingError(
+                "the batch drawn before was not used in a step: every sample, an empty one too, has to be stepped on, "
+                "or the number of noised steps would depend on private rows"
+            )
         self._draws += 1
         return self._draws - 1
 

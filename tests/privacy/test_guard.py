@@ -283,8 +283,14 @@ def test_an_optimizer_that_is_private_already_is_refused(make_scope: Make) -> No
 def test_frozen_parameters_need_no_gradient(make_scope: Make) -> None:
     model = torch.nn.Linear(2, 1)
     model.bias.requires_grad_(False)
+    weight, bias = model.weight.detach().clone(), model.bias.detach().clone()
 
-    attach(make_scope, model)
+    private, optimizer, loader = attach(make_scope, model)
+    private(next(iter(loader))[0]).mean().backward()
+    optimizer.step()
+
+    assert not torch.equal(model.weight, weight)
+    assert torch.equal(model.bias, bias)
 
 
 def test_person_ids_for_other_rows_are_refused(make_scope: Make) -> None:
@@ -315,7 +321,15 @@ def test_a_step_without_any_batch_is_refused(loop: Loop) -> None:
 
 def test_gradients_accumulated_over_two_batches_are_refused(loop: Loop) -> None:
     loop.backward()
-    loop.backward()
+
+    with pytest.raises(UnsafeTrainingError, match="the batch drawn before was not used in a step"):
+        loop.backward()
+
+
+def test_two_backward_passes_over_one_batch_are_refused(loop: Loop) -> None:
+    features, targets = next(loop.batches)
+    for _ in range(2):
+        torch.nn.functional.mse_loss(loop.model(features), targets).backward()
 
     with pytest.raises(UnsafeTrainingError, match="no per-row gradient for exactly the batch"):
         loop.optimizer.step()

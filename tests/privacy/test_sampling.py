@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -60,12 +61,18 @@ def sampler_of(rate: float, index: UnitIndex, draws: int = DRAWS) -> PoissonUnit
     return PoissonUnitSampler(index, rate, stream, StepGate(draws, None))
 
 
+def stepped_on(sampler: PoissonUnitSampler, draws: int) -> list[np.ndarray]:
+    """So many samples, each of them used in a step, as the gate demands."""
+    passes = itertools.chain.from_iterable(itertools.repeat(sampler))
+    batches = []
+    for _ in range(draws):
+        batches.append(next(passes))
+        sampler._gate.take_step()
+    return batches
+
+
 def drawn(rate: float) -> np.ndarray:
-    sampler = sampler_of(rate, UnitIndex(None, UNITS))
-    batches: list[np.ndarray] = []
-    while len(batches) < DRAWS:
-        batches += list(sampler)
-    return inclusion(batches[:DRAWS], UNITS)
+    return inclusion(stepped_on(sampler_of(rate, UnitIndex(None, UNITS)), DRAWS), UNITS)
 
 
 def test_the_sampler_is_poisson_at_its_rate() -> None:
@@ -97,7 +104,7 @@ def test_persons_are_sampled_and_not_their_rows() -> None:
     persons = np.repeat(np.arange(400), 5)
     np.random.default_rng(0).shuffle(persons)
     sampler = sampler_of(0.2, UnitIndex(persons, len(persons)))
-    batches = [batch for _ in range(80) for batch in sampler]
+    batches = stepped_on(sampler, 400)
 
     for batch in batches:
         assert len(np.unique(persons[batch])) * 5 == len(batch)  # all rows of a person, or none
@@ -123,6 +130,14 @@ def test_a_batch_holds_every_row_of_every_unit_taken_and_no_other(ids: list[int]
 def test_unit_ids_that_do_not_name_every_row_are_refused() -> None:
     with pytest.raises(UnsafeTrainingError, match="every row needs exactly one unit id"):
         UnitIndex(np.arange(9), 10)
+
+
+def test_a_sample_that_was_passed_over_is_refused_because_the_number_of_steps_would_tell_of_private_rows() -> None:
+    sampler = iter(sampler_of(0.5, UnitIndex(None, 10)))
+    next(sampler)  # a loop that skips an empty batch without a step does just this
+
+    with pytest.raises(UnsafeTrainingError, match="every sample, an empty one too, has to be stepped on"):
+        next(sampler)
 
 
 def test_a_sample_that_no_affordable_step_could_use_is_not_drawn() -> None:
