@@ -13,7 +13,17 @@ from __future__ import annotations
 
 import click
 
-from aegis.errors import AegisError, BudgetRefused, InvalidAggregation, InvalidJob, RunFolderError, RunPaused
+from aegis.errors import (
+    AegisError,
+    BudgetRefused,
+    CarrierUnreachable,
+    CertificateRefused,
+    GatewayUnreachable,
+    InvalidAggregation,
+    InvalidJob,
+    RunFolderError,
+    RunPaused,
+)
 from coreason_enclave import __version__
 from coreason_enclave.commandline import CommandLine, ExitCode, Later
 
@@ -21,6 +31,7 @@ __all__ = ["main"]
 
 COMMANDS = {
     "demo": Later("aegis.demo.command:demo", "Train over six simulated sites of a real study, and show the result."),
+    "federation": Later("aegis.commands.federation:federation", "Found a federation, admit sites, run and watch it."),
     "privacy": Later("aegis.commands.privacy:privacy", "Compute what training costs in privacy, before it runs."),
     "run": Later("aegis.commands.run:run", "Run a job over a federation; run it again to go on."),
     "verify": Later("aegis.commands.verify:verify", "Check a run's claims against its records, offline."),
@@ -30,6 +41,9 @@ REFUSALS = {
     AegisError: ExitCode.REFUSED,
     InvalidJob: ExitCode.UNUSABLE,
     InvalidAggregation: ExitCode.UNUSABLE,
+    CarrierUnreachable: ExitCode.UNUSABLE,
+    CertificateRefused: ExitCode.UNUSABLE,
+    GatewayUnreachable: ExitCode.UNUSABLE,
     RunFolderError: ExitCode.UNUSABLE,
     RunPaused: ExitCode.PAUSED,
     BudgetRefused: ExitCode.REFUSED,

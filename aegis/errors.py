@@ -3,9 +3,13 @@
 ::
 
     AegisError                        a message for a person: what was wrong, and what to do
+    ├── CarrierUnreachable            SuperLink cannot be reached, or refuses; trying again may work
+    ├── CertificateRefused            a certificate request or a certificate authority's file is not acceptable
+    ├── GatewayUnreachable            the gateway's control socket does not answer
     ├── GoalOutOfReach                no epsilon in the range gives the accuracy asked for; carries what is reachable
     ├── InvalidEngine                 a DP engine's configuration, task or question that makes no sense
     ├── InvalidJob                    a job file, or a job for this federation, that cannot be run
+    ├── RequestRefused                a request at the gateway that is not passed on; carries a reason code
     ├── RunFolderError                a run or federation folder is missing, finished, in use or damaged
     ├── RunPaused                     too few updates were admitted, twice: nothing weaker is done in silence
     │   └── BudgetRefused             the sites that are missing refused for their privacy budget
@@ -29,11 +33,15 @@ __all__ = [
     "AegisError",
     "AggregationError",
     "BudgetRefused",
+    "CarrierUnreachable",
+    "CertificateRefused",
+    "GatewayUnreachable",
     "GoalOutOfReach",
     "InvalidAggregation",
     "InvalidEngine",
     "InvalidJob",
     "PrivacySpentByTuning",
+    "RequestRefused",
     "RunFolderError",
     "RunPaused",
     "TooFewUpdates",
@@ -45,6 +53,18 @@ __all__ = [
 
 class AegisError(Exception):
     """Root of the tree."""
+
+
+class CarrierUnreachable(AegisError):
+    """A message could not be handed over or fetched now; trying again may work. Nothing about a site is implied."""
+
+
+class CertificateRefused(AegisError):
+    """A certificate request, or a file of the federation's certificate authority, is not acceptable."""
+
+
+class GatewayUnreachable(AegisError):
+    """The gateway's control socket does not answer: it is not running, or is just being started again."""
 
 
 class GoalOutOfReach(AegisError):
@@ -68,6 +88,14 @@ class InvalidEngine(AegisError):
 
 class InvalidJob(AegisError):
     """The job file, or the job for this federation, cannot be run: the message names the field."""
+
+
+class RequestRefused(AegisError):
+    """A request at the gateway that is not passed on. Only the reason code is told to whoever asked."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class RunFolderError(AegisError):

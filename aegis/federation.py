@@ -2,15 +2,21 @@
 
 ::
 
-    federation.toml            profile, default delta, participants (site id, Ed25519 key)
+    federation.toml            profile, default delta, participants (site id, Ed25519 key, node key, certificate), revoked
     coordinator/signing.key    the coordinator's private key, mode 0600
+    coordinator/pki/           the federation's own certificate authority and its servers' certificates
     evaluation.safetensors     optional: a declared PUBLIC evaluation set (x, y)
     sites/<site id>/           local runtimes only: the site's own folder, which a real coordinator never sees
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import os
+import secrets
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -20,36 +26,86 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 import tomli_w
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from aegis.errors import RunFolderError
 from coreason_enclave.keys import Signer, load_or_create_signer
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import Delta, FormatVersion, HexDigest, SafeId, StrictModel, explain
 
-__all__ = ["EvaluationSet", "FederationConfig", "FederationFolder"]
+__all__ = ["EvaluationSet", "FederationConfig", "FederationFolder", "NodeKey"]
+
+
+def _canonical_base64(text: str) -> str:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"expected base64: {error}") from error
+    if not data or base64.b64encode(data).decode() != text:
+        raise ValueError("expected the one base64 spelling of at least one byte")
+    return text
+
+
+NodeKey = Annotated[str, Field(max_length=1024), AfterValidator(_canonical_base64)]
+"""A Flower node key exactly as its ``flwr-public-key`` header spells it."""
 
 
 class FederationConfig(StrictModel):
     """``federation.toml``: the participants' registry.
 
     Attributes:
-        public_keys: site ids to Ed25519 keys (hex).
+        public_keys: site ids to Ed25519 keys (hex). May be empty: then nobody takes part yet.
         disjoint_units: who claims that no person is at two sites, and on what ground. Only under such a claim is the
             federation's epsilon the largest of the sites'; without one the sites' guarantees compose.
+        node_keys: site ids to Flower node keys, for participants that come over the network.
+        certificates: site ids to the SHA-256 (hex) of their client certificate's DER, likewise.
+        revoked: participants that nothing is accepted from any more. They stay listed: their signatures on earlier
+            updates have to remain checkable.
     """
 
     version: FormatVersion = 1
     profile: Profile
     delta: Delta
-    public_keys: Annotated[dict[SafeId, HexDigest], Field(min_length=1)]
+    public_keys: dict[SafeId, HexDigest]
     disjoint_units: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    node_keys: dict[SafeId, NodeKey] = Field(default_factory=dict)
+    certificates: dict[SafeId, HexDigest] = Field(default_factory=dict)
+    revoked: tuple[SafeId, ...] = ()
 
     @model_validator(mode="after")
     def _one_key_each(self) -> Self:
-        if len(set(self.public_keys.values())) != len(self.public_keys):
-            raise ValueError("public_keys: two sites share one key: each needs its own")
+        for field in ("public_keys", "node_keys", "certificates"):
+            values: Mapping[str, str] = getattr(self, field)
+            if len(set(values.values())) != len(values):
+                raise ValueError(f"{field}: two sites share one: each needs its own")
+            if strangers := sorted(set(values) - set(self.public_keys)):
+                raise ValueError(f"{field}: {strangers[0]} is no participant: it has no entry in public_keys")
+        if strangers := sorted(set(self.revoked) - set(self.public_keys)):
+            raise ValueError(f"revoked: {strangers[0]} is no participant: it has no entry in public_keys")
         return self
+
+    def admitting(self, site_id: str, *, public_key: str, node_key: str, certificate: str) -> Self:
+        """This registry with one participant added, or its keys replaced.
+
+        Raises:
+            RunFolderError: the site is revoked, or the entry does not fit the registry; the message names the field.
+        """
+        if site_id in self.revoked:
+            raise RunFolderError(f"{site_id} is revoked: take it off that list first, if that is what you mean")
+        document = self.model_dump()
+        for field, value in (("public_keys", public_key), ("node_keys", node_key), ("certificates", certificate)):
+            document[field] = {**document[field], site_id: value}
+        return self._revised(document)
+
+    def revoking(self, site_id: str) -> Self:
+        """This registry with one participant revoked; raises :class:`RunFolderError` if there is none of that name."""
+        return self._revised(self.model_dump() | {"revoked": tuple(sorted({*self.revoked, site_id}))})
+
+    def _revised(self, document: dict[str, Any]) -> Self:
+        try:
+            return type(self).model_validate(document)
+        except ValidationError as error:
+            raise RunFolderError(f"the registry would not be valid: {explain(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -67,19 +123,36 @@ class FederationFolder:
     path: Path
 
     def found(self, config: FederationConfig) -> None:
-        """Write ``federation.toml``; it is written last, so a folder without it is unfinished."""
-        (self.path / "federation.toml").write_bytes(
-            tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode()
-        )
+        """Write ``federation.toml``, or replace it, whole or not at all.
+
+        It is written last, so a folder without it is unfinished. A running gateway follows it at its next request.
+        """
+        path = self.registry
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        with temporary.open("wb") as file:
+            file.write(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    @property
+    def registry(self) -> Path:
+        """``federation.toml``."""
+        return self.path / "federation.toml"
+
+    @property
+    def coordinator(self) -> Path:
+        """The folder of what the coordinator keeps: keys, certificates, the gateway's and SuperLink's files."""
+        return self.path / "coordinator"
 
     @property
     def is_founded(self) -> bool:
         """Whether the folder is complete."""
-        return (self.path / "federation.toml").exists()
+        return self.registry.exists()
 
     def config(self) -> FederationConfig:
         """Read ``federation.toml``; raises :class:`RunFolderError`."""
-        path = self.path / "federation.toml"
+        path = self.registry
         try:
             return FederationConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
@@ -91,7 +164,7 @@ class FederationFolder:
 
     def signer(self) -> Signer:
         """The coordinator's key pair, made on first use."""
-        return load_or_create_signer(self.path / "coordinator" / "signing.key")
+        return load_or_create_signer(self.coordinator / "signing.key")
 
     def site_folders(self) -> list[Path]:
         """The folders of sites that are local to this machine, by name."""

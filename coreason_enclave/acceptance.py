@@ -1,12 +1,14 @@
-"""Accepting an order: is it authentic, for this site, timely, and within what this site allows?
+"""Accepting an invitation or an order: is it authentic, for this site, timely, and within what this site allows?
 
 Checks, in order: signature by a coordinator of the policy, shape of the document, address, issue and expiry times,
-round within the job, base model as signed, dataset registered, unit and delta as registered, and then the policy
-line by line on the *resolved* job, in which nothing is left open.
+round within the job, base model as signed, dataset registered, unit and delta as registered, then the policy
+line by line on the *resolved* job, in which nothing is left open, and last the roll-call. An invitation, which has
+neither round nor model nor roll-call, passes through the rest of the same checks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coreason_enclave.accounting import calibrate_noise
@@ -14,33 +16,38 @@ from coreason_enclave.encoding import digest, sha256_hex
 from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnvelopeError, JobRejected, Reason
 from coreason_enclave.ledger import NoiseSource, NonPrivatePlan, Plan, RoundPlan
-from coreason_enclave.orders import ORDER_TYPE, RoundOrder, parse_order
+from coreason_enclave.orders import (
+    INVITATION_TYPE,
+    ORDER_TYPE,
+    Enrolment,
+    JobInvitation,
+    RoundOrder,
+    parse_invitation,
+    parse_order,
+)
 from coreason_enclave.policy import LineagePolicy, SiteConfig
+from coreason_enclave.rollcall import read_roll_call
 from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechanism, PrivacyConfig
 from coreason_enclave.updates import Arrays, SealedMessage, decode_arrays
 
-__all__ = ["AcceptedJob", "accept"]
+__all__ = ["AcceptedJob", "ResolvedJob", "accept", "accept_invitation"]
 
 MAX_MODEL_BYTES = 1 << 30
 CLOCK_SKEW_S = 60
 
 
 @dataclass(frozen=True)
-class AcceptedJob:
-    """An order that this site agreed to, with every value of the job resolved.
+class ResolvedJob:
+    """A job that this site's policy allows, with every value resolved.
 
     Attributes:
-        order: as signed by the coordinator.
-        job: the order's job with delta, unit and noise multiplier present.
+        job: with delta, unit and noise multiplier present.
         job_digest: of the job as ordered; it names the job in ledger, keys and statements.
-        base: the global weights to train from.
     """
 
-    order: RoundOrder
     job: FederationJob
     job_digest: str
     lineage: LineagePolicy
-    base: Arrays
 
     @property
     def privacy(self) -> PrivacyConfig:
@@ -52,23 +59,14 @@ class AcceptedJob:
         """The failure probability of the job's guarantee."""
         return self.lineage.job_delta if self.privacy.delta is None else self.privacy.delta
 
-    def binding(self) -> str:
-        """SHA-256 (hex) of everything in the order that determines the bytes of the update."""
-        return digest(
-            "aegis/reservation/v1",
-            bytes.fromhex(self.job_digest),
-            self.order.round_number.to_bytes(8, "big"),
-            bytes.fromhex(self.order.base_model_digest),
-        ).hex()
-
-    def plan(self, noise_source: NoiseSource) -> Plan:
-        """What this round would spend at its worst."""
+    def plan(self, round_number: int, noise_source: NoiseSource) -> Plan:
+        """What one round would spend at its worst."""
         job, privacy = self.job, self.privacy
         if privacy.mechanism is Mechanism.NON_PRIVATE:
             return NonPrivatePlan(
                 job_id=job.job_id,
                 job_digest=self.job_digest,
-                round_number=self.order.round_number,
+                round_number=round_number,
                 unit=self.lineage.unit,
                 steps=job.local_steps,
             )
@@ -77,7 +75,7 @@ class AcceptedJob:
         return RoundPlan(
             job_id=job.job_id,
             job_digest=self.job_digest,
-            round_number=self.order.round_number,
+            round_number=round_number,
             unit=self.lineage.unit,
             noise_multiplier=privacy.noise_multiplier,
             sample_rate=privacy.sample_rate,
@@ -89,38 +87,114 @@ class AcceptedJob:
         )
 
 
-def accept(message: SealedMessage, config: SiteConfig, now: float) -> AcceptedJob:
-    """Verify and resolve an order; ``now`` is Unix seconds.
+@dataclass(frozen=True)
+class AcceptedJob(ResolvedJob):
+    """An order that this site agreed to.
+
+    Attributes:
+        order: as signed by the coordinator.
+        base: the global weights to train from.
+    """
+
+    order: RoundOrder
+    base: Arrays
+
+    def binding(self) -> str:
+        """SHA-256 (hex) of everything in the order that determines the bytes of the update."""
+        return digest(
+            "aegis/reservation/v1",
+            bytes.fromhex(self.job_digest),
+            self.order.round_number.to_bytes(8, "big"),
+            bytes.fromhex(self.order.base_model_digest),
+        ).hex()
+
+
+def accept(message: SealedMessage, config: SiteConfig, own_key: str, now: float) -> AcceptedJob:
+    """Verify and resolve an order.
+
+    Args:
+        own_key: this site's Ed25519 public key (hex), which its entry in the roll-call must bear.
+        now: Unix seconds.
 
     Raises:
-        EnvelopeError: not authentic, malformed, or a base model other than the signed one.
+        EnvelopeError: not authentic, malformed, or a base model or roll-call other than the signed one.
         JobRejected: authentic, and not acceptable here; the message names the line that refused.
     """
-    keys = KeyRing({f"coordinator-{i}": key for i, key in enumerate(config.policy.coordinator_keys)})
-    order = parse_order(open_envelope(message.envelope, ORDER_TYPE, keys).payload)
+    order = parse_order(_open(message, ORDER_TYPE, config))
     _require_timely(order, config, now)
-    base = _base_model(order, message.arrays)
-    lineage = config.lineage_of(order.job.dataset_id)
-    job = _resolve(order.job, lineage)
-    config.policy.check(job)
-    return AcceptedJob(order, job, order.job.digest(), lineage, base)
-
-
-def _require_timely(order: RoundOrder, config: SiteConfig, now: float) -> None:
-    if order.site_id != config.site_id:
-        raise JobRejected(f"the order is addressed to {order.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
-    if order.issued_at > now + CLOCK_SKEW_S:
-        raise JobRejected("the order was issued in the future: compare the clocks", reason=Reason.NOT_YET_VALID)
-    if order.expires_at < now or order.expires_at - order.issued_at > config.policy.max_order_lifetime_s:
-        raise JobRejected("the order has expired, or was made to live too long", reason=Reason.EXPIRED)
     if order.round_number > order.job.rounds:
         raise JobRejected(f"round {order.round_number} of a job of {order.job.rounds}", reason=Reason.WRONG_ROUND)
+    base = _base_model(order, message.arrays)
+    resolved = _allowed(order.job, config)
+    _require_cohort(order, message.roll_call, config, own_key)
+    return AcceptedJob(resolved.job, resolved.job_digest, resolved.lineage, order, base)
+
+
+def accept_invitation(message: SealedMessage, config: SiteConfig, now: float) -> ResolvedJob:
+    """Verify an invitation and resolve its job; ``now`` is Unix seconds.
+
+    Raises:
+        EnvelopeError: not authentic, malformed, or with a model or a roll-call, which no invitation has.
+        JobRejected: authentic, and not acceptable here; the message names the line that refused.
+    """
+    invitation = parse_invitation(_open(message, INVITATION_TYPE, config))
+    _require_timely(invitation, config, now)
+    if message.arrays or message.roll_call:
+        raise EnvelopeError("an invitation carries neither a model nor a roll-call")
+    return _allowed(invitation.job, config)
+
+
+def _open(message: SealedMessage, payload_type: str, config: SiteConfig) -> bytes:
+    keys = KeyRing({f"coordinator-{i}": key for i, key in enumerate(config.policy.coordinator_keys)})
+    return open_envelope(message.envelope, payload_type, keys).payload
+
+
+def _allowed(job: FederationJob, config: SiteConfig) -> ResolvedJob:
+    """The job with nothing left open, once registration and policy allow it."""
+    lineage = config.lineage_of(job.dataset_id)
+    resolved = _resolve(job, lineage)
+    config.policy.check(resolved, lineage)
+    return ResolvedJob(resolved, job.digest(), lineage)
+
+
+def _require_timely(asked: RoundOrder | JobInvitation, config: SiteConfig, now: float) -> None:
+    if asked.site_id != config.site_id:
+        raise JobRejected(f"the order is addressed to {asked.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
+    if asked.issued_at > now + CLOCK_SKEW_S:
+        raise JobRejected("the order was issued in the future: compare the clocks", reason=Reason.NOT_YET_VALID)
+    if asked.expires_at < now or asked.expires_at - asked.issued_at > config.policy.max_order_lifetime_s:
+        raise JobRejected("the order has expired, or was made to live too long", reason=Reason.EXPIRED)
 
 
 def _base_model(order: RoundOrder, arrays: bytes) -> Arrays:
     if sha256_hex(arrays) != order.base_model_digest:
         raise EnvelopeError("the base model is not the one that the order was signed over", reason=Reason.WRONG_DIGEST)
     return decode_arrays(arrays, limit=MAX_MODEL_BYTES)
+
+
+def _require_cohort(order: RoundOrder, roll_call: bytes, config: SiteConfig, own_key: str) -> None:
+    """At least ``min_clients`` participants that this site knows, itself among them, signed for this very job."""
+    if sha256_hex(roll_call) != order.roll_call_digest:
+        raise EnvelopeError("the roll-call is not the one that the order was signed over", reason=Reason.ROLL_CALL)
+    entries = read_roll_call(roll_call, order.job.digest())
+    if (config.site_id, own_key) not in {(entry.site_id, entry.public_key) for entry in entries}:
+        raise JobRejected("this site's own enrolment is not in the roll-call", reason=Reason.ROLL_CALL)
+    counted, needed = _counted(entries, config), max(order.job.min_clients, config.policy.min_clients)
+    if counted < needed:
+        raise JobRejected(
+            f"site policy: {counted} of the {len(entries)} enrolled are known to this site (participants), "
+            f"min_clients asks for {needed}",
+            reason=Reason.ROLL_CALL,
+        )
+
+
+def _counted(entries: Sequence[Enrolment], config: SiteConfig) -> int:
+    known = config.policy.participants
+    count_all = config.policy.unsafe_count_unknown_participants
+    return sum(
+        count_all or entry.site_id == config.site_id or known.get(entry.site_id) == entry.public_key
+        for entry in entries
+    )
 
 
 def _resolve(job: FederationJob, lineage: LineagePolicy) -> FederationJob:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,7 +22,7 @@ from pydantic import ValidationError
 from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError
 from coreason_enclave.schemas import explain
 
-__all__ = ["TRACEBACK_VARIABLE", "CommandLine", "ExitCode", "Later", "one_line"]
+__all__ = ["TRACEBACK_VARIABLE", "CommandLine", "ExitCode", "Later", "one_line", "site_folder"]
 
 TRACEBACK_VARIABLE = "AEGIS_TRACEBACK"
 _OURS = ("aegis", "coreason_enclave")
@@ -139,6 +140,14 @@ class CommandLine(click.Group):
             return _say(line, ExitCode.UNUSABLE)
         line = f"internal: {type(error).__name__}: {one_line(error)} ({TRACEBACK_VARIABLE}=1 shows where)"
         return _say(line, ExitCode.INTERNAL)
+
+
+def site_folder(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    """Option callback: a site's folder, given as itself or by the ``site.toml`` in it."""
+    folder = value.parent if value.name == "site.toml" else value
+    if not (folder / "site.toml").is_file():
+        raise click.BadParameter(f"there is no site.toml in {folder}", context, parameter)
+    return folder
 
 
 def one_line(error: Exception) -> str:

@@ -26,11 +26,11 @@ def canonical_json(value: Any) -> bytes:
 
 
 def parse_json(data: bytes, *, limit: int = 1 << 20) -> dict[str, Any]:
-    """Parse an object of at most ``limit`` bytes; duplicate keys, NaN and anything but an object are refused."""
+    """Parse an object of at most ``limit`` bytes, UTF-8; duplicate keys, NaN and anything but an object are refused."""
     if len(data) > limit:
         raise EnvelopeError(f"document of {len(data)} bytes exceeds the limit of {limit}", reason=Reason.OVERSIZED)
     try:
-        value = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise EnvelopeError(f"not a valid JSON document: {error}") from error
     if not isinstance(value, dict):

@@ -24,7 +24,15 @@ from coreason_enclave.encoding import canonical_json, parse_json, sha256_hex
 from coreason_enclave.errors import ConfigurationError, EnvelopeError, Reason
 from coreason_enclave.keys import Signer, public_key_from_hex
 
-__all__ = ["MAX_ENVELOPE_BYTES", "KeyRing", "Opened", "open_envelope", "pre_authentication_encoding", "seal"]
+__all__ = [
+    "MAX_ENVELOPE_BYTES",
+    "KeyRing",
+    "Opened",
+    "open_envelope",
+    "pre_authentication_encoding",
+    "seal",
+    "unverified_payload",
+]
 
 MAX_ENVELOPE_BYTES = 1 << 20
 """Arrays travel beside an envelope, bound to it by digest; an envelope itself is small."""
@@ -98,6 +106,15 @@ def open_envelope(envelope: bytes, payload_type: str, keys: KeyRing) -> Opened:
     payload, (key_id, signature) = _base64(document["payload"]), _only_signature(document["signatures"])
     signer = keys.verify(key_id, pre_authentication_encoding(payload_type, payload), signature)
     return Opened(payload_type, payload, signer, key_id)
+
+
+def unverified_payload(envelope: bytes) -> bytes:
+    """The payload as it claims to be, to learn which key to verify with; nothing else may be read from it.
+
+    Raises:
+        EnvelopeError: oversized or malformed.
+    """
+    return _base64(parse_json(envelope, limit=MAX_ENVELOPE_BYTES).get("payload"))
 
 
 def _only_signature(signatures: object) -> tuple[str, bytes]:

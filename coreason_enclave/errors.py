@@ -81,9 +81,13 @@ class Reason(StrEnum):
     LINEAGE_UNKNOWN = "lineage_unknown"
     LEDGER = "ledger"
     LEDGER_CORRUPTED = "ledger_corrupted"
+    LEDGER_ROLLED_BACK = "ledger_rolled_back"
     ROUND_CONFLICT = "round_conflict"
+    # the cohort
+    ROLL_CALL = "roll_call"
     # admission at the coordinator
     UNKNOWN_SITE = "unknown_site"
+    REVOKED = "revoked"
     WRONG_ROUND = "wrong_round"
     WRONG_NONCE = "wrong_nonce"
     REPLAYED = "replayed"
@@ -93,6 +97,7 @@ class Reason(StrEnum):
     WRONG_SHAPES = "wrong_shapes"
     NON_FINITE = "non_finite"
     NO_REPLY = "no_reply"
+    TRANSPORT = "transport"
     # life of a run
     ABORTED = "aborted"
     INTERNAL = "internal"

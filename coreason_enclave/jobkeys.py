@@ -6,10 +6,11 @@ import hashlib
 import hmac
 from pathlib import Path
 
+from coreason_enclave.encoding import digest
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.keys import load_or_create_secret
 
-__all__ = ["SiteJobKeys", "UnsafeSeededNoise"]
+__all__ = ["SiteJobKeys", "UnsafeSeededNoise", "unsafe_seeded_keys"]
 
 
 class SiteJobKeys:
@@ -41,3 +42,8 @@ class UnsafeSeededNoise:
     def key(self, job_digest: str) -> bytes:
         """HMAC-SHA256 of the job under the seed."""
         return hmac.digest(self._seed, bytes.fromhex(job_digest), hashlib.sha256)
+
+
+def unsafe_seeded_keys(seed: int, site_id: str) -> UnsafeSeededNoise:
+    """The keys of one site under a number that a whole federation shares: every runtime derives the same ones."""
+    return UnsafeSeededNoise(digest("aegis/unsafe-seed/v1", str(seed).encode(), site_id.encode()))

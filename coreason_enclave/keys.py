@@ -16,7 +16,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.errors import ConfigurationError
 
-__all__ = ["Signer", "load_or_create_secret", "load_or_create_signer", "public_key_from_hex", "write_private"]
+__all__ = [
+    "Signer",
+    "load_or_create_secret",
+    "load_or_create_signer",
+    "public_key_from_hex",
+    "read_private",
+    "write_private",
+]
 
 
 class Signer:
@@ -72,13 +79,25 @@ def load_or_create_secret(path: Path) -> bytes:
     """
     if not path.exists():
         write_private(path, secrets.token_bytes(32))
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
-        raise ConfigurationError(f"{path} must be a regular file that only its owner can read: chmod 600 it")
-    secret = path.read_bytes()
+    secret = read_private(path)
     if len(secret) != 32:
         raise ConfigurationError(f"{path} must hold exactly 32 bytes, found {len(secret)}: restore it from a backup")
     return secret
+
+
+def read_private(path: Path) -> bytes:
+    """The content of a private file.
+
+    Raises:
+        ConfigurationError: the file is missing, readable by others, or a link.
+    """
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
+            raise ConfigurationError(f"{path} must be a regular file that only its owner can read: chmod 600 it")
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The site's command line: what a data holder runs to look after its own ledger."""
+"""The site's command line: what a data holder runs to found a site, join a federation, take part, and keep account."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from coreason_enclave.commandline import CommandLine, Later
 __all__ = ["main"]
 
 COMMANDS = {
+    "agent": Later("coreason_enclave.agent.commands:agent", "Run this site's agent."),
+    "doctor": Later("coreason_enclave.agent.doctor.command:doctor", "Check this site's set-up, and say what to do."),
+    "found": Later("coreason_enclave.joining.commands:found", "Found a site from the site.toml that you wrote."),
+    "join": Later("coreason_enclave.joining.commands:join", "Take a coordinator's welcome."),
     "ledger": Later("coreason_enclave.ledger.commands:ledger", "Show, verify or export this site's privacy ledger."),
+    "request": Later("coreason_enclave.joining.commands:request", "Write a request to take part in a federation."),
+    "status": Later("coreason_enclave.agent.commands:status", "How this site's agent is."),
 }
 
 EXIT_CODES = """\b
@@ -18,11 +24,11 @@ Exit codes:
   0    done
   1    a fault of this program (AEGIS_TRACEBACK=1 shows where)
   2    an option or a file that cannot be used
-  3    refused: the ledger does not verify, or may not be used now
+  3    refused: the ledger does not verify, or may not be used now; doctor: something FAILs
   130  interrupted
 
 \b
-Example: coreason-enclave ledger show sites/site-1/ledger/ledger.sqlite
+Example: coreason-enclave doctor --config /srv/clinic/site.toml
 """
 
 

@@ -1,19 +1,21 @@
-"""What travels inside envelopes: a coordinator's order for one round, a site's statement about its update."""
+"""What travels inside envelopes: invitations and orders of a coordinator, enrolments and statements of a site."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from coreason_enclave.encoding import parse_json
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import (
     Delta,
     FederationJob,
+    Flag,
     FormatVersion,
     HexDigest,
     SafeId,
+    SafePath,
     StrictModel,
     UnixSeconds,
     explain,
@@ -21,23 +23,73 @@ from coreason_enclave.schemas import (
 )
 
 __all__ = [
+    "ENROLMENT_TYPE",
+    "HEAD_TYPE",
+    "HEALTH_TYPE",
+    "INVITATION_TYPE",
     "ORDER_TYPE",
     "UPDATE_TYPE",
+    "Enrolment",
+    "FreeBudget",
+    "HealthStatement",
+    "JobInvitation",
     "LedgerHeadStatement",
     "RoundOrder",
+    "SiteLedgerHead",
     "UpdateStatement",
+    "parse_enrolment",
+    "parse_head",
+    "parse_health",
+    "parse_invitation",
     "parse_order",
     "parse_statement",
 ]
 
+INVITATION_TYPE = "application/vnd.aegis.job-invitation.v1+json"
+ENROLMENT_TYPE = "application/vnd.aegis.enrolment.v1+json"
 ORDER_TYPE = "application/vnd.aegis.round-order.v1+json"
 UPDATE_TYPE = "application/vnd.aegis.update.v1+json"
+HEAD_TYPE = "application/vnd.aegis.ledger-head.v1+json"
+HEALTH_TYPE = "application/vnd.aegis.health.v1+json"
 
 Round = Annotated[int, *in_range(1, 100_000)]
+Envelope = Annotated[str, Field(min_length=1, max_length=1 << 16)]
+"""A DSSE envelope's own text inside another document; whoever reads it verifies it again."""
+
+
+class JobInvitation(StrictModel):
+    """A coordinator asks a site to take part in a job, before any round. Spends nothing and promises nothing."""
+
+    version: FormatVersion = 1
+    job: FederationJob
+    site_id: SafeId
+    nonce: HexDigest
+    issued_at: UnixSeconds
+    expires_at: UnixSeconds
+
+
+class Enrolment(StrictModel):
+    """A site's signed word that it takes part in this very job: one entry of the roll-call.
+
+    It travels to every other participant, so it says no more than that. ``public_key`` (Ed25519, hex) is the key
+    that signed; whether it belongs to a site that somebody knows is for the reader's own list to say.
+    """
+
+    version: FormatVersion = 1
+    site_id: SafeId
+    public_key: HexDigest
+    job_id: SafeId
+    job_digest: HexDigest
+    enrolled_at: UnixSeconds
 
 
 class RoundOrder(StrictModel):
-    """What one site is asked to do in one round. Times are Unix seconds; the nonce is used once."""
+    """What one site is asked to do in one round. Times are Unix seconds; the nonce is used once.
+
+    ``roll_call_digest`` is the SHA-256 of the roll-call's bytes, which travel beside the order. ``last_head`` is the
+    newest ledger head that this site ever signed for this coordinator, shown back to it: a ledger that does not
+    know it was restored from an older copy.
+    """
 
     version: FormatVersion = 1
     job: FederationJob
@@ -45,6 +97,8 @@ class RoundOrder(StrictModel):
     site_id: SafeId
     nonce: HexDigest
     base_model_digest: HexDigest
+    roll_call_digest: HexDigest
+    last_head: Envelope | None = None
     issued_at: UnixSeconds
     expires_at: UnixSeconds
 
@@ -56,11 +110,19 @@ class LedgerHeadStatement(StrictModel):
     hash: HexDigest
 
 
+class SiteLedgerHead(StrictModel):
+    """A ledger head signed on its own, so that a coordinator can show it back and cannot invent one."""
+
+    version: FormatVersion = 1
+    site_id: SafeId
+    head: LedgerHeadStatement
+
+
 class UpdateStatement(StrictModel):
     """What a site signs over: which update, for which order, under which privacy event, from where.
 
     Everything here is data-independent or has passed the mechanism: ``nominal_units`` is the declared, public
-    size, never a count of rows.
+    size, never a count of rows. ``signed_head`` is an envelope of :class:`SiteLedgerHead` with the same head.
     """
 
     version: FormatVersion = 1
@@ -80,19 +142,65 @@ class UpdateStatement(StrictModel):
     metrics: dict[SafeId, Annotated[float, *in_range(-1e300, 1e300)]]
     evidence: dict[str, Any]
     ledger_head: LedgerHeadStatement
+    signed_head: Envelope
+
+
+class FreeBudget(StrictModel):
+    """What one lineage's cap leaves, in epsilon at the lineage's delta. Independent of the rows."""
+
+    dataset_id: SafePath
+    epsilon_cap: Annotated[float, *in_range(0, 1e6)]
+    epsilon_spent: Annotated[float, *in_range(0, 1e6)]
+    delta: Delta
+
+
+class HealthStatement(StrictModel):
+    """A site agent's sign of life: version, its own clock, the last round-trip it measured (seconds), budgets left."""
+
+    version: FormatVersion = 1
+    site_id: SafeId
+    agent_version: Annotated[str, Field(min_length=1, max_length=64)]
+    sent_at: UnixSeconds
+    round_trip_s: Annotated[float, *in_range(0, 3600)] | None = None
+    busy: Flag = False
+    budgets: tuple[FreeBudget, ...] = ()
+
+
+_Document = TypeVar("_Document", bound=StrictModel)
+
+
+def parse_invitation(payload: bytes) -> JobInvitation:
+    """Read a verified payload as an invitation; raises :class:`EnvelopeError`."""
+    return _parse(JobInvitation, payload, "a job invitation")
+
+
+def parse_enrolment(payload: bytes) -> Enrolment:
+    """Read a verified payload as an enrolment; raises :class:`EnvelopeError`."""
+    return _parse(Enrolment, payload, "an enrolment")
 
 
 def parse_order(payload: bytes) -> RoundOrder:
     """Read a verified payload as an order; raises :class:`EnvelopeError`."""
-    try:
-        return RoundOrder.model_validate(parse_json(payload))
-    except ValidationError as error:
-        raise EnvelopeError(f"not a round order: {explain(error)}") from error
+    return _parse(RoundOrder, payload, "a round order")
 
 
 def parse_statement(payload: bytes) -> UpdateStatement:
     """Read a verified payload as an update statement; raises :class:`EnvelopeError`."""
+    return _parse(UpdateStatement, payload, "an update statement")
+
+
+def parse_head(payload: bytes) -> SiteLedgerHead:
+    """Read a verified payload as a site's ledger head; raises :class:`EnvelopeError`."""
+    return _parse(SiteLedgerHead, payload, "a ledger head")
+
+
+def parse_health(payload: bytes) -> HealthStatement:
+    """Read a verified payload as a health statement; raises :class:`EnvelopeError`."""
+    return _parse(HealthStatement, payload, "a health statement")
+
+
+def _parse(kind: type[_Document], payload: bytes, what: str) -> _Document:
     try:
-        return UpdateStatement.model_validate(parse_json(payload))
+        return kind.model_validate(parse_json(payload))
     except ValidationError as error:
-        raise EnvelopeError(f"not an update statement: {explain(error)}") from error
+        raise EnvelopeError(f"not {what}: {explain(error)}") from error

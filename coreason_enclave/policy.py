@@ -23,7 +23,9 @@ from coreason_enclave.schemas import (
     Flag,
     FormatVersion,
     HexDigest,
+    Mechanism,
     NoiseMultiplier,
+    PrivacyConfig,
     PrivacyUnit,
     SafeId,
     SafePath,
@@ -72,21 +74,43 @@ class LineagePolicy(StrictModel):
 
 
 class SitePolicy(StrictModel):
-    """What this site lets a coordinator ask for; a job outside is refused with the line that refused it."""
+    """What this site lets a coordinator ask for; a job outside is refused with the line that refused it.
+
+    Attributes:
+        participants: the other sites that this one knows, with their Ed25519 keys. They alone count towards
+            ``min_clients`` in a roll-call, besides the site itself.
+        unsafe_count_unknown_participants: count every key that signed. Whoever makes keys makes participants, so this
+            needs profile ``development``.
+        min_units: persons (rows, at record level) that a lineage must declare and a dataset must hold.
+    """
 
     coordinator_keys: tuple[HexDigest, ...]
+    participants: dict[SafeId, HexDigest]
+    unsafe_count_unknown_participants: Flag = False
     model_archs: tuple[SafeId, ...]
     strategies: tuple[AggregationStrategy, ...]
     aggregators: tuple[Aggregator, ...]
     min_clients: Annotated[int, *in_range(1, 1 << 53)]
+    min_units: Annotated[int, *in_range(1, 1 << 53)]
     min_noise_multiplier: NoiseMultiplier
     max_update_norm: Annotated[float, *in_range(0, 1e9, open_low=True)]
     max_order_lifetime_s: Annotated[int, *in_range(1, 1 << 53)]
 
-    def check(self, job: FederationJob) -> None:
-        """Raise :class:`JobRejected` naming the first line of the policy that the job violates."""
+    @model_validator(mode="after")
+    def _one_key_each(self) -> Self:
+        if len(set(self.participants.values())) != len(self.participants):
+            raise ValueError("participants lists one key under two names: it would count twice")
+        return self
+
+    def check(self, job: FederationJob, lineage: LineagePolicy) -> None:
+        """Raise :class:`JobRejected` naming the first line that the resolved ``job`` violates."""
+        for allowed, line in (*self._lines(job), *self._lines_of(lineage, job.privacy)):
+            if not allowed:
+                raise JobRejected(f"site policy: {line}", reason=Reason.POLICY)
+
+    def _lines(self, job: FederationJob) -> tuple[tuple[bool, str], ...]:
         noise = job.privacy.noise_multiplier
-        lines: tuple[tuple[bool, str], ...] = (
+        return (
             (job.model_arch in self.model_archs, f"model_archs does not list {job.model_arch}"),
             (job.strategy in self.strategies, f"strategies does not list {job.strategy}"),
             (job.aggregator in self.aggregators, f"aggregators does not list {job.aggregator}"),
@@ -95,14 +119,39 @@ class SitePolicy(StrictModel):
                 noise is None or noise >= self.min_noise_multiplier,
                 f"min_noise_multiplier is {self.min_noise_multiplier:g}, the job has {noise}",
             ),
+            (
+                job.max_update_norm <= self.max_update_norm,
+                f"max_update_norm is {self.max_update_norm:g}, the job has {job.max_update_norm:g}",
+            ),
         )
-        for allowed, line in lines:
-            if not allowed:
-                raise JobRejected(f"site policy: {line}", reason=Reason.POLICY)
+
+    def _lines_of(self, lineage: LineagePolicy, privacy: PrivacyConfig) -> tuple[tuple[bool, str], ...]:
+        epsilon, delta = privacy.target_epsilon, privacy.delta
+        where = f"of lineage {lineage.lineage}"
+        return (
+            (
+                lineage.nominal_units >= self.min_units,
+                f"min_units is {self.min_units}, nominal_units {where} is {lineage.nominal_units}",
+            ),
+            (
+                lineage.public or privacy.mechanism is not Mechanism.NON_PRIVATE,
+                f"public {where} is false: non-private training on it is refused",
+            ),
+            (
+                epsilon is None or epsilon <= lineage.job_epsilon,
+                f"job_epsilon {where} is {lineage.job_epsilon:g}, the job's target_epsilon is {epsilon}",
+            ),
+            (
+                delta is None or delta <= lineage.job_delta,
+                f"job_delta {where} is {lineage.job_delta:g}, the job's delta is {delta}",
+            ),
+        )
 
 
 class SiteConfig(StrictModel):
-    """A site: who it is, where its data, keys, ledger and log are (relative to ``site.toml``), and its policy.
+    """A site: who it is, where its data, keys, ledger, log and released updates are, and its policy.
+
+    Paths are relative to ``site.toml``.
 
     ``attester`` names what produces evidence on this host; ``simulated`` needs profile ``development``.
     """
@@ -115,14 +164,17 @@ class SiteConfig(StrictModel):
     ledger: str
     audit: str
     attester: SafeId
+    released: str = "released"
     policy: SitePolicy
     lineages: tuple[LineagePolicy, ...]
 
     @model_validator(mode="after")
-    def _development_is_for_public_data(self) -> Self:
+    def _profile_and_data_fit(self) -> Self:
         private = [entry.lineage for entry in self.lineages if not entry.public]
         if self.profile is Profile.DEVELOPMENT and private:
             raise ValueError(f"profile development needs every lineage to be public, which {private[0]} is not")
+        if self.profile is not Profile.DEVELOPMENT and self.policy.unsafe_count_unknown_participants:
+            raise ValueError("unsafe_count_unknown_participants needs profile development: list the participants' keys")
         datasets = [entry.dataset_id for entry in self.lineages]
         if len(set(datasets)) != len(datasets):
             raise ValueError("a dataset belongs to exactly one lineage")

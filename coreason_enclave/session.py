@@ -1,25 +1,32 @@
 """The sandwich: everything a site does with one order, in the only order it may be done.
 
-1. *accept*: signature, address, expiry, the site's own policy, the data lineage's unit and delta
+1. *accept*: signature, address, expiry, the site's own policy, the data lineage's unit and delta, the roll-call,
+   and a ledger that knows every head it ever signed
 2. *attest*: evidence over nonce, signing key and job
 3. *reserve*: the round's worst case, durable, before any row is read
 4. *validate*: dataset id to checked rows below the data root
 5. *train*: under the reservation; what the gate counted is the event
 6. *sanitise*: the airlock lets through an update of the right shape with a recorded event, or nothing
-7. *commit*: the event and the update's digest, durable, before anything leaves
-8. *seal*: a signature over digest, event, evidence, round and nonce
+7. *keep*: the update's bytes, durable, so that a lost answer is sent again and not computed again
+8. *commit*: the event and the update's digest, durable, before anything leaves
+9. *seal*: a signature over digest, event, evidence, round and nonce
 
-Framework-neutral: bytes in, bytes out. Refusals raise; only their reason code may be sent on. A retry of the same
-order recomputes the same bytes under the same reservation and spends nothing more.
+Framework-neutral: bytes in, bytes out. Refusals raise; only their reason code may be sent on. Asked again for the same
+computation, a site seals the kept bytes anew; where they are gone, it recomputes the same bytes under the same
+reservation. Neither spends anything more.
+
+Before a job's first round a site *enrols*: it signs that it takes part in this very job, which spends nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from coreason_enclave.acceptance import AcceptedJob, accept
+from coreason_enclave.acceptance import AcceptedJob, ResolvedJob, accept, accept_invitation
 from coreason_enclave.accounting.events import event_to_dict
 from coreason_enclave.attestation.binding import report_data
 from coreason_enclave.attestation.evidence import Attester, Evidence
@@ -28,6 +35,7 @@ from coreason_enclave.encoding import frame, sha256_hex
 from coreason_enclave.envelope import seal
 from coreason_enclave.errors import (
     AttestationError,
+    ConfigurationError,
     DataLeakageError,
     DatasetRejected,
     EnclaveError,
@@ -36,15 +44,17 @@ from coreason_enclave.errors import (
     Reason,
 )
 from coreason_enclave.hashlog import HashLog
+from coreason_enclave.heads import open_head, require_known, seal_head
 from coreason_enclave.keys import Signer
 from coreason_enclave.ledger import NoiseSource, Plan, PrivacyLedger, Reservation, RoundPlan
 from coreason_enclave.models import layout
-from coreason_enclave.orders import UPDATE_TYPE, LedgerHeadStatement, UpdateStatement
+from coreason_enclave.orders import ENROLMENT_TYPE, UPDATE_TYPE, Enrolment, LedgerHeadStatement, UpdateStatement
 from coreason_enclave.policy import Profile, SiteConfig
 from coreason_enclave.privacy.gate import StepGate
 from coreason_enclave.privacy.keystream import JobKeys, Keystream
 from coreason_enclave.privacy.scope import TrainingScope, enter
 from coreason_enclave.privacy.training import Trainer, TrainingTask
+from coreason_enclave.released import KeptUpdate, ReleasedUpdates
 from coreason_enclave.schemas import PrivacyUnit
 from coreason_enclave.sentry import DataSentry
 from coreason_enclave.updates import ReleasableUpdate, SealedMessage, TrainedUpdate, layout_of
@@ -56,21 +66,28 @@ Aborted = Callable[[], bool]
 
 @dataclass(frozen=True)
 class SecureSession:
-    """One site's side of every round. Collaborators are injected; state lives in the ledger and the log alone."""
+    """One site's side of every round. Collaborators are injected; state lives in ledger, log and released updates.
+
+    ``ledger_file`` is for messages to a person at the site.
+    """
 
     config: SiteConfig
     signer: Signer
     attester: Attester
     ledger: PrivacyLedger
+    ledger_file: Path
     sentry: DataSentry
     trainer: Trainer
     job_keys: JobKeys
     log: HashLog
+    released: ReleasedUpdates
     clock: Callable[[], float]
 
     def __post_init__(self) -> None:
         if self.attester.kind == "simulated" and self.config.profile is not Profile.DEVELOPMENT:
             raise AttestationError("a simulated attester needs profile development; production sites need hardware")
+        if self.job_keys.unsafe_seeded and self.config.profile is not Profile.DEVELOPMENT:
+            raise ConfigurationError("injected keys need profile development: whoever knows the seed removes the noise")
 
     def run(self, message: SealedMessage, *, aborted: Aborted = lambda: False) -> SealedMessage:
         """Answer one order with one sealed update.
@@ -78,27 +95,82 @@ class SecureSession:
         Raises:
             EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
         """
-        try:
+        with self._refusals_logged("round", message):
             return self._answer(message, aborted)
+
+    def enrol(self, message: SealedMessage) -> SealedMessage:
+        """Answer an invitation with this site's signed word that it takes part in the job. Spends nothing.
+
+        Raises:
+            EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
+        """
+        with self._refusals_logged("enrolment", message):
+            return self._enrol(accept_invitation(message, self.config, self.clock()))
+
+    def _enrol(self, resolved: ResolvedJob) -> SealedMessage:
+        self._require_whole_job(resolved.lineage.lineage, resolved.plan(1, self._noise_source()))
+        enrolment = Enrolment(
+            site_id=self.config.site_id,
+            public_key=self.signer.public_hex,
+            job_id=resolved.job.job_id,
+            job_digest=resolved.job_digest,
+            enrolled_at=int(self.clock()),
+        )
+        envelope = seal(ENROLMENT_TYPE, enrolment.canonical(), self.signer)
+        self._log("enrolment", "signed", {"job": resolved.job.job_id, "job_digest": resolved.job_digest})
+        return SealedMessage(envelope)
+
+    @contextmanager
+    def _refusals_logged(self, action: str, message: SealedMessage) -> Iterator[None]:
+        try:
+            yield
         except EnclaveError as refusal:
-            self._log_refusal(message, refusal)
+            self._log_refusal(action, message, refusal)
             raise
         except Exception as error:  # nothing foreign leaves the room: its text may hold a row
             failure = EnclaveError(f"{type(error).__name__}: {error}", reason=Reason.INTERNAL)
-            self._log_refusal(message, failure)
+            self._log_refusal(action, message, failure)
             raise failure from error
 
     def _answer(self, message: SealedMessage, aborted: Aborted) -> SealedMessage:
-        accepted = accept(message, self.config, self.clock())
+        accepted = accept(message, self.config, self.signer.public_hex, self.clock())
+        self._require_ledger_of(accepted.order.last_head)
         _require_layout(accepted)
         evidence = self._attest(accepted)
         with self.ledger.hold(accepted.lineage.lineage):
             reservation = self._reserve(accepted)
-            dataset = self._validate(accepted)
-            trained = self._train(accepted, reservation, dataset, aborted)
-            update = self._sanitise(accepted, trained)
-            self.ledger.commit(reservation.reservation_id, update.event, update.digest)
-        return self._seal(accepted, evidence, update)
+            kept = self._kept(accepted, reservation)
+            update = self._compute(accepted, reservation, aborted) if kept is None else kept
+        answer = self._seal(accepted, evidence, update)
+        outcome = "sealed" if kept is None else "answered from store"
+        self._log("round", outcome, {"update": update.digest, **_named(accepted)})
+        return answer
+
+    def _compute(self, accepted: AcceptedJob, reservation: Reservation, aborted: Aborted) -> ReleasableUpdate:
+        self._log_reservation(accepted, reservation)
+        dataset = self._validate(accepted)
+        trained = self._train(accepted, reservation, dataset, aborted)
+        update = self._sanitise(accepted, trained)
+        kept = KeptUpdate(update.payload, update.metrics)
+        self.released.keep(accepted.job_digest, accepted.order.round_number, accepted.binding(), kept)
+        self.ledger.commit(reservation.reservation_id, update.event, update.digest)
+        return update
+
+    def _kept(self, accepted: AcceptedJob, reservation: Reservation) -> ReleasableUpdate | None:
+        """What was released for this very computation, if the ledger committed it and its bytes are still there."""
+        if reservation.actual is None or reservation.update_digest is None:
+            return None
+        place = (accepted.job_digest, accepted.order.round_number, accepted.binding())
+        kept = self.released.find(*place, reservation.update_digest)
+        if kept is None:
+            return None
+        return ReleasableUpdate(kept.payload, reservation.update_digest, reservation.actual, kept.metrics)
+
+    def _require_ledger_of(self, last_head: str | None) -> None:
+        """Refuse where this site signed a head that its ledger does not know."""
+        if last_head is not None:
+            shown = open_head(last_head, self.config.site_id, self.signer.public_hex)
+            require_known(shown, self.ledger, self.ledger_file)
 
     def _attest(self, accepted: AcceptedJob) -> Evidence:
         return self.attester.produce(
@@ -114,12 +186,14 @@ class SecureSession:
         return NoiseSource.UNSAFE_SEEDED if self.job_keys.unsafe_seeded else NoiseSource.SITE_KEYSTREAM
 
     def _reserve(self, accepted: AcceptedJob) -> Reservation:
-        lineage, plan = accepted.lineage.lineage, accepted.plan(self._noise_source())
+        lineage = accepted.lineage.lineage
+        plan = accepted.plan(accepted.order.round_number, self._noise_source())
         self._require_whole_job(lineage, plan)
-        reservation = self.ledger.reserve(lineage, plan, accepted.binding(), require_all=True)
+        return self.ledger.reserve(lineage, plan, accepted.binding(), require_all=True)
+
+    def _log_reservation(self, accepted: AcceptedJob, reservation: Reservation) -> None:
         granted = {"event": event_to_dict(reservation.event), "attester": self.attester.kind, **_named(accepted)}
         self._log("reserve", "recomputed" if reservation.recomputed else "granted", granted)
-        return reservation
 
     def _require_whole_job(self, lineage: str, plan: Plan) -> None:
         """Refuse a job that could never end: its first rounds would spend budget on a model that nobody gets."""
@@ -140,6 +214,8 @@ class SecureSession:
             )
         if dataset.schema.public != accepted.lineage.public:
             raise DatasetRejected("dataset.toml and site.toml disagree on whether the data is public")
+        if dataset.num_units < self.config.policy.min_units:  # answered as any other fault of the rows: not told apart
+            raise DatasetRejected("site policy: the dataset holds fewer units than min_units")
         self.ledger.note_content(accepted.lineage.lineage, self._content_mark(dataset.digest))
         return dataset
 
@@ -188,7 +264,7 @@ class SecureSession:
         return self.sentry.release(
             trained,
             layout=layout_of(accepted.base),
-            max_norm=min(accepted.job.max_update_norm, self.config.policy.max_update_norm),
+            max_norm=accepted.job.max_update_norm,
             allow_non_private=accepted.lineage.public,
         )
 
@@ -215,14 +291,14 @@ class SecureSession:
             metrics=dict(update.metrics),
             evidence=evidence.model_dump(mode="json"),
             ledger_head=LedgerHeadStatement(seq=head.seq, hash=head.hash),
+            signed_head=seal_head(head, self.config.site_id, self.signer),
         )
         envelope = seal(UPDATE_TYPE, statement.canonical(), self.signer)
-        self._log("round", "sealed", {"update": update.digest, **_named(accepted)})
         return SealedMessage(envelope, update.payload)
 
-    def _log_refusal(self, message: SealedMessage, refusal: EnclaveError) -> None:
+    def _log_refusal(self, action: str, message: SealedMessage, refusal: EnclaveError) -> None:
         details = {"message": str(refusal), "order": sha256_hex(message.envelope)}
-        self._log("round", "refused", details, refusal.reason)
+        self._log(action, "refused", details, refusal.reason)
 
     def _log(self, action: str, outcome: str, details: Mapping[str, Any], reason: Reason | None = None) -> None:
         about = {**self.config.profile.label(), **details}

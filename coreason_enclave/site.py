@@ -24,11 +24,12 @@ from coreason_enclave.ledger import LineageCaps, LineageRegistration, PrivacyLed
 from coreason_enclave.policy import LineagePolicy, SiteConfig, load_site_config
 from coreason_enclave.privacy.keystream import JobKeys
 from coreason_enclave.privacy.training import LocalSgdTrainer, Trainer
+from coreason_enclave.released import ReleasedUpdates
 from coreason_enclave.schemas import NeighboringRelation
 from coreason_enclave.sentry import DataSentry
 from coreason_enclave.session import SecureSession
 
-__all__ = ["Site", "found_site", "open_site"]
+__all__ = ["Site", "found_site", "open_site", "prepare_site"]
 
 CONFIG_FILE = "site.toml"
 _ATTESTERS: dict[str, Callable[[], Attester]] = {"simulated": SimulatedAttester}
@@ -60,6 +61,17 @@ def found_site(folder: Path, config: SiteConfig) -> str:
     if path.exists():
         raise ConfigurationError(f"{path} exists: a site is founded once, and its budgets with it")
     folder.mkdir(parents=True, exist_ok=True)
+    public_key = prepare_site(folder, config)
+    path.write_bytes(tomli_w.dumps(config.model_dump(mode="json")).encode())  # last: a site without it is not founded
+    return public_key
+
+
+def prepare_site(folder: Path, config: SiteConfig) -> str:
+    """Make the signing key, register the lineages; return the public key (hex). Doing it again changes nothing.
+
+    Raises:
+        LedgerError: a lineage is registered otherwise than ``config`` says.
+    """
     signer = load_or_create_signer(folder / config.keys / "signing.key")
     ledger = SqliteLedger(folder / config.ledger)
     try:
@@ -67,7 +79,6 @@ def found_site(folder: Path, config: SiteConfig) -> str:
             ledger.register(_registration(entry))
     finally:
         ledger.close()
-    path.write_bytes(tomli_w.dumps(config.model_dump(mode="json")).encode())  # last: a site without it is not founded
     return signer.public_hex
 
 
@@ -105,10 +116,12 @@ def open_site(
             signer=signer,
             attester=attester(),
             ledger=ledger,
+            ledger_file=(folder / config.ledger).absolute(),
             sentry=DataSentry(folder / config.data_root),
             trainer=LocalSgdTrainer() if trainer is None else trainer,
             job_keys=SiteJobKeys(folder / config.keys / "jobs") if job_keys is None else job_keys,
             log=log,
+            released=ReleasedUpdates(folder / config.released),
             clock=clock,
         )
         opened.pop_all()

@@ -67,22 +67,29 @@ WIRE_RECORD = "aegis"
 
 @dataclass(frozen=True)
 class SealedMessage:
-    """Bytes on the wire: a DSSE envelope, and the safetensors bytes whose SHA-256 stands in its payload."""
+    """Bytes on the wire: a DSSE envelope, and what its payload names by SHA-256.
+
+    ``arrays`` are safetensors (empty where there is no model: an invitation, an enrolment); ``roll_call`` goes with
+    orders alone.
+    """
 
     envelope: bytes
-    arrays: bytes
+    arrays: bytes = b""
+    roll_call: bytes = b""
 
     def to_fields(self) -> dict[str, bytes]:
         """As a carrier's record, named :data:`WIRE_RECORD`."""
-        return {"envelope": self.envelope, "arrays": self.arrays}
+        return {"envelope": self.envelope, "arrays": self.arrays, "roll_call": self.roll_call}
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object] | None) -> SealedMessage:
-        """Read a carrier's record; anything but the two byte strings raises :class:`EnvelopeError`."""
-        envelope, arrays = (fields.get("envelope"), fields.get("arrays")) if fields is not None else (None, None)
-        if not isinstance(envelope, bytes) or not isinstance(arrays, bytes):
-            raise EnvelopeError("the message carries no sealed envelope with arrays")
-        return cls(envelope, arrays)
+        """Read a carrier's record; anything but these three byte strings raises :class:`EnvelopeError`."""
+        if fields is None or fields.keys() != {"envelope", "arrays", "roll_call"}:
+            raise EnvelopeError("the message carries no sealed envelope with arrays and roll_call")
+        envelope, arrays, roll_call = fields["envelope"], fields["arrays"], fields["roll_call"]
+        if not isinstance(envelope, bytes) or not isinstance(arrays, bytes) or not isinstance(roll_call, bytes):
+            raise EnvelopeError("envelope, arrays and roll_call must be bytes")
+        return cls(envelope, arrays, roll_call)
 
 
 @dataclass(frozen=True)

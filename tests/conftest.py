@@ -7,7 +7,7 @@ first opened, so that tests without one stay quick.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,17 @@ import pytest
 
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import seal
-from coreason_enclave.keys import Signer
-from coreason_enclave.orders import ORDER_TYPE, RoundOrder
+from coreason_enclave.keys import Signer, write_private
+from coreason_enclave.orders import (
+    ENROLMENT_TYPE,
+    INVITATION_TYPE,
+    ORDER_TYPE,
+    Enrolment,
+    JobInvitation,
+    RoundOrder,
+)
 from coreason_enclave.policy import SiteConfig
+from coreason_enclave.rollcall import encode_roll_call
 from coreason_enclave.schemas import FederationJob
 from coreason_enclave.updates import SealedMessage, encode_arrays
 
@@ -28,6 +36,17 @@ pytest.register_assert_rewrite("tests.studies")
 DATASET = "clinic/visits"
 FEATURES = ("age", "income", "years")
 NOMINAL_PERSONS = 24
+CLINICS = tuple(f"clinic-{number}" for number in range(1, 10))
+"""Sites whose keys every other one of them knows."""
+
+
+def site_signer(site_id: str) -> Signer:
+    """The signing key that a test's site of this name has."""
+    return Signer.from_seed(_seed(site_id))
+
+
+def _seed(site_id: str) -> bytes:
+    return bytes.fromhex(sha256_hex(site_id.encode()))
 
 
 def job(**changes: Any) -> FederationJob:
@@ -82,12 +101,14 @@ def site_config(site_id: str, coordinator_key: str, **changes: Any) -> SiteConfi
     """A development site with one public, person-level lineage; ``policy`` and ``lineage`` hold their own changes."""
     policy = {
         "coordinator_keys": [coordinator_key],
+        "participants": {name: site_signer(name).public_hex for name in CLINICS},
         "model_archs": ["LogisticRegression", "SimpleMLP"],
         "strategies": ["FED_AVG", "FED_PROX"],
         "aggregators": ["mean", "median", "trimmed_mean", "krum", "multi_krum"],
         "min_clients": 1,
         "min_noise_multiplier": 0.5,
-        "max_update_norm": 100.0,
+        "min_units": 1,
+        "max_update_norm": 1000.0,
         "max_order_lifetime_s": 3600,
         **changes.pop("policy", {}),
     }
@@ -171,6 +192,7 @@ class SmallFederation:
 
         folder = self.root / site_id
         config = site_config(site_id, self.signer.public_hex, **changes)
+        write_private(folder / config.keys / "signing.key", _seed(site_id))  # known to the others in advance
         write_rows(folder, public=config.lineages[0].public, seed=rows, persons=persons)
         return SmallSite(folder, config, found_site(folder, config))
 
@@ -189,6 +211,44 @@ class SmallFederation:
         weight = scale * np.arange(1, len(FEATURES) + 1, dtype=np.float32).reshape(1, -1)
         return {"linear.weight": weight.astype(np.float32), "linear.bias": np.full(1, scale, np.float32)}
 
+    def enrolment(self, job: FederationJob, site_id: str, *, signer: Signer | None = None, **changes: Any) -> bytes:
+        """The envelope in which a site enrols for ``job``; ``changes`` are made without any check."""
+        key = signer or site_signer(site_id)
+        fields: dict[str, Any] = {
+            "site_id": site_id,
+            "public_key": key.public_hex,
+            "job_id": job.job_id,
+            "job_digest": job.digest(),
+            "enrolled_at": self.now,
+            **changes,
+        }
+        return seal(ENROLMENT_TYPE, Enrolment.model_construct(**fields).canonical(), key)
+
+    def roll_call(self, job: FederationJob, sites: Iterable[str]) -> bytes:
+        """A roll-call of these sites, each enrolled by its own key."""
+        return encode_roll_call({site: self.enrolment(job, site) for site in sites})
+
+    def invitation(
+        self,
+        job: FederationJob,
+        *,
+        signer: Signer | None = None,
+        payload_type: str = INVITATION_TYPE,
+        **changes: Any,
+    ) -> SealedMessage:
+        """A signed invitation to ``job``; ``changes`` are to the invitation itself, made without any check."""
+        fields: dict[str, Any] = {
+            "job": job,
+            "site_id": "clinic-1",
+            "nonce": "ab" * 32,
+            "issued_at": self.now,
+            "expires_at": self.now + 600,
+            **changes,
+        }
+        return SealedMessage(
+            seal(payload_type, JobInvitation.model_construct(**fields).canonical(), signer or self.signer)
+        )
+
     def order(
         self,
         job: FederationJob,
@@ -196,22 +256,30 @@ class SmallFederation:
         *,
         signer: Signer | None = None,
         payload_type: str = ORDER_TYPE,
+        roll_call: bytes | None = None,
         **changes: Any,
     ) -> SealedMessage:
-        """A signed order for round 1 of ``job``; ``changes`` are to the order itself, made without any check."""
+        """A signed order for round 1 of ``job``; ``changes`` are to the order itself, made without any check.
+
+        The roll-call is that of the addressed site and of as many others as ``min_clients`` needs.
+        """
         arrays = encode_arrays(self.weights() if base is None else base)
+        addressed = changes.get("site_id", "clinic-1")
+        others = [name for name in CLINICS if name != addressed]
+        called = self.roll_call(job, [addressed, *others[: job.min_clients - 1]]) if roll_call is None else roll_call
         fields: dict[str, Any] = {
             "job": job,
             "round_number": 1,
             "site_id": "clinic-1",
             "nonce": "ab" * 32,
             "base_model_digest": sha256_hex(arrays),
+            "roll_call_digest": sha256_hex(called),
             "issued_at": self.now,
             "expires_at": self.now + 600,
             **changes,
         }
         envelope = seal(payload_type, RoundOrder.model_construct(**fields).canonical(), signer or self.signer)
-        return SealedMessage(envelope, arrays)
+        return SealedMessage(envelope, arrays, called)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -28,11 +29,15 @@ from aegis.runtimes.in_process import (
     seeded_keys,
 )
 from aegis.security.audit import HashLog, verify_lines
-from aegis.stores.run_state import FileRunStore, RoundRecord
+from aegis.stores.heads import FileHeadStore
+from aegis.stores.run_state import FileRunStore, RoundRecord, RunState
+from coreason_enclave.encoding import canonical_json, sha256_hex
+from coreason_enclave.envelope import KeyRing, open_envelope, seal
 from coreason_enclave.errors import EnclaveError, Reason
+from coreason_enclave.orders import UPDATE_TYPE, parse_statement
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.updates import SealedMessage, encode_arrays
+from coreason_enclave.updates import Arrays, SealedMessage, decode_arrays, encode_arrays
 
 Federation = Any
 Adapt = Callable[[Any], ClientApp]
@@ -41,10 +46,14 @@ THREE = ("clinic-1", "clinic-2", "clinic-3")
 
 
 class Refuses:
-    """A site that refuses every order, or only the first few."""
+    """A site that enrols, and then refuses every order, or only the first few."""
 
     def __init__(self, session: Any, reason: Reason = Reason.POLICY, *, times: int = 1 << 30) -> None:
         self.session, self.reason, self.times = session, reason, times
+
+    def enrol(self, message: SealedMessage) -> SealedMessage:
+        enrolment: SealedMessage = self.session.enrol(message)
+        return enrolment
 
     def run(self, message: SealedMessage) -> SealedMessage:
         if self.times > 0:
@@ -52,6 +61,27 @@ class Refuses:
             raise EnclaveError("not today", reason=self.reason)
         answer: SealedMessage = self.session.run(message)
         return answer
+
+
+class Forges(Refuses):
+    """A site that trains honestly and signs something else, with its real key.
+
+    ``change`` makes, of the honest statement's fields and arrays, what is said and sent instead.
+    """
+
+    def __init__(self, site: Any, change: Callable[[dict[str, Any], Arrays], tuple[dict[str, Any], Arrays]]) -> None:
+        super().__init__(site.session, times=0)
+        self.signer, self.change = site.session.signer, change
+
+    def run(self, message: SealedMessage) -> SealedMessage:
+        honest = self.session.run(message)
+        keys = KeyRing({"self": self.signer.public_hex})
+        said = parse_statement(open_envelope(honest.envelope, UPDATE_TYPE, keys).payload).model_dump(mode="json")
+        fields, arrays = self.change(said, decode_arrays(honest.arrays, limit=1 << 30))
+        payload = encode_arrays(arrays)
+        if "update_digest" in fields and fields["update_digest"] == said["update_digest"]:
+            fields = {**fields, "update_digest": sha256_hex(payload)}
+        return SealedMessage(seal(UPDATE_TYPE, canonical_json(fields), self.signer), payload)
 
 
 def where(names: Iterable[str], handler: Callable[[Any], Any]) -> Adapt:
@@ -73,6 +103,15 @@ class Study:
     def store(self) -> FileRunStore:
         return FileRunStore(self.folder / "state")
 
+    @property
+    def heads(self) -> FileHeadStore:
+        return FileHeadStore(self.folder / "heads")
+
+    def state(self) -> RunState:
+        state = self.store.load()
+        assert state is not None
+        return state
+
     def audit(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "audit.jsonl").read_text().splitlines()]
 
@@ -92,6 +131,7 @@ class Study:
         settings = {
             "signer": self.federation.signer,
             "store": self.store,
+            "heads": self.heads,
             "profile": Profile.DEVELOPMENT,
             "observe": self.seen.append,
             **options,
@@ -111,8 +151,12 @@ class Study:
         **options: Any,
     ) -> dict[str, Any]:
         """Open the sites, run or go on with the job, close everything."""
-        with self.opened(adapt, sites=sites) as opened, self.coordinator(job, opened, **options) as coordinator:
-            return coordinator.run(grid(opened.grid), initial_model(job))
+        with self.opened(adapt, sites=sites) as opened:
+            carrier = grid(opened.grid)
+            if isinstance(carrier, Relay):
+                options = {"monotonic": carrier.monotonic, **options}
+            with self.coordinator(job, opened, **options) as coordinator:
+                return coordinator.run(carrier, initial_model(job))
 
     def history(self) -> tuple[RoundRecord, ...]:
         state = self.store.load()
@@ -134,24 +178,48 @@ def a_job(federation: Federation, **changes: Any) -> FederationJob:
 
 
 class Relay(Grid):
-    """A grid whose replies pass through :meth:`hear` on their way to the coordinator."""
+    """A grid whose replies to one round's orders pass together, by node, through :meth:`hear`.
+
+    Its clock jumps as soon as nothing more can come in: nobody waits for a deadline. Invitations pass as they are.
+    """
 
     def __init__(self, grid: Any) -> None:
-        self.grid, self.rounds = grid, 0
+        self.grid, self.rounds, self.sent = grid, 0, list[Message]()
+        self._orders: list[str] = []
+        self._replies: list[Message] = []
+        self._jumped = 0.0
 
     def hear(self, replies: list[Message]) -> list[Message]:
         return replies
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        self.sent = list(messages)
-        self.rounds += 1
-        replies = self.grid.send_and_receive(self.sent, timeout=timeout)
-        return self.hear(sorted(replies, key=lambda reply: reply.metadata.src_node_id))
+    def monotonic(self) -> float:
+        return time.monotonic() + self._jumped
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise AssertionError("unused")
+        messages = list(messages)
+        message_ids = list(self.grid.push_messages(messages))
+        if messages[0].metadata.message_type == "train":
+            self.sent, self._orders, self._replies = messages, message_ids, []
+            self.rounds += 1
+        return message_ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        others = self.grid.pull_messages([each for each in message_ids if each not in self._orders])
+        if not self._orders:
+            return others
+        self._replies += self.grid.pull_messages(self._orders)
+        if len(self._replies) < len(self._orders):
+            return others
+        self._orders = []
+        return [*others, *self.hear(sorted(self._replies, key=lambda reply: reply.metadata.src_node_id))]
+
+    def wait_for_reply(self, seconds: float) -> None:
+        if self._orders or self.grid._pending:
+            self.grid.wait_for_reply(seconds)
+        else:
+            self._jumped += seconds
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         raise AssertionError("unused")
 
     def create_message(self, *args: Any, **options: Any) -> Message:
@@ -166,6 +234,30 @@ class Relay(Grid):
     @property
     def run(self) -> Any:
         return self.grid.run
+
+
+class OneByOne(Relay):
+    """Hands out one reply at a time, by node: the same durable writes in the same order, each time."""
+
+    def __init__(self, grid: Any) -> None:
+        super().__init__(grid)
+        self._asked: list[str] = []
+        self._ready: list[Message] = []
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        self._asked = list(self.grid.push_messages(list(messages)))
+        return self._asked
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        self._replies += self.grid.pull_messages(self._asked)
+        if self._asked and len(self._replies) == len(self._asked):
+            self._ready = sorted(self._replies, key=lambda reply: -reply.metadata.src_node_id)
+            self._asked, self._replies = [], []
+        return [self._ready.pop()] if self._ready else []
+
+    def wait_for_reply(self, seconds: float) -> None:
+        if not self._ready:
+            self.grid.wait_for_reply(seconds)
 
 
 def scaled(factor: float) -> Callable[[Any], SimulatedAttacker]:
@@ -204,11 +296,17 @@ class Fuse:
 
 
 def watched(fuse: Fuse, folder: Path) -> dict[str, Any]:
-    """Store and audit log whose every durable write passes the fuse."""
-    store, audit = FileRunStore(folder / "state"), HashLog(folder / "audit.jsonl")
-    store.save, store.save_model = fuse.through(store.save), fuse.through(store.save_model)  # type: ignore[method-assign]
-    audit.append = fuse.through(audit.append)  # type: ignore[method-assign]
-    return {"store": store, "audit": audit}
+    """Store, heads and audit log whose every durable write passes the fuse."""
+    store, heads = FileRunStore(folder / "state"), FileHeadStore(folder / "heads")
+    audit = HashLog(folder / "audit.jsonl")
+    for keeper, names in {
+        store: ("save", "save_model", "save_update", "drop_arrays", "save_health"),
+        heads: ("put",),
+        audit: ("append",),
+    }.items():
+        for name in names:
+            setattr(keeper, name, fuse.through(getattr(keeper, name)))
+    return {"store": store, "heads": heads, "audit": audit}
 
 
 @dataclass(frozen=True)
@@ -238,5 +336,6 @@ def check_resumed(run: Study, undisturbed: Undisturbed) -> None:
     assert all(len(record.admitted) == 3 for record in run.history())
     assert run.history()[-1].steps == dict.fromkeys(THREE, 4)
     verify_lines((run.folder / "audit.jsonl").read_bytes())
-    admitted = [line["details"]["update"] for line in run.audit() if line["outcome"] == "accepted"]
-    assert len(set(admitted)) == 6  # heard twice or not, each site's update of each round is one and the same
+    accepted = [line for line in run.audit() if (line["action"], line["outcome"]) == ("admit", "accepted")]
+    updates = {(line["details"]["site"], line["details"]["round"], line["details"]["update"]) for line in accepted}
+    assert len(updates) == 6  # heard twice or not, each site's update of each round is one and the same

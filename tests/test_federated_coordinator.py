@@ -246,6 +246,8 @@ def test_krums_precondition_counts_the_updates_that_were_admitted(study: MakeStu
     away = ["clinic-1", "clinic-2"]
     with pytest.raises(RunPaused, match="4 updates were admitted, 5 are required by min_clients = 3 and krum"):
         run.run(job, where(away, scaled(float("nan"))))
+    with pytest.raises(RunPaused, match="4 sites can be asked in turn 1, 5 are required by min_clients = 3 and krum"):
+        run.run(job)
     run.run(job, where(away[:1], scaled(float("nan"))))
     assert [len(record.admitted) for record in run.history()] == [5, 5]
     assert all(len(record.used) == 1 for record in run.history())

@@ -37,28 +37,34 @@ _METRICS = ("accuracy", "auc", "loss")
 )
 @click.option(
     "--runtime",
-    type=click.Choice(["in-process"]),
+    type=click.Choice(["flower", "in-process"]),
     default="in-process",
     show_default=True,
-    help="Where the sites run.",
+    help="flower: over the federation's processes, started for this run unless `aegis federation up` did.",
+)
+@click.option(
+    "--readmit", metavar="SITE", multiple=True, help="Forget this site's offences: it is asked again at once."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object; progress goes to stderr.")
-def run(job_file: Path, federation: Path, out: Path | None, runtime: str, as_json: bool) -> None:
+def run(
+    job_file: Path, federation: Path, out: Path | None, runtime: str, readmit: tuple[str, ...], as_json: bool
+) -> None:
     """Run the job in JOB.yaml over a federation, or go on with it.
 
     Each round is durable once its line appears: interrupted or killed, the same command goes on where it was, and
     nothing is spent twice. Exit code 4: too few sites could be admitted, and the round waits.
     """
-    del runtime  # there is one so far; the option fixes the word that scripts may rely on
     job, participants = load_job(job_file), FederationFolder(federation)
     config = participants.config()
     from aegis.runs.execution import Execution, execute  # the frameworks, only once the input can be used
+    from aegis.runs.runtimes import RuntimeName
 
     folder = RunFolder(Path("runs", job.job_id) if out is None else out)
     rounds = _Rounds(job, as_json)
     label = ", ".join(f"{name} {value}" for name, value in config.profile.label().items())
     rounds.say(f"{job.job_id}: {job.rounds} rounds over {len(config.public_keys)} sites, {label}")
-    execute(job, Execution(participants, folder, observe=rounds.observe))
+    chosen = RuntimeName(runtime)
+    execute(job, Execution(participants, folder, observe=rounds.observe, readmit=readmit, runtime=chosen))
     outcome = folder.read_json("outcome.json")
     if as_json:
         click.echo(json.dumps({"run": str(folder.path), **outcome}, sort_keys=True))

@@ -4,10 +4,11 @@
 2. signature by a registered site
 3. the document is an update statement
 4. the signer is the site that was asked, and says so itself
-5. job, round and base model are those of the order; the nonce is the one it was given, and unused
+5. job, round and base model are those of the order; the nonce is the one it was given
 6. evidence is authentic, fresh, acceptable, and bound to that site's signing key
 7. arrays are the signed ones, float32, of the base model's names and shapes, finite, within the norm
 8. the privacy event is the plan's mechanism, for at most its steps, at its unit and delta
+9. the signed ledger head is this site's own, and the one that the statement names
 
 The first check that fails decides; nothing after it is looked at, and the model has not changed.
 """
@@ -27,6 +28,7 @@ from coreason_enclave.attestation.evidence import parse_evidence
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import MAX_ENVELOPE_BYTES, KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError, Reason
+from coreason_enclave.heads import open_head
 from coreason_enclave.orders import UPDATE_TYPE, RoundOrder, UpdateStatement, parse_statement
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob, Mechanism, Provenance
@@ -59,39 +61,39 @@ class Admission:
     layout: Layout
     profile: Profile
 
-    def admit(self, message: SealedMessage, *, now: float, used_nonces: frozenset[str] = frozenset()) -> Admitted:
+    def admit(self, message: SealedMessage, *, now: float) -> Admitted:
         """Run the checks; ``now`` is Unix seconds.
 
         Raises:
             UpdateRefused: with the reason code of the first check that failed.
         """
         try:
-            return self._admit(message, now, used_nonces)
+            return self._admit(message, now)
         except EnclaveError as error:
             raise UpdateRefused(self.order.site_id, error.reason, str(error)) from error
 
-    def _admit(self, message: SealedMessage, now: float, used_nonces: frozenset[str]) -> Admitted:
+    def _admit(self, message: SealedMessage, now: float) -> Admitted:
         self._require(len(message.envelope) <= MAX_ENVELOPE_BYTES, Reason.OVERSIZED, "the envelope is too large")  # 1
         self._require(len(message.arrays) <= self._most_bytes(), Reason.OVERSIZED, "the arrays are too large")
         keys = KeyRing({self.order.site_id: self.public_key})
         statement = parse_statement(open_envelope(message.envelope, UPDATE_TYPE, keys).payload)  # 2, 3
-        self._check_address(statement, used_nonces)  # 4, 5
+        self._check_address(statement)  # 4, 5
         provenance = self._appraise(statement, now)  # 6
         arrays = self._check_arrays(statement, message.arrays)  # 7
         event = self._check_event(statement)  # 8
+        self._check_head(statement)  # 9
         update = AdmittedUpdate(
             self.order.site_id, arrays, statement.update_digest, event, provenance, statement.nominal_units
         )
         return Admitted(update, statement)
 
-    def _check_address(self, statement: UpdateStatement, used_nonces: frozenset[str]) -> None:
+    def _check_address(self, statement: UpdateStatement) -> None:
         order = self.order
         same_job = statement.job_id == order.job.job_id and statement.job_digest == order.job.digest()
         self._require(statement.site_id == order.site_id, Reason.UNKNOWN_SITE, "it names another site")
         self._require(same_job, Reason.WRONG_DIGEST, "it answers another job")
         self._require(statement.round_number == order.round_number, Reason.WRONG_ROUND, "it answers another round")
         self._require(statement.nonce == order.nonce, Reason.WRONG_NONCE, "it answers another order")
-        self._require(statement.nonce not in used_nonces, Reason.REPLAYED, "this order was answered before")
         same_base = statement.base_model_digest == order.base_model_digest
         self._require(same_base, Reason.WRONG_DIGEST, "it was trained from another base model")
 
@@ -131,6 +133,11 @@ class Admission:
             _within_plan(event, statement, job), Reason.EVENT_EXCEEDS_PLAN, "its privacy event is not the plan's"
         )
         return event
+
+    def _check_head(self, statement: UpdateStatement) -> None:
+        head, said = open_head(statement.signed_head, self.order.site_id, self.public_key), statement.ledger_head
+        same = (head.seq, head.hash) == (said.seq, said.hash)
+        self._require(same, Reason.WRONG_DIGEST, "its signed ledger head is another one")
 
     def _most_bytes(self) -> int:
         return 4 * sum(math.prod(shape) for shape in self.layout.values()) + _HEADER_BYTES

@@ -8,7 +8,14 @@ from aegis.errors import InvalidJob
 from coreason_enclave.encoding import digest
 from coreason_enclave.schemas import FederationJob
 
-__all__ = ["choose_cohort"]
+__all__ = ["choose_cohort", "require_enough"]
+
+
+def require_enough(site_ids: Iterable[str], job: FederationJob) -> None:
+    """Refuse a job that this federation can never run; raises :class:`InvalidJob`."""
+    sites = len(set(site_ids))
+    if sites < job.min_clients:
+        raise InvalidJob(f"the job needs min_clients = {job.min_clients} sites, the federation has {sites}")
 
 
 def choose_cohort(site_ids: Iterable[str], job: FederationJob, round_number: int) -> tuple[str, ...]:
@@ -16,13 +23,8 @@ def choose_cohort(site_ids: Iterable[str], job: FederationJob, round_number: int
 
     A site's lot is SHA-256 over job, round and site id, so any participant can check that it was (not) drawn. This
     is no privacy amplification: the lots are public.
-
-    Raises:
-        InvalidJob: fewer sites than ``min_clients`` exist.
     """
     sites = sorted(set(site_ids))
-    if len(sites) < job.min_clients:
-        raise InvalidJob(f"the job needs min_clients = {job.min_clients} sites, the federation has {len(sites)}")
     if job.cohort_size is None or job.cohort_size >= len(sites):
         return tuple(sites)
     lots = sorted(sites, key=lambda site: _lot(job.digest(), round_number, site))

@@ -1,15 +1,20 @@
-"""What happens after the answers of a round are in: proceed, ask once more, or pause. Never a weaker aggregator."""
+"""What happens before a round is opened and after its answers are in: go on, ask once more, or pause.
+
+Never a weaker aggregator.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from aegis.aggregation import updates_needed
+from aegis.coordination.quarantine import Conduct
+from coreason_enclave.errors import Reason
 from coreason_enclave.schemas import FederationJob
 
-__all__ = ["Decision", "NextAct", "decide", "updates_required"]
+__all__ = ["Decision", "NextAct", "decide", "may_open", "updates_required"]
 
 
 class NextAct(StrEnum):
@@ -33,6 +38,39 @@ def updates_required(job: FederationJob) -> int:
     return max(job.min_clients, updates_needed(job.aggregator, job.num_byzantine))
 
 
+def may_open(
+    job: FederationJob, asked: Collection[str], left_out: Mapping[str, str], conduct: Mapping[str, Conduct], turn: int
+) -> Decision:
+    """Ask these sites, or pause at once where their updates could not be enough, saying who is out and why.
+
+    Args:
+        left_out: reason codes of the sites that are not asked.
+        conduct: records of the sites that offended.
+        turn: the one that begins.
+    """
+    required = updates_required(job)
+    if len(asked) >= required:
+        return Decision(NextAct.AGGREGATE)
+    why = ", ".join(_out(site, reason, conduct.get(site)) for site, reason in sorted(left_out.items()))
+    return Decision(
+        NextAct.PAUSE,
+        f"{len(asked)} sites can be asked in turn {turn}, {_words(job, required)} ({why or 'nobody is left out'})",
+    )
+
+
+def _out(site: str, reason: str, conduct: Conduct | None) -> str:
+    if reason != Reason.QUARANTINED or conduct is None:
+        return f"{site}: {reason}"
+    return f"{site}: {reason} for {conduct.reason} until turn {conduct.asked_again}"
+
+
+def _words(job: FederationJob, required: int) -> str:
+    return (
+        f"{required} are required by min_clients = {job.min_clients} and "
+        f"{job.aggregator} with num_byzantine = {job.num_byzantine}"
+    )
+
+
 def decide(job: FederationJob, *, admitted: int, refused: Mapping[str, str], attempt: int) -> Decision:
     """Aggregate with enough admitted updates; otherwise repeat the round once, then pause with the reason.
 
@@ -44,8 +82,5 @@ def decide(job: FederationJob, *, admitted: int, refused: Mapping[str, str], att
     if admitted >= required:
         return Decision(NextAct.AGGREGATE)
     causes = ", ".join(f"{site}: {reason}" for site, reason in sorted(refused.items())) or "no site answered"
-    why = (
-        f"{admitted} updates were admitted, {required} are required by min_clients = {job.min_clients} and "
-        f"{job.aggregator} with num_byzantine = {job.num_byzantine} ({causes})"
-    )
+    why = f"{admitted} updates were admitted, {_words(job, required)} ({causes})"
     return Decision(NextAct.REPEAT if attempt == 1 else NextAct.PAUSE, why)

@@ -14,6 +14,7 @@ from rich.console import Console
 from aegis.demo.recipe import DemoOptions, private_job
 from aegis.demo.study import choose_run, run_demo
 from aegis.demo.summary import headline
+from aegis.runs.runtimes import RuntimeName
 from coreason_enclave.schemas import Aggregator, PrivacyUnit
 
 __all__ = ["demo"]
@@ -52,6 +53,13 @@ __all__ = ["demo"]
 @click.option(
     "--seed", type=int, default=None, help="UNSAFE: inject all noise from this number, for reproducible figures."
 )
+@click.option(
+    "--runtime",
+    type=click.Choice([name.value for name in RuntimeName]),
+    default=RuntimeName.FLOWER.value,
+    show_default=True,
+    help="Processes of its own for each site, over Flower; or everything in one, faster. The model is the same.",
+)
 @click.option("--runs", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on standard output.")
 def demo(
@@ -63,6 +71,7 @@ def demo(
     unit: str,
     repeats: int,
     seed: int | None,
+    runtime: str,
     runs: Path,
     as_json: bool,
 ) -> None:
@@ -83,6 +92,7 @@ def demo(
         unit=PrivacyUnit(unit),
         repeats=repeats,
         seed=seed,
+        runtime=RuntimeName(runtime),
     )
     private_job(options)  # wrong options are refused before anything is written
     console = Console(stderr=as_json, highlight=False)

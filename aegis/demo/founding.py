@@ -6,6 +6,7 @@ demonstration founds its own sites and with them its own budgets; it never refun
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from aegis.demo.randhie import PreparedSite, load_evaluation_set, prepare_sites
@@ -20,6 +21,7 @@ __all__ = ["DISJOINT_UNITS", "found_demo_federation"]
 
 DISJOINT_UNITS = "the study's designers: every family was enrolled at one site; in this file no person has two"
 
+_KEYS = "keys"
 _LINEAGE_ALLOWANCE = 1.5
 """Room for one job, whose Rényi cost is a tenth above its epsilon, and not for a second: that one is refused."""
 
@@ -31,7 +33,9 @@ def found_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
         return federation
     coordinator_key = federation.signer().public_hex
     prepared = prepare_sites(path / "sites", sites=options.sites, unit=options.unit)
-    keys = {site.site_id: _found(path / "sites" / site.site_id, site, options, coordinator_key) for site in prepared}
+    keys = {site.site_id: _key_of(path / "sites" / site.site_id) for site in prepared}  # first: each names the others
+    for site in prepared:
+        _found(path / "sites" / site.site_id, _config(site, options, coordinator_key, keys))
     evaluation = load_evaluation_set()
     federation.save_evaluation_set(EvaluationSet(evaluation.features, evaluation.labels))
     federation.found(
@@ -40,19 +44,26 @@ def found_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
     return federation
 
 
-def _found(folder: Path, site: PreparedSite, options: DemoOptions, coordinator_key: str) -> str:
-    if (folder / "site.toml").exists():
-        return load_or_create_signer(folder / "keys" / "signing.key").public_hex
-    return found_site(folder, _config(site, options, coordinator_key))
+def _key_of(folder: Path) -> str:
+    return load_or_create_signer(folder / _KEYS / "signing.key").public_hex
 
 
-def _config(site: PreparedSite, options: DemoOptions, coordinator_key: str) -> SiteConfig:
+def _found(folder: Path, config: SiteConfig) -> None:
+    if not (folder / "site.toml").exists():
+        found_site(folder, config)
+
+
+def _config(
+    site: PreparedSite, options: DemoOptions, coordinator_key: str, public_keys: Mapping[str, str]
+) -> SiteConfig:
     policy = SitePolicy(
         coordinator_keys=(coordinator_key,),
+        participants=dict(public_keys),
         model_archs=("LogisticRegression",),
         strategies=(AggregationStrategy.FED_AVG,),
         aggregators=tuple(Aggregator),
         min_clients=2,
+        min_units=100,
         min_noise_multiplier=0.3,
         max_update_norm=MAX_UPDATE_NORM,
         max_order_lifetime_s=3600,
@@ -74,7 +85,7 @@ def _config(site: PreparedSite, options: DemoOptions, coordinator_key: str) -> S
         site_id=site.site_id,
         profile=Profile.DEVELOPMENT,
         data_root="data",
-        keys="keys",
+        keys=_KEYS,
         ledger="ledger.sqlite",
         audit="audit.jsonl",
         attester="simulated",

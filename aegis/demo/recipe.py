@@ -9,6 +9,7 @@ from aegis.coordination.rounds import updates_required
 from aegis.demo.randhie import DATASET_ID
 from aegis.demo.randhie_columns import COLUMNS
 from aegis.errors import InvalidJob
+from aegis.runs.runtimes import RuntimeName
 from coreason_enclave.schemas import (
     AggregationStrategy,
     Aggregator,
@@ -48,10 +49,12 @@ class DemoOptions:
     unit: PrivacyUnit = PrivacyUnit.PERSON
     repeats: int = 4
     seed: int | None = None
+    runtime: RuntimeName = RuntimeName.FLOWER
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, to be recorded."""
-        return {**vars(self), "aggregator": self.aggregator.value, "unit": self.unit.value}
+        chosen = {"aggregator": self.aggregator.value, "unit": self.unit.value, "runtime": self.runtime.value}
+        return {**vars(self), **chosen}
 
 
 def private_job(options: DemoOptions) -> FederationJob:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -17,9 +17,12 @@ from aegis.demo.randhie import central_reference
 from aegis.demo.recipe import DELTA, DemoOptions, private_job, twin_of
 from aegis.demo.summary import DemoResult, write_summary
 from aegis.errors import RunFolderError
+from aegis.federation import FederationFolder
 from aegis.jobs import resolve
 from aegis.runs.execution import Execution, execute
 from aegis.runs.folder import RunFolder
+from aegis.runs.runtimes import RuntimeName
+from aegis.runtimes.flower.running import federation_running
 from aegis.stores.run_state import RoundRecord, replace_file
 from coreason_enclave.schemas import FederationJob
 
@@ -64,15 +67,14 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
         f"[1/5] {options.sites} of one study's six real sites, founded here as SIMULATED sites, each with its own keys"
     )
     federation = found_demo_federation(run.path / "federation", options)
-    main = Execution(federation, RunFolder(run.path), options.seed, options.attackers)
-    private = _run(job, main, console, "[2/5] private job (attestation SIMULATED)")
-    twin_run = Execution(federation, RunFolder(run.path / "twin"), options.seed, options.attackers)
-    twin = _run(
-        twin_of(job),
-        twin_run,
-        console,
-        "[3/5] the same job without privacy, on public data only (attestation SIMULATED)",
-    )
+    with _processes(run, federation, options, console):
+        private = _run(job, _execution(run.path, federation, options), console, f"[2/5] private job {_where(options)}")
+        twin = _run(
+            twin_of(job),
+            _execution(run.path / "twin", federation, options),
+            console,
+            f"[3/5] the same job without privacy, on public data only {_where(options)}",
+        )
     repeats = _repeat(run, job, options, console)
     console.print("[5/5] central reference, plots, summary")
     central = central_reference()
@@ -94,6 +96,31 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
     return result
 
 
+def _execution(path: Path, federation: FederationFolder, options: DemoOptions) -> Execution:
+    folder = RunFolder(path)
+    return Execution(federation, folder, options.seed, options.attackers, runtime=options.runtime)
+
+
+def _where(options: DemoOptions) -> str:
+    carried = "over processes of its own for each site" if options.runtime is RuntimeName.FLOWER else "in one process"
+    return f"{carried} (attestation SIMULATED)"
+
+
+@contextmanager
+def _processes(run: DemoRun, federation: FederationFolder, options: DemoOptions, console: Console) -> Iterator[None]:
+    """Have the federation's processes run for both jobs, where the runtime has any and a job is left to do."""
+    finished = RunFolder(run.path).is_finished and RunFolder(run.path / "twin").is_finished
+    if options.runtime is not RuntimeName.FLOWER or finished:
+        yield
+        return
+    console.print(
+        f"      starting SuperLink, gateway, and for each of {options.sites} sites its agent with a SuperNode; "
+        "mutual TLS, on loopback"
+    )
+    with federation_running(federation, unsafe_seed=options.seed, attackers=options.attackers):
+        yield
+
+
 def _run(job: FederationJob, execution: Execution, console: Console, title: str) -> tuple[RoundRecord, ...]:
     """One job to its end; a finished one is only read."""
     folder = execution.folder
@@ -102,7 +129,7 @@ def _run(job: FederationJob, execution: Execution, console: Console, title: str)
         return folder.state().history
     earlier = folder.state().history if folder.has_state else ()
     with RoundTable(console, title, job.rounds, job.privacy.target_epsilon, earlier) as table:
-        execute(job, Execution(execution.federation, folder, execution.unsafe_seed, execution.attackers, table.show))
+        execute(job, replace(execution, observe=table.show))
     return folder.state().history
 
 
@@ -112,7 +139,7 @@ def _repeat(run: DemoRun, job: FederationJob, options: DemoOptions, console: Con
     working = console.status("") if console.is_terminal and options.repeats else nullcontext()
     with working as status:
         for number in range(1, options.repeats + 1):
-            words = f"[4/5] repetition {number} of {options.repeats} on new SIMULATED sites with fresh keys"
+            words = f"[4/5] repetition {number} of {options.repeats} in one process, new SIMULATED sites, fresh keys"
             if status is not None:
                 status.update(words)
             folder = run.path / "repeats" / str(number)

@@ -1,4 +1,4 @@
-"""Running one job over a federation folder into a run folder, in this process; and going on after a crash."""
+"""Running one job over a federation folder into a run folder, on the runtime of choice; and going on after a crash."""
 
 from __future__ import annotations
 
@@ -6,23 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aegis.attacks.byzantine import SimulatedAttacker
 from aegis.errors import InvalidJob
 from aegis.federated_coordinator import FederatedCoordinator
 from aegis.federation import FederationFolder
 from aegis.jobs import resolve
 from aegis.runs.folder import RunFolder, installed_versions, metrics_csv
-from aegis.runtimes.in_process import (
-    ClientApp,
-    InProcessSites,
-    Site,
-    client_app,
-    initial_model,
-    opened_sites,
-    public_evaluator,
-    seeded_keys,
-)
+from aegis.runs.runtimes import OpenedSites, RuntimeName, opened_on
+from aegis.runtimes.in_process import initial_model, public_evaluator
 from aegis.security.audit import HashLog
+from aegis.stores.heads import FileHeadStore
 from aegis.stores.run_state import RoundRecord, replace_file
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.ledger import LineageClaim
@@ -59,6 +51,8 @@ class Execution:
         unsafe_seed: inject all sampling and noise from this number. Reproducible, and unsafe: recorded as such.
         attackers: how many sites (the first by name) a simulated attacker takes over.
         observe: called after each round.
+        readmit: sites whose offences are forgotten before the run goes on.
+        runtime: what carries the messages; the model is the same on each.
     """
 
     federation: FederationFolder
@@ -66,10 +60,12 @@ class Execution:
     unsafe_seed: int | None = None
     attackers: int = 0
     observe: Callable[[RoundReport], None] = field(default=lambda _: None)
+    readmit: tuple[str, ...] = ()
+    runtime: RuntimeName = RuntimeName.IN_PROCESS
 
     def options(self) -> dict[str, Any]:
         """The part of the configuration that a resumed run has to share."""
-        return {"runtime": "in-process", "unsafe_seed": self.unsafe_seed, "simulated_attackers": self.attackers}
+        return {"runtime": self.runtime.value, "unsafe_seed": self.unsafe_seed, "simulated_attackers": self.attackers}
 
 
 def execute(job: FederationJob, execution: Execution) -> Outcome:
@@ -86,16 +82,25 @@ def execute(job: FederationJob, execution: Execution) -> Outcome:
     audit = HashLog(folder.path / "audit.jsonl")
     try:
         _log_configuration(audit, folder, config.profile)
-        keys = lambda site: seeded_keys(execution.unsafe_seed, site)  # noqa: E731
-        adapt = _adapt(execution.attackers, sorted(config.public_keys))
-        with opened_sites(federation.site_folders(), config.public_keys, job_keys=keys, adapt=adapt) as sites:
+        opened = opened_on(
+            execution.runtime,
+            federation,
+            note=folder.path / "flower-run.json",
+            unsafe_seed=execution.unsafe_seed,
+            attackers=execution.attackers,
+        )
+        with opened as sites:
             coordinator = FederatedCoordinator(
                 job,
                 sites.participants,
                 signer=federation.signer(),
                 store=folder.store(),
+                heads=FileHeadStore(federation.path / "coordinator" / "heads"),
                 audit=audit,
                 profile=config.profile,
+                liveness=sites.liveness,
+                revoked=lambda: federation.config().revoked,
+                readmit=execution.readmit,
                 evaluate=_evaluator(job, federation),
                 observe=lambda record: _report(execution, sites, job, record),
             )
@@ -105,17 +110,6 @@ def execute(job: FederationJob, execution: Execution) -> Outcome:
         audit.close()
 
 
-def _adapt(attackers: int, names: list[str]) -> Callable[[Site], ClientApp]:
-    hostile = frozenset(names[:attackers])
-
-    def adapt(site: Site) -> ClientApp:
-        if site.config.site_id in hostile:
-            return client_app(SimulatedAttacker(site.session, site.signer))
-        return client_app(site.session)
-
-    return adapt
-
-
 def _evaluator(job: FederationJob, federation: FederationFolder) -> Callable[[Arrays], Mapping[str, float]]:
     evaluation = federation.evaluation_set()
     if evaluation is None:
@@ -123,7 +117,7 @@ def _evaluator(job: FederationJob, federation: FederationFolder) -> Callable[[Ar
     return public_evaluator(job, evaluation.features, evaluation.labels)
 
 
-def _report(execution: Execution, sites: InProcessSites, job: FederationJob, record: RoundRecord) -> None:
+def _report(execution: Execution, sites: OpenedSites, job: FederationJob, record: RoundRecord) -> None:
     claims = {
         name: site.ledger.lineage_claim(site.config.lineage_of(job.dataset_id).lineage)
         for name, site in sites.sites.items()
@@ -131,7 +125,7 @@ def _report(execution: Execution, sites: InProcessSites, job: FederationJob, rec
     execution.observe(RoundReport(record, claims))
 
 
-def _finish(execution: Execution, audit: HashLog, sites: InProcessSites, model: dict[str, Array]) -> Outcome:
+def _finish(execution: Execution, audit: HashLog, sites: OpenedSites, model: dict[str, Array]) -> Outcome:
     """Write the results; each file whole, ``outcome.json`` last, so that a crash here is repeated, not half done."""
     folder, state = execution.folder, execution.folder.state()
     digest, last = model_digest(model), state.history[-1]
@@ -168,7 +162,7 @@ def _log_configuration(audit: HashLog, folder: RunFolder, profile: Profile) -> N
     audit.append(actor="coordinator", action="configuration", outcome="recorded", details=details)
 
 
-def _ledger_epsilon(sites: InProcessSites, job_id: str, dataset_id: str) -> dict[str, float | None]:
+def _ledger_epsilon(sites: OpenedSites, job_id: str, dataset_id: str) -> dict[str, float | None]:
     """What each site's own ledger counts for the job: refused and unanswered rounds are spent as well."""
     spent: dict[str, float | None] = {}
     for name, site in sites.sites.items():

@@ -24,6 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from aegis.coordination.quarantine import sits_out
 from aegis.errors import RunFolderError
 from aegis.jobs import dump_job, load_job
 from aegis.stores.run_state import FileRunStore, RoundRecord, RunState, replace_file
@@ -72,6 +73,17 @@ class RunFolder:
     def store(self) -> FileRunStore:
         """The run's durable state."""
         return FileRunStore(self.path / "state")
+
+    def sitting_out(self) -> dict[str, str]:
+        """Who is in quarantine in the next turn, and why; empty before the first."""
+        if not self.has_state:
+            return {}
+        state = self.state()
+        return {
+            site: f"{conduct.reason}, for {conduct.asked_again - state.turn} more turns"
+            for site, conduct in state.conduct.items()
+            if sits_out(conduct, state.turn)
+        }
 
     @property
     def has_state(self) -> bool:

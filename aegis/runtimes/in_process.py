@@ -9,10 +9,11 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,12 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from aegis.coordination.liveness import NoLiveness
 from aegis.federated_coordinator import Participant
 from aegis.utility import utility
-from coreason_enclave.encoding import digest
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.federation.flower import client_app
-from coreason_enclave.jobkeys import UnsafeSeededNoise
+from coreason_enclave.jobkeys import unsafe_seeded_keys
 from coreason_enclave.models import initial_weights, predict_probabilities
 from coreason_enclave.privacy.keystream import JobKeys
 from coreason_enclave.schemas import FederationJob
@@ -65,6 +66,7 @@ class InProcessGrid(Grid):
         self._apps = dict(apps)
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="site")
         self._pending: dict[str, Future[Message]] = {}
+        self._answered = threading.Event()
         self._numbers = itertools.count(1)
         self._run = Run.create_empty(_RUN_ID)
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, _RUN_ID, _COORDINATOR_NODE
@@ -98,14 +100,20 @@ class InProcessGrid(Grid):
         node = message.metadata.dst_node_id
         context = Context(run_id=_RUN_ID, node_id=node, node_config={}, state=RecordDict(), run_config={})
         self._pending[message_id] = self._pool.submit(_deliver, self._apps.get(node), message, context)
+        self._pending[message_id].add_done_callback(lambda _: self._answered.set())
         return message_id
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that are in, each once."""
+        self._answered.clear()  # before looking: what comes in now is looked for again
         done = [
             message_id for message_id in message_ids if message_id in self._pending and self._pending[message_id].done()
         ]
         return [self._pending.pop(message_id).result() for message_id in done]
+
+    def wait_for_reply(self, seconds: float) -> None:
+        """Return when a reply that was not looked for yet is in, after ``seconds`` at the latest."""
+        self._answered.wait(seconds)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Deliver, wait until all have answered or ``timeout`` seconds have passed, return what is in."""
@@ -135,6 +143,7 @@ class InProcessSites:
     sites: Mapping[str, Site]
     grid: InProcessGrid
     participants: tuple[Participant, ...]
+    liveness: NoLiveness = field(default_factory=NoLiveness)
 
 
 @contextmanager
@@ -176,7 +185,7 @@ def seeded_keys(seed: int | None, site_id: str) -> JobKeys | None:
     """Injected, reproducible job keys for one site, or None for the site's own secret ones."""
     if seed is None:
         return None
-    return UnsafeSeededNoise(digest("aegis/unsafe-seed/v1", str(seed).encode(), site_id.encode()))
+    return unsafe_seeded_keys(seed, site_id)
 
 
 def initial_model(job: FederationJob) -> dict[str, Array]:

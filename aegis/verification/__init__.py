@@ -72,7 +72,7 @@ def _beyond(records: Records, reference: Reference) -> Iterator[tuple[str, str]]
     if reference.checkpoint is None:
         yield "external checkpoint", "none given: a log rewritten with the coordinator's key would pass (--checkpoint)"
     yield "attestation", _attestation(records)
-    yield "site signatures", "sealed updates are not kept: that a site signed each of them is the log's word"
+    yield "participants' keys", "taken from config.json, which the log names: compare them with the sites' own word"
     yield "aggregation", "updates are not kept: how a round's model came of them is not computed again"
     yield "utility", "accuracy, loss and AUC are not measured again: the evaluation set is not part of the records"
     yield "overlap of sites", "epsilon is each site's own; it composes where one person's data is at several sites"

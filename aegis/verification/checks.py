@@ -14,6 +14,7 @@ from aegis.verification.epsilon import check_epsilon, is_epsilon
 from aegis.verification.findings import Answer, Answers, Check, Reference, fails, holds, require, stays_open
 from aegis.verification.ledgers import SiteLedger
 from aegis.verification.records import EXPECTED_FILES, Records, read_rows
+from aegis.verification.signatures import check_signatures
 from coreason_enclave.accounting import Event, NonPrivate
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import KeyRing
@@ -218,4 +219,5 @@ CHECKS: Mapping[Check, _Step] = {
     Check.EVENTS: _Step(check_events, needs=(Check.AUDIT, Check.JOB)),
     Check.EPSILON: _Step(check_epsilon, needs=(Check.AUDIT, Check.JOB)),
     Check.LABELS: _Step(check_labels, needs=(Check.AUDIT, Check.JOB)),
+    Check.SIGNATURES: _Step(check_signatures, needs=(Check.AUDIT, Check.JOB)),
 }

@@ -36,6 +36,7 @@ class Check(IntEnum):
     EVENTS = 17
     EPSILON = 18
     LABELS = 19
+    SIGNATURES = 20
 
     @property
     def label(self) -> str:
@@ -59,6 +60,7 @@ _QUESTIONS = {
     Check.EVENTS: "is every admitted update paid for in its site's ledger, as the very event that it claimed?",
     Check.EPSILON: "is every stated epsilon what the admitted events compose to?",
     Check.LABELS: "are simulated attestation and injected noise called what they are?",
+    Check.SIGNATURES: "did each site sign its admitted updates, and what the log says of them?",
 }
 
 

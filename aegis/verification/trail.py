@@ -68,11 +68,12 @@ class _Accepted(_Details):
     unit: SafeId
     delta: float
     ledger_head: LedgerHeadStatement
+    envelope: HexDigest | None = None
 
 
 @dataclass(frozen=True)
 class AuditedUpdate:
-    """One admitted update, as the log has it. ``line`` counts from 1."""
+    """One admitted update, as the log has it. ``line`` counts from 1; ``envelope`` is what was signed, by SHA-256."""
 
     line: int
     site: str
@@ -84,6 +85,7 @@ class AuditedUpdate:
     unit: str
     delta: float
     ledger_head: LedgerHeadStatement
+    envelope: str | None
 
 
 @dataclass(frozen=True)
@@ -217,4 +219,5 @@ def _update(line: int, accepted: _Accepted) -> AuditedUpdate:
         unit=accepted.unit,
         delta=accepted.delta,
         ledger_head=accepted.ledger_head,
+        envelope=accepted.envelope,
     )

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from coreason_enclave.accounting.cross_check import rdp_epsilon
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
 from coreason_enclave.accounting.guarantee import Accountant, ComposedEpsilon
@@ -123,7 +125,8 @@ def _pld_epsilon(segments: _Segments, delta: float) -> tuple[float, str]:
         return math.inf, f"over {steps} steps rounding exceeds delta {delta:g}: this is the Rényi bound"
     mesh = _mesh(coarse_epsilon(segments, delta), steps)
     composed = _composed_pld(segments, mesh)
-    return float(composed.get_epsilon_for_delta(tightened)), ""
+    with np.errstate(over="ignore"):  # a ratio that overflows means infinity, and then the Rényi bound stands
+        return float(composed.get_epsilon_for_delta(tightened)), ""
 
 
 def _mesh(scale: float, steps: int) -> float:

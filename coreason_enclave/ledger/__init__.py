@@ -33,6 +33,7 @@ from coreason_enclave.ledger.ephemeral import EphemeralLedger
 from coreason_enclave.ledger.export import ExportFindings, verify_export
 from coreason_enclave.ledger.port import PrivacyLedger
 from coreason_enclave.ledger.records import (
+    Acknowledgement,
     JobClaim,
     LedgerHead,
     LineageCaps,
@@ -47,6 +48,7 @@ from coreason_enclave.ledger.records import (
 from coreason_enclave.ledger.sqlite import SqliteLedger
 
 __all__ = [
+    "Acknowledgement",
     "EphemeralLedger",
     "ExportFindings",
     "JobClaim",

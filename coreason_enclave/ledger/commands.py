@@ -1,6 +1,6 @@
-"""``coreason-enclave ledger``: look at a ledger, verify it, export it. Nothing here can spend or change anything.
+"""``coreason-enclave ledger``: look at a ledger, verify it, export it, and go on with one that was restored.
 
-Only public facts are shown: caps, claims, hashes. A ledger holds no key and no row.
+Nothing here can spend. Only public facts are shown: caps, claims, hashes. A ledger holds no key and no row.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _existing = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group(epilog="Example: coreason-enclave ledger show /var/lib/enclave/ledger.db")
 def ledger() -> None:
-    """Look at this site's privacy ledger, verify it, export it."""
+    """Look at this site's privacy ledger, verify it, export it, or go on with one that was restored."""
 
 
 @ledger.command(epilog="Example: coreason-enclave ledger show /var/lib/enclave/ledger.db")
@@ -51,7 +51,7 @@ def verify(path: Path, expect: str | None, as_json: bool) -> None:
 
     PATH is a ledger or an export of one. Exit code 3 if anything does not hold.
     """
-    findings = verify_export(_exported(path), expected_head=None if expect is None else _parse_head(expect))
+    findings = verify_export(_exported(path), expected_head=None if expect is None else _parse_head(expect, "--expect"))
     if as_json:
         summary = {"ok": True, "entries": findings.entries, "head": asdict(findings.head)}
         click.echo(json.dumps({**summary, "not_checked": findings.not_checked}, indent=2))
@@ -72,6 +72,40 @@ def export(path: Path, out: Path) -> None:
     click.echo(f"wrote {findings.entries} entries to {out}, head {findings.head.seq}:{findings.head.hash}")
 
 
+@ledger.command(epilog='Example: coreason-enclave ledger acknowledge ledger.db --head 41:9f2c… --by "A. Ito" --why "…"')
+@click.argument("path", type=_existing)
+@click.option("--head", required=True, metavar="SEQ:HASH", help="The head that the refused order showed.")
+@click.option("--by", required=True, metavar="NAME", help="Who takes responsibility.")
+@click.option("--why", required=True, metavar="TEXT", help="Why the ledger lacks these entries.")
+def acknowledge(path: Path, head: str, by: str, why: str) -> None:
+    """Go on with a restored ledger that lacks entries which this site once signed.
+
+    PATH is the ledger itself. What was spent in the lost entries stays spent on the data, and no claim of this
+    ledger covers it: restore the newest copy instead wherever there is one. The entry that this writes, with name
+    and reason, is part of the ledger for good and every verification shows it.
+    """
+    lost = _parse_head(head, "--head")
+    _require_sqlite(path)
+    store = SqliteLedger(path, must_exist=True)
+    try:
+        if store.knows(lost):
+            click.echo(f"the ledger knows entry {lost.seq}: nothing to acknowledge, nothing was written")
+            return
+        store.acknowledge(lost, by, why)
+        now = store.head()
+    finally:
+        store.close()
+    click.echo(f"acknowledged by {by}: this ledger lacks entry {lost.seq} and what led to it ({why})")
+    click.echo("what was spent in the lost entries is not in this account, and no claim of this ledger covers it")
+    click.echo(f"written as entry {now.seq}, head {now.seq}:{now.hash}; the site answers orders again")
+
+
+def _require_sqlite(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(_SQLITE)) != _SQLITE:
+            raise click.BadParameter(f"{path} is not a ledger: an export cannot be written to", param_hint="PATH")
+
+
 def _exported(path: Path) -> bytes:
     """The export's bytes, whether ``path`` is an export or a ledger."""
     with path.open("rb") as file:
@@ -85,10 +119,10 @@ def _exported(path: Path) -> bytes:
         store.close()
 
 
-def _parse_head(text: str) -> LedgerHead:
+def _parse_head(text: str, option: str) -> LedgerHead:
     match = _HEAD.fullmatch(text)
     if match is None:
-        raise click.BadParameter("must be an entry's number, ':' and its hash (64 hex digits)", param_hint="--expect")
+        raise click.BadParameter("must be an entry's number, ':' and its hash (64 hex digits)", param_hint=option)
     return LedgerHead(seq=int(match[1]), hash=match[2])
 
 
@@ -96,6 +130,10 @@ def _page(findings: ExportFindings) -> str:
     lines = [f"ledger {findings.ledger_id[:16]}, {findings.entries} entries, head {findings.head.seq}"]
     if not findings.durable:
         lines.append("  IN MEMORY ONLY: this account did not outlive its process")
+    lines += [
+        f"  INCOMPLETE: lacks what was spent up to entry {lost.head.seq}; {lost.by} goes on without it ({lost.why})"
+        for lost in findings.acknowledged
+    ]
     for lineage in findings.lineages:
         lines += ["", *_lineage_lines(lineage)]
         lines += [_job_line(job) for job in findings.jobs if job.lineage == lineage.lineage]

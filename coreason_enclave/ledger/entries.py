@@ -20,6 +20,7 @@ from coreason_enclave.schemas import HexDigest, SafeId, SafePath, StrictModel, e
 
 __all__ = [
     "MAX_PICO",
+    "Acknowledged",
     "Committed",
     "ContentNoted",
     "Entry",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 MAX_PICO = 2**53 - 1  # every JSON reader keeps whole numbers up to here
+_ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
 
 
 def _event(value: Event | Mapping[str, Any]) -> Event:
@@ -112,7 +114,17 @@ class Committed(_Entry):
     update_digest: HexDigest | None
 
 
-Entry = Founded | Registered | ContentNoted | Reserved | ReservedNonPrivate | Committed
+class Acknowledged(_Entry):
+    """A head that this site signed and this history lacks: who goes on without what was forgotten, and why."""
+
+    type: Literal["acknowledged"] = "acknowledged"
+    head_seq: _Count
+    head_hash: HexDigest
+    by: Annotated[str, Field(min_length=1, max_length=120, pattern=_ONE_LINE)]
+    why: Annotated[str, Field(min_length=1, max_length=1000, pattern=_ONE_LINE)]
+
+
+Entry = Founded | Registered | ContentNoted | Reserved | ReservedNonPrivate | Committed | Acknowledged
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="type")])
 
 

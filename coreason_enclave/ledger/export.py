@@ -20,7 +20,7 @@ from coreason_enclave.errors import EnvelopeError, LedgerCorrupted
 from coreason_enclave.ledger import claims
 from coreason_enclave.ledger.chain import Link
 from coreason_enclave.ledger.pricing import budget_pico, step_cost_pico
-from coreason_enclave.ledger.records import JobClaim, LedgerHead, LineageClaim, RoundPlan
+from coreason_enclave.ledger.records import Acknowledgement, JobClaim, LedgerHead, LineageClaim, RoundPlan
 from coreason_enclave.ledger.state import JobRecord, LedgerState, LineageRecord, follow
 from coreason_enclave.schemas import HexDigest, StrictModel, explain
 
@@ -40,6 +40,8 @@ class ExportFindings:
         durable: False for a ledger that was in memory only.
         head: its last entry. Compare it with the one that others have seen.
         lineages, jobs: the claims that its entries support.
+        acknowledged: heads that this history lacks, and who goes on without them. No claim covers what was
+            spent up to there.
         not_checked: what no export can show by itself.
     """
 
@@ -49,6 +51,7 @@ class ExportFindings:
     entries: int
     lineages: tuple[LineageClaim, ...]
     jobs: tuple[JobClaim, ...]
+    acknowledged: tuple[Acknowledgement, ...]
     not_checked: tuple[str, ...]
 
 
@@ -87,7 +90,7 @@ def verify_export(data: bytes, *, expected_head: LedgerHead | None = None) -> Ex
     2. the chain holds from the first entry to the stated head;
     3. every entry is understood and keeps the rules;
     4. every recorded budget, cost and step allowance is at least as strict as accounting gives today;
-    5. ``expected_head``, one that somebody saw earlier, is part of the history.
+    5. ``expected_head``, one that somebody saw earlier, is part of the history, or acknowledged as forgotten.
 
     Raises:
         LedgerCorrupted: one of the checks fails; the message says which and where.
@@ -102,7 +105,7 @@ def verify_export(data: bytes, *, expected_head: LedgerHead | None = None) -> Ex
     for lineage in (state.lineages or {}).values():
         _audit(lineage)
     if expected_head is not None:
-        _require_known(expected_head, document.entries)
+        _require_known(expected_head, document.entries, state.acknowledged)
     return _findings(state, state.founded.ledger_id, head, rolled_back_checked=expected_head is not None)
 
 
@@ -138,8 +141,9 @@ def _audit_job(who: str, job: JobRecord, plan: RoundPlan, order: int) -> None:
         raise LedgerCorrupted(f"{who} records more steps than its target_epsilon affords")
 
 
-def _require_known(expected: LedgerHead, rows: Sequence[_Row]) -> None:
-    if not 0 <= expected.seq < len(rows) or rows[expected.seq].hash != expected.hash:
+def _require_known(expected: LedgerHead, rows: Sequence[_Row], acknowledged: Sequence[Acknowledgement]) -> None:
+    in_history = 0 <= expected.seq < len(rows) and rows[expected.seq].hash == expected.hash
+    if not in_history and expected not in [forgotten.head for forgotten in acknowledged]:
         raise LedgerCorrupted(
             f"entry {expected.seq} with hash {expected.hash[:16]}… was seen before and is not in this "
             "history: the ledger was rolled back or replaced"
@@ -151,6 +155,11 @@ def _findings(state: LedgerState, ledger_id: str, head: LedgerHead, *, rolled_ba
     not_checked = ["whether every use of the data was recorded"]
     if not rolled_back_checked:
         not_checked.append("whether later entries were cut off: compare the head with one kept elsewhere")
+    not_checked += [
+        f"what was spent up to entry {forgotten.head.seq} ({forgotten.head.hash[:16]}…), which this history lacks: "
+        f"{forgotten.by} goes on without it ({forgotten.why})"
+        for forgotten in state.acknowledged
+    ]
     return ExportFindings(
         ledger_id=ledger_id,
         durable=state.founded is not None and state.founded.durable,
@@ -158,5 +167,6 @@ def _findings(state: LedgerState, ledger_id: str, head: LedgerHead, *, rolled_ba
         entries=head.seq + 1,
         lineages=tuple(claims.lineage_claim(state, name) for name in lineages),
         jobs=tuple(claims.job_claim(state, name, job) for name, record in lineages.items() for job in record.jobs),
+        acknowledged=state.acknowledged,
         not_checked=tuple(not_checked),
     )

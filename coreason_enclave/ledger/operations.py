@@ -13,11 +13,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
+from pydantic import ValidationError
+
 from coreason_enclave.accounting.events import Event
-from coreason_enclave.errors import LedgerConflict, LedgerError
+from coreason_enclave.errors import ConfigurationError, LedgerConflict, LedgerError
 from coreason_enclave.ledger import claims, rules
 from coreason_enclave.ledger.chain import Link, make_link
 from coreason_enclave.ledger.entries import (
+    Acknowledged,
     Committed,
     ContentNoted,
     Entry,
@@ -40,6 +43,7 @@ from coreason_enclave.ledger.records import (
     require_hex_digest,
 )
 from coreason_enclave.ledger.state import LedgerState, LineageRecord, RoundRecord, apply, follow
+from coreason_enclave.schemas import explain
 
 __all__ = ["Clock", "Decision", "EventSourcedLedger", "system_clock"]
 
@@ -202,7 +206,14 @@ class EventSourcedLedger(ABC):
 
     def knows(self, head: LedgerHead) -> bool:
         """See the port."""
-        return self._hash_at(head.seq) == head.hash
+        return self._hash_at(head.seq) == head.hash or _is_acknowledged(self._verified(), head)
+
+    def acknowledge(self, head: LedgerHead, by: str, why: str) -> None:
+        """See the port."""
+        if self.knows(head):
+            return
+        entry = _acknowledgement(self._now(), head, by, why)
+        self._append(lambda state: None if _is_acknowledged(state, head) else entry)
 
     def export(self) -> bytes:
         """See the port."""
@@ -220,6 +231,17 @@ def next_link(state: LedgerState, entry: Entry) -> tuple[Link, LedgerState]:
     apply(state, entry)
     link = make_link(state.head, entry.canonical())
     return link, follow(state, link)
+
+
+def _is_acknowledged(state: LedgerState, head: LedgerHead) -> bool:
+    return any(known.head == head for known in state.acknowledged)
+
+
+def _acknowledgement(now: int, head: LedgerHead, by: str, why: str) -> Acknowledged:
+    try:
+        return Acknowledged(time=now, head_seq=head.seq, head_hash=head.hash, by=by, why=why)
+    except ValidationError as error:
+        raise ConfigurationError(f"not an acknowledgement: {explain(error)}") from error
 
 
 def _quote(record: LineageRecord, plan: Plan) -> Price | None:
@@ -274,7 +296,8 @@ def _reservation(record: LineageRecord, plan: Plan, *, recomputed: bool) -> Rese
         step_limit=mine.step_limit,
         prior_events=tuple(other.event for other in earlier),
         recomputed=recomputed,
-        committed=mine.actual is not None,
+        actual=mine.actual,
+        update_digest=mine.update_digest,
         target_epsilon=None if private is None else private.target_epsilon,
         delta=None if private is None else private.delta,
         unit=plan.unit,

@@ -116,7 +116,22 @@ class PrivacyLedger(Protocol):
         ...
 
     def knows(self, head: LedgerHead) -> bool:
-        """Whether ``head`` is in this history. One that was shown and is not known reveals a rollback."""
+        """Whether ``head`` is in this history, or acknowledged. One that was shown and is not reveals a rollback."""
+        ...
+
+    def acknowledge(self, head: LedgerHead, by: str, why: str) -> None:
+        """Record that a person goes on with a history that lacks ``head``. A known head needs none: nothing happens.
+
+        Gives nothing back: what was forgotten stays spent on the data, and no claim of this ledger covers it.
+
+        Args:
+            head: the last entry that was forgotten.
+            by: the person, one line.
+            why: the reason, one line.
+
+        Raises:
+            ConfigurationError: nobody is named, no reason is given, or the head is none.
+        """
         ...
 
     def export(self) -> bytes:

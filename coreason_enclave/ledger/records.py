@@ -205,7 +205,8 @@ class Reservation:
         step_limit: at least 1; may be below what was asked for if the cap falls within the round.
         prior_events: this job's earlier rounds, committed ones as run, open ones at their worst.
         recomputed: this (job, round) had been reserved before; nothing was charged again.
-        committed: it had also been committed; a recomputation must commit the same values.
+        actual, update_digest: what ran and what was released, where the round was committed; a recomputation must
+            commit the same values.
         target_epsilon, delta, noise_source: None for a non-private plan.
     """
 
@@ -217,7 +218,8 @@ class Reservation:
     step_limit: int
     prior_events: tuple[Event, ...]
     recomputed: bool
-    committed: bool
+    actual: Event | None
+    update_digest: str | None
     target_epsilon: float | None
     delta: float | None
     unit: PrivacyUnit
@@ -231,6 +233,16 @@ class LedgerHead:
 
     seq: int
     hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acknowledgement:
+    """A person at the site goes on with a ledger that forgot everything up to ``head``; ``time`` is Unix seconds."""
+
+    head: LedgerHead
+    by: str
+    why: str
+    time: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from coreason_enclave.errors import (
     PrivacyBudgetExceededError,
 )
 from coreason_enclave.ledger.entries import Entry, Founded, Reserved
-from coreason_enclave.ledger.records import LineageRegistration, NonPrivatePlan, Plan, RoundPlan
+from coreason_enclave.ledger.records import LedgerHead, LineageRegistration, NonPrivatePlan, Plan, RoundPlan
 
 __all__ = [
     "affordable",
@@ -26,6 +26,7 @@ __all__ = [
     "check_reservation_id",
     "check_same_computation",
     "check_terms",
+    "check_unacknowledged",
     "check_uncommitted",
     "check_unreserved",
     "grant",
@@ -173,6 +174,12 @@ def check_uncommitted(is_open: bool, plan: Plan) -> None:
     """A reservation is committed once."""
     if not is_open:
         raise LedgerConflict(f"round {plan.round_number} of job {plan.job_id!r} is already committed otherwise")
+
+
+def check_unacknowledged(is_new: bool, head: LedgerHead) -> None:
+    """A forgotten head is acknowledged once."""
+    if not is_new:
+        raise LedgerConflict(f"entry {head.seq} with hash {head.hash[:16]}… is already acknowledged")
 
 
 def check_actual(reserved: Event, actual: Event) -> None:

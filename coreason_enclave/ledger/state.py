@@ -12,7 +12,8 @@ Invariants, each checked by :mod:`coreason_enclave.ledger.rules`:
 4. a (job, round) is reserved once;
 5. the steps of a job never exceed what its own cap affords;
 6. what a lineage has spent never exceeds its budget;
-7. a reservation is committed at most once, with the reserved mechanism and no more steps than reserved.
+7. a reservation is committed at most once, with the reserved mechanism and no more steps than reserved;
+8. a forgotten head is acknowledged once, and gives nothing back.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from coreason_enclave.errors import EnclaveError, LedgerCorrupted, LedgerError, 
 from coreason_enclave.ledger import rules
 from coreason_enclave.ledger.chain import Link, check_link
 from coreason_enclave.ledger.entries import (
+    Acknowledged,
     Committed,
     ContentNoted,
     Entry,
@@ -34,7 +36,7 @@ from coreason_enclave.ledger.entries import (
     ReservedNonPrivate,
     parse_entry,
 )
-from coreason_enclave.ledger.records import LedgerHead, LineageRegistration, Plan
+from coreason_enclave.ledger.records import Acknowledgement, LedgerHead, LineageRegistration, Plan
 
 __all__ = ["JobRecord", "LedgerState", "LineageRecord", "RoundRecord", "apply", "follow"]
 
@@ -100,6 +102,7 @@ class LedgerState:
     founded: Founded | None = None
     head: LedgerHead | None = None
     lineages: Mapping[str, LineageRecord] | None = None
+    acknowledged: tuple[Acknowledgement, ...] = ()
 
     def lineage(self, name: str) -> LineageRecord:
         """The lineage's record; an unknown one is refused."""
@@ -159,10 +162,19 @@ def apply(state: LedgerState, entry: Entry) -> LedgerState:
             return _with(state, _reserve(state.lineage(entry.lineage), entry))
         case Committed():
             return _with(state, _commit(state.lineage(entry.lineage), entry))
+        case Acknowledged():
+            return _acknowledge(state, entry)
 
 
 def _with(state: LedgerState, lineage: LineageRecord) -> LedgerState:
     return replace(state, lineages={**(state.lineages or {}), lineage.registration.lineage: lineage})
+
+
+def _acknowledge(state: LedgerState, entry: Acknowledged) -> LedgerState:
+    head = LedgerHead(seq=entry.head_seq, hash=entry.head_hash)
+    rules.check_unacknowledged(head not in {known.head for known in state.acknowledged}, head)
+    said = Acknowledgement(head=head, by=entry.by, why=entry.why, time=entry.time)
+    return replace(state, acknowledged=(*state.acknowledged, said))
 
 
 def _register(state: LedgerState, entry: Registered) -> LedgerState:

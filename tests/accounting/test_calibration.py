@@ -27,6 +27,7 @@ TARGETS = {
     "a very strict job": (0.01, 1e-5, 0.1, 60),
     "a loose job": (50.0, 1e-5, 0.5, 100),
     "every unit in every step": (1.0, 1e-9, 1.0, 10),
+    "a bracket in which a ratio overflows": (8.0, 1e-4, 0.5, 15),
     "a delta below the PLD's floor": (3.0, 1e-12, 0.05, 100),
 }
 

@@ -16,7 +16,8 @@ from click.testing import Result
 
 from aegis.coordination.admission import Admission
 from aegis.errors import UpdateRefused
-from aegis.federated_coordinator import FederatedCoordinator
+from aegis.rounds.hearing import Attempt
+from aegis.rounds.turn import Turn
 from aegis.stores.run_state import FileRunStore
 from aegis.verification import verify_run
 from coreason_enclave.errors import Reason
@@ -212,14 +213,14 @@ def test_interrupted_between_two_rounds_the_same_command_goes_on_and_nothing_is_
     aegis: Aegis, study: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ("run", study.write_job("s"), "--federation", study.federation, "--out", study.root / "run")
-    complete = FederatedCoordinator._complete
+    settle = Turn.settle
 
     def and_then_ctrl_c(self: Any, *args: Any) -> Any:
-        complete(self, *args)
+        settle(self, *args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as once:
-        once.setattr(FederatedCoordinator, "_complete", and_then_ctrl_c)
+        once.setattr(Turn, "settle", and_then_ctrl_c)
         interrupted = aegis(*arguments)
     resumed = aegis(*arguments)
 
@@ -232,7 +233,7 @@ def test_interrupted_between_two_rounds_the_same_command_goes_on_and_nothing_is_
     assert verify_run(study.root / "run").ok
 
 
-@pytest.mark.parametrize("save", range(1, 8))
+@pytest.mark.parametrize("save", range(1, 12))
 def test_killed_before_any_state_was_kept_a_run_goes_on_and_its_records_still_verify(
     aegis: Aegis, study: Any, monkeypatch: pytest.MonkeyPatch, save: int
 ) -> None:
@@ -255,7 +256,7 @@ def test_killed_before_any_state_was_kept_a_run_goes_on_and_its_records_still_ve
     assert spent_steps(study) == {"clinic-1": 12, "clinic-2": 12}
 
 
-@pytest.mark.parametrize("line", range(1, 15))
+@pytest.mark.parametrize("line", range(1, 18))
 def test_killed_before_any_line_of_the_log_a_run_goes_on_and_its_records_still_verify(
     aegis: Aegis, study: Any, monkeypatch: pytest.MonkeyPatch, line: int
 ) -> None:
@@ -301,7 +302,7 @@ def test_what_a_site_spent_on_an_update_that_was_not_admitted_is_seen_in_its_led
     admit = Admission.admit
 
     def refuse_one(self: Admission, *args: Any, **options: Any) -> Any:
-        if (self.order.site_id, self.order.round_number) == ("clinic-2", 2):
+        if (self.order.site_id, self.order.round_number) == ("clinic-2", 3):
             raise UpdateRefused("clinic-2", Reason.NORM_EXCEEDED, "its norm exceeds the job's limit")
         return admit(self, *args, **options)
 
@@ -309,7 +310,7 @@ def test_what_a_site_spent_on_an_update_that_was_not_admitted_is_seen_in_its_led
     job = study.write_job("s", min_clients=1)
     result = aegis("run", job, "--federation", study.federation, "--out", study.root / "run")
 
-    assert "round 2/3: 1 admitted, clinic-2 refused (norm_exceeded)" in result.stdout
+    assert "round 3/3: 1 admitted, clinic-2 refused (norm_exceeded)" in result.stdout
     report = verify_run(study.root / "run")
     (said,) = [finding.detail for finding in report.findings if finding.detail.startswith("clinic-2: 3.537 of 8")]
     assert report.ok
@@ -323,7 +324,7 @@ def test_the_run_folder_of_another_job_is_not_taken_over(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as once:
-        once.setattr(FederatedCoordinator, "_ask", stop)
+        once.setattr(Attempt, "run", stop)
         aegis("run", study.write_job("one"), "--federation", study.federation, "--out", study.root / "run")
     result = aegis("run", study.write_job("two"), "--federation", study.federation, "--out", study.root / "run")
 

@@ -23,7 +23,7 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
     result = enclave(*path, "--help")
 
     assert result.exit_code == 0
-    assert "Example: coreason-enclave ledger" in result.stdout
+    assert f"Example: coreason-enclave {path[0] if path else ''}" in result.stdout
 
 
 def test_an_exported_ledger_of_a_run_is_shown(finished_run: Path) -> None:

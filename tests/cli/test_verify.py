@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -16,16 +17,19 @@ from click.testing import Result
 
 from aegis.verification import Check, Reference, Report, Verdict, verify_run
 from coreason_enclave.encoding import canonical_json, sha256_hex
+from coreason_enclave.envelope import seal
 from coreason_enclave.hashlog import HashLog
 from coreason_enclave.keys import Signer
 from coreason_enclave.ledger.chain import make_link
 from coreason_enclave.ledger.records import LedgerHead
+from coreason_enclave.orders import UPDATE_TYPE
 from coreason_enclave.updates import decode_arrays, encode_arrays
 
 Aegis = Callable[..., Result]
 Falsify = Callable[[Path], None]
 
 COORDINATOR = Signer.from_seed(bytes([7]) * 32)
+CLINIC_1 = Signer.from_seed(bytes.fromhex(sha256_hex(b"clinic-1")))
 
 
 def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -114,7 +118,8 @@ def and_the_coordinator_saw_it(falsify: Falsify, site: str = "clinic-1") -> Fals
         rows = json.loads((run / "ledger" / f"{site}.json").read_text())["entries"]
 
         def adopt(lines: list[dict[str, Any]]) -> None:
-            for details in (line["details"] for line in lines if line["details"].get("site") == site):
+            admitted = (line["details"] for line in lines if (line["action"], line["outcome"]) == ADMITTED)
+            for details in (details for details in admitted if details["site"] == site):
                 details["ledger_head"]["hash"] = rows[details["ledger_head"]["seq"]]["hash"]
 
         rewrite_audit(run, adopt)
@@ -193,6 +198,32 @@ def understated_epsilon(outcome: dict[str, Any]) -> None:
 
 def overstated_epsilon(outcome: dict[str, Any]) -> None:
     outcome["epsilon"]["clinic-2"] *= 1.01
+
+
+def envelope_of(run: Path, site: str = "clinic-1") -> str:
+    """The first envelope of a site that the log names."""
+    admitted = (line["details"] for line in audit_lines(run) if (line["action"], line["outcome"]) == ADMITTED)
+    digest = next(details["envelope"] for details in admitted if details["site"] == site)
+    return f"state/updates/{digest}.json"
+
+
+def signed_again(signer: Signer, **changes: Any) -> Falsify:
+    """Replace what clinic-1 signed in round 1, and rewrite the log with a stolen key so that it names the new one."""
+
+    def falsify(run: Path) -> None:
+        name = envelope_of(run)
+        statement = json.loads(base64.b64decode(json.loads((run / name).read_bytes())["payload"]))
+        envelope = seal(UPDATE_TYPE, canonical_json({**statement, **changes}), signer)
+        (run / "state" / "updates" / f"{sha256_hex(envelope)}.json").write_bytes(envelope)
+        named_before = Path(name).stem
+
+        def rename(lines: list[dict[str, Any]]) -> None:
+            for details in (line["details"] for line in lines if line["details"].get("envelope") == named_before):
+                details["envelope"] = sha256_hex(envelope)
+
+        rewrite_audit(run, rename)
+
+    return falsify
 
 
 FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
@@ -390,6 +421,12 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
         Check.LABELS,
         in_json("config.json", lambda config: config["options"].update(unsafe_seed=1)),
     ),
+    "one bit of what a site signed": (Check.SIGNATURES, lambda run: flip_a_bit(envelope_of(run), 200)(run)),
+    "an update that a stranger signed": (Check.SIGNATURES, signed_again(Signer.generate())),
+    "an update that was signed for another round": (
+        Check.SIGNATURES,
+        signed_again(CLINIC_1, round_number=3),
+    ),
 }
 
 
@@ -465,7 +502,7 @@ def test_what_no_run_folder_can_show_is_said(finished_run: Path) -> None:
         "coordinator's key",
         "external checkpoint",
         "attestation",
-        "site signatures",
+        "participants' keys",
         "aggregation",
         "utility",
         "overlap of sites",

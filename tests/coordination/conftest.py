@@ -13,7 +13,9 @@ from coreason_enclave.attestation.binding import report_data
 from coreason_enclave.encoding import canonical_json, sha256_hex
 from coreason_enclave.envelope import seal
 from coreason_enclave.hardware.simulated import SimulatedAttester
+from coreason_enclave.heads import seal_head
 from coreason_enclave.keys import Signer
+from coreason_enclave.ledger import LedgerHead
 from coreason_enclave.orders import UPDATE_TYPE, RoundOrder
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechanism, PrivacyConfig, PrivacyUnit
@@ -67,6 +69,7 @@ class Exchange:
             site_id=SITE,
             nonce=self.nonce,
             base_model_digest=sha256_hex(encode_arrays(self.base)),
+            roll_call_digest="0c" * 32,
             issued_at=NOW,
             expires_at=NOW + 600,
         )
@@ -87,6 +90,10 @@ class Exchange:
         }
         return SimulatedAttester().produce(report_data(**{**context, **changes})).model_dump(mode="json")
 
+    def head(self, seq: int = 3, site_id: str = SITE, signer: Signer | None = None) -> str:
+        """A ledger head as the site signs it."""
+        return seal_head(LedgerHead(seq=seq, hash="ab" * 32), site_id, signer or self.signer)
+
     def statement(self, **changes: Any) -> dict[str, Any]:
         honest: dict[str, Any] = {
             "version": 1,
@@ -106,6 +113,7 @@ class Exchange:
             "metrics": {},
             "evidence": self.evidence(),
             "ledger_head": {"seq": 3, "hash": "ab" * 32},
+            "signed_head": self.head(),
         }
         return {**honest, **changes}
 

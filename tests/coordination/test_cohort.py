@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aegis.coordination.cohort import choose_cohort
+from aegis.coordination.cohort import choose_cohort, require_enough
 from aegis.errors import InvalidJob
 
 SITES = [f"site-{number:02}" for number in range(12)]
@@ -79,4 +79,5 @@ def test_another_job_draws_other_lots(job_with: Any) -> None:
 
 def test_fewer_sites_than_min_clients_are_refused_before_anybody_is_asked(job_with: Any) -> None:
     with pytest.raises(InvalidJob, match="min_clients = 3 sites, the federation has 2"):
-        choose_cohort(["a", "b", "b"], job_with(min_clients=3), 1)
+        require_enough(["a", "b", "b"], job_with(min_clients=3))
+    require_enough(["a", "b", "c"], job_with(min_clients=3))

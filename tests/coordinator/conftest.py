@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coreason_enclave.updates import encode_arrays
-from tests.studies import Fuse, Undisturbed, a_job, watched
+from tests.studies import Fuse, OneByOne, Undisturbed, a_job, watched
 
 
 @pytest.fixture(scope="module")
@@ -19,5 +19,5 @@ def undisturbed(federation_at: Callable[[Path], Any], tmp_path_factory: pytest.T
     sites = [federation.found(f"clinic-{n}", rows=n) for n in (1, 2, 3)]
     job, fuse = a_job(federation, aggregator="trimmed_mean", num_byzantine=1, average_last_rounds=2), Fuse()
     first = Undisturbed(federation, job, root / "founded", sites, b"", 0).again(root / "first")
-    model = first.run(job, **watched(fuse, first.folder))
+    model = first.run(job, grid=OneByOne, **watched(fuse, first.folder))
     return Undisturbed(federation, job, root / "founded", sites, encode_arrays(model), fuse.passed)

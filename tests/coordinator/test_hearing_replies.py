@@ -20,7 +20,7 @@ from tests.studies import (
 )
 
 
-def test_a_site_that_is_too_late_is_left_out(study: MakeStudy, federation: Federation) -> None:
+def test_a_site_that_is_silent_is_left_out(study: MakeStudy, federation: Federation) -> None:
     class Silent(Relay):
         def hear(self, replies: list[Message]) -> list[Message]:
             return replies[1:]
@@ -30,23 +30,59 @@ def test_a_site_that_is_too_late_is_left_out(study: MakeStudy, federation: Feder
     assert run.history()[0].refused == {"clinic-1": "no_reply"}
 
 
-def forged_reply(to: Message, *, node: int | None = None) -> Message:
-    reply = Message(content=to.content, reply_to=to)
+def reply_with(content: Message, to: Message, *, node: int | None = None) -> Message:
+    """What a site would send that answers ``to`` with the content of another message."""
+    reply = Message(content=content.content, reply_to=to)
     if node is not None:
         reply.metadata.__dict__["_src_node_id"] = node
     return reply
 
 
-def test_a_second_reply_and_one_of_a_node_that_was_not_asked_count_for_nothing(
+def refusals(run: Study) -> list[tuple[str, str]]:
+    """Who was refused, and why, in the order of the log."""
+    lines = [line for line in run.audit() if line["outcome"] == "refused"]
+    return [(line["details"].get("site", line["details"].get("node")), line["reason"]) for line in lines]
+
+
+def test_the_same_answer_twice_is_one_answer(study: MakeStudy, federation: Federation) -> None:
+    class Echoes(Relay):
+        def hear(self, replies: list[Message]) -> list[Message]:
+            return [*replies, *replies]
+
+    run = study()
+    run.run(a_job(federation), grid=Echoes)
+    assert refusals(run) == []
+    assert run.state().conduct == {}
+
+
+def test_a_second_and_different_answer_changes_nothing_and_is_an_offence(
+    study: MakeStudy, federation: Federation, tmp_path: Path
+) -> None:
+    class SaysMore(Relay):
+        def hear(self, replies: list[Message]) -> list[Message]:
+            return [*replies, reply_with(self.sent[0], self.sent[0])]
+
+    run, job = study(4), a_job(federation, rounds=1)
+    model = run.run(job, grid=SaysMore)
+    assert run.history()[0].admitted == tuple(f"clinic-{n}" for n in range(1, 5))
+    assert refusals(run) == [("clinic-1", "replayed")]
+    assert run.state().conduct["clinic-1"].reason == "replayed"
+    plain = Study(federation, tmp_path / "plain", run.sites).run(job)
+    assert encode_arrays(plain) == encode_arrays(model)
+
+
+def test_what_comes_of_a_node_that_was_not_asked_is_noted_and_nobodys_offence(
     study: MakeStudy, federation: Federation, tmp_path: Path
 ) -> None:
     class Noisy(Relay):
         def hear(self, replies: list[Message]) -> list[Message]:
-            return [forged_reply(self.sent[0], node=99), *replies, *map(forged_reply, self.sent), *replies]
+            return [reply_with(replies[0], self.sent[0], node=99), *replies]
 
-    run, job = study(), a_job(federation)
+    run, job = study(), a_job(federation, rounds=1)
     model = run.run(job, grid=Noisy)
-    assert all(record.refused == {} for record in run.history())
+    assert run.history()[0].refused == {}
+    assert refusals(run) == [("99", "unknown_site")]
+    assert run.state().conduct == {}
     plain = Study(federation, tmp_path / "plain", run.sites).run(job)
     assert encode_arrays(plain) == encode_arrays(model)
 
@@ -56,20 +92,20 @@ def test_only_the_first_reply_of_a_node_counts_even_if_a_better_one_follows(
 ) -> None:
     class Overtaken(Relay):
         def hear(self, replies: list[Message]) -> list[Message]:
-            return [forged_reply(self.sent[0]), *replies]
+            return [reply_with(self.sent[0], self.sent[0]), *replies]
 
     run = study(4)
     run.run(a_job(federation, rounds=1), grid=Overtaken)
     assert run.history()[0].refused == {"clinic-1": "wrong_payload_type"}
 
 
-def test_a_reply_of_a_former_round_is_refused(study: MakeStudy, federation: Federation) -> None:
+def test_the_answer_to_a_former_round_is_refused(study: MakeStudy, federation: Federation) -> None:
     class Replays(Relay):
         kept: Message | None = None
 
         def hear(self, replies: list[Message]) -> list[Message]:
             self.kept = self.kept or replies[0]
-            return [self.kept, *replies[1:]]
+            return [reply_with(self.kept, self.sent[0]), *replies[1:]]
 
     run = study(4)
     run.run(a_job(federation), grid=Replays)
@@ -84,11 +120,32 @@ def test_a_reply_to_the_first_attempt_is_no_reply_to_the_second(study: MakeStudy
             if self.rounds == 1:
                 self.kept = replies[0]
                 return replies[:1]
-            return [self.kept or replies[0], *replies[1:]]
+            return [reply_with(self.kept or replies[0], self.sent[0]), *replies[1:]]
 
     run = study(4)
     run.run(a_job(federation, rounds=1), grid=Replays)
     assert run.history()[0].refused == {"clinic-1": "wrong_nonce"}
+
+
+def test_an_answer_after_its_round_was_closed_is_refused_and_noted_as_late(
+    study: MakeStudy, federation: Federation
+) -> None:
+    class Overdue(Relay):
+        kept: Message | None = None
+
+        def hear(self, replies: list[Message]) -> list[Message]:
+            if self.rounds == 1:
+                self.kept = replies[0]
+                return replies[1:]
+            assert self.kept is not None
+            return [self.kept, *replies]
+
+    run = study(4)
+    run.run(a_job(federation), grid=Overdue)
+    assert [record.refused for record in run.history()] == [{"clinic-1": "no_reply"}, {"clinic-1": "quarantined"}]
+    assert refusals(run) == [("clinic-1", "no_reply"), ("clinic-1", "late")]
+    conduct = run.state().conduct["clinic-1"]
+    assert (conduct.reason, conduct.offences, conduct.silent) == ("late", 1, True)
 
 
 def test_a_site_that_signs_with_another_key_is_unknown(study: MakeStudy, federation: Federation) -> None:
@@ -100,4 +157,5 @@ def test_a_site_that_signs_with_another_key_is_unknown(study: MakeStudy, federat
         job = a_job(federation, rounds=1)
         with run.coordinator(job, swapped) as coordinator:
             coordinator.run(opened.grid, initial_model(job))
-    assert run.history()[0].refused == {"clinic-1": "unknown_signer"}
+    assert run.history()[0].refused == {"clinic-1": "unknown_signer"}  # its enrolment already
+    assert run.reserved_rounds()["clinic-1"] == []

@@ -17,6 +17,7 @@ from tests.studies import (
     Federation,
     Fuse,
     MakeStudy,
+    OneByOne,
     PowerFailure,
     Relay,
     Undisturbed,
@@ -25,17 +26,60 @@ from tests.studies import (
     watched,
 )
 
+SHARES = 4
 
-def test_power_may_fail_at_any_durable_write_and_the_run_goes_on_to_the_same_model(
+
+@pytest.mark.parametrize("share", range(SHARES))
+def test_power_may_fail_after_any_durable_write_and_the_run_goes_on_to_the_same_model(
+    undisturbed: Undisturbed, tmp_path: Path, share: int
+) -> None:
+    """After one write is before the next. Nobody who was heard is asked again: the updates are on disk."""
+    assert undisturbed.writes > 40
+    for number in range(1 + share, undisturbed.writes + 1, SHARES):
+        run = undisturbed.again(tmp_path / str(number))
+        with pytest.raises(PowerFailure):
+            run.run(undisturbed.job, grid=OneByOne, **watched(Fuse(number, "after"), run.folder))
+        check_resumed(run, undisturbed)
+
+
+def test_power_may_fail_before_the_first_durable_write(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    run = undisturbed.again(tmp_path)
+    with pytest.raises(PowerFailure):
+        run.run(undisturbed.job, grid=OneByOne, **watched(Fuse(1, "before"), run.folder))
+    check_resumed(run, undisturbed)
+
+
+def test_a_resumed_coordinator_asks_neither_who_enrolled_nor_who_was_heard(
     undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    assert undisturbed.writes > 15
-    for number in range(1, undisturbed.writes + 1):
-        for when in ("before", "after"):
-            run = undisturbed.again(tmp_path / f"{number}-{when}")
-            with pytest.raises(PowerFailure):
-                run.run(undisturbed.job, **watched(Fuse(number, when), run.folder))
-            check_resumed(run, undisturbed)
+    class Counts(Relay):
+        asked: list[list[str]] = []  # noqa: RUF012 - one list for both grids
+
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            messages = list(messages)
+            self.asked.append(
+                [f"{message.metadata.message_type} {message.metadata.dst_node_id}" for message in messages]
+            )
+            return super().push_messages(messages)
+
+    class LosesPowerAfterTwo(Counts):
+        def hear(self, replies: list[Message]) -> list[Message]:
+            return replies[:2]
+
+        def wait_for_reply(self, seconds: float) -> None:
+            if self.sent and not self._orders:
+                raise PowerFailure
+            super().wait_for_reply(seconds)
+
+    run = undisturbed.again(tmp_path)
+    with pytest.raises(PowerFailure):
+        run.run(undisturbed.job, grid=LosesPowerAfterTwo)
+    assert list(run.state().received) == ["clinic-1", "clinic-2"]
+    check = Counts.asked
+    run.run(undisturbed.job, grid=Counts)
+    everybody = ["train 1", "train 2", "train 3"]
+    assert check == [["query.enrol 1", "query.enrol 2", "query.enrol 3"], everybody, ["train 3"], everybody]
+    check_resumed(run, undisturbed)
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -46,7 +90,7 @@ def test_a_killed_coordinator_goes_on_to_the_same_model(share: float, undisturbe
     if child == 0:
         fuse = Fuse(round(share * undisturbed.writes), "after", lambda: os.kill(os.getpid(), signal.SIGKILL))
         try:
-            run.run(undisturbed.job, **watched(fuse, run.folder))
+            run.run(undisturbed.job, grid=OneByOne, **watched(fuse, run.folder))
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
@@ -93,7 +137,7 @@ def test_a_site_that_disappears_while_its_round_is_open_is_a_site_that_does_not_
 
 def test_a_finished_run_is_run_again_without_asking_anybody(undisturbed: Undisturbed, tmp_path: Path) -> None:
     class NeverAsked(Relay):
-        def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
             raise AssertionError("nobody is asked")
 
     run = undisturbed.again(tmp_path)

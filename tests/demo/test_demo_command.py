@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +22,7 @@ from aegis.demo.recipe import DemoOptions
 from aegis.demo.study import choose_run
 from aegis.errors import RunFolderError
 from aegis.runs.folder import RunFolder
+from aegis.runs.runtimes import RuntimeName
 from aegis.security.audit import verify_checkpoint, verify_lines
 from coreason_enclave.envelope import KeyRing
 from coreason_enclave.ledger import verify_export
@@ -26,7 +30,8 @@ from coreason_enclave.schemas import Aggregator
 from coreason_enclave.updates import decode_arrays
 
 SITES = ("site-1", "site-2", "site-3")
-OPTIONS = ("--sites", "3", "--rounds", "3", "--repeats", "0", "--seed", "7")
+OVER_FLOWER = ("--sites", "3", "--rounds", "3", "--repeats", "0", "--seed", "7")
+OPTIONS = (*OVER_FLOWER, "--runtime", "in-process")
 RUN_FILES = (
     "job.yaml",
     "config.json",
@@ -217,6 +222,59 @@ def test_killed_at_another_stage_it_goes_on_to_the_same_end_and_its_records_veri
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
+# --- over processes -------------------------------------------------------------------------------------------
+
+
+def test_over_processes_it_gives_the_same_model_and_leaves_no_process(finished: Finished, tmp_path: Path) -> None:
+    done = aegis(tmp_path, "demo", *OVER_FLOWER)
+    assert done.returncode == 0, done.stderr
+    assert "starting SuperLink, gateway, and for each of 3 sites its agent" in done.stdout
+    check_same_models(tmp_path, finished)
+    assert processes_of(tmp_path) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_whatever_is_killed_at_random_the_same_command_ends_in_the_same_model(
+    finished: Finished, tmp_path: Path
+) -> None:
+    chance = random.Random(20261122)
+    for after in ("round 1/", "round 2/"):
+        with subprocess.Popen(**command(tmp_path, "demo", *OVER_FLOWER)) as process:
+            assert process.stdout is not None
+            for printed in iter(process.stdout.readline, ""):
+                if printed.startswith("round "):
+                    os.kill(chance.choice(sorted(processes_of(tmp_path))), signal.SIGKILL)
+                if printed.startswith(after):
+                    break
+            process.kill()
+    done = aegis(tmp_path, "demo", *OVER_FLOWER)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "RESUMED" in done.stdout
+    check_same_models(tmp_path, finished)
+    for site in SITES:
+        rounds = rounds_in(latest(tmp_path) / "ledger" / f"{site}.json")
+        assert rounds == [("randhie-visits-dp", number) for number in (1, 2, 3)]
+    assert processes_of(tmp_path) == {}
+
+
+def check_same_models(folder: Path, finished: Finished) -> None:
+    for part in ("", "twin"):
+        models = [(run / part / "model.safetensors").read_bytes() for run in (latest(folder), run_of(finished))]
+        assert models[0] == models[1]
+
+
+def processes_of(folder: Path) -> dict[int, str]:
+    """The processes that name something in ``folder`` on their command line, by pid."""
+    found = {}
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = line.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(folder) in words:
+                found[int(line.parent.name)] = words
+    return found
+
+
 def kill_at(line: str, folder: Path) -> None:
     """Run the demonstration in ``folder`` until it prints a line that starts so, and kill it."""
     with subprocess.Popen(**command(folder, "demo", *OPTIONS)) as process:
@@ -247,12 +305,13 @@ def test_an_unfinished_run_is_resumed_by_the_same_options_only(tmp_path: Path) -
         replace(options, attackers=1),
         replace(options, aggregator=Aggregator.MEDIAN),
         replace(options, repeats=1),
+        replace(options, runtime=RuntimeName.IN_PROCESS),
     ):
         new = choose_run(tmp_path, other)
         assert not new.resumed
         assert new.path != first.path
         assert choose_run(tmp_path, other).path == new.path
-    assert len([path for path in tmp_path.iterdir() if not path.is_symlink()]) == 6
+    assert len([path for path in tmp_path.iterdir() if not path.is_symlink()]) == 7
 
 
 def test_a_finished_run_is_never_gone_on_with(tmp_path: Path) -> None:

@@ -64,6 +64,38 @@ def test_an_unfamiliar_head_is_reported(used: SqliteLedger) -> None:
     assert "rolled back" in result.output
 
 
+LOST = "9:" + "9f" * 32
+
+
+def test_acknowledging_a_lost_head_says_what_it_means_and_every_look_at_the_ledger_shows_it(used: SqliteLedger) -> None:
+    result = run("acknowledge", used.path, "--head", LOST, "--by", "A. Ito", "--why", "the disk failed")
+    assert result.exit_code == 0
+    assert "acknowledged by A. Ito: this ledger lacks entry 9" in result.output
+    assert "no claim of this ledger covers it" in result.output
+    assert f"head {used.head().seq}:{used.head().hash}" in result.output
+    assert "INCOMPLETE: lacks what was spent up to entry 9; A. Ito goes on" in run("show", used.path).output
+    verified = run("verify", used.path, "--expect", LOST)
+    assert verified.exit_code == 0
+    assert "not checked: what was spent up to entry 9" in verified.output
+
+
+def test_a_head_that_the_ledger_knows_is_not_acknowledged(used: SqliteLedger) -> None:
+    head = used.head()
+    result = run("acknowledge", used.path, "--head", f"{head.seq}:{head.hash}", "--by", "A. Ito", "--why", "why not")
+    assert (result.exit_code, used.head()) == (0, head)
+    assert "nothing was written" in result.output
+
+
+def test_an_export_cannot_be_acknowledged_on(used: SqliteLedger, tmp_path: Path) -> None:
+    out = tmp_path / "ledger.json"
+    run("export", used.path, "--out", out)
+    before = out.read_bytes()
+    result = run("acknowledge", out, "--head", LOST, "--by", "A. Ito", "--why", "the disk failed")
+    assert result.exit_code == 2
+    assert "is not a ledger" in result.output
+    assert out.read_bytes() == before
+
+
 def _spoil(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"study-1", b"study-2"))
 
@@ -86,6 +118,34 @@ WRONG_USES: dict[str, Callable[[Path], list[Any]]] = {
     "a head that is none": lambda folder: ["verify", folder / "text", "--expect", "latest"],
     "an export to nowhere": lambda folder: ["export", folder / "ledger.db", "--out", folder / "no" / "where.json"],
     "no path": lambda folder: ["show"],
+    "a lost head that is none": lambda folder: [
+        "acknowledge",
+        folder / "ledger.db",
+        "--head",
+        "9",
+        "--by",
+        "A. Ito",
+        "--why",
+        "the disk failed",
+    ],
+    "an acknowledgement by nobody": lambda folder: [
+        "acknowledge",
+        folder / "ledger.db",
+        "--head",
+        LOST,
+        "--by",
+        "",
+        "--why",
+        "the disk failed",
+    ],
+    "an acknowledgement for no reason": lambda folder: [
+        "acknowledge",
+        folder / "ledger.db",
+        "--head",
+        LOST,
+        "--by",
+        "A. Ito",
+    ],
     "an unknown command": lambda folder: ["forget"],
 }
 
@@ -104,7 +164,7 @@ def test_wrong_input_is_one_clear_line_and_never_a_traceback(
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["show", "verify", "export"])
+@pytest.mark.parametrize("command", ["show", "verify", "export", "acknowledge"])
 def test_help_has_an_example(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0

@@ -136,7 +136,7 @@ class LedgerConformance:
         event = PoissonSampledGaussian(1.0, 0.05, 10)
         assert reservation.event == event
         assert reservation.step_limit == 10
-        assert (reservation.recomputed, reservation.committed, reservation.prior_events) == (False, False, ())
+        assert (reservation.recomputed, reservation.actual, reservation.prior_events) == (False, None, ())
         assert (reservation.target_epsilon, reservation.delta) == (3.0, 1e-5)
         spent = ledger.lineage_claim(LINEAGE).spent_pico
         assert spent == pytest.approx(rdp_at(event, 4) * 1e12, rel=1e-8)
@@ -149,7 +149,8 @@ class LedgerConformance:
         assert again == replace(first, recomputed=True)
         assert ledger.head() == head
         ledger.commit(first.reservation_id, first.event, DIGEST)
-        assert self.reserve(ledger, make_plan()) == replace(first, recomputed=True, committed=True)
+        recomputed = replace(first, recomputed=True, actual=first.event, update_digest=DIGEST)
+        assert self.reserve(ledger, make_plan()) == recomputed
 
     @pytest.mark.parametrize("commit_first", [False, True])
     def test_the_same_round_for_another_computation_is_refused(
@@ -423,6 +424,50 @@ class LedgerConformance:
         assert not ledger.knows(LedgerHead(seq=heads[1].seq, hash=heads[2].hash))
         assert not ledger.knows(LedgerHead(seq=99, hash=heads[2].hash))
         assert not ledger.knows(LedgerHead(seq=-1, hash=heads[-1].hash))
+
+    LOST = LedgerHead(seq=41, hash="9f" * 32)
+
+    def test_an_acknowledged_head_is_known_and_gives_nothing_back(self, ledger: PrivacyLedger, make_plan: Plan) -> None:
+        self.reserve(ledger, make_plan())
+        before = ledger.lineage_claim(LINEAGE)
+        assert not ledger.knows(self.LOST)
+        ledger.acknowledge(self.LOST, "A. Ito", "the disk failed, the backup is of Monday")
+        assert ledger.knows(self.LOST)
+        assert not ledger.knows(replace(self.LOST, seq=40))
+        assert not ledger.knows(replace(self.LOST, hash="9e" * 32))
+        assert ledger.lineage_claim(LINEAGE) == before
+
+    def test_an_acknowledgement_is_one_entry_with_name_and_reason(self, ledger: PrivacyLedger) -> None:
+        before = ledger.head()
+        ledger.acknowledge(self.LOST, "A. Ito", "the disk failed")
+        ledger.acknowledge(self.LOST, "B. Sy", "again")  # known by now: nothing happens
+        assert ledger.head().seq == before.seq + 1
+        (said,) = verify_export(ledger.export()).acknowledged
+        assert (said.head, said.by, said.why) == (self.LOST, "A. Ito", "the disk failed")
+        assert said.time > 1_700_000_000
+
+    def test_a_head_of_its_own_history_needs_no_acknowledgement(self, ledger: PrivacyLedger, make_plan: Plan) -> None:
+        earlier = ledger.head()
+        self.reserve(ledger, make_plan())
+        before = ledger.head()
+        ledger.acknowledge(earlier, "A. Ito", "to be sure")
+        assert ledger.head() == before
+
+    @pytest.mark.parametrize(
+        ("head", "by", "why"),
+        [
+            (LOST, "", "the disk failed"),
+            (LOST, "A. Ito", ""),
+            (LOST, "A. Ito", "one line\nand another"),
+            (LOST, "x" * 121, "the disk failed"),
+            (LedgerHead(seq=-1, hash="9f" * 32), "A. Ito", "the disk failed"),
+            (LedgerHead(seq=41, hash="9f"), "A. Ito", "the disk failed"),
+        ],
+    )
+    def test_an_acknowledgement_without_person_reason_or_head_is_refused(
+        self, ledger: PrivacyLedger, head: LedgerHead, by: str, why: str
+    ) -> None:
+        self.refuses(ledger, ConfigurationError, "not an acknowledgement", lambda: ledger.acknowledge(head, by, why))
 
     def test_two_ledgers_never_share_a_head(self, tmp_path: Path) -> None:
         assert self.found(tmp_path / "a").head() != self.found(tmp_path / "b").head()

@@ -61,6 +61,7 @@ def test_a_tampered_history_is_refused_when_opened_and_while_open(
         lambda: used.reserve(LINEAGE, make_plan(round_number=5), BINDING, require_all=True),
         lambda: used.commit(BINDING, event, None),
         lambda: used.note_content(LINEAGE, BINDING),
+        lambda: used.acknowledge(LedgerHead(seq=9, hash=BINDING), "A. Ito", "the disk failed"),
         lambda: used.affordable_steps(LINEAGE, make_plan()),
         lambda: used.lineage_claim(LINEAGE),
         lambda: used.job_claim(LINEAGE, "study-1"),

@@ -83,6 +83,23 @@ def test_a_head_seen_before_that_is_not_in_the_history_reveals_a_rollback(used: 
             verify_export(data, expected_head=seen)
 
 
+def test_an_acknowledged_rollback_verifies_and_is_named_with_person_and_reason(used: SqliteLedger) -> None:
+    lost = LedgerHead(seq=9, hash="9f" * 32)
+    used.acknowledge(lost, "A. Ito", "the disk failed")
+    findings = verify_export(used.export(), expected_head=lost)
+    (gap,) = [gap for gap in findings.not_checked if "lacks" in gap]
+    assert "entry 9" in gap
+    assert "A. Ito goes on without it (the disk failed)" in gap
+    with pytest.raises(LedgerCorrupted, match="rolled back"):
+        verify_export(used.export(), expected_head=LedgerHead(seq=8, hash="9f" * 32))
+
+
+def test_the_same_head_acknowledged_twice_is_no_history_that_a_ledger_writes(used: SqliteLedger) -> None:
+    used.acknowledge(LedgerHead(seq=9, hash="9f" * 32), "A. Ito", "the disk failed")
+    with pytest.raises(LedgerCorrupted, match="already acknowledged"):
+        verify_export(rewritten(used.export(), lambda payloads: payloads.append(payloads[-1])))
+
+
 def _scale(field: str, factor: float) -> Callable[[list[dict[str, Any]]], None]:
     def change(payloads: list[dict[str, Any]]) -> None:
         for payload in payloads:

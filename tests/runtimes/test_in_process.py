@@ -16,6 +16,7 @@ from flwr.supercore.run import Run
 from aegis.federated_coordinator import FederatedCoordinator
 from aegis.runtimes.in_process import InProcessGrid, initial_model, opened_sites, seeded_keys
 from aegis.security.audit import HashLog
+from aegis.stores.heads import FileHeadStore
 from aegis.stores.run_state import FileRunStore
 from coreason_enclave.policy import Profile
 from coreason_enclave.updates import encode_arrays, model_digest
@@ -90,6 +91,22 @@ def test_a_reply_is_pulled_once() -> None:
         assert len(wait_for(grid, message_ids)) == 2
         assert list(grid.pull_messages(message_ids)) == []
         assert list(grid.pull_messages(["never pushed"])) == []
+
+
+def test_waiting_ends_when_a_reply_is_in_and_not_before_nor_after() -> None:
+    release = threading.Event()
+
+    def slowly(message: Message) -> Message:
+        release.wait(PATIENCE_S)
+        return echo(message)
+
+    with grid_of({1: app(slowly)}) as grid:
+        (message_id,) = grid.push_messages([asking(1)])
+        grid.wait_for_reply(0.01)
+        assert list(grid.pull_messages([message_id])) == []
+        release.set()
+        grid.wait_for_reply(PATIENCE_S)  # longer than the test may take
+        assert len(list(grid.pull_messages([message_id]))) == 1
 
 
 def test_a_timeout_returns_what_is_in_and_the_rest_can_be_pulled_later() -> None:
@@ -168,6 +185,7 @@ def run_model(federation: Federation, tmp_path: Path) -> Callable[..., bytes]:
                 opened.participants[::-1] if reverse else opened.participants,
                 signer=federation.signer,
                 store=FileRunStore(folder / "state"),
+                heads=FileHeadStore(folder / "heads"),
                 audit=audit,
                 profile=Profile.DEVELOPMENT,
             )
@@ -186,8 +204,11 @@ class ReversedGrid(InProcessGrid):
     def __init__(self, grid: InProcessGrid, threads: int | None) -> None:
         super().__init__(grid._apps, threads=threads)
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        return list(super().send_and_receive(list(messages)[::-1], timeout=timeout))[::-1]
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return list(super().push_messages(list(messages)[::-1]))[::-1]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return list(super().pull_messages(message_ids))[::-1]
 
 
 def test_with_the_same_injected_keys_threads_and_order_change_no_bit(run_model: Callable[..., bytes]) -> None:

@@ -145,12 +145,12 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
     "with a delta above the lineage's": (
         ordered({"privacy": {"delta": 2e-5}}),
         Reason.POLICY,
-        "delta 2e-05 is above caps.job_delta",
+        "job_delta of lineage clinic-1/visits is 1e-05, the job's delta is 2e-05",
     ),
     "with an epsilon above the lineage's": (
         ordered({"privacy": {"target_epsilon": 10.5}}),
         Reason.POLICY,
-        "target_epsilon 10.5 is above caps.job_epsilon",
+        "job_epsilon of lineage clinic-1/visits is 10, the job's target_epsilon is 10.5",
     ),
     "with less noise than the site's least": (
         ordered({"privacy": {"noise_multiplier": 0.49}}),
@@ -161,6 +161,11 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
         ordered({"privacy": {"noise_multiplier": None, "sample_rate": 0.02}, "rounds": 1}),
         Reason.POLICY,
         "min_noise_multiplier is 0.5, the job has 0.",
+    ),
+    "that wants larger updates let out than the site allows": (
+        ordered({"max_update_norm": 1000.5}),
+        Reason.POLICY,
+        "max_update_norm is 1000, the job has 1000.5",
     ),
     "for a model that is not listed": (
         ordered({"model_arch": "SmallCNN"}),
@@ -186,7 +191,15 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
     "without privacy on private rows": (
         ordered({"privacy": NON_PRIVATE}),
         Reason.POLICY,
-        "is not public: non-private training",
+        "public of lineage clinic-1/visits is false: non-private training",
+    ),
+    # the cohort
+    "with a roll-call of fewer known participants than min_clients": (
+        lambda federation: federation.order(
+            federation.job(), roll_call=federation.roll_call(federation.job(), ["clinic-1", "clinic-x"])
+        ),
+        Reason.ROLL_CALL,
+        "1 of the 2 enrolled are known to this site (participants), min_clients asks for 2",
     ),
     # the budget
     "whose first round alone would fit under its own epsilon": (
@@ -282,6 +295,36 @@ def test_the_order_on_record_is_the_one_that_was_signed(federation: Federation) 
     assert parse_order(payload).job == federation.job()
 
 
+def test_a_lineage_that_declares_fewer_units_than_the_site_demands_is_refused_at_the_door(
+    federation: Federation,
+) -> None:
+    site = federation.found(policy={"min_units": 25})
+    opened = site.open(clock=federation.clock)
+    for ask, message in (
+        (opened.session.run, federation.order(federation.job())),
+        (opened.session.enrol, federation.invitation(federation.job())),
+    ):
+        with pytest.raises(JobRejected, match="min_units is 25, nominal_units of lineage clinic-1/visits is 24"):
+            ask(message)
+    opened.close()
+    assert [entry["type"] for entry in site.ledger_entries()] == ["founded", "registered"]
+
+
+def test_a_dataset_that_holds_fewer_units_than_the_site_demands_is_refused_as_any_faulty_dataset(
+    federation: Federation,
+) -> None:
+    enough = federation.found("clinic-1", persons=20, policy={"min_units": 20})
+    too_few = federation.found("clinic-2", persons=19, policy={"min_units": 20})
+    opened = [site.open(clock=federation.clock) for site in (enough, too_few)]
+    opened[0].session.run(federation.order(federation.job()))
+    with pytest.raises(EnclaveError, match="fewer units than min_units") as refused:
+        opened[1].session.run(federation.order(federation.job(), site_id="clinic-2"))
+    for site in opened:
+        site.close()
+    assert refused.value.reason is Reason.DATASET_SCHEMA
+    assert "19" not in str(refused.value)
+
+
 # --- the site itself ------------------------------------------------------------------------------------------
 
 
@@ -322,6 +365,30 @@ def test_rows_that_call_themselves_public_do_not_make_a_private_lineage_public(
         opened.session.run(federation.order(federation.job()))
     opened.close()
     assert refused.value.reason is Reason.DATASET_SCHEMA
+
+
+def test_production_refuses_injected_keys_and_frees_the_site(found_private: Callable[..., Any]) -> None:
+    site = found_private()
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="injected keys need profile development"):
+            site.open(seed=5)
+
+
+def test_production_refuses_to_count_participants_that_nobody_knows(found_private: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="unsafe_count_unknown_participants needs profile development"):
+        found_private(policy={"unsafe_count_unknown_participants": True})
+
+
+def test_one_key_under_two_names_is_no_list_of_participants(federation: Federation) -> None:
+    with pytest.raises(ValueError, match="one key under two names"):
+        federation.found(policy={"participants": {"clinic-2": "ab" * 32, "clinic-3": "ab" * 32}})
+
+
+def test_a_development_site_may_count_everybody_who_signed(federation: Federation) -> None:
+    site = federation.found(policy={"participants": {}, "unsafe_count_unknown_participants": True})
+    opened = site.open(clock=federation.clock)
+    assert opened.session.run(federation.order(federation.job(min_clients=4))).arrays
+    opened.close()
 
 
 def test_an_attester_that_nobody_has_is_refused_by_name(federation: Federation) -> None:
@@ -369,7 +436,7 @@ def test_what_a_refusal_says_to_the_coordinator_is_its_reason_alone(federation: 
             raise JobRejected("patient p007 is missing", reason=Reason.POLICY)
 
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0  # Flower stamps messages with it
-    record = ConfigRecord({"envelope": b"e", "arrays": b"a"})
+    record = ConfigRecord({"envelope": b"e", "arrays": b"a", "roll_call": b""})
     asked = Message(content=RecordDict({"aegis": record}), dst_node_id=1, message_type="train")
     for message, reason in (
         (asked, "policy"),

@@ -216,7 +216,7 @@ def test_the_text_of_a_foreign_failure_stays_in_the_sites_own_log(site: Any, fed
 
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0  # Flower stamps messages with it
     order = federation.order(federation.job())
-    record = ConfigRecord({"envelope": order.envelope, "arrays": order.arrays})
+    record = ConfigRecord({**order.to_fields()})
     message = Message(content=RecordDict({"aegis": record}), dst_node_id=1, message_type="train")
     opened = site.open(clock=federation.clock, trainer=FailsWithARow())
     reply = client_app(opened.session)(message, None)

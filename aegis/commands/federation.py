@@ -1,0 +1,272 @@
+"""``aegis federation``: found a federation, admit sites, run its processes, look at them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aegis.errors import GatewayUnreachable, RunFolderError
+from aegis.federation import FederationFolder
+from coreason_enclave.participation import fingerprint
+from coreason_enclave.policy import Profile
+
+if TYPE_CHECKING:
+    from aegis.http.control import SiteStatus
+    from aegis.runtimes.flower.host import FederationHost
+
+__all__ = ["federation"]
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_END_S = 40.0
+
+_local_sites = click.option(
+    "--local-sites/--no-local-sites",
+    default=True,
+    show_default=True,
+    help="Also run an agent for each registered site whose folder is in FEDERATION/sites.",
+)
+_unsafe_seed = click.option(
+    "--unsafe-seed", type=click.IntRange(min=0), help="UNSAFE: local development sites derive all noise from this."
+)
+_attackers = click.option(
+    "--attackers",
+    type=click.IntRange(min=0),
+    default=0,
+    hidden=True,
+    help="Local sites that a SIMULATED attacker runs.",
+)
+
+
+@click.group(epilog="Example: aegis federation status federations/six-sites")
+def federation() -> None:
+    """Found a federation, admit sites, run the coordinator's processes, look at them.
+
+    FEDERATION is a folder on the coordinator's host. A site needs nothing of it but its welcome.
+    """
+
+
+@federation.command(epilog="Example: aegis federation init federations/six-sites --public-address fl.example.org:9443")
+@click.argument("folder", metavar="FEDERATION", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--profile",
+    type=click.Choice([profile.value for profile in Profile]),
+    default=Profile.PRODUCTION.value,
+    show_default=True,
+    help="development accepts simulated attestation, and says so everywhere.",
+)
+@click.option("--delta", type=float, default=1e-5, show_default=True, help="For jobs that name none.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address that the gateway listens on.")
+@click.option("--public-address", metavar="HOST:PORT", help="The gateway's address as sites are told.")
+def init(folder: Path, profile: str, delta: float, host: str, public_address: str | None) -> None:
+    """Found a federation in which nobody takes part yet: keys, certificate authority, gateway."""
+    from aegis.membership import found_federation
+
+    place = FederationFolder(folder)
+    gateway = found_federation(place, profile=Profile(profile), delta=delta, host=host, public_address=public_address)
+    key = place.signer().public_hex
+    click.echo(f"founded {folder}, profile {profile}; sites will reach it at {gateway.public_address}")
+    click.echo(f"coordinator's public key   {key}")
+    click.echo(f"fingerprint                {fingerprint(key)}")
+    click.echo(f"next: a site runs coreason-enclave request; then aegis federation admit {folder} request.json")
+
+
+@federation.command(
+    epilog="Example: aegis federation admit federations/six-sites clinic.json --out clinic.welcome.json"
+)
+@click.argument("folder", metavar="FEDERATION", type=_FOLDER)
+@click.argument("request", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write  [SITE.welcome.json].")
+def admit(folder: Path, request: Path, out: Path | None) -> None:
+    """Admit the site that signed REQUEST, and write the welcome to send back to it. Again: renews its certificate.
+
+    Compare the fingerprint with the site's people by telephone first: a signature shows that somebody holds the key,
+    not who.
+    """
+    from aegis.membership import admit as admit_site
+
+    asked, welcome = admit_site(FederationFolder(folder), request.read_bytes())
+    path = Path(f"{asked.site_id}.welcome.json") if out is None else out
+    path.write_bytes(welcome)
+    key = FederationFolder(folder).signer().public_hex
+    click.echo(f"admitted {asked.site_id}, whose fingerprint is {fingerprint(asked.public_key)}")
+    click.echo(f"wrote {path}: send it to the site, by any means")
+    click.echo(f"there: coreason-enclave join SITE {path.name} --coordinator-key {key}")
+
+
+@federation.command(epilog="Example: aegis federation revoke federations/six-sites clinic-3")
+@click.argument("folder", metavar="FEDERATION", type=_FOLDER)
+@click.argument("site")
+def revoke(folder: Path, site: str) -> None:
+    """Accept nothing from SITE any more, from this moment on. Its earlier signatures remain checkable."""
+    from aegis.membership import revoke as revoke_site
+
+    revoke_site(FederationFolder(folder), site)
+    click.echo(f"{site} is revoked: the gateway refuses it from its next request on")
+
+
+@federation.command(epilog="Example: aegis federation serve federations/six-sites --no-local-sites")
+@click.argument("folder", metavar="FEDERATION", type=_FOLDER)
+@_local_sites
+@_unsafe_seed
+@_attackers
+def serve(folder: Path, local_sites: bool, unsafe_seed: int | None, attackers: int) -> None:
+    """Run SuperLink, the gateway and local site agents, until SIGTERM or Ctrl-C. Made for systemd."""
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # it talks to loopback alone
+    from aegis.runtimes.flower.host import FederationHost, HostOptions, Supervisor
+
+    place = FederationFolder(folder)
+    place.config()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    Supervisor(FederationHost(place), HostOptions(local_sites, unsafe_seed, attackers), stop).run()
+
+
+@federation.command(epilog="Example: aegis federation up federations/six-sites")
+@click.argument("folder", metavar="FEDERATION", type=_FOLDER)
+@_local_sites
+def up(folder: Path, local_sites: bool) -> None:
+    """Start what `serve` runs in the background, and return once it serves."""
+    from aegis.runtimes.flower.host import FederationHost, HostOptions
+    from aegis.runtimes.flower.running import await_serving, serve_command
+
+    place = FederationFolder(folder)
+    place.config()
+    host = FederationHost(place)
+    if host.running():
+        raise RunFolderError(f"{folder} is being served already: see aegis federation status {folder}")
+    host.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _appended(host.logs / "supervisor.log") as log:
+        supervisor = subprocess.Popen(  # noqa: S603 - our own command line
+            serve_command(folder, HostOptions(local_sites)),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    await_serving(host, supervisor)
+    click.echo(f"{folder} is served by process {supervisor.pid}; logs in {host.logs}")
+
+
+@federation.command(epilog="Example: aegis federation down federations/six-sites")
+@click.argument("folder", metavar="FEDERATION", type=_FOLDER)
+def down(folder: Path) -> None:
+    """End what `up` or `serve` runs. A run that is going on pauses, and goes on once it is up again."""
+    from aegis.runtimes.flower.host import FederationHost
+
+    host = FederationHost(FederationFolder(folder))
+    state = host.state()
+    if state is None:
+        click.echo(f"{folder} is not being served")
+        return
+    if "pid" not in state:
+        raise RunFolderError(f"{folder} is only just starting: try again")
+    os.kill(int(state["pid"]), signal.SIGTERM)
+    end = time.monotonic() + _END_S
+    while host.running():
+        if time.monotonic() > end:
+            raise RunFolderError(f"process {state['pid']} does not end: see {host.logs}")
+        time.sleep(0.1)
+    click.echo(f"{folder} is down")
+
+
+@federation.command(epilog="Example: aegis federation status federations/six-sites --json")
+@click.argument("folder", metavar="FEDERATION", type=_FOLDER)
+@click.option("--run", "run_folder", type=_FOLDER, help="Also show who sits out in this run.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def status(folder: Path, run_folder: Path | None, as_json: bool) -> None:
+    """How the processes and the sites are: connections, round-trips, versions, free budgets, quarantine.
+
+    Exit code 3 while it is not being served.
+    """
+    from aegis.runtimes.flower.host import FederationHost
+
+    host = FederationHost(FederationFolder(folder))
+    said = _status(host, run_folder)
+    click.echo(json.dumps(said, indent=2) if as_json else _page(said))
+    if not said["serving"]:
+        click.get_current_context().exit(3)
+
+
+def _status(host: FederationHost, run_folder: Path | None) -> dict[str, Any]:
+    config, state = host.federation.config(), host.state()
+    seen = {} if state is None else _seen(host)
+    out = {} if run_folder is None else _sitting_out(run_folder)
+    return {
+        **config.profile.label(),
+        "serving": bool((state or {}).get("serving")),
+        "gateway": (state or {}).get("gateway"),
+        "options": (state or {}).get("options"),
+        "processes": (state or {}).get("processes", {}),
+        "sites": {
+            site: {
+                "admitted": site in config.certificates,
+                "revoked": site in config.revoked,
+                **(seen[site].model_dump(mode="json") if site in seen else {}),
+                **({"quarantine": out[site]} if site in out else {}),
+            }
+            for site in sorted(config.public_keys)
+        },
+    }
+
+
+def _seen(host: FederationHost) -> dict[str, SiteStatus]:
+    try:
+        return host.gateway().status()
+    except (GatewayUnreachable, RunFolderError):
+        return {}
+
+
+def _sitting_out(run_folder: Path) -> dict[str, str]:
+    from aegis.runs.folder import RunFolder
+
+    return dict(RunFolder(run_folder).sitting_out())
+
+
+def _page(said: dict[str, Any]) -> str:
+    simulated = ", SIMULATED attestation" if said.get("attestation") == "simulated" else ""
+    head = f"gateway {said['gateway']}" if said["serving"] else "NOT being served"
+    lines = [f"{head}, profile {said['profile']}{simulated}"]
+    for name, process in said["processes"].items():
+        lines.append(f"  {name}: process {process['pid']}, {process['restarts']} restarts")
+    return "\n".join([*lines, *(line for site, about in said["sites"].items() for line in _site_lines(site, about))])
+
+
+def _site_lines(site: str, about: dict[str, Any]) -> list[str]:
+    if about["revoked"]:
+        return [f"{site}: REVOKED"]
+    if not about["admitted"]:
+        return [f"{site}: registered, not admitted to the network"]
+    trip, version = about.get("round_trip_s"), about.get("version")
+    parts = [
+        "connected" if about.get("connected") else "NOT connected",
+        f"seen {_moment(about.get('last_seen'))}",
+        f"asked {_moment(about.get('last_poll'))}",
+        *([] if trip is None else [f"round trip {trip * 1000:.1f} ms"]),
+        *([] if version is None else [f"agent {version}"]),
+        *(["answering"] if about.get("busy") else []),
+        *([f"QUARANTINED: {about['quarantine']}"] if "quarantine" in about else []),
+    ]
+    return [f"{site}: {', '.join(parts)}", *map(_budget_line, about.get("budgets", ()))]
+
+
+def _budget_line(entry: dict[str, Any]) -> str:
+    left = entry["epsilon_cap"] - entry["epsilon_spent"]
+    return f"  {entry['dataset_id']}: epsilon {left:.3f} of {entry['epsilon_cap']:g} left at delta {entry['delta']:g}"
+
+
+def _moment(unix: float | None) -> str:
+    return "never" if unix is None else datetime.fromtimestamp(unix, UTC).isoformat(timespec="seconds")
+
+
+def _appended(path: Path) -> Any:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")

@@ -1,0 +1,25 @@
+"""Unix sockets in folders whose path is longer than a socket's address can be (108 bytes on Linux)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["short_name"]
+
+_MOST_BYTES = 100
+
+
+@contextlib.contextmanager
+def short_name(path: Path) -> Iterator[str]:
+    """A name to bind or connect to: the path, or its folder as an open descriptor (Linux) where that is too long."""
+    if len(os.fsencode(path)) <= _MOST_BYTES:
+        yield str(path)
+        return
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{path.name}"
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""What a coordinator does over one turn: invite, open a round, ask, hear, aggregate. No framework is named here."""

@@ -1,0 +1,74 @@
+"""A run's durable state and its log: what is saved before the next act, and what is said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from aegis.coordination.quarantine import offend
+from aegis.errors import RunFolderError
+from aegis.security.audit import HashLog
+from aegis.stores.run_state import RunState, RunStore
+from coreason_enclave.policy import Profile
+from coreason_enclave.schemas import FederationJob
+from coreason_enclave.updates import Arrays
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """One run's memory. ``state`` is always the one that is on disk.
+
+    Raises:
+        RunFolderError: the stored state belongs to another job, or is damaged.
+    """
+
+    def __init__(
+        self, job: FederationJob, initial: Arrays, *, store: RunStore, audit: HashLog, profile: Profile
+    ) -> None:
+        self.store, self._audit, self._profile = store, audit, profile
+        state = store.load()
+        if state is None:
+            state = RunState(job_digest=job.digest(), models=(store.save_model(initial),))
+            self.log("run", "started", {"job": job.job_id, "job_digest": job.digest()})
+        elif state.job_digest != job.digest():
+            raise RunFolderError("this run folder belongs to another job: choose another --out")
+        else:
+            self.log("run", "resumed", {"completed_rounds": state.completed_rounds})
+        self.state = state
+        store.save(state)
+
+    def save(self, state: RunState | None = None, /, **changes: Any) -> RunState:
+        """Make ``state`` (by default the present one) with ``changes`` the present one; durable when this returns."""
+        following = (self.state if state is None else state).model_copy(update=changes)
+        if following != self.state:
+            self.store.save(following)
+            self.state = following
+        return following
+
+    def log(self, action: str, outcome: str, details: Mapping[str, object], reason: str | None = None) -> None:
+        """One line of the audit log, which says the profile."""
+        about = {**self._profile.label(), **details}
+        self._audit.append(actor="coordinator", action=action, outcome=outcome, reason=reason, details=about)
+
+    def refuse(self, action: str, site: str, reason: str, message: str, **details: object) -> None:
+        """Log that something of ``site`` was not taken."""
+        self.log(action, "refused", {"site": site, **({"message": message} if message else {}), **details}, reason)
+
+    def offended(self, offences: Mapping[str, str], activations: Mapping[str, int]) -> dict[str, Any]:
+        """The changes of state that record these offences (reason codes by site), and a line for each in the log."""
+        conduct, turn = dict(self.state.conduct), self.state.turn
+        for site, reason in sorted(offences.items()):
+            conduct[site] = offend(conduct.get(site), reason, turn, activations.get(site, 0))
+            until = {"site": site, "offences": conduct[site].offences, "asked_again": conduct[site].asked_again}
+            self.log("quarantine", "offence", {**until, "turn": turn}, reason)
+        return {"conduct": conduct, "offended": tuple(sorted({*self.state.offended, *offences}))}
+
+    def readmit(self, sites: Collection[str]) -> None:
+        """Forget the offences of ``sites``: a person's decision, which is logged."""
+        for site in sorted(sites):
+            self.log("quarantine", "readmitted", {"site": site, "offences": self._offences(site)})
+        self.save(conduct={site: record for site, record in self.state.conduct.items() if site not in sites})
+
+    def _offences(self, site: str) -> int:
+        return self.state.conduct[site].offences if site in self.state.conduct else 0

@@ -1,0 +1,225 @@
+"""One turn: a round completed, or the run paused with the reason. Each step is on disk before the next."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import numpy as np
+
+from aegis.aggregation import aggregate
+from aegis.aggregation.combining import Aggregate
+from aegis.coordination.cohort import choose_cohort
+from aegis.coordination.participants import draw_up
+from aegis.coordination.quarantine import Conduct, forgive
+from aegis.coordination.rounds import NextAct, decide, may_open
+from aegis.coordination.spending import epsilon_so_far, steps_so_far
+from aegis.errors import BudgetRefused, RunPaused, TooFewUpdates
+from aegis.rounds.enrolling import invite
+from aegis.rounds.exchange import Exchange
+from aegis.rounds.hearing import Attempt
+from aegis.rounds.run import Run
+from aegis.stores.run_state import RoundRecord, RunState
+from coreason_enclave.errors import Reason
+from coreason_enclave.updates import Array, Arrays, layout_of
+
+__all__ = ["Turn", "average"]
+
+
+class Turn:
+    """Carries out turns of ``run``, and goes on with one that was begun.
+
+    Args:
+        evaluate: utility of a model on **public** data.
+        observe: called with each completed round.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        evaluate: Callable[[Arrays], Mapping[str, float]],
+        observe: Callable[[RoundRecord], None],
+    ) -> None:
+        self._run, self._journal = run, run.journal
+        self._evaluate, self._observe = evaluate, observe
+        self._started = time.monotonic()
+
+    def take(self, exchange: Exchange) -> RunState:
+        """Run the open or the next round to its end.
+
+        Raises:
+            RunPaused: too few sites could be asked, or too few updates were admitted twice.
+        """
+        self._started = time.monotonic()
+        self.open(exchange)
+        while True:
+            attempt = Attempt(self._run)
+            attempt.run(exchange)
+            if (following := self.settle(attempt)) is not None:
+                return following
+
+    def open(self, exchange: Exchange) -> None:
+        """Invite whoever has not enrolled, and decide whom the round asks; nothing, where one is open already.
+
+        Raises:
+            RunPaused: too few sites can be asked.
+        """
+        state = self._journal.state
+        if state.nonces:
+            return
+        declined = invite(self._run, exchange)
+        state, sites = self._journal.state, self._run.sites
+        roster = draw_up(
+            sites.registered,
+            enrolled=self._run.enrolments(),
+            declined=declined,
+            revoked=sites.revoked(),
+            conduct=state.conduct,
+            turn=state.turn,
+            health=sites.health(),
+        )
+        cohort = choose_cohort(roster.eligible, self._run.job, state.open_round)
+        decision = may_open(self._run.job, cohort, roster.left_out, state.conduct, state.turn)
+        if decision.act is NextAct.PAUSE:
+            raise self._pause(decision.why, roster.left_out.values())
+        self._journal.save(nonces=_fresh(cohort), left_out=dict(roster.left_out))
+        self._log_opened()
+
+    def settle(self, attempt: Attempt) -> RunState | None:
+        """Complete the round with what was admitted; None where it was opened once more.
+
+        Raises:
+            RunPaused: too few updates were admitted, again.
+        """
+        job, state = self._run.job, self._journal.state
+        refused = {**state.left_out, **attempt.refused}
+        decision = decide(job, admitted=len(attempt.admitted), refused=refused, attempt=state.attempt)
+        if decision.act is NextAct.AGGREGATE:
+            try:
+                return self._complete(attempt, self._combine(attempt))
+            except TooFewUpdates as error:  # screening inside the aggregator set further updates aside
+                refused |= error.quarantined
+                self._set_aside(error.quarantined)
+                decision = decide(job, admitted=error.admitted, refused=refused, attempt=state.attempt)
+        if decision.act is NextAct.PAUSE:
+            raise self._pause(decision.why, refused.values(), attempt)
+        self.repeat(decision.why)
+        return None
+
+    def repeat(self, why: str) -> None:
+        """Open the same round once more for the same sites, with fresh nonces."""
+        state = self._journal.state
+        self._journal.log("round", NextAct.REPEAT.value, {"round": state.open_round, "why": why})
+        self._journal.save(state.repeated(_fresh(state.nonces)))
+        self._forget(state)
+        self._log_opened()
+
+    def _pause(self, why: str, reasons: Collection[str], attempt: Attempt | None = None) -> RunPaused:
+        state = self._journal.state
+        self._journal.log("round", NextAct.PAUSE.value, {"round": state.open_round, "turn": state.turn, "why": why})
+        conduct = state.conduct if attempt is None else self._forgiven(attempt)
+        self._journal.save(state.closed(), conduct=conduct)
+        self._forget(state)
+        self._note_health()
+        for_good = set(reasons) == {Reason.BUDGET_EXCEEDED.value}
+        return (BudgetRefused if for_good else RunPaused)(f"round {state.open_round} cannot be completed: {why}")
+
+    def _combine(self, attempt: Attempt) -> Aggregate:
+        job = self._run.job
+        return aggregate(
+            [accepted.update for accepted in attempt.admitted.values()],
+            rule=job.aggregator,
+            num_byzantine=job.num_byzantine,
+            layout=layout_of(attempt.base),
+            max_norm=job.max_update_norm,
+            weight_cap=job.num_examples_cap,
+        )
+
+    def _complete(self, attempt: Attempt, combined: Aggregate) -> RunState:
+        """Keep the model, then the state that names it; the round exists from that moment on."""
+        base, delta = attempt.base, combined.delta
+        model = {name: (base[name] + delta[name]).astype(np.float32) for name in base}
+        digest = self._journal.store.save_model(model)
+        aside = {site: str(reason) for site, reason in combined.quarantined.items()}
+        self._set_aside(aside)
+        before = self._journal.state
+        models = (*before.models, digest)
+        record = self._record(attempt, combined, models)
+        following = self._journal.save(
+            before.closed(),
+            models=models,
+            history=(*before.history, record),
+            conduct=self._forgiven(attempt),
+        )
+        self._forget(before)
+        completed = {"round": record.round_number, "model": digest, "used": list(record.used)}
+        self._journal.log("round", "completed", completed)
+        self._note_health()
+        self._observe(record)
+        return following
+
+    def _record(self, attempt: Attempt, combined: Aggregate, models: tuple[str, ...]) -> RoundRecord:
+        state, job, admitted = self._journal.state, self._run.job, dict(sorted(attempt.admitted.items()))
+        before = state.history[-1].steps if state.history else {}
+        steps = steps_so_far(before, {site: each.update.event for site, each in admitted.items()})
+        aside = {site: str(reason) for site, reason in combined.quarantined.items()}
+        tail = models[1:][-job.average_last_rounds :]
+        return RoundRecord(
+            round_number=state.open_round,
+            admitted=tuple(admitted),
+            refused=dict(sorted({**state.left_out, **attempt.refused, **aside}.items())),
+            used=combined.used,
+            provenance={site: accepted.update.provenance for site, accepted in admitted.items()},
+            steps=steps,
+            epsilon=epsilon_so_far(job, steps),
+            model_digest=models[-1],
+            metrics=dict(self._evaluate(average([self._journal.store.load_model(each) for each in tail]))),
+            seconds=round(time.monotonic() - self._started, 3),
+        )
+
+    def _set_aside(self, quarantined: Mapping[str, str]) -> None:
+        """What the aggregator's screening found is an offence like any other."""
+        if quarantined:
+            offences = {site: str(reason) for site, reason in quarantined.items()}
+            self._journal.save(**self._journal.offended(offences, self._run.sites.activations()))
+
+    def _forgiven(self, attempt: Attempt) -> dict[str, Conduct]:
+        """The records after this turn: one offence less for whoever was admitted and did nothing else."""
+        state = self._journal.state
+        behaved = attempt.admitted.keys() - set(state.offended)
+        records = {
+            site: forgive(conduct, state.turn) if site in behaved else conduct
+            for site, conduct in state.conduct.items()
+        }
+        return {site: conduct for site, conduct in records.items() if conduct is not None}
+
+    def _forget(self, state: RunState) -> None:
+        """The arrays of a round that is over; the envelopes stay for whoever checks signatures."""
+        for kept in state.received.values():
+            self._journal.store.drop_arrays(kept.envelope)
+
+    def _note_health(self) -> None:
+        """What is known of the sites, for the log and for whoever looks at the run's status."""
+        health = {site: seen.to_dict() for site, seen in sorted(self._run.sites.health().items())}
+        if health:
+            self._journal.log("health", "noted", {"sites": health})
+            self._journal.store.save_health({"noted_at": int(self._run.clock()), "sites": health})
+
+    def _log_opened(self) -> None:
+        state = self._journal.state
+        self._journal.log("round", "opened", {"round": state.open_round, "attempt": state.attempt})
+
+
+def average(models: Sequence[Arrays]) -> dict[str, Array]:
+    """The coordinate-wise mean of models of one layout, accumulated in float64. Post-processing: costs no privacy."""
+    return {
+        name: np.mean([model[name].astype(np.float64) for model in models], axis=0).astype(np.float32)
+        for name in models[0]
+    }
+
+
+def _fresh(sites: Collection[str]) -> dict[str, str]:
+    """A nonce for each site, used once."""
+    return {site: secrets.token_hex(32) for site in sites}

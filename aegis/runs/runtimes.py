@@ -1,0 +1,111 @@
+"""The choice of runtime: the same coordinator over sites in this process, or over a federation's processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from aegis.attacks.byzantine import SimulatedAttacker
+from aegis.coordination.liveness import Liveness
+from aegis.federated_coordinator import Participant
+from aegis.federation import FederationFolder
+from aegis.runtimes.in_process import ClientApp, Site, client_app, opened_sites, seeded_keys
+from coreason_enclave.ledger import PrivacyLedger
+from coreason_enclave.policy import SiteConfig
+
+__all__ = ["LocalLedger", "OpenedSites", "RuntimeName", "opened_on"]
+
+
+class RuntimeName(StrEnum):
+    """What carries the messages between coordinator and sites."""
+
+    IN_PROCESS = "in-process"
+    """sites and coordinator in one process: fast, and nothing to survive"""
+    FLOWER = "flower"
+    """SuperLink, gateway and site agents: processes, on this host or others"""
+
+
+class LocalLedger(Protocol):
+    """A site on this host, as far as its coordinator may look: its configuration, and its ledger to read."""
+
+    @property
+    def config(self) -> SiteConfig:
+        """``site.toml``."""
+        ...
+
+    @property
+    def ledger(self) -> PrivacyLedger:
+        """To read from."""
+        ...
+
+
+class OpenedSites(Protocol):
+    """Sites that can be reached for one run, whatever carries the messages."""
+
+    @property
+    def sites(self) -> Mapping[str, LocalLedger]:
+        """Those on this host, by id."""
+        ...
+
+    @property
+    def grid(self) -> Any:
+        """A Flower ``Grid`` that reaches them."""
+        ...
+
+    @property
+    def participants(self) -> tuple[Participant, ...]:
+        """How the coordinator knows them."""
+        ...
+
+    @property
+    def liveness(self) -> Liveness:
+        """Signs of life."""
+        ...
+
+
+@contextmanager
+def opened_on(
+    runtime: RuntimeName, federation: FederationFolder, *, note: Path, unsafe_seed: int | None, attackers: int
+) -> Iterator[OpenedSites]:
+    """Have a federation's sites reachable for the body.
+
+    Args:
+        note: a file of this run, for the runtime's own use.
+        unsafe_seed: what local sites derive all noise from; None: their own secret keys.
+        attackers: how many sites (the first by name) a simulated attacker takes over.
+
+    Raises:
+        AegisError: the runtime cannot be started.
+    """
+    if runtime is RuntimeName.FLOWER:
+        from aegis.runtimes.flower.running import federation_running
+        from aegis.runtimes.flower.sites import connected_sites
+
+        with (
+            federation_running(federation, unsafe_seed=unsafe_seed, attackers=attackers) as host,
+            connected_sites(host, note) as connected,
+        ):
+            yield connected
+        return
+    config = federation.config()
+    with opened_sites(
+        federation.site_folders(),
+        config.public_keys,
+        job_keys=lambda site: seeded_keys(unsafe_seed, site),
+        adapt=_adapt(attackers, sorted(config.public_keys)),
+    ) as opened:
+        yield opened
+
+
+def _adapt(attackers: int, names: list[str]) -> Callable[[Site], ClientApp]:
+    hostile = frozenset(names[:attackers])
+
+    def adapt(site: Site) -> ClientApp:
+        if site.config.site_id in hostile:
+            return client_app(SimulatedAttacker(site.session, site.signer))
+        return client_app(site.session)
+
+    return adapt

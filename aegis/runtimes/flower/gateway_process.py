@@ -1,0 +1,94 @@
+"""The gateway as a process: ``python -m aegis.runtimes.flower.gateway_process FEDERATION``.
+
+It ends on SIGTERM: held fetches are answered as empty, requests in progress get a few seconds. SIGHUP reads its
+certificate again.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from aegis.errors import AegisError
+from aegis.federation import FederationFolder
+from aegis.http.configuration import GatewayConfig, GatewayFiles
+from aegis.http.control import ControlApplication
+from aegis.http.exchange import BodyLimits
+from aegis.http.gate import PullGate
+from aegis.http.gateway import Gateway
+from aegis.http.nodes import NodeBook
+from aegis.http.passage import FleetPassage
+from aegis.http.refusals import GatewayAudit
+from aegis.http.registry import Registry
+from aegis.http.serving import Listener, ServerTls, bind_tcp, bind_unix, serve
+from aegis.http.upstream import Upstream
+from aegis.runtimes.flower.fleet import FlowerFleet
+from aegis.security.audit import HashLog
+from coreason_enclave.errors import ConfigurationError, EnclaveError
+
+__all__ = ["gateway_listeners", "serve_gateway"]
+
+_log = logging.getLogger(__name__)
+
+
+def serve_gateway(folder: Path) -> None:
+    """Serve a federation folder's gateway until SIGTERM. Main thread only.
+
+    Raises:
+        AegisError, EnclaveError: it cannot start; the message says why.
+    """
+    federation, files = FederationFolder(folder), GatewayFiles(FederationFolder(folder).coordinator)
+    federation.config()
+    config = files.config()
+    tls = ServerTls(files.certificate, files.key, files.authority)
+    signal.signal(signal.SIGHUP, lambda *_: _reload(tls))
+    audit = GatewayAudit(HashLog(files.audit))
+    try:
+        audit.accepted("gateway", "start")
+        serve(gateway_listeners(federation, files, config, tls, audit))
+        audit.accepted("gateway", "stop")
+    finally:
+        audit.close()
+
+
+def gateway_listeners(
+    federation: FederationFolder, files: GatewayFiles, config: GatewayConfig, tls: ServerTls, audit: GatewayAudit
+) -> list[Listener]:
+    """The gateway's two listeners, bound: for sites, and for the coordinator's control socket."""
+    nodes, gate = NodeBook(files.nodes), PullGate()
+    upstream = Upstream(f"https://127.0.0.1:{config.superlink_port}", files.authority)
+    passage = FleetPassage(
+        upstream, FlowerFleet(), nodes=nodes, audit=audit, gate=gate, object_bytes=config.max_object_bytes
+    )
+    body = BodyLimits(config.body_idle_s, config.least_bytes_per_s)
+    gateway = Gateway(Registry(federation), passage, nodes=nodes, audit=audit, body=body)
+    control = ControlApplication(gateway.report, gate)
+    return [
+        Listener(gateway, bind_tcp(config.host, config.port), tls, on_stop=gate.close),
+        Listener(control, bind_unix(files.control_socket), None),
+    ]
+
+
+def _reload(tls: ServerTls) -> None:
+    try:
+        tls.reload()
+    except ConfigurationError as error:
+        _log.error("the certificate in use stays: %s", error)
+
+
+def main() -> None:
+    """The command line: one argument, the federation folder."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m aegis.runtimes.flower.gateway_process FEDERATION")
+    try:
+        serve_gateway(Path(sys.argv[1]))
+    except (AegisError, EnclaveError) as error:
+        sys.exit(f"the gateway cannot start: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""The grid that a coordinator drives: Flower's HTTP grid, made to fail soon, to never wait for one, to believe less.
+
+Flower's grid retries for ever, raises SIGINT in its own process when a token is refused, waits up to hours for the
+objects of one reply, and takes a reply's sender from what the sender wrote. Here a call gives up after a few seconds
+with :class:`CarrierUnreachable`; a reply whose objects have not arrived is left for the next call, so that one site
+cannot keep the others waiting; and who answered is what SuperLink authenticated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+from flwr.app import Error, Message
+from flwr.app.message import make_message
+from flwr.app.metadata import Metadata
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.common.serde import message_from_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullTaskInputRequest, SendTaskHeartbeatRequest
+from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, inflate_object_from_contents, pull_objects
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid import HttpGrid
+
+from aegis.errors import CarrierUnreachable
+from aegis.runtimes.flower.errors import RunEnded
+from aegis.runtimes.flower.superlink import SuperLinkEndpoint
+
+__all__ = ["FlowerRun", "RunGrid", "unavailable"]
+
+_Answer = TypeVar("_Answer")
+
+_PATIENCE_S = 8.0
+"""How long a call tries: a SuperLink that was killed serves again within about three seconds."""
+_OBJECT_PATIENCE_S = 60.0
+_MOST_OBJECTS = 16
+"""A message of ours has three: itself, its record and the sealed bytes."""
+
+
+@dataclass(frozen=True)
+class FlowerRun:
+    """A run whose server task this process holds. The token is a secret: it is kept in memory alone."""
+
+    run_id: int
+    task_id: int
+    token: str
+
+    def __repr__(self) -> str:
+        return f"FlowerRun(run_id={self.run_id})"
+
+
+@dataclass
+class _Arriving:
+    """A reply that SuperLink handed over once, and will not again, while its objects are fetched."""
+
+    message: ProtoMessage
+    tree: ObjectTree
+    since: float
+
+
+class RunGrid(HttpGrid):
+    """Pushes and pulls the messages of one run.
+
+    Raises:
+        CarrierUnreachable: SuperLink did not answer; whatever was asked may or may not have happened.
+        RunEnded: SuperLink no longer accepts the run's token.
+    """
+
+    def __init__(self, endpoint: SuperLinkEndpoint, run: FlowerRun) -> None:
+        super().__init__(
+            runtime_api_address=endpoint.address,
+            root_certificates=endpoint.ca_certificate.read_bytes(),
+            token=run.token,
+        )
+        self._retry_invoker = _FewTries()  # type: ignore[assignment]
+        self._arriving: dict[str, _Arriving] = {}
+        self.set_run(Run.create_empty(run.run_id))
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send; one id a message, empty for one that SuperLink does not take (its node never joined)."""
+        with _carrier_errors():
+            return list(super().push_messages(list(messages)))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies that have arrived whole, each once; never waits for one."""
+        with _carrier_errors():
+            handed_over = {each.message.metadata.reply_to_message_id for each in self._arriving.values()}
+            request = PullAppMessagesRequest(message_ids=sorted(set(message_ids) - handed_over))
+            if request.message_ids:
+                answer = self._runtime_client.PullMessages(request)
+                for message, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
+                    self._arriving[tree.object_id] = _Arriving(message, tree, time.monotonic())
+            return [reply for object_id in list(self._arriving) if (reply := self._fetch(object_id)) is not None]
+
+    def _fetch(self, object_id: str) -> Message | None:
+        """One reply, or None while objects are missing; what never comes whole is an error in the reply's place."""
+        arriving = self._arriving[object_id]
+        try:
+            reply = self._inflate(object_id, arriving)
+        except ObjectPullError:
+            if time.monotonic() - arriving.since < _OBJECT_PATIENCE_S:
+                return None
+            reply = unavailable(self.run.run_id, arriving.message.metadata.reply_to_message_id)
+        except httpx.HTTPError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever a site sent: a reply that cannot be read is no reply
+            reply = unavailable(self.run.run_id, arriving.message.metadata.reply_to_message_id)
+        del self._arriving[object_id]
+        return reply
+
+    def _inflate(self, object_id: str, arriving: _Arriving) -> Message:
+        run_id, object_ids = self.run.run_id, [tree.object_id for tree in iterate_object_tree(arriving.tree)]
+        if len(object_ids) > _MOST_OBJECTS:
+            raise ValueError("more objects than a message of ours has")
+        pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)
+        contents = pull_objects(object_ids, pull, max_tries_per_object=2, initial_backoff=0.03, backoff_cap=0.2)
+        written = inflate_object_from_contents(object_id, contents)
+        if not isinstance(written, Message):
+            raise ValueError("not a message")
+        received = ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=object_id)
+        self._runtime_client.ConfirmMessageReceived(received)
+        metadata = message_from_proto(arriving.message).metadata  # authenticated; the inner one its sender wrote
+        if written.has_error():
+            return make_message(metadata, error=written.error)
+        return make_message(metadata, written.content)
+
+    def begin(self) -> None:
+        """Tell SuperLink that the run is driven now, and Flower in this process who it is."""
+        with _carrier_errors():
+            given = self._runtime_client.PullTaskInput(PullTaskInputRequest())
+        TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
+        TaskIdentity.node_id = given.context.node_id
+
+    def heartbeat(self) -> None:
+        """Keep the run's token alive; without one a minute long, SuperLink ends the run."""
+        with _carrier_errors():
+            if not self._runtime_client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success:
+                raise RunEnded("SuperLink has ended the run")
+
+
+def unavailable(run_id: int, message_id: str) -> Message:
+    """An error in the place of a reply that will not come: send again."""
+    metadata = Metadata(
+        run_id=run_id,
+        message_id="",
+        src_node_id=SUPERLINK_NODE_ID,
+        dst_node_id=SUPERLINK_NODE_ID,
+        reply_to_message_id=message_id,
+        group_id="",
+        message_type=SYSTEM_MESSAGE_TYPE,
+        created_at=time.time(),
+        ttl=0,
+    )
+    return make_message(metadata, error=Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason="the reply did not arrive"))
+
+
+class _FewTries:
+    """Stands where Flower's retrying stands: transport failures are tried again for a few seconds, then raised."""
+
+    max_tries: int | None = None
+
+    def invoke(self, call: Callable[..., _Answer], *args: Any, **options: Any) -> _Answer:
+        """Call, and call again where the connection or SuperLink's own front failed."""
+        give_up, delay = time.monotonic() + _PATIENCE_S, 0.05
+        while True:
+            try:
+                return call(*args, **options)
+            except httpx.TransportError:
+                if time.monotonic() + delay > give_up:
+                    raise
+            time.sleep(delay)
+            delay = min(2 * delay, 0.5)
+
+
+@contextmanager
+def _carrier_errors() -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise RunEnded(f"SuperLink refused the run's token: {status}") from error
+        raise CarrierUnreachable(f"SuperLink refused: {status}") from error
+    except (httpx.HTTPError, ValueError) as error:
+        raise CarrierUnreachable(f"SuperLink cannot be reached: {type(error).__name__}") from error

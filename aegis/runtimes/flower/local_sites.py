@@ -1,0 +1,84 @@
+"""Sites whose folders are on this host: joined by the commands that an operator types, run by their own agents.
+
+The platform never opens such a site; it starts its processes, and reads its ledger, which holds no row and no key.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from aegis.errors import RunFolderError
+from aegis.federation import FederationFolder
+from aegis.http.configuration import GatewayConfig
+from aegis.membership import admit, prepare_network
+from aegis.security.pki import certificate_fingerprint
+
+__all__ = ["agent_command", "join_local_sites"]
+
+_SITE = (sys.executable, "-m", "coreason_enclave.main")
+_ATTACKER = (sys.executable, "-m", "aegis.attacks.simulated_agent")
+_TIMEOUT_S = 120.0
+
+
+def join_local_sites(federation: FederationFolder) -> None:
+    """Let every local site that is registered, and is not joined as things stand, request, be admitted and join.
+
+    Raises:
+        RunFolderError: a command of the site refused; the message says what it said.
+    """
+    gateway, config = prepare_network(federation), federation.config()
+    folders = [folder for folder in federation.site_folders() if folder.name in config.public_keys]
+    waiting = [folder for folder in folders if not _has_joined(folder, federation, gateway)]
+    with tempfile.TemporaryDirectory(prefix="aegis-joining-") as scratch, ThreadPoolExecutor(2) as threads:
+        requests = [Path(scratch) / f"{folder.name}.request.json" for folder in waiting]
+        list(threads.map(_request, waiting, requests))
+        welcomes = [_admit(federation, request) for request in requests]
+        list(threads.map(_join, waiting, welcomes, [federation.signer().public_hex] * len(waiting)))
+
+
+def agent_command(folder: Path, *, unsafe_seed: int | None, hostile: bool) -> list[str]:
+    """The command line of a local site's agent; ``hostile`` runs it as a simulated attacker, for demonstrations."""
+    command = [*(_ATTACKER if hostile else (*_SITE, "agent")), "--config", str(folder / "site.toml")]
+    return command if unsafe_seed is None else [*command, "--unsafe-seed", str(unsafe_seed)]
+
+
+def _has_joined(folder: Path, federation: FederationFolder, gateway: GatewayConfig) -> bool:
+    """Whether the site holds the very certificate that the registry pins, for the gateway as it is."""
+    try:
+        connection = tomllib.loads((folder / "connection.toml").read_text())
+        pinned = certificate_fingerprint((folder / "connection" / "client.crt").read_bytes())
+    except OSError:
+        return False
+    known = federation.config().certificates.get(folder.name)
+    return pinned == known and connection.get("gateway") == gateway.public_address
+
+
+def _request(folder: Path, request: Path) -> None:
+    _run([*_SITE, "request", str(folder), "--out", str(request)], folder)
+
+
+def _admit(federation: FederationFolder, request: Path) -> Path:
+    _, welcome = admit(federation, request.read_bytes())
+    path = request.with_suffix(".welcome")
+    path.write_bytes(welcome)
+    return path
+
+
+def _join(folder: Path, welcome: Path, coordinator_key: str) -> None:
+    _run([*_SITE, "join", str(folder), str(welcome), "--coordinator-key", coordinator_key], folder)
+
+
+def _run(command: Sequence[str], folder: Path) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)  # noqa: S603 - our own
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise RunFolderError(f"site {folder.name} cannot join: {said}") from error
+    except subprocess.TimeoutExpired as error:
+        raise RunFolderError(f"site {folder.name} cannot join: no answer in {_TIMEOUT_S:g} s") from error

@@ -1,0 +1,102 @@
+"""One job's view of a running federation: a grid that reaches its sites, who they are, and their signs of life."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aegis.errors import GatewayUnreachable, RunFolderError
+from aegis.federated_coordinator import Participant
+from aegis.federation import FederationConfig, FederationFolder
+from aegis.http.control import GatewayControl
+from aegis.runtimes.flower.control import SuperLinkControl
+from aegis.runtimes.flower.driving import DrivenGrid, driving
+from aegis.runtimes.flower.host import FederationHost
+from aegis.runtimes.flower.liveness import GatewayLiveness
+from coreason_enclave.ledger import PrivacyLedger, SqliteLedger
+from coreason_enclave.policy import SiteConfig, load_site_config
+
+__all__ = ["ConnectedSites", "LocalSite", "connected_sites"]
+
+_LOCAL_WAIT_S = 120.0
+_REMOTE_WAIT_S = 20.0
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class LocalSite:
+    """A site whose folder is on this host, as its coordinator may see it: its configuration, and its ledger to read."""
+
+    config: SiteConfig
+    ledger: PrivacyLedger
+
+
+@dataclass(frozen=True)
+class ConnectedSites:
+    """The registered sites that can be reached, and what is known of them beside their answers."""
+
+    sites: Mapping[str, LocalSite]
+    grid: DrivenGrid
+    participants: tuple[Participant, ...]
+    liveness: GatewayLiveness
+
+
+@contextmanager
+def connected_sites(host: FederationHost, note: Path) -> Iterator[ConnectedSites]:
+    """Wait for the sites to connect, and drive a Flower run to them for the body.
+
+    Args:
+        host: a federation whose processes run.
+        note: file of this job, in which its Flower run is named; see :func:`driving`.
+
+    Raises:
+        RunFolderError: no participant has a node key.
+        CarrierUnreachable: SuperLink does not serve.
+    """
+    config, federation = host.federation.config(), host.federation
+    local = {folder.name for folder in federation.site_folders()} & config.node_keys.keys()
+    _await_connections(host.gateway(), config, local)
+    with ExitStack() as opened:
+        grid = opened.enter_context(driving(host.endpoint(), note))
+        sites = {site: _read_site(federation, site, opened) for site in sorted(local)}
+        yield ConnectedSites(sites, grid, _participants(host, config), GatewayLiveness(host.gateway()))
+
+
+def _participants(host: FederationHost, config: FederationConfig) -> tuple[Participant, ...]:
+    with SuperLinkControl(host.endpoint()) as control:
+        nodes = control.nodes()
+    known = {site: nodes[key] for site, key in sorted(config.node_keys.items()) if key in nodes}
+    if not known:
+        raise RunFolderError(f"{host.federation.path}: no participant has a node: admit one first")
+    for site in sorted(config.public_keys.keys() - known.keys()):
+        logging.getLogger(__name__).warning("%s has no node, and takes part in nothing until it joins", site)
+    return tuple(Participant(site, config.public_keys[site], node) for site, node in known.items())
+
+
+def _await_connections(gateway: GatewayControl, config: FederationConfig, local: Collection[str]) -> None:
+    """Until everybody is there: local agents, which are starting, get longer than a site that may be down for days."""
+    wanted, start = config.node_keys.keys() - set(config.revoked), time.monotonic()
+    while missing := wanted - _connected(gateway):
+        if time.monotonic() - start > (_LOCAL_WAIT_S if missing & set(local) else _REMOTE_WAIT_S):
+            logging.getLogger(__name__).warning("not connected: %s", ", ".join(sorted(missing)))
+            return
+        time.sleep(_POLL_S)
+
+
+def _connected(gateway: GatewayControl) -> set[str]:
+    try:
+        return {site for site, status in gateway.status().items() if status.connected}
+    except GatewayUnreachable:
+        return set()
+
+
+def _read_site(federation: FederationFolder, site: str, opened: ExitStack) -> LocalSite:
+    folder = federation.path / "sites" / site
+    config = load_site_config(folder / "site.toml")
+    ledger = SqliteLedger(folder / config.ledger, must_exist=True)
+    opened.callback(ledger.close)
+    return LocalSite(config, ledger)

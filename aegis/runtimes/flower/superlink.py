@@ -1,0 +1,126 @@
+"""SuperLink as a child process: its files, its command line, its environment, and whether it serves.
+
+It listens on loopback, with TLS, in process isolation: it starts no app of its own, and a task is acquired only by
+whoever holds the shared secret. Control and runtime paths are open to every local user who can connect, which is why
+nothing but the gateway stands in front of it.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from coreason_enclave.keys import load_or_create_secret
+
+__all__ = ["SuperLinkEndpoint", "SuperLinkFiles", "flower_environment", "superlink_command"]
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class SuperLinkEndpoint:
+    """Where a SuperLink serves, and what a client on the same host needs to reach it.
+
+    Attributes:
+        address: ``127.0.0.1:port``.
+        ca_certificate: file (PEM) that its certificate is verified with.
+        secret: file of the secret that acquiring a task takes.
+    """
+
+    address: str
+    ca_certificate: Path
+    secret: Path
+
+    def serves(self, *, timeout_s: float = 1.0) -> bool:
+        """Whether it answers over TLS now."""
+        context = ssl.create_default_context(cafile=str(self.ca_certificate))
+        try:
+            with httpx.Client(verify=context, timeout=timeout_s, trust_env=False) as client:
+                return client.get(f"https://{self.address}/health").is_success
+        except httpx.HTTPError:
+            return False
+
+
+@dataclass(frozen=True)
+class SuperLinkFiles:
+    """What a SuperLink keeps in ``coordinator/flower`` of a federation folder; mode 0700, it holds tokens.
+
+    Attributes:
+        folder: that folder. pki: ``coordinator/pki``.
+    """
+
+    folder: Path
+    pki: Path
+
+    @property
+    def database(self) -> Path:
+        """Its durable state: nodes, runs, messages."""
+        return self.folder / "superlink.sqlite"
+
+    @property
+    def secret(self) -> Path:
+        """The secret shared with the coordinator."""
+        return self.folder / "superexec.secret"
+
+    @property
+    def home(self) -> Path:
+        """``FLWR_HOME``."""
+        return self.folder / "home"
+
+    def prepare(self) -> None:
+        """Make the folder and, once, the secret."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+        self.home.mkdir(mode=0o700, exist_ok=True)
+        load_or_create_secret(self.secret)
+
+    def endpoint(self, port: int) -> SuperLinkEndpoint:
+        """How to reach it on ``port``."""
+        return SuperLinkEndpoint(f"{LOOPBACK}:{port}", self.pki / "ca.crt", self.secret)
+
+
+def superlink_command(files: SuperLinkFiles, *, port: int, health_port: int) -> list[str]:
+    """The command line of ``flower-superlink``. It names files, never what is in them."""
+    return [
+        str(Path(sys.executable).with_name("flower-superlink")),
+        "--host",
+        LOOPBACK,
+        "--port",
+        str(port),
+        "--ssl-ca-certfile",
+        str(files.pki / "ca.crt"),
+        "--ssl-certfile",
+        str(files.pki / "superlink.crt"),
+        "--ssl-keyfile",
+        str(files.pki / "superlink.key"),
+        "--enable-supernode-auth",
+        "--database",
+        str(files.database),
+        "--isolation",
+        "process",
+        "--superexec-auth-secret-file",
+        str(files.secret),
+        "--disable-runtime-dependency-installation",
+        "--health-server-address",
+        f"{LOOPBACK}:{health_port}",
+    ]
+
+
+def flower_environment(home: Path, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What a Flower process is to inherit: no telemetry, no look for updates, no proxy before loopback."""
+    excluded = ",".join(filter(None, [environment.get("NO_PROXY"), LOOPBACK, "localhost"]))
+    return {
+        **environment,
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "NO_PROXY": excluded,
+        "no_proxy": excluded,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")]),
+    }

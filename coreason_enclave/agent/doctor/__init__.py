@@ -1,0 +1,1 @@
+"""``coreason-enclave doctor``: is this site set up so that it can take part, and if not, what is there to do?"""

@@ -1,0 +1,55 @@
+"""What a check found, in the words of somebody who has to act on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from coreason_enclave.commandline import one_line
+from coreason_enclave.errors import EnclaveError
+from coreason_enclave.policy import SiteConfig
+
+__all__ = ["Check", "Examined", "Finding", "Verdict", "examined_safely"]
+
+
+class Verdict(StrEnum):
+    """``ok``; ``warn``: it works, or will for now; ``FAIL``: the site cannot take part like this."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, how it is, and what to do where it is not ``ok``."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    to_do: str = ""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """The site that is looked at. ``now`` is Unix seconds."""
+
+    folder: Path
+    config: SiteConfig
+    now: Callable[[], float]
+
+
+Check = Callable[[Examined], Iterator[Finding]]
+"""Yields findings; whatever it raises is one more, and a FAIL."""
+
+
+def examined_safely(name: str, check: Check, site: Examined) -> Iterator[Finding]:
+    """The check's findings, and what it raised as a FAIL: a broken site is what it is here for."""
+    try:
+        yield from check(site)
+    except (EnclaveError, OSError) as error:
+        yield Finding(name, Verdict.FAIL, one_line(error), "see the message")
+    except ImportError as error:
+        yield Finding(name, Verdict.FAIL, f"{error.name} is not installed", "pip install 'aegis-fl[site,flower]'")

@@ -1,0 +1,129 @@
+"""The way to the gateway: joined, certificates valid, TCP, TLS, accepted there, and the clocks agree."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict
+from coreason_enclave.agent.health import HEALTH_PATH, HealthSender
+from coreason_enclave.envelope import seal
+from coreason_enclave.keys import Signer, load_or_create_secret
+from coreason_enclave.orders import HEALTH_TYPE
+from coreason_enclave.transport.connection import Connection, load_connection
+
+__all__ = ["gateway"]
+
+_TIMEOUT_S = 10.0
+_SKEW_FAIL_S, _SKEW_WARN_S = 60, 5
+_DAYS_WARN = 21
+
+
+def gateway(site: Examined) -> Iterator[Finding]:
+    """From the files to an answer of the gateway; stops at the first thing without which the rest makes no sense."""
+    connection = load_connection(site.folder)
+    yield _coordinator(site, connection)
+    yield _validity(connection, site.now())
+    connection.tls()
+    try:
+        socket.create_connection((connection.host, connection.port), _TIMEOUT_S).close()
+    except OSError as error:
+        found = f"{connection.host}:{connection.port} is not reached: {error.strerror or error}"
+        yield Finding("gateway", Verdict.FAIL, found, "check address, DNS and firewall: one outbound port")
+        return
+    yield from _asked(site, connection)
+
+
+def _asked(site: Examined, connection: Connection) -> Iterator[Finding]:
+    """A sign of life, as the agent sends it: what the gateway says to it is what it would say to the agent."""
+    path = site.folder / site.config.keys / "signing.key"
+    if not path.exists():
+        return  # said by the check of the keys
+    session = connection.http(timeout_s=_TIMEOUT_S)
+    try:
+        session.request("POST", HEALTH_PATH, _sign_of_life(site, connection, path))
+        response = session.getresponse()
+        body = response.read(1 << 16)
+    except ssl.SSLCertVerificationError as error:
+        found = f"what answers at {connection.host}:{connection.port} is not this federation's gateway"
+        yield Finding("gateway", Verdict.FAIL, f"{found}: {error.verify_message}", "check the address, or join again")
+        return
+    except (OSError, http.client.HTTPException) as error:
+        found = f"no TLS session with the gateway: {type(error).__name__} {error}".rstrip()
+        yield Finding("gateway", Verdict.FAIL, found, "ask the coordinator whether this site's certificate is admitted")
+        return
+    finally:
+        session.close()
+    yield _verdict_on(response.status, body)
+    yield _clock(response.getheader("Date"), site.now())
+
+
+def _sign_of_life(site: Examined, connection: Connection, key: Path) -> bytes:
+    signer = Signer.from_seed(load_or_create_secret(key))
+    sender = HealthSender(
+        connection=connection,
+        signer=signer,
+        site_id=site.config.site_id,
+        budgets=tuple,
+        busy=lambda: False,
+        stop=threading.Event(),
+        wall=site.now,
+    )
+    return seal(HEALTH_TYPE, sender.statement().canonical(), signer)
+
+
+def _verdict_on(status: int, body: bytes) -> Finding:
+    if status // 100 == 2:
+        return Finding(
+            "gateway", Verdict.OK, "reached over TLS 1.3; certificate and signature of this site are accepted"
+        )
+    to_do = "ask the coordinator: is this site admitted, its certificate current, its clock right?"
+    return Finding("gateway", Verdict.FAIL, f"the gateway refuses: {status} {_reason(body)}".rstrip(), to_do)
+
+
+def _reason(body: bytes) -> str:
+    try:
+        reason = json.loads(body).get("reason", "")
+    except (ValueError, AttributeError):
+        return ""
+    return reason[:80] if isinstance(reason, str) and reason.isprintable() else ""
+
+
+def _clock(date: str | None, now: float) -> Finding:
+    """Against the gateway's clock, to its whole second."""
+    try:
+        theirs = parsedate_to_datetime(date or "").timestamp()
+    except ValueError:
+        return Finding("clock", Verdict.WARN, "the gateway did not say what time it is", "check it by other means")
+    skew = now - theirs
+    if abs(skew) <= _SKEW_WARN_S:
+        return Finding("clock", Verdict.OK, f"within {_SKEW_WARN_S} s of the gateway's")
+    verdict = Verdict.FAIL if abs(skew) > _SKEW_FAIL_S else Verdict.WARN
+    found = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the gateway's"
+    return Finding("clock", verdict, found, "synchronise it (NTP): orders carry times, and are refused outside them")
+
+
+def _coordinator(site: Examined, connection: Connection) -> Finding:
+    if connection.coordinator_key in site.config.policy.coordinator_keys:
+        return Finding("coordinator", Verdict.OK, "the one that was joined is listed in site.toml")
+    to_do = f'list it, if you checked it: coordinator_keys = ["{connection.coordinator_key}"]'
+    return Finding("coordinator", Verdict.WARN, "site.toml does not list the one that was joined: it is refused", to_do)
+
+
+def _validity(connection: Connection, now: float) -> Finding:
+    certificate = connection.client_certificate()
+    left = certificate.not_valid_after_utc - datetime.fromtimestamp(now, UTC)
+    found = f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}, {left.days} days"
+    if left.total_seconds() < 0:
+        return Finding("certificate", Verdict.FAIL, f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}", _RENEW)
+    return Finding("certificate", *((Verdict.WARN, found, _RENEW) if left.days < _DAYS_WARN else (Verdict.OK, found)))
+
+
+_RENEW = "renew it: coreason-enclave request, have it admitted, join"

@@ -1,0 +1,141 @@
+"""What lies on this host: keys, disk, socket, data, ledger, and whether the policy can ever say yes."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict
+from coreason_enclave.agent.streams import SOCKET_FILE, socket_path
+from coreason_enclave.errors import ConfigurationError, DatasetRejected, EnclaveError
+from coreason_enclave.keys import load_or_create_secret, read_private
+from coreason_enclave.ledger import SqliteLedger, verify_export
+from coreason_enclave.policy import LineagePolicy
+from coreason_enclave.schemas import PrivacyUnit
+from coreason_enclave.transport.keys import NODE_KEY, TLS_KEY, load_node_key, load_tls_key
+
+if TYPE_CHECKING:
+    from coreason_enclave.sentry import DataSentry
+
+__all__ = ["data", "disk", "keys", "ledger", "policy", "socket_place"]
+
+_LEAST_FREE, _FEW_FREE = 200 << 20, 2 << 30
+
+
+def keys(site: Examined) -> Iterator[Finding]:
+    """Each key exists, is readable by its owner alone, and is a key of its kind."""
+    folder = site.folder / site.config.keys
+    for name, load, made_by in (
+        ("signing.key", lambda: _a_secret(folder / "signing.key"), "found"),
+        (NODE_KEY, lambda: load_node_key(folder), "request"),
+        (TLS_KEY, lambda: load_tls_key(folder), "request"),
+    ):
+        if not (folder / name).exists():
+            to_do = f"run coreason-enclave {made_by}, or restore it from a backup"
+            yield Finding(f"key {name}", Verdict.FAIL, f"{folder / name} is missing", to_do)
+            continue
+        try:
+            load()
+        except ConfigurationError as error:
+            yield Finding(
+                f"key {name}", Verdict.FAIL, str(error), "restore the key or its mode; never send it anywhere"
+            )
+        else:
+            yield Finding(f"key {name}", Verdict.OK, "there, private, well-formed")
+
+
+def disk(site: Examined) -> Iterator[Finding]:
+    """Room for the ledger, the log and the store of released updates."""
+    free = shutil.disk_usage(site.folder).free
+    found = f"{free / (1 << 30):.1f} GiB free at {site.folder}"
+    verdict = Verdict.FAIL if free < _LEAST_FREE else Verdict.WARN if free < _FEW_FREE else Verdict.OK
+    to_do = "" if verdict is Verdict.OK else "make room: a ledger that cannot write refuses every order"
+    yield Finding("disk", verdict, found, to_do)
+
+
+def socket_place(site: Examined) -> Iterator[Finding]:
+    """A Unix socket can be made where the agent makes its own; or the agent's is there."""
+    if (site.folder / SOCKET_FILE).exists():
+        yield Finding("socket", Verdict.OK, f"{site.folder / SOCKET_FILE} is there: coreason-enclave status asks it")
+        return
+    trial = "doctor.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, socket_path(site.folder, trial) as path:
+        try:
+            probe.bind(path)
+        except OSError as error:
+            to_do = "give the agent's user a local folder that it can write to"
+            yield Finding("socket", Verdict.FAIL, f"no socket can be made in {site.folder}: {error.strerror}", to_do)
+            return
+    (site.folder / trial).unlink()
+    yield Finding("socket", Verdict.OK, f"{site.folder / SOCKET_FILE} can be made")
+
+
+def data(site: Examined) -> Iterator[Finding]:
+    """Each registered dataset opens, and is what its schema and its registration say. No count is told."""
+    from coreason_enclave.sentry import DataSentry  # reads tables, which only this check needs
+
+    if not site.config.lineages:
+        yield Finding("data", Verdict.FAIL, "no lineage is registered", "add [[lineages]] to site.toml")
+    sentry = DataSentry(site.folder / site.config.data_root)
+    for entry in site.config.lineages:
+        try:
+            problem = _disagreement(entry, sentry, site.config.policy.min_units)
+        except EnclaveError as error:
+            problem = str(error)
+        if problem:
+            yield Finding(f"data {entry.dataset_id}", Verdict.FAIL, problem, "mend the data, dataset.toml or site.toml")
+        else:
+            yield Finding(f"data {entry.dataset_id}", Verdict.OK, "opens, and is as dataset.toml and site.toml say")
+
+
+def ledger(site: Examined) -> Iterator[Finding]:
+    """The ledger is there and its whole chain verifies."""
+    path = site.folder / site.config.ledger
+    if not path.exists():
+        to_do = "run coreason-enclave found; if this site ever took part, restore the ledger from a backup instead"
+        yield Finding("ledger", Verdict.FAIL, f"there is no ledger at {path}", to_do)
+        return
+    store = SqliteLedger(path, must_exist=True)
+    try:
+        findings = verify_export(store.export())
+    finally:
+        store.close()
+    head = f"{findings.head.seq}:{findings.head.hash[:16]}…"
+    yield Finding("ledger", Verdict.OK, f"{findings.entries} entries verify, head {head}")
+    missing = {entry.lineage for entry in site.config.lineages} - {claim.lineage for claim in findings.lineages}
+    for lineage in sorted(missing):
+        to_do = "run coreason-enclave found"
+        yield Finding(f"ledger {lineage}", Verdict.WARN, "the lineage is not registered yet", to_do)
+
+
+def policy(site: Examined) -> Iterator[Finding]:
+    """The policy can say yes to somebody."""
+    rules = site.config.policy
+    if not rules.coordinator_keys:
+        to_do = "list the key of a coordinator that you trust in coordinator_keys"
+        yield Finding("policy", Verdict.FAIL, "no coordinator is listed: every order is refused", to_do)
+    known = len({*rules.participants, site.config.site_id})
+    if known < rules.min_clients and not rules.unsafe_count_unknown_participants:
+        found = f"min_clients is {rules.min_clients}, and only {known} participants are known here"
+        yield Finding("policy", Verdict.FAIL, found, "add participants whose keys you checked to [policy.participants]")
+    if rules.coordinator_keys and (known >= rules.min_clients or rules.unsafe_count_unknown_participants):
+        yield Finding("policy", Verdict.OK, f"{len(rules.coordinator_keys)} coordinators, {known} participants known")
+
+
+def _a_secret(path: Path) -> bytes:
+    read_private(path)
+    return load_or_create_secret(path)
+
+
+def _disagreement(entry: LineagePolicy, sentry: DataSentry, min_units: int) -> str | None:
+    dataset = sentry.open(entry.dataset_id)
+    if (dataset.unit_ids is not None) != (entry.unit is PrivacyUnit.PERSON):
+        return f"the registered unit is {entry.unit}, and dataset.toml says otherwise"
+    if dataset.schema.public != entry.public:
+        return "dataset.toml and site.toml disagree on whether the data is public"
+    if dataset.num_units < min_units:
+        raise DatasetRejected("the dataset holds fewer units than min_units")
+    return None

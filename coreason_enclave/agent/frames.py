@@ -1,0 +1,84 @@
+"""The agent's socket protocol: one request, one answer, each a small JSON header and the bytes that it announces.
+
+::
+
+    4 bytes   length of the header, big-endian
+    header    request  {"version": 1, "kind": "run" | "enrol" | "status", "parts": {"envelope": n, ...}}
+              answer   {"version": 1, "parts": {...}}, {"version": 1, "refused": reason} or {"version": 1, "status": …}
+    parts     envelope, arrays, roll_call, in this order, n bytes each
+
+A refusal is a reason code and nothing more. Whoever may open the socket (mode 0600) may ask; the session answers orders
+of its coordinators alone, however they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from coreason_enclave.encoding import canonical_json, parse_json
+from coreason_enclave.envelope import MAX_ENVELOPE_BYTES
+from coreason_enclave.errors import EnvelopeError, Reason
+from coreason_enclave.rollcall import MAX_ROLL_CALL_BYTES
+from coreason_enclave.updates import SealedMessage
+
+__all__ = ["KINDS", "MAX_HEADER_BYTES", "ReadExactly", "encode_frame", "message_parts", "read_frame"]
+
+VERSION: Final = 1
+KINDS: Final = ("run", "enrol", "status")
+MAX_HEADER_BYTES: Final = 1 << 16
+LIMITS: Final[Mapping[str, int]] = {
+    "envelope": MAX_ENVELOPE_BYTES,
+    "arrays": 1 << 30,
+    "roll_call": MAX_ROLL_CALL_BYTES,
+}
+
+ReadExactly = Callable[[int], bytes]
+"""Reads exactly so many bytes or raises ``EOFError``."""
+
+
+def encode_frame(header: Mapping[str, Any], message: SealedMessage | None = None) -> bytes:
+    """A frame. ``message``'s parts are announced and appended."""
+    parts = {} if message is None else message_parts(message)
+    lengths = {} if message is None else {"parts": {name: len(data) for name, data in parts.items()}}
+    encoded = canonical_json({"version": VERSION, **header, **lengths})
+    return len(encoded).to_bytes(4, "big") + encoded + b"".join(parts.values())
+
+
+def message_parts(message: SealedMessage) -> dict[str, bytes]:
+    """The parts of a message in the order in which they travel."""
+    fields = message.to_fields()
+    return {name: fields[name] for name in LIMITS}
+
+
+def read_frame(read: ReadExactly) -> tuple[dict[str, Any], SealedMessage | None]:
+    """A header, and the message that it announces if it does.
+
+    Raises:
+        EnvelopeError: malformed, or a part above its limit. Nothing after it in the stream can be read.
+        EOFError: the stream ended.
+    """
+    length = int.from_bytes(read(4), "big")
+    if not 0 < length <= MAX_HEADER_BYTES:
+        raise EnvelopeError(f"a header of {length} bytes", reason=Reason.OVERSIZED if length else Reason.MALFORMED)
+    header = parse_json(read(length), limit=MAX_HEADER_BYTES)
+    if header.pop("version", None) != VERSION:
+        raise EnvelopeError("the frame is of another version")
+    lengths = header.pop("parts", None)
+    return header, None if lengths is None else _message(_checked(lengths), read)
+
+
+def _message(lengths: Mapping[str, int], read: ReadExactly) -> SealedMessage:
+    return SealedMessage.from_fields({name: read(lengths[name]) for name in LIMITS})
+
+
+def _checked(lengths: object) -> Mapping[str, int]:
+    if not isinstance(lengths, dict) or lengths.keys() != LIMITS.keys():
+        raise EnvelopeError(f"a message has exactly the parts {', '.join(LIMITS)}")
+    for name, most in LIMITS.items():
+        length = lengths[name]
+        if type(length) is not int or length < 0:
+            raise EnvelopeError(f"the length of {name} is not a number")
+        if length > most:
+            raise EnvelopeError(f"{name} of {length} bytes exceeds the limit of {most}", reason=Reason.OVERSIZED)
+    return lengths

@@ -1,0 +1,40 @@
+"""What both ends of the agent's socket need: where it is, and how so many bytes are read from it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from coreason_enclave.agent.frames import ReadExactly
+
+__all__ = ["SOCKET_FILE", "exact_reader", "socket_path"]
+
+SOCKET_FILE = "agent.sock"
+
+
+@contextmanager
+def socket_path(folder: Path, name: str = SOCKET_FILE) -> Iterator[str]:
+    """A socket by way of an open folder: an address of a Unix socket holds 107 bytes, a site's path may be longer."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)
+
+
+def exact_reader(stream: socket.socket) -> ReadExactly:
+    """Reads exactly so many bytes; ``EOFError`` where the stream ends before."""
+
+    def read(count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            chunk = stream.recv(min(count - len(data), 1 << 20))
+            if not chunk:
+                raise EOFError("the stream ended within a frame")
+            data += chunk
+        return bytes(data)
+
+    return read

@@ -1,0 +1,207 @@
+"""The tunnel: a loopback listener for the SuperNode, an mTLS session of the agent's own to the gateway behind it.
+
+``flower-supernode`` cannot show a client certificate; the agent can. Requests for the fleet interface pass, byte for
+byte, anything else ends its connection. Each connection gets an mTLS session of its own, opened when its first request
+comes, so a gateway that restarts costs the connections that were open and no more. All traffic leaves by this one
+outbound port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from coreason_enclave.agent.loopback import LoopbackCertificate
+from coreason_enclave.agent.requesthead import MAX_HEAD_BYTES, MalformedRequest, RequestHead, parse_head
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.transport.connection import Connection
+
+__all__ = ["FLEET", "Tunnel", "opened_tunnel"]
+
+FLEET = "/v1/fleet/"
+POLL = f"{FLEET}pull-messages"
+RECEIVED = f"{FLEET}confirm-message-received"
+
+_CONNECT_S = 10.0
+_CLOSE_S = 2.0
+_CHUNK = 1 << 16
+_MAX_CONNECTIONS = 64
+
+_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+_Request = tuple[bytes, RequestHead]
+_Result = TypeVar("_Result")
+
+
+@dataclass
+class Tunnel:
+    """One listener. :func:`opened_tunnel` runs it.
+
+    Attributes:
+        on_received: called (in the tunnel's thread) when the SuperNode has received a whole message.
+        last_poll: monotonic seconds of its last request for messages, whether or not the gateway was there.
+    """
+
+    connection: Connection
+    certificate: LoopbackCertificate
+    on_received: Callable[[], None] = lambda: None
+    clock: Callable[[], float] = time.monotonic
+    port: int = field(default=0, init=False)
+    last_poll: float | None = field(default=None, init=False)
+    _open: set[asyncio.Task[None]] = field(default_factory=set, init=False)
+    _closing: bool = field(default=False, init=False)
+
+    @property
+    def address(self) -> str:
+        """What the SuperNode takes for its SuperLink."""
+        return f"127.0.0.1:{self.port}"
+
+    async def listen(self) -> asyncio.Server:
+        """Bind to a free port on loopback."""
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=MAX_HEAD_BYTES)
+        self.port = int(server.sockets[0].getsockname()[1])
+        return server
+
+    async def close(self) -> None:
+        """End every connection at once."""
+        self._closing = True
+        for task in list(self._open):
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or len(self._open) >= _MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        self._open.add(task)
+        try:
+            await writer.start_tls(self.certificate.context, ssl_handshake_timeout=_CONNECT_S)
+            await self._carry(reader, writer)
+        except (OSError, EOFError, MalformedRequest, TimeoutError, asyncio.LimitOverrunError, ConfigurationError):
+            pass  # either end went away or spoke nonsense: the SuperNode sees its connection end, and tries again
+        except asyncio.CancelledError:
+            pass  # the tunnel closes
+        finally:
+            self._open.discard(task)
+            await self._end(writer)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Requests one way as they come, answers the other way as they are."""
+        raw, head = await self._head(reader)
+        upstream_reader, upstream = await self._dial()
+        answers = asyncio.create_task(_pour(upstream_reader, writer))
+        try:
+            while not answers.done():
+                upstream.write(raw)
+                await _copy(reader, upstream, head.body_bytes)
+                if head.path == RECEIVED:
+                    self.on_received()
+                raw, head = await _first(self._head(reader), answers)
+        finally:
+            answers.cancel()
+            await asyncio.gather(answers, return_exceptions=True)
+            await self._end(upstream)
+
+    async def _head(self, reader: asyncio.StreamReader) -> _Request:
+        raw = await reader.readuntil(b"\r\n\r\n")
+        head = parse_head(raw)
+        if head.method != "POST" or not head.path.startswith(FLEET):
+            raise MalformedRequest("only the fleet interface is reached through here")
+        if head.path == POLL:
+            self.last_poll = self.clock()
+        return raw, head
+
+    async def _end(self, writer: asyncio.StreamWriter) -> None:
+        """What was written goes out first, if there is time for it."""
+        writer.close()
+        if not self._closing:
+            with contextlib.suppress(OSError, TimeoutError):
+                await asyncio.wait_for(writer.wait_closed(), _CLOSE_S)
+        writer.transport.abort()
+
+    async def _dial(self) -> _Streams:
+        """An mTLS session of the agent's own; files are read anew, so that a renewed certificate is used."""
+        opening = asyncio.open_connection(
+            self.connection.host,
+            self.connection.port,
+            ssl=self.connection.tls(),
+            server_hostname=self.connection.server_name,
+        )
+        return await asyncio.wait_for(opening, _CONNECT_S)
+
+
+async def _first(head: Coroutine[None, None, _Request], answers: asyncio.Task[None]) -> _Request:
+    """The next request, unless the gateway ends the connection before."""
+    waiting = asyncio.create_task(head)
+    try:
+        await asyncio.wait({waiting, answers}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise EOFError("the gateway ended the connection")
+        return waiting.result()
+    finally:
+        waiting.cancel()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: int) -> None:
+    while count:
+        data = await reader.read(min(count, _CHUNK))
+        if not data:
+            raise EOFError("the request ended before its body did")
+        count -= len(data)
+        writer.write(data)
+        await writer.drain()
+    await writer.drain()
+
+
+async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Everything until the end; an end of either side is the end."""
+    with contextlib.suppress(OSError):
+        while data := await reader.read(_CHUNK):
+            writer.write(data)
+            await writer.drain()
+
+
+@contextmanager
+def opened_tunnel(
+    connection: Connection, folder: Path, *, on_received: Callable[[], None] = lambda: None
+) -> Iterator[Tunnel]:
+    """A tunnel that listens, in a thread of its own, until the block ends.
+
+    Args:
+        folder: for the listener's certificate; mode 0700.
+
+    Raises:
+        ConfigurationError: the connection's files are unusable.
+    """
+    connection.tls()  # found out now, not at the first request
+    tunnel = Tunnel(connection, LoopbackCertificate.made(folder), on_received)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="tunnel", daemon=True)
+    thread.start()
+
+    def wait_for(work: Coroutine[None, None, _Result]) -> _Result:
+        return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+    try:
+        server = wait_for(tunnel.listen())
+        try:
+            yield tunnel
+        finally:
+            wait_for(_closed(server, tunnel))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _closed(server: asyncio.Server, tunnel: Tunnel) -> None:
+    server.close()
+    await tunnel.close()
+    await asyncio.sleep(0)  # what was aborted is let go of in the loop's next turn

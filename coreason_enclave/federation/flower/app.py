@@ -1,0 +1,54 @@
+"""The site as a Flower ``ClientApp``: a sealed order or invitation in, a sealed answer or a reason code out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from coreason_enclave.errors import EnclaveError
+from coreason_enclave.updates import WIRE_RECORD, SealedMessage
+
+__all__ = ["REFUSED", "OrderHandler", "client_app"]
+
+REFUSED = 1000
+"""Flower error code of every refusal; which one is the error's ``reason``, one of :class:`Reason`."""
+
+
+class OrderHandler(Protocol):
+    """Answers sealed orders and invitations; :class:`~coreason_enclave.session.SecureSession` does."""
+
+    def run(self, message: SealedMessage) -> SealedMessage:
+        """Answer an order with an update. Raises :class:`EnclaveError` to refuse."""
+        ...
+
+    def enrol(self, message: SealedMessage) -> SealedMessage:
+        """Answer an invitation with an enrolment. Raises :class:`EnclaveError` to refuse."""
+        ...
+
+
+def client_app(handler: OrderHandler) -> ClientApp:
+    """A ``ClientApp`` that hands each message to ``handler``. Details of a refusal stay at the site."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        del context  # the site's state is its ledger, never Flower's
+        return _answered(message, handler.run)
+
+    @app.query("enrol")
+    def enrol(message: Message, context: Context) -> Message:
+        del context
+        return _answered(message, handler.enrol)
+
+    return app
+
+
+def _answered(message: Message, act: Callable[[SealedMessage], SealedMessage]) -> Message:
+    try:
+        sealed = act(SealedMessage.from_fields(message.content.config_records.get(WIRE_RECORD)))
+    except EnclaveError as refusal:
+        return Message(error=Error(code=REFUSED, reason=refusal.reason.value), reply_to=message)
+    return Message(content=RecordDict({WIRE_RECORD: ConfigRecord({**sealed.to_fields()})}), reply_to=message)

@@ -1,0 +1,146 @@
+"""Flower's internal interface between a SuperNode and whoever executes its tasks, wrapped once.
+
+In process isolation a SuperNode waits for somebody who knows the shared secret to acquire a task, to fetch its message,
+to answer, and to send heartbeats meanwhile: a task's token expires after a minute of silence. Stock Flower spawns a
+process for each task, which installs and runs the app that the SuperLink sent; here it is answered in place, and that
+app is never unpacked. ``tests/agent/test_flower_internals.py`` fails where an upgrade moves what is used here.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import httpx
+from flwr.app import Context, Message
+from flwr.common.constant import SubStatus
+from flwr.common.serde import context_from_proto
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullAppMessagesRequest,
+    PullTaskInputRequest,
+    SendTaskHeartbeatRequest,
+)
+from flwr.supercore.constant import TaskType
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_confirm_message_received_fn_protobuf,
+    make_pull_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
+
+__all__ = ["Task", "TaskSource"]
+
+_ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
+_OBJECTS_S = 300.0
+
+
+class TaskSource:
+    """A SuperNode's tasks. Every method may raise ``httpx.HTTPError``.
+
+    Args:
+        address: ``host:port`` of the SuperNode's runtime interface, on loopback and without TLS: what passes here is
+            sealed, and only who knows ``secret`` gets a token.
+    """
+
+    def __init__(self, address: str, secret: bytes) -> None:
+        self._address = address
+        auth = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={_ACQUIRE})
+        self._client = _client(address, "SuperExec", auth)
+
+    def acquire(self) -> Task | None:
+        """Claim the oldest pending task, or None where none waits."""
+        claimed = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
+        if not claimed.HasField("task") or not claimed.token:
+            return None
+        return Task(self._address, claimed.token)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+class Task:
+    """One claimed task: a context in which its token is kept alive. Methods may raise ``httpx.HTTPError``.
+
+    Attributes:
+        lost: the SuperNode does not know the token any more; an answer would reach nobody.
+    """
+
+    def __init__(self, address: str, token: str) -> None:
+        self._client = _client(address, "flwr-clientapp", RuntimeTokenHttpInterceptor(token))
+        self._heartbeat = HeartbeatSender(self._beat)
+        self._finished = False
+        self.lost = False
+
+    def __enter__(self) -> Task:
+        self._heartbeat.start()
+        return self
+
+    def fetch(self) -> tuple[Message, Context]:
+        """The message to answer, and Flower's context. Raises what a malformed object raises.
+
+        As Flower's ``pull_task_input``, whose first look for an object that is still on its way is a second late.
+        """
+        given = self._client.PullTaskInput(PullTaskInputRequest())
+        TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
+        TaskIdentity.node_id = given.context.node_id
+        context = context_from_proto(given.context)
+        tree = self._client.PullMessages(PullAppMessagesRequest()).message_object_trees[0]
+        node, client = Node(node_id=context.node_id), self._client
+        message = pull_and_inflate_object_from_tree(
+            tree,
+            make_pull_object_fn_protobuf(client.PullObject, node, context.run_id),
+            make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, context.run_id),
+            return_type=Message,
+            max_time=_OBJECTS_S,
+            max_tries_per_object=None,
+            initial_backoff=0.03,
+            backoff_cap=0.2,
+        )
+        message.metadata.__dict__["_message_id"] = tree.object_id
+        return message, context
+
+    def answer(self, reply: Message, context: Context) -> None:
+        """Hand the reply to the SuperNode, and end the task."""
+        push_message(self._client, reply, context)
+        push_task_output(self._client, context, SubStatus.COMPLETED, "")
+        self._finished = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._finished and not self.lost:
+            push_task_output(self._client, None, SubStatus.FAILED, "not answered")
+        if self._heartbeat.is_running:
+            self._heartbeat.stop()
+        self._client.close()
+
+    def _beat(self) -> bool:
+        """Flower's own function ends the process where the token is lost; the agent outlives its tasks."""
+        try:
+            self.lost = not self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success
+        except httpx.HTTPStatusError as error:
+            self.lost = error.response.is_client_error
+            return self.lost
+        except httpx.HTTPError:
+            return False
+        return True
+
+
+def _client(address: str, component: str, auth: ProtobufClientInterceptor) -> RuntimeHttpClient:
+    return RuntimeHttpClient.from_server_address(
+        server_address=address,
+        insecure=True,
+        root_certificates=None,
+        interceptors=[RuntimeVersionHttpInterceptor(component_name=component), auth],
+    )

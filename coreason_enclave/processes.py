@@ -1,0 +1,140 @@
+"""Child processes that never outlive their parent, and are started again when they die.
+
+A child is ended by the kernel when the process that started it dies, whatever it died of (Linux, ``prctl(2)``,
+``PR_SET_PDEATHSIG``); and it leads a process group of its own, so that ending it ends what it started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coreason_enclave.errors import ConfigurationError
+
+__all__ = ["Backoff", "Child", "spawn", "terminate"]
+
+_PR_SET_PDEATHSIG = 1
+_GRACE_S = 5.0
+
+
+def spawn(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start a process whose output goes to ``log`` (mode 0600, appended) and whose life ends with this one.
+
+    Call it from the main thread: the kernel watches the thread that starts a child, not its process.
+
+    Raises:
+        ConfigurationError: the program cannot be started.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    parent = os.getpid()
+    try:
+        return subprocess.Popen(  # noqa: S603 - an argument list of our own, no shell
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            env=None if env is None else dict(env),
+            start_new_session=True,
+            preexec_fn=lambda: _die_with(parent),
+        )
+    except OSError as error:
+        raise ConfigurationError(f"cannot start {argv[0]}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the kernel was told
+        os._exit(1)
+
+
+def terminate(process: subprocess.Popen[bytes], *, grace_s: float = _GRACE_S) -> None:
+    """End a process and its group: ask (SIGTERM), wait ``grace_s`` seconds, then SIGKILL what is left."""
+    _signal_group(process, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=grace_s)
+    _signal_group(process, signal.SIGKILL)
+    process.wait()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+@dataclass
+class Backoff:
+    """How long to wait before trying again: doubling from ``first_s`` to ``most_s`` seconds, times 0.5 to 1 by chance.
+
+    The chance (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015) keeps many clients of one server that
+    came back from knocking all at once.
+    """
+
+    first_s: float
+    most_s: float
+    chance: Callable[[], float]
+    _tries: int = field(default=0, init=False)
+
+    def next(self) -> float:
+        """Seconds to wait before the next try."""
+        self._tries += 1
+        longest = min(self.most_s, self.first_s * 2.0 ** min(self._tries - 1, 60))
+        return float(longest * (0.5 + 0.5 * self.chance()))
+
+    def reset(self) -> None:
+        """It worked: start from ``first_s`` again."""
+        self._tries = 0
+
+
+@dataclass
+class Child:
+    """A process that is wanted: :meth:`tend` starts it, and again when it has died. Used by a single-threaded loop.
+
+    Attributes:
+        start: starts it once, whatever has to precede included.
+        clock: monotonic seconds.
+    """
+
+    name: str
+    start: Callable[[], subprocess.Popen[bytes]]
+    backoff: Backoff
+    clock: Callable[[], float] = time.monotonic
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    restarts: int = field(default=-1, init=False)
+    _not_before: float = field(default=0.0, init=False)
+    _started: float = field(default=0.0, init=False)
+
+    @property
+    def running(self) -> bool:
+        """Whether it lives now."""
+        return self.process is not None and self.process.poll() is None
+
+    def tend(self) -> None:
+        """Start it if it is not running and the back-off has passed; a minute of life resets the back-off."""
+        if self.running:
+            if self.clock() - self._started > 60:
+                self.backoff.reset()
+            return
+        if self.clock() < self._not_before:
+            return
+        self.process = self.start()
+        self.restarts += 1
+        self._started = self.clock()
+        self._not_before = self._started + self.backoff.next()
+
+    def stop(self) -> None:
+        """End it and its group."""
+        if self.process is not None:
+            terminate(self.process)
+            self.process = None

@@ -1,0 +1,94 @@
+"""The clients: real sites in folders of their own, and what answers for each of them.
+
+An honest client is answered for by its own session: policy, ledger, private training, airlock, signature. A hostile
+one is the same site behind a simulated attacker that replaces its update, or trains on rows whose labels were turned
+around.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from aegis.attacks.byzantine import SimulatedForger
+from aegis.attacks.forging import Attack, forge_of
+from aegis.attacks.overhearing import Overheard
+from aegis.runtimes.in_process import ClientApp, Site, client_app, found_site
+from coreason_enclave.keys import load_or_create_signer
+from coreason_enclave.policy import LineagePolicy, Profile, SiteConfig, SitePolicy
+from coreason_enclave.schemas import AggregationStrategy, Aggregator, PrivacyUnit
+from examples.flower_sim.dataset import DATASET_ID, Digits, turned_around, write_share
+
+__all__ = ["DELTA", "EPSILON_CAP", "answering", "found_clients", "names_of"]
+
+DELTA = 1e-4
+EPSILON_CAP = 20.0
+"""What each client's ledger allows over all jobs on its images: more than one job of this example, less than two."""
+
+
+def names_of(clients: int) -> tuple[str, ...]:
+    """The clients' names; the hostile one, where there is one, is the last."""
+    return tuple(f"client-{number}" for number in range(1, clients + 1))
+
+
+def found_clients(root: Path, digits: Digits, coordinator_key: str, attack: Attack | None) -> dict[str, str]:
+    """Found a new site for each share below ``root``; return their public keys by name."""
+    names = names_of(len(digits.shares))
+    keys = {name: load_or_create_signer(root / name / "keys" / "signing.key").public_hex for name in names}
+    for name, share in zip(names, digits.shares, strict=True):
+        flipped = attack is Attack.LABEL_FLIP and name == names[-1]
+        write_share(root / name, turned_around(share) if flipped else share)
+        found_site(root / name, _config(name, coordinator_key, keys, declared=len(share.labels) // 10 * 10))
+    return keys
+
+
+def _config(name: str, coordinator_key: str, keys: dict[str, str], *, declared: int) -> SiteConfig:
+    policy = SitePolicy(
+        coordinator_keys=(coordinator_key,),
+        participants=keys,
+        model_archs=("SimpleMLP",),
+        strategies=(AggregationStrategy.FED_AVG,),
+        aggregators=tuple(Aggregator),
+        min_clients=3,
+        min_units=100,
+        min_noise_multiplier=0.3,
+        max_update_norm=1000.0,
+        max_order_lifetime_s=3600,
+    )
+    lineage = LineagePolicy(
+        lineage=f"{name}/digits",
+        dataset_id=DATASET_ID,
+        unit=PrivacyUnit.RECORD,
+        nominal_units=declared,
+        public=True,
+        epsilon=EPSILON_CAP,
+        delta=DELTA,
+        job_epsilon=EPSILON_CAP,
+        job_delta=DELTA,
+    )
+    return SiteConfig(
+        version=1,
+        site_id=name,
+        profile=Profile.DEVELOPMENT,
+        data_root="data",
+        keys="keys",
+        ledger="ledger.sqlite",
+        audit="audit.jsonl",
+        attester="simulated",
+        policy=policy,
+        lineages=(lineage,),
+    )
+
+
+def answering(attack: Attack | None, hostile: str, overheard: Overheard) -> Callable[[Site], ClientApp]:
+    """What answers for each site. Everything that is sent passes ``overheard``, which keeps it for comparison."""
+    forge = None if attack is None else forge_of(attack)
+
+    def answers(site: Site) -> ClientApp:
+        name = site.config.site_id
+        if forge is None or name != hostile:
+            return client_app(overheard.listen(name, site.session))
+        knows = overheard if attack is not None and attack.is_omniscient else None
+        return client_app(overheard.listen(name, SimulatedForger(site.session, site.signer, forge, knows)))
+
+    return answers

@@ -1,0 +1,145 @@
+"""What a supervisor says of itself, and what is made of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aegis.errors import RunFolderError
+from aegis.runtimes.flower.host import FederationHost, HostOptions, Supervisor
+from aegis.runtimes.flower.local_sites import agent_command, join_local_sites
+from aegis.runtimes.flower.running import await_serving, federation_running, serve_command
+from coreason_enclave.processes import spawn, terminate
+from coreason_enclave.transport.connection import load_connection
+from tests.federation.deployments import Deployment, wait_for
+
+MakeDeployment = Callable[..., Deployment]
+
+
+@pytest.fixture
+def host(deployment: MakeDeployment) -> FederationHost:
+    made = deployment(sites=2).host
+    made.files.prepare()
+    return made
+
+
+def test_nobody_serves_a_federation_at_first(host: FederationHost) -> None:
+    assert not host.running()
+    assert host.state() is None
+
+
+def test_only_one_supervisor_serves_a_federation(host: FederationHost) -> None:
+    with host.claimed():
+        assert host.running()
+        with pytest.raises(RunFolderError, match="served already"), host.claimed():
+            pass
+    assert not host.running()
+
+
+def test_a_state_that_a_killed_supervisor_left_is_not_believed(host: FederationHost) -> None:
+    host.state_file.write_text(json.dumps({"pid": 1, "serving": True}))
+    assert host.state() is None
+
+
+def test_other_options_than_those_that_run_are_refused(host: FederationHost) -> None:
+    with host.claimed():
+        host.state_file.write_text(json.dumps({"options": {"local_sites": True, "unsafe_seed": None, "attackers": 0}}))
+        with (
+            pytest.raises(RunFolderError, match="another unsafe seed"),
+            federation_running(host.federation, unsafe_seed=7),
+        ):
+            pass
+
+
+def test_a_supervisor_that_ends_at_once_leaves_its_last_words(host: FederationHost) -> None:
+    log = host.logs / "supervisor.log"
+    supervisor = spawn([sys.executable, "-c", "import sys; sys.exit('error: no more room')"], log=log)
+    with pytest.raises(RunFolderError, match="no more room"):
+        await_serving(host, supervisor)
+    terminate(supervisor)
+
+
+def test_the_supervisor_starts_again_what_died_and_says_so(
+    host: FederationHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes of the system's own stand in for Flower's; how those do is the whole federation's test."""
+    started: list[subprocess.Popen[bytes]] = []
+    supervisor = Supervisor(host, HostOptions(local_sites=False))
+
+    def stand_in(self: Supervisor, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+        del self, command
+        started.append(spawn(["/bin/sleep", "600"], log=host.logs / f"{name}.log"))
+        if len(started) == 2:
+            started[0].kill()
+        if len(started) == 3:
+            supervisor.stop.set()
+        return started[-1]
+
+    monkeypatch.setattr(Supervisor, "_spawn", stand_in)
+    states: list[dict[str, object]] = []
+    write = Supervisor._write_state
+    monkeypatch.setattr(Supervisor, "_write_state", lambda self: (write(self), states.append(self._written)))
+    supervisor.run()
+
+    assert [process.poll() is None for process in started] == [False, False, False]
+    assert states[-1]["processes"]["superlink"]["restarts"] == 1  # type: ignore[index]
+    assert states[-1]["serving"] is False
+    assert not host.state_file.exists()
+
+
+def test_local_sites_join_once(host: FederationHost) -> None:
+    join_local_sites(host.federation)
+    first = host.federation.config()
+    join_local_sites(host.federation)
+
+    assert host.federation.config() == first
+    assert first.certificates.keys() == {"clinic-1", "clinic-2"}
+    for folder in host.federation.site_folders():
+        assert load_connection(folder).coordinator_key == host.federation.signer().public_hex
+
+
+def test_a_local_site_that_cannot_join_says_why(host: FederationHost) -> None:
+    config = host.federation.path / "sites" / "clinic-2" / "site.toml"
+    config.write_text("version = 99")
+    with pytest.raises(RunFolderError, match=r"clinic-2 cannot join: error: .*site\.toml"):
+        join_local_sites(host.federation)
+
+
+def test_command_lines_say_what_is_unsafe(tmp_path: Path) -> None:
+    honest = agent_command(tmp_path, unsafe_seed=None, hostile=False)
+    hostile = agent_command(tmp_path, unsafe_seed=4, hostile=True)
+
+    assert "--unsafe-seed" not in honest
+    assert honest[1:4] == ["-m", "coreason_enclave.main", "agent"]
+    assert hostile[1:3] == ["-m", "aegis.attacks.simulated_agent"]
+    assert hostile[-2:] == ["--unsafe-seed", "4"]
+    assert serve_command(tmp_path, HostOptions())[-2:] == ["serve", str(tmp_path)]
+    assert serve_command(tmp_path, HostOptions(False, 5, 1))[-5:] == [
+        "--no-local-sites",
+        "--unsafe-seed",
+        "5",
+        "--attackers",
+        "1",
+    ]
+
+
+def test_the_simulated_attacker_takes_development_sites_alone(deployment: MakeDeployment) -> None:
+    config = deployment(sites=1).path / "sites" / "clinic-1" / "site.toml"
+    config.write_text(config.read_text().replace('profile = "development"', 'profile = "production"'))
+    command = agent_command(config.parent, unsafe_seed=None, hostile=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode != 0
+    assert "development" in done.stderr
+
+
+def test_waiting_gives_up(host: FederationHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aegis.runtimes.flower.running._START_S", 0.2)
+    with pytest.raises(RunFolderError, match="did not come up"):
+        await_serving(host)
+    wait_for(lambda: not host.running(), "nothing was started", within_s=1)

@@ -1,0 +1,420 @@
+"""One round of one job, told with fixed keys, times and numbers: what the golden vectors are made from.
+
+``python -m tests.wire.story`` writes the vectors anew. A difference is a change of the wire: it needs a new version of
+the document, an entry in the changelog, and new vectors beside the old ones.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from coreason_enclave.accounting.events import PoissonSampledGaussian, event_to_dict
+from coreason_enclave.attestation.binding import report_data
+from coreason_enclave.encoding import canonical_json, digest, sha256_hex
+from coreason_enclave.envelope import KeyRing, open_envelope, seal
+from coreason_enclave.hardware.simulated import SimulatedAttester
+from coreason_enclave.hashlog import HashLog
+from coreason_enclave.heads import seal_head
+from coreason_enclave.keys import Signer
+from coreason_enclave.ledger.chain import Link, make_link
+from coreason_enclave.ledger.entries import Acknowledged, Committed, ContentNoted, Entry, Founded, Registered, Reserved
+from coreason_enclave.ledger.export import write_export
+from coreason_enclave.ledger.records import LineageCaps, LineageRegistration, NoiseSource, RoundPlan
+from coreason_enclave.ledger.rules import reservation_id
+from coreason_enclave.orders import (
+    ENROLMENT_TYPE,
+    HEALTH_TYPE,
+    INVITATION_TYPE,
+    ORDER_TYPE,
+    UPDATE_TYPE,
+    Enrolment,
+    FreeBudget,
+    HealthStatement,
+    JobInvitation,
+    LedgerHeadStatement,
+    RoundOrder,
+    UpdateStatement,
+)
+from coreason_enclave.participation import ParticipationRequest, ParticipationWelcome, seal_request, seal_welcome
+from coreason_enclave.rollcall import encode_roll_call
+from coreason_enclave.schemas import FederationJob, NeighboringRelation, PrivacyUnit
+from coreason_enclave.updates import encode_arrays, layout_of
+
+VECTORS = Path(__file__).parent / "vectors"
+CERTIFICATES = VECTORS / "certificates"
+"""Made once: the signatures of an ECDSA key differ each time."""
+
+NOW = 1_800_000_000
+SITES = ("clinic-1", "clinic-2", "clinic-3")
+NONCE = sha256_hex(b"TEST NONCE")
+
+
+def known_key(name: str) -> Signer:
+    """A key that everybody knows: its seed is the SHA-256 of a sentence."""
+    return Signer.from_seed(_seed(name))
+
+
+def _seed(name: str) -> bytes:
+    return hashlib.sha256(f"TEST KEY of {name}, never to be used".encode()).digest()
+
+
+COORDINATOR = known_key("coordinator")
+KEYS = {site: known_key(site) for site in SITES}
+
+JOB = FederationJob.model_validate(
+    {
+        "job_id": "wire-example",
+        "min_clients": 3,
+        "rounds": 2,
+        "strategy": "FED_AVG",
+        "privacy": {
+            "mechanism": "DP_SGD",
+            "target_epsilon": 3.0,
+            "noise_multiplier": 2.0,
+            "max_grad_norm": 1.0,
+            "sample_rate": 0.05,
+            "delta": 1e-5,
+            "unit": "person",
+        },
+        "dataset_id": "clinic/visits",
+        "model_arch": "LogisticRegression",
+        "model_args": {"in_features": 3},
+        "aggregator": "trimmed_mean",
+        "num_byzantine": 1,
+        "cohort_size": 3,
+        "local_steps": 4,
+        "learning_rate": 0.1,
+        "momentum": 0.8,
+        "max_update_norm": 100.0,
+        "round_deadline_s": 600.0,
+    }
+)
+BASE = {"linear.bias": np.zeros(1, np.float32), "linear.weight": np.zeros((1, 3), np.float32)}
+UPDATE = {
+    "linear.bias": np.array([0.25], np.float32),
+    "linear.weight": np.array([[-1.5, 3.0, 2.0**-149]], np.float32),  # the last one is the smallest float32 above 0
+}
+EVENT = PoissonSampledGaussian(2.0, 0.05, 4)
+
+
+def ledger_links() -> list[Link]:
+    """A ledger from its founding to the round's commit. Numbers that accounting derives stand here as they came out."""
+    lineage = "clinic-1/visits"
+    registration = LineageRegistration(
+        lineage=lineage,
+        unit=PrivacyUnit.PERSON,
+        neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
+        nominal_units=2000,
+        public=False,
+        caps=LineageCaps(epsilon=5.0, delta=1e-5, job_epsilon=3.0, job_delta=1e-5),
+        filter_order=5,
+    )
+    binding = digest(
+        "aegis/reservation/v1",
+        bytes.fromhex(JOB.digest()),
+        (1).to_bytes(8, "big"),
+        bytes.fromhex(sha256_hex(encode_arrays(BASE))),
+    ).hex()
+    plan = RoundPlan(
+        job_id=JOB.job_id,
+        job_digest=JOB.digest(),
+        round_number=1,
+        unit=PrivacyUnit.PERSON,
+        noise_multiplier=2.0,
+        sample_rate=0.05,
+        steps=4,
+        total_steps=8,
+        target_epsilon=3.0,
+        delta=1e-5,
+        noise_source=NoiseSource.SITE_KEYSTREAM,
+    )
+    name = reservation_id(lineage, plan, binding)
+    entries: list[Entry] = [
+        Founded(time=NOW - 9, ledger_id=sha256_hex(b"TEST LEDGER"), durable=True),
+        Registered(time=NOW - 8, registration=registration, budget_pico=2_747_271_663_180),
+        ContentNoted(time=NOW - 7, lineage=lineage, content_digest=sha256_hex(b"TEST CONTENT MARK")),
+        Acknowledged(
+            time=NOW - 6, head_seq=41, head_hash=sha256_hex(b"TEST HEAD"), by="A. Person", why="the disk was restored"
+        ),
+        Reserved(
+            time=NOW + 1,
+            lineage=lineage,
+            reservation_id=name,
+            binding=binding,
+            plan=plan,
+            step_limit=4,
+            allowed_steps=8,
+            step_cost_pico=1_856_807_458,
+        ),
+        Committed(
+            time=NOW + 2,
+            lineage=lineage,
+            job_id=JOB.job_id,
+            round_number=1,
+            reservation_id=name,
+            event=EVENT,
+            update_digest=sha256_hex(encode_arrays(UPDATE)),
+        ),
+    ]
+    links: list[Link] = []
+    for entry in entries:
+        links.append(make_link(links[-1].head if links else None, entry.canonical()))
+    return links
+
+
+def enrolments() -> dict[str, bytes]:
+    """Each site's enrolment envelope."""
+    return {
+        site: seal(
+            ENROLMENT_TYPE,
+            Enrolment(
+                site_id=site,
+                public_key=key.public_hex,
+                job_id=JOB.job_id,
+                job_digest=JOB.digest(),
+                enrolled_at=NOW - 60,
+            ).canonical(),
+            key,
+        )
+        for site, key in KEYS.items()
+    }
+
+
+def invitation() -> bytes:
+    document = JobInvitation(job=JOB, site_id="clinic-1", nonce=NONCE, issued_at=NOW - 90, expires_at=NOW + 510)
+    return seal(INVITATION_TYPE, document.canonical(), COORDINATOR)
+
+
+def order() -> bytes:
+    document = RoundOrder(
+        job=JOB,
+        round_number=1,
+        site_id="clinic-1",
+        nonce=NONCE,
+        base_model_digest=sha256_hex(encode_arrays(BASE)),
+        roll_call_digest=sha256_hex(encode_roll_call(enrolments())),
+        last_head=seal_head(ledger_links()[3].head, "clinic-1", KEYS["clinic-1"]),
+        issued_at=NOW,
+        expires_at=NOW + 660,
+    )
+    return seal(ORDER_TYPE, document.canonical(), COORDINATOR)
+
+
+def update() -> bytes:
+    key, head = KEYS["clinic-1"], ledger_links()[-1].head
+    bound = report_data(nonce=NONCE, public_key=key.public_hex, site_id="clinic-1", job_digest=JOB.digest())
+    document = UpdateStatement(
+        site_id="clinic-1",
+        job_id=JOB.job_id,
+        job_digest=JOB.digest(),
+        round_number=1,
+        nonce=NONCE,
+        base_model_digest=sha256_hex(encode_arrays(BASE)),
+        update_digest=sha256_hex(encode_arrays(UPDATE)),
+        event=event_to_dict(EVENT),
+        noise_source="site_keystream",
+        unit="person",
+        delta=1e-5,
+        epsilon=0.125,
+        nominal_units=2000,
+        metrics={},
+        evidence=SimulatedAttester().produce(bound).model_dump(mode="json"),
+        ledger_head=LedgerHeadStatement(seq=head.seq, hash=head.hash),
+        signed_head=seal_head(head, "clinic-1", key),
+    )
+    return seal(UPDATE_TYPE, document.canonical(), key)
+
+
+def health() -> bytes:
+    document = HealthStatement(
+        site_id="clinic-1",
+        agent_version="0.1.0",
+        sent_at=NOW,
+        round_trip_s=0.0125,
+        busy=True,
+        budgets=(FreeBudget(dataset_id="clinic/visits", epsilon_cap=5.0, epsilon_spent=0.125, delta=1e-5),),
+    )
+    return seal(HEALTH_TYPE, document.canonical(), KEYS["clinic-1"])
+
+
+def request() -> bytes:
+    node = ec.derive_private_key(int.from_bytes(_seed("clinic-1's node"), "big"), ec.SECP384R1()).public_key()
+    pem = node.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    document = ParticipationRequest(
+        site_id="clinic-1",
+        public_key=KEYS["clinic-1"].public_hex,
+        node_key=base64.b64encode(pem).decode(),
+        tls_request=(CERTIFICATES / "client.csr").read_text(),
+    )
+    return seal_request(document, KEYS["clinic-1"])
+
+
+def welcome() -> bytes:
+    document = ParticipationWelcome(
+        site_id="clinic-1",
+        public_key=KEYS["clinic-1"].public_hex,
+        coordinator_key=COORDINATOR.public_hex,
+        gateway="gateway.example:9443",
+        server_name="gateway.example",
+        ca_certificate=(CERTIFICATES / "ca.crt").read_text(),
+        client_certificate=(CERTIFICATES / "client.crt").read_text(),
+        participants={site: key.public_hex for site, key in KEYS.items()},
+        issued_at=NOW - 3600,
+    )
+    return seal_welcome(document, COORDINATOR)
+
+
+def log() -> tuple[bytes, bytes]:
+    """A log of three lines, and the checkpoint that signs the first two."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "audit.jsonl"
+        written = HashLog(path, clock=lambda: NOW + 0.25)
+        written.append(actor="coordinator", action="run", outcome="started", details={"job": JOB.job_id})
+        written.append(
+            actor="coordinator", action="admit", outcome="refused", reason="late", details={"site": "zürich"}
+        )
+        checkpoint = written.checkpoint(COORDINATOR)
+        written.append(actor="coordinator", action="round", outcome="completed")
+        written.close()
+        return path.read_bytes(), checkpoint
+
+
+def vectors() -> dict[str, dict[str, Any]]:
+    """All vectors, by the name of their file."""
+    links, called, (lines, checkpoint) = ledger_links(), encode_roll_call(enrolments()), log()
+    head = links[-1].head
+    return {
+        "keys": _keys(),
+        "canonical-json": _canonical_json(),
+        "digests": _digests(),
+        "job": {"kind": "job", "job": json.loads(JOB.canonical()), "sha256": JOB.digest()},
+        "base-model": _arrays(BASE),
+        "update-arrays": _arrays(UPDATE),
+        "job-invitation": _envelope("job-invitation", invitation(), COORDINATOR),
+        "enrolment": _envelope("enrolment", enrolments()["clinic-1"], KEYS["clinic-1"]),
+        "roll-call": {
+            "kind": "roll-call",
+            "roll_call": called.decode(),
+            "job_digest": JOB.digest(),
+            "public_keys": {site: key.public_hex for site, key in KEYS.items()},
+        },
+        "round-order": _envelope("round-order", order(), COORDINATOR),
+        "update": _envelope("update", update(), KEYS["clinic-1"]),
+        "ledger-head": _envelope(
+            "ledger-head", seal_head(head, "clinic-1", KEYS["clinic-1"]).encode(), KEYS["clinic-1"]
+        ),
+        "health": _envelope("health", health(), KEYS["clinic-1"]),
+        "participation-request": _envelope("participation-request", request(), KEYS["clinic-1"]),
+        "participation-welcome": _envelope("participation-welcome", welcome(), COORDINATOR),
+        "exchange": {
+            "kind": "exchange",
+            "coordinator_key": COORDINATOR.public_hex,
+            "site_key": KEYS["clinic-1"].public_hex,
+            "order": order().decode(),
+            "base": encode_arrays(BASE).hex(),
+            "roll_call": called.decode(),
+            "update": update().decode(),
+            "arrays": encode_arrays(UPDATE).hex(),
+        },
+        "ledger": {
+            "kind": "ledger",
+            "export": write_export(links).decode(),
+            "head": {"seq": links[2].seq, "hash": links[2].hash},
+        },
+        "log": {
+            "kind": "log",
+            "lines": lines.decode(),
+            "checkpoint": checkpoint.decode(),
+            "public_key": COORDINATOR.public_hex,
+        },
+    }
+
+
+def _keys() -> dict[str, Any]:
+    keys = {"coordinator": COORDINATOR, **KEYS}
+    return {
+        "kind": "keys",
+        "keys": {
+            name: {"TEST_KEY_seed": _seed(name).hex(), "public_key": key.public_hex, "key_id": key.key_id}
+            for name, key in keys.items()
+        },
+    }
+
+
+def _canonical_json() -> dict[str, Any]:
+    values: list[Any] = [
+        {"b": 1, "a": [True, None, False], "B": {}},
+        {"numbers": [0, -1, 2**53, 0.1, 3.0, 1e-05, 1e16, 1e22, 5e-324, 1.7976931348623157e308, -0.0]},
+        {"text": 'quote " backslash \\ slash / tab \t line \n control \x01 delete \x7f'},
+        {"beyond ASCII": "ü € 𝄞"},
+    ]
+    return {
+        "kind": "canonical-json",
+        "cases": [{"value": value, "bytes": canonical_json(value).decode()} for value in values],
+    }
+
+
+def _digests() -> dict[str, Any]:
+    cases: list[tuple[str, list[bytes]]] = [
+        ("example", []),
+        ("example", [b""]),
+        ("example", [b"ab", b"c"]),
+        ("example", [b"a", b"bc"]),
+        (
+            "aegis/attestation/report-data/v1",
+            [
+                bytes.fromhex(NONCE),
+                bytes.fromhex(KEYS["clinic-1"].public_hex),
+                b"clinic-1",
+                bytes.fromhex(JOB.digest()),
+            ],
+        ),
+    ]
+    return {
+        "kind": "digests",
+        "cases": [
+            {"domain": domain, "parts": [part.hex() for part in parts], "sha256": digest(domain, *parts).hex()}
+            for domain, parts in cases
+        ],
+    }
+
+
+def _arrays(arrays: dict[str, Any]) -> dict[str, Any]:
+    data = encode_arrays(arrays)
+    shapes = {name: list(shape) for name, shape in layout_of(arrays).items()}
+    return {"kind": "arrays", "bytes": data.hex(), "sha256": sha256_hex(data), "shapes": shapes}
+
+
+def _envelope(document: str, envelope: bytes, signer: Signer) -> dict[str, Any]:
+    payload_type = f"application/vnd.aegis.{document}.v1+json"
+    payload = open_envelope(envelope, payload_type, KeyRing({"signer": signer.public_hex})).payload
+    return {
+        "kind": "envelope",
+        "document": document,
+        "public_key": signer.public_hex,
+        "envelope": envelope.decode(),
+        "payload": json.loads(payload),
+    }
+
+
+def rendered(vector: dict[str, Any]) -> str:
+    """A vector as its file has it."""
+    return json.dumps(vector, indent=1, sort_keys=True) + "\n"
+
+
+def main() -> None:
+    for name, vector in vectors().items():
+        (VECTORS / f"{name}.json").write_text(rendered(vector))
+
+
+if __name__ == "__main__":
+    main()
