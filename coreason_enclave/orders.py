@@ -201,6 +201,9 @@ def parse_health(payload: bytes) -> HealthStatement:
 
 def _parse(kind: type[_Document], payload: bytes, what: str) -> _Document:
     try:
-        return kind.model_validate(parse_json(payload))
+        document = kind.model_validate(parse_json(payload))
     except ValidationError as error:
         raise EnvelopeError(f"not {what}: {explain(error)}") from error
+    if document.canonical() != payload:  # two spellings of one document would have two digests
+        raise EnvelopeError(f"not {what} in its canonical form")
+    return document

@@ -42,8 +42,9 @@ def read_roll_call(data: bytes, job_digest: str) -> tuple[Enrolment, ...]:
             (reason ``roll_call``).
     """
     document = parse_json(data, limit=MAX_ROLL_CALL_BYTES)
-    entries = document.get("entries")
-    if document.keys() != {"version", "entries"} or document["version"] != 1 or not isinstance(entries, list):
+    version, entries = document.get("version"), document.get("entries")
+    numbered = type(version) is int and version == 1  # True equals 1
+    if document.keys() != {"version", "entries"} or not numbered or not isinstance(entries, list):
         raise EnvelopeError("not a roll-call: it must have version 1 and entries alone", reason=Reason.ROLL_CALL)
     try:
         enrolments = tuple(open_enrolment(_bytes(entry)) for entry in entries)

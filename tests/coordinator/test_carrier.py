@@ -119,9 +119,9 @@ def test_whatever_a_grid_raises_is_a_failure_that_may_be_tried_again() -> None:
             raise ValueError("not a message")
 
     carrier = GridCarrier(Broken(InProcessGrid({})), lambda _: None)
-    with pytest.raises(CarrierFailed, match="^ConnectionError$"):
+    with pytest.raises(CarrierFailed, match=r"^ConnectionError$"):
         carrier.push([PARCEL])
-    with pytest.raises(CarrierFailed, match="^ValueError$"):
+    with pytest.raises(CarrierFailed, match=r"^ValueError$"):
         carrier.pull(["id-0"])
 
 

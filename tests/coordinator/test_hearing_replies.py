@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from aegis.runtimes.in_process import (
     InProcessSites,
     initial_model,
 )
-from coreason_enclave.updates import encode_arrays
+from coreason_enclave.encoding import canonical_json, sha256_hex
+from coreason_enclave.envelope import seal, unverified_payload
+from coreason_enclave.keys import Signer
+from coreason_enclave.orders import UPDATE_TYPE
+from coreason_enclave.updates import SealedMessage, decode_arrays, encode_arrays
 from tests.studies import (
     Federation,
     MakeStudy,
@@ -67,6 +72,32 @@ def test_a_second_and_different_answer_changes_nothing_and_is_an_offence(
     assert run.history()[0].admitted == tuple(f"clinic-{n}" for n in range(1, 5))
     assert refusals(run) == [("clinic-1", "replayed")]
     assert run.state().conduct["clinic-1"].reason == "replayed"
+    plain = Study(federation, tmp_path / "plain", run.sites).run(job)
+    assert encode_arrays(plain) == encode_arrays(model)
+
+
+def test_two_updates_for_one_order_both_well_signed_are_a_change_of_mind(
+    study: MakeStudy, federation: Federation, tmp_path: Path
+) -> None:
+    key = Signer.from_seed(bytes.fromhex(sha256_hex(b"clinic-1")))
+
+    class ChangesItsMind(Relay):
+        def hear(self, replies: list[Message]) -> list[Message]:
+            return [*replies, signed_again(replies[0], self.sent[0])]
+
+    def signed_again(reply: Message, to: Message) -> Message:
+        honest = SealedMessage.from_fields(reply.content.config_records["aegis"])
+        said = json.loads(unverified_payload(honest.envelope))
+        doubled = encode_arrays(
+            {name: 2 * array for name, array in decode_arrays(honest.arrays, limit=1 << 20).items()}
+        )
+        envelope = seal(UPDATE_TYPE, canonical_json({**said, "update_digest": sha256_hex(doubled)}), key)
+        fields = SealedMessage(envelope, doubled).to_fields()
+        return Message(content=RecordDict({"aegis": ConfigRecord({**fields})}), reply_to=to)
+
+    run, job = study(4), a_job(federation, rounds=1)
+    model = run.run(job, grid=ChangesItsMind)
+    assert refusals(run) == [("clinic-1", "replayed")]
     plain = Study(federation, tmp_path / "plain", run.sites).run(job)
     assert encode_arrays(plain) == encode_arrays(model)
 

@@ -91,3 +91,21 @@ def test_killed_in_a_round_it_ends_in_the_model_of_an_undisturbed_run(
     assert all(len(record.admitted) == 2 for record in federation.run_folder.state().history)
     assert len(addresses) >= 3 + 2 * 2  # SuperLink and its health, the gateway; a tunnel and a SuperNode at each site
     assert [address for address in addresses if not address.startswith(LOOPBACK)] == []
+
+
+@pytest.mark.slow
+def test_the_whole_coordinator_side_killed_at_once_goes_on_where_it_was(
+    deployment: MakeDeployment, tmp_path: Path
+) -> None:
+    federation = deployment(sites=2, min_clients=2)
+    expected = federation.in_one_process(tmp_path / "in-process")
+    with federation.served() as supervisor, federation.coordinating() as coordinator:
+        wait_for(lambda: federation.open_round() == 2, "the second round is open")
+        coordinator.kill()
+        kill(supervisor.pid)
+        wait_for(lambda: not federation.processes(), "the kernel ended all that the supervisor had started")
+    with federation.served(), federation.coordinating() as again:
+        again.finishes()
+
+    assert federation.model() == expected
+    assert federation.reserved_rounds() == {site: [1, 2, 3] for site in federation.sites}

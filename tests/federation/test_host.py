@@ -138,6 +138,17 @@ def test_the_simulated_attacker_takes_development_sites_alone(deployment: MakeDe
     assert "development" in done.stderr
 
 
+def test_a_process_that_cannot_start_is_not_waited_for(host: FederationHost) -> None:
+    host.logs.mkdir(parents=True)
+    (host.logs / "superlink.log").write_text("starting\nERROR: address already in use\n\n")
+    with (
+        host.claimed(),
+        pytest.raises(RunFolderError, match=r"superlink does not start: .*already in use.*gateway\.toml"),
+    ):
+        host.state_file.write_text(json.dumps({"processes": {"superlink": {"pid": 3, "restarts": 4}}}))
+        await_serving(host)
+
+
 def test_waiting_gives_up(host: FederationHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aegis.runtimes.flower.running._START_S", 0.2)
     with pytest.raises(RunFolderError, match="did not come up"):

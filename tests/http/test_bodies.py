@@ -13,6 +13,7 @@ import pytest
 from flwr.proto.fleet_pb2 import ActivateNodeResponse
 from flwr.proto.message_pb2 import PullObjectResponse, PushObjectResponse
 
+from aegis.http import serving
 from aegis.http.exchange import BodyLimits
 from tests.http.fleet_requests import (
     activate,
@@ -200,17 +201,22 @@ def test_an_upload_that_is_cut_off_never_reaches_superlink_whole(gateway: Runnin
     assert [len(seen.body) for seen in gateway.superlink.seen] == [len(push_object(A, "update"))]
 
 
-def test_a_head_without_end_is_cut_off(gateway: RunningGateway) -> None:
+@pytest.mark.parametrize("lines", [200, 1], ids=["too long", "too slow"])
+def test_a_head_without_end_is_cut_off(gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
+    if lines == 1:
+        monkeypatch.setattr(serving, "HEAD_S", 0.3)
+    began = time.monotonic()
     with contextlib.closing(connect(gateway)) as connection:
         connection.sock.sendall(b"POST /v1/fleet/get-run HTTP/1.1\r\nhost: gateway\r\n")
         with contextlib.suppress(OSError):
-            for _ in range(200):
+            for _ in range(lines):
                 connection.sock.sendall(b"x-filler: " + b"y" * 1000 + b"\r\n")
         answer = b""
         with contextlib.suppress(OSError):
             answer = connection.sock.recv(100)
 
     assert answer == b""
+    assert time.monotonic() - began < serving.HEAD_S / 2 + 3
     assert gateway.superlink.seen == []
 
 

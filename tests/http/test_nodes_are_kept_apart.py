@@ -127,10 +127,12 @@ def test_a_node_sends_no_object_that_it_was_not_asked_for(gateway: RunningGatewa
         gateway.superlink.answers("push-messages", asked(["update-of-b"], "session-b"))
         assert post(second, "push-messages", encoded(answer(B, "order"))) == 200
         gateway.superlink.seen.clear()
+        before = gateway.superlink.bytes_in
 
         assert post(second, "push-object", push_object(B, "update-of-a", session="session-a")) == 401
         assert post(second, "push-object", push_object(B, "update-of-b", session="session-b", run_id=8)) == 401
         assert post(second, "push-object", push_object(B, "never-heard-of", session="session-b")) == 401
+        assert gateway.superlink.bytes_in == before
         assert post(second, "push-object", push_object(B, "update-of-b", session="session-a")) == 401
         assert post(second, "push-object", push_object(B, "update-of-b", session="")) == 401
         assert gateway.superlink.seen == []

@@ -46,6 +46,7 @@ class Script:
     now: float = 0.0
     pushes: list[tuple[float, list[str]]] = field(default_factory=list)
     pulls: list[float] = field(default_factory=list)
+    looked_for: list[set[str]] = field(default_factory=list)
     holding: bool = False
     _waiting: dict[str, tuple[float, Delivery, str]] = field(default_factory=dict)
 
@@ -78,6 +79,7 @@ class Script:
 
     def pull(self, message_ids: Collection[str]) -> Sequence[Delivery]:
         self.pulls.append(self.now)
+        self.looked_for.append(set(message_ids))
         self._require_up()
         ready = [key for key in message_ids if key in self._waiting and self._waiting[key][0] <= self.now]
         taken = [self._waiting.pop(key) for key in ready]

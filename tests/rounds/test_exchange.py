@@ -48,6 +48,13 @@ def test_the_carrier_is_looked_at_often_at_first_and_four_times_a_second_later()
     assert len(script.pulls) < 100
 
 
+def test_what_was_answered_is_not_looked_for_again() -> None:
+    script = Script({"a": [(1.0, answer())], "b": [(5.0, answer())]})
+    script.ask("a", "b")
+    assert script.looked_for[0] == {"a-1", "b-1"}
+    assert script.looked_for[-1] == {"b-1"}
+
+
 def test_whoever_is_silent_at_the_deadline_is_named_and_nobody_waits_longer() -> None:
     script = Script({"a": [(0.5, answer())], "b": [(0.0, None)]})
     assert said(script.ask("a", "b", within_s=10.0)) == {"a": FIRST, "b": SILENT}

@@ -84,8 +84,8 @@ def test_an_older_round_that_this_site_missed_is_answered_once_and_charged(feder
         lambda path: path.unlink(),
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(path.read_bytes()[:-1]),
-        lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\0"),
-        lambda path: path.write_bytes(b"\0" + path.read_bytes()[1:]),
+        lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
+        lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
     ],
     ids=["missing", "empty", "cut", "changed at its end", "changed at its start"],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import random
 import subprocess
@@ -40,6 +41,9 @@ _PROBE_EVERY_S = 5.0
 _MOST_SILENT_S = 30.0
 _CLAIM_TRIES = 20
 _AGENT = "agent-"
+_LOG_BYTES = 16 << 20
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,11 @@ class FederationHost:
     def state_file(self) -> Path:
         """What the supervisor says of itself; only to be believed while :meth:`running`."""
         return self.files.folder / "supervisor.json"
+
+    @property
+    def gateway_file(self) -> Path:
+        """``gateway.toml``."""
+        return GatewayFiles(self.federation.coordinator).config_file
 
     def endpoint(self) -> SuperLinkEndpoint:
         """Where SuperLink serves; raises :class:`RunFolderError` without a ``gateway.toml``."""
@@ -211,6 +220,7 @@ class Supervisor:
         except CarrierUnreachable:
             return  # not up yet: the next turn tries again
         self._registered = config.node_keys
+        _log.info("serving %d nodes", len(config.node_keys))
 
     def _follow_agents(self, config: FederationConfig) -> None:
         hostile = sorted(config.public_keys)[: self.options.attackers]
@@ -232,6 +242,7 @@ class Supervisor:
             elif answers():
                 self._heard[name] = time.monotonic()
             elif time.monotonic() - self._heard.setdefault(name, time.monotonic()) > _MOST_SILENT_S:
+                _log.warning("%s lives and does not answer: ending it", name)
                 child.stop()
 
     def _is_due(self, what: str, every_s: float) -> bool:
@@ -274,4 +285,9 @@ class Supervisor:
         return lambda: self._spawn(f"{_AGENT}{folder.name}", command)
 
     def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        return spawn(command, log=self.host.logs / f"{name}.log", env=flower_environment(self.host.files.home))
+        log = self.host.logs / f"{name}.log"
+        if log.exists() and log.stat().st_size > _LOG_BYTES:
+            log.replace(log.with_suffix(".log.1"))
+        process = spawn(command, log=log, env=flower_environment(self.host.files.home))
+        _log.info("started %s, process %d", name, process.pid)
+        return process

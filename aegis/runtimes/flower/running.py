@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ __all__ = ["await_serving", "federation_running", "last_words", "serve_command"]
 _START_S = 120.0
 _END_S = 30.0
 _POLL_S = 0.05
+_MOST_RESTARTS = 4
 
 
 @contextmanager
@@ -72,10 +73,20 @@ def await_serving(host: FederationHost, supervisor: subprocess.Popen[bytes] | No
             raise RunFolderError(
                 f"the federation's processes did not start: {last_words(host.logs / 'supervisor.log')}"
             )
-        if (host.state() or {}).get("serving") and host.gateway_answers():
+        state = host.state() or {}
+        if state.get("serving") and host.gateway_answers():
             return
+        _require_hope(host, state.get("processes", {}))
         time.sleep(_POLL_S)
     raise RunFolderError(f"the federation's processes did not come up in {_START_S:g} s: see {host.logs}")
+
+
+def _require_hope(host: FederationHost, processes: Mapping[str, Mapping[str, int]]) -> None:
+    """A process that fails again and again before anything serves has a reason that waiting does not mend."""
+    for name in ("superlink", "gateway"):
+        if processes.get(name, {}).get("restarts", 0) >= _MOST_RESTARTS:
+            words = last_words(host.logs / f"{name}.log")
+            raise RunFolderError(f"{name} does not start: {words} (its ports are in {host.gateway_file})")
 
 
 def last_words(log: Path) -> str:

@@ -53,7 +53,9 @@ class Worker:
             except Exception:  # noqa: BLE001 - whatever the SuperNode sent or did, the next one is asked
                 self._forget()
                 answered = False
-            if not answered:
+            if answered:
+                self._relax()
+            else:
                 self._wait()
         self._forget()
 
@@ -98,6 +100,11 @@ class Worker:
         if self._source is not None:
             self._source.close()
         self._source, self._address = None, None
+
+    def _relax(self) -> None:
+        """A SuperNode takes no further message before it has sent this answer: what arrived was the one answered."""
+        self.arrived.clear()
+        self._attentive_until = 0.0
 
     def _wait(self) -> None:
         if self.clock() < self._attentive_until:
