@@ -2,7 +2,7 @@
 
 ::
 
-    federation.toml            profile, default delta, participants (site id, Ed25519 key, node key, certificate), revoked
+    federation.toml            profile, default delta, participants (id, Ed25519 key, node key, certificate), revoked
     coordinator/signing.key    the coordinator's private key, mode 0600
     coordinator/pki/           the federation's own certificate authority and its servers' certificates
     evaluation.safetensors     optional: a declared PUBLIC evaluation set (x, y)

@@ -160,7 +160,14 @@ def open_welcome(envelope: bytes, coordinator_key: str) -> ParticipationWelcome:
         EnvelopeError: malformed, signed by another key, or naming another key than the one that signed it.
         ConfigurationError: ``coordinator_key`` is no key.
     """
-    opened = open_envelope(envelope, WELCOME_TYPE, KeyRing({"coordinator": coordinator_key}))
+    keys = KeyRing({"coordinator": coordinator_key})
+    try:
+        opened = open_envelope(envelope, WELCOME_TYPE, keys)
+    except EnvelopeError as error:
+        if error.reason is not Reason.UNKNOWN_SIGNER:
+            raise
+        message = f"the welcome is not signed by the coordinator key that was given ({error})"
+        raise EnvelopeError(message, reason=error.reason) from error
     try:
         welcome = ParticipationWelcome.model_validate(parse_json(opened.payload))
     except ValidationError as error:

@@ -75,6 +75,11 @@ class PeerCertificateProtocol(HttpToolsProtocol):
         self._head_is_in()
         super().on_headers_complete()
 
+    def on_response_complete(self) -> None:
+        """An answer is out. A connection that closes is read on: paused, it would not see its client go, ever."""
+        super().on_response_complete()
+        self.flow.resume_reading()
+
     def data_received(self, data: bytes) -> None:
         """Bytes; too many without the end of a head end the connection."""
         if self._head_timer is not None:

@@ -31,10 +31,10 @@ class Upstream:
     """
 
     def __init__(self, base_url: str, authority: Path) -> None:
-        # Not a client: that would keep cookies, and show one participant's to SuperLink with the next one's request.
+        # Not a client: that would keep cookies, and show one participant's to SuperLink with the next one's request;
+        # and it would take a proxy from the environment, which has no business on loopback.
         self._transport = httpx.AsyncHTTPTransport(
             verify=ssl.create_default_context(cafile=str(authority)),
-            trust_env=False,  # a proxy has no business on loopback
             limits=httpx.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=60.0),
         )
         self._base_url = base_url

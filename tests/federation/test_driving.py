@@ -270,6 +270,7 @@ def test_the_next_coordinator_of_a_job_ends_the_run_that_a_killed_one_left(
     note = tmp_path / "note.json"
     abandoned = DrivenGrid(superlink.endpoint, note)
     abandoned.start()
+    abandoned._closed.set()  # as if its process had been killed: no heartbeat, and no leave taken
     left = abandoned.run.run_id
     noted = json.loads(note.read_bytes())
     with driving(superlink.endpoint, note), SuperLinkControl(superlink.endpoint) as control:

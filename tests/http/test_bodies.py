@@ -7,6 +7,7 @@ import http.client
 import time
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -151,6 +152,20 @@ def test_a_small_request_above_its_limit_is_refused_in_a_way_that_its_sender_hea
     assert after.status_code == 200
 
     assert gateway.superlink.names() == ["deactivate-node"]
+
+
+def test_no_connection_stays_behind_when_a_refused_client_hangs_up(gateway: RunningGateway) -> None:
+    for _ in range(10):
+        with gateway.client("site-a") as client:
+            assert client.post("/v1/fleet/get-run", content=bytes(9 * MEGABYTE)).status_code == 401
+
+    until(lambda: left_behind(gateway.port) == 0)
+
+
+def left_behind(port: int) -> int:
+    """Connections whose client has closed them and whose server has not (CLOSE_WAIT, from /proc)."""
+    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text(encoding="utf-8").splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == "08" for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,3 +169,18 @@ def test_flowers_own_client_joins_beats_fetches_and_leaves_through_it(federation
             client.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id))
 
         assert not control.status()["site-a"].connected
+
+
+def test_a_hangup_signal_makes_it_show_its_renewed_certificate(
+    federation: Federation, superlink: FakeSuperLink, superlink_port: int
+) -> None:
+    with gateway_process(federation, superlink_port) as (process, port):
+        first = ssl.get_server_certificate(("127.0.0.1", port), timeout=10)
+        federation.authority.issue_server("gateway", ["127.0.0.1"])
+        process.send_signal(signal.SIGHUP)
+
+        until(lambda: ssl.get_server_certificate(("127.0.0.1", port), timeout=10) != first)
+        federation.files.key.unlink()
+        process.send_signal(signal.SIGHUP)
+        until(lambda: "the certificate in use stays" in (federation.folder.path / "gateway.log").read_text("utf-8"))
+        assert answers(federation)

@@ -13,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import sysconfig
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ __all__ = ["SuperNode", "last_node_id", "quiet_environment"]
 
 _NODE_ID = re.compile(rb"SuperNode ID: (\d{1,20})")
 _LEAVE_TIMEOUT_S = 5.0
+_LEAVE_PATIENCE_S = 15.0
+_LEAVE_EVERY_S = 0.5
 _LOG_BYTES = 4 << 20
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
@@ -65,6 +68,7 @@ class SuperNode:
     secret_file: Path
     log: Path
     _port: int | None = field(default=None, init=False)
+    _unheard: bool = field(default=False, init=False)
 
     @property
     def runtime_address(self) -> str | None:
@@ -72,8 +76,14 @@ class SuperNode:
         return None if self._port is None else f"127.0.0.1:{self._port}"
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Take leave of the SuperLink where it was there before, then start. Raises :class:`ConfigurationError`."""
-        self.leave()
+        """Take leave of the SuperLink where it was there before, then start. Raises :class:`ConfigurationError`.
+
+        Where the gateway cannot be reached now, it is worth some seconds: a node that the SuperLink takes for online is
+        not let in for a minute.
+        """
+        end = time.monotonic() + _LEAVE_PATIENCE_S
+        while self._left_behind() and time.monotonic() < end:
+            time.sleep(_LEAVE_EVERY_S)
         _rotate(self.log)
         self._port = _free_port()
         return spawn(self.command(self._port), log=self.log, env=quiet_environment(self.home))
@@ -105,11 +115,20 @@ class SuperNode:
         )
         try:
             client.DeactivateNode(DeactivateNodeRequest(node_id=node_id))
+        except httpx.HTTPStatusError as error:
+            self._unheard = error.response.is_server_error
+            return False
         except (httpx.HTTPError, RuntimeError):
+            self._unheard = True
             return False
         finally:
             client.close()
+        self._unheard = False
         return True
+
+    def _left_behind(self) -> bool:
+        """Whether a SuperLink that could not be told just now may still take this node for online."""
+        return last_node_id(self.log) is not None and not self.leave() and self._unheard
 
 
 def last_node_id(log: Path) -> int | None:

@@ -41,7 +41,9 @@ from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 __all__ = ["Task", "TaskSource"]
 
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
-_OBJECTS_S = 300.0
+_OBJECTS_S = 5.0
+"""A message that has arrived lies whole at the SuperNode. One that was given up on the way there is never whole, and
+keeps its task: it must not keep the next one's from being answered."""
 
 
 class TaskSource:
@@ -89,7 +91,7 @@ class Task:
     def fetch(self) -> tuple[Message, Context]:
         """The message to answer, and Flower's context. Raises what a malformed object raises.
 
-        As Flower's ``pull_task_input``, whose first look for an object that is still on its way is a second late.
+        As Flower's ``pull_task_input``, which waits up to two hours for a message's objects.
         """
         given = self._client.PullTaskInput(PullTaskInputRequest())
         TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id

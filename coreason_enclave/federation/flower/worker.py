@@ -17,9 +17,10 @@ from coreason_enclave.federation.flower.tasks import Task, TaskSource
 __all__ = ["Worker"]
 
 POLL_S = 0.05
-IDLE_POLL_S = 1.0
+IDLE_POLL_S = 20.0
 ATTENTIVE_S = 3.0
-"""After a sign that a message came, poll at short intervals for so long; otherwise slowly, which costs nothing."""
+"""After a sign that a whole message came, poll at short intervals for so long. Otherwise hardly at all: it costs the
+site's cores, and a task that is taken before its message is whole may be one whose message never will be."""
 
 
 @dataclass
@@ -53,9 +54,7 @@ class Worker:
             except Exception:  # noqa: BLE001 - whatever the SuperNode sent or did, the next one is asked
                 self._forget()
                 answered = False
-            if answered:
-                self._relax()
-            else:
+            if not answered:
                 self._wait()
         self._forget()
 
@@ -72,6 +71,7 @@ class Worker:
     def _answer(self, task: Task) -> str:
         try:
             message, context = task.fetch()
+            self._relax()
             reply = self._reply(message, context)
             if self.stop.is_set() or task.lost:
                 return "abandoned"
@@ -102,7 +102,7 @@ class Worker:
         self._source, self._address = None, None
 
     def _relax(self) -> None:
-        """A SuperNode takes no further message before it has sent this answer: what arrived was the one answered."""
+        """A SuperNode receives no further message before it has sent this one's answer: this is what arrived."""
         self.arrived.clear()
         self._attentive_until = 0.0
 
