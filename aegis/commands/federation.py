@@ -156,7 +156,7 @@ def up(folder: Path, local_sites: bool) -> None:
             stderr=log,
             start_new_session=True,
         )
-    await_serving(host, supervisor)
+    await_serving(host, lambda: supervisor.poll() is not None)
     click.echo(f"{folder} is served by process {supervisor.pid}; logs in {host.logs}")
 
 

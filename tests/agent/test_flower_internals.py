@@ -27,6 +27,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from flwr.supernode.runtime import run_clientapp
 
 from coreason_enclave.agent.tunnel import FLEET, POLL, RECEIVED
+from coreason_enclave.federation.flower import supernode as supernode_module
 from coreason_enclave.federation.flower.supernode import SuperNode, last_node_id, quiet_environment
 from coreason_enclave.participation import ParticipationRequest
 from coreason_enclave.transport.keys import load_node_key, load_or_create_node_key, node_key_text
@@ -160,6 +161,27 @@ def test_flower_reads_the_node_key_and_sends_the_text_that_is_registered(tmp_pat
     ParticipationRequest(
         site_id="clinic-1", public_key="ab" * 32, node_key=node_key_text(made), tls_request="PEM"
     )  # which checks that it is spelt as Flower spells it
+
+
+def test_a_start_waits_some_seconds_for_a_gateway_that_does_not_answer_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A SuperLink that still takes the node for online would not let it in for a minute."""
+    node, asked = supernode(tmp_path), []
+    node.log.parent.mkdir()
+    node.log.write_text("SuperNode ID: 4711\n")
+
+    def leave(self: SuperNode) -> bool:
+        asked.append(len(asked))
+        self._unheard = len(asked) < 3
+        return not self._unheard
+
+    monkeypatch.setattr(SuperNode, "leave", leave)
+    monkeypatch.setattr(supernode_module, "_LEAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(supernode_module, "spawn", lambda command, log, env: command)
+    node.start()
+
+    assert asked == [0, 1, 2]
 
 
 def test_a_node_that_never_connected_has_no_leave_to_take(tmp_path: Path) -> None:

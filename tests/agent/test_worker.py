@@ -246,6 +246,23 @@ def test_a_sign_that_a_message_came_wakes_an_idle_worker_at_once(
         wait_until(lambda: outcomes, what="it is answered")
 
 
+def test_a_message_that_was_given_up_on_its_way_does_not_keep_the_next_one_waiting(
+    node: Node, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run ended while the SuperNode fetched it: the task stays, the rest of the message never comes."""
+    monkeypatch.setattr("coreason_enclave.federation.flower.tasks._OBJECTS_S", 0.2)
+    put, node.store.put = node.store.put, lambda object_id, content: None  # type: ignore[method-assign]
+    node.receive("train")
+    node.store.put = put  # type: ignore[method-assign]
+    whole = node.receive("query.enrol")
+    with working(node, client_app(handler)) as (_, outcomes):
+        wait_until(lambda: len(outcomes) == 2, what="both tasks ended")
+        reply = node.reply()
+
+    assert outcomes == ["failed", "answered"]
+    assert reply.metadata.reply_to_message_id == whole
+
+
 class _Idle(threading.Event):
     """Tells when somebody begins to wait for it."""
 

@@ -277,6 +277,7 @@ def test_the_next_coordinator_of_a_job_ends_the_run_that_a_killed_one_left(
         during = control.unfinished_runs()
     with SuperLinkControl(superlink.endpoint) as control:
         after = control.unfinished_runs()
+    abandoned.close()
 
     assert noted == {"run_id": left}
     assert left not in during
@@ -318,6 +319,8 @@ def test_without_superlink_a_call_fails_within_seconds(tmp_path: Path, monkeypat
     files = SuperLinkFiles(tmp_path / "flower", tmp_path / "pki")
     files.prepare()
     endpoint = files.endpoint(free_ports(1)[0])
+
+    monkeypatch.setattr("aegis.runtimes.flower.driving._START_S", 0.1)
 
     assert not endpoint.serves()
     with pytest.raises(CarrierUnreachable, match="cannot be reached"), driving(endpoint, tmp_path / "note.json"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from aegis.errors import RunFolderError
+from aegis.runtimes.flower import running
 from aegis.runtimes.flower.host import FederationHost, HostOptions, Supervisor
 from aegis.runtimes.flower.local_sites import agent_command, join_local_sites
 from aegis.runtimes.flower.running import await_serving, federation_running, serve_command
 from coreason_enclave.processes import spawn, terminate
 from coreason_enclave.transport.connection import load_connection
-from tests.federation.deployments import Deployment, wait_for
+from tests.federation.deployments import Deployment, all_processes, raw_command_line, wait_for
 
 MakeDeployment = Callable[..., Deployment]
 
@@ -60,8 +63,29 @@ def test_a_supervisor_that_ends_at_once_leaves_its_last_words(host: FederationHo
     log = host.logs / "supervisor.log"
     supervisor = spawn([sys.executable, "-c", "import sys; sys.exit('error: no more room')"], log=log)
     with pytest.raises(RunFolderError, match="no more room"):
-        await_serving(host, supervisor)
+        await_serving(host, lambda: supervisor.poll() is not None)
     terminate(supervisor)
+
+
+def test_a_supervisor_of_ones_own_is_started_again_when_it_dies_and_ends_with_the_run(
+    host: FederationHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [sys.executable, "-c", "import sys, time; print(sys.argv, flush=True); time.sleep(600)", str(host.logs)]
+    monkeypatch.setattr(running, "serve_command", lambda path, options: words)
+    monkeypatch.setattr(running, "await_serving", lambda host, failed: None)
+    pids: list[int] = []
+
+    def alive() -> list[int]:
+        named = str(host.logs).encode()
+        return [pid for pid in all_processes() if named in raw_command_line(pid) and pid not in pids]
+
+    with federation_running(host.federation):
+        for _ in range(2):
+            (found,) = wait_for(alive, "it runs", within_s=10)
+            pids.append(found)
+            os.kill(found, signal.SIGKILL)
+        (last,) = wait_for(alive, "it runs again", within_s=10)
+    assert raw_command_line(last) == b""
 
 
 def test_the_supervisor_starts_again_what_died_and_says_so(
@@ -141,12 +165,10 @@ def test_the_simulated_attacker_takes_development_sites_alone(deployment: MakeDe
 def test_a_process_that_cannot_start_is_not_waited_for(host: FederationHost) -> None:
     host.logs.mkdir(parents=True)
     (host.logs / "superlink.log").write_text("starting\nERROR: address already in use\n\n")
-    with (
-        host.claimed(),
-        pytest.raises(RunFolderError, match=r"superlink does not start: .*already in use.*gateway\.toml"),
-    ):
+    with host.claimed():
         host.state_file.write_text(json.dumps({"processes": {"superlink": {"pid": 3, "restarts": 4}}}))
-        await_serving(host)
+        with pytest.raises(RunFolderError, match=r"superlink does not start: .*already in use.*gateway\.toml"):
+            await_serving(host)
 
 
 def test_waiting_gives_up(host: FederationHost, monkeypatch: pytest.MonkeyPatch) -> None:

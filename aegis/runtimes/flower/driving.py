@@ -39,6 +39,7 @@ ACQUIRE_METHOD = "/flwr.proto.Runtime/AcquireTask"
 _HEARTBEAT_S = 15.0
 _START_S = 20.0
 _POLL_S = 0.05
+_RETRY_S = 0.5
 
 
 @contextmanager
@@ -77,8 +78,15 @@ class DrivenGrid(Grid):
         self._beating = threading.Thread(target=self._beat, name="flower-heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Start the run and keep it alive."""
-        self._renew()
+        """Start the run and keep it alive. A SuperLink that is just being started again is waited for."""
+        end = time.monotonic() + _START_S
+        while self._grid is None:
+            try:
+                self._renew()
+            except CarrierUnreachable:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_RETRY_S)
         self._beating.start()
 
     def close(self) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
+import random
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from aegis.errors import RunFolderError
 from aegis.federation import FederationFolder
 from aegis.runtimes.flower.host import FederationHost, HostOptions
-from coreason_enclave.processes import spawn, terminate
+from coreason_enclave.processes import Backoff, Child, spawn, terminate
 
 __all__ = ["await_serving", "federation_running", "last_words", "serve_command"]
 
@@ -44,13 +47,44 @@ def federation_running(
         yield host
         return
     host.files.prepare()
-    log = host.logs / "supervisor.log"
-    supervisor = spawn(serve_command(federation.path, options), log=log)
-    try:
-        await_serving(host, supervisor)
+    with _OwnSupervisor(host, options) as own:
+        await_serving(host, lambda: own.failed)
         yield host
-    finally:
-        terminate(supervisor, grace_s=_END_S)
+
+
+class _OwnSupervisor:
+    """A supervisor of this process's own: tended from one thread, to which the kernel ties its life."""
+
+    def __init__(self, host: FederationHost, options: HostOptions) -> None:
+        command, log = serve_command(host.federation.path, options), host.logs / "supervisor.log"
+        backoff = Backoff(0.5, 15.0, random.random)
+        self._host = host
+        self._child = Child("supervisor", lambda: spawn(command, log=log), backoff)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._tend, name="supervisor", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it had to be started again and nobody serves; before it served, that has a reason."""
+        return self._child.restarts > 0 and not self._host.running()
+
+    def _tend(self) -> None:
+        """Start it, and again when it died, unless somebody else serves by now."""
+        while not self._stop.wait(_POLL_S):
+            if self._child.running or not self._host.running():
+                self._child.tend()
+        if self._child.process is not None:
+            terminate(self._child.process, grace_s=_END_S)
 
 
 def serve_command(path: Path, options: HostOptions) -> list[str]:
@@ -61,15 +95,15 @@ def serve_command(path: Path, options: HostOptions) -> list[str]:
     return command + ([] if not options.attackers else ["--attackers", str(options.attackers)])
 
 
-def await_serving(host: FederationHost, supervisor: subprocess.Popen[bytes] | None = None) -> None:
+def await_serving(host: FederationHost, failed: Callable[[], bool] = lambda: False) -> None:
     """Return once SuperLink serves, nodes are registered and the gateway answers.
 
     Raises:
-        RunFolderError: not within two minutes, or ``supervisor`` ended before; the message has its last words.
+        RunFolderError: not within two minutes, or the supervisor ``failed`` before; the message has its last words.
     """
     end = time.monotonic() + _START_S
     while time.monotonic() < end:
-        if supervisor is not None and supervisor.poll() is not None:
+        if failed():
             raise RunFolderError(
                 f"the federation's processes did not start: {last_words(host.logs / 'supervisor.log')}"
             )
@@ -90,12 +124,13 @@ def _require_hope(host: FederationHost, processes: Mapping[str, Mapping[str, int
 
 
 def last_words(log: Path) -> str:
-    """The last line of a log that says something."""
+    """The last complaint near the end of a log, or its last line that says something."""
     try:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()][-20:]
     except OSError:
         lines = []
-    return lines[-1] if lines else "it said nothing"
+    complaints = [line for line in lines if line.lower().startswith(("error", "the gateway cannot"))]
+    return [*lines, *complaints][-1] if lines else "it said nothing"
 
 
 def _require_options(host: FederationHost, options: HostOptions) -> None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aegis.errors import GatewayUnreachable, RunFolderError
+from aegis.errors import CarrierUnreachable, GatewayUnreachable, RunFolderError
 from aegis.federated_coordinator import Participant
 from aegis.federation import FederationConfig, FederationFolder
 from aegis.http.control import GatewayControl
@@ -17,6 +17,7 @@ from aegis.runtimes.flower.control import SuperLinkControl
 from aegis.runtimes.flower.driving import DrivenGrid, driving
 from aegis.runtimes.flower.host import FederationHost
 from aegis.runtimes.flower.liveness import GatewayLiveness
+from aegis.runtimes.flower.superlink import SuperLinkEndpoint
 from coreason_enclave.ledger import PrivacyLedger, SqliteLedger
 from coreason_enclave.policy import SiteConfig, load_site_config
 
@@ -62,19 +63,32 @@ def connected_sites(host: FederationHost, note: Path) -> Iterator[ConnectedSites
     _await_connections(host.gateway(), config, local)
     with ExitStack() as opened:
         grid = opened.enter_context(driving(host.endpoint(), note))
+        participants = _participants(host, config)
         sites = {site: _read_site(federation, site, opened) for site in sorted(local)}
-        yield ConnectedSites(sites, grid, _participants(host, config), GatewayLiveness(host.gateway()))
+        yield ConnectedSites(sites, grid, participants, GatewayLiveness(host.gateway()))
 
 
 def _participants(host: FederationHost, config: FederationConfig) -> tuple[Participant, ...]:
-    with SuperLinkControl(host.endpoint()) as control:
-        nodes = control.nodes()
+    nodes = _nodes(host.endpoint())
     known = {site: nodes[key] for site, key in sorted(config.node_keys.items()) if key in nodes}
     if not known:
         raise RunFolderError(f"{host.federation.path}: no participant has a node: admit one first")
     for site in sorted(config.public_keys.keys() - known.keys()):
         logging.getLogger(__name__).warning("%s has no node, and takes part in nothing until it joins", site)
     return tuple(Participant(site, config.public_keys[site], node) for site, node in known.items())
+
+
+def _nodes(endpoint: SuperLinkEndpoint) -> dict[str, int]:
+    """The registered nodes; a SuperLink that is just being started again is waited for."""
+    end = time.monotonic() + _REMOTE_WAIT_S
+    while True:
+        try:
+            with SuperLinkControl(endpoint) as control:
+                return control.nodes()
+        except CarrierUnreachable:
+            if time.monotonic() > end:
+                raise
+        time.sleep(_POLL_S)
 
 
 def _await_connections(gateway: GatewayControl, config: FederationConfig, local: Collection[str]) -> None:
