@@ -51,7 +51,10 @@ __all__ = ["demo"]
     "--repeats", type=click.IntRange(0, 50), default=4, show_default=True, help="Repetitions with fresh keys."
 )
 @click.option(
-    "--seed", type=int, default=None, help="UNSAFE: inject all noise from this number, for reproducible figures."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=None,
+    help="UNSAFE: inject all noise from this number, for reproducible figures.",
 )
 @click.option(
     "--runtime",

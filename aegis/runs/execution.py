@@ -184,10 +184,13 @@ def _configuration(job: FederationJob, execution: Execution, profile: Profile) -
         "attestation": "simulated" if profile is Profile.DEVELOPMENT else "required",
         "coordinator_key": execution.federation.signer().public_hex,
         "participants": config.public_keys,
+        "local_sites": [folder.name for folder in execution.federation.site_folders()],
         "versions": installed_versions(),
     }
 
 
 def _require_attackers(attackers: int, sites: int) -> None:
+    if not sites:
+        raise InvalidJob("nobody takes part in this federation yet: admit a site first")
     if not 0 <= attackers < sites:
         raise InvalidJob(f"attackers must be in [0, {sites - 1}]: at least one of {sites} sites stays honest")

@@ -6,6 +6,7 @@
     config.json              how it was run: seeds, versions, profile, participants' keys
     audit.jsonl              the coordinator's hash-chained log; audit.checkpoint.json signs its head
     state/                   durable state; running the same command again continues from it
+    flower-run.json          while a coordinator drives a Flower run: which
     metrics.csv              one line a round
     model.safetensors        the released model
     ledger/<site>.json       each local site's privacy ledger, exported

@@ -123,6 +123,11 @@ def _mean(arrays: Sequence[Array]) -> npt.NDArray[np.float64]:
 def check_ledgers(records: Records, _: Reference) -> Answers:
     """Each export by itself, and against every head that came with an admitted update."""
     for site, ledger in records.ledgers.items():
+        if records.is_elsewhere(site):
+            yield stays_open(
+                f"{site}: its ledger is its own: ask it for an export, and put that into ledger/{site}.json"
+            )
+            continue
         if isinstance(ledger, str):
             yield fails(f"{site}: {ledger}")
             continue
@@ -139,7 +144,8 @@ def check_events(records: Records, _: Reference) -> Answers:
     """Every admitted update, those of repeated attempts included, against the ledger of its site."""
     for site, ledger in records.ledgers.items():
         if isinstance(ledger, str):
-            yield stays_open(f"{site}: its ledger does not verify")
+            why = "its ledger is not here" if records.is_elsewhere(site) else "its ledger does not verify"
+            yield stays_open(f"{site}: {why}")
         else:
             yield _paid_for(records, site, ledger)
 

@@ -50,7 +50,11 @@ class _Options(_Document):
 
 
 class Configuration(_Document):
-    """``config.json``: how the run says that it was run."""
+    """``config.json``: how the run says that it was run.
+
+    Attributes:
+        local_sites: the sites on the coordinator's host, whose ledgers a run exports; left out, all of them.
+    """
 
     job_digest: HexDigest
     coordinator_key: HexDigest
@@ -58,6 +62,7 @@ class Configuration(_Document):
     profile: str
     attestation: str
     options: _Options
+    local_sites: tuple[SafeId, ...] | None = None
 
     @property
     def declared_attackers(self) -> frozenset[str]:
@@ -140,6 +145,11 @@ class Records:
     def ledgers(self) -> Mapping[str, SiteLedger | str]:
         """By site that an update was admitted of: its verified ledger, or what is wrong with it."""
         return {site: self._ledger(site) for site in sorted({update.site for update in self.trail.updates})}
+
+    def is_elsewhere(self, site: str) -> bool:
+        """Whether a site keeps its ledger on its own host, and no export of it was put here."""
+        local = self.config.local_sites
+        return local is not None and site not in local and not self.exists(f"ledger/{site}.json")
 
     def updates_of(self, site: str) -> list[AuditedUpdate]:
         """The updates of one site that the log admitted, in its order."""

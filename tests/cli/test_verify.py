@@ -16,6 +16,8 @@ import yaml
 from click.testing import Result
 
 from aegis.verification import Check, Reference, Report, Verdict, verify_run
+from aegis.verification.checks import check_ledgers
+from aegis.verification.records import Records
 from coreason_enclave.encoding import canonical_json, sha256_hex
 from coreason_enclave.envelope import seal
 from coreason_enclave.hashlog import HashLog
@@ -578,3 +580,21 @@ def test_a_run_that_goes_on_is_not_verified_yet(aegis: Aegis, run_copy: Path) ->
 
     assert result.exit_code == 2
     assert "has not finished" in result.stderr
+
+
+def test_a_ledger_that_a_site_keeps_on_its_own_host_is_a_question_and_an_export_of_it_answers(run_copy: Path) -> None:
+    in_json("config.json", lambda config: config.update(local_sites=["clinic-1"]))(run_copy)
+    export = run_copy / "ledger" / "clinic-2.json"
+    kept = export.read_bytes()
+    export.unlink()
+
+    elsewhere = _ledger_verdicts(run_copy)
+    export.write_bytes(kept)
+
+    assert elsewhere == {"clinic-1": Verdict.HOLDS, "clinic-2": Verdict.NOT_CHECKED}
+    assert _ledger_verdicts(run_copy) == {"clinic-1": Verdict.HOLDS, "clinic-2": Verdict.HOLDS}
+
+
+def _ledger_verdicts(run: Path) -> dict[str, Verdict]:
+    answers = check_ledgers(Records(run), Reference())
+    return {answer.detail.partition(":")[0]: answer.verdict for answer in answers}
