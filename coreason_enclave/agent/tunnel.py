@@ -31,6 +31,7 @@ RECEIVED = f"{FLEET}confirm-message-received"
 
 _CONNECT_S = 10.0
 _CLOSE_S = 2.0
+_LAST_TURNS = 5
 _CHUNK = 1 << 16
 _MAX_CONNECTIONS = 64
 
@@ -71,13 +72,17 @@ class Tunnel:
     async def close(self) -> None:
         """End every connection at once."""
         self._closing = True
-        for task in list(self._open):
+        await asyncio.sleep(0)  # whoever was accepted just now begins, and ends by itself
+        begun = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in begun:
             task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        await asyncio.gather(*begun, return_exceptions=True)
+        for _ in range(_LAST_TURNS):  # an aborted transport closes its socket one turn of the loop later
+            await asyncio.sleep(0)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._open) >= _MAX_CONNECTIONS:
+        if task is None or self._closing or len(self._open) >= _MAX_CONNECTIONS:
             writer.transport.abort()
             return
         self._open.add(task)
@@ -106,8 +111,10 @@ class Tunnel:
                 raw, head = await _first(self._head(reader), answers)
         finally:
             answers.cancel()
-            await asyncio.gather(answers, return_exceptions=True)
-            await self._end(upstream)
+            try:
+                await asyncio.gather(answers, return_exceptions=True)
+            finally:
+                await self._end(upstream)
 
     async def _head(self, reader: asyncio.StreamReader) -> _Request:
         raw = await reader.readuntil(b"\r\n\r\n")
@@ -121,10 +128,12 @@ class Tunnel:
     async def _end(self, writer: asyncio.StreamWriter) -> None:
         """What was written goes out first, if there is time for it."""
         writer.close()
-        if not self._closing:
-            with contextlib.suppress(OSError, TimeoutError):
-                await asyncio.wait_for(writer.wait_closed(), _CLOSE_S)
-        writer.transport.abort()
+        try:
+            if not self._closing:
+                with contextlib.suppress(OSError, TimeoutError):
+                    await asyncio.wait_for(writer.wait_closed(), _CLOSE_S)
+        finally:  # also where the tunnel closes while this waits
+            writer.transport.abort()
 
     async def _dial(self) -> _Streams:
         """An mTLS session of the agent's own; files are read anew, so that a renewed certificate is used."""
@@ -204,4 +213,3 @@ def opened_tunnel(
 async def _closed(server: asyncio.Server, tunnel: Tunnel) -> None:
     server.close()
     await tunnel.close()
-    await asyncio.sleep(0)  # what was aborted is let go of in the loop's next turn

@@ -332,26 +332,43 @@ def test_the_run_folder_of_another_job_is_not_taken_over(
     assert "another job" in result.stderr
 
 
+ENDED_IN_ROUND_3 = """
+import os, sys
+from aegis.commands import run
+
+observe = run._Rounds.observe
+
+def end(self, report):
+    observe(self, report)
+    if report.record.round_number == 3:
+        os.kill(os.getpid(), int(sys.argv[1]))
+
+run._Rounds.observe = end
+from aegis.cli import main
+
+main(sys.argv[2:])
+"""
+"""The command, which sends itself a signal in the middle: a signal from outside may come when all is done."""
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_real_process_that_is_ended_in_the_middle_goes_on_where_it_was(
     aegis: Aegis, study: Any, sent: signal.Signals, code: int
 ) -> None:
     job = study.write_job("s", rounds=30, privacy={"noise_multiplier": 8.0})
     arguments = ["run", str(job), "--federation", str(study.federation), "--out", str(study.root / "run")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "aegis.cli", *arguments],
+    process = subprocess.run(
+        [sys.executable, "-c", ENDED_IN_ROUND_3, str(int(sent)), *arguments],
         cwd=ROOT,
         env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        check=False,
+        timeout=200,
     )
-    with process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        next(line for line in process.stdout if line.startswith("round 3/30"))
-        process.send_signal(sent)
-        said = process.stderr.read()
+    said = process.stderr
+    assert "round 3/30" in process.stdout
+    assert "round 4/30" not in process.stdout
     assert process.returncode == code
     assert "Traceback" not in said
     assert ("error: interrupted" in said) == (sent is signal.SIGINT)
