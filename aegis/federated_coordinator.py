@@ -10,6 +10,9 @@ A coordinator wants every privacy value explicit, because it checks what sites s
 >>> import tempfile
 >>> from pathlib import Path
 >>> from aegis.stores.heads import FileHeadStore
+>>> from coreason_enclave.attestation.challenges import FileChallenges
+>>> from coreason_enclave.attestation.endorsements import NoEndorsements
+>>> from coreason_enclave.attestation.policy import AttestationPolicy
 >>> from aegis.stores.run_state import FileRunStore
 >>> from coreason_enclave.schemas import PrivacyConfig
 >>> folder = Path(tempfile.mkdtemp())
@@ -21,7 +24,9 @@ A coordinator wants every privacy value explicit, because it checks what sites s
 >>> audit = HashLog(folder / "audit.jsonl")
 >>> coordinator = FederatedCoordinator(
 ...     job, [site], signer=Signer.generate(), store=FileRunStore(folder / "state"),
-...     heads=FileHeadStore(folder / "heads"), audit=audit, profile=Profile.PRODUCTION)
+...     heads=FileHeadStore(folder / "heads"), audit=audit, profile=Profile.PRODUCTION,
+...     appraiser=Appraiser(AttestationPolicy(kinds=()), Profile.PRODUCTION, NoEndorsements()),
+...     challenges=FileChallenges(folder / "challenges"), attester=None)
 >>> coordinator.job.total_steps
 10
 >>> audit.close()
@@ -49,6 +54,7 @@ from aegis.errors import InvalidJob, RunPaused
 from aegis.rounds.carrier import CarrierFailed, Content, Delivery, Errand, Parcel, SiteRefused, Undelivered
 from aegis.rounds.enrolling import drop_other_keys
 from aegis.rounds.exchange import Exchange
+from aegis.rounds.handshake import CoordinatorHandshake
 from aegis.rounds.hearing import Attempt
 from aegis.rounds.journal import Journal
 from aegis.rounds.run import Run, Sites
@@ -56,6 +62,9 @@ from aegis.rounds.turn import Turn, average
 from aegis.security.audit import HashLog
 from aegis.stores.heads import HeadStore
 from aegis.stores.run_state import RoundRecord, RunState, RunStore
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.challenges import Challenges
+from coreason_enclave.attestation.evidence import Attester
 from coreason_enclave.errors import EnvelopeError, Reason
 from coreason_enclave.keys import Signer
 from coreason_enclave.policy import Profile
@@ -74,6 +83,8 @@ class FederatedCoordinator(Strategy):
         store, audit: durable state and log of this run.
         heads: the newest ledger head of each site, over all runs of this coordinator.
         profile: ``development`` accepts simulated evidence.
+        appraiser: decides what sites have to prove. challenges: the open ones, durable.
+        attester: what this host proves itself with to sites; None: nothing.
         liveness: signs of life of sites that can come and go.
         revoked: the sites that nothing is asked of and nothing is taken from, read again at every decision.
         readmit: sites whose offences are forgotten before the run goes on; a person's decision, which is logged.
@@ -96,6 +107,9 @@ class FederatedCoordinator(Strategy):
         heads: HeadStore,
         audit: HashLog,
         profile: Profile,
+        appraiser: Appraiser,
+        challenges: Challenges,
+        attester: Attester | None,
         liveness: Liveness | None = None,
         revoked: Callable[[], Collection[str]] = frozenset,
         readmit: Collection[str] = (),
@@ -112,6 +126,7 @@ class FederatedCoordinator(Strategy):
         if strangers := sorted(set(readmit) - set(self._sites.registered)):
             raise InvalidJob(f"{strangers[0]} cannot be readmitted: no participant has that name")
         self._signer, self._store, self._heads, self._audit = signer, store, heads, audit
+        self._handshake = CoordinatorHandshake(signer, appraiser, attester, challenges, clock)
         self._profile, self._readmit, self._evaluate, self._observe = profile, readmit, evaluate, observe
         self._clock, self._monotonic, self._wait = clock, monotonic, wait
         self._turn: Turn | None = None
@@ -138,7 +153,7 @@ class FederatedCoordinator(Strategy):
     def _begin(self, initial: Arrays) -> tuple[Run, Turn]:
         journal = Journal(self.job, initial, store=self._store, audit=self._audit, profile=self._profile)
         journal.readmit(self._readmit)
-        run = Run(self.job, self._signer, self._profile, self._sites, self._heads, journal, self._clock)
+        run = Run(self.job, self._signer, self._handshake, self._sites, self._heads, journal, self._clock)
         drop_other_keys(run)
         self._run, self._turn = run, Turn(run, evaluate=self._evaluate, observe=self._observe)
         return run, self._turn
@@ -151,7 +166,7 @@ class FederatedCoordinator(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """The signed orders of the open round; before the first one, sites are invited over ``grid``.
+        """The signed orders of the open round; sites are invited, and prove themselves, over ``grid``.
 
         Raises:
             RunPaused: too few sites could be asked.
@@ -165,6 +180,7 @@ class FederatedCoordinator(Strategy):
         self._turn.open(self._exchange(grid))
         attempt = Attempt(self._run)
         attempt.restore()
+        attempt.attest(self._exchange(grid))
         return [_message(parcel) for parcel in attempt.parcels()]
 
     def aggregate_train(
@@ -253,7 +269,7 @@ class GridCarrier:
             self._sleep(seconds)
 
 
-_MESSAGE_TYPES = {Errand.TRAIN: MessageType.TRAIN, Errand.ENROL: "query.enrol"}
+_MESSAGE_TYPES = {Errand.TRAIN: MessageType.TRAIN, Errand.ENROL: "query.enrol", Errand.ATTEST: "query.attest"}
 
 _APP_FAILED = frozenset(
     {

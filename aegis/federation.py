@@ -16,7 +16,7 @@ import binascii
 import os
 import secrets
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -29,6 +29,8 @@ import tomli_w
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from aegis.errors import RunFolderError
+from coreason_enclave.attestation.endorsements.settings import EndorsementSettings
+from coreason_enclave.attestation.policy import AttestationPolicy, AttesterName
 from coreason_enclave.keys import Signer, load_or_create_signer
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import Delta, FormatVersion, HexDigest, SafeId, StrictModel, explain
@@ -61,6 +63,9 @@ class FederationConfig(StrictModel):
         certificates: site ids to the SHA-256 (hex) of their client certificate's DER, likewise.
         revoked: participants that nothing is accepted from any more. They stay listed: their signatures on earlier
             updates have to remain checkable.
+        attester: what the coordinator's host proves itself with to sites (``tdx``, ``snp+nvidia``, …); None: nothing.
+        attestation: what sites have to prove; needed under profile ``production``.
+        endorsements: where vendors' word on the sites' hardware is found, relative to ``federation.toml``.
     """
 
     version: FormatVersion = 1
@@ -71,6 +76,9 @@ class FederationConfig(StrictModel):
     node_keys: dict[SafeId, NodeKey] = Field(default_factory=dict)
     certificates: dict[SafeId, HexDigest] = Field(default_factory=dict)
     revoked: tuple[SafeId, ...] = ()
+    attester: AttesterName | None = None
+    attestation: AttestationPolicy | None = None
+    endorsements: EndorsementSettings = Field(default_factory=EndorsementSettings)
 
     @model_validator(mode="after")
     def _one_key_each(self) -> Self:
@@ -80,9 +88,23 @@ class FederationConfig(StrictModel):
                 raise ValueError(f"{field}: two sites share one: each needs its own")
             if strangers := sorted(set(values) - set(self.public_keys)):
                 raise ValueError(f"{field}: {strangers[0]} is no participant: it has no entry in public_keys")
+        if self.attester == "simulated" and self.profile is not Profile.DEVELOPMENT:
+            raise ValueError("attester simulated needs profile development")
         if strangers := sorted(set(self.revoked) - set(self.public_keys)):
             raise ValueError(f"revoked: {strangers[0]} is no participant: it has no entry in public_keys")
         return self
+
+    def attestation_policy(self) -> AttestationPolicy:
+        """What sites have to prove; a development federation without a table of its own accepts simulated evidence.
+
+        Raises:
+            RunFolderError: a production federation does not say.
+        """
+        if self.attestation is not None:
+            return self.attestation
+        if self.profile is Profile.DEVELOPMENT:
+            return AttestationPolicy.simulated_only()
+        raise RunFolderError("federation.toml has no [attestation] table: it has to say what sites must prove")
 
     def admitting(self, site_id: str, *, public_key: str, node_key: str, certificate: str) -> Self:
         """This registry with one participant added, or its keys replaced.
@@ -100,6 +122,26 @@ class FederationConfig(StrictModel):
     def revoking(self, site_id: str) -> Self:
         """This registry with one participant revoked; raises :class:`RunFolderError` if there is none of that name."""
         return self._revised(self.model_dump() | {"revoked": tuple(sorted({*self.revoked, site_id}))})
+
+    def pinning(self, site_id: str, platforms: Collection[str]) -> Self:
+        """This registry with these machines for one participant, in place of those that were listed.
+
+        Raises:
+            RunFolderError: there is none of that name, it is revoked, or there is no policy to write them into.
+        """
+        if site_id not in self.public_keys:
+            raise RunFolderError(f"{site_id} is no participant: admit it first")
+        if site_id in self.revoked:
+            raise RunFolderError(f"{site_id} is revoked: take it off that list first, if that is what you mean")
+        pinned, document = self.pinned(), self.model_dump()
+        document["attestation"] |= {"platforms": {**pinned, site_id: tuple(platforms)}}
+        return self._revised(document)
+
+    def pinned(self) -> Mapping[str, tuple[str, ...]]:
+        """The machines of each participant; raises :class:`RunFolderError` where no table could hold any."""
+        if self.attestation is None:
+            raise RunFolderError("federation.toml has no [attestation] table: write down first what sites must prove")
+        return self.attestation.platforms
 
     def _revised(self, document: dict[str, Any]) -> Self:
         try:
@@ -128,9 +170,11 @@ class FederationFolder:
         It is written last, so a folder without it is unfinished. A running gateway follows it at its next request.
         """
         path = self.registry
+        # Defaults are left out: a table or list that stands there empty could not be written below it by hand.
+        document = {"version": config.version, **config.model_dump(mode="json", exclude_defaults=True)}
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         with temporary.open("wb") as file:
-            file.write(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode())
+            file.write(tomli_w.dumps(document).encode())
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

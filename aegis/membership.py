@@ -1,4 +1,4 @@
-"""Who belongs to a federation: founding it, answering a site's request to take part, and revoking.
+"""Who belongs to a federation: founding it, answering a site's request to take part, its machines, and revoking.
 
 Everything here is done by the person who runs the coordinator, in the federation's folder; a running gateway follows.
 Whose key a request is signed with, two people find out by comparing fingerprints: nothing here can.
@@ -6,9 +6,11 @@ Whose key a request is signed with, two people find out by comparing fingerprint
 
 from __future__ import annotations
 
+import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -27,11 +29,32 @@ from coreason_enclave.participation import (
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import explain
 
-__all__ = ["admit", "found_federation", "free_ports", "prepare_network", "revoke"]
+__all__ = ["Pinned", "admit", "found_federation", "free_ports", "pin", "prepare_network", "revoke"]
 
 _LOOPBACK = "127.0.0.1"
 
 Clock = Callable[[], float]
+
+_PLATFORM = re.compile(r"[0-9a-f]{8,256}")
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """The machines that a site's evidence may come from.
+
+    Attributes:
+        before: those that were listed. shared: other participants with one of them, by machine.
+    """
+
+    site: str
+    platforms: tuple[str, ...]
+    before: tuple[str, ...]
+    shared: Mapping[str, tuple[str, ...]]
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything had to be written; the order of a list means nothing."""
+        return set(self.platforms) != set(self.before)
 
 
 def found_federation(
@@ -78,14 +101,17 @@ def prepare_network(
 
 
 def admit(
-    federation: FederationFolder, request: bytes, *, clock: Clock = time.time
+    federation: FederationFolder, request: bytes, *, platforms: Collection[str] = (), clock: Clock = time.time
 ) -> tuple[ParticipationRequest, bytes]:
     """Admit the site that signed ``request``, or renew its certificate; return the request and the sealed welcome.
+
+    Args:
+        platforms: the machines to pin it to, as :func:`pin` does; none leaves what is pinned as it is.
 
     Raises:
         EnvelopeError: the request is malformed or not signed by the key that it names.
         CertificateRefused: its certificate request is not acceptable.
-        RunFolderError: a site of this name takes part with another key, or is revoked.
+        RunFolderError: a site of this name takes part with another key, is revoked, or is pinned to other machines.
     """
     asked, config = open_request(request), federation.config()
     if config.public_keys.get(asked.site_id, asked.public_key) != asked.public_key:
@@ -93,6 +119,7 @@ def admit(
             f"{asked.site_id} takes part with another key: if the site was founded anew, remove its old entries from "
             f"{federation.registry} first"
         )
+    pinned = _to_pin(config, asked.site_id, platforms) if platforms else None
     gateway = prepare_network(federation, clock=clock)
     certificate = CertificateAuthority(_pki(federation), clock).issue_client(asked.site_id, asked.tls_request.encode())
     admitted = config.admitting(
@@ -101,6 +128,8 @@ def admit(
         node_key=asked.node_key,
         certificate=certificate_fingerprint(certificate),
     )
+    if pinned is not None:
+        admitted = admitted.pinning(asked.site_id, pinned.platforms)
     welcome = _welcome(federation, admitted, asked, gateway, certificate, clock)
     federation.found(admitted)
     return asked, welcome
@@ -109,6 +138,59 @@ def admit(
 def revoke(federation: FederationFolder, site_id: str) -> None:
     """Accept nothing from a participant any more; raises :class:`RunFolderError` if there is none of that name."""
     federation.found(federation.config().revoking(site_id))
+
+
+def pin(federation: FederationFolder, site_id: str, platforms: Collection[str], *, replace: bool = False) -> Pinned:
+    """Say which machines a participant's evidence may come from: its processor's id and each GPU's, all of them.
+
+    The same ones again change nothing. ``federation.toml`` is written whole or not at all; a run that is going on keeps
+    the policy that it began with.
+
+    Args:
+        platforms: ids as ``aegis evidence verify`` prints them. replace: put them in the place of others.
+
+    Raises:
+        RunFolderError: no such participant, a revoked one, no ``[attestation]`` table, ids that are none, or other
+            machines are listed and ``replace`` is false.
+    """
+    config = federation.config()
+    pinned = _to_pin(config, site_id, platforms, replace=replace)
+    revised = config.pinning(site_id, pinned.platforms)
+    if pinned.changed:
+        federation.found(revised)
+    return pinned
+
+
+def _to_pin(config: FederationConfig, site_id: str, platforms: Collection[str], *, replace: bool = False) -> Pinned:
+    listed = config.pinned()
+    _require_machines(platforms)
+    shared = {
+        machine: tuple(sorted(who for who, theirs in listed.items() if who != site_id and machine in theirs))
+        for machine in platforms
+    }
+    pinned = Pinned(
+        site_id, tuple(platforms), listed.get(site_id, ()), {one: who for one, who in shared.items() if who}
+    )
+    if pinned.before and pinned.changed and not replace:
+        raise RunFolderError(
+            f"{site_id} is pinned to {', '.join(pinned.before)}: if it has moved, say so with "
+            "aegis federation pin --replace, and name all of its machines"
+        )
+    return pinned
+
+
+def _require_machines(platforms: Collection[str]) -> None:
+    """Ids that could match: anything else would be listed and refuse the site for ever, without a word about why."""
+    if not platforms:
+        raise RunFolderError("name at least one platform")
+    if len(set(platforms)) != len(platforms):
+        raise RunFolderError("one platform is named twice")
+    for machine in platforms:
+        if not _PLATFORM.fullmatch(machine):
+            wanted = "8 to 256 lower-case hex digits, the platform_id that aegis evidence verify prints"
+            raise RunFolderError(f"a platform must be {wanted}, got {machine[:80]!r}")
+        if not machine.strip("0"):
+            raise RunFolderError("a platform id of zeros is that of every host that masks it: no evidence has it")
 
 
 def _welcome(

@@ -36,6 +36,11 @@ from aegis.runs.folder import RunFolder
 from aegis.runs.runtimes import RuntimeName
 from aegis.runtimes.in_process import Site, client_app, found_site, initial_model, opened_sites
 from aegis.security.audit import HashLog
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.challenges import FileChallenges
+from coreason_enclave.attestation.endorsements import NoEndorsements
+from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.keys import load_or_create_signer
 from coreason_enclave.policy import Profile, SiteConfig
 from coreason_enclave.schemas import FederationJob
@@ -170,6 +175,9 @@ class Timed:
     def enrol(self, message: SealedMessage) -> SealedMessage:
         return self.session.enrol(message)
 
+    def attest(self, message: SealedMessage) -> SealedMessage:
+        return self.session.attest(message)
+
 
 def in_process(path: Path, job: FederationJob) -> Measured:
     from aegis.federated_coordinator import FederatedCoordinator
@@ -193,6 +201,9 @@ def in_process(path: Path, job: FederationJob) -> Measured:
             heads=FileHeadStore(federation.coordinator / "heads"),
             audit=audit,
             profile=config.profile,
+            appraiser=Appraiser(AttestationPolicy.simulated_only(), Profile.DEVELOPMENT, NoEndorsements()),
+            challenges=FileChallenges(federation.coordinator / "challenges"),
+            attester=SimulatedAttester(),
             observe=rounds.append,
         )
         coordinator.run(sites.grid, initial_model(job))

@@ -1,9 +1,9 @@
 """Accepting an invitation or an order: is it authentic, for this site, timely, and within what this site allows?
 
 Checks, in order: signature by a coordinator of the policy, shape of the document, address, issue and expiry times,
-round within the job, base model as signed, dataset registered, unit and delta as registered, then the policy
-line by line on the *resolved* job, in which nothing is left open, and last the roll-call. An invitation, which has
-neither round nor model nor roll-call, passes through the rest of the same checks.
+round within the job, both ends attested, base model as signed, dataset registered, unit and delta as registered, then
+the policy line by line on the *resolved* job, in which nothing is left open, and last the roll-call. An invitation,
+which has neither round nor model nor roll-call, passes through the rest of the same checks.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from coreason_enclave.accounting import calibrate_noise
 from coreason_enclave.encoding import digest, sha256_hex
 from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnvelopeError, JobRejected, Reason
+from coreason_enclave.handshake import Released, SiteHandshake
 from coreason_enclave.ledger import NoiseSource, NonPrivatePlan, Plan, RoundPlan
 from coreason_enclave.orders import (
+    ATTESTATION_REQUEST_TYPE,
     INVITATION_TYPE,
     ORDER_TYPE,
+    AttestationRequest,
     Enrolment,
     JobInvitation,
     RoundOrder,
+    parse_attestation_request,
     parse_invitation,
     parse_order,
 )
@@ -30,7 +34,7 @@ from coreason_enclave.rollcall import read_roll_call
 from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechanism, PrivacyConfig
 from coreason_enclave.updates import Arrays, SealedMessage, decode_arrays
 
-__all__ = ["AcceptedJob", "ResolvedJob", "accept", "accept_invitation"]
+__all__ = ["AcceptedJob", "ResolvedJob", "accept", "accept_attestation_request", "accept_invitation"]
 
 MAX_MODEL_BYTES = 1 << 30
 CLOCK_SKEW_S = 60
@@ -93,10 +97,12 @@ class AcceptedJob(ResolvedJob):
 
     Attributes:
         order: as signed by the coordinator.
+        released: what was decrypted for it, and under which of this site's keys.
         base: the global weights to train from.
     """
 
     order: RoundOrder
+    released: Released
     base: Arrays
 
     def binding(self) -> str:
@@ -109,25 +115,44 @@ class AcceptedJob(ResolvedJob):
         ).hex()
 
 
-def accept(message: SealedMessage, config: SiteConfig, own_key: str, now: float) -> AcceptedJob:
+def accept(message: SealedMessage, config: SiteConfig, handshake: SiteHandshake, now: float) -> AcceptedJob:
     """Verify and resolve an order.
 
     Args:
-        own_key: this site's Ed25519 public key (hex), which its entry in the roll-call must bear.
+        handshake: decrypts the base model; its key (Ed25519) is the one that this site's roll-call entry must bear.
         now: Unix seconds.
 
     Raises:
         EnvelopeError: not authentic, malformed, or a base model or roll-call other than the signed one.
+        AttestationError: one end has not proved itself to the other.
         JobRejected: authentic, and not acceptable here; the message names the line that refused.
     """
-    order = parse_order(_open(message, ORDER_TYPE, config))
+    payload, coordinator_key = _open(message, ORDER_TYPE, config)
+    order = parse_order(payload)
     _require_timely(order, config, now)
     if order.round_number > order.job.rounds:
         raise JobRejected(f"round {order.round_number} of a job of {order.job.rounds}", reason=Reason.WRONG_ROUND)
-    base = _base_model(order, message.arrays)
+    released = handshake.release(order, message.envelope, message.arrays, coordinator_key)
+    base = _base_model(order, released.model)
     resolved = _allowed(order.job, config)
-    _require_cohort(order, message.roll_call, config, own_key)
-    return AcceptedJob(resolved.job, resolved.job_digest, resolved.lineage, order, base)
+    _require_cohort(order, message.roll_call, config, handshake.signer.public_hex)
+    return AcceptedJob(resolved.job, resolved.job_digest, resolved.lineage, order, released, base)
+
+
+def accept_attestation_request(
+    message: SealedMessage, config: SiteConfig, now: float
+) -> tuple[AttestationRequest, str]:
+    """Verify a request to prove what runs here; return it with the coordinator's key. ``now`` is Unix seconds.
+
+    Raises:
+        EnvelopeError: not authentic, malformed, or with a model or a roll-call.
+        JobRejected: authentic, and for another site, or not timely.
+    """
+    payload, coordinator_key = _open(message, ATTESTATION_REQUEST_TYPE, config)
+    request = parse_attestation_request(payload)
+    _require_timely(request, config, now)
+    _require_bare(message, "an attestation request")
+    return request, coordinator_key
 
 
 def accept_invitation(message: SealedMessage, config: SiteConfig, now: float) -> ResolvedJob:
@@ -137,16 +162,22 @@ def accept_invitation(message: SealedMessage, config: SiteConfig, now: float) ->
         EnvelopeError: not authentic, malformed, or with a model or a roll-call, which no invitation has.
         JobRejected: authentic, and not acceptable here; the message names the line that refused.
     """
-    invitation = parse_invitation(_open(message, INVITATION_TYPE, config))
+    invitation = parse_invitation(_open(message, INVITATION_TYPE, config)[0])
     _require_timely(invitation, config, now)
-    if message.arrays or message.roll_call:
-        raise EnvelopeError("an invitation carries neither a model nor a roll-call")
+    _require_bare(message, "an invitation")
     return _allowed(invitation.job, config)
 
 
-def _open(message: SealedMessage, payload_type: str, config: SiteConfig) -> bytes:
-    keys = KeyRing({f"coordinator-{i}": key for i, key in enumerate(config.policy.coordinator_keys)})
-    return open_envelope(message.envelope, payload_type, keys).payload
+def _open(message: SealedMessage, payload_type: str, config: SiteConfig) -> tuple[bytes, str]:
+    """The payload, and the Ed25519 key (hex) of the coordinator that signed it."""
+    keys = {f"coordinator-{i}": key for i, key in enumerate(config.policy.coordinator_keys)}
+    opened = open_envelope(message.envelope, payload_type, KeyRing(keys))
+    return opened.payload, keys[opened.signer]
+
+
+def _require_bare(message: SealedMessage, what: str) -> None:
+    if message.arrays or message.roll_call:
+        raise EnvelopeError(f"{what} carries neither a model nor a roll-call")
 
 
 def _allowed(job: FederationJob, config: SiteConfig) -> ResolvedJob:
@@ -157,7 +188,7 @@ def _allowed(job: FederationJob, config: SiteConfig) -> ResolvedJob:
     return ResolvedJob(resolved, job.digest(), lineage)
 
 
-def _require_timely(asked: RoundOrder | JobInvitation, config: SiteConfig, now: float) -> None:
+def _require_timely(asked: RoundOrder | JobInvitation | AttestationRequest, config: SiteConfig, now: float) -> None:
     if asked.site_id != config.site_id:
         raise JobRejected(f"the order is addressed to {asked.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
     if asked.issued_at > now + CLOCK_SKEW_S:

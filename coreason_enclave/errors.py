@@ -66,6 +66,8 @@ class Reason(StrEnum):
     ATTESTATION_UNAVAILABLE = "attestation_unavailable"
     ATTESTATION_INVALID = "attestation_invalid"
     ATTESTATION_UNACCEPTABLE = "attestation_unacceptable"
+    ATTESTATION_REQUIRED = "attestation_required"
+    UNDECRYPTABLE = "undecryptable"
     # data
     DATASET_UNKNOWN = "dataset_unknown"
     DATASET_PATH = "dataset_path"

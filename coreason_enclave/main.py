@@ -11,6 +11,7 @@ __all__ = ["main"]
 
 COMMANDS = {
     "agent": Later("coreason_enclave.agent.commands:agent", "Run this site's agent."),
+    "attest": Later("coreason_enclave.agent.attest:attest", "Collect evidence of this host's hardware."),
     "doctor": Later("coreason_enclave.agent.doctor.command:doctor", "Check this site's set-up, and say what to do."),
     "found": Later("coreason_enclave.joining.commands:found", "Found a site from the site.toml that you wrote."),
     "join": Later("coreason_enclave.joining.commands:join", "Take a coordinator's welcome."),
@@ -24,7 +25,7 @@ Exit codes:
   0    done
   1    a fault of this program (AEGIS_TRACEBACK=1 shows where)
   2    an option or a file that cannot be used
-  3    refused: the ledger does not verify, or may not be used now; doctor: something FAILs
+  3    refused: the ledger does not verify, or may not be used now; doctor: something FAILs; attest: no evidence here
   130  interrupted
 
 \b

@@ -1,4 +1,5 @@
-"""What travels inside envelopes: invitations and orders of a coordinator, enrolments and statements of a site."""
+"""What travels inside envelopes: what a coordinator asks (invitations, attestation requests, orders), and what a site
+answers (enrolments, attestations, update statements)."""
 
 from __future__ import annotations
 
@@ -23,20 +24,28 @@ from coreason_enclave.schemas import (
 )
 
 __all__ = [
+    "ATTESTATION_REQUEST_TYPE",
+    "ATTESTATION_TYPE",
+    "COORDINATOR",
     "ENROLMENT_TYPE",
     "HEAD_TYPE",
     "HEALTH_TYPE",
     "INVITATION_TYPE",
     "ORDER_TYPE",
     "UPDATE_TYPE",
+    "AttestationRequest",
+    "CoordinatorIdentity",
     "Enrolment",
     "FreeBudget",
     "HealthStatement",
     "JobInvitation",
     "LedgerHeadStatement",
     "RoundOrder",
+    "SiteAttestation",
     "SiteLedgerHead",
     "UpdateStatement",
+    "parse_attestation",
+    "parse_attestation_request",
     "parse_enrolment",
     "parse_head",
     "parse_health",
@@ -47,10 +56,15 @@ __all__ = [
 
 INVITATION_TYPE = "application/vnd.aegis.job-invitation.v1+json"
 ENROLMENT_TYPE = "application/vnd.aegis.enrolment.v1+json"
+ATTESTATION_REQUEST_TYPE = "application/vnd.aegis.attestation-request.v1+json"
+ATTESTATION_TYPE = "application/vnd.aegis.attestation.v1+json"
 ORDER_TYPE = "application/vnd.aegis.round-order.v1+json"
 UPDATE_TYPE = "application/vnd.aegis.update.v1+json"
 HEAD_TYPE = "application/vnd.aegis.ledger-head.v1+json"
 HEALTH_TYPE = "application/vnd.aegis.health.v1+json"
+
+COORDINATOR = "coordinator"
+"""The name under which a coordinator's evidence is bound."""
 
 Round = Annotated[int, *in_range(1, 100_000)]
 Envelope = Annotated[str, Field(min_length=1, max_length=1 << 16)]
@@ -83,8 +97,53 @@ class Enrolment(StrictModel):
     enrolled_at: UnixSeconds
 
 
+class AttestationRequest(StrictModel):
+    """A coordinator asks a site to prove what runs there; ``nonce`` is its single-use challenge."""
+
+    version: FormatVersion = 1
+    site_id: SafeId
+    job_id: SafeId
+    job_digest: HexDigest
+    nonce: HexDigest
+    issued_at: UnixSeconds
+    expires_at: UnixSeconds
+
+
+class SiteAttestation(StrictModel):
+    """A site's evidence over the coordinator's challenge, and its own challenge to the coordinator.
+
+    The evidence is bound to ``public_key`` (Ed25519), which also signed this, and to ``kem_key`` (X25519), which models
+    are then encrypted to; both hex.
+    """
+
+    version: FormatVersion = 1
+    site_id: SafeId
+    public_key: HexDigest
+    kem_key: HexDigest
+    job_id: SafeId
+    job_digest: HexDigest
+    nonce: HexDigest
+    evidence: dict[str, Any]
+    challenge: HexDigest
+    attested_at: UnixSeconds
+
+
+class CoordinatorIdentity(StrictModel):
+    """The X25519 key (hex) that updates are encrypted to, and evidence over the site's last challenge.
+
+    ``evidence`` is absent where the coordinator runs on no hardware that could prove anything.
+    """
+
+    kem_key: HexDigest
+    challenge: HexDigest
+    evidence: dict[str, Any] | None = None
+
+
 class RoundOrder(StrictModel):
     """What one site is asked to do in one round. Times are Unix seconds; the nonce is used once.
+
+    The base model travels beside it, encrypted to the key that ``attestation`` (an attestation result's envelope)
+    names.
 
     ``roll_call_digest`` is the SHA-256 of the roll-call's bytes, which travel beside the order. ``last_head`` is the
     newest ledger head that this site ever signed for this coordinator, shown back to it: a ledger that does not
@@ -99,6 +158,8 @@ class RoundOrder(StrictModel):
     base_model_digest: HexDigest
     roll_call_digest: HexDigest
     last_head: Envelope | None = None
+    coordinator: CoordinatorIdentity
+    attestation: Envelope
     issued_at: UnixSeconds
     expires_at: UnixSeconds
 
@@ -122,7 +183,8 @@ class UpdateStatement(StrictModel):
     """What a site signs over: which update, for which order, under which privacy event, from where.
 
     Everything here is data-independent or has passed the mechanism: ``nominal_units`` is the declared, public
-    size, never a count of rows. ``signed_head`` is an envelope of :class:`SiteLedgerHead` with the same head.
+    size, never a count of rows. ``signed_head`` is an envelope of :class:`SiteLedgerHead` with the same head. The
+    evidence is fresh: it covers the order's nonce, and both of the site's keys.
     """
 
     version: FormatVersion = 1
@@ -140,6 +202,7 @@ class UpdateStatement(StrictModel):
     epsilon: Annotated[float, *in_range(0, 1e6)] | None
     nominal_units: Annotated[int, *in_range(1, 1 << 53)]
     metrics: dict[SafeId, Annotated[float, *in_range(-1e300, 1e300)]]
+    kem_key: HexDigest
     evidence: dict[str, Any]
     ledger_head: LedgerHeadStatement
     signed_head: Envelope
@@ -177,6 +240,16 @@ def parse_invitation(payload: bytes) -> JobInvitation:
 def parse_enrolment(payload: bytes) -> Enrolment:
     """Read a verified payload as an enrolment; raises :class:`EnvelopeError`."""
     return _parse(Enrolment, payload, "an enrolment")
+
+
+def parse_attestation_request(payload: bytes) -> AttestationRequest:
+    """Read a verified payload as an attestation request; raises :class:`EnvelopeError`."""
+    return _parse(AttestationRequest, payload, "an attestation request")
+
+
+def parse_attestation(payload: bytes) -> SiteAttestation:
+    """Read a verified payload as a site's attestation; raises :class:`EnvelopeError`."""
+    return _parse(SiteAttestation, payload, "an attestation")
 
 
 def parse_order(payload: bytes) -> RoundOrder:

@@ -7,12 +7,13 @@ attestation) is refused as soon as one data lineage is not registered as public.
 from __future__ import annotations
 
 import tomllib
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from coreason_enclave.attestation.endorsements.settings import EndorsementSettings
+from coreason_enclave.attestation.policy import AttestationPolicy, AttesterName
 from coreason_enclave.errors import ConfigurationError, JobRejected, Reason
 from coreason_enclave.schemas import (
     AggregationStrategy,
@@ -27,6 +28,7 @@ from coreason_enclave.schemas import (
     NoiseMultiplier,
     PrivacyConfig,
     PrivacyUnit,
+    Profile,
     SafeId,
     SafePath,
     StrictModel,
@@ -35,22 +37,6 @@ from coreason_enclave.schemas import (
 )
 
 __all__ = ["LineagePolicy", "Profile", "SiteConfig", "SitePolicy", "load_site_config"]
-
-
-class Profile(StrEnum):
-    """``development`` accepts simulated evidence and says so everywhere; ``production`` never does."""
-
-    DEVELOPMENT = "development"
-    PRODUCTION = "production"
-
-    def label(self) -> dict[str, str]:
-        """What every log line under this profile carries: a development run calls itself simulated.
-
-        >>> Profile.DEVELOPMENT.label()
-        {'profile': 'development', 'attestation': 'simulated'}
-        """
-        simulated = {"attestation": "simulated"} if self is Profile.DEVELOPMENT else {}
-        return {"profile": self.value, **simulated}
 
 
 class LineagePolicy(StrictModel):
@@ -81,6 +67,9 @@ class SitePolicy(StrictModel):
             ``min_clients`` in a roll-call, besides the site itself.
         unsafe_count_unknown_participants: count every key that signed. Whoever makes keys makes participants, so this
             needs profile ``development``.
+        coordinator_attestation: what a coordinator has to prove before its model is trained and an update sent to it.
+        unsafe_unattested_coordinator: a coordinator that proves nothing is good enough. Under profile ``production``
+            one of the two has to be there.
         min_units: persons (rows, at record level) that a lineage must declare and a dataset must hold.
     """
 
@@ -95,11 +84,15 @@ class SitePolicy(StrictModel):
     min_noise_multiplier: NoiseMultiplier
     max_update_norm: Annotated[float, *in_range(0, 1e9, open_low=True)]
     max_order_lifetime_s: Annotated[int, *in_range(1, 1 << 53)]
+    coordinator_attestation: AttestationPolicy | None = None
+    unsafe_unattested_coordinator: Flag = False
 
     @model_validator(mode="after")
     def _one_key_each(self) -> Self:
         if len(set(self.participants.values())) != len(self.participants):
             raise ValueError("participants lists one key under two names: it would count twice")
+        if self.coordinator_attestation is not None and self.unsafe_unattested_coordinator:
+            raise ValueError("coordinator_attestation and unsafe_unattested_coordinator contradict each other")
         return self
 
     def check(self, job: FederationJob, lineage: LineagePolicy) -> None:
@@ -149,11 +142,13 @@ class SitePolicy(StrictModel):
 
 
 class SiteConfig(StrictModel):
-    """A site: who it is, where its data, keys, ledger, log and released updates are, and its policy.
+    """A site: who it is, where its data, keys, ledger, log, released updates and challenges are, and its policy.
 
     Paths are relative to ``site.toml``.
 
-    ``attester`` names what produces evidence on this host; ``simulated`` needs profile ``development``.
+    ``attester`` names what produces evidence on this host (``tdx``, ``snp``, ``sgx``, with ``+nvidia`` where GPUs are
+    attested, too); ``simulated`` needs profile ``development``. ``endorsements``: where vendors' word on a
+    coordinator's hardware is found.
     """
 
     version: FormatVersion
@@ -163,8 +158,10 @@ class SiteConfig(StrictModel):
     keys: str
     ledger: str
     audit: str
-    attester: SafeId
+    attester: AttesterName
+    endorsements: EndorsementSettings = Field(default_factory=EndorsementSettings)
     released: str = "released"
+    challenges: str = "challenges"
     policy: SitePolicy
     lineages: tuple[LineagePolicy, ...]
 
@@ -175,6 +172,12 @@ class SiteConfig(StrictModel):
             raise ValueError(f"profile development needs every lineage to be public, which {private[0]} is not")
         if self.profile is not Profile.DEVELOPMENT and self.policy.unsafe_count_unknown_participants:
             raise ValueError("unsafe_count_unknown_participants needs profile development: list the participants' keys")
+        attested = self.policy.coordinator_attestation is not None or self.policy.unsafe_unattested_coordinator
+        if self.profile is not Profile.DEVELOPMENT and not attested:
+            raise ValueError(
+                "policy needs coordinator_attestation: what a coordinator has to prove "
+                "(or unsafe_unattested_coordinator = true)"
+            )
         datasets = [entry.dataset_id for entry in self.lineages]
         if len(set(datasets)) != len(datasets):
             raise ValueError("a dataset belongs to exactly one lineage")

@@ -45,6 +45,7 @@ __all__ = [
     "NeighboringRelation",
     "PrivacyConfig",
     "PrivacyUnit",
+    "Profile",
     "Provenance",
     "SafeId",
     "SafePath",
@@ -102,6 +103,22 @@ class Provenance(StrEnum):
     ATTESTED = "attested"
     CLAIMED = "claimed"
     SIMULATED = "simulated"
+
+
+class Profile(StrEnum):
+    """``development`` accepts simulated evidence and says so everywhere; ``production`` never does."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+    def label(self) -> dict[str, str]:
+        """What every log line under this profile carries: a development run calls itself simulated.
+
+        >>> Profile.DEVELOPMENT.label()
+        {'profile': 'development', 'attestation': 'simulated'}
+        """
+        simulated = {"attestation": "simulated"} if self is Profile.DEVELOPMENT else {}
+        return {"profile": self.value, **simulated}
 
 
 def _matches(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
@@ -238,22 +255,37 @@ class AttestationReport(StrictModel):
     """The appraised result of attestation: what a policy concluded from verified evidence at one moment.
 
     Made by :mod:`coreason_enclave.attestation.appraisal` alone. Simulated evidence can only ever be reported as
-    simulated; the rule is part of the type.
+    simulated, and what is attested names the code that ran; both rules are part of the type.
+
+    Attributes:
+        subject: whose evidence. public_key, kem_key, job_digest, nonce: what it is bound to, hex.
+        measurement: the name of the reference value that the measured code matched.
+        platform_ids: which machine: the processor's id, then those of its GPUs.
+        policy: SHA-256 (hex) of the appraisal policy. not_checked: what that policy lets pass unchecked.
+        appraised_at, expires_at: Unix seconds.
     """
 
+    version: FormatVersion = 1
     provenance: Provenance
     kind: SafeId
     subject: SafeId
-    report_data: HexDigest
-    measurement: str | None = None
+    public_key: HexDigest
+    kem_key: HexDigest
+    job_digest: HexDigest
+    nonce: HexDigest
+    measurement: SafeId | None = None
+    platform_ids: tuple[str, ...] = ()
+    policy: HexDigest
     appraised_at: UnixSeconds
     expires_at: UnixSeconds
     not_checked: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _simulated_stays_simulated(self) -> Self:
+    def _says_no_more_than_it_knows(self) -> Self:
         if (self.kind == "simulated") != (self.provenance is Provenance.SIMULATED):
             raise ValueError("simulated evidence is reported as simulated, and nothing else is")
+        if (self.provenance is Provenance.ATTESTED) != (self.measurement is not None):
+            raise ValueError("what is attested names the measured code, and nothing else does")
         return self
 
 

@@ -2,20 +2,22 @@
 
 1. *accept*: signature, address, expiry, the site's own policy, the data lineage's unit and delta, the roll-call,
    and a ledger that knows every head it ever signed
-2. *attest*: evidence over nonce, signing key and job
+2. *attest*: both ends have proved themselves to each other, else there is no model to decrypt
 3. *reserve*: the round's worst case, durable, before any row is read
 4. *validate*: dataset id to checked rows below the data root
 5. *train*: under the reservation; what the gate counted is the event
 6. *sanitise*: the airlock lets through an update of the right shape with a recorded event, or nothing
 7. *keep*: the update's bytes, durable, so that a lost answer is sent again and not computed again
 8. *commit*: the event and the update's digest, durable, before anything leaves
-9. *seal*: a signature over digest, event, evidence, round and nonce
+9. *seal*: fresh evidence, a signature over digest, event, evidence, round and nonce, and the update encrypted to the
+   coordinator's key
 
 Framework-neutral: bytes in, bytes out. Refusals raise; only their reason code may be sent on. Asked again for the same
 computation, a site seals the kept bytes anew; where they are gone, it recomputes the same bytes under the same
 reservation. Neither spends anything more.
 
-Before a job's first round a site *enrols*: it signs that it takes part in this very job, which spends nothing.
+Before a job's first round a site *enrols*: it signs that it takes part in this very job, which spends nothing. Before
+it is sent a model it *attests*: it proves what runs here, see :mod:`coreason_enclave.handshake`.
 """
 
 from __future__ import annotations
@@ -26,10 +28,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coreason_enclave.acceptance import AcceptedJob, ResolvedJob, accept, accept_invitation
+from coreason_enclave.acceptance import (
+    AcceptedJob,
+    ResolvedJob,
+    accept,
+    accept_attestation_request,
+    accept_invitation,
+)
 from coreason_enclave.accounting.events import event_to_dict
-from coreason_enclave.attestation.binding import report_data
-from coreason_enclave.attestation.evidence import Attester, Evidence
+from coreason_enclave.attestation.evidence import Attester
 from coreason_enclave.datasets.reading import SiteDataset
 from coreason_enclave.encoding import frame, sha256_hex
 from coreason_enclave.envelope import seal
@@ -43,12 +50,20 @@ from coreason_enclave.errors import (
     PrivacyBudgetExceededError,
     Reason,
 )
+from coreason_enclave.handshake import SiteHandshake
 from coreason_enclave.hashlog import HashLog
 from coreason_enclave.heads import open_head, require_known, seal_head
 from coreason_enclave.keys import Signer
 from coreason_enclave.ledger import NoiseSource, Plan, PrivacyLedger, Reservation, RoundPlan
 from coreason_enclave.models import layout
-from coreason_enclave.orders import ENROLMENT_TYPE, UPDATE_TYPE, Enrolment, LedgerHeadStatement, UpdateStatement
+from coreason_enclave.orders import (
+    ATTESTATION_TYPE,
+    ENROLMENT_TYPE,
+    UPDATE_TYPE,
+    Enrolment,
+    LedgerHeadStatement,
+    UpdateStatement,
+)
 from coreason_enclave.policy import Profile, SiteConfig
 from coreason_enclave.privacy.gate import StepGate
 from coreason_enclave.privacy.keystream import JobKeys, Keystream
@@ -74,6 +89,7 @@ class SecureSession:
     config: SiteConfig
     signer: Signer
     attester: Attester
+    handshake: SiteHandshake
     ledger: PrivacyLedger
     ledger_file: Path
     sentry: DataSentry
@@ -107,6 +123,19 @@ class SecureSession:
         with self._refusals_logged("enrolment", message):
             return self._enrol(accept_invitation(message, self.config, self.clock()))
 
+    def attest(self, message: SealedMessage) -> SealedMessage:
+        """Answer a coordinator's challenge with evidence of what runs here. Spends nothing.
+
+        Raises:
+            EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
+        """
+        with self._refusals_logged("attestation", message):
+            request, coordinator_key = accept_attestation_request(message, self.config, self.clock())
+            attestation = self.handshake.answer(request, coordinator_key)
+            told = {"job": request.job_id, "attester": self.attester.kind, "kem_key": attestation.kem_key}
+            self._log("attestation", "signed", told)
+            return SealedMessage(seal(ATTESTATION_TYPE, attestation.canonical(), self.signer))
+
     def _enrol(self, resolved: ResolvedJob) -> SealedMessage:
         self._require_whole_job(resolved.lineage.lineage, resolved.plan(1, self._noise_source()))
         enrolment = Enrolment(
@@ -133,15 +162,14 @@ class SecureSession:
             raise failure from error
 
     def _answer(self, message: SealedMessage, aborted: Aborted) -> SealedMessage:
-        accepted = accept(message, self.config, self.signer.public_hex, self.clock())
+        accepted = accept(message, self.config, self.handshake, self.clock())
         self._require_ledger_of(accepted.order.last_head)
         _require_layout(accepted)
-        evidence = self._attest(accepted)
         with self.ledger.hold(accepted.lineage.lineage):
             reservation = self._reserve(accepted)
             kept = self._kept(accepted, reservation)
             update = self._compute(accepted, reservation, aborted) if kept is None else kept
-        answer = self._seal(accepted, evidence, update)
+        answer = self._seal(accepted, update)
         outcome = "sealed" if kept is None else "answered from store"
         self._log("round", outcome, {"update": update.digest, **_named(accepted)})
         return answer
@@ -149,7 +177,9 @@ class SecureSession:
     def _compute(self, accepted: AcceptedJob, reservation: Reservation, aborted: Aborted) -> ReleasableUpdate:
         self._log_reservation(accepted, reservation)
         dataset = self._validate(accepted)
-        trained = self._train(accepted, reservation, dataset, aborted)
+        require_proof = self.handshake.watch(accepted.order, accepted.released)
+        trained = self._train(accepted, reservation, dataset, _watched(require_proof, aborted))
+        require_proof()  # a loop that swallowed a failed proof, or never asked, does not get to release what it has
         update = self._sanitise(accepted, trained)
         kept = KeptUpdate(update.payload, update.metrics)
         self.released.keep(accepted.job_digest, accepted.order.round_number, accepted.binding(), kept)
@@ -171,16 +201,6 @@ class SecureSession:
         if last_head is not None:
             shown = open_head(last_head, self.config.site_id, self.signer.public_hex)
             require_known(shown, self.ledger, self.ledger_file)
-
-    def _attest(self, accepted: AcceptedJob) -> Evidence:
-        return self.attester.produce(
-            report_data(
-                nonce=accepted.order.nonce,
-                public_key=self.signer.public_hex,
-                site_id=self.config.site_id,
-                job_digest=accepted.job_digest,
-            )
-        )
 
     def _noise_source(self) -> NoiseSource:
         return NoiseSource.UNSAFE_SEEDED if self.job_keys.unsafe_seeded else NoiseSource.SITE_KEYSTREAM
@@ -268,13 +288,18 @@ class SecureSession:
             allow_non_private=accepted.lineage.public,
         )
 
-    def _seal(self, accepted: AcceptedJob, evidence: Evidence, update: ReleasableUpdate) -> SealedMessage:
-        """Sign; a :class:`ReleasableUpdate` is the only thing that can be."""
+    def _seal(self, accepted: AcceptedJob, update: ReleasableUpdate) -> SealedMessage:
+        """Sign and encrypt; a :class:`ReleasableUpdate` is the only thing that can be."""
         if not isinstance(update, ReleasableUpdate):
             raise TypeError("only a ReleasableUpdate can be sealed")
+        envelope = seal(UPDATE_TYPE, self._statement(accepted, update).canonical(), self.signer)
+        return SealedMessage(envelope, self.handshake.conceal(accepted.order, envelope, update.payload))
+
+    def _statement(self, accepted: AcceptedJob, update: ReleasableUpdate) -> UpdateStatement:
         order, head = accepted.order, self.ledger.head()
+        evidence = self.handshake.prove_update(order, accepted.released.kem_key)
         guarantee = self.ledger.job_claim(accepted.lineage.lineage, accepted.job.job_id).guarantee
-        statement = UpdateStatement(
+        return UpdateStatement(
             site_id=self.config.site_id,
             job_id=order.job.job_id,
             job_digest=accepted.job_digest,
@@ -289,12 +314,11 @@ class SecureSession:
             epsilon=None if guarantee is None else guarantee.epsilon,
             nominal_units=accepted.lineage.nominal_units,
             metrics=dict(update.metrics),
+            kem_key=accepted.released.kem_key,
             evidence=evidence.model_dump(mode="json"),
             ledger_head=LedgerHeadStatement(seq=head.seq, hash=head.hash),
             signed_head=seal_head(head, self.config.site_id, self.signer),
         )
-        envelope = seal(UPDATE_TYPE, statement.canonical(), self.signer)
-        return SealedMessage(envelope, update.payload)
 
     def _log_refusal(self, action: str, message: SealedMessage, refusal: EnclaveError) -> None:
         details = {"message": str(refusal), "order": sha256_hex(message.envelope)}
@@ -310,6 +334,16 @@ def _require_layout(accepted: AcceptedJob) -> None:
     job = accepted.job
     if layout_of(accepted.base) != layout(job.model_arch, job.model_args):
         raise JobRejected(f"the base model is not a {job.model_arch} of these model_args", reason=Reason.WRONG_SHAPES)
+
+
+def _watched(require_proof: Callable[[], None], aborted: Aborted) -> Aborted:
+    """Between two steps: can this host still prove itself, and may training go on?"""
+
+    def stop() -> bool:
+        require_proof()
+        return aborted()
+
+    return stop
 
 
 def _named(accepted: AcceptedJob) -> dict[str, Any]:

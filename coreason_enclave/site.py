@@ -14,9 +14,13 @@ from pathlib import Path
 
 import tomli_w
 
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.challenges import FileChallenges
+from coreason_enclave.attestation.endorsements import opened
 from coreason_enclave.attestation.evidence import Attester
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.hardware.simulated import SimulatedAttester
+from coreason_enclave.handshake import SiteHandshake
+from coreason_enclave.hardware.discovery import attester_named
 from coreason_enclave.hashlog import HashLog
 from coreason_enclave.jobkeys import SiteJobKeys
 from coreason_enclave.keys import Signer, load_or_create_signer
@@ -32,7 +36,6 @@ from coreason_enclave.session import SecureSession
 __all__ = ["Site", "found_site", "open_site", "prepare_site"]
 
 CONFIG_FILE = "site.toml"
-_ATTESTERS: dict[str, Callable[[], Attester]] = {"simulated": SimulatedAttester}
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ def found_site(folder: Path, config: SiteConfig) -> str:
         raise ConfigurationError(f"{path} exists: a site is founded once, and its budgets with it")
     folder.mkdir(parents=True, exist_ok=True)
     public_key = prepare_site(folder, config)
-    path.write_bytes(tomli_w.dumps(config.model_dump(mode="json")).encode())  # last: a site without it is not founded
+    path.write_bytes(
+        tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode()
+    )  # last: a site without it is not founded
     return public_key
 
 
@@ -100,9 +105,7 @@ def open_site(
         LedgerError: a lineage is registered otherwise than ``site.toml`` says, or the ledger does not verify.
     """
     config = load_site_config(folder / CONFIG_FILE)
-    attester = _ATTESTERS.get(config.attester)
-    if attester is None:
-        raise ConfigurationError(f"attester {config.attester!r} is not available; known: {', '.join(_ATTESTERS)}")
+    attester = attester_named(config.attester)
     signer = load_or_create_signer(folder / config.keys / "signing.key")
     with ExitStack() as opened:  # a site that is refused half-way is left free for the next attempt
         ledger = SqliteLedger(folder / config.ledger)
@@ -114,7 +117,8 @@ def open_site(
         session = SecureSession(
             config=config,
             signer=signer,
-            attester=attester(),
+            attester=attester,
+            handshake=_handshake(folder, config, signer, attester, clock),
             ledger=ledger,
             ledger_file=(folder / config.ledger).absolute(),
             sentry=DataSentry(folder / config.data_root),
@@ -126,6 +130,20 @@ def open_site(
         )
         opened.pop_all()
     return Site(config, signer, ledger, log, session)
+
+
+def _handshake(
+    folder: Path, config: SiteConfig, signer: Signer, attester: Attester, clock: Callable[[], float]
+) -> SiteHandshake:
+    wanted = config.policy.coordinator_attestation
+    return SiteHandshake(
+        site_id=config.site_id,
+        signer=signer,
+        attester=attester,
+        appraiser=None if wanted is None else Appraiser(wanted, config.profile, opened(config.endorsements, folder)),
+        challenges=FileChallenges(folder / config.challenges),
+        clock=clock,
+    )
 
 
 def _registration(entry: LineagePolicy) -> LineageRegistration:

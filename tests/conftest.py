@@ -22,6 +22,7 @@ from coreason_enclave.orders import (
     ENROLMENT_TYPE,
     INVITATION_TYPE,
     ORDER_TYPE,
+    CoordinatorIdentity,
     Enrolment,
     JobInvitation,
     RoundOrder,
@@ -153,12 +154,16 @@ class SmallSite:
         return self.config.lineages[0].lineage
 
     def open(self, *, seed: int | None = None, **options: Any) -> Any:
-        """Open it; ``seed`` injects the keys of a reproducible run."""
+        """Open it; ``seed`` injects the keys of a reproducible run.
+
+        Models and updates travel in the open, so that a test can look at them; tests/handshake is about the rest.
+        """
         from coreason_enclave.jobkeys import UnsafeSeededNoise
         from coreason_enclave.site import open_site
+        from tests.in_the_open import in_the_open
 
         keys = None if seed is None else UnsafeSeededNoise(bytes([seed]) * 32)
-        return open_site(self.folder, job_keys=keys, **options)
+        return in_the_open(open_site(self.folder, job_keys=keys, **options))
 
     def log(self) -> list[dict[str, Any]]:
         """The entries of the site's own log."""
@@ -274,6 +279,8 @@ class SmallFederation:
             "nonce": "ab" * 32,
             "base_model_digest": sha256_hex(arrays),
             "roll_call_digest": sha256_hex(called),
+            "coordinator": CoordinatorIdentity(kem_key="cc" * 32, challenge="dd" * 32),
+            "attestation": "of no matter to a site that is opened in the open",
             "issued_at": self.now,
             "expires_at": self.now + 600,
             **changes,

@@ -19,6 +19,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from aegis.attacks.byzantine import SimulatedAttacker
+from aegis.attacks.insider import Insider
 from aegis.federated_coordinator import FederatedCoordinator
 from aegis.runtimes.in_process import (
     ClientApp,
@@ -31,13 +32,18 @@ from aegis.runtimes.in_process import (
 from aegis.security.audit import HashLog, verify_lines
 from aegis.stores.heads import FileHeadStore
 from aegis.stores.run_state import FileRunStore, RoundRecord, RunState
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.challenges import FileChallenges
+from coreason_enclave.attestation.endorsements import NoEndorsements
+from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.encoding import canonical_json, sha256_hex
-from coreason_enclave.envelope import KeyRing, open_envelope, seal
+from coreason_enclave.envelope import KeyRing, open_envelope, seal, unverified_payload
 from coreason_enclave.errors import EnclaveError, Reason
-from coreason_enclave.orders import UPDATE_TYPE, parse_statement
+from coreason_enclave.hardware.simulated import SimulatedAttester
+from coreason_enclave.orders import UPDATE_TYPE, parse_order, parse_statement
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.updates import Arrays, SealedMessage, decode_arrays, encode_arrays
+from coreason_enclave.updates import Arrays, SealedMessage, encode_arrays
 
 Federation = Any
 Adapt = Callable[[Any], ClientApp]
@@ -54,6 +60,10 @@ class Refuses:
     def enrol(self, message: SealedMessage) -> SealedMessage:
         enrolment: SealedMessage = self.session.enrol(message)
         return enrolment
+
+    def attest(self, message: SealedMessage) -> SealedMessage:
+        attestation: SealedMessage = self.session.attest(message)
+        return attestation
 
     def run(self, message: SealedMessage) -> SealedMessage:
         if self.times > 0:
@@ -74,14 +84,16 @@ class Forges(Refuses):
         self.signer, self.change = site.session.signer, change
 
     def run(self, message: SealedMessage) -> SealedMessage:
-        honest = self.session.run(message)
+        honest, own = Insider(self.session).revealed(message)
         keys = KeyRing({"self": self.signer.public_hex})
         said = parse_statement(open_envelope(honest.envelope, UPDATE_TYPE, keys).payload).model_dump(mode="json")
-        fields, arrays = self.change(said, decode_arrays(honest.arrays, limit=1 << 30))
+        fields, arrays = self.change(said, own)
         payload = encode_arrays(arrays)
         if "update_digest" in fields and fields["update_digest"] == said["update_digest"]:
             fields = {**fields, "update_digest": sha256_hex(payload)}
-        return SealedMessage(seal(UPDATE_TYPE, canonical_json(fields), self.signer), payload)
+        envelope = seal(UPDATE_TYPE, canonical_json(fields), self.signer)
+        order = parse_order(unverified_payload(message.envelope))
+        return SealedMessage(envelope, self.session.handshake.conceal(order, envelope, payload))
 
 
 def where(names: Iterable[str], handler: Callable[[Any], Any]) -> Adapt:
@@ -128,11 +140,15 @@ class Study:
     @contextmanager
     def coordinator(self, job: FederationJob, opened: InProcessSites, **options: Any) -> Iterator[FederatedCoordinator]:
         audit = options.pop("audit", None) or HashLog(self.folder / "audit.jsonl")
+        profile = options.get("profile", Profile.DEVELOPMENT)
         settings = {
             "signer": self.federation.signer,
             "store": self.store,
             "heads": self.heads,
-            "profile": Profile.DEVELOPMENT,
+            "profile": profile,
+            "appraiser": Appraiser(AttestationPolicy.simulated_only(), profile, NoEndorsements()),
+            "challenges": FileChallenges(self.folder / "challenges"),
+            "attester": SimulatedAttester(),
             "observe": self.seen.append,
             **options,
         }
@@ -180,12 +196,14 @@ def a_job(federation: Federation, **changes: Any) -> FederationJob:
 class Relay(Grid):
     """A grid whose replies to one round's orders pass together, by node, through :meth:`hear`.
 
-    Its clock jumps as soon as nothing more can come in: nobody waits for a deadline. Invitations pass as they are.
+    Its clock jumps as soon as nothing more can come in: nobody waits for a deadline. Everything else passes as it is;
+    orders follow upon it, so replies to orders are held back until all of it is answered.
     """
 
     def __init__(self, grid: Any) -> None:
         self.grid, self.rounds, self.sent = grid, 0, list[Message]()
         self._orders: list[str] = []
+        self._others: set[str] = set()
         self._replies: list[Message] = []
         self._jumped = 0.0
 
@@ -198,20 +216,27 @@ class Relay(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         messages = list(messages)
         message_ids = list(self.grid.push_messages(messages))
-        if messages[0].metadata.message_type == "train":
-            self.sent, self._orders, self._replies = messages, message_ids, []
-            self.rounds += 1
+        orders = {key: each for key, each in zip(message_ids, messages, strict=True) if _is_order(each)}
+        self._others |= set(message_ids) - orders.keys()
+        if orders:
+            if not self._orders:
+                self.sent, self._replies = [], []
+                self.rounds += 1
+            self.sent = sorted([*self.sent, *orders.values()], key=lambda each: each.metadata.dst_node_id)
+            self._orders += orders
         return message_ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         others = self.grid.pull_messages([each for each in message_ids if each not in self._orders])
+        answered = {reply.metadata.reply_to_message_id for reply in others}
+        self._others -= answered
         if not self._orders:
             return others
         self._replies += self.grid.pull_messages(self._orders)
-        if len(self._replies) < len(self._orders):
+        if answered or self._others or len(self._replies) < len(self._orders):
             return others
         self._orders = []
-        return [*others, *self.hear(sorted(self._replies, key=lambda reply: reply.metadata.src_node_id))]
+        return self.hear(sorted(self._replies, key=lambda reply: reply.metadata.src_node_id))
 
     def wait_for_reply(self, seconds: float) -> None:
         if self._orders or self.grid._pending:
@@ -236,8 +261,12 @@ class Relay(Grid):
         return self.grid.run
 
 
+def _is_order(message: Message) -> bool:
+    return bool(message.metadata.message_type == "train")
+
+
 class OneByOne(Relay):
-    """Hands out one reply at a time, by node: the same durable writes in the same order, each time."""
+    """Hands out one reply at a time, by node, once all are in: the same durable writes in the same order, each time."""
 
     def __init__(self, grid: Any) -> None:
         super().__init__(grid)
@@ -245,23 +274,28 @@ class OneByOne(Relay):
         self._ready: list[Message] = []
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        self._asked = list(self.grid.push_messages(list(messages)))
-        return self._asked
+        pushed = list(self.grid.push_messages(list(messages)))
+        self._asked += pushed
+        return pushed
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        self._replies += self.grid.pull_messages(self._asked)
-        if self._asked and len(self._replies) == len(self._asked):
-            self._ready = sorted(self._replies, key=lambda reply: -reply.metadata.src_node_id)
-            self._asked, self._replies = [], []
-        return [self._ready.pop()] if self._ready else []
+        came = list(self.grid.pull_messages(self._asked))
+        self._ready += came
+        self._asked = [
+            each for each in self._asked if each not in {reply.metadata.reply_to_message_id for reply in came}
+        ]
+        if self._asked or not self._ready:
+            return []
+        self._ready.sort(key=lambda reply: (-reply.metadata.src_node_id, reply.metadata.message_type != "train"))
+        return [self._ready.pop()]
 
     def wait_for_reply(self, seconds: float) -> None:
-        if not self._ready:
+        if self._asked:
             self.grid.wait_for_reply(seconds)
 
 
 def scaled(factor: float) -> Callable[[Any], SimulatedAttacker]:
-    return lambda site: SimulatedAttacker(site.session, site.signer, factor)
+    return lambda site: SimulatedAttacker(site.session, factor)
 
 
 class PowerFailure(BaseException):

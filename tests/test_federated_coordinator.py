@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message
 
+from aegis.attacks.insider import Insider
+from aegis.attacks.overhearing import Overheard
 from aegis.errors import InvalidJob, RunFolderError, RunPaused
 from aegis.federated_coordinator import average
 from aegis.jobs import resolve
@@ -21,17 +22,15 @@ from aegis.runtimes.in_process import (
     public_evaluator,
 )
 from coreason_enclave.accounting import PoissonSampledGaussian, compose_epsilon
-from coreason_enclave.envelope import KeyRing, open_envelope, seal
 from coreason_enclave.errors import Reason
-from coreason_enclave.orders import UPDATE_TYPE, parse_statement
 from coreason_enclave.policy import Profile
-from coreason_enclave.updates import SealedMessage, decode_arrays, encode_arrays, model_digest
+from coreason_enclave.updates import Arrays, SealedMessage, encode_arrays, model_digest
 from tests.studies import (
     THREE,
     Federation,
+    Forges,
     MakeStudy,
     Refuses,
-    Relay,
     Study,
     a_job,
     scaled,
@@ -79,17 +78,10 @@ def test_each_round_is_on_record_with_sites_steps_and_what_they_cost(study: Make
 def test_the_first_round_adds_the_mean_of_the_sites_updates_to_the_initial_model(
     study: MakeStudy, federation: Federation
 ) -> None:
-    updates: list[dict[str, Any]] = []
-
-    class Overheard(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
-            updates.extend(
-                decode_arrays(reply.content.config_records["aegis"]["arrays"], limit=1 << 20) for reply in replies
-            )
-            return replies
-
-    job = a_job(federation, rounds=1)
-    model = study().run(job, grid=Overheard)
+    overheard, job = Overheard(THREE), a_job(federation, rounds=1)
+    listening = where(THREE, lambda site: overheard.listen(site.config.site_id, Insider(site.session)))
+    model = study().run(job, listening)
+    updates = list(overheard.rounds()[1].values())
     for name, start in initial_model(job).items():
         expected = start + np.mean([update[name].astype(np.float64) for update in updates], axis=0)
         np.testing.assert_allclose(model[name], expected, rtol=1e-6, atol=1e-7)
@@ -138,16 +130,9 @@ def test_a_sites_own_policy_is_a_reason_that_reaches_the_record(study: MakeStudy
     assert run.reserved_rounds()["clinic-4"] == []
 
 
-class ForgesItsEvent(Refuses):
+def forges_its_event(said: dict[str, Any], arrays: Arrays) -> tuple[dict[str, Any], Arrays]:
     """Signs that it ran less noise than the plan has."""
-
-    def run(self, message: SealedMessage) -> SealedMessage:
-        honest, signer = self.session.run(message), self.session.signer
-        keys = KeyRing({"self": signer.public_hex})
-        said = parse_statement(open_envelope(honest.envelope, UPDATE_TYPE, keys).payload)
-        event = {**said.event, "noise_multiplier": 0.1}
-        forged = said.model_copy(update={"event": event})
-        return SealedMessage(seal(UPDATE_TYPE, forged.canonical(), signer), honest.arrays)
+    return {**said, "event": {**said["event"], "noise_multiplier": 0.1}}, arrays
 
 
 class Says(Refuses):
@@ -158,7 +143,7 @@ class Says(Refuses):
 HOSTILE_SITES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "not a number, well signed": (scaled(float("nan")), "non_finite"),
     "an update beyond the norm": (scaled(1e9), "norm_exceeded"),
-    "less noise than planned": (lambda site: ForgesItsEvent(site.session), "event_exceeds_plan"),
+    "less noise than planned": (lambda site: Forges(site, forges_its_event), "event_exceeds_plan"),
     "nothing that is sealed": (lambda site: Says(site.session), "malformed"),
 }
 

@@ -9,30 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
+from aegis.attacks.insider import Revealing
 from coreason_enclave.envelope import unverified_payload
 from coreason_enclave.errors import EnclaveError, Reason
 from coreason_enclave.orders import parse_order
-from coreason_enclave.updates import Array, SealedMessage, decode_arrays
+from coreason_enclave.updates import Arrays, SealedMessage
 
-__all__ = ["OrderHandler", "Overheard", "round_of"]
-
-_LIMIT = 1 << 30
-
-Update = dict[str, Array]
-
-
-class OrderHandler(Protocol):
-    """What answers for a site; a :class:`~coreason_enclave.session.SecureSession` does."""
-
-    def enrol(self, message: SealedMessage) -> SealedMessage:
-        """Answer an invitation."""
-        ...
-
-    def run(self, message: SealedMessage) -> SealedMessage:
-        """Answer an order."""
-        ...
+__all__ = ["Overheard", "Tapped", "round_of"]
 
 
 def round_of(order: SealedMessage) -> int:
@@ -52,19 +36,19 @@ class Overheard:
         self._honest = frozenset(honest)
         self._patience_s = patience_s
         self._changed = threading.Condition()
-        self._answers: dict[int, dict[str, Update | None]] = {}
+        self._answers: dict[int, dict[str, Arrays | None]] = {}
 
-    def listen(self, site_id: str, handler: OrderHandler) -> OrderHandler:
+    def listen(self, site_id: str, handler: Revealing) -> Tapped:
         """``handler``, with every answer noted under ``site_id``."""
-        return _Tapped(site_id, handler, self)
+        return Tapped(site_id, handler, self)
 
-    def note(self, round_number: int, site_id: str, update: Update | None) -> None:
+    def note(self, round_number: int, site_id: str, update: Arrays | None) -> None:
         """One site's answer; None where it refused."""
         with self._changed:
             self._answers.setdefault(round_number, {})[site_id] = update
             self._changed.notify_all()
 
-    def honest_updates(self, round_number: int) -> list[Update]:
+    def honest_updates(self, round_number: int) -> list[Arrays]:
         """The honest sites' updates of a round by site name, once each of these sites has answered or refused.
 
         Raises:
@@ -83,7 +67,7 @@ class Overheard:
     def _all_in(self, round_number: int) -> bool:
         return self._honest <= self._answers.get(round_number, {}).keys()
 
-    def rounds(self) -> Mapping[int, Mapping[str, Update]]:
+    def rounds(self) -> Mapping[int, Mapping[str, Arrays]]:
         """What was sent, by round and site name, both ascending; refusals left out."""
         with self._changed:
             return {
@@ -93,20 +77,28 @@ class Overheard:
 
 
 @dataclass(frozen=True)
-class _Tapped:
+class Tapped:
+    """Answers as ``handler`` does; what it sent is noted."""
+
     site_id: str
-    handler: OrderHandler
+    handler: Revealing
     overheard: Overheard
 
     def enrol(self, message: SealedMessage) -> SealedMessage:
+        """Passed on."""
         return self.handler.enrol(message)
 
+    def attest(self, message: SealedMessage) -> SealedMessage:
+        """Passed on."""
+        return self.handler.attest(message)
+
     def run(self, message: SealedMessage) -> SealedMessage:
+        """Passed on, and noted."""
         number = round_of(message)
         try:
-            answer = self.handler.run(message)
+            answer, update = self.handler.revealed(message)
         except BaseException:
             self.overheard.note(number, self.site_id, None)
             raise
-        self.overheard.note(number, self.site_id, decode_arrays(answer.arrays, limit=_LIMIT))
+        self.overheard.note(number, self.site_id, update)
         return answer

@@ -40,7 +40,7 @@ def main(config: Path, factor: float, unsafe_seed: int | None) -> None:
     keys = None if unsafe_seed is None else unsafe_seeded_keys(unsafe_seed, site.site_id)
     run_agent(
         config.parent,
-        adapt=lambda opened: SimulatedAttacker(opened.session, opened.signer, factor),
+        adapt=lambda opened: SimulatedAttacker(opened.session, factor),
         job_keys=keys,
         stop=stop,
     )

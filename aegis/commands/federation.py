@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aegis.commands.membership import admit, pin, revoke
 from aegis.errors import GatewayUnreachable, RunFolderError
 from aegis.federation import FederationFolder
 from coreason_enclave.participation import fingerprint
@@ -55,6 +56,10 @@ def federation() -> None:
     """
 
 
+for command in (admit, pin, revoke):
+    federation.add_command(command)
+
+
 @federation.command(epilog="Example: aegis federation init federations/six-sites --public-address fl.example.org:9443")
 @click.argument("folder", metavar="FEDERATION", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
@@ -78,40 +83,6 @@ def init(folder: Path, profile: str, delta: float, host: str, public_address: st
     click.echo(f"coordinator's public key   {key}")
     click.echo(f"fingerprint                {fingerprint(key)}")
     click.echo(f"next: a site runs coreason-enclave request; then aegis federation admit {folder} request.json")
-
-
-@federation.command(
-    epilog="Example: aegis federation admit federations/six-sites clinic.json --out clinic.welcome.json"
-)
-@click.argument("folder", metavar="FEDERATION", type=_FOLDER)
-@click.argument("request", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write  [SITE.welcome.json].")
-def admit(folder: Path, request: Path, out: Path | None) -> None:
-    """Admit the site that signed REQUEST, and write the welcome to send back to it. Again: renews its certificate.
-
-    Compare the fingerprint with the site's people by telephone first: a signature shows that somebody holds the key,
-    not who.
-    """
-    from aegis.membership import admit as admit_site
-
-    asked, welcome = admit_site(FederationFolder(folder), request.read_bytes())
-    path = Path(f"{asked.site_id}.welcome.json") if out is None else out
-    path.write_bytes(welcome)
-    key = FederationFolder(folder).signer().public_hex
-    click.echo(f"admitted {asked.site_id}, whose fingerprint is {fingerprint(asked.public_key)}")
-    click.echo(f"wrote {path}: send it to the site, by any means")
-    click.echo(f"there: coreason-enclave join SITE {path.name} --coordinator-key {key}")
-
-
-@federation.command(epilog="Example: aegis federation revoke federations/six-sites clinic-3")
-@click.argument("folder", metavar="FEDERATION", type=_FOLDER)
-@click.argument("site")
-def revoke(folder: Path, site: str) -> None:
-    """Accept nothing from SITE any more, from this moment on. Its earlier signatures remain checkable."""
-    from aegis.membership import revoke as revoke_site
-
-    revoke_site(FederationFolder(folder), site)
-    click.echo(f"{site} is revoked: the gateway refuses it from its next request on")
 
 
 @federation.command(epilog="Example: aegis federation serve federations/six-sites --no-local-sites")

@@ -5,8 +5,9 @@
 3. the document is an update statement
 4. the signer is the site that was asked, and says so itself
 5. job, round and base model are those of the order; the nonce is the one it was given
-6. evidence is authentic, fresh, acceptable, and bound to that site's signing key
-7. arrays are the signed ones, float32, of the base model's names and shapes, finite, within the norm
+6. evidence is authentic, fresh, acceptable, and bound to both of that site's keys
+7. arrays decrypt beside this envelope, and are the signed ones, float32, of the base model's names and shapes, finite,
+   within the norm
 8. the privacy event is the plan's mechanism, for at most its steps, at its unit and delta
 9. the signed ledger head is this site's own, and the one that the statement names
 
@@ -16,21 +17,23 @@ The first check that fails decides; nothing after it is looked at, and the model
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from aegis.coordination.issuing import Question
 from aegis.errors import UpdateRefused
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian, event_from_dict
-from coreason_enclave.attestation.appraisal import appraise
-from coreason_enclave.attestation.binding import report_data
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.binding import Binding, Role
 from coreason_enclave.attestation.evidence import parse_evidence
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import MAX_ENVELOPE_BYTES, KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError, Reason
 from coreason_enclave.heads import open_head
-from coreason_enclave.orders import UPDATE_TYPE, RoundOrder, UpdateStatement, parse_statement
-from coreason_enclave.policy import Profile
+from coreason_enclave.kem import OVERHEAD_BYTES
+from coreason_enclave.orders import UPDATE_TYPE, UpdateStatement, parse_statement
 from coreason_enclave.schemas import FederationJob, Mechanism, Provenance
 from coreason_enclave.updates import AdmittedUpdate, Array, Layout, SealedMessage, decode_arrays, layout_of
 
@@ -41,10 +44,11 @@ _HEADER_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Admitted:
-    """An update that passed every check, and the statement it came with."""
+    """An update that passed every check, the statement it came with, and its arrays' bytes."""
 
     update: AdmittedUpdate
     statement: UpdateStatement
+    payload: bytes
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,16 @@ class Admission:
     """The checks of one site's answer to one order.
 
     Attributes:
-        order: what was asked. public_key: the site's registered Ed25519 key, hex.
-        layout: the base model's. profile: whether simulated evidence is acceptable.
+        question: what was asked. public_key: the site's registered Ed25519 key, hex.
+        layout: the base model's. appraiser: what evidence is acceptable.
+        reveal: decrypts a message's arrays; raises :class:`EnclaveError`.
     """
 
-    order: RoundOrder
+    question: Question
     public_key: str
     layout: Layout
-    profile: Profile
+    appraiser: Appraiser
+    reveal: Callable[[SealedMessage], bytes]
 
     def admit(self, message: SealedMessage, *, now: float) -> Admitted:
         """Run the checks; ``now`` is Unix seconds.
@@ -70,25 +76,27 @@ class Admission:
         try:
             return self._admit(message, now)
         except EnclaveError as error:
-            raise UpdateRefused(self.order.site_id, error.reason, str(error)) from error
+            raise UpdateRefused(self.question.site_id, error.reason, str(error)) from error
 
     def _admit(self, message: SealedMessage, now: float) -> Admitted:
         self._require(len(message.envelope) <= MAX_ENVELOPE_BYTES, Reason.OVERSIZED, "the envelope is too large")  # 1
-        self._require(len(message.arrays) <= self._most_bytes(), Reason.OVERSIZED, "the arrays are too large")
-        keys = KeyRing({self.order.site_id: self.public_key})
+        sent = len(message.arrays)
+        self._require(sent <= self._most_bytes() + OVERHEAD_BYTES, Reason.OVERSIZED, "the arrays are too large")
+        keys = KeyRing({self.question.site_id: self.public_key})
         statement = parse_statement(open_envelope(message.envelope, UPDATE_TYPE, keys).payload)  # 2, 3
         self._check_address(statement)  # 4, 5
         provenance = self._appraise(statement, now)  # 6
-        arrays = self._check_arrays(statement, message.arrays)  # 7
+        payload = self.reveal(message)  # 7
+        arrays = self._check_arrays(statement, payload)
         event = self._check_event(statement)  # 8
         self._check_head(statement)  # 9
         update = AdmittedUpdate(
-            self.order.site_id, arrays, statement.update_digest, event, provenance, statement.nominal_units
+            self.question.site_id, arrays, statement.update_digest, event, provenance, statement.nominal_units
         )
-        return Admitted(update, statement)
+        return Admitted(update, statement, payload)
 
     def _check_address(self, statement: UpdateStatement) -> None:
-        order = self.order
+        order = self.question
         same_job = statement.job_id == order.job.job_id and statement.job_digest == order.job.digest()
         self._require(statement.site_id == order.site_id, Reason.UNKNOWN_SITE, "it names another site")
         self._require(same_job, Reason.WRONG_DIGEST, "it answers another job")
@@ -98,19 +106,15 @@ class Admission:
         self._require(same_base, Reason.WRONG_DIGEST, "it was trained from another base model")
 
     def _appraise(self, statement: UpdateStatement, now: float) -> Provenance:
-        expected = report_data(
-            nonce=self.order.nonce,
+        binding = Binding(
+            role=Role.SITE,
+            nonce=self.question.nonce,
             public_key=self.public_key,
-            site_id=self.order.site_id,
-            job_digest=self.order.job.digest(),
+            kem_key=statement.kem_key,
+            subject=self.question.site_id,
+            job_digest=self.question.job.digest(),
         )
-        report = appraise(
-            parse_evidence(statement.evidence),
-            expected_report_data=expected,
-            subject=self.order.site_id,
-            profile=self.profile,
-            now=int(now),
-        )
+        report = self.appraiser.appraise(parse_evidence(statement.evidence), binding, int(now))
         return report.provenance
 
     def _check_arrays(self, statement: UpdateStatement, data: bytes) -> dict[str, Array]:
@@ -123,19 +127,19 @@ class Admission:
         )
         squared = sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays.values())
         self._require(math.isfinite(squared), Reason.NON_FINITE, "it holds NaN or infinity")
-        within = math.sqrt(squared) <= self.order.job.max_update_norm
+        within = math.sqrt(squared) <= self.question.job.max_update_norm
         self._require(within, Reason.NORM_EXCEEDED, f"its norm {math.sqrt(squared):.3g} exceeds the job's limit")
         return arrays
 
     def _check_event(self, statement: UpdateStatement) -> Event:
-        event, job = event_from_dict(statement.event), self.order.job
+        event, job = event_from_dict(statement.event), self.question.job
         self._require(
             _within_plan(event, statement, job), Reason.EVENT_EXCEEDS_PLAN, "its privacy event is not the plan's"
         )
         return event
 
     def _check_head(self, statement: UpdateStatement) -> None:
-        head, said = open_head(statement.signed_head, self.order.site_id, self.public_key), statement.ledger_head
+        head, said = open_head(statement.signed_head, self.question.site_id, self.public_key), statement.ledger_head
         same = (head.seq, head.hash) == (said.seq, said.hash)
         self._require(same, Reason.WRONG_DIGEST, "its signed ledger head is another one")
 
@@ -144,7 +148,7 @@ class Admission:
 
     def _require(self, condition: bool, reason: Reason, message: str) -> None:
         if not condition:
-            raise EnclaveError(f"the update of {self.order.site_id} is refused: {message}", reason=reason)
+            raise EnclaveError(f"the update of {self.question.site_id} is refused: {message}", reason=reason)
 
 
 def _within_plan(event: Event, statement: UpdateStatement, job: FederationJob) -> bool:

@@ -3,45 +3,57 @@ issued again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from coreason_enclave.orders import JobInvitation, RoundOrder
+from coreason_enclave.orders import CoordinatorIdentity, JobInvitation, RoundOrder
 from coreason_enclave.schemas import FederationJob
 
-__all__ = ["GRACE_S", "issue_invitations", "issue_orders"]
+__all__ = ["GRACE_S", "Question", "issue_invitations", "issue_order"]
 
 GRACE_S = 60
 """How long after a round's deadline an order stays acceptable to a site: clocks differ."""
 
 
-def issue_orders(
-    job: FederationJob,
-    *,
-    round_number: int,
-    nonces: Mapping[str, str],
-    base_model_digest: str,
-    roll_call_digest: str,
-    last_heads: Mapping[str, str],
-    now: float,
-) -> dict[str, RoundOrder]:
-    """One order a site, by site. Issued again, they differ in their times alone; ``now`` is Unix seconds.
+@dataclass(frozen=True)
+class Question:
+    """What one site is asked in one attempt at a round: what its answer has to repeat."""
 
-    ``last_heads`` holds the newest ledger head's envelope of each site that ever sent one.
+    job: FederationJob
+    round_number: int
+    site_id: str
+    nonce: str
+    base_model_digest: str
+
+
+def issue_order(
+    question: Question,
+    *,
+    roll_call_digest: str,
+    last_head: str | None,
+    coordinator: CoordinatorIdentity,
+    attestation: str,
+    now: float,
+) -> RoundOrder:
+    """The order that asks it. Issued again, it differs in its times and in what both ends have proved since.
+
+    Args:
+        last_head: the envelope of the newest ledger head that the site ever sent.
+        attestation: the site's attestation result. now: Unix seconds.
     """
-    return {
-        site: RoundOrder(
-            job=job,
-            round_number=round_number,
-            site_id=site,
-            nonce=nonce,
-            base_model_digest=base_model_digest,
-            roll_call_digest=roll_call_digest,
-            last_head=last_heads.get(site),
-            issued_at=int(now),
-            expires_at=int(now + job.round_deadline_s) + GRACE_S,
-        )
-        for site, nonce in sorted(nonces.items())
-    }
+    return RoundOrder(
+        job=question.job,
+        round_number=question.round_number,
+        site_id=question.site_id,
+        nonce=question.nonce,
+        base_model_digest=question.base_model_digest,
+        roll_call_digest=roll_call_digest,
+        last_head=last_head,
+        coordinator=coordinator,
+        attestation=attestation,
+        issued_at=int(now),
+        expires_at=int(now + question.job.round_deadline_s) + GRACE_S,
+    )
 
 
 def issue_invitations(

@@ -13,6 +13,7 @@ from aegis.demo.randhie import PreparedSite, load_evaluation_set, prepare_sites
 from aegis.demo.recipe import DELTA, MAX_UPDATE_NORM, DemoOptions
 from aegis.federation import EvaluationSet, FederationConfig, FederationFolder
 from aegis.runtimes.in_process import found_site
+from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.keys import load_or_create_signer
 from coreason_enclave.policy import LineagePolicy, Profile, SiteConfig, SitePolicy
 from coreason_enclave.schemas import AggregationStrategy, Aggregator
@@ -39,7 +40,13 @@ def found_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
     evaluation = load_evaluation_set()
     federation.save_evaluation_set(EvaluationSet(evaluation.features, evaluation.labels))
     federation.found(
-        FederationConfig(profile=Profile.DEVELOPMENT, delta=DELTA, public_keys=keys, disjoint_units=DISJOINT_UNITS)
+        FederationConfig(
+            profile=Profile.DEVELOPMENT,
+            delta=DELTA,
+            public_keys=keys,
+            disjoint_units=DISJOINT_UNITS,
+            attester="simulated",
+        )
     )
     return federation
 
@@ -67,6 +74,7 @@ def _config(
         min_noise_multiplier=0.3,
         max_update_norm=MAX_UPDATE_NORM,
         max_order_lifetime_s=3600,
+        coordinator_attestation=AttestationPolicy.simulated_only(),
     )
     allowance = min(_LINEAGE_ALLOWANCE * options.epsilon, 1000.0)
     lineage = LineagePolicy(

@@ -25,6 +25,7 @@ class Errand(StrEnum):
 
     TRAIN = "train"
     ENROL = "enrol"
+    ATTEST = "attest"
 
 
 @dataclass(frozen=True)

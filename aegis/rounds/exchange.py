@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from aegis.coordination.liveness import Liveness, SiteHealth
-from aegis.rounds.carrier import Carrier, CarrierFailed, Content, Delivery, Parcel, Undelivered
+from aegis.rounds.carrier import Carrier, CarrierFailed, Content, Delivery, Errand, Parcel, Undelivered
 from coreason_enclave.errors import Reason
 from coreason_enclave.processes import Backoff
 
@@ -44,13 +44,14 @@ class Came(StrEnum):
 
 @dataclass(frozen=True)
 class Heard:
-    """One thing heard. ``content`` is present unless nothing came, which ``reason`` then explains."""
+    """One thing heard, and what it answers. ``content`` is there unless nothing came, for which there is a reason."""
 
     came: Came
     site: str
     node_id: int
     content: Content | None = None
     reason: Reason | None = None
+    errand: Errand | None = None
 
 
 @dataclass
@@ -104,13 +105,16 @@ class Exchange:
         self._closed = _Closed()
         self._health: Mapping[str, SiteHealth] = {}
         self._looked = -math.inf
+        self._asking: _Asking | None = None
 
     def ask(self, parcels: Sequence[Parcel], within_s: float) -> Iterator[list[Heard]]:
         """Send the parcels and yield what is heard as it comes, in batches; the last one names who stayed silent.
 
-        Every asked site is heard exactly once as :attr:`Came.FIRST` or :attr:`Came.NEVER`.
+        Every parcel is heard exactly once as :attr:`Came.FIRST` or :attr:`Came.NEVER`; what :meth:`then` sends is one
+        more, within the same deadline.
         """
-        asking, self._looked = _Asking(self._clock, self._chance, parcels), -math.inf
+        asking = self._asking = _Asking(self._clock, self._chance, parcels)
+        self._looked = -math.inf
         deadline, pause = self._clock() + within_s, _SHORTEST_S
         try:
             while True:
@@ -127,6 +131,13 @@ class Exchange:
                 yield asking.silent()
         finally:
             self._closed.sent.update(asking.unanswered())
+            self._asking = None
+
+    def then(self, parcel: Parcel) -> None:
+        """Ask a site that has just answered for something more, while :meth:`ask` goes on."""
+        if self._asking is None:
+            raise RuntimeError("nothing is being asked: then() belongs into the loop over ask()")
+        self._asking.follow(parcel)
 
     def _send(self, asking: _Asking) -> None:
         self._look()
@@ -173,7 +184,7 @@ class _Asking:
     """The book of one exchange: who was sent what, who answered, what has to be sent again."""
 
     def __init__(self, clock: Callable[[], float], chance: Callable[[], float], parcels: Iterable[Parcel]) -> None:
-        self._clock, self._started = clock, clock()
+        self._clock, self._chance, self._started = clock, chance, clock()
         self._sites = {
             parcel.site: _Asked(parcel, Backoff(_RETRY_FIRST_S, _RETRY_MOST_S, chance), self._started)
             for parcel in parcels
@@ -182,6 +193,10 @@ class _Asking:
         self._done: dict[str, _Sent] = {}  # answered: no longer asked for, and known should one more answer come
         self._one_by_one = False
         self.working = False
+
+    def follow(self, parcel: Parcel) -> None:
+        """One more parcel to a site; what it was asked before is over."""
+        self._sites[parcel.site] = _Asked(parcel, Backoff(_RETRY_FIRST_S, _RETRY_MOST_S, self._chance), self._clock())
 
     @property
     def waiting(self) -> bool:
@@ -227,9 +242,8 @@ class _Asking:
         _log(error)
         for message_id in message_ids:
             sent = self._sent.get(message_id)
-            asked = None if sent is None else self._sites[sent.parcel.site]
-            if asked is not None and not asked.answered and asked.due == math.inf:
-                self._again(asked)
+            if sent is not None and self._is_open(sent) and self._sites[sent.parcel.site].due == math.inf:
+                self._again(self._sites[sent.parcel.site])
 
     def hear(self, delivery: Delivery) -> Heard | None:
         """Find out whose it is, and whether it is the first."""
@@ -239,17 +253,22 @@ class _Asking:
             return None
         if sent is None or delivery.node_id != sent.parcel.node_id:
             return Heard(Came.STRAY, "", delivery.node_id, delivery.content)
-        asked = self._sites[sent.parcel.site]
-        came = Came.AGAIN if asked.answered else Came.FIRST
-        asked.answered = True
         self._done[delivery.message_id] = sent
         self._sent.pop(delivery.message_id, None)
-        return Heard(came, sent.parcel.site, delivery.node_id, delivery.content)
+        asked = self._sites[sent.parcel.site]
+        over = asked.parcel is not sent.parcel  # it was answered before, and has been followed up
+        came = Came.AGAIN if over or asked.answered else Came.FIRST
+        asked.answered = asked.answered or not over
+        return Heard(came, sent.parcel.site, delivery.node_id, delivery.content, errand=sent.parcel.errand)
 
     def _lost(self, message_id: str) -> None:
         sent = self._sent.pop(message_id, None)
-        if sent is not None and not self._sites[sent.parcel.site].answered:
+        if sent is not None and self._is_open(sent):
             self._again(self._sites[sent.parcel.site])
+
+    def _is_open(self, sent: _Sent) -> bool:
+        asked = self._sites[sent.parcel.site]
+        return asked.parcel is sent.parcel and not asked.answered
 
     def silent(self) -> list[Heard]:
         """Whoever has not answered: by its own silence if the carrier worked to the end, else by the carrier's."""
@@ -259,6 +278,7 @@ class _Asking:
                 site,
                 asked.parcel.node_id,
                 reason=Reason.NO_REPLY if self.working and asked.pushed else Reason.TRANSPORT,
+                errand=asked.parcel.errand,
             )
             for site, asked in self._sites.items()
             if not asked.answered
@@ -266,7 +286,7 @@ class _Asking:
 
     def unanswered(self) -> dict[str, _Sent]:
         """What may still be answered, too late."""
-        return {key: sent for key, sent in self._sent.items() if not self._sites[sent.parcel.site].answered}
+        return {key: sent for key, sent in self._sent.items() if self._is_open(sent)}
 
     def _again(self, asked: _Asked) -> None:
         asked.due = self._clock() + asked.backoff.next()

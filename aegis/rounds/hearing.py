@@ -1,29 +1,42 @@
 """One attempt at a round: orders out, answers in, each admitted or refused as it arrives and kept before the next.
 
+A site that is not attested now is asked to prove itself first; its order follows as soon as it did, without waiting for
+the others. One that lost its keys since says so, and is asked again.
+
 Whatever was admitted is on disk with the state that names it, so a coordinator that was killed neither asks those
 sites again nor loses what they spent privacy on; what it restores passes the same checks once more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from aegis.coordination.admission import Admission, Admitted
-from aegis.coordination.issuing import GRACE_S, issue_orders
+from aegis.coordination.issuing import GRACE_S, Question, issue_order
 from aegis.errors import RunFolderError, UpdateRefused
 from aegis.rounds.carrier import Delivery, Errand, Parcel, SiteRefused, Undelivered
 from aegis.rounds.exchange import Came, Exchange, Heard
+from aegis.rounds.handshake import Attested
 from aegis.rounds.run import Run
 from aegis.stores.run_state import KeptUpdate
+from coreason_enclave.attestation.challenges import CHALLENGE_S
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import seal
-from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.orders import ORDER_TYPE, RoundOrder
+from coreason_enclave.errors import AttestationError, EnvelopeError, Reason
+from coreason_enclave.orders import ATTESTATION_REQUEST_TYPE, ORDER_TYPE
 from coreason_enclave.rollcall import encode_roll_call
 from coreason_enclave.updates import SealedMessage, encode_arrays, layout_of
 
 __all__ = ["Attempt"]
+
+_MOST_CHALLENGES = 8
+"""How often a site is asked to prove itself in one attempt: it may be restarted, or sleep through a challenge."""
+
+_CANNOT_PROVE = frozenset(
+    {Reason.ATTESTATION_UNAVAILABLE, Reason.ATTESTATION_INVALID, Reason.ATTESTATION_UNACCEPTABLE, Reason.INTERNAL}
+)
+_ASK_AGAIN = frozenset({Reason.ATTESTATION_REQUIRED, Reason.EXPIRED})
 
 
 @dataclass
@@ -44,7 +57,9 @@ class Attempt:
         self.base = of.journal.store.load_model(state.models[-1])
         self._layout, self._payload = layout_of(self.base), encode_arrays(self.base)
         self._roll_call = encode_roll_call({site: text.encode() for site, text in of.enrolments().items()})
-        self._orders = self._issue()
+        self._questions = self._pose()
+        self._challenged: dict[str, int] = {}
+        self._next: list[Parcel] = []
         self.admitted: dict[str, Admitted] = {}
         self.refused: dict[str, str] = dict(state.refused)
 
@@ -52,8 +67,20 @@ class Attempt:
         """Ask whoever has not been heard yet, and hear them until the deadline."""
         self.restore()
         self._drop_the_unreachable()
-        for batch in exchange.ask(self.parcels(), self._of.job.round_deadline_s):
+        first = [self._order(site) or self._challenge(site) for site in self._unheard()]
+        for batch in exchange.ask(first, self._of.job.round_deadline_s):
             self.hear(batch)
+            for parcel in self._following():
+                exchange.then(parcel)
+
+    def attest(self, exchange: Exchange) -> None:
+        """Have whoever is not attested prove itself, and send no order yet."""
+        unproven = [site for site in self._unheard() if self._order(site) is None]
+        for batch in exchange.ask([self._challenge(site) for site in unproven], self._of.job.round_deadline_s):
+            self.hear(batch)
+            for parcel in self._following():
+                if parcel.errand is Errand.ATTEST:
+                    exchange.then(parcel)
 
     def restore(self) -> None:
         """Admit once more what was admitted before a crash; what is not there any more is asked for again."""
@@ -63,19 +90,20 @@ class Attempt:
                 continue
             try:
                 message = self._journal.store.load_update(kept.envelope)
-                self._accept(site, self._admission(site).admit(message, now=kept.admitted_at), kept.envelope)
+                admission = self._admission(site, reveal=lambda kept: kept.arrays)  # kept as they were admitted
+                self._accept(site, admission.admit(message, now=kept.admitted_at), kept.envelope)
             except (RunFolderError, UpdateRefused) as error:
                 self._journal.log("admit", "lost", {"site": site, "message": str(error)})
         self._journal.save(received={site: kept for site, kept in received.items() if site in self.admitted})
 
     def parcels(self) -> list[Parcel]:
-        """The orders of the sites that have not been heard yet."""
-        heard = self.admitted.keys() | self.refused.keys()
-        return [self._parcel(order) for site, order in self._orders.items() if site not in heard]
+        """The orders of the sites that are attested and have not been heard yet."""
+        orders = [self._order(site) for site in self._unheard()]
+        return [parcel for parcel in orders if parcel is not None]
 
     def hear_all(self, deliveries: Iterable[Delivery]) -> None:
         """Take replies that somebody else brought, by the node that they come from; who is missing stayed silent."""
-        asked = {parcel.node_id: parcel.site for parcel in self.parcels()}
+        asked = {self._of.sites.registered[site].node_id: site for site in self._unheard()}
         waiting, heard = dict(asked), list[Heard]()
         for delivery in deliveries:
             if isinstance(delivery.content, Undelivered):
@@ -86,6 +114,7 @@ class Attempt:
             heard.append(Heard(came, site or "", delivery.node_id, delivery.content))
         silent = [Heard(Came.NEVER, site, node, reason=Reason.NO_REPLY) for node, site in waiting.items()]
         self.hear([*heard, *silent])
+        self._leave_unproven([parcel.site for parcel in self._following()])
 
     def hear(self, batch: Iterable[Heard]) -> None:
         """Take what came in; durable when this returns."""
@@ -120,12 +149,59 @@ class Attempt:
         if self._of.sites.is_revoked(site):
             self._refuse(site, Reason.REVOKED, f"{site} is revoked", changes, offence=False)
         elif isinstance(content, SiteRefused):
-            self._refuse(site, content.reason, f"{site} refused the order", changes, offence=False)
+            self._declined(site, content.reason, heard.errand, changes)
+        elif heard.errand is Errand.ATTEST and isinstance(content, SealedMessage):
+            self._prove(site, content, changes)
         elif not isinstance(content, SealedMessage):
             reason = content.reason if isinstance(content, EnvelopeError) else Reason.MALFORMED
             self._refuse(site, reason, f"the answer of {site} is refused: {content}", changes)
         else:
             self._admit(site, content, changes)
+
+    def _declined(self, site: str, reason: Reason, errand: Errand | None, changes: _Batch) -> None:
+        """A site that has no keys any more, or slept through a challenge, is asked to prove itself once more."""
+        attesting = errand is Errand.ATTEST
+        expected = reason in _ASK_AGAIN if attesting else reason is Reason.ATTESTATION_REQUIRED
+        if expected and self._challenge_again(site):
+            return
+        unable = reason in _CANNOT_PROVE if attesting else reason is Reason.ATTESTATION_UNAVAILABLE
+        if reason in _CANNOT_PROVE:
+            self._of.handshake.forget(site)  # what the two proved to each other before is over
+        what = "did not prove itself" if attesting else "refused the order"
+        self._refuse(site, reason, f"{site} {what}", changes, offence=unable)
+
+    def _prove(self, site: str, message: SealedMessage, changes: _Batch) -> None:
+        """Appraise what a site shows; its order follows, or it sits out."""
+        try:
+            attested = self._of.handshake.hear(site, self._of.sites.registered[site].public_key, message)
+        except UpdateRefused as refusal:
+            if refusal.reason is Reason.ATTESTATION_REQUIRED and self._challenge_again(site):
+                return
+            self._refuse(site, refusal.reason, str(refusal), changes)
+        except AttestationError as error:
+            self._refuse(site, error.reason, f"this host cannot prove itself: {error}", changes, offence=False)
+        else:
+            self._log_attested(attested)
+            order = self._order(site)
+            if order is not None:
+                self._next.append(order)
+
+    def _leave_unproven(self, sites: Iterable[str]) -> None:
+        """Sites that would have to prove themselves once more, where nothing more can be asked of them."""
+        changes = _Batch()
+        for site in sites:
+            message = f"{site} has to prove itself anew"
+            self._refuse(site, Reason.ATTESTATION_REQUIRED, message, changes, offence=False)
+        if changes.refused:
+            self.refused.update(changes.refused)
+            self._journal.save(refused={**self._journal.state.refused, **changes.refused})
+
+    def _challenge_again(self, site: str) -> bool:
+        self._of.handshake.forget(site)
+        if self._challenged.get(site, 0) >= _MOST_CHALLENGES:
+            return False
+        self._next.append(self._challenge(site))
+        return True
 
     def _admit(self, site: str, message: SealedMessage, changes: _Batch) -> None:
         now = self._of.clock()
@@ -134,12 +210,13 @@ class Attempt:
         except UpdateRefused as refusal:
             self._refuse(site, refusal.reason, str(refusal), changes)
         else:
-            changes.received[site] = KeptUpdate(envelope=self._journal.store.save_update(message), admitted_at=int(now))
+            kept = SealedMessage(message.envelope, self.admitted[site].payload)
+            changes.received[site] = KeptUpdate(envelope=self._journal.store.save_update(kept), admitted_at=int(now))
 
     def _again(self, heard: Heard, changes: _Batch) -> None:
         """One more answer to one order: no matter if it says the same, a replay or a change of mind if it does not."""
         site, admitted = heard.site, self.admitted.get(heard.site)
-        if admitted is None or isinstance(heard.content, SiteRefused):
+        if heard.errand is Errand.ATTEST or admitted is None or isinstance(heard.content, SiteRefused):
             return  # the first answer decided
         try:
             if isinstance(heard.content, SealedMessage):
@@ -190,30 +267,78 @@ class Attempt:
             self.refused.update(changes.refused)
             self._journal.save(refused={**self._journal.state.refused, **changes.refused})
 
-    def _admission(self, site: str) -> Admission:
-        return Admission(self._orders[site], self._of.sites.registered[site].public_key, self._layout, self._of.profile)
+    def _admission(self, site: str, reveal: Callable[[SealedMessage], bytes] | None = None) -> Admission:
+        handshake = self._of.handshake
+        return Admission(
+            self._questions[site],
+            self._of.sites.registered[site].public_key,
+            self._layout,
+            handshake.appraiser,
+            handshake.reveal if reveal is None else reveal,
+        )
 
-    def _issue(self) -> dict[str, RoundOrder]:
-        state, heads = self._journal.state, {}
-        for site in state.nonces:
-            if (head := self._of.heads.get(site)) is not None:
-                heads[site] = head
-        return issue_orders(
-            self._of.job,
-            round_number=state.open_round,
-            nonces=state.nonces,
-            base_model_digest=state.models[-1],
+    def _pose(self) -> dict[str, Question]:
+        state, job = self._journal.state, self._of.job
+        return {
+            site: Question(job, state.open_round, site, nonce, state.models[-1])
+            for site, nonce in sorted(state.nonces.items())
+        }
+
+    def _unheard(self) -> list[str]:
+        heard = self.admitted.keys() | self.refused.keys()
+        return [site for site in self._questions if site not in heard]
+
+    def _following(self) -> list[Parcel]:
+        following, self._next = self._next, []
+        return following
+
+    def _order(self, site: str) -> Parcel | None:
+        """The order of a site that is attested; None where it has to prove itself first."""
+        attested = self._of.handshake.attested(site, self._of.job)
+        if attested is None:
+            return None
+        order = issue_order(
+            self._questions[site],
             roll_call_digest=sha256_hex(self._roll_call),
-            last_heads=heads,
+            last_head=self._of.heads.get(site),
+            coordinator=attested.identity,
+            attestation=attested.result,
             now=self._of.clock(),
         )
+        envelope = seal(ORDER_TYPE, order.canonical(), self._of.signer)
+        model = self._of.handshake.release(attested, self._payload, envelope)
+        message = SealedMessage(envelope, model, self._roll_call)
+        return self._parcel(site, Errand.TRAIN, message, self._of.job.round_deadline_s)
 
-    def _parcel(self, order: RoundOrder) -> Parcel:
+    def _challenge(self, site: str) -> Parcel:
+        """A request to ``site`` to prove itself over a new challenge."""
+        self._challenged[site] = self._challenged.get(site, 0) + 1
+        request = self._of.handshake.request(site, self._of.job)
+        message = SealedMessage(seal(ATTESTATION_REQUEST_TYPE, request.canonical(), self._of.signer))
+        return self._parcel(site, Errand.ATTEST, message, CHALLENGE_S)
+
+    def _parcel(self, site: str, errand: Errand, message: SealedMessage, within_s: float) -> Parcel:
         return Parcel(
-            site=order.site_id,
-            node_id=self._of.sites.registered[order.site_id].node_id,
-            errand=Errand.TRAIN,
-            message=SealedMessage(seal(ORDER_TYPE, order.canonical(), self._of.signer), self._payload, self._roll_call),
-            group=str(order.round_number),
-            ttl_s=self._of.job.round_deadline_s + GRACE_S,
+            site=site,
+            node_id=self._of.sites.registered[site].node_id,
+            errand=errand,
+            message=message,
+            group=str(self._journal.state.open_round),
+            ttl_s=within_s + GRACE_S,
         )
+
+    def _log_attested(self, attested: Attested) -> None:
+        report = attested.report
+        told = {
+            "site": report.subject,
+            "provenance": report.provenance.value,
+            "kind": report.kind,
+            "measurement": report.measurement,
+            "platform_ids": list(report.platform_ids),
+            "kem_key": report.kem_key,
+            "nonce": report.nonce,
+            "expires_at": report.expires_at,
+            "not_checked": list(report.not_checked),
+            "result": sha256_hex(attested.result.encode()),
+        }
+        self._journal.log("attest", "accepted", told)

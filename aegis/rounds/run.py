@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from aegis.coordination.liveness import Liveness, SiteHealth
 from aegis.coordination.participants import Participant
 from aegis.coordination.quarantine import note_late
+from aegis.rounds.handshake import CoordinatorHandshake
 from aegis.rounds.journal import Journal
 from aegis.stores.heads import HeadStore
 from coreason_enclave.errors import Reason
 from coreason_enclave.keys import Signer
-from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
 
 __all__ = ["Run", "Sites"]
@@ -51,7 +51,7 @@ class Run:
 
     job: FederationJob
     signer: Signer
-    profile: Profile
+    handshake: CoordinatorHandshake
     sites: Sites
     heads: HeadStore
     journal: Journal

@@ -16,7 +16,11 @@ from aegis.runtimes.in_process import initial_model, public_evaluator
 from aegis.security.audit import HashLog
 from aegis.stores.heads import FileHeadStore
 from aegis.stores.run_state import RoundRecord, replace_file
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.challenges import FileChallenges
+from coreason_enclave.attestation.endorsements import opened
 from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.hardware.discovery import attester_named
 from coreason_enclave.ledger import LineageClaim
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
@@ -82,14 +86,14 @@ def execute(job: FederationJob, execution: Execution) -> Outcome:
     audit = HashLog(folder.path / "audit.jsonl")
     try:
         _log_configuration(audit, folder, config.profile)
-        opened = opened_on(
+        reachable = opened_on(
             execution.runtime,
             federation,
             note=folder.path / "flower-run.json",
             unsafe_seed=execution.unsafe_seed,
             attackers=execution.attackers,
         )
-        with opened as sites:
+        with reachable as sites:
             coordinator = FederatedCoordinator(
                 job,
                 sites.participants,
@@ -98,6 +102,9 @@ def execute(job: FederationJob, execution: Execution) -> Outcome:
                 heads=FileHeadStore(federation.path / "coordinator" / "heads"),
                 audit=audit,
                 profile=config.profile,
+                appraiser=_appraiser(federation),
+                challenges=FileChallenges(federation.coordinator / "challenges"),
+                attester=None if config.attester is None else attester_named(config.attester),
                 liveness=sites.liveness,
                 revoked=lambda: federation.config().revoked,
                 readmit=execution.readmit,
@@ -108,6 +115,11 @@ def execute(job: FederationJob, execution: Execution) -> Outcome:
             return _finish(execution, audit, sites, model)
     finally:
         audit.close()
+
+
+def _appraiser(federation: FederationFolder) -> Appraiser:
+    config = federation.config()
+    return Appraiser(config.attestation_policy(), config.profile, opened(config.endorsements, federation.path))
 
 
 def _evaluator(job: FederationJob, federation: FederationFolder) -> Callable[[Arrays], Mapping[str, float]]:

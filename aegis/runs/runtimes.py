@@ -105,7 +105,7 @@ def _adapt(attackers: int, names: list[str]) -> Callable[[Site], ClientApp]:
 
     def adapt(site: Site) -> ClientApp:
         if site.config.site_id in hostile:
-            return client_app(SimulatedAttacker(site.session, site.signer))
+            return client_app(SimulatedAttacker(site.session))
         return client_app(site.session)
 
     return adapt

@@ -83,7 +83,7 @@ def _beyond(records: Records, reference: Reference) -> Iterator[tuple[str, str]]
 def _attestation(records: Records) -> str:
     if Provenance.SIMULATED in _provenance(records):
         return "SIMULATED: nothing vouches for the code that ran at the sites"
-    return "evidence is not kept: it was appraised when an update was admitted, and is not appraised again"
+    return "evidence was appraised when its update was admitted; its binding is checked here, it is not appraised again"
 
 
 def _open_at_ledgers(records: Records) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aegis.errors import VerificationFailed
+from aegis.verification.evidence import covers_its_order, is_simulated
 from aegis.verification.findings import Answer, Answers, Reference, fails, holds, stays_open
 from aegis.verification.records import Records
 from aegis.verification.trail import AuditedUpdate
@@ -14,6 +15,7 @@ from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.heads import open_head
 from coreason_enclave.orders import UPDATE_TYPE, UpdateStatement, parse_statement
+from coreason_enclave.schemas import Provenance
 
 __all__ = ["check_signatures"]
 
@@ -42,8 +44,8 @@ def _signed_by(records: Records, site: str) -> Answer:
 
 def _differences(records: Records, update: AuditedUpdate) -> Iterator[str]:
     """Where the log's line and the signed statement part."""
-    statement = _opened(records, update)
-    head = open_head(statement.signed_head, update.site, records.config.participants[update.site])
+    statement, key = _opened(records, update), records.config.participants[update.site]
+    head = open_head(statement.signed_head, update.site, key)
     pairs: dict[str, tuple[object, object]] = {
         "site": (update.site, statement.site_id),
         "job": (records.job.digest(), statement.job_digest),
@@ -53,6 +55,8 @@ def _differences(records: Records, update: AuditedUpdate) -> Iterator[str]:
         "noise source": (update.noise_source, statement.noise_source),
         "unit": (update.unit, statement.unit),
         "delta": (update.delta, statement.delta),
+        "provenance": (update.provenance is Provenance.SIMULATED, is_simulated(statement)),
+        "nonce, key or job under its evidence": (True, covers_its_order(statement, key)),
         "ledger head": ((update.ledger_head.seq, update.ledger_head.hash), (head.seq, head.hash)),
     }
     return (name for name, (said, signed) in pairs.items() if said != signed)

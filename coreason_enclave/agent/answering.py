@@ -17,7 +17,7 @@ _Act = Callable[[SealedMessage], SealedMessage]
 
 
 class Handler(Protocol):
-    """Answers sealed orders and invitations. Raises :class:`EnclaveError` to refuse."""
+    """Answers sealed orders, invitations and challenges. Raises :class:`EnclaveError` to refuse."""
 
     def run(self, message: SealedMessage) -> SealedMessage:
         """Answer an order with an update."""
@@ -27,11 +27,17 @@ class Handler(Protocol):
         """Answer an invitation with an enrolment."""
         ...
 
+    def attest(self, message: SealedMessage) -> SealedMessage:
+        """Answer a challenge with evidence."""
+        ...
+
 
 class _AbortableRun(Protocol):
     def run(self, message: SealedMessage, *, aborted: Callable[[], bool] = ...) -> SealedMessage: ...
 
     def enrol(self, message: SealedMessage) -> SealedMessage: ...
+
+    def attest(self, message: SealedMessage) -> SealedMessage: ...
 
 
 class Stoppable:
@@ -47,6 +53,10 @@ class Stoppable:
     def enrol(self, message: SealedMessage) -> SealedMessage:
         """See :class:`Handler`."""
         return self._session.enrol(message)
+
+    def attest(self, message: SealedMessage) -> SealedMessage:
+        """See :class:`Handler`."""
+        return self._session.attest(message)
 
 
 class Answering:
@@ -72,6 +82,10 @@ class Answering:
     def enrol(self, message: SealedMessage) -> SealedMessage:
         """See :class:`Handler`."""
         return self._in_turn("invitation", self._handler.enrol, message)
+
+    def attest(self, message: SealedMessage) -> SealedMessage:
+        """See :class:`Handler`."""
+        return self._in_turn("challenge", self._handler.attest, message)
 
     def _in_turn(self, kind: str, act: _Act, message: SealedMessage) -> SealedMessage:
         with self._turn:

@@ -31,6 +31,10 @@ class AgentClient:
         """Have an invitation answered. Raises :class:`EnclaveError` with the agent's reason."""
         return self._sealed("enrol", message)
 
+    def attest(self, message: SealedMessage) -> SealedMessage:
+        """Have a challenge answered. Raises :class:`EnclaveError` with the agent's reason."""
+        return self._sealed("attest", message)
+
     def status(self) -> dict[str, Any]:
         """What the agent says of itself."""
         header, _ = self._asked(encode_frame({"kind": "status"}))

@@ -106,6 +106,8 @@ def _answer(client: socket.socket, handler: Handler, status: Status) -> bytes:
                 return encode_frame({}, handler.run(message))
             case {"kind": "enrol", **others}, SealedMessage() if not others:
                 return encode_frame({}, handler.enrol(message))
+            case {"kind": "attest", **others}, SealedMessage() if not others:
+                return encode_frame({}, handler.attest(message))
         raise EnvelopeError("no such request")
     except EnclaveError as refusal:
         return encode_frame({"refused": refusal.reason.value})

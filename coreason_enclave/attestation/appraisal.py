@@ -1,80 +1,201 @@
-"""Appraisal: is this evidence authentic, fresh and acceptable to this relying party?
+"""Appraisal: is this evidence authentic, fresh, and acceptable to this relying party?
 
-Checks, in order: the kind is one that can be verified here; the report is authentic for its kind; its report data
-is the one that the relying party computed itself; the profile accepts the kind. Simulated evidence passes the
-second check by definition, so it can only ever give provenance ``simulated``, and only the development profile
-accepts that.
+In this order: kind, echo, signature and chain, revocation, TCB, debug and privilege level (those are the verifiers'),
+measurement, machine, whatever was left unchecked; then the same for each GPU. The first that fails decides.
+Size and shape were settled when the evidence was parsed.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from coreason_enclave.attestation.evidence import Evidence
-from coreason_enclave.encoding import parse_json
-from coreason_enclave.errors import AttestationError, EnvelopeError, Reason
-from coreason_enclave.policy import Profile
-from coreason_enclave.schemas import AttestationReport, Provenance
+from pydantic import TypeAdapter, ValidationError
 
-__all__ = ["LIFETIME_S", "appraise"]
+from coreason_enclave.attestation.acceptance import Accepted, appraise_report
+from coreason_enclave.attestation.binding import Binding, gpu_nonce, report_data
+from coreason_enclave.attestation.endorsements import EndorsementSource
+from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence, GpuReport
+from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.attestation.verify.dcap import DcapVerifier
+from coreason_enclave.attestation.verify.dcap.intel_root import INTEL_SGX_ROOT
+from coreason_enclave.attestation.verify.dcap.quote import parse_quote
+from coreason_enclave.attestation.verify.nvidia import NvidiaEvidence, NvidiaVerifier
+from coreason_enclave.attestation.verify.nvidia.roots import pinned_roots
+from coreason_enclave.attestation.verify.nvidia.spdm import parse_report as parse_spdm_report
+from coreason_enclave.attestation.verify.nvidia_chain import load_pem_chain
+from coreason_enclave.attestation.verify.snp import SnpVerifier
+from coreason_enclave.attestation.verify.snp import parse_report as parse_snp_report
+from coreason_enclave.attestation.verify.snp.verifier import PINNED as PINNED_SNP
+from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
+from coreason_enclave.encoding import canonical_json
+from coreason_enclave.errors import AttestationError, Reason
+from coreason_enclave.schemas import AttestationReport, Profile, Provenance, SafeId, explain
 
-LIFETIME_S = 600
+__all__ = ["EVERYTHING_UNCHECKED", "PINNED", "Accepted", "Appraiser", "Verifiers", "appraise_report"]
+
+EVERYTHING_UNCHECKED = "everything: this evidence is simulated"
+"""All that the result of simulated evidence lists as not checked."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAME: TypeAdapter[str] = TypeAdapter(SafeId)
 
 
 @dataclass(frozen=True)
-class _Verified:
-    report_data: bytes
-    measurement: str | None
-    provenance: Provenance
-    not_checked: tuple[str, ...]
+class Verifiers:
+    """One verifier a kind, each under its roots."""
+
+    snp: SnpVerifier
+    dcap: DcapVerifier
+    nvidia: NvidiaVerifier
 
 
-def appraise(
-    evidence: Evidence, *, expected_report_data: bytes, subject: str, profile: Profile, now: int
-) -> AttestationReport:
-    """Turn evidence into the one thing that may be called an attestation result.
+PINNED = Verifiers(snp=PINNED_SNP, dcap=DcapVerifier(INTEL_SGX_ROOT), nvidia=NvidiaVerifier(pinned_roots()))
+"""Under the vendors' pinned roots: the only ones that the product uses."""
 
-    Args:
-        expected_report_data: 32 bytes computed by the relying party, never taken from the evidence.
-        now: Unix seconds.
 
-    Raises:
-        AttestationError: the kind is unknown, the report is not authentic, covers something else, or the profile
-            does not accept it.
+@dataclass(frozen=True)
+class Appraiser:
+    """A relying party: its policy, its profile, and where it finds endorsements.
+
+    Attributes:
+        verifiers: tests bring hierarchies of their own; the product leaves this alone.
     """
-    verify = _VERIFIERS.get(evidence.kind)
-    if verify is None:
-        raise AttestationError(f"no verifier for evidence of kind {evidence.kind!r}", reason=Reason.ATTESTATION_INVALID)
-    verified = verify(evidence.report_bytes())
-    if not hmac.compare_digest(verified.report_data, expected_report_data):
-        raise AttestationError(
-            f"the evidence of {subject} covers another nonce, key or job", reason=Reason.ATTESTATION_INVALID
-        )
-    if verified.provenance is Provenance.SIMULATED and profile is not Profile.DEVELOPMENT:
-        raise AttestationError(f"the evidence of {subject} is simulated, which only profile development accepts")
-    return AttestationReport(
-        provenance=verified.provenance,
-        kind=evidence.kind,
-        subject=subject,
-        report_data=expected_report_data.hex(),
-        measurement=verified.measurement,
-        appraised_at=now,
-        expires_at=now + LIFETIME_S,
-        not_checked=verified.not_checked,
-    )
+
+    policy: AttestationPolicy
+    profile: Profile
+    endorsements: EndorsementSource
+    verifiers: Verifiers = field(default=PINNED, kw_only=True)
+
+    def appraise(self, evidence: Evidence, binding: Binding, now: int) -> AttestationReport:
+        """Turn evidence into the one thing that may be called an attestation result.
+
+        Args:
+            binding: computed by the relying party itself, never taken from the evidence.
+            now: Unix seconds.
+
+        Raises:
+            VerificationRefused: with the code of the first check that failed, and for a reason ``attestation_invalid``
+                (not authentic, in no good state, or bound to something else), ``attestation_unacceptable`` (authentic,
+                and not what the policy accepts) or ``attestation_unavailable`` (a vendor's service did not answer).
+            AttestationError: ``attestation_invalid``: the binding itself is none.
+        """
+        context = _context(binding)
+        self._refuse_kind(evidence.kind)
+        if evidence.kind is CpuKind.SIMULATED:
+            _refuse_unlike_simulated(evidence, context)
+            return self._result(binding, now, evidence.kind, ())
+        cpu = self._cpu(evidence, context, binding.subject, now)
+        return self._result(binding, now, evidence.kind, (cpu, *self._gpus(evidence, context, binding.subject, now)))
+
+    def _refuse_kind(self, kind: CpuKind) -> None:
+        if kind is CpuKind.SIMULATED and self.profile is not Profile.DEVELOPMENT:
+            message = f"simulated evidence proves nothing, and the profile is {self.profile}"
+            raise VerificationRefused(Refusal.SIMULATED, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
+        if kind not in self.policy.kinds:
+            message = f"evidence of kind {kind}, which the policy's kinds do not list"
+            raise VerificationRefused(Refusal.KIND_NOT_ACCEPTED, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
+        if kind is CpuKind.SIMULATED and self.policy.gpus:
+            message = f"the policy asks for {self.policy.gpus} GPUs, and simulated evidence has none"
+            raise VerificationRefused(Refusal.GPUS_MISSING, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
+
+    def _cpu(self, evidence: Evidence, context: bytes, subject: str, now: int) -> Accepted:
+        expected = report_data(context, evidence.gpus)
+        _refuse_other_echo(_echo_of(evidence.cpu), expected, Refusal.REPORT_DATA, "the processor's report")
+        for gpu in evidence.gpus:
+            echo = parse_spdm_report(gpu.report_bytes()).nonce
+            _refuse_other_echo(echo, gpu_nonce(context), Refusal.NONCE, "a GPU's report")
+        authentic = self._authentic(evidence.cpu, expected, now)
+        return appraise_report(authentic, self.policy, subject=subject, now=now)
+
+    def _authentic(self, cpu: CpuReport, expected: bytes, now: int) -> Authentic:
+        report = cpu.report_bytes()
+        if cpu.kind is CpuKind.SNP:
+            snp = self.endorsements.snp(cpu, now)
+            return self.verifiers.snp.verify(report, snp, self.policy.snp, now, report_data=expected)
+        dcap = self.endorsements.dcap(cpu, now)
+        return self.verifiers.dcap.verify(cpu.kind.value, report, dcap, self.policy.dcap, now, report_data=expected)
+
+    def _gpus(self, evidence: Evidence, context: bytes, subject: str, now: int) -> tuple[Accepted, ...]:
+        if len(evidence.gpus) < self.policy.gpus:
+            message = f"evidence of {len(evidence.gpus)} GPUs; the policy asks for {self.policy.gpus}"
+            raise VerificationRefused(Refusal.GPUS_MISSING, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
+        if not evidence.gpus:
+            return ()
+        nonce = gpu_nonce(context)
+        given = self.endorsements.nvidia(evidence.gpus, now)
+        verdicts = [
+            self.verifiers.nvidia.verify(_nvidia_evidence(gpu), endorsements, self.policy.nvidia, now, nonce=nonce)
+            for gpu, endorsements in zip(evidence.gpus, given, strict=True)
+        ]
+        _refuse_duplicates(verdicts)
+        return tuple(appraise_report(verdict, self.policy, subject=subject, now=now) for verdict in verdicts)
+
+    def _result(self, binding: Binding, now: int, kind: CpuKind, accepted: Sequence[Accepted]) -> AttestationReport:
+        """``accepted``: the processor's, then each GPU's; empty for simulated evidence alone."""
+        unchecked = dict.fromkeys(name for one in accepted for name in one.not_checked)
+        try:
+            return AttestationReport(
+                provenance=Provenance.ATTESTED if accepted else Provenance.SIMULATED,
+                kind=kind.value,
+                subject=binding.subject,
+                public_key=binding.public_key,
+                kem_key=binding.kem_key,
+                job_digest=binding.job_digest,
+                nonce=binding.nonce,
+                measurement=accepted[0].measurement if accepted else None,
+                platform_ids=tuple(one.platform_id for one in accepted),
+                policy=self.policy.digest(),
+                appraised_at=now,
+                expires_at=now + self.policy.lifetime_s,
+                not_checked=tuple(unchecked) if accepted else (EVERYTHING_UNCHECKED,),
+            )
+        except ValidationError as error:
+            raise AttestationError(f"no result: {explain(error)}", reason=Reason.ATTESTATION_INVALID) from error
 
 
-def _verify_simulated(report: bytes) -> _Verified:
+def _context(binding: Binding) -> bytes:
+    """The bytes that everything has to cover; refuses what is no binding, so that nothing shorter can be covered."""
+    digests = (binding.nonce, binding.public_key, binding.kem_key, binding.job_digest)
+    if not all(_DIGEST.fullmatch(text) for text in digests):
+        message = "nonce, keys and job digest of a binding are 64 lower-case hex digits each"
+        raise AttestationError(message, reason=Reason.ATTESTATION_INVALID)
     try:
-        document = parse_json(report)
-        data = bytes.fromhex(document["report_data"])
-        if document.keys() != {"simulated", "report_data"} or document["simulated"] is not True:
-            raise ValueError("unexpected fields")
-    except (EnvelopeError, KeyError, TypeError, ValueError) as error:
-        raise AttestationError("not a simulated report", reason=Reason.ATTESTATION_INVALID) from error
-    return _Verified(data, None, Provenance.SIMULATED, ("everything: this evidence is simulated",))
+        _NAME.validate_python(binding.subject)
+    except ValidationError as error:
+        message = f"the subject of a binding: {explain(error)}"
+        raise AttestationError(message, reason=Reason.ATTESTATION_INVALID) from error
+    return binding.context()
 
 
-_VERIFIERS: Mapping[str, Callable[[bytes], _Verified]] = {"simulated": _verify_simulated}
+def _echo_of(cpu: CpuReport) -> bytes:
+    """What the report says that it covers; read before any endorsement is asked for on its behalf."""
+    report = cpu.report_bytes()
+    if cpu.kind is CpuKind.SNP:
+        return parse_snp_report(report).report_data
+    return parse_quote(report).report_data
+
+
+def _refuse_other_echo(found: bytes, expected: bytes, refusal: Refusal, what: str) -> None:
+    if not hmac.compare_digest(found, expected):
+        message = f"{what} covers another challenge, key, subject, job, role or set of GPUs than was asked about"
+        raise VerificationRefused(refusal, message)
+
+
+def _refuse_unlike_simulated(evidence: Evidence, context: bytes) -> None:
+    """Simulated evidence is held to its one form and to its echo, so that a mix-up of nonces shows in development."""
+    if evidence.gpus:
+        raise VerificationRefused(Refusal.MALFORMED, "simulated evidence has no GPUs")
+    expected = canonical_json({"simulated": True, "report_data": report_data(context, ()).hex()})
+    _refuse_other_echo(evidence.cpu.report_bytes(), expected, Refusal.REPORT_DATA, "the simulated report")
+
+
+def _nvidia_evidence(gpu: GpuReport) -> NvidiaEvidence:
+    return NvidiaEvidence(gpu.report_bytes(), load_pem_chain(gpu.chain_bytes(), "a GPU's chain"))
+
+
+def _refuse_duplicates(verdicts: Sequence[Authentic]) -> None:
+    if len({verdict.platform_id for verdict in verdicts}) != len(verdicts):
+        raise VerificationRefused(Refusal.DUPLICATE_GPU, "one GPU is shown more than once")

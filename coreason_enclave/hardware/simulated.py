@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-
-from coreason_enclave.attestation.evidence import Evidence
+from coreason_enclave.attestation.binding import report_data
+from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence, to_base64
 from coreason_enclave.encoding import canonical_json
 
 __all__ = ["SimulatedAttester"]
@@ -13,13 +12,13 @@ __all__ = ["SimulatedAttester"]
 class SimulatedAttester:
     """Produces evidence that proves nothing, in the shape of evidence that would.
 
-    >>> SimulatedAttester().produce(bytes(32)).kind
-    'simulated'
+    >>> SimulatedAttester().produce(b"context").kind
+    <CpuKind.SIMULATED: 'simulated'>
     """
 
-    kind = "simulated"
+    kind = CpuKind.SIMULATED
 
-    def produce(self, report_data: bytes) -> Evidence:
-        """A report that echoes ``report_data`` and calls itself simulated."""
-        report = canonical_json({"simulated": True, "report_data": report_data.hex()})
-        return Evidence(kind=self.kind, report=base64.b64encode(report).decode())
+    def produce(self, context: bytes) -> Evidence:
+        """A report that echoes the report data of ``context`` and calls itself simulated."""
+        report = canonical_json({"simulated": True, "report_data": report_data(context, ()).hex()})
+        return Evidence(cpu=CpuReport(kind=self.kind, report=to_base64(report)))

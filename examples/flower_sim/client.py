@@ -12,8 +12,10 @@ from pathlib import Path
 
 from aegis.attacks.byzantine import SimulatedForger
 from aegis.attacks.forging import Attack, forge_of
+from aegis.attacks.insider import Insider
 from aegis.attacks.overhearing import Overheard
 from aegis.runtimes.in_process import ClientApp, Site, client_app, found_site
+from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.keys import load_or_create_signer
 from coreason_enclave.policy import LineagePolicy, Profile, SiteConfig, SitePolicy
 from coreason_enclave.schemas import AggregationStrategy, Aggregator, PrivacyUnit
@@ -54,6 +56,7 @@ def _config(name: str, coordinator_key: str, keys: dict[str, str], *, declared: 
         min_noise_multiplier=0.3,
         max_update_norm=1000.0,
         max_order_lifetime_s=3600,
+        coordinator_attestation=AttestationPolicy.simulated_only(),
     )
     lineage = LineagePolicy(
         lineage=f"{name}/digits",
@@ -87,8 +90,8 @@ def answering(attack: Attack | None, hostile: str, overheard: Overheard) -> Call
     def answers(site: Site) -> ClientApp:
         name = site.config.site_id
         if forge is None or name != hostile:
-            return client_app(overheard.listen(name, site.session))
+            return client_app(overheard.listen(name, Insider(site.session)))
         knows = overheard if attack is not None and attack.is_omniscient else None
-        return client_app(overheard.listen(name, SimulatedForger(site.session, site.signer, forge, knows)))
+        return client_app(overheard.listen(name, SimulatedForger(site.session, forge, knows)))
 
     return answers

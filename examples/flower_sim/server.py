@@ -16,6 +16,11 @@ from aegis.runtimes.in_process import initial_model, opened_sites, public_evalua
 from aegis.security.audit import HashLog
 from aegis.stores.heads import FileHeadStore
 from aegis.stores.run_state import FileRunStore, RoundRecord
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.challenges import FileChallenges
+from coreason_enclave.attestation.endorsements import NoEndorsements
+from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.keys import Signer
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import (
@@ -122,6 +127,9 @@ def train(
             heads=FileHeadStore(folder / "heads"),
             audit=audit,
             profile=Profile.DEVELOPMENT,
+            appraiser=Appraiser(AttestationPolicy.simulated_only(), Profile.DEVELOPMENT, NoEndorsements()),
+            challenges=FileChallenges(folder / "challenges"),
+            attester=SimulatedAttester(),
             evaluate=public_evaluator(job, digits.evaluation.features, digits.evaluation.labels),
         )
         try:

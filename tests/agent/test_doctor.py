@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from coreason_enclave.agent.doctor import command, hardware, host
 from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict
+from coreason_enclave.hardware.discovery import ThisHost
 from coreason_enclave.main import main
 from coreason_enclave.policy import load_site_config
 from tests.gatekeeping import Coordinator, SmallGateway, free_port
@@ -230,8 +231,20 @@ def test_the_coordinator_that_was_joined_and_is_not_listed_is_warned_about(site:
 
 def test_a_production_site_with_a_simulated_attester_fails(site: Any) -> None:
     rewrite(site.folder, 'profile = "development"', 'profile = "production"')
+    rewrite(site.folder, "unsafe_unattested_coordinator = false", "unsafe_unattested_coordinator = true")
 
     assert "attester" in failing(site.folder)
+
+
+@pytest.mark.parametrize("name", ["tdx", "snp", "sgx"])
+def test_hardware_that_a_site_names_and_does_not_have_fails(site: Any, name: str) -> None:
+    rewrite(site.folder, 'attester = "simulated"', f'attester = "{name}"')
+
+    found = findings(site.folder)["attester"]
+
+    if ThisHost().missing(name):
+        assert found.verdict is Verdict.FAIL
+        assert "is not there (/" in found.found
 
 
 def test_interfaces_of_hardware_are_found_by_their_files(tmp_path: Path) -> None:

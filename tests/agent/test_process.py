@@ -24,6 +24,7 @@ from coreason_enclave.ledger import NoiseSource
 from coreason_enclave.main import main
 from coreason_enclave.orders import UPDATE_TYPE, parse_statement
 from tests.gatekeeping import Heard, SmallGateway, wait_until
+from tests.proving import ProvingCoordinator
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 60.0
@@ -103,7 +104,8 @@ def test_an_agents_life(federation: Any, site: Any, gateway: SmallGateway) -> No
         wait_until((folder / SOCKET_FILE).exists, what="the agent's socket is there", deadline_s=START_S)
 
         # It answers orders of its coordinator that came through the socket, and nobody else's.
-        answer = client.run(federation.order(federation.job()))
+        coordinator = ProvingCoordinator(federation, folder / "coordinator")
+        answer = client.run(coordinator.order(federation.job(), site, client.attest))
         opened = open_envelope(answer.envelope, UPDATE_TYPE, KeyRing({"clinic-1": site.public_key}))
         assert parse_statement(opened.payload).noise_source == NoiseSource.UNSAFE_SEEDED
         with pytest.raises(EnclaveError) as refused:
@@ -115,7 +117,7 @@ def test_an_agents_life(federation: Any, site: Any, gateway: SmallGateway) -> No
         said = run("status", "--config", folder)
         assert said.returncode == 0, said.stderr
         assert "SIMULATED attestation, UNSAFE SEEDED NOISE" in said.stdout
-        assert "1 answered, 1 refused" in said.stdout
+        assert "2 answered, 1 refused" in said.stdout
         assert "SuperNode runs" in said.stdout
         assert any(heard.path == "/v1/agent/health" for heard in gateway.heard)
 
@@ -123,7 +125,7 @@ def test_an_agents_life(federation: Any, site: Any, gateway: SmallGateway) -> No
         second = run("agent", "--config", folder)
         assert (second.returncode, second.stderr.count("\n")) == (2, 1)
         assert "already" in second.stderr
-        assert client.status()["answered"] == 1
+        assert client.status()["answered"] == 2
 
         # Nothing listens but on loopback, and no secret stands in a command line.
         [supernode] = supernodes_of(folder)
@@ -175,7 +177,9 @@ def test_a_site_that_has_not_joined_has_nothing_to_connect_to(federation: Any) -
 
 def test_a_known_seed_needs_profile_development(federation: Any) -> None:
     site = federation.found(
-        profile="production", policy={"unsafe_count_unknown_participants": False}, lineage={"public": False}
+        profile="production",
+        policy={"unsafe_count_unknown_participants": False, "unsafe_unattested_coordinator": True},
+        lineage={"public": False},
     )
     refused = CliRunner().invoke(main, ["agent", "--config", str(site.folder), "--unsafe-seed", "7"])
 

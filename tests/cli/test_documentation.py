@@ -18,6 +18,7 @@ import aegis.cli
 import coreason_enclave.main
 from aegis.verification import Check
 from coreason_enclave.commandline import ExitCode
+from tests.cli.evidence_files import bare, endorsing
 from tools import check_docs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "CLI.md"
@@ -48,12 +49,30 @@ def test_the_examples_print_what_the_page_shows(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(study.root)
     job = study.write_job("study-1").read_text()
     (study.root / "typo.yaml").write_text(job.replace("target_epsilon: 8.0", "target_epsilon: -1"))
+    forge_evidence(study.root)
+    found_attested(study.root)
     checker = doctest.OutputChecker()
 
     for example in examples():
         printed = as_printed(example.command)
         wanted = example.output.rstrip("\n") + "\n"
         assert checker.check_output(wanted, printed, doctest.ELLIPSIS), f"$ {example.command}\n{printed}"
+
+
+def forge_evidence(folder: Path) -> None:
+    """A report under a root that bears AMD's name and is ours."""
+    for name, content in {"report.bin": bare("snp"), **endorsing("snp")}.items():
+        (folder / name).write_bytes(content)
+    (folder / "policy.toml").write_text('[attestation]\nkinds = ["snp"]\n')
+
+
+def found_attested(folder: Path) -> None:
+    """A federation that says what its sites have to prove."""
+    (folder / "attested").mkdir()
+    (folder / "attested" / "federation.toml").write_text(
+        'profile = "production"\ndelta = 1e-5\n[public_keys]\n'
+        f'clinic-1 = "{"1" * 64}"\n[attestation]\nkinds = ["snp"]\n'
+    )
 
 
 def test_the_page_has_an_example_to_run_for_every_command_that_ends_soon() -> None:

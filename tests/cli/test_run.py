@@ -302,7 +302,7 @@ def test_what_a_site_spent_on_an_update_that_was_not_admitted_is_seen_in_its_led
     admit = Admission.admit
 
     def refuse_one(self: Admission, *args: Any, **options: Any) -> Any:
-        if (self.order.site_id, self.order.round_number) == ("clinic-2", 3):
+        if (self.question.site_id, self.question.round_number) == ("clinic-2", 3):
             raise UpdateRefused("clinic-2", Reason.NORM_EXCEEDED, "its norm exceeds the job's limit")
         return admit(self, *args, **options)
 

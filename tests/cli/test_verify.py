@@ -429,6 +429,9 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
         Check.SIGNATURES,
         signed_again(CLINIC_1, round_number=3),
     ),
+    "an update whose evidence covers another nonce": (Check.SIGNATURES, signed_again(CLINIC_1, nonce="ab" * 32)),
+    "an update whose evidence covers another key": (Check.SIGNATURES, signed_again(CLINIC_1, kem_key="ab" * 32)),
+    "an update without evidence": (Check.SIGNATURES, signed_again(CLINIC_1, evidence={})),
 }
 
 

@@ -1,28 +1,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from aegis.coordination.admission import Admission
+from aegis.coordination.issuing import Question
 from coreason_enclave.accounting import PoissonSampledGaussian, event_to_dict
-from coreason_enclave.attestation.binding import report_data
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.binding import Binding, Role
+from coreason_enclave.attestation.endorsements import NoEndorsements
+from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.encoding import canonical_json, sha256_hex
 from coreason_enclave.envelope import seal
 from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.heads import seal_head
 from coreason_enclave.keys import Signer
 from coreason_enclave.ledger import LedgerHead
-from coreason_enclave.orders import UPDATE_TYPE, RoundOrder
+from coreason_enclave.orders import UPDATE_TYPE
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechanism, PrivacyConfig, PrivacyUnit
 from coreason_enclave.updates import SealedMessage, encode_arrays, layout_of
 
 NOW = 1_800_000_000
 SITE = "hospital-a"
+KEM_KEY = "e7" * 32
 
 
 def a_job(**changes: Any) -> FederationJob:
@@ -62,33 +67,35 @@ class Exchange:
     )
 
     @property
-    def order(self) -> RoundOrder:
-        return RoundOrder(
+    def question(self) -> Question:
+        return Question(
             job=self.job,
             round_number=2,
             site_id=SITE,
             nonce=self.nonce,
             base_model_digest=sha256_hex(encode_arrays(self.base)),
-            roll_call_digest="0c" * 32,
-            issued_at=NOW,
-            expires_at=NOW + 600,
         )
 
     def admission(self, profile: Profile = Profile.DEVELOPMENT) -> Admission:
-        return Admission(self.order, self.signer.public_hex, layout_of(self.base), profile)
+        """The checks; arrays travel in the open."""
+        appraiser = Appraiser(AttestationPolicy.simulated_only(), profile, NoEndorsements())
+        layout = layout_of(self.base)
+        return Admission(self.question, self.signer.public_hex, layout, appraiser, lambda message: message.arrays)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {"weight": np.full((1, 3), 0.5, np.float32), "bias": np.ones(1, np.float32)}
 
     def evidence(self, **changes: str) -> dict[str, Any]:
         """What a simulated attester produces over the right context, or over one with ``changes``."""
-        context = {
-            "nonce": self.nonce,
-            "public_key": self.signer.public_hex,
-            "site_id": SITE,
-            "job_digest": self.job.digest(),
-        }
-        return SimulatedAttester().produce(report_data(**{**context, **changes})).model_dump(mode="json")
+        binding = Binding(
+            role=Role.SITE,
+            nonce=self.nonce,
+            public_key=self.signer.public_hex,
+            kem_key=KEM_KEY,
+            subject=SITE,
+            job_digest=self.job.digest(),
+        )
+        return SimulatedAttester().produce(replace(binding, **changes).context()).model_dump(mode="json")
 
     def head(self, seq: int = 3, site_id: str = SITE, signer: Signer | None = None) -> str:
         """A ledger head as the site signs it."""
@@ -102,7 +109,7 @@ class Exchange:
             "job_digest": self.job.digest(),
             "round_number": 2,
             "nonce": self.nonce,
-            "base_model_digest": self.order.base_model_digest,
+            "base_model_digest": self.question.base_model_digest,
             "update_digest": sha256_hex(encode_arrays(self.arrays())),
             "event": event_to_dict(PoissonSampledGaussian(1.0, 0.1, 4)),
             "noise_source": "site_keystream",
@@ -111,6 +118,7 @@ class Exchange:
             "epsilon": 1.0,
             "nominal_units": 5_000,
             "metrics": {},
+            "kem_key": KEM_KEY,
             "evidence": self.evidence(),
             "ledger_head": {"seq": 3, "hash": "ab" * 32},
             "signed_head": self.head(),

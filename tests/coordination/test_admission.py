@@ -135,7 +135,7 @@ REFUSALS: dict[str, tuple[Reason, Callable[[Any], SealedMessage]]] = {
     ),
     "6 evidence borrowed from another site": (
         Reason.ATTESTATION_INVALID,
-        lambda x: x.sealed(evidence=x.evidence(site_id="hospital-b")),
+        lambda x: x.sealed(evidence=x.evidence(subject="hospital-b")),
     ),
     "6 evidence for another job": (
         Reason.ATTESTATION_INVALID,

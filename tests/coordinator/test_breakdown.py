@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message
 
+from aegis.attacks.insider import Insider
+from aegis.attacks.overhearing import Overheard
 from aegis.runtimes.in_process import initial_model
-from coreason_enclave.updates import decode_arrays
-from tests.studies import Federation, Forges, Relay, Study, a_job, where
+from tests.studies import Federation, Forges, Study, a_job, where
 
 FIVE = tuple(f"clinic-{n}" for n in range(1, 6))
 Vector = Any
@@ -35,17 +35,10 @@ class Cohort:
 
     def updates(self, rule: str, declared: int) -> dict[str, Vector]:
         if rule not in self.honest:
-            heard: dict[int, Vector] = {}
-
-            class Overheard(Relay):
-                def hear(self, replies: list[Message]) -> list[Message]:
-                    for reply in replies:
-                        data = reply.content.config_records["aegis"]["arrays"]
-                        heard[reply.metadata.src_node_id] = vector(decode_arrays(data, limit=1 << 20))
-                    return replies
-
-            Study(self.federation, self.root / rule, self.sites).run(self.job(rule, declared), grid=Overheard)
-            self.honest[rule] = {name: heard[node] for node, name in enumerate(FIVE, start=1)}
+            overheard = Overheard(FIVE)
+            listening = where(FIVE, lambda site: overheard.listen(site.config.site_id, Insider(site.session)))
+            Study(self.federation, self.root / rule, self.sites).run(self.job(rule, declared), listening)
+            self.honest[rule] = {name: vector(update) for name, update in overheard.rounds()[1].items()}
         return self.honest[rule]
 
     def job(self, rule: str, declared: int) -> Any:

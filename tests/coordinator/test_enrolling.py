@@ -30,10 +30,10 @@ class Listens(Relay):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         messages = list(messages)
-        sealed = [SealedMessage.from_fields(each.content.config_records["aegis"]) for each in messages]
-        if messages[0].metadata.message_type == "train":
-            self.orders += sealed
-        else:
+        for each in messages:
+            if each.metadata.message_type == "train":
+                self.orders.append(SealedMessage.from_fields(each.content.config_records["aegis"]))
+        if messages[0].metadata.message_type == "query.enrol":
             self.invited.append([each.metadata.dst_node_id for each in messages])
         return super().push_messages(messages)
 

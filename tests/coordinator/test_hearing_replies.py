@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from aegis.runtimes.in_process import (
@@ -13,9 +14,10 @@ from aegis.runtimes.in_process import (
 )
 from coreason_enclave.encoding import canonical_json, sha256_hex
 from coreason_enclave.envelope import seal, unverified_payload
+from coreason_enclave.kem import encrypt_to, info_for
 from coreason_enclave.keys import Signer
-from coreason_enclave.orders import UPDATE_TYPE
-from coreason_enclave.updates import SealedMessage, decode_arrays, encode_arrays
+from coreason_enclave.orders import UPDATE_TYPE, parse_order
+from coreason_enclave.updates import SealedMessage, encode_arrays
 from tests.studies import (
     Federation,
     MakeStudy,
@@ -80,6 +82,7 @@ def test_two_updates_for_one_order_both_well_signed_are_a_change_of_mind(
     study: MakeStudy, federation: Federation, tmp_path: Path
 ) -> None:
     key = Signer.from_seed(bytes.fromhex(sha256_hex(b"clinic-1")))
+    run, job = study(4), a_job(federation, rounds=1)
 
     class ChangesItsMind(Relay):
         def hear(self, replies: list[Message]) -> list[Message]:
@@ -88,14 +91,13 @@ def test_two_updates_for_one_order_both_well_signed_are_a_change_of_mind(
     def signed_again(reply: Message, to: Message) -> Message:
         honest = SealedMessage.from_fields(reply.content.config_records["aegis"])
         said = json.loads(unverified_payload(honest.envelope))
-        doubled = encode_arrays(
-            {name: 2 * array for name, array in decode_arrays(honest.arrays, limit=1 << 20).items()}
-        )
-        envelope = seal(UPDATE_TYPE, canonical_json({**said, "update_digest": sha256_hex(doubled)}), key)
-        fields = SealedMessage(envelope, doubled).to_fields()
+        another = encode_arrays({name: np.full_like(array, 0.5) for name, array in initial_model(job).items()})
+        envelope = seal(UPDATE_TYPE, canonical_json({**said, "update_digest": sha256_hex(another)}), key)
+        order = parse_order(unverified_payload(SealedMessage.from_fields(to.content.config_records["aegis"]).envelope))
+        concealed = encrypt_to(order.coordinator.kem_key, another, info_for("update", envelope))
+        fields = SealedMessage(envelope, concealed).to_fields()
         return Message(content=RecordDict({"aegis": ConfigRecord({**fields})}), reply_to=to)
 
-    run, job = study(4), a_job(federation, rounds=1)
     model = run.run(job, grid=ChangesItsMind)
     assert refusals(run) == [("clinic-1", "replayed")]
     plain = Study(federation, tmp_path / "plain", run.sites).run(job)

@@ -164,8 +164,9 @@ REASONS: dict[str, Case] = {
     "an answer to another order": Case(Reason.WRONG_NONCE, says(nonce=OTHER)),
     "the answer to the attempt before": Case(Reason.WRONG_NONCE, grid=TheFirstAnswerAgain),
     "training from another base model": Case(Reason.WRONG_DIGEST, says(base_model_digest=OTHER)),
-    "arrays that were exchanged after signing": Case(
-        Reason.WRONG_DIGEST, bytes_of(lambda honest, _: SealedMessage(honest.envelope, encode_arrays({})))
+    "arrays that were exchanged after signing": Case(Reason.WRONG_DIGEST, says(update_digest=OTHER)),
+    "arrays that are not encrypted": Case(
+        Reason.UNDECRYPTABLE, bytes_of(lambda honest, _: SealedMessage(honest.envelope, encode_arrays({})))
     ),
     "no evidence": Case(Reason.ATTESTATION_INVALID, says(evidence={})),
     "a parameter too few": Case(

@@ -154,7 +154,8 @@ def test_command_lines_say_what_is_unsafe(tmp_path: Path) -> None:
 
 def test_the_simulated_attacker_takes_development_sites_alone(deployment: MakeDeployment) -> None:
     config = deployment(sites=1).path / "sites" / "clinic-1" / "site.toml"
-    config.write_text(config.read_text().replace('profile = "development"', 'profile = "production"'))
+    text = config.read_text().replace('profile = "development"', 'profile = "production"')
+    config.write_text(text.replace("unsafe_unattested_coordinator = false", "unsafe_unattested_coordinator = true"))
     command = agent_command(config.parent, unsafe_seed=None, hostile=True)
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 

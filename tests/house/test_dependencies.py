@@ -22,10 +22,16 @@ EXTRAS_OF = {
     "coreason_enclave/models": {"privacy"},
     "coreason_enclave/datasets": {"tables"},
     "coreason_enclave/federation": {"flower"},
+    "coreason_enclave/attestation": {"attestation"},
+    "coreason_enclave/hardware": {"nvidia"},
     "coreason_enclave": set(),
     "aegis/demo": {"demo"},
     "aegis": {"site", "platform"},
 }
+
+
+# What is imported only where it is there: its distribution cannot be asked for its name.
+NOT_NECESSARILY_INSTALLED = {"pynvml": ["nvidia-ml-py"]}
 
 
 def normal(name: str) -> str:
@@ -62,7 +68,7 @@ def imported(path: Path) -> set[str]:
 
 @cache
 def distributions() -> dict[str, list[str]]:
-    return dict(packages_distributions())
+    return {**NOT_NECESSARILY_INSTALLED, **packages_distributions()}
 
 
 def extras_for(relative: str) -> set[str]:
@@ -83,7 +89,13 @@ def test_every_import_is_brought_by_the_extra_of_its_room(package: str) -> None:
 
 
 def test_the_plain_installation_brings_no_framework() -> None:
-    assert not brought_by(set()) & {"torch", "opacus", "flwr", "pandas", "numba", "matplotlib"}
+    assert not brought_by(set()) & {"torch", "opacus", "flwr", "pandas", "numba", "matplotlib", "dcap-qvl", "lxml"}
+
+
+def test_both_ends_can_verify_evidence_and_neither_needs_a_gpu_to_do_so() -> None:
+    for end in ("site", "platform"):
+        assert {"dcap-qvl", "signxml", "lxml"} <= brought_by({end})
+        assert "nvidia-ml-py" not in brought_by({end})
 
 
 def test_a_site_gets_no_part_of_the_platform() -> None:
@@ -94,7 +106,7 @@ def test_every_declared_dependency_is_in_the_tested_set() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {normal(line.partition("==")[0]) for line in lines if "==" in line and not line.startswith("#")}
 
-    assert brought_by({"all", "dev"}) <= pinned
+    assert brought_by({"all", "dev", "nvidia"}) <= pinned
 
 
 def test_the_tested_set_names_no_place_and_no_build() -> None:

@@ -38,6 +38,9 @@ RUNTIMES = "Runtimes know nothing of each other"
 TORCH = "Torch only where models are trained"
 OPACUS = "Opacus lives in one room"
 FLOWER = "Flower only in one adapter per side"
+QUOTES = "dcap-qvl is called in one place"
+XML = "XML only where signed manifests are read"
+NVML = "NVML only where this host's GPUs are asked"
 PANDAS = "pandas only where tables are read"
 NUMBA = "numba only behind the aggregators"
 NO_WEB = "No web framework and no database toolkit"
@@ -79,8 +82,8 @@ BREACHES = {
     "a room that nobody opened is closed to the platform": Breach(
         GROUND_FLOOR,
         "aegis/utility.py",
-        "import coreason_enclave.hardware",
-        "coreason_enclave/hardware/__init__.py",
+        "import coreason_enclave.airlock",
+        "coreason_enclave/airlock.py",
     ),
     "schemas stand on the ledger": Breach(
         SITE_LAYERS,
@@ -119,6 +122,17 @@ BREACHES = {
     "the session speaks Flower": Breach(FLOWER, "coreason_enclave/session.py", "import flwr.clientapp"),
     "the rules of coordination speak Flower": Breach(
         FLOWER, "aegis/coordination/shortcut.py", "from flwr.serverapp import Grid"
+    ),
+    "an appraisal verifies quotes past the verifier": Breach(
+        QUOTES, "coreason_enclave/attestation/appraisal.py", "def later():\n    import dcap_qvl"
+    ),
+    "the coordinator verifies quotes itself": Breach(QUOTES, "aegis/coordination/shortcut.py", "import dcap_qvl"),
+    "a GPU's verifier reads XML itself": Breach(
+        XML, "coreason_enclave/attestation/verify/nvidia/verifier.py", "from lxml import etree"
+    ),
+    "an envelope carries signed XML": Breach(XML, "coreason_enclave/envelope.py", "import signxml"),
+    "a verifier asks this host's GPUs": Breach(
+        NVML, "coreason_enclave/attestation/verify/nvidia/verifier.py", "import pynvml"
     ),
     "the trainer reads tables": Breach(PANDAS, "coreason_enclave/privacy/shortcut.py", "import pandas"),
     "accounting is compiled": Breach(NUMBA, "coreason_enclave/accounting/shortcut.py", "import numba"),

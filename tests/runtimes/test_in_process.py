@@ -18,6 +18,11 @@ from aegis.runtimes.in_process import InProcessGrid, initial_model, opened_sites
 from aegis.security.audit import HashLog
 from aegis.stores.heads import FileHeadStore
 from aegis.stores.run_state import FileRunStore
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.challenges import FileChallenges
+from coreason_enclave.attestation.endorsements import NoEndorsements
+from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.policy import Profile
 from coreason_enclave.updates import encode_arrays, model_digest
 
@@ -188,6 +193,9 @@ def run_model(federation: Federation, tmp_path: Path) -> Callable[..., bytes]:
                 heads=FileHeadStore(folder / "heads"),
                 audit=audit,
                 profile=Profile.DEVELOPMENT,
+                appraiser=Appraiser(AttestationPolicy.simulated_only(), Profile.DEVELOPMENT, NoEndorsements()),
+                challenges=FileChallenges(folder / "challenges"),
+                attester=SimulatedAttester(),
             )
             model = coordinator.run(grid, initial_model(job))
             if isinstance(grid, ReversedGrid):

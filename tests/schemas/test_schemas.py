@@ -306,7 +306,7 @@ REPORT: dict[str, Any] = {
     "provenance": "simulated",
     "kind": "simulated",
     "subject": "site-1",
-    "report_data": "ab" * 32,
+    **dict.fromkeys(("public_key", "kem_key", "job_digest", "nonce", "policy"), "ab" * 32),
     "appraised_at": 1,
     "expires_at": 2,
 }
@@ -319,8 +319,16 @@ def test_simulated_evidence_can_only_be_reported_as_simulated() -> None:
 
 
 @pytest.mark.parametrize("data", ["", "ab" * 31, "AB" * 32, "zz" * 32, "ab" * 33, "ab" * 32 + "\n"])
-def test_report_data_is_a_digest(data: str) -> None:
-    assert "64 lower-case hex digits" in _refusal(AttestationReport, {**REPORT, "report_data": data})
+def test_what_a_report_is_bound_to_are_digests_and_keys(data: str) -> None:
+    for field in ("public_key", "kem_key", "job_digest", "nonce", "policy"):
+        assert "64 lower-case hex digits" in _refusal(AttestationReport, {**REPORT, field: data})
+
+
+def test_what_is_attested_names_the_code_that_was_measured_and_nothing_else_does() -> None:
+    attested = {**REPORT, "provenance": "attested", "kind": "tdx"}
+    assert AttestationReport.model_validate({**attested, "measurement": "agent-1"}).measurement == "agent-1"
+    assert "names the measured code" in _refusal(AttestationReport, attested)
+    assert "names the measured code" in _refusal(AttestationReport, {**REPORT, "measurement": "agent-1"})
 
 
 def test_an_explanation_puts_every_problem_on_one_line() -> None:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from coreason_enclave import site as site_rooms
-from coreason_enclave.attestation.evidence import Evidence
+from coreason_enclave.attestation.binding import report_data
+from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence, to_base64
 
 
 class OtherAttester:
     """Evidence of a kind that production accepts to be produced; nothing here verifies it."""
 
-    kind = "other-hardware"
+    kind = CpuKind.TDX
 
-    def produce(self, report_data: bytes) -> Evidence:
-        return Evidence(kind=self.kind, report=base64.b64encode(report_data).decode())
+    def produce(self, context: bytes) -> Evidence:
+        return Evidence(cpu=CpuReport(kind=self.kind, report=to_base64(report_data(context, ()))))
 
 
 @pytest.fixture
 def other_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(site_rooms._ATTESTERS, OtherAttester.kind, OtherAttester)
+    monkeypatch.setattr(site_rooms, "attester_named", lambda name: OtherAttester())
 
 
 @pytest.fixture
@@ -32,6 +32,7 @@ def found_private(federation: Any, other_hardware: None) -> Callable[..., Any]:
 
     def found(**changes: Any) -> Any:
         lineage = {"public": False, **changes.pop("lineage", {})}
-        return federation.found(profile="production", attester=OtherAttester.kind, lineage=lineage, **changes)
+        policy = {"unsafe_unattested_coordinator": True, **changes.pop("policy", {})}
+        return federation.found(profile="production", attester="tdx", lineage=lineage, policy=policy, **changes)
 
     return found

@@ -17,7 +17,7 @@ import pytest
 
 from coreason_enclave.accounting import compose_epsilon
 from coreason_enclave.accounting.events import PoissonSampledGaussian, event_from_dict
-from coreason_enclave.attestation.binding import report_data
+from coreason_enclave.attestation.binding import Binding, Role, report_data
 from coreason_enclave.encoding import digest, sha256_hex
 from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError, LedgerConflict, Reason
@@ -88,12 +88,12 @@ def test_the_statement_says_what_ran_for_which_order_and_is_signed_by_the_site(f
     assert said.epsilon == compose_epsilon([event], 1e-5).epsilon
 
 
-def test_the_evidence_is_bound_to_nonce_key_site_and_job(federation: Federation) -> None:
+def test_the_evidence_is_bound_to_nonce_keys_site_and_job(federation: Federation) -> None:
     site, job = federation.found(), federation.job()
     said = statement_of(site, ask(site, federation.order(job, nonce="cd" * 32), clock=federation.clock))
-    report = json.loads(base64.b64decode(said.evidence["report"]))
-    expected = report_data(nonce="cd" * 32, public_key=site.public_key, site_id="clinic-1", job_digest=job.digest())
-    assert report == {"simulated": True, "report_data": expected.hex()}
+    report = json.loads(base64.b64decode(said.evidence["cpu"]["report"]))
+    binding = Binding(Role.SITE, "cd" * 32, site.public_key, said.kem_key, "clinic-1", job.digest())
+    assert report == {"simulated": True, "report_data": report_data(binding.context(), ()).hex()}
 
 
 def test_ledger_and_log_hold_one_round_reserved_before_the_data_and_committed_before_the_seal(

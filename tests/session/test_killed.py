@@ -25,7 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning
 
 SEED = 5
 DOORS = (
-    "attester.produce",
     "ledger.hold",
     "ledger.lineage_claim",
     "ledger.affordable_steps",
@@ -42,6 +41,7 @@ DOORS = (
     "released.keep",
     "ledger.commit",
     "ledger.head",
+    "attester.produce",
     "ledger.job_claim",
     "signer.sign again",
     "signer.sign again again",
@@ -87,7 +87,7 @@ class Watched:
         return lambda *args, **options: self._fuse.through(door, lambda: value(*args, **options))
 
 
-COLLABORATORS = ("attester", "ledger", "sentry", "trainer", "job_keys", "log", "released", "signer")
+COLLABORATORS = ("ledger", "sentry", "trainer", "job_keys", "log", "released", "signer")
 
 
 def answer(site: Any, order: SealedMessage, federation: Any, fuse: Fuse) -> SealedMessage:
@@ -99,7 +99,9 @@ def answer(site: Any, order: SealedMessage, federation: Any, fuse: Fuse) -> Seal
         fuse.through(f"step {next(steps)}", lambda: None)
         return False
 
-    watched = {name: Watched(getattr(opened.session, name), name, fuse) for name in COLLABORATORS}
+    watched: dict[str, Any] = {name: Watched(getattr(opened.session, name), name, fuse) for name in COLLABORATORS}
+    attester = Watched(opened.session.attester, "attester", fuse)
+    watched["handshake"] = replace(opened.session.handshake, attester=attester)
     try:
         result: SealedMessage = replace(opened.session, **watched).run(order, aborted=between_steps)
         return result

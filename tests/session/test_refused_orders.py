@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from coreason_enclave.encoding import canonical_json, sha256_hex
 from coreason_enclave.envelope import seal
@@ -329,7 +330,8 @@ def test_a_dataset_that_holds_fewer_units_than_the_site_demands_is_refused_as_an
 
 
 def test_production_refuses_the_simulated_attester_and_frees_the_site(federation: Federation) -> None:
-    site = federation.found(profile="production", lineage={"public": False})
+    asks_nothing = {"unsafe_unattested_coordinator": True}
+    site = federation.found(profile="production", lineage={"public": False}, policy=asks_nothing)
     for _ in range(2):  # the second opening finds log and ledger free
         with pytest.raises(AttestationError, match="simulated attester needs profile development"):
             site.open()
@@ -392,9 +394,13 @@ def test_a_development_site_may_count_everybody_who_signed(federation: Federatio
 
 
 def test_an_attester_that_nobody_has_is_refused_by_name(federation: Federation) -> None:
-    site = federation.found(attester="quantum")
-    with pytest.raises(ConfigurationError, match="attester 'quantum' is not available; known: simulated"):
-        site.open()
+    with pytest.raises(ValidationError, match="attester"):
+        federation.found(attester="quantum")
+
+
+def test_a_production_site_that_asks_nothing_of_its_coordinator_has_to_say_so(federation: Federation) -> None:
+    with pytest.raises(ValidationError, match="policy needs coordinator_attestation"):
+        federation.found(profile="production", attester="tdx", lineage={"public": False})
 
 
 def test_a_site_is_founded_once(federation: Federation) -> None:

@@ -16,14 +16,21 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from coreason_enclave.accounting.events import PoissonSampledGaussian, event_to_dict
-from coreason_enclave.attestation.binding import report_data
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.binding import Binding, Role
+from coreason_enclave.attestation.endorsements import NoEndorsements
+from coreason_enclave.attestation.evidence import CpuKind, Evidence
+from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.attestation.results import seal_result
 from coreason_enclave.encoding import canonical_json, digest, sha256_hex
 from coreason_enclave.envelope import KeyRing, open_envelope, seal
 from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.hashlog import HashLog
 from coreason_enclave.heads import seal_head
+from coreason_enclave.kem import KemKey, info_for
 from coreason_enclave.keys import Signer
 from coreason_enclave.ledger.chain import Link, make_link
 from coreason_enclave.ledger.entries import Acknowledged, Committed, ContentNoted, Entry, Founded, Registered, Reserved
@@ -31,31 +38,44 @@ from coreason_enclave.ledger.export import write_export
 from coreason_enclave.ledger.records import LineageCaps, LineageRegistration, NoiseSource, RoundPlan
 from coreason_enclave.ledger.rules import reservation_id
 from coreason_enclave.orders import (
+    ATTESTATION_REQUEST_TYPE,
+    ATTESTATION_TYPE,
     ENROLMENT_TYPE,
     HEALTH_TYPE,
     INVITATION_TYPE,
     ORDER_TYPE,
     UPDATE_TYPE,
+    AttestationRequest,
+    CoordinatorIdentity,
     Enrolment,
     FreeBudget,
     HealthStatement,
     JobInvitation,
     LedgerHeadStatement,
     RoundOrder,
+    SiteAttestation,
     UpdateStatement,
 )
 from coreason_enclave.participation import ParticipationRequest, ParticipationWelcome, seal_request, seal_welcome
 from coreason_enclave.rollcall import encode_roll_call
-from coreason_enclave.schemas import FederationJob, NeighboringRelation, PrivacyUnit
+from coreason_enclave.schemas import AttestationReport, FederationJob, NeighboringRelation, PrivacyUnit, Profile
 from coreason_enclave.updates import encode_arrays, layout_of
+from tests.wire.made_once import attest_once, attested, ciphertext, encrypt_once
 
 VECTORS = Path(__file__).parent / "vectors"
 CERTIFICATES = VECTORS / "certificates"
 """Made once: the signatures of an ECDSA key differ each time."""
+ENCRYPTED = VECTORS / "encrypted"
+"""Made once for each envelope: HPKE takes a fresh key each time. Hex."""
+EVIDENCE = VECTORS / "evidence"
+"""Made once, by hosts of this repository's own vendors: their signatures differ each time, too."""
 
 NOW = 1_800_000_000
 SITES = ("clinic-1", "clinic-2", "clinic-3")
 NONCE = sha256_hex(b"TEST NONCE")
+CHALLENGE, SITES_CHALLENGE = sha256_hex(b"TEST CHALLENGE to a site"), sha256_hex(b"TEST CHALLENGE to a coordinator")
+HARDWARE = {CpuKind.SGX: (), CpuKind.TDX: ("",), CpuKind.SNP: ()}
+"""Hosts that show evidence, and their GPUs as :mod:`tests.attestation.appraisal.hosts` calls them."""
 
 
 def known_key(name: str) -> Signer:
@@ -67,7 +87,13 @@ def _seed(name: str) -> bytes:
     return hashlib.sha256(f"TEST KEY of {name}, never to be used".encode()).digest()
 
 
+def known_kem_key(name: str) -> KemKey:
+    """A key to be encrypted to whose private half everybody knows."""
+    return KemKey(X25519PrivateKey.from_private_bytes(_seed(f"{name} to be encrypted to")))
+
+
 COORDINATOR = known_key("coordinator")
+KEM_KEYS = {name: known_kem_key(name) for name in ("coordinator", "clinic-1")}
 KEYS = {site: known_key(site) for site in SITES}
 
 JOB = FederationJob.model_validate(
@@ -194,6 +220,58 @@ def invitation() -> bytes:
     return seal(INVITATION_TYPE, document.canonical(), COORDINATOR)
 
 
+def attestation_request() -> bytes:
+    document = AttestationRequest(
+        site_id="clinic-1",
+        job_id=JOB.job_id,
+        job_digest=JOB.digest(),
+        nonce=CHALLENGE,
+        issued_at=NOW - 20,
+        expires_at=NOW + 100,
+    )
+    return seal(ATTESTATION_REQUEST_TYPE, document.canonical(), COORDINATOR)
+
+
+def site_binding(nonce: str) -> Binding:
+    """What evidence of clinic-1 is bound to."""
+    key, kem_key = KEYS["clinic-1"].public_hex, KEM_KEYS["clinic-1"].public_hex
+    return Binding(Role.SITE, nonce, key, kem_key, "clinic-1", JOB.digest())
+
+
+def coordinator_binding() -> Binding:
+    """What the coordinator's evidence is bound to."""
+    key, kem_key = COORDINATOR.public_hex, KEM_KEYS["coordinator"].public_hex
+    return Binding(Role.COORDINATOR, SITES_CHALLENGE, key, kem_key, "coordinator", JOB.digest())
+
+
+def _simulated(binding: Binding) -> Evidence:
+    return SimulatedAttester().produce(binding.context())
+
+
+def attestation(evidence: Evidence | None = None) -> bytes:
+    shown = _simulated(site_binding(CHALLENGE)) if evidence is None else evidence
+    document = SiteAttestation(
+        site_id="clinic-1",
+        public_key=KEYS["clinic-1"].public_hex,
+        kem_key=KEM_KEYS["clinic-1"].public_hex,
+        job_id=JOB.job_id,
+        job_digest=JOB.digest(),
+        nonce=CHALLENGE,
+        evidence=shown.model_dump(mode="json"),
+        challenge=SITES_CHALLENGE,
+        attested_at=NOW - 15,
+    )
+    return seal(ATTESTATION_TYPE, document.canonical(), KEYS["clinic-1"])
+
+
+def result() -> str:
+    """The coordinator's attestation result. Policies change without the wire: the digest of one stands for any."""
+    appraiser = Appraiser(AttestationPolicy.simulated_only(), Profile.DEVELOPMENT, NoEndorsements())
+    report = appraiser.appraise(_simulated(site_binding(CHALLENGE)), site_binding(CHALLENGE), NOW - 14)
+    fields = {**report.model_dump(mode="json"), "policy": sha256_hex(b"TEST POLICY")}
+    return seal_result(AttestationReport.model_validate(fields), COORDINATOR)
+
+
 def order() -> bytes:
     document = RoundOrder(
         job=JOB,
@@ -203,6 +281,12 @@ def order() -> bytes:
         base_model_digest=sha256_hex(encode_arrays(BASE)),
         roll_call_digest=sha256_hex(encode_roll_call(enrolments())),
         last_head=seal_head(ledger_links()[3].head, "clinic-1", KEYS["clinic-1"]),
+        coordinator=CoordinatorIdentity(
+            kem_key=KEM_KEYS["coordinator"].public_hex,
+            challenge=SITES_CHALLENGE,
+            evidence=_simulated(coordinator_binding()).model_dump(mode="json"),
+        ),
+        attestation=result(),
         issued_at=NOW,
         expires_at=NOW + 660,
     )
@@ -211,7 +295,6 @@ def order() -> bytes:
 
 def update() -> bytes:
     key, head = KEYS["clinic-1"], ledger_links()[-1].head
-    bound = report_data(nonce=NONCE, public_key=key.public_hex, site_id="clinic-1", job_digest=JOB.digest())
     document = UpdateStatement(
         site_id="clinic-1",
         job_id=JOB.job_id,
@@ -227,11 +310,30 @@ def update() -> bytes:
         epsilon=0.125,
         nominal_units=2000,
         metrics={},
-        evidence=SimulatedAttester().produce(bound).model_dump(mode="json"),
+        kem_key=KEM_KEYS["clinic-1"].public_hex,
+        evidence=_simulated(site_binding(NONCE)).model_dump(mode="json"),
         ledger_head=LedgerHeadStatement(seq=head.seq, hash=head.hash),
         signed_head=seal_head(head, "clinic-1", key),
     )
     return seal(UPDATE_TYPE, document.canonical(), key)
+
+
+TRAVELS = {"model": ("clinic-1", order, BASE), "update": ("coordinator", update, UPDATE)}
+"""What is encrypted, by its purpose: to whose key, beside which envelope, and the arrays."""
+
+
+def encrypted(purpose: str) -> dict[str, Any]:
+    """What travels encrypted, and the private key that decrypts it."""
+    receiver, beside, arrays = TRAVELS[purpose]
+    return {
+        "kind": "encrypted",
+        "purpose": purpose,
+        "envelope": beside().decode(),
+        "public_key": KEM_KEYS[receiver].public_hex,
+        "TEST_KEY": _seed(f"{receiver} to be encrypted to").hex(),
+        "ciphertext": ciphertext(ENCRYPTED / f"{purpose}.hex").hex(),
+        "plaintext": encode_arrays(arrays).hex(),
+    }
 
 
 def health() -> bytes:
@@ -307,6 +409,15 @@ def vectors() -> dict[str, dict[str, Any]]:
             "job_digest": JOB.digest(),
             "public_keys": {site: key.public_hex for site, key in KEYS.items()},
         },
+        "attestation-request": _envelope("attestation-request", attestation_request(), COORDINATOR),
+        "attestation": _envelope("attestation", attestation(), KEYS["clinic-1"]),
+        **{
+            f"attestation-{kind}": _envelope(
+                "attestation", attestation(attested(EVIDENCE / f"{kind}.json")), KEYS["clinic-1"]
+            )
+            for kind in HARDWARE
+        },
+        "attestation-result": _envelope("attestation-result", result().encode(), COORDINATOR),
         "round-order": _envelope("round-order", order(), COORDINATOR),
         "update": _envelope("update", update(), KEYS["clinic-1"]),
         "ledger-head": _envelope(
@@ -319,12 +430,16 @@ def vectors() -> dict[str, dict[str, Any]]:
             "kind": "exchange",
             "coordinator_key": COORDINATOR.public_hex,
             "site_key": KEYS["clinic-1"].public_hex,
-            "order": order().decode(),
-            "base": encode_arrays(BASE).hex(),
+            "attestation-request": attestation_request().decode(),
+            "attestation": attestation().decode(),
+            "round-order": order().decode(),
+            "model": {name: encrypted("model")[name] for name in ("ciphertext", "TEST_KEY")},
             "roll_call": called.decode(),
             "update": update().decode(),
-            "arrays": encode_arrays(UPDATE).hex(),
+            "arrays": {name: encrypted("update")[name] for name in ("ciphertext", "TEST_KEY")},
         },
+        "encrypted-model": encrypted("model"),
+        "encrypted-update": encrypted("update"),
         "ledger": {
             "kind": "ledger",
             "export": write_export(links).decode(),
@@ -364,26 +479,24 @@ def _canonical_json() -> dict[str, Any]:
 
 
 def _digests() -> dict[str, Any]:
-    cases: list[tuple[str, list[bytes]]] = [
-        ("example", []),
-        ("example", [b""]),
-        ("example", [b"ab", b"c"]),
-        ("example", [b"a", b"bc"]),
-        (
-            "aegis/attestation/report-data/v1",
-            [
-                bytes.fromhex(NONCE),
-                bytes.fromhex(KEYS["clinic-1"].public_hex),
-                b"clinic-1",
-                bytes.fromhex(JOB.digest()),
-            ],
-        ),
+    base = sha256_hex(encode_arrays(BASE))
+    reservation = [bytes.fromhex(JOB.digest()), (1).to_bytes(8, "big"), bytes.fromhex(base)]
+    keys = (KEYS["clinic-1"].public_hex, KEM_KEYS["clinic-1"].public_hex)
+    bound = [b"1", bytes.fromhex(CHALLENGE), *(hashlib.sha256(bytes.fromhex(key)).digest() for key in keys)]
+    cases: list[list[bytes]] = [
+        [b"example"],
+        [b"example", b""],
+        [b"example", b"ab", b"c"],
+        [b"example", b"a", b"bc"],
+        [b"aegis/reservation/v1", *reservation],
+        [b"aegis/attestation/site", *bound, b"clinic-1", bytes.fromhex(JOB.digest())],
+        [b"aegis/hpke/v1", b"model", b"an envelope"],
     ]
     return {
         "kind": "digests",
         "cases": [
-            {"domain": domain, "parts": [part.hex() for part in parts], "sha256": digest(domain, *parts).hex()}
-            for domain, parts in cases
+            {"parts": [part.hex() for part in parts], "sha256": digest(parts[0].decode(), *parts[1:]).hex()}
+            for parts in cases
         ],
     }
 
@@ -412,6 +525,11 @@ def rendered(vector: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    for purpose, (receiver, beside, arrays) in TRAVELS.items():
+        info = info_for(purpose, beside())
+        encrypt_once(ENCRYPTED / f"{purpose}.hex", KEM_KEYS[receiver], encode_arrays(arrays), info)
+    for kind, gpus in HARDWARE.items():
+        attest_once(EVIDENCE / f"{kind}.json", kind, gpus, site_binding(CHALLENGE).context())
     for name, vector in vectors().items():
         (VECTORS / f"{name}.json").write_text(rendered(vector))
 

@@ -9,25 +9,23 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from coreason_enclave.attestation.appraisal import appraise
-from coreason_enclave.attestation.binding import report_data
-from coreason_enclave.attestation.evidence import parse_evidence
+from coreason_enclave.attestation.evidence import CpuReport, Evidence, GpuReport
 from coreason_enclave.encoding import canonical_json, parse_json
 from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.hashlog import verify_checkpoint, verify_lines
-from coreason_enclave.heads import open_head
 from coreason_enclave.keys import Signer
 from coreason_enclave.ledger import LedgerHead, verify_export
 from coreason_enclave.orders import (
+    AttestationRequest,
+    CoordinatorIdentity,
     Enrolment,
     HealthStatement,
     JobInvitation,
     RoundOrder,
+    SiteAttestation,
     SiteLedgerHead,
     UpdateStatement,
-    parse_order,
-    parse_statement,
 )
 from coreason_enclave.participation import (
     ParticipationRequest,
@@ -35,15 +33,15 @@ from coreason_enclave.participation import (
     open_request,
     open_welcome,
 )
-from coreason_enclave.policy import Profile
-from coreason_enclave.rollcall import read_roll_call
-from coreason_enclave.schemas import FederationJob, StrictModel
-from coreason_enclave.updates import decode_arrays
+from coreason_enclave.schemas import AttestationReport, FederationJob, StrictModel
 from tests.wire import story
 
 DOCUMENTS: dict[str, type[StrictModel]] = {
     "job-invitation": JobInvitation,
     "enrolment": Enrolment,
+    "attestation-request": AttestationRequest,
+    "attestation": SiteAttestation,
+    "attestation-result": AttestationReport,
     "round-order": RoundOrder,
     "update": UpdateStatement,
     "ledger-head": SiteLedgerHead,
@@ -93,34 +91,6 @@ def test_joining_documents_open_under_the_keys_that_they_are_meant_for() -> None
     assert open_request(read("participation-request")["envelope"].encode()).site_id == "clinic-1"
     welcome = open_welcome(read("participation-welcome")["envelope"].encode(), story.COORDINATOR.public_hex)
     assert welcome.participants == {site: key.public_hex for site, key in story.KEYS.items()}
-
-
-def test_the_product_reads_the_exchange_as_one_whole() -> None:
-    vector = read("exchange")
-    order = parse_order(_payload(vector["order"], "round-order", vector["coordinator_key"]))
-    said = parse_statement(_payload(vector["update"], "update", vector["site_key"]))
-    assert {entry.site_id for entry in read_roll_call(vector["roll_call"].encode(), order.job.digest())} == set(
-        story.SITES
-    )
-    assert open_head(said.signed_head, said.site_id, vector["site_key"]).hash == said.ledger_head.hash
-    arrays = decode_arrays(bytes.fromhex(vector["arrays"]), limit=1 << 20)
-    assert all((arrays[name] == story.UPDATE[name]).all() for name in story.UPDATE)
-    expected = report_data(
-        nonce=order.nonce, public_key=vector["site_key"], site_id=order.site_id, job_digest=order.job.digest()
-    )
-    appraise(
-        parse_evidence(said.evidence),
-        expected_report_data=expected,
-        subject=order.site_id,
-        profile=Profile.DEVELOPMENT,
-        now=story.NOW,
-    )
-
-
-def _payload(envelope: str, document: str, key: str) -> bytes:
-    return open_envelope(
-        envelope.encode(), f"application/vnd.aegis.{document}.v1+json", KeyRing({"signer": key})
-    ).payload
 
 
 def test_the_ledger_keeps_the_rules_and_its_numbers_are_those_of_the_accountant() -> None:
@@ -178,15 +148,26 @@ def _changed(value: dict[str, Any], path: tuple[str, ...], edge: Any) -> dict[st
 
 # Free-form at the product's first reading; held against evidence, event and key checks right after it.
 LATER = {"update": {"event", "evidence", "metrics"}, "participation-request": {"tls_request", "node_key"}}
+LATER |= {name: {"evidence"} for name in ("attestation", "round-order", "coordinator")}
 LATER["participation-welcome"] = {"gateway", "server_name", "ca_certificate", "client_certificate"}
 # Rules between two fields, which the grammar leaves to the words below it.
 BETWEEN = {"min_clients", "cohort_size", "rounds", "average_last_rounds", "num_byzantine", "aggregator", "mechanism"}
-BETWEEN |= {"target_epsilon", "max_grad_norm", "noise_multiplier"}
+BETWEEN |= {"target_epsilon", "max_grad_norm", "noise_multiplier", "kind", "measurement"}
 
 
-@pytest.mark.parametrize("name", [*DOCUMENTS, "job"])
+SHOWN = read("attestation-tdx")["payload"]["evidence"]
+INSIDE: dict[str, tuple[type[StrictModel], dict[str, Any]]] = {
+    "job": (FederationJob, read("job")["job"]),
+    "evidence": (Evidence, SHOWN),
+    "cpu": (CpuReport, {**SHOWN["cpu"], "certificates": ["AAEC"]}),
+    "gpu": (GpuReport, SHOWN["gpus"][0]),
+    "coordinator": (CoordinatorIdentity, read("round-order")["payload"]["coordinator"]),
+}
+
+
+@pytest.mark.parametrize("name", [*DOCUMENTS, *INSIDE])
 def test_grammar_and_product_draw_the_same_line_around_every_field(verifier, name) -> None:
-    kind, value = (FederationJob, read("job")["job"]) if name == "job" else (DOCUMENTS[name], read(name)["payload"])
+    kind, value = INSIDE[name] if name in INSIDE else (DOCUMENTS[name], read(name)["payload"])
     asked = 0
     for path in _places(value):
         if LATER.get(name, set()) & set(path):
@@ -203,16 +184,34 @@ def test_grammar_and_product_draw_the_same_line_around_every_field(verifier, nam
 
 def _conforms(verifier: Any, value: dict[str, Any], name: str) -> bool:
     try:
-        verifier.refusing(verifier.conform, value, name)
+        verifier.refusing(verifier.fits, value, f"@{name}")
     except verifier.Refused:
         return False
     return True
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_the_grammar_has_the_products_fields(verifier, name) -> None:
-    fields = {field.rstrip("?") for field in verifier.DOCUMENTS[name]}
-    assert fields == set(DOCUMENTS[name].model_fields)
+@pytest.mark.parametrize(("name", "kind"), [*DOCUMENTS.items(), *((name, kind) for name, (kind, _) in INSIDE.items())])
+def test_the_grammar_has_the_products_fields(verifier, name, kind) -> None:
+    assert {field.rstrip("?") for field in verifier.DOCUMENTS[name]} == set(kind.model_fields)
+
+
+LARGEST = "A" * (87384 - 4)  # 65535 bytes
+BLOBS = ["AAEC", "AA==", "AAE=", LARGEST, LARGEST + "AA==", LARGEST + "AAE=", LARGEST + "AAEC", LARGEST + "AAECAA=="]
+BLOBS += ["", "AAE", "AAE==", "AB==", "AAF=", "AAEC\n", "AA==AAEC", "A A=", "AA-_", "=AEC", "AAECAA==\n", "\u0661AEC"]
+
+
+@pytest.mark.parametrize("blob", BLOBS, ids=range(len(BLOBS)))
+def test_grammar_and_product_read_the_same_base64(verifier, blob) -> None:
+    cpu = {"kind": "snp", "report": blob, "certificates": []}
+    assert _accepted(CpuReport, cpu) == _conforms(verifier, cpu, "cpu")
+
+
+@pytest.mark.parametrize(("field", "item", "most"), [("gpus", SHOWN["gpus"][0], 16), ("certificates", "AAEC", 8)])
+def test_grammar_and_product_count_to_the_same_number(verifier, field, item, most) -> None:
+    name, kind, value = ("evidence", Evidence, SHOWN) if field == "gpus" else ("cpu", CpuReport, SHOWN["cpu"])
+    for length in (most, most + 1):
+        many = {**value, field: [item] * length}
+        assert _accepted(kind, many) == _conforms(verifier, many, name) == (length == most)
 
 
 def test_certificates_in_the_vectors_hold_no_private_key() -> None:

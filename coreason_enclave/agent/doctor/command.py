@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from coreason_enclave.agent.doctor import gateway, hardware, host
+from coreason_enclave.agent.doctor import coordinator, gateway, hardware, host
 from coreason_enclave.agent.doctor.findings import Check, Examined, Finding, Verdict, examined_safely
 from coreason_enclave.commandline import ExitCode, site_folder
 from coreason_enclave.errors import ConfigurationError
@@ -26,6 +26,7 @@ CHECKS: dict[str, Check] = {
     "disk": host.disk,
     "socket": host.socket_place,
     "attestation": hardware.attestation,
+    "coordinator evidence": coordinator.evidence_of_coordinators,
     "gateway": gateway.gateway,
 }
 
@@ -41,7 +42,8 @@ CHECKS: dict[str, Check] = {
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def doctor(folder: Path, as_json: bool) -> None:
-    """Check this site's set-up: keys, policy, ledger, data, disk, socket, attestation, gateway, clock.
+    """Check this site's set-up: keys, policy, ledger, data, disk, socket, attestation of
+    both ends, gateway, clock.
 
     Changes nothing, and tells no number that depends on a row. Exit code 3 if anything FAILs.
     """

@@ -1,4 +1,4 @@
-"""The site as a Flower ``ClientApp``: a sealed order or invitation in, a sealed answer or a reason code out."""
+"""The site as a Flower ``ClientApp``: a sealed message in, a sealed answer or a reason code out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REFUSED = 1000
 
 
 class OrderHandler(Protocol):
-    """Answers sealed orders and invitations; :class:`~coreason_enclave.session.SecureSession` does."""
+    """Answers what coordinators send; :class:`~coreason_enclave.session.SecureSession` does."""
 
     def run(self, message: SealedMessage) -> SealedMessage:
         """Answer an order with an update. Raises :class:`EnclaveError` to refuse."""
@@ -26,6 +26,10 @@ class OrderHandler(Protocol):
 
     def enrol(self, message: SealedMessage) -> SealedMessage:
         """Answer an invitation with an enrolment. Raises :class:`EnclaveError` to refuse."""
+        ...
+
+    def attest(self, message: SealedMessage) -> SealedMessage:
+        """Answer a challenge with evidence. Raises :class:`EnclaveError` to refuse."""
         ...
 
 
@@ -42,6 +46,11 @@ def client_app(handler: OrderHandler) -> ClientApp:
     def enrol(message: Message, context: Context) -> Message:
         del context
         return _answered(message, handler.enrol)
+
+    @app.query("attest")
+    def attest(message: Message, context: Context) -> Message:
+        del context
+        return _answered(message, handler.attest)
 
     return app
 

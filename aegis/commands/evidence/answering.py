@@ -1,0 +1,51 @@
+"""From the files of a command to its answer and its exit code."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+
+from aegis.commands.evidence.text import judgement_page, printable
+from aegis.evidence import Judgement, read_capped
+from coreason_enclave.attestation.verify.verdict import VerificationRefused
+from coreason_enclave.commandline import ExitCode
+
+__all__ = ["EXITS", "answer", "moment"]
+
+EXITS = """\b
+Exit codes:
+  0  {0}
+  2  unusable: an option, a file that cannot be read, a policy that is none
+  3  refused; so are evidence and endorsements that are malformed, too large, missing or of another kind
+"""
+
+Judge = Callable[[bytes, tuple[bytes, ...]], Judgement]
+"""From the contents of the evidence file, and of the files of endorsements."""
+
+
+def answer(
+    ctx: click.Context, kind: str, path: Path, endorsements: Sequence[Path], judge: Judge, *, as_json: bool
+) -> None:
+    """Print the judgement on the evidence in ``path``, and end with its code; raises :class:`ConfigurationError`."""
+    judged = _judged(kind, path, endorsements, judge)
+    click.echo(json.dumps(judged.document(), indent=2) if as_json else judgement_page(judged))
+    if not judged.ok:
+        click.echo(printable(f"error: {path} is refused: {judged.reason}: {judged.message}"), err=True)
+        ctx.exit(ExitCode.REFUSED)
+
+
+def moment(now: int | None) -> int:
+    """The moment to judge at, Unix seconds: this one, unless another was asked for."""
+    return int(time.time()) if now is None else now
+
+
+def _judged(kind: str, path: Path, endorsements: Sequence[Path], judge: Judge) -> Judgement:
+    try:
+        content, *files = (read_capped(file) for file in (path, *endorsements))
+    except VerificationRefused as error:
+        return Judgement.refused(kind, error)
+    return judge(content, tuple(files))

@@ -1,0 +1,123 @@
+"""``aegis evidence appraise``: is it acceptable to a policy?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from aegis.commands.evidence.answering import EXITS, Judge, answer, moment
+from aegis.commands.evidence.options import (
+    FILE,
+    Hex,
+    Once,
+    Subject,
+    json_option,
+    moment_option,
+    refuse_length,
+    report_options,
+)
+from aegis.evidence import Judgement, Kind, Question
+from aegis.evidence.appraisal import appraise as appraise_report
+from aegis.evidence.appraisal import appraise_host, platform_policy
+from aegis.evidence.files import read_policy
+from coreason_enclave.attestation.binding import Binding, Role
+from coreason_enclave.attestation.policy import AttestationPolicy
+
+__all__ = ["appraise"]
+
+
+@click.command(short_help="Is evidence acceptable to a policy?", epilog=EXITS.format("accepted"))
+@report_options(kind_required=False)
+@click.option("--policy", "policy_path", type=FILE, cls=Once, required=True, help="TOML: what is accepted.")
+@click.option("--subject", type=Subject(), cls=Once, help="Whose machine it has to be, by its name in the policy.")
+@click.option("--public-key", type=Hex(32), cls=Once, metavar="HEX", help="A whole host: its Ed25519 key.")
+@click.option("--kem-key", type=Hex(32), cls=Once, metavar="HEX", help="A whole host: its X25519 key.")
+@click.option("--job-digest", type=Hex(32), cls=Once, metavar="HEX", help="A whole host: SHA-256 of the job.")
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    cls=Once,
+    help="A whole host: which end of the federation shows it  [site].",
+)
+@moment_option
+@json_option
+@click.pass_context
+def appraise(
+    ctx: click.Context,
+    /,
+    kind: str | None,
+    path: Path,
+    endorsements: tuple[Path, ...],
+    nonce: bytes | None,
+    report_data: bytes | None,
+    policy_path: Path,
+    now: int | None,
+    as_json: bool,
+    subject: str | None,
+    role: str | None,
+    **host: bytes | None,
+) -> None:
+    """Is evidence acceptable to a policy: its code, its machine and its binding included?
+
+    What `verify` checks, and the policy's reference values and enrolled machines. Whatever is left unchecked is
+    refused, unless it is a revocation that the policy names. Simulated evidence is refused always.
+
+    With --kind: one report, or a host's GPUs, bound to --nonce or --report-data and nothing else. Without: a whole
+    host's evidence, as a site shows it in a federation: bound to --nonce, --public-key, --kem-key, --subject and
+    --job-digest, processor and GPUs to each other.
+
+    \b
+    --policy        the fields of [attestation], bare or in that table
+
+    \b
+    Example: aegis evidence appraise --evidence site.json --endorsements chain.pem --policy policy.toml
+             --subject hospital-a --nonce 5f… --public-key 31… --kem-key 0c… --job-digest e3…
+    """
+    policy, at = read_policy(policy_path, AttestationPolicy), moment(now)
+    if kind is None:
+        judge = _of_host(policy, _binding(role, {"nonce": nonce, "subject": subject, **host}, report_data), at)
+    else:
+        _refuse_binding({"role": role, **host})
+        refuse_length(Kind(kind), report_data)
+        judge = _of_report(
+            policy, Question(Kind(kind), platform_policy(policy, Kind(kind)), at, (), nonce, report_data), subject
+        )
+    answer(ctx, kind or "host", path, endorsements, judge, as_json=as_json)
+
+
+def _of_report(policy: AttestationPolicy, question: Question, subject: str | None) -> Judge:
+    def judge(content: bytes, files: tuple[bytes, ...]) -> Judgement:
+        return appraise_report(replace(question, endorsements=files), policy, subject, content)
+
+    return judge
+
+
+def _of_host(policy: AttestationPolicy, binding: Binding, now: int) -> Judge:
+    def judge(content: bytes, files: tuple[bytes, ...]) -> Judgement:
+        return appraise_host(content, files, policy, binding, now)
+
+    return judge
+
+
+def _refuse_binding(host: Mapping[str, object]) -> None:
+    for name, value in host.items():
+        if value is not None:
+            option = _option(name)
+            raise click.UsageError(f"{option} is for a whole host's evidence: leave out {option}, or --kind")
+
+
+def _binding(role: str | None, parts: Mapping[str, bytes | str | None], report_data: bytes | None) -> Binding:
+    """What a whole host's evidence has to be bound to: all of it, or the command cannot be used."""
+    if report_data is not None:
+        raise click.UsageError("--report-data is for one report: give --kind, too")
+    if missing := [_option(name) for name, value in parts.items() if value is None]:
+        raise click.UsageError(f"without --kind, a whole host's evidence needs {', '.join(missing)}")
+    texts = {name: value.hex() if isinstance(value, bytes) else str(value) for name, value in parts.items()}
+    return Binding(role=Role(role or Role.SITE), **texts)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,122 @@
+"""The options of ``aegis evidence``: each given once, hex of exact length, moments in Unix seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic import TypeAdapter, ValidationError
+
+from aegis.evidence import Kind
+from coreason_enclave.schemas import SafeId, explain
+
+__all__ = ["FILE", "Hex", "Once", "Subject", "json_option", "moment_option", "refuse_length", "report_options"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+LAST_MOMENT = 1 << 53
+_NAME: TypeAdapter[str] = TypeAdapter(SafeId)
+
+
+class Once(click.Option):
+    """An option that may be given once: of two values, which one counts must be nobody's guess."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "multiple": True})
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """The one value, or None."""
+        values = super().process_value(ctx, value)
+        if len(values) > 1:
+            raise click.BadParameter("is given more than once", ctx=ctx, param=self)
+        return values[0] if values else None
+
+
+class Hex(click.ParamType[bytes]):
+    """So many bytes, in hex."""
+
+    name = "hex"
+
+    def __init__(self, *lengths: int) -> None:
+        self._lengths = lengths
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        """Refuse anything but hex digits, two for each byte."""
+        try:
+            data = bytes.fromhex(value) if value.isascii() and not any(map(str.isspace, value)) else None
+        except ValueError:
+            data = None
+        if data is None:
+            self.fail(f"must be hex digits, got {value!r:.80}", param, ctx)
+        if len(data) not in self._lengths:
+            wanted = " or ".join(str(length) for length in self._lengths)
+            self.fail(f"must be {wanted} bytes, got {len(data)}", param, ctx)
+        return data
+
+
+class Subject(click.ParamType[str]):
+    """The name of a site, or of a coordinator."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse what can be nobody's name."""
+        try:
+            return _NAME.validate_python(value)
+        except ValidationError as error:
+            self.fail(explain(error), param, ctx)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+moment_option = click.option(
+    "--now",
+    type=click.IntRange(0, LAST_MOMENT),
+    cls=Once,
+    metavar="UNIX",
+    help="Judge as of this moment, Unix seconds  [this moment].",
+)
+
+
+def report_options(*, kind_required: bool) -> Callable[[_F], _F]:
+    """What ``verify`` and ``appraise`` have in common."""
+    options = (
+        click.option(
+            "--kind",
+            type=click.Choice([kind.value for kind in Kind]),
+            cls=Once,
+            required=kind_required,
+            help="What made the report." if kind_required else "What made the report; left out for a whole host.",
+        ),
+        click.option("--evidence", "path", type=FILE, cls=Once, required=True, help="The file to judge."),
+        click.option(
+            "--endorsements",
+            type=FILE,
+            multiple=True,
+            help="A file of what the vendor says about the platform; repeatable.",
+        ),
+        click.option("--nonce", type=Hex(32), cls=Once, metavar="HEX", help="The nonce it was asked for with."),
+        click.option(
+            "--report-data",
+            type=Hex(64, 32),
+            cls=Once,
+            metavar="HEX",
+            help="What the report has to cover: 64 bytes; of a GPU 32.",
+        ),
+    )
+
+    def apply(command: _F) -> _F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return apply
+
+
+def refuse_length(kind: Kind, report_data: bytes | None) -> None:
+    """A processor's report covers 64 bytes, a GPU's 32."""
+    wanted = 32 if kind is Kind.NVIDIA else 64
+    if report_data is not None and len(report_data) != wanted:
+        raise click.UsageError(f"--report-data of --kind {kind} must be {wanted} bytes, got {len(report_data)}")

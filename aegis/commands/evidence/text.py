@@ -1,0 +1,97 @@
+"""What ``aegis evidence`` prints for a person: the verdict first, and nothing of a file that a terminal would obey."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from aegis.evidence import Inspection, Judgement
+
+__all__ = ["NOT_VERIFIED", "inspection_page", "judgement_page", "printable"]
+
+NOT_VERIFIED = "NOT VERIFIED: nothing below has been checked; `aegis evidence verify` does that"
+
+_MOST = 512
+
+
+def judgement_page(judged: Judgement) -> str:
+    """Verdict, claims, measurements, and what was not checked."""
+    if not judged.ok:
+        lines = [f"REFUSED ({judged.reason}): {judged.message}"]
+        return "\n".join([*map(printable, lines), *_gpus(judged)])
+    facts = {"kind": judged.kind, "platform_id": judged.platform_id, "report_data": judged.report_data}
+    lines = [judged.verdict.upper(), *_rows({name: value for name, value in facts.items() if value is not None})]
+    lines += _section("claims", judged.claims)
+    lines += _measured(f"measurements ({_compared(judged)})", judged.measurements)
+    unchecked = f"NOT CHECKED: {', '.join(judged.not_checked)}" if judged.not_checked else "nothing was left unchecked"
+    return "\n".join([*lines, *_gpus(judged), printable(unchecked)])
+
+
+def inspection_page(found: Inspection) -> str:
+    """That nothing is verified; then what the file says."""
+    return "\n".join([NOT_VERIFIED, *_inspected(found)])
+
+
+def printable(text: str) -> str:
+    """On one line, at most 512 characters, and nothing that a terminal would obey."""
+    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    return shown if len(shown) <= _MOST else f"{shown[:_MOST]}…"
+
+
+def _inspected(found: Inspection) -> Iterator[str]:
+    yield printable(f"says it is: {found.what}")
+    facts = {} if found.report_data is None else {"report_data": found.report_data}
+    yield from _rows({**facts, **found.says})
+    yield from _measured("measurements", found.measurements)
+    for number, gpu in enumerate(found.gpus):
+        yield f"GPU {number}"
+        yield from (f"  {line}" for line in _inspected(gpu))
+
+
+def _gpus(judged: Judgement) -> Iterator[str]:
+    """Each GPU on its own, where there are several."""
+    if len(judged.parts) > 1:
+        for number, part in enumerate(judged.parts):
+            yield f"GPU {number}"
+            yield from (f"  {line}" for line in judgement_page(part).splitlines())
+
+
+def _compared(judged: Judgement) -> str:
+    if judged.verdict == "accepted":
+        return "those that the reference value names were compared"
+    return "compared with nothing" if "measurements" in judged.not_checked else "compared with the vendor's manifests"
+
+
+def _measured(title: str, values: Mapping[str, str]) -> Iterator[str]:
+    """Registers that hold nothing are counted, not listed."""
+    used = {name: value for name, value in values.items() if value.strip("0")}
+    yield from _section(title, used)
+    if len(used) < len(values):
+        yield f"  and {len(values) - len(used)} that are zero"
+
+
+def _section(title: str, values: Mapping[str, object]) -> Iterator[str]:
+    if values:
+        yield title
+        yield from _rows(values)
+
+
+def _rows(values: Mapping[str, object]) -> Iterator[str]:
+    flat = dict(_flat(values))
+    width = max(map(len, flat), default=0)
+    return (printable(f"  {name:<{width}}  {value}") for name, value in flat.items())
+
+
+def _flat(values: Mapping[str, object], before: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        elif isinstance(value, list | tuple):
+            yield f"{before}{name}", ", ".join(map(str, value)) or "none"
+        else:
+            yield f"{before}{name}", _word(value)
+
+
+def _word(value: object) -> str:
+    if value is None:
+        return "unknown"
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)

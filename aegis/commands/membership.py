@@ -1,0 +1,104 @@
+"""``aegis federation admit|pin|revoke``: who takes part, and from which machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from aegis.federation import FederationFolder
+from coreason_enclave.participation import fingerprint
+
+if TYPE_CHECKING:
+    from aegis.membership import Pinned
+
+__all__ = ["admit", "pin", "revoke"]
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+_platform = click.option(
+    "--platform",
+    "platforms",
+    metavar="ID",
+    multiple=True,
+    help="A machine of the site: its processor's id, a GPU's; repeatable, as aegis evidence verify prints it.",
+)
+
+
+@click.command(epilog="Example: aegis federation admit federations/six-sites clinic.json --out clinic.welcome.json")
+@click.argument("folder", metavar="FEDERATION", type=_FOLDER)
+@click.argument("request", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write  [SITE.welcome.json].")
+@_platform
+def admit(folder: Path, request: Path, out: Path | None, platforms: tuple[str, ...]) -> None:
+    """Admit the site that signed REQUEST, and write the welcome to send back to it. Again: renews its certificate.
+
+    Compare the fingerprint with the site's people by telephone first: a signature shows that somebody holds the key,
+    not who.
+    """
+    from aegis.membership import admit as admit_site
+
+    place = FederationFolder(folder)
+    asked, welcome = admit_site(place, request.read_bytes(), platforms=platforms)
+    path = Path(f"{asked.site_id}.welcome.json") if out is None else out
+    path.write_bytes(welcome)
+    key = place.signer().public_hex
+    click.echo(f"admitted {asked.site_id}, whose fingerprint is {fingerprint(asked.public_key)}")
+    if (policy := place.config().attestation) is not None:
+        click.echo(_machines(folder, asked.site_id, policy.platforms.get(asked.site_id, ())))
+    click.echo(f"wrote {path}: send it to the site, by any means")
+    click.echo(f"there: coreason-enclave join SITE {path.name} --coordinator-key {key}")
+
+
+def _machines(folder: Path, site: str, platforms: tuple[str, ...]) -> str:
+    if platforms:
+        return f"its evidence may come from {', '.join(platforms)}"
+    return f"NOT pinned to a machine: its evidence is refused until aegis federation pin {folder} {site} --platform ID"
+
+
+@click.command(epilog="Example: aegis federation pin federations/six-sites clinic-1 --platform 3f0c… --platform 81aa…")
+@click.argument("folder", metavar="FEDERATION", type=_FOLDER)
+@click.argument("site")
+@_platform
+@click.option("--replace", is_flag=True, help="Put them in the place of the machines that are listed now.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def pin(folder: Path, site: str, platforms: tuple[str, ...], replace: bool, as_json: bool) -> None:
+    """Say which machines SITE's evidence may come from: all of them, its processor's and each GPU's.
+
+    The same image on somebody else's genuine hardware is then not mistaken for this site. A run that is going on keeps
+    the policy that it began with: end it, and give its command again.
+    """
+    from aegis.membership import pin as pin_site
+
+    pinned = pin_site(FederationFolder(folder), site, platforms, replace=replace)
+    click.echo(json.dumps(_document(pinned), indent=2) if as_json else _page(pinned))
+
+
+def _document(pinned: Pinned) -> dict[str, object]:
+    return {
+        "site": pinned.site,
+        "platforms": list(pinned.platforms),
+        "before": list(pinned.before),
+        "changed": pinned.changed,
+        "shared": {machine: list(sites) for machine, sites in pinned.shared.items()},
+    }
+
+
+def _page(pinned: Pinned) -> str:
+    head = f"{pinned.site} is pinned to {', '.join(pinned.platforms)}"
+    was = f"before: {', '.join(pinned.before) or 'nothing'}" if pinned.changed else "nothing changed: it was before"
+    also = [f"also listed for {', '.join(sites)}: {machine}" for machine, sites in pinned.shared.items()]
+    return "\n".join([head, was, *also])
+
+
+@click.command(epilog="Example: aegis federation revoke federations/six-sites clinic-3")
+@click.argument("folder", metavar="FEDERATION", type=_FOLDER)
+@click.argument("site")
+def revoke(folder: Path, site: str) -> None:
+    """Accept nothing from SITE any more, from this moment on. Its earlier signatures remain checkable."""
+    from aegis.membership import revoke as revoke_site
+
+    revoke_site(FederationFolder(folder), site)
+    click.echo(f"{site} is revoked: the gateway refuses it from its next request on")

@@ -1,0 +1,12 @@
+"""Evidence in files: is it authentic (:func:`verify`), is it acceptable (:mod:`.appraisal`), what does it say
+(:func:`inspect`)?
+
+Offline, and under the vendors' pinned roots alone: what is needed besides the evidence comes from files, too.
+"""
+
+from aegis.evidence.files import Kind, read_capped, read_evidence
+from aegis.evidence.inspection import Inspection, inspect
+from aegis.evidence.judgement import Judgement
+from aegis.evidence.verification import Question, verify
+
+__all__ = ["Inspection", "Judgement", "Kind", "Question", "inspect", "read_capped", "read_evidence", "verify"]

@@ -1,0 +1,128 @@
+"""What stands in the files of a command: evidence in one of its forms, endorsements, a policy."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from coreason_enclave.attestation.evidence import Evidence, parse_evidence
+from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.encoding import parse_json
+from coreason_enclave.errors import AttestationError, ConfigurationError, EnvelopeError, Reason
+from coreason_enclave.schemas import StrictModel, explain
+
+__all__ = ["MAX_FILE_BYTES", "Kind", "read_capped", "read_evidence", "read_policy"]
+
+MAX_FILE_BYTES = 4 << 20
+"""More than the largest evidence (a processor's report and sixteen GPUs', base64 in JSON), and than any endorsement."""
+
+_MAX_POLICY_BYTES = 256 * 1024
+
+_Policy = TypeVar("_Policy", bound=StrictModel)
+
+
+class Kind(StrEnum):
+    """What made a report."""
+
+    SGX = "sgx"
+    TDX = "tdx"
+    SNP = "snp"
+    NVIDIA = "nvidia"
+
+
+def read_capped(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+        VerificationRefused: ``oversized``; no more of it has been read than that takes.
+    """
+    content = _head(path, MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise VerificationRefused(Refusal.OVERSIZED, f"{path.name} is larger than {MAX_FILE_BYTES} bytes")
+    return content
+
+
+def read_evidence(content: bytes) -> bytes | Evidence:
+    """A host's evidence (the JSON object that ``coreason-enclave attest`` writes), or bytes of a vendor's own form.
+
+    Raises:
+        VerificationRefused: ``malformed`` or ``oversized``: it begins as a host's evidence and is none.
+    """
+    if not content.lstrip(b" \t\r\n").startswith(b"{"):
+        return content
+    try:
+        return parse_evidence(parse_json(content, limit=MAX_FILE_BYTES))
+    except EnvelopeError as error:
+        refusal = Refusal.OVERSIZED if error.reason is Reason.OVERSIZED else Refusal.MALFORMED
+        raise VerificationRefused(refusal, f"not evidence: {error}") from error
+    except AttestationError as error:
+        raise VerificationRefused(Refusal.MALFORMED, str(error)) from error
+
+
+def read_policy(path: Path, model: type[_Policy], table: str | None = None) -> _Policy:
+    """A policy from a TOML file.
+
+    Its fields stand at the top of the file, or in the table ``[attestation]`` of a file that has nothing else. Where
+    ``table`` is given, the fields are those of that table (``[dcap]``, or ``[attestation.dcap]``) if there is any
+    platform's table, and otherwise again those at the top.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is no such policy.
+    """
+    document = _attestation_of(_toml(path), path)
+    if table is not None:
+        document = _platform_of(document, table, path)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {explain(error)}") from error
+
+
+def _head(path: Path, length: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(length)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror or error}") from error
+
+
+def _toml(path: Path) -> Mapping[str, Any]:
+    content = _head(path, _MAX_POLICY_BYTES + 1)
+    if len(content) > _MAX_POLICY_BYTES:
+        raise ConfigurationError(f"{path} is larger than {_MAX_POLICY_BYTES} bytes: no policy is")
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+
+
+def _attestation_of(document: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    if "attestation" not in document:
+        return document
+    if others := sorted(document.keys() - {"attestation"}):
+        raise ConfigurationError(f"{path}: beside [attestation] stands {', '.join(others)}, which would not count")
+    inner = document["attestation"]
+    if not isinstance(inner, dict):
+        raise ConfigurationError(f"{path}: attestation must be a table")
+    return inner
+
+
+def _platform_of(document: Mapping[str, Any], table: str, path: Path) -> Mapping[str, Any]:
+    """A whole policy names other things, too; a table that is missing is no policy for this kind."""
+    if not document.keys() & {"dcap", "snp", "nvidia"}:
+        return document
+    if unknown := sorted(document.keys() - AttestationPolicy.model_fields.keys()):
+        raise ConfigurationError(f"{path}: {', '.join(unknown)} stands in no platform's table, and would not count")
+    if table not in document:
+        raise ConfigurationError(f"{path} has no table [{table}]")
+    inner = document[table]
+    if not isinstance(inner, dict):
+        raise ConfigurationError(f"{path}: {table} must be a table")
+    return inner

@@ -1,0 +1,195 @@
+"""``inspect``: what a file of evidence says, with nothing of it verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aegis.evidence.files import Kind, read_evidence
+from coreason_enclave.attestation.evidence import CpuKind, Evidence
+from coreason_enclave.attestation.reference_values import IDENTIFYING
+from coreason_enclave.attestation.verify.dcap.quote import parse_quote
+from coreason_enclave.attestation.verify.dcap.verifier import measurements_of as measured_by_quote
+from coreason_enclave.attestation.verify.nvidia import NvidiaEvidence, parse_nvidia_evidence
+from coreason_enclave.attestation.verify.nvidia.spdm import parse_report as parse_gpu_report
+from coreason_enclave.attestation.verify.nvidia_chain import load_pem_chain, refusing
+from coreason_enclave.attestation.verify.snp import parse_report
+from coreason_enclave.attestation.verify.snp.report import GUEST_POLICY_BITS, PLATFORM_BITS, REPORT_BYTES, bits_set
+from coreason_enclave.attestation.verify.snp.verifier import measurements_of as measured_by_report
+from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+
+__all__ = ["Inspection", "inspect", "reference_values"]
+
+_QUOTES: Mapping[bytes, Kind] = {bytes(4): Kind.SGX, bytes.fromhex("81000000"): Kind.TDX}
+_ECDSA_P256_KEY = bytes.fromhex("0200")
+_SPDM_REQUEST = bytes.fromhex("11e0")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What evidence says of itself. Whoever made the file chose every word of it.
+
+    Attributes:
+        what: in words.
+        kind: ``sgx``, ``tdx``, ``snp``, ``nvidia`` or ``simulated``.
+        report_data: what the report covers, hex.
+        measurements: hex by name, as ``aegis evidence verify`` names them.
+        says: everything else worth telling (JSON types).
+        gpus: what stands in it about GPUs, where it is about several reports.
+    """
+
+    what: str
+    kind: str
+    report_data: str | None = None
+    measurements: Mapping[str, str] = field(default_factory=dict)
+    says: Mapping[str, object] = field(default_factory=dict)
+    gpus: tuple[Inspection, ...] = ()
+
+    def document(self) -> dict[str, object]:
+        """JSON types; ``verified`` is false, always."""
+        return {
+            "verified": False,
+            "what": self.what,
+            "kind": self.kind,
+            "report_data": self.report_data,
+            "says": dict(self.says),
+            "measurements": dict(self.measurements),
+            "gpus": [gpu.document() for gpu in self.gpus],
+        }
+
+
+def inspect(content: bytes) -> Inspection:
+    """Say what a file of evidence is; raises :class:`VerificationRefused` where it is none that is known."""
+    evidence = read_evidence(content)
+    if isinstance(evidence, Evidence):
+        return _host(evidence)
+    return _READERS[_kind_of(evidence)](evidence)
+
+
+def reference_values(found: Inspection) -> str:
+    """The ``[[attestation.reference_values]]`` of a policy that accepts this code, TOML.
+
+    Raises:
+        VerificationRefused: ``wrong_kind``: evidence of this kind has no reference values.
+    """
+    if found.kind not in {kind.value for kind in IDENTIFYING}:
+        message = f"evidence of kind {found.kind} has no reference values: no processor measured code here"
+        raise VerificationRefused(Refusal.WRONG_KIND, message)
+    names = sorted(IDENTIFYING[CpuKind(found.kind)])
+    others = [name for name in found.measurements if name not in names]
+    lines = [
+        "[[attestation.reference_values]]",
+        f'name = "{found.kind}-{found.measurements[names[0]][:16]}"',
+        f'kind = "{found.kind}"',
+        "[attestation.reference_values.measurements]",
+        *(f'{name} = "{found.measurements[name]}"' for name in names),
+        "# Also measured; take the # away from what has to match, too:",
+        *(f'# {name} = "{found.measurements[name]}"' for name in others),
+    ]
+    return "\n".join(lines)
+
+
+def _kind_of(content: bytes) -> Kind:
+    """By the first bytes of each form."""
+    if (
+        content.lstrip()[:1] == b"["
+        or content[:2] == _SPDM_REQUEST
+        or content[:4].lower() == _SPDM_REQUEST.hex().encode()
+    ):
+        return Kind.NVIDIA
+    if content[2:4] == _ECDSA_P256_KEY and content[4:8] in _QUOTES:
+        return _QUOTES[content[4:8]]
+    if len(content) == REPORT_BYTES and content[1:4] == bytes(3):
+        return Kind.SNP
+    if content.lstrip().startswith((b"-----BEGIN", b"<", b"\x30")):
+        message = "no evidence, but an endorsement it seems: `aegis evidence verify` takes it with --endorsements"
+        raise VerificationRefused(Refusal.WRONG_KIND, message)
+    message = "neither an SGX or TDX quote, a SEV-SNP report, an H100's report or list of them, nor a host's evidence"
+    raise VerificationRefused(Refusal.MALFORMED, message)
+
+
+def _quote(content: bytes) -> Inspection:
+    quote = parse_quote(content)
+    return Inspection(
+        what=f"{quote.kind.upper()} quote, version {quote.version}",
+        kind=quote.kind,
+        report_data=quote.report_data.hex(),
+        measurements=measured_by_quote(quote),
+        says={
+            name: quote.fields[name].hex()
+            for name in ("cpu_svn", "tee_tcb_svn", "tee_tcb_svn2")
+            if name in quote.fields
+        },
+    )
+
+
+def _snp(content: bytes) -> Inspection:
+    report = parse_report(content)
+    return Inspection(
+        what=f"SEV-SNP report, version {report.version}",
+        kind=Kind.SNP,
+        report_data=report.report_data.hex(),
+        measurements=measured_by_report(report),
+        says={
+            "chip_id": report.chip_id.hex(),
+            "signing_key": report.signing_key.value,
+            "vmpl": report.vmpl,
+            "guest_svn": report.guest_svn,
+            "guest_policy": bits_set(report.policy, GUEST_POLICY_BITS),
+            "platform": bits_set(report.platform_info, PLATFORM_BITS),
+            "firmware": report.firmware,
+            "tcb": {name: raw.hex() for name, raw in report.raw_tcbs.items()},
+        },
+    )
+
+
+def _nvidia(content: bytes) -> Inspection:
+    gpus = tuple(_gpu(gpu) for gpu in parse_nvidia_evidence(content))
+    if len(gpus) == 1:
+        return gpus[0]
+    return Inspection(what=f"evidence of {len(gpus)} GPUs", kind=Kind.NVIDIA, gpus=gpus)
+
+
+def _gpu(evidence: NvidiaEvidence) -> Inspection:
+    report = parse_gpu_report(evidence.report)
+    opaque = report.opaque
+    with refusing(Refusal.MALFORMED, "a GPU's certificates"):
+        names = [one.subject.rfc4514_string() for one in evidence.chain or ()]
+    return Inspection(
+        what="SPDM measurement report of a GPU",
+        kind=Kind.NVIDIA,
+        report_data=report.nonce.hex(),
+        measurements={f"measurement_{n:02d}": value.hex() for n, value in enumerate(report.measurements)},
+        says={
+            "driver_version": opaque.driver_version,
+            "vbios_version": opaque.vbios_version,
+            "mode": opaque.mode.value if opaque.mode else None,
+            "certificates": names,
+        },
+    )
+
+
+def _host(evidence: Evidence) -> Inspection:
+    """Its processor's report, and its GPUs'."""
+    gpus = tuple(
+        _gpu(NvidiaEvidence(gpu.report_bytes(), load_pem_chain(gpu.chain_bytes(), "a GPU's chain")))
+        for gpu in evidence.gpus
+    )
+    beside = f"{len(gpus)} GPUs" if gpus else "no GPU"
+    if evidence.kind is CpuKind.SIMULATED:
+        return Inspection(what=f"SIMULATED evidence: it proves nothing; {beside}", kind=evidence.kind.value, gpus=gpus)
+    report = evidence.cpu.report_bytes()
+    cpu = _READERS[Kind(evidence.kind.value)](report)
+    if cpu.kind != evidence.kind.value:
+        raise VerificationRefused(Refusal.MALFORMED, f"a report of kind {cpu.kind} in evidence of kind {evidence.kind}")
+    return Inspection(
+        what=f"a host's evidence: {cpu.what}, and {beside}",
+        kind=cpu.kind,
+        report_data=cpu.report_data,
+        measurements=cpu.measurements,
+        says={**cpu.says, "certificates_handed_over": len(evidence.cpu.certificates)},
+        gpus=gpus,
+    )
+
+
+_READERS = {Kind.SGX: _quote, Kind.TDX: _quote, Kind.SNP: _snp, Kind.NVIDIA: _nvidia}

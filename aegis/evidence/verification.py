@@ -1,0 +1,164 @@
+"""``verify``: is this evidence authentic, on a platform in a good state?"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from aegis.evidence.endorsing import dcap_endorsements, handed_over
+from aegis.evidence.files import Kind, read_evidence
+from aegis.evidence.judgement import Judgement
+from coreason_enclave.attestation.binding import gpu_nonce, manual_context, report_data
+from coreason_enclave.attestation.evidence import Evidence
+from coreason_enclave.attestation.verify.dcap import DcapPlatformPolicy, verify_sgx, verify_tdx
+from coreason_enclave.attestation.verify.nvidia import (
+    NvidiaEndorsements,
+    NvidiaEvidence,
+    NvidiaPlatformPolicy,
+    parse_nvidia_evidence,
+    verify_nvidia,
+)
+from coreason_enclave.attestation.verify.nvidia_chain import load_pem_chain
+from coreason_enclave.attestation.verify.snp import SnpEndorsements, SnpPlatformPolicy, verify_snp
+from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
+
+__all__ = ["PlatformPolicy", "Question", "outcomes", "verify"]
+
+PlatformPolicy = DcapPlatformPolicy | SnpPlatformPolicy | NvidiaPlatformPolicy
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of evidence.
+
+    Attributes:
+        endorsements: the contents of the files that were given.
+        policy: of the platform; the one that belongs to ``kind``.
+        now: Unix seconds.
+        nonce: the 32 bytes that the evidence was asked for with. A GPU's bare report has to cover them; a processor's
+            has to cover them with 32 zero bytes behind; evidence of a whole host has to be bound to them as
+            ``coreason-enclave attest`` does it. None: whoever asks compares ``report_data`` themselves.
+        report_data: the very bytes that a report has to cover: 64, of a GPU 32.
+    """
+
+    kind: Kind
+    policy: PlatformPolicy
+    now: int
+    endorsements: tuple[bytes, ...] = ()
+    nonce: bytes | None = None
+    report_data: bytes | None = None
+
+
+def verify(question: Question, content: bytes) -> Judgement:
+    """Judge the content of an evidence file. Never raises for what stands in it: that is refused."""
+    try:
+        found = outcomes(question, content)
+    except VerificationRefused as error:
+        return Judgement.refused(question.kind, error)
+    parts = [
+        Judgement.of(one) if isinstance(one, Authentic) else Judgement.refused(question.kind, one) for one in found
+    ]
+    return Judgement.together(parts) if question.kind is Kind.NVIDIA else parts[0]
+
+
+def outcomes(question: Question, content: bytes) -> tuple[Authentic | VerificationRefused, ...]:
+    """What was found about the processor, or about each GPU.
+
+    Raises:
+        VerificationRefused: there is nothing to be found out about: the file is no such evidence.
+    """
+    evidence = read_evidence(content)
+    if question.kind is Kind.NVIDIA:
+        return _gpus(question, evidence)
+    return (_processor(question, evidence),)
+
+
+# --- processors -----------------------------------------------------------------------------------------------------
+
+
+def _processor(question: Question, evidence: bytes | Evidence) -> Authentic:
+    report, certificates = _report_of(question.kind, evidence)
+    expected = _expected(question, _covered_by_processor(question.nonce, evidence))
+    try:
+        return _verified(question, report, certificates, expected)
+    except VerificationRefused as error:
+        if error.refusal is Refusal.REPORT_DATA and question.report_data is None:
+            message = f"{error}: it was made for another nonce"
+            raise VerificationRefused(Refusal.NONCE, message) from error
+        raise
+
+
+def _verified(question: Question, report: bytes, beside: Sequence[bytes], expected: bytes | None) -> Authentic:
+    policy, now = question.policy, question.now
+    if isinstance(policy, SnpPlatformPolicy) and question.kind is Kind.SNP:
+        endorsements = SnpEndorsements.from_files((*question.endorsements, *beside))
+        return verify_snp(report, endorsements, policy, now, report_data=expected)
+    if isinstance(policy, DcapPlatformPolicy) and question.kind in (Kind.SGX, Kind.TDX):
+        verify_quote = verify_sgx if question.kind is Kind.SGX else verify_tdx
+        return verify_quote(report, dcap_endorsements(question.endorsements), policy, now, report_data=expected)
+    raise TypeError(f"a {type(policy).__name__} says nothing about {question.kind}")
+
+
+def _report_of(kind: Kind, evidence: bytes | Evidence) -> tuple[bytes, Sequence[bytes]]:
+    """The report's bytes, and the certificates that came with it."""
+    if isinstance(evidence, bytes):
+        return evidence, ()
+    if evidence.cpu.kind != kind.value:
+        message = f"this host's processor made evidence of kind {evidence.cpu.kind}, not {kind}"
+        raise VerificationRefused(Refusal.WRONG_KIND, message)
+    return evidence.cpu.report_bytes(), handed_over(evidence.cpu)
+
+
+def _covered_by_processor(nonce: bytes | None, evidence: bytes | Evidence) -> bytes | None:
+    if nonce is None:
+        return None
+    if isinstance(evidence, bytes):
+        return nonce + bytes(64 - len(nonce))
+    return report_data(manual_context(nonce), evidence.gpus)
+
+
+def _expected(question: Question, by_nonce: bytes | None) -> bytes | None:
+    """What the report has to cover, where anything is asked of it."""
+    given = question.report_data
+    if given is not None and by_nonce is not None and not hmac.compare_digest(given, by_nonce):
+        raise VerificationRefused(Refusal.NONCE, "the report data asked for is not that of the nonce asked for")
+    return by_nonce if given is None else given
+
+
+# --- GPUs -----------------------------------------------------------------------------------------------------------
+
+
+def _gpus(question: Question, evidence: bytes | Evidence) -> tuple[Authentic | VerificationRefused, ...]:
+    if not isinstance(question.policy, NvidiaPlatformPolicy):
+        raise TypeError(f"a {type(question.policy).__name__} says nothing about GPUs")
+    by_nonce = question.nonce
+    if isinstance(evidence, Evidence):
+        by_nonce = None if question.nonce is None else gpu_nonce(manual_context(question.nonce))
+    nonce = _expected(question, by_nonce)
+    endorsements = NvidiaEndorsements.from_files(question.endorsements)
+    found: list[Authentic | VerificationRefused] = []
+    for gpu in tuple(_reports(evidence)):
+        try:
+            one = verify_nvidia(gpu, endorsements, question.policy, question.now, nonce=nonce)
+            _refuse_known(one, found)
+        except VerificationRefused as error:
+            found.append(error)
+        else:
+            found.append(one)
+    return tuple(found)
+
+
+def _refuse_known(gpu: Authentic, others: Sequence[Authentic | VerificationRefused]) -> None:
+    if any(isinstance(other, Authentic) and gpu.platform_id == other.platform_id for other in others):
+        raise VerificationRefused(Refusal.DUPLICATE_GPU, "this GPU is in the evidence more than once")
+
+
+def _reports(evidence: bytes | Evidence) -> Iterator[NvidiaEvidence]:
+    if isinstance(evidence, bytes):
+        yield from parse_nvidia_evidence(evidence)
+        return
+    if not evidence.gpus:
+        raise VerificationRefused(Refusal.WRONG_KIND, "this host shows no GPU")
+    for gpu in evidence.gpus:
+        yield NvidiaEvidence(gpu.report_bytes(), load_pem_chain(gpu.chain_bytes(), "a GPU's chain"))

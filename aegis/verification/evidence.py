@@ -1,0 +1,47 @@
+"""That the evidence in a signed update covers what it has to: the order's nonce, both of the site's keys, and the job.
+
+Whether it is authentic was decided when the update was admitted, with the vendors' endorsements of that moment;
+``aegis evidence`` asks again.
+"""
+
+from __future__ import annotations
+
+import hmac
+
+from coreason_enclave.attestation.binding import Binding, Role, gpu_nonce, report_data
+from coreason_enclave.attestation.evidence import CpuKind, CpuReport, parse_evidence
+from coreason_enclave.encoding import canonical_json
+from coreason_enclave.hardware.echo import covered_by_cpu, covered_by_gpu
+from coreason_enclave.orders import UpdateStatement
+
+__all__ = ["covers_its_order", "is_simulated"]
+
+
+def covers_its_order(statement: UpdateStatement, public_key: str) -> bool:
+    """Whether processor and GPUs all cover what the statement says, under the site's Ed25519 key (hex).
+
+    Raises:
+        AttestationError: it is no evidence.
+    """
+    evidence = parse_evidence(statement.evidence)
+    context = Binding(
+        role=Role.SITE,
+        nonce=statement.nonce,
+        public_key=public_key,
+        kem_key=statement.kem_key,
+        subject=statement.site_id,
+        job_digest=statement.job_digest,
+    ).context()
+    gpus = all(hmac.compare_digest(covered_by_gpu(gpu), gpu_nonce(context)) for gpu in evidence.gpus)
+    return gpus and _covers(evidence.cpu, report_data(context, evidence.gpus))
+
+
+def is_simulated(statement: UpdateStatement) -> bool:
+    """Whether the evidence calls itself simulated; raises :class:`AttestationError` where it is none."""
+    return parse_evidence(statement.evidence).kind is CpuKind.SIMULATED
+
+
+def _covers(report: CpuReport, expected: bytes) -> bool:
+    if report.kind is CpuKind.SIMULATED:
+        return report.report_bytes() == canonical_json({"simulated": True, "report_data": expected.hex()})
+    return hmac.compare_digest(covered_by_cpu(report), expected)

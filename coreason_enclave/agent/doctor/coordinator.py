@@ -1,0 +1,109 @@
+"""What this site asks of a coordinator's evidence, and whether any evidence could ever meet it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+
+from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict
+from coreason_enclave.attestation.endorsements import EndorsementSettings, opened
+from coreason_enclave.attestation.evidence import CpuKind
+from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.attestation.reference_values import IDENTIFYING
+from coreason_enclave.orders import COORDINATOR
+from coreason_enclave.policy import Profile
+
+__all__ = ["evidence_of_coordinators"]
+
+_DAYS_WARN = 21
+_DCAP = (CpuKind.SGX, CpuKind.TDX)
+_WHERE = "[policy.coordinator_attestation] of site.toml"
+
+
+def evidence_of_coordinators(site: Examined) -> Iterator[Finding]:
+    """The policy could be met, what verifies evidence is installed, and endorsements can be found."""
+    wanted = site.config.policy.coordinator_attestation
+    if wanted is None:
+        yield _nothing(site)
+        return
+    if problems := [*_never_met(wanted, site), *_expired(wanted, _today(site))]:
+        yield Finding("coordinator evidence", Verdict.FAIL, "; ".join(problems), f"complete {_WHERE}")
+    else:
+        yield _ending(wanted, _today(site))
+    yield _endorsements(wanted, site)
+
+
+def _nothing(site: Examined) -> Finding:
+    if site.config.profile is Profile.DEVELOPMENT:
+        return Finding("coordinator evidence", Verdict.OK, "none is asked for, under profile development")
+    found = "UNSAFE: none is asked for: whoever runs the coordinator's host can read every update"
+    return Finding("coordinator evidence", Verdict.WARN, found, f"write {_WHERE}")
+
+
+def _never_met(wanted: AttestationPolicy, site: Examined) -> Iterator[str]:
+    """Lines that are missing: an empty one accepts nothing."""
+    if not _acceptable(wanted, site):
+        yield "kinds names nothing that this profile accepts"
+    if not _hardware(wanted):
+        return
+    if not wanted.platforms.get(COORDINATOR):
+        yield f"platforms lists no machine of {COORDINATOR!r}"
+    if CpuKind.SNP in wanted.kinds and not wanted.snp.tcb_floor:
+        yield "snp.tcb_floor has no product, so that the floor is unchecked"
+
+
+def _acceptable(wanted: AttestationPolicy, site: Examined) -> list[CpuKind]:
+    development = site.config.profile is Profile.DEVELOPMENT
+    return [kind for kind in wanted.kinds if kind is not CpuKind.SIMULATED or development]
+
+
+def _hardware(wanted: AttestationPolicy) -> list[CpuKind]:
+    return [kind for kind in wanted.kinds if kind in IDENTIFYING]
+
+
+def _expired(wanted: AttestationPolicy, today: date) -> Iterator[str]:
+    for kind in _hardware(wanted):
+        days = [value.not_after for value in wanted.reference_values if value.kind is kind]
+        if not days:
+            yield f"no reference value of kind {kind}"
+        elif all(day is not None and day < today for day in days):
+            yield f"every reference value of kind {kind} has expired"
+
+
+def _ending(wanted: AttestationPolicy, today: date) -> Finding:
+    """The policy can be met today; whether it can in three weeks is told now."""
+    said = f"accepts {', '.join(wanted.kinds)}"
+    if soon := [*_expired(wanted, today + timedelta(days=_DAYS_WARN))]:
+        found = f"{said}; in {_DAYS_WARN} days {'; '.join(soon)}"
+        return Finding("coordinator evidence", Verdict.WARN, found, "agree on the next one: see Operations")
+    return Finding("coordinator evidence", Verdict.OK, said)
+
+
+def _endorsements(wanted: AttestationPolicy, site: Examined) -> Finding:
+    """Reads the settings and looks for folder and libraries; asks no vendor."""
+    name, settings = "coordinator endorsements", site.config.endorsements
+    if missing := _libraries(wanted):
+        found = f"{', '.join(missing)} is not installed: evidence that needs it is refused"
+        return Finding(name, Verdict.FAIL, found, "pip install 'aegis-fl[attestation]'")
+    opened(settings, site.folder)
+    if settings.bundle is None and not settings.fetch and _hardware(wanted):
+        verdict = Verdict.FAIL if wanted.gpus or any(kind in _DCAP for kind in wanted.kinds) else Verdict.WARN
+        to_do = "set bundle, or fetch = true, in [endorsements]"
+        return Finding(name, verdict, "no source: only what a host hands over itself counts", to_do)
+    return Finding(name, Verdict.OK, _sources(settings))
+
+
+def _libraries(wanted: AttestationPolicy) -> list[str]:
+    needed = ["dcap_qvl"] if any(kind in _DCAP for kind in wanted.kinds) else []
+    needed += ["signxml"] if wanted.gpus else []
+    return [module for module in needed if importlib.util.find_spec(module) is None]
+
+
+def _sources(settings: EndorsementSettings) -> str:
+    named = [*([f"bundle {settings.bundle}"] if settings.bundle else []), *(["vendors"] if settings.fetch else [])]
+    return ", then ".join(named) or "none needed"
+
+
+def _today(site: Examined) -> date:
+    return datetime.fromtimestamp(site.now(), UTC).date()

@@ -1,0 +1,35 @@
+"""Endorsements: what vendors say about a platform, which a verifier needs besides the evidence itself.
+
+Behind one port, so that a relying party decides where they come from: an offline bundle, a cache on disk, the vendor's
+service. None of them is trusted: whatever a source gives is verified up to the vendor's pinned root.
+"""
+
+from __future__ import annotations
+
+from coreason_enclave.attestation.endorsements.bundle import OfflineBundle
+from coreason_enclave.attestation.endorsements.cache import CachedEndorsements
+from coreason_enclave.attestation.endorsements.fetched import Addresses, FetchedEndorsements
+from coreason_enclave.attestation.endorsements.http import HttpPort, HttpReply, HttpsClient
+from coreason_enclave.attestation.endorsements.settings import EndorsementSettings, opened
+from coreason_enclave.attestation.endorsements.sources import (
+    EndorsementSource,
+    FirstOf,
+    ItemwiseSource,
+    NoEndorsements,
+)
+
+__all__ = [
+    "Addresses",
+    "CachedEndorsements",
+    "EndorsementSettings",
+    "EndorsementSource",
+    "FetchedEndorsements",
+    "FirstOf",
+    "HttpPort",
+    "HttpReply",
+    "HttpsClient",
+    "ItemwiseSource",
+    "NoEndorsements",
+    "OfflineBundle",
+    "opened",
+]

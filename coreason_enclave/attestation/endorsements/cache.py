@@ -1,0 +1,95 @@
+"""Endorsements that were fetched before, on disk, so that a vendor's service is asked once a day and not each time.
+
+Kept is only what can be read, is about what was asked for, and is valid now. Nothing here makes it trusted: the
+verifier checks every signature each time. An entry that is damaged, too old or no longer valid counts as absent.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from coreason_enclave.attestation.endorsements.bundle import read_at_most
+from coreason_enclave.attestation.endorsements.items import MAX_ITEM_BYTES, Item
+from coreason_enclave.attestation.endorsements.sources import ItemwiseSource
+from coreason_enclave.attestation.verify.verdict import VerificationRefused
+from coreason_enclave.encoding import parse_json, sha256_hex
+from coreason_enclave.errors import EnvelopeError
+from coreason_enclave.schemas import FormatVersion, HexDigest, StrictModel, UnixSeconds
+
+__all__ = ["DEFAULT_MAX_AGE_S", "CachedEndorsements"]
+
+DEFAULT_MAX_AGE_S = 86_400
+"""A revocation is heard of within a day, however long the list that was fetched says it is valid."""
+
+_SUFFIX = ".stored.json"
+_log = logging.getLogger(__name__)
+
+
+class _Stored(StrictModel):
+    """What stands beside each item: when it was fetched, and the digest of its content."""
+
+    version: FormatVersion = 1
+    stored_at: UnixSeconds
+    sha256: HexDigest
+
+
+class CachedEndorsements(ItemwiseSource):
+    """Asks ``inner`` for what ``folder`` does not have.
+
+    Args:
+        max_age_s: seconds for which an entry counts, if it is itself valid for so long.
+    """
+
+    def __init__(self, inner: ItemwiseSource, folder: Path, *, max_age_s: int = DEFAULT_MAX_AGE_S) -> None:
+        self._inner = inner
+        self._folder = folder
+        self._max_age_s = max_age_s
+
+    def get(self, item: Item, now: int) -> bytes:
+        """See :meth:`ItemwiseSource.get`."""
+        kept = self._kept(item, now)
+        if kept is not None:
+            return kept
+        content = self._inner.get(item, now)
+        if item.is_current(content, now):
+            self._keep(item, content, now)
+        return content
+
+    def _kept(self, item: Item, now: int) -> bytes | None:
+        path = self._folder / item.name
+        try:
+            note = _Stored.model_validate(parse_json(read_at_most(_note_of(path))))
+            content = read_at_most(path)
+            fresh = 0 <= now - note.stored_at < self._max_age_s and len(content) <= MAX_ITEM_BYTES
+            return content if fresh and sha256_hex(content) == note.sha256 and item.is_current(content, now) else None
+        except (OSError, EnvelopeError, ValidationError, VerificationRefused):
+            return None
+
+    def _keep(self, item: Item, content: bytes, now: int) -> None:
+        """A cache that cannot be written costs time, not the attestation."""
+        path = self._folder / item.name
+        note = _Stored(stored_at=now, sha256=sha256_hex(content))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, content)
+            _replace(_note_of(path), note.canonical())
+        except OSError as error:
+            _log.warning("endorsements are not cached: %s cannot be written: %s", path, error.strerror)
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_name(path.name + _SUFFIX)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """All or nothing for whoever reads it meanwhile; a note that does not fit its content counts as none."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,70 @@
+"""Where a relying party finds endorsements, as it stands in TOML::
+
+    [endorsements]
+    bundle = "endorsements"         # a folder, filled beforehand
+    fetch = true                    # ask the vendors' services
+    cache = "state/endorsements"    # and keep what they said
+    max_age_s = 86400
+
+Nothing set up means that nothing is found, and that evidence is refused which does not bring all of it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import StringConstraints, model_validator
+
+from coreason_enclave.attestation.endorsements.bundle import OfflineBundle
+from coreason_enclave.attestation.endorsements.cache import DEFAULT_MAX_AGE_S, CachedEndorsements
+from coreason_enclave.attestation.endorsements.fetched import FetchedEndorsements
+from coreason_enclave.attestation.endorsements.http import HttpsClient
+from coreason_enclave.attestation.endorsements.sources import (
+    EndorsementSource,
+    FirstOf,
+    ItemwiseSource,
+    NoEndorsements,
+)
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.schemas import Flag, StrictModel, in_range
+
+__all__ = ["EndorsementSettings", "opened"]
+
+_Folder = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
+
+
+class EndorsementSettings(StrictModel):
+    """Sources in the order in which they are asked: the bundle, then the cache, then the vendors.
+
+    Attributes:
+        bundle, cache: folders, relative to that of the configuration file.
+        max_age_s: seconds for which what was fetched counts; one minute to 30 days.
+    """
+
+    bundle: _Folder | None = None
+    cache: _Folder | None = None
+    fetch: Flag = False
+    max_age_s: Annotated[int, *in_range(60, 30 * 86_400)] = DEFAULT_MAX_AGE_S
+
+    @model_validator(mode="after")
+    def _a_cache_of_something(self) -> Self:
+        if self.cache is not None and not self.fetch:
+            raise ValueError("cache needs fetch = true; to use what was fetched before, name its folder as bundle")
+        return self
+
+
+def opened(settings: EndorsementSettings, base_folder: Path) -> EndorsementSource:
+    """The sources that ``settings`` name; raises :class:`ConfigurationError` for a bundle that is not there."""
+    sources: list[ItemwiseSource] = []
+    if settings.bundle is not None:
+        folder = base_folder / settings.bundle
+        if not folder.is_dir():
+            raise ConfigurationError(f"endorsements: there is no folder {folder} (bundle)")
+        sources.append(OfflineBundle(folder))
+    if settings.fetch:
+        fetched: ItemwiseSource = FetchedEndorsements(HttpsClient())
+        if settings.cache is not None:
+            fetched = CachedEndorsements(fetched, base_folder / settings.cache, max_age_s=settings.max_age_s)
+        sources.append(fetched)
+    return FirstOf(sources) if sources else NoEndorsements()

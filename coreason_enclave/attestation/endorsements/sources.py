@@ -1,0 +1,161 @@
+"""Where endorsements come from: the port, and how single items make up what a verifier needs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from coreason_enclave.attestation.endorsements.items import Item, SnpAuthorities, SnpRevocationList
+from coreason_enclave.attestation.endorsements.wanted import (
+    answers_of,
+    certificates_of,
+    collateral_of,
+    key_certificates_of,
+    manifests_of,
+)
+from coreason_enclave.attestation.evidence import CpuReport, GpuReport
+from coreason_enclave.attestation.verify.dcap import DcapEndorsements
+from coreason_enclave.attestation.verify.nvidia import NvidiaEndorsements, NvidiaRevocation
+from coreason_enclave.attestation.verify.snp import SnpEndorsements
+from coreason_enclave.attestation.verify.snp import parse_report as parse_snp_report
+from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.errors import Reason
+
+__all__ = ["EndorsementSource", "FirstOf", "ItemwiseSource", "NoEndorsements", "missing"]
+
+
+class EndorsementSource(Protocol):
+    """Finds endorsements. ``now`` is Unix seconds: a source may prefer those that are valid then.
+
+    What is missing raises :class:`~coreason_enclave.attestation.verify.verdict.VerificationRefused`
+    (``endorsements_missing``), with what to do about it; its reason is ``attestation_unavailable`` where a vendor's
+    service did not answer.
+    """
+
+    def dcap(self, report: CpuReport, now: int) -> DcapEndorsements:
+        """Intel's collateral for the platform that made an SGX or TDX quote."""
+        ...
+
+    def snp(self, report: CpuReport, now: int) -> SnpEndorsements:
+        """AMD's certificates for the chip that made a SEV-SNP report, and revocation lists."""
+        ...
+
+    def nvidia(self, gpus: Sequence[GpuReport], now: int) -> tuple[NvidiaEndorsements, ...]:
+        """For each GPU in order: signed manifests of its versions, and what the vendor says on revocation."""
+        ...
+
+
+class ItemwiseSource(ABC):
+    """An :class:`EndorsementSource` made of single items, each found by its name (see :mod:`.items`).
+
+    Revocation lists and answers may be missing, since the verifier then says that revocation was not checked. A service
+    that should have had them and did not answer is a failure all the same: to be kept from hearing of a revocation is
+    not to know of none.
+    """
+
+    @abstractmethod
+    def get(self, item: Item, now: int) -> bytes:
+        """The item's content as the vendor made it; raises as :class:`EndorsementSource` says."""
+
+    def dcap(self, report: CpuReport, now: int) -> DcapEndorsements:
+        """See :class:`EndorsementSource`."""
+        return DcapEndorsements(self.get(collateral_of(report.report_bytes()), now))
+
+    def snp(self, report: CpuReport, now: int) -> SnpEndorsements:
+        """See :class:`EndorsementSource`. What the host's certificate table has is not asked for again.
+
+        Revocation lists are never taken from the host, which could show an old one.
+        """
+        parsed = parse_snp_report(report.report_bytes())
+        own = certificates_of(report)
+        failures: list[VerificationRefused] = []
+        for wanted in key_certificates_of(parsed):
+            try:
+                leaf = own.leaf(wanted, now)
+                found = (leaf, *own.authorities) if leaf else (self.get(wanted, now),)
+            except VerificationRefused as error:
+                failures.append(_unless_unavailable(error))
+                continue
+            if len(found) == 1:
+                chain = self.get(SnpAuthorities(wanted.product, parsed.signing_key), now)
+                found += SnpEndorsements.from_files([chain]).certificates
+            crl = self._if_any(SnpRevocationList(wanted.product, parsed.signing_key), now)
+            return SnpEndorsements(found, SnpEndorsements.from_files(crl).revocation_lists)
+        raise failures[0]
+
+    def nvidia(self, gpus: Sequence[GpuReport], now: int) -> tuple[NvidiaEndorsements, ...]:
+        """See :class:`EndorsementSource`."""
+        return tuple(self._gpu(gpu, now) for gpu in gpus)
+
+    def _gpu(self, gpu: GpuReport, now: int) -> NvidiaEndorsements:
+        manifests = tuple(self.get(wanted, now) for wanted in manifests_of(gpu))
+        answers = [answer for wanted in answers_of(gpu, manifests) for answer in self._if_any(wanted, now)]
+        return NvidiaEndorsements(
+            manifests=manifests, revocation=NvidiaRevocation.of_responses(*answers) if answers else None
+        )
+
+    def _if_any(self, item: Item, now: int) -> Iterator[bytes]:
+        try:
+            yield self.get(item, now)
+        except VerificationRefused as error:
+            _unless_unavailable(error)
+
+
+class FirstOf(ItemwiseSource):
+    """Asks one source after the other, and takes the first item that is readable and valid at the moment.
+
+    One that is out of date is given only where no source has a better one: the verifier then says what is wrong.
+    """
+
+    def __init__(self, sources: Sequence[ItemwiseSource]) -> None:
+        self._sources = tuple(sources)
+
+    def get(self, item: Item, now: int) -> bytes:
+        """See :meth:`ItemwiseSource.get`."""
+        outdated: list[bytes] = []
+        failures: list[VerificationRefused] = []
+        for source in self._sources:
+            try:
+                content = source.get(item, now)
+                if item.is_current(content, now):
+                    return content
+                outdated.append(content)
+            except VerificationRefused as error:
+                failures.append(error)
+        if outdated:
+            return outdated[0]
+        raise _all_of(failures) if failures else missing(f"no source of endorsements is set up for {item.name}")
+
+
+class NoEndorsements(ItemwiseSource):
+    """Has nothing, and says what to do. A SEV-SNP report may still bring the certificates of its own chip."""
+
+    def get(self, item: Item, now: int) -> bytes:
+        """Always raises."""
+        raise missing(
+            f"{item.name} is needed, and no source of endorsements is set up: name a folder under 'bundle', or set "
+            "fetch = true, in the table of endorsements"
+        )
+
+
+def missing(message: str, *, unavailable: bool = False) -> VerificationRefused:
+    """Endorsements that are not there; ``unavailable``: because a service did not answer."""
+    reason = Reason.ATTESTATION_UNAVAILABLE if unavailable else None
+    return VerificationRefused(Refusal.ENDORSEMENTS_MISSING, message, reason=reason)
+
+
+def _unless_unavailable(error: VerificationRefused) -> VerificationRefused:
+    """The error again, where it says that an item does not exist; raises it where it says anything else."""
+    if error.refusal is not Refusal.ENDORSEMENTS_MISSING or error.reason is Reason.ATTESTATION_UNAVAILABLE:
+        raise error
+    return error
+
+
+def _all_of(failures: Sequence[VerificationRefused]) -> VerificationRefused:
+    """What every source said; the code of the first that had something unusable, else that it is missing."""
+    message = "; ".join(str(failure) for failure in failures)
+    unusable = [one for one in failures if one.refusal is not Refusal.ENDORSEMENTS_MISSING]
+    if unusable:
+        return VerificationRefused(unusable[0].refusal, message, reason=unusable[0].reason)
+    return missing(message, unavailable=any(one.reason is Reason.ATTESTATION_UNAVAILABLE for one in failures))

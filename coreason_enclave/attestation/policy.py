@@ -1,0 +1,95 @@
+"""What a relying party accepts of evidence, as it stands in TOML: nothing, until a line says so.
+
+::
+
+    [attestation]
+    kinds = ["tdx"]
+    gpus = 1
+    accept_unchecked = []
+
+    [attestation.dcap]
+    accepted_advisories = []
+
+    [[attestation.reference_values]]
+    name = "site-agent-0.4.0"
+    kind = "tdx"
+    measurements = { mr_td = "…", rt_mr1 = "…", rt_mr2 = "…" }
+
+    [attestation.platforms]
+    hospital-a = ["<the processor's id, hex>", "<a GPU's id>"]
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from coreason_enclave.attestation.evidence import MAX_GPUS, CpuKind
+from coreason_enclave.attestation.reference_values import ReferenceValue
+from coreason_enclave.attestation.verify.dcap.policy import DcapPlatformPolicy
+from coreason_enclave.attestation.verify.nvidia.policy import NvidiaPlatformPolicy
+from coreason_enclave.attestation.verify.snp.policy import SnpPlatformPolicy
+from coreason_enclave.schemas import SafeId, StrictModel, in_range
+
+__all__ = ["LIFETIME_S", "AttestationPolicy", "AttesterName", "PlatformId", "Unchecked"]
+
+LIFETIME_S = 600
+"""The most seconds for which an appraisal counts."""
+
+
+class Unchecked(StrEnum):
+    """What may be left unchecked where a policy names it: revocation, which needs the vendor's answer of the day.
+
+    Everything else that a verifier lists as not checked is refused whatever the policy says.
+    """
+
+    SNP_REVOCATION = "snp.revocation"
+    NVIDIA_REVOCATION = "nvidia.revocation"
+    NVIDIA_DRIVER_MANIFEST_REVOCATION = "nvidia.driver_manifest_revocation"
+    NVIDIA_VBIOS_MANIFEST_REVOCATION = "nvidia.vbios_manifest_revocation"
+
+
+PlatformId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z:._-]{8,256}$")]
+"""A chip id, PPID or device identity as ``aegis evidence verify`` prints it."""
+
+
+AttesterName = Annotated[str, StringConstraints(pattern=r"^(simulated|(sgx|tdx|snp)(\+nvidia)?)$")]
+"""What produces evidence on a host: a kind of processor, and whether its GPUs are asked as well."""
+
+
+class AttestationPolicy(StrictModel):
+    """What evidence a relying party accepts. Empty lists accept nothing.
+
+    Attributes:
+        kinds: accepted processors' reports. ``simulated`` is accepted under profile ``development`` alone.
+        gpus: the fewest GPUs that have to be attested beside the processor; a host may show more.
+        lifetime_s: how long an appraisal counts; it is made anew at 0.8 of that.
+        accept_unchecked: what may be left unchecked, by name (:class:`Unchecked`).
+        dcap, snp, nvidia: in which state the platforms have to be.
+        reference_values: which measured code is accepted.
+        platforms: by subject, the machines that it was enrolled with: the processor's id, and each GPU's.
+    """
+
+    kinds: tuple[CpuKind, ...]
+    gpus: Annotated[int, *in_range(0, MAX_GPUS)] = 0
+    lifetime_s: Annotated[int, *in_range(30, LIFETIME_S)] = LIFETIME_S
+    accept_unchecked: tuple[Unchecked, ...] = ()
+    dcap: DcapPlatformPolicy = Field(default_factory=DcapPlatformPolicy)
+    snp: SnpPlatformPolicy = Field(default_factory=SnpPlatformPolicy)
+    nvidia: NvidiaPlatformPolicy = Field(default_factory=NvidiaPlatformPolicy)
+    reference_values: tuple[ReferenceValue, ...] = ()
+    platforms: dict[SafeId, tuple[PlatformId, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_meaning_each(self) -> Self:
+        names = [value.name for value in self.reference_values]
+        if len(set(names)) != len(names):
+            raise ValueError("reference_values: two have the same name")
+        return self
+
+    @classmethod
+    def simulated_only(cls) -> Self:
+        """What a development federation accepts: simulated evidence and nothing else."""
+        return cls(kinds=(CpuKind.SIMULATED,))

@@ -1,0 +1,71 @@
+"""Reference values: which measured code a relying party accepts, by name.
+
+A processor measures what it was given to run; the value for one's own image is computed once from the image itself, or
+read off a host that one has built and trusts (``aegis evidence inspect --reference``).
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated, Self
+
+from pydantic import StringConstraints, model_validator
+
+from coreason_enclave.attestation.evidence import CpuKind
+from coreason_enclave.schemas import SafeId, StrictModel
+
+__all__ = ["IDENTIFYING", "ReferenceValue", "matching"]
+
+IDENTIFYING: Mapping[CpuKind, frozenset[str]] = {
+    CpuKind.SGX: frozenset({"mr_enclave"}),
+    CpuKind.TDX: frozenset({"mr_td", "rt_mr1", "rt_mr2"}),
+    CpuKind.SNP: frozenset({"measurement"}),
+}
+"""The measurements without which a value would not say which code runs: names as ``aegis evidence verify`` prints them.
+
+A TD's ``mr_td`` is its firmware alone; kernel, initial file system and command line are in ``rt_mr1`` and ``rt_mr2``.
+"""
+
+Measured = Annotated[str, StringConstraints(pattern=r"^(?:[0-9a-f]{2}){1,64}$")]
+
+
+class ReferenceValue(StrictModel):
+    """Code that is accepted: evidence matches where every measurement named here has this value.
+
+    Attributes:
+        name: what the code is called in results, logs and reports.
+        not_after: the last day (UTC) on which it is accepted; None: until the line is removed.
+    """
+
+    name: SafeId
+    kind: CpuKind
+    measurements: dict[SafeId, Measured]
+    not_after: date | None = None
+
+    @model_validator(mode="after")
+    def _says_which_code(self) -> Self:
+        if self.kind not in IDENTIFYING:
+            raise ValueError(f"evidence of kind {self.kind} measures nothing: it has no reference values")
+        if missing := sorted(IDENTIFYING[self.kind] - self.measurements.keys()):
+            raise ValueError(f"measurements must name {', '.join(missing)}: without, it is not said which code runs")
+        return self
+
+    def matches(self, kind: str, measurements: Mapping[str, str], now: int) -> bool:
+        """Whether these are the measurements of this code, and it is still accepted at ``now`` (Unix seconds)."""
+        return (
+            kind == self.kind
+            and self._runs_at(now)
+            and all(hmac.compare_digest(measurements.get(name, ""), value) for name, value in self.measurements.items())
+        )
+
+    def _runs_at(self, now: int) -> bool:
+        if self.not_after is None:
+            return True
+        return now < (datetime.combine(self.not_after, time(), UTC) + timedelta(days=1)).timestamp()
+
+
+def matching(values: Sequence[ReferenceValue], kind: str, measurements: Mapping[str, str], now: int) -> str | None:
+    """The name of the first value that these measurements match; None where none does."""
+    return next((value.name for value in values if value.matches(kind, measurements, now)), None)

@@ -1,0 +1,42 @@
+"""Attestation results as they travel: an appraised report, signed by the verifier that made it.
+
+A result is bound to the attester's two keys and its job, and ends after ten minutes at the latest. It says what one
+verifier concluded; whoever does not trust that verifier asks for evidence.
+"""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from coreason_enclave.attestation.policy import LIFETIME_S
+from coreason_enclave.encoding import parse_json
+from coreason_enclave.envelope import KeyRing, open_envelope, seal
+from coreason_enclave.errors import EnvelopeError
+from coreason_enclave.keys import Signer
+from coreason_enclave.schemas import AttestationReport, explain
+
+__all__ = ["RESULT_TYPE", "open_result", "seal_result"]
+
+RESULT_TYPE = "application/vnd.aegis.attestation-result.v1+json"
+
+
+def seal_result(report: AttestationReport, signer: Signer) -> str:
+    """The report under the verifier's signature: an envelope's text."""
+    return seal(RESULT_TYPE, report.canonical(), signer).decode()
+
+
+def open_result(envelope: str, verifier_key: str) -> AttestationReport:
+    """The report that ``verifier_key`` (Ed25519, hex) signed; raises :class:`EnvelopeError`.
+
+    Whether it is about the right subject, keys and job, and still counts, is for the caller to check.
+    """
+    payload = open_envelope(envelope.encode(), RESULT_TYPE, KeyRing({"verifier": verifier_key})).payload
+    try:
+        report = AttestationReport.model_validate(parse_json(payload))
+    except ValidationError as error:
+        raise EnvelopeError(f"not an attestation result: {explain(error)}") from error
+    if report.canonical() != payload:
+        raise EnvelopeError("not an attestation result in its canonical form")
+    if not 0 < report.expires_at - report.appraised_at <= LIFETIME_S:
+        raise EnvelopeError(f"not an attestation result: it has to live for {LIFETIME_S} s at most")
+    return report

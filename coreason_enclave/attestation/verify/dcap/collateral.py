@@ -1,0 +1,221 @@
+"""What Intel signed about a platform: TCB levels, the quoting enclave's identity, and revocation lists.
+
+Read here only so far as to say that it belongs to the quote, and that all of it is valid now; the library then checks
+every signature over these same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
+from pydantic import AfterValidator, Field, ValidationError
+
+from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.encoding import parse_json
+from coreason_enclave.errors import EnvelopeError
+from coreason_enclave.schemas import StrictModel, explain
+
+__all__ = ["MAX_COLLATERAL_BYTES", "Collateral", "DcapEndorsements", "read_chain", "read_collateral"]
+
+MAX_COLLATERAL_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class DcapEndorsements:
+    """What a verifier has been given beside the quote.
+
+    Attributes:
+        collateral: a JSON object with the fields of Intel's ``sgx_ql_qve_collateral_t`` (binary ones in hex), as
+            ``dcap-qvl`` and PCCS clients write it; ``None`` where there is none.
+    """
+
+    collateral: bytes | None = None
+
+
+def _plain(value: str) -> str:
+    if not value.isascii() or "\0" in value:
+        raise ValueError("must be ASCII text")
+    return value
+
+
+_Text = Annotated[str, AfterValidator(_plain)]
+_Hex = Annotated[str, Field(pattern=r"^(?:[0-9a-fA-F]{2})+$")]
+_Signature = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{128}$")]
+
+
+class _Document(StrictModel):
+    pck_crl_issuer_chain: _Text
+    root_ca_crl: _Hex
+    pck_crl: _Hex
+    tcb_info_issuer_chain: _Text
+    tcb_info: _Text
+    tcb_info_signature: _Signature
+    qe_identity_issuer_chain: _Text
+    qe_identity: _Text
+    qe_identity_signature: _Signature
+    pck_certificate_chain: _Text | None = None
+
+
+@dataclass(frozen=True)
+class Collateral:
+    """Parsed collateral; ``document`` holds the very strings and bytes that the library verifies."""
+
+    document: _Document
+    tcb_info: dict[str, Any]
+    qe_identity: dict[str, Any]
+    crls: tuple[x509.CertificateRevocationList, x509.CertificateRevocationList]
+    chains: tuple[tuple[x509.Certificate, ...], ...]
+
+    def refuse_another_platform(self, kind: str, pck: x509.Certificate, fmspc: str, pce_id: str) -> None:
+        """Raises where this is about another TEE, processor model or certificate authority than the quote."""
+        about = {"sgx": ("SGX", "QE"), "tdx": ("TDX", "TD_QE")}[kind]
+        if (self.tcb_info.get("id"), self.qe_identity.get("id")) != about:
+            raise _mismatch(f"it is not about {kind.upper()}")
+        stated = (str(self.tcb_info.get("fmspc")).lower(), str(self.tcb_info.get("pceId")).lower())
+        if stated != (fmspc.lower(), pce_id.lower()):
+            raise _mismatch(
+                f"its FMSPC and PCE id are {stated[0]:.12} and {stated[1]:.4}, the quote's {fmspc}, {pce_id}"
+            )
+        if pck.issuer != self.crls[1].issuer or pck.issuer != self.chains[0][0].subject:
+            raise _mismatch("its revocation list is of another authority than the one that certified this platform")
+
+    def refuse_outside_validity(self, quote_chain: tuple[x509.Certificate, ...], now: int) -> None:
+        """Raises where anything here, or a certificate of the quote, is not valid at ``now`` (Unix seconds)."""
+        for what, begin, end in self._windows(quote_chain):
+            if not begin <= now <= end:
+                raise VerificationRefused(
+                    Refusal.NOT_VALID_NOW, f"{what} is valid from {begin} to {end}, and it is {now} (Unix seconds)"
+                )
+
+    def refuse_unissued(self) -> None:
+        """Raises where the root did not issue what came as the issuer of the revocation list.
+
+        The library takes that issuer from the quote, and leaves this certificate alone.
+        """
+        issuer, root = self.chains[0]
+        try:
+            issuer.verify_directly_issued_by(root)
+        except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError) as error:
+            raise VerificationRefused(
+                Refusal.CHAIN, "the root did not issue the certificate that came with the revocation list"
+            ) from error
+
+    def refuse_revoked(self, quote_chain: tuple[x509.Certificate, ...]) -> None:
+        """Raises where a certificate of the quote or of the collateral is on the list of its issuer."""
+        for chain in (quote_chain, *self.chains):
+            for certificate in chain:
+                self._refuse_listed(certificate)
+
+    def _refuse_listed(self, certificate: x509.Certificate) -> None:
+        for crl in self.crls:
+            listed = crl.get_revoked_certificate_by_serial_number(certificate.serial_number)
+            if crl.issuer == certificate.issuer and listed is not None:
+                subject = certificate.subject.rfc4514_string()
+                raise VerificationRefused(Refusal.REVOKED, f"Intel revoked the certificate of {subject}")
+
+    def _windows(self, quote_chain: tuple[x509.Certificate, ...]) -> Iterator[tuple[str, int, int]]:
+        for name, document in (("the TCB info", self.tcb_info), ("the QE identity", self.qe_identity)):
+            yield name, _moment(document, "issueDate"), _moment(document, "nextUpdate")
+        for crl in self.crls:
+            if crl.next_update_utc is None:
+                raise _unusable("a revocation list without an end")
+            name = f"the revocation list of {crl.issuer.rfc4514_string()}"
+            yield name, _seconds(crl.last_update_utc), _seconds(crl.next_update_utc)
+        for certificate in {one for chain in (quote_chain, *self.chains) for one in chain}:
+            name = f"the certificate of {certificate.subject.rfc4514_string()}"
+            yield name, _seconds(certificate.not_valid_before_utc), _seconds(certificate.not_valid_after_utc)
+
+
+def read_collateral(data: bytes, root: bytes) -> Collateral:
+    """Parse collateral whose chains end in ``root`` (DER).
+
+    Raises:
+        VerificationRefused: oversized, malformed, or a chain to another root.
+    """
+    if len(data) > MAX_COLLATERAL_BYTES:
+        raise VerificationRefused(
+            Refusal.OVERSIZED, f"collateral of {len(data)} bytes; the limit is {MAX_COLLATERAL_BYTES} bytes"
+        )
+    try:
+        document = _Document.model_validate(parse_json(data))
+        tcb_info, qe_identity = (parse_json(text.encode()) for text in (document.tcb_info, document.qe_identity))
+        root_crl, pck_crl = (_crl(bytes.fromhex(text)) for text in (document.root_ca_crl, document.pck_crl))
+    except ValidationError as error:
+        raise _unusable(explain(error)) from error
+    except (EnvelopeError, ValueError) as error:
+        raise _unusable(str(error)) from error
+    issuers = (document.pck_crl_issuer_chain, document.tcb_info_issuer_chain, document.qe_identity_issuer_chain)
+    chains = tuple(read_chain(text.removesuffix("\n").encode() + b"\n", root, length=2) for text in issuers)
+    return Collateral(document, tcb_info, qe_identity, (root_crl, pck_crl), chains)
+
+
+def read_chain(text: bytes, root: bytes, *, length: int) -> tuple[x509.Certificate, ...]:
+    """Certificates in PEM, leaf first, ``length`` of them; the last has to be ``root`` (DER) to the byte.
+
+    The text has to be the one canonical spelling (64 columns, line feeds), since no signature covers it. The exact
+    length matters: Intel's root issues certificate authorities and the signer of TCB info directly, so that a chain of
+    two cannot make a platform's own key a signer of TCB info. No signature is checked here.
+
+    Raises:
+        VerificationRefused: malformed, or chain.
+    """
+    try:
+        certificates = tuple(x509.load_pem_x509_certificates(text))
+        for certificate in certificates:
+            _refuse_odd(certificate)
+    except Exception as error:  # its parser raises half a dozen types, and all mean unreadable
+        raise VerificationRefused(Refusal.CHAIN, f"a certificate cannot be read: {error}") from error
+    if b"".join(one.public_bytes(Encoding.PEM) for one in certificates) != text:
+        raise VerificationRefused(Refusal.MALFORMED, "the certificates are not in the canonical PEM spelling")
+    if len(certificates) != length:
+        raise VerificationRefused(Refusal.CHAIN, f"a chain of {len(certificates)} certificates instead of {length}")
+    if certificates[-1].public_bytes(Encoding.DER) != root:
+        raise VerificationRefused(Refusal.CHAIN, "the certificate chain does not end in the pinned root")
+    return certificates
+
+
+def _refuse_odd(certificate: x509.Certificate) -> None:
+    """Raises for what ``cryptography`` reads or verifies, and strict readers do not, or reads only when asked for."""
+    _ = certificate.issuer, certificate.subject, certificate.extensions
+    _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if certificate.serial_number <= 0:
+        raise ValueError("its serial number is not positive")
+    if not certificate.public_bytes(Encoding.DER).endswith(b"\0" + certificate.signature):
+        raise ValueError("its signature claims unused bits")
+
+
+def _crl(der: bytes) -> x509.CertificateRevocationList:
+    try:
+        crl = x509.load_der_x509_crl(der)
+        _ = crl.issuer, crl.last_update_utc, crl.next_update_utc, len(crl)  # parsed only when asked for
+    except Exception as error:  # its parser raises half a dozen types, and all mean unreadable
+        raise _unusable(f"a revocation list cannot be read: {error}") from error
+    return crl
+
+
+def _moment(document: dict[str, Any], name: str) -> int:
+    try:
+        moment = datetime.fromisoformat(document[name])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unusable(f"{name} is not a moment") from error
+    if moment.tzinfo is None:
+        raise _unusable(f"{name} has no time zone")
+    return _seconds(moment)
+
+
+def _seconds(moment: datetime) -> int:
+    return int(moment.timestamp())
+
+
+def _unusable(message: str) -> VerificationRefused:
+    return VerificationRefused(Refusal.MALFORMED, f"the DCAP collateral is unusable: {message[:300]}")
+
+
+def _mismatch(message: str) -> VerificationRefused:
+    return VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, f"the DCAP collateral is for another platform: {message}")

@@ -1,0 +1,203 @@
+"""The bytes of an SGX or TDX quote, taken apart exactly: no byte of it is left without a meaning.
+
+Layouts: Intel SGX ECDSA QuoteLibReference (quote version 3) and Intel TDX DCAP Quoting Library API (versions 4 and 5).
+Nothing here is authenticated yet. The signature ends where the body ends; lengths, certificate text and whatever
+follows lie outside of it, so they are held to one form. Two spellings of a quote remain (the terminating NUL of the
+certificate text, and :data:`QUOTING_SERVICE_PADDING`): never recognise a quote by its hash.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+
+__all__ = ["MAX_QUOTE_BYTES", "QUOTING_SERVICE_PADDING", "Quote", "parse_quote"]
+
+MAX_QUOTE_BYTES = 16 * 1024
+QUOTING_SERVICE_PADDING = 70
+"""Zero bytes that Intel's quoting service leaves behind a TDX quote of version 4, in a buffer sized for version 5."""
+
+_HEADER = 48
+_REPORT = 384
+_ECDSA_P256 = 2
+_TEE = {0x00: "sgx", 0x81: "tdx"}
+_VERSIONS = {"sgx": (3,), "tdx": (4, 5)}
+_INTEL = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
+_TD_BODIES = {2: 584, 3: 648}
+"""Body types of quote version 5: a TD report of TDX 1.0 and of 1.5."""
+_QE_REPORT_CERTIFICATION = 6
+_PCK_CHAIN = 5
+_QE_AUTHENTICATION = 32
+
+_Fields = Mapping[str, tuple[int, int]]
+
+_SGX_FIELDS: _Fields = {
+    "cpu_svn": (0, 16),
+    "misc_select": (16, 4),
+    "isv_ext_prod_id": (32, 16),
+    "attributes": (48, 16),
+    "mr_enclave": (64, 32),
+    "mr_signer": (128, 32),
+    "config_id": (192, 64),
+    "isv_prod_id": (256, 2),
+    "isv_svn": (258, 2),
+    "config_svn": (260, 2),
+    "isv_family_id": (304, 16),
+    "report_data": (320, 64),
+}
+_SGX_RESERVED = ((20, 12), (96, 32), (160, 32), (262, 42))
+_TDX_FIELDS: _Fields = {
+    "tee_tcb_svn": (0, 16),
+    "mr_seam": (16, 48),
+    "mr_signer_seam": (64, 48),
+    "seam_attributes": (112, 8),
+    "td_attributes": (120, 8),
+    "xfam": (128, 8),
+    "mr_td": (136, 48),
+    "mr_config_id": (184, 48),
+    "mr_owner": (232, 48),
+    "mr_owner_config": (280, 48),
+    "rt_mr0": (328, 48),
+    "rt_mr1": (376, 48),
+    "rt_mr2": (424, 48),
+    "rt_mr3": (472, 48),
+    "report_data": (520, 64),
+}
+_TDX_15_FIELDS: _Fields = {**_TDX_FIELDS, "tee_tcb_svn2": (584, 16), "mr_service_td": (600, 48)}
+
+
+@dataclass(frozen=True)
+class Quote:
+    """A quote in its parts.
+
+    Attributes:
+        kind: ``sgx`` or ``tdx``.
+        version: 3, 4 or 5.
+        fields: the report's fields by the names of Intel's headers, raw bytes; integers are little-endian.
+        pck_chain: the certificates as the quote carries them, PEM, leaf first, without the terminating NUL.
+        raw: the quote without padding.
+    """
+
+    kind: str
+    version: int
+    fields: Mapping[str, bytes]
+    pck_chain: bytes
+    raw: bytes
+
+    @property
+    def report_data(self) -> bytes:
+        """The 64 bytes that the enclave or trust domain put into its report."""
+        return self.fields["report_data"]
+
+
+class _Reader:
+    """Takes bytes from the front; asking for more than there are is a refusal."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.position = 0
+
+    def take(self, count: int) -> bytes:
+        """The next ``count`` bytes."""
+        end = self.position + count
+        if end > len(self._data):
+            raise _malformed(f"ends at byte {len(self._data)}, inside a field that reaches to {end}")
+        taken, self.position = self._data[self.position : end], end
+        return taken
+
+    def number(self, layout: str) -> int:
+        """The next integer, ``<H`` or ``<I``."""
+        value: int = struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+        return value
+
+    def rest(self) -> bytes:
+        """Everything that is left."""
+        return self.take(len(self._data) - self.position)
+
+
+def parse_quote(evidence: bytes) -> Quote:
+    """Take a quote apart; raises :class:`VerificationRefused` (oversized, malformed)."""
+    if len(evidence) > MAX_QUOTE_BYTES:
+        raise VerificationRefused(
+            Refusal.OVERSIZED, f"a quote of {len(evidence)} bytes; the limit is {MAX_QUOTE_BYTES} bytes"
+        )
+    reader = _Reader(evidence)
+    kind, version = _header(reader.take(_HEADER))
+    length, layout = _body_layout(reader, kind, version)
+    body = reader.take(length)
+    chain = _signature_data(reader.take(reader.number("<I")), version)
+    raw = evidence[: reader.position]
+    _nothing_behind(reader.rest(), version)
+    if kind == "sgx":
+        _reserved_is_zero(body)
+    fields = {name: body[start : start + size] for name, (start, size) in layout.items()}
+    return Quote(kind, version, fields, chain, raw)
+
+
+def _header(header: bytes) -> tuple[str, int]:
+    version, key_type, tee_type, reserved, vendor = struct.unpack("<HHI4s16s", header[:28])
+    kind = _TEE.get(tee_type)
+    if kind is None or version not in _VERSIONS[kind]:
+        raise _malformed(f"version {version} of TEE type {tee_type:#x} is neither an SGX nor a TDX quote known here")
+    if key_type != _ECDSA_P256:
+        raise _malformed(f"attestation key type {key_type}; only ECDSA over P-256 (2) is verified")
+    if vendor != _INTEL:
+        raise _malformed("it was made by a quoting enclave of another vendor")
+    if version > 3 and any(reserved):
+        raise _malformed("reserved bytes of its header are set")
+    return kind, version
+
+
+def _body_layout(reader: _Reader, kind: str, version: int) -> tuple[int, _Fields]:
+    if kind == "sgx":
+        return _REPORT, _SGX_FIELDS
+    if version == 4:
+        return _TD_BODIES[2], _TDX_FIELDS
+    body_type, size = reader.number("<H"), reader.number("<I")
+    if size != _TD_BODIES.get(body_type):
+        raise _malformed(f"a body of type {body_type} and {size} bytes is no TD report of TDX 1.0 or 1.5")
+    return size, _TDX_FIELDS if body_type == 2 else _TDX_15_FIELDS
+
+
+def _signature_data(data: bytes, version: int) -> bytes:
+    """Signature, attestation key, the quoting enclave's own report; returns the certificates' text."""
+    reader = _Reader(data)
+    reader.take(64 + 64)
+    if version > 3:
+        reader = _Reader(_last_block(reader, _QE_REPORT_CERTIFICATION))
+    _reserved_is_zero(reader.take(_REPORT))
+    reader.take(64)
+    if reader.number("<H") != _QE_AUTHENTICATION:
+        raise _malformed(f"the quoting enclave's authentication data has to be {_QE_AUTHENTICATION} bytes")
+    reader.take(_QE_AUTHENTICATION)
+    return _last_block(reader, _PCK_CHAIN).removesuffix(b"\0")
+
+
+def _last_block(reader: _Reader, expected: int) -> bytes:
+    """A typed block that has to fill what is left."""
+    found = reader.number("<H")
+    if found != expected:
+        raise _malformed(f"certification data of type {found} where type {expected} belongs")
+    size = reader.number("<I")
+    rest = reader.rest()
+    if size != len(rest):
+        raise _malformed(f"certification data says {size} bytes, and {len(rest)} are there")
+    return rest
+
+
+def _nothing_behind(rest: bytes, version: int) -> None:
+    padding = bytes(QUOTING_SERVICE_PADDING) if version == 4 else b""
+    if rest and rest != padding:
+        raise _malformed(f"{len(rest)} bytes behind its end are outside the signature")
+
+
+def _reserved_is_zero(report: bytes) -> None:
+    if any(any(report[start : start + size]) for start, size in _SGX_RESERVED):
+        raise _malformed("reserved bytes of an enclave's report are set")
+
+
+def _malformed(message: str) -> VerificationRefused:
+    return VerificationRefused(Refusal.MALFORMED, f"not an exact quote: {message}")

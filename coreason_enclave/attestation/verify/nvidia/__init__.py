@@ -1,0 +1,68 @@
+"""Evidence of NVIDIA H100 GPUs: an SPDM report, its certificates up to the pinned root, and signed manifests.
+
+>>> from coreason_enclave.attestation.verify.verdict import VerificationRefused
+>>> try:
+...     verify_nvidia(b"", NvidiaEndorsements(), NvidiaPlatformPolicy(), 1780000000, nonce=None)
+... except VerificationRefused as error:
+...     print(error.refusal)
+malformed
+"""
+
+from __future__ import annotations
+
+from coreason_enclave.attestation.verify.nvidia.endorsements import NvidiaEndorsements
+from coreason_enclave.attestation.verify.nvidia.evidence import NvidiaEvidence, parse_nvidia_evidence
+from coreason_enclave.attestation.verify.nvidia.opaque import GpuMode
+from coreason_enclave.attestation.verify.nvidia.policy import NvidiaPlatformPolicy
+from coreason_enclave.attestation.verify.nvidia.revocation import (
+    NvidiaRevocation,
+    RevocationStatement,
+    RevocationStatus,
+)
+from coreason_enclave.attestation.verify.nvidia.roots import NvidiaRoots, pinned_roots
+from coreason_enclave.attestation.verify.nvidia.verifier import NvidiaVerifier
+from coreason_enclave.attestation.verify.verdict import Authentic
+
+__all__ = [
+    "GpuMode",
+    "NvidiaEndorsements",
+    "NvidiaEvidence",
+    "NvidiaPlatformPolicy",
+    "NvidiaRevocation",
+    "NvidiaRoots",
+    "NvidiaVerifier",
+    "RevocationStatement",
+    "RevocationStatus",
+    "parse_nvidia_evidence",
+    "verify_nvidia",
+    "verify_nvidia_list",
+]
+
+_PINNED = NvidiaVerifier(pinned_roots())
+
+
+def verify_nvidia(
+    evidence: bytes | NvidiaEvidence,
+    endorsements: NvidiaEndorsements,
+    policy: NvidiaPlatformPolicy,
+    now: int,
+    *,
+    nonce: bytes | None,
+) -> Authentic:
+    """Is this one GPU's evidence authentic, under NVIDIA's pinned roots, and the platform in a good state?
+
+    See :meth:`NvidiaVerifier.verify`.
+    """
+    return _PINNED.verify(evidence, endorsements, policy, now, nonce=nonce)
+
+
+def verify_nvidia_list(
+    evidence: bytes,
+    endorsements: NvidiaEndorsements,
+    policy: NvidiaPlatformPolicy,
+    now: int,
+    *,
+    nonce: bytes | None,
+) -> tuple[Authentic, ...]:
+    """The same for a machine with several GPUs, no two of them one device. See :meth:`NvidiaVerifier.verify_all`."""
+    return _PINNED.verify_all(evidence, endorsements, policy, now, nonce=nonce)

@@ -1,0 +1,62 @@
+"""What state an H100 platform has to be in."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from coreason_enclave.attestation.verify.nvidia.opaque import GpuMode, OpaqueData
+from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.schemas import StrictModel
+
+__all__ = ["NvidiaPlatformPolicy"]
+
+_DRIVER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}")
+_VBIOS = re.compile(r"[0-9A-F]{2}(\.[0-9A-F]{2}){4}")
+
+
+def _driver(value: str) -> str:
+    if not _DRIVER.fullmatch(value):
+        raise ValueError(f"must be a driver version such as 550.144.03, got {value[:80]!r}")
+    return value
+
+
+def _vbios(value: str) -> str:
+    if not _VBIOS.fullmatch(value):
+        raise ValueError(f"must be a VBIOS version such as 96.00.A5.00.01, got {value[:80]!r}")
+    return value
+
+
+class NvidiaPlatformPolicy(StrictModel):
+    """Which modes and versions are good enough. There is no field that accepts a revoked or held certificate.
+
+    Attributes:
+        modes: the modes of confidential computing that are accepted, of a GPU whose driver reports its mode. In
+            ``protected_pcie`` the NVSwitches have to be verified, too; ``not_checked`` then names them.
+        min_driver_version: the oldest driver, such as ``550.144.03``; None accepts any.
+        min_vbios_version: the oldest VBIOS, such as ``96.00.A5.00.01``; None accepts any.
+    """
+
+    modes: tuple[GpuMode, ...] = (GpuMode.SINGLE_GPU, GpuMode.MULTI_GPU, GpuMode.PROTECTED_PCIE)
+    min_driver_version: Annotated[str, AfterValidator(_driver)] | None = None
+    min_vbios_version: Annotated[str, AfterValidator(_vbios)] | None = None
+
+    def check(self, opaque: OpaqueData) -> None:
+        """Raise :class:`VerificationRefused` for the first line that the report does not meet."""
+        floors = (
+            ("driver", opaque.driver_version, self.min_driver_version, 10),
+            ("VBIOS", opaque.vbios_version, self.min_vbios_version, 16),
+        )
+        for what, version, floor, base in floors:
+            if floor is not None and _numbers(version, base) < _numbers(floor, base):
+                message = f"the GPU runs {what} {version}, the policy wants {floor} or newer"
+                raise VerificationRefused(Refusal.TCB_OUT_OF_DATE, message)
+        if opaque.mode is not None and opaque.mode not in self.modes:
+            message = f"the GPU is in mode {opaque.mode}, which the platform policy does not list"
+            raise VerificationRefused(Refusal.PLATFORM, message)
+
+
+def _numbers(version: str, base: int) -> tuple[int, ...]:
+    return tuple(int(part, base) for part in version.split("."))

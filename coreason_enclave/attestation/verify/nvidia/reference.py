@@ -1,0 +1,63 @@
+"""Comparing a GPU's measurements with the manifests of its driver and of its VBIOS.
+
+That confidential computing is on, and DEVTOOLS off, stands in no field of its own: a GPU in another mode measures
+differently, so that only a match with both manifests shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from coreason_enclave.attestation.verify.nvidia.spdm import Report
+from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+
+if TYPE_CHECKING:  # reading manifests needs lxml and signxml, which a bare report does not
+    from coreason_enclave.attestation.verify.rim import Manifest
+
+__all__ = ["DRIVER", "VBIOS", "assign", "compare"]
+
+DRIVER = "driver"
+VBIOS = "vbios"
+
+_DECODER = 35
+"""The measurement of NVDEC0: NVIDIA's verifiers skip it where the report says that the decoder is fused off."""
+
+
+def assign(manifests: Iterable[Manifest], report: Report, product: str) -> dict[str, Manifest]:
+    """Which manifest is the driver's, which the VBIOS's; raises :class:`VerificationRefused` for another GPU's."""
+    wanted = {report.opaque.driver_version: DRIVER, report.opaque.vbios_version: VBIOS}
+    assigned: dict[str, Manifest] = {}
+    for manifest in manifests:
+        kind = wanted.get(manifest.version) or wanted.get(manifest.version.upper())
+        if kind is None or kind in assigned or manifest.product != product:
+            message = (
+                f"the manifest of {manifest.product} {manifest.version} does not belong to this {product} "
+                f"({', '.join(wanted)}), or is there twice"
+            )
+            raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, message)
+        assigned[kind] = manifest
+    return assigned
+
+
+def compare(report: Report, manifests: Mapping[str, Manifest]) -> tuple[int, ...]:
+    """Compare every measurement that the manifests list.
+
+    Returns:
+        the numbers that were compared and are right.
+
+    Raises:
+        VerificationRefused: ``measurement``: some differ; ``endorsements_mismatch``: both manifests list one number.
+    """
+    expected: dict[int, frozenset[bytes]] = {}
+    for manifest in manifests.values():
+        if not expected.keys().isdisjoint(manifest.measurements):
+            raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, "two manifests describe the same measurement")
+        expected.update(manifest.measurements)
+    if report.opaque.decoder_is_off:
+        expected.pop(_DECODER, None)
+    different = [number for number, values in sorted(expected.items()) if report.measurements[number] not in values]
+    if different:
+        message = f"measurements {different} are not those of {', '.join(manifests)} in confidential-computing mode"
+        raise VerificationRefused(Refusal.MEASUREMENT, message)
+    return tuple(sorted(expected))

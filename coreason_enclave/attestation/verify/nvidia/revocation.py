@@ -1,0 +1,189 @@
+"""Revocation of NVIDIA's certificates, which exists as OCSP only (RFC 6960): answers fetched before, given as data.
+
+*Good* is believed of a signed answer alone. An unsigned statement can do no more than refuse, so that nobody gains by
+writing one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from pydantic import StringConstraints
+
+from coreason_enclave.attestation.verify.nvidia_chain import (
+    BAD_CERTIFICATE,
+    Chain,
+    canonical_base64,
+    load_der,
+    public_key,
+    refusing,
+)
+from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.schemas import FormatVersion, StrictModel
+
+__all__ = ["NvidiaRevocation", "RevocationStatement", "RevocationStatus"]
+
+_HASHES: dict[type[hashes.HashAlgorithm], str] = {hashes.SHA1: "sha1", hashes.SHA256: "sha256", hashes.SHA384: "sha384"}
+_SIGNING = (hashes.SHA256, hashes.SHA384)
+_MAX_ANSWERS = 64
+_MAX_ANSWER_TEXT = 16 * 1024
+
+
+class RevocationStatus(StrEnum):
+    """What the vendor's responder said of a certificate."""
+
+    GOOD = "good"
+    REVOKED = "revoked"
+    ON_HOLD = "on_hold"
+    UNKNOWN = "unknown"
+
+
+class RevocationStatement(StrictModel):
+    """Somebody's word that a responder answered so; ``serial``: of the certificate, hex."""
+
+    serial: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{1,40}$")]
+    status: RevocationStatus
+
+
+class NvidiaRevocation(StrictModel):
+    """The revocation result that ``--endorsements`` takes as a JSON document.
+
+    Attributes:
+        responses: signed OCSP answers (DER, base64), for as many certificates as wanted. They alone can show that
+            a certificate is good.
+        statements: unsigned words; any but ``good`` refuses, and ``good`` counts as not checked.
+    """
+
+    version: FormatVersion = 1
+    kind: Literal["nvidia-ocsp"] = "nvidia-ocsp"
+    responses: tuple[Annotated[str, StringConstraints(max_length=_MAX_ANSWER_TEXT)], ...] = ()
+    statements: tuple[RevocationStatement, ...] = ()
+
+    @classmethod
+    def of_responses(cls, *answers: bytes) -> NvidiaRevocation:
+        """The document for answers as the responder sent them (DER); refuses what is too long to be one."""
+        texts = tuple(base64.b64encode(answer).decode() for answer in answers)
+        if any(len(text) > _MAX_ANSWER_TEXT for text in texts):
+            raise VerificationRefused(Refusal.OVERSIZED, "a revocation result is longer than any OCSP answer")
+        return cls(responses=texts)
+
+    def check(self, chain: Chain, first: int, now: int, what: str) -> tuple[str, ...]:
+        """Refuse if any certificate from ``chain[first]`` up to below the root is revoked, held or unknown.
+
+        Returns:
+            the names of the certificates that no signed, current answer showed to be good.
+
+        Raises:
+            VerificationRefused: ``revoked``; ``malformed``, ``signature`` or ``not_valid_now`` where an answer about
+                one of these certificates cannot be used.
+        """
+        if len(self.responses) > _MAX_ANSWERS:
+            raise VerificationRefused(Refusal.OVERSIZED, f"a revocation result of {len(self.responses)} answers")
+        answers = [_load(text) for text in self.responses]
+        open_ends = []
+        for certificate, issuer in zip(chain[first:-1], chain[first + 1 :], strict=True):
+            name = f"{certificate.subject.rfc4514_string()[:120]!r} in the chain of {what}"
+            self._check_statements(certificate, name)
+            good = [_is_good(answer, certificate, issuer, now, name) for answer in answers]
+            if not any(good):
+                open_ends.append(name)
+        return tuple(open_ends)
+
+    def _check_statements(self, certificate: x509.Certificate, name: str) -> None:
+        for statement in self.statements:
+            if int(statement.serial, 16) == certificate.serial_number and statement.status is not RevocationStatus.GOOD:
+                raise _revoked(name, statement.status)
+
+
+def _load(text: str) -> ocsp.OCSPResponse:
+    der = canonical_base64(text.encode("utf-8", "replace"), "a revocation result")
+    with refusing(Refusal.MALFORMED, "a revocation result is not an OCSP answer"):
+        answer = ocsp.load_der_ocsp_response(der)
+        if answer.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+            raise ValueError(answer.response_status.name)
+        if b"\0" + answer.signature not in der:
+            raise ValueError("its signature is not whole octets")
+    return answer
+
+
+def _is_good(
+    answer: ocsp.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate, now: int, name: str
+) -> bool:
+    """Whether ``answer`` shows that ``certificate`` is good; False where it is about others."""
+    with refusing(Refusal.MALFORMED, f"the OCSP answer about {name}"):
+        about = [single for single in answer.responses if _is_about(single, certificate, issuer)]
+        if not about:
+            return False
+        _check_signature(answer, issuer, now, name)
+        for single in about:
+            _check_status(single, now, name)
+    return True
+
+
+def _is_about(single: ocsp.OCSPSingleResponse, certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    algorithm = _HASHES.get(type(single.hash_algorithm))
+    if algorithm is None or single.serial_number != certificate.serial_number:
+        return False
+    point = public_key(issuer, "an issuer").public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return (single.issuer_name_hash, single.issuer_key_hash) == (
+        hashlib.new(algorithm, issuer.subject.public_bytes(), usedforsecurity=False).digest(),
+        hashlib.new(algorithm, point, usedforsecurity=False).digest(),
+    )
+
+
+def _check_signature(answer: ocsp.OCSPResponse, issuer: x509.Certificate, now: int, name: str) -> None:
+    algorithm = answer.signature_hash_algorithm
+    if not isinstance(algorithm, _SIGNING):
+        raise VerificationRefused(Refusal.SIGNATURE, f"the OCSP answer about {name} is signed with a weak algorithm")
+    for responder in (issuer, *_delegates(answer, issuer, now)):
+        key = responder.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            continue
+        try:
+            key.verify(answer.signature, answer.tbs_response_bytes, ec.ECDSA(algorithm))
+        except InvalidSignature:
+            continue
+        return
+    message = f"the OCSP answer about {name} is signed neither by its issuer nor by the issuer's responder"
+    raise VerificationRefused(Refusal.SIGNATURE, message)
+
+
+def _delegates(answer: ocsp.OCSPResponse, issuer: x509.Certificate, now: int) -> Iterator[x509.Certificate]:
+    """Certificates that ``issuer`` itself made for answering in its place, and that are valid now."""
+    for given in answer.certificates[:4]:
+        certificate = load_der(given.public_bytes(Encoding.DER), "the certificate of a responder")
+        try:
+            purposes = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+            certificate.verify_directly_issued_by(issuer)
+        except (InvalidSignature, *BAD_CERTIFICATE):
+            continue
+        window = (certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp())
+        if ExtendedKeyUsageOID.OCSP_SIGNING in purposes and window[0] <= now <= window[1]:
+            yield certificate
+
+
+def _check_status(single: ocsp.OCSPSingleResponse, now: int, name: str) -> None:
+    if single.certificate_status is ocsp.OCSPCertStatus.UNKNOWN:
+        raise _revoked(name, RevocationStatus.UNKNOWN)
+    if single.certificate_status is ocsp.OCSPCertStatus.REVOKED:
+        held = single.revocation_reason is x509.ReasonFlags.certificate_hold
+        raise _revoked(name, RevocationStatus.ON_HOLD if held else RevocationStatus.REVOKED)
+    first, last = single.this_update_utc, single.next_update_utc
+    if last is None or not first.timestamp() <= now <= last.timestamp():
+        message = f"the OCSP answer about {name} is not current: fetch a newer one"
+        raise VerificationRefused(Refusal.NOT_VALID_NOW, message)
+
+
+def _revoked(name: str, status: RevocationStatus) -> VerificationRefused:
+    return VerificationRefused(Refusal.REVOKED, f"{name}: the vendor's responder says {status.value}")

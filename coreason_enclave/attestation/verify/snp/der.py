@@ -1,0 +1,100 @@
+"""As much DER as is needed before a library reads certificates and revocation lists: what was signed, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+
+__all__ = ["INTEGER", "Element", "SignedDer", "elements", "read_element", "small_integer", "split_signed"]
+
+INTEGER, BIT_STRING, SEQUENCE = 0x02, 0x03, 0x30
+
+# rsassaPss with SHA-384, MGF1 over SHA-384 and a salt of 48 bytes. AMD writes it with the default trailer spelled out
+# (ARK, ASK, older VCEK) and left out (newer VCEK); nothing else is RSASSA-PSS as AMD signs.
+_PSS_PARAMETERS = (
+    "a00f300d06096086480165030402020500a11c301a06092a864886f70d010108300d06096086480165030402020500a203020130"
+)
+_PSS_SHA384 = (
+    bytes.fromhex("304106092a864886f70d01010a3034" + _PSS_PARAMETERS),
+    bytes.fromhex("304606092a864886f70d01010a3039" + _PSS_PARAMETERS + "a303020101"),
+)
+_SIGNATURE_BYTES = 512
+
+
+@dataclass(frozen=True)
+class Element:
+    """One tag, its content, and the whole encoding of both."""
+
+    tag: int
+    content: bytes
+    whole: bytes
+
+
+@dataclass(frozen=True)
+class SignedDer:
+    """X.509's ``SIGNED``: ``body`` is what the signature covers; ``fields`` are the elements inside of it."""
+
+    body: bytes
+    fields: tuple[Element, ...]
+    algorithm: bytes
+    signature: bytes
+
+
+def read_element(data: bytes, start: int = 0) -> Element:
+    """The element that begins at ``start``: definite, minimal lengths only; raises :class:`VerificationRefused`."""
+    if len(data) < start + 2 or data[start] & 0x1F == 0x1F:
+        raise _malformed("it ends too early or has a long tag")
+    at, length = start + 2, data[start + 1]
+    if length >= 0x80:
+        count = length & 0x7F
+        octets = data[at : at + count]
+        at, length = at + count, int.from_bytes(octets)
+        if not 1 <= count <= 3 or len(octets) != count or length < 0x80 or octets[0] == 0:
+            raise _malformed("a length is indefinite, not minimal or too large")
+    if len(data) < at + length:
+        raise _malformed("it ends too early")
+    return Element(data[start], data[at : at + length], data[start : at + length])
+
+
+def elements(content: bytes) -> tuple[Element, ...]:
+    """All elements of a constructed content, without a gap or a rest."""
+    found: list[Element] = []
+    at = 0
+    while at < len(content):
+        found.append(read_element(content, at))
+        at += len(found[-1].whole)
+    return tuple(found)
+
+
+def small_integer(encoded: bytes) -> int:
+    """An INTEGER from 0 to 255 that is all of ``encoded``."""
+    value = read_element(encoded)
+    number = int.from_bytes(value.content)
+    minimal = bytes([number]) if number < 0x80 else number.to_bytes(2) if number <= 0xFF else b""
+    if value.tag != INTEGER or value.whole != encoded or not value.content or value.content != minimal:
+        raise _malformed("a number is not an INTEGER from 0 to 255")
+    return number
+
+
+def split_signed(der: bytes) -> SignedDer:
+    """Take a certificate or revocation list apart, to the last byte; raises :class:`VerificationRefused`.
+
+    Refused with ``chain`` if it is not signed as AMD signs: 4096-bit RSASSA-PSS with SHA-384.
+    """
+    outer = read_element(der)
+    parts = elements(outer.content)
+    if outer.tag != SEQUENCE or outer.whole != der or len(parts) != 3 or parts[0].tag != SEQUENCE:
+        raise _malformed("it is not one certificate or revocation list, or bytes follow it")
+    body, algorithm, signature = parts
+    if algorithm.whole not in _PSS_SHA384 or signature.tag != BIT_STRING:
+        raise VerificationRefused(
+            Refusal.CHAIN, "an endorsement is not signed with RSASSA-PSS and SHA-384, as AMD does"
+        )
+    if len(signature.content) != 1 + _SIGNATURE_BYTES or signature.content[0] != 0:
+        raise VerificationRefused(Refusal.CHAIN, "an endorsement's signature is not that of a 4096-bit RSA key")
+    return SignedDer(body.whole, elements(body.content), algorithm.whole, signature.content[1:])
+
+
+def _malformed(what: str) -> VerificationRefused:
+    return VerificationRefused(Refusal.MALFORMED, f"an endorsement is not valid DER: {what}")

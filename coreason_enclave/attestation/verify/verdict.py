@@ -1,0 +1,82 @@
+"""What verification yields, and how it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from coreason_enclave.errors import AttestationError, Reason
+
+__all__ = ["Authentic", "Refusal", "VerificationRefused"]
+
+
+class Refusal(StrEnum):
+    """Stable codes of what made evidence unacceptable. Never re-used or renamed."""
+
+    OVERSIZED = "oversized"
+    MALFORMED = "malformed"
+    WRONG_KIND = "wrong_kind"
+    NONCE = "nonce"
+    REPORT_DATA = "report_data"
+    SIGNATURE = "signature"
+    CHAIN = "chain"
+    NOT_VALID_NOW = "not_valid_now"
+    REVOKED = "revoked"
+    ENDORSEMENTS_MISSING = "endorsements_missing"
+    ENDORSEMENTS_MISMATCH = "endorsements_mismatch"
+    TCB_OUT_OF_DATE = "tcb_out_of_date"
+    TCB_ADVISORY = "tcb_advisory"
+    TCB_UNKNOWN = "tcb_unknown"
+    PLATFORM = "platform"
+    DEBUG = "debug"
+    MIGRATION_AGENT = "migration_agent"
+    VMPL = "vmpl"
+    CONFIDENTIAL_COMPUTING_OFF = "confidential_computing_off"
+    FIRMWARE_IDENTITY = "firmware_identity"
+    MEASUREMENT = "measurement"
+    LIBRARY_MISSING = "library_missing"
+    # what an appraisal adds: authentic, and not accepted here
+    SIMULATED = "simulated"
+    KIND_NOT_ACCEPTED = "kind_not_accepted"
+    PLATFORM_UNKNOWN = "platform_unknown"
+    GPUS_MISSING = "gpus_missing"
+    DUPLICATE_GPU = "duplicate_gpu"
+    UNCHECKED = "unchecked"
+
+
+class VerificationRefused(AttestationError):
+    """The evidence is not authentic, or its platform is not in a state that the policy accepts.
+
+    Args:
+        refusal: the stable code of the first check that failed.
+        message: what was wrong, and what to do.
+        reason: where it is another one than ``attestation_invalid``.
+    """
+
+    default_reason = Reason.ATTESTATION_INVALID
+
+    def __init__(self, refusal: Refusal, message: str, *, reason: Reason | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.refusal = refusal
+
+
+@dataclass(frozen=True)
+class Authentic:
+    """Evidence whose signature leads to a pinned vendor root, from a platform that the platform policy accepts.
+
+    Attributes:
+        kind: ``sgx``, ``tdx``, ``snp`` or ``nvidia``.
+        report_data: what the report covers (64 bytes; ``nvidia``: the 32-byte nonce).
+        measurements: name to hex, as the hardware reported them; nobody has compared them with anything yet.
+        platform_id: hex; chip id, PPID or device identity: which machine it is.
+        claims: everything else worth telling (JSON types).
+        not_checked: what would have needed data that was not given.
+    """
+
+    kind: str
+    report_data: bytes
+    measurements: Mapping[str, str]
+    platform_id: str | None
+    claims: Mapping[str, object]
+    not_checked: tuple[str, ...]

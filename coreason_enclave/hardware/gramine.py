@@ -1,0 +1,46 @@
+"""Intel SGX under Gramine: a quote through the files that its library OS shows to the enclave.
+
+``/dev/attestation/attestation_type``, ``user_report_data`` and ``quote`` (Gramine documentation, "Attestation and
+Secret Provisioning"). The files belong to the whole process: two threads would read each other's quotes.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from coreason_enclave.attestation.evidence import CpuKind, CpuReport
+from coreason_enclave.hardware.collecting import REPORT_DATA_BYTES, answering, cpu_report, unavailable
+from coreason_enclave.hardware.devices import DeviceTree
+
+__all__ = ["ATTESTATION", "GramineCollector"]
+
+ATTESTATION = "dev/attestation"
+_ONE_AT_A_TIME = threading.Lock()
+
+
+class GramineCollector:
+    """Collects SGX quotes (DCAP) inside Gramine."""
+
+    kind = CpuKind.SGX
+
+    def __init__(self, tree: DeviceTree) -> None:
+        self._tree = tree
+
+    def collect(self, report_data: bytes) -> CpuReport:
+        """See :meth:`.collecting.CpuCollector.collect`."""
+        if len(report_data) != REPORT_DATA_BYTES:
+            raise ValueError(f"report data has {REPORT_DATA_BYTES} bytes, not {len(report_data)}")
+        if not self._tree.exists(f"{ATTESTATION}/attestation_type"):
+            raise unavailable(f"no SGX enclave under Gramine here: looked for /{ATTESTATION}/attestation_type")
+        with answering("Gramine"):
+            self._require_dcap()
+            with _ONE_AT_A_TIME:
+                self._tree.write(f"{ATTESTATION}/user_report_data", report_data)
+                quote = self._tree.read(f"{ATTESTATION}/quote")
+        return cpu_report(self.kind, quote)
+
+    def _require_dcap(self) -> None:
+        found = self._tree.read(f"{ATTESTATION}/attestation_type").decode("ascii", "replace").strip()
+        if found != "dcap":
+            message = f"this Gramine enclave's attestation type is {found[:32]!r}: set sgx.remote_attestation = 'dcap'"
+            raise unavailable(message)

@@ -1,0 +1,52 @@
+"""Evidence of this host: its GPUs are asked first, then its processor, over what they said."""
+
+from __future__ import annotations
+
+import hmac
+
+from coreason_enclave.attestation.binding import gpu_nonce, report_data
+from coreason_enclave.attestation.evidence import MAX_GPUS, CpuKind, Evidence, GpuReport
+from coreason_enclave.hardware.collecting import CpuCollector, GpuCollector, unavailable
+from coreason_enclave.hardware.echo import covered_by_cpu, covered_by_gpu
+
+__all__ = ["HostAttester"]
+
+
+class HostAttester:
+    """An attester over collectors. Nothing leaves it that does not cover the bytes that were asked for.
+
+    Args:
+        gpus: None for a host whose GPUs, if any, take no part.
+    """
+
+    def __init__(self, cpu: CpuCollector, gpus: GpuCollector | None = None) -> None:
+        self._cpu = cpu
+        self._gpus = gpus
+
+    @property
+    def kind(self) -> CpuKind:
+        """What makes the processor's report."""
+        return self._cpu.kind
+
+    def produce(self, context: bytes) -> Evidence:
+        """See :meth:`coreason_enclave.attestation.evidence.Attester.produce`."""
+        gpus = self._ask_gpus(gpu_nonce(context))
+        asked = report_data(context, gpus)
+        report = self._cpu.collect(asked)
+        _require_echo(asked, covered_by_cpu(report), f"this host's {report.kind} report")
+        return Evidence(cpu=report, gpus=gpus)
+
+    def _ask_gpus(self, nonce: bytes) -> tuple[GpuReport, ...]:
+        if self._gpus is None:
+            return ()
+        reports = self._gpus.collect(nonce)
+        if not 1 <= len(reports) <= MAX_GPUS:
+            raise unavailable(f"{len(reports)} GPUs answered, not 1 to {MAX_GPUS}")
+        for number, report in enumerate(reports):
+            _require_echo(nonce, covered_by_gpu(report), f"the report of GPU {number}")
+        return reports
+
+
+def _require_echo(asked: bytes, covered: bytes, whose: str) -> None:
+    if not hmac.compare_digest(asked, covered):
+        raise unavailable(f"{whose} covers other bytes than were asked for: somebody else asked at the same time")

@@ -1,0 +1,81 @@
+"""NVIDIA GPUs in confidential-computing mode: reports and certificates through NVIDIA's management library (NVML)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from coreason_enclave.attestation.evidence import GpuReport, to_base64
+from coreason_enclave.hardware.collecting import NONCE_BYTES, unavailable
+
+__all__ = ["NvidiaCollector", "Nvml", "NvmlSession"]
+
+
+class NvmlSession(Protocol):
+    """The library while it is initialised. GPUs are numbered from 0. Failures are :class:`AttestationError`."""
+
+    def confidential_computing(self) -> bool:
+        """Whether the driver runs its GPUs in confidential-computing mode."""
+        ...
+
+    def gpus(self) -> int:
+        """How many there are."""
+        ...
+
+    def architecture(self, gpu: int) -> str:
+        """``HOPPER``, or another name."""
+        ...
+
+    def report(self, gpu: int, nonce: bytes) -> bytes:
+        """The SPDM request and the GPU's signed response to it."""
+        ...
+
+    def certificates(self, gpu: int) -> bytes:
+        """The attestation certificates, PEM, leaf first."""
+        ...
+
+
+class Nvml(Protocol):
+    """NVIDIA's management library."""
+
+    def opened(self) -> AbstractContextManager[NvmlSession]:
+        """Initialise it for a while; raises :class:`AttestationError` where it or the driver is missing."""
+        ...
+
+
+class NvidiaCollector:
+    """Collects a report of every GPU of this host."""
+
+    def __init__(self, nvml: Nvml) -> None:
+        self._nvml = nvml
+
+    def collect(self, nonce: bytes) -> tuple[GpuReport, ...]:
+        """See :meth:`.collecting.GpuCollector.collect`."""
+        if len(nonce) != NONCE_BYTES:
+            raise ValueError(f"a GPU's nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
+        with self._nvml.opened() as session:
+            count = session.gpus()
+            if not count:
+                raise unavailable("NVIDIA's driver runs here, and sees no GPU")
+            if not session.confidential_computing():
+                raise unavailable("the GPUs of this host are not in confidential-computing mode: switch it on")
+            return tuple(_report(session, gpu, nonce) for gpu in range(count))
+
+
+def _report(session: NvmlSession, gpu: int, nonce: bytes) -> GpuReport:
+    architecture = session.architecture(gpu)
+    report, certificates = session.report(gpu, nonce), session.certificates(gpu)
+    if not report or not certificates:
+        raise unavailable(f"GPU {gpu} answered with an empty {'certificate chain' if report else 'report'}")
+    fields = {
+        "arch": architecture,
+        "report": to_base64(report),
+        "certificate_chain": to_base64(certificates),
+    }
+    try:
+        return GpuReport.model_validate(fields)
+    except ValidationError as error:
+        message = f"GPU {gpu} ({architecture}) is of a make whose evidence is not known here: HOPPER is"
+        raise unavailable(message) from error

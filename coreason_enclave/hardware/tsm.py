@@ -1,0 +1,157 @@
+"""Intel TDX and AMD SEV-SNP through configfs-tsm (Linux 6.7 and later, Documentation/ABI/testing/configfs-tsm-report).
+
+An entry is a folder of our own: write ``inblob``, read ``outblob``. The kernel commits ``inblob`` when the file is
+closed and drops the error, and anybody with the same rights can write into our entry: so ``generation`` has to have
+risen by exactly our own writes, after them and after each read.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from coreason_enclave.attestation.evidence import CpuKind, CpuReport
+from coreason_enclave.errors import AttestationError
+from coreason_enclave.hardware import entries
+from coreason_enclave.hardware.certificatetable import parse_certificate_table
+from coreason_enclave.hardware.collecting import REPORT_DATA_BYTES, answering, cpu_report, unavailable
+from coreason_enclave.hardware.devices import DeviceTree
+
+__all__ = ["PROVIDERS", "REPORTS", "TsmCollector", "provider_here"]
+
+REPORTS = "sys/kernel/config/tsm/report"
+PROVIDERS = {CpuKind.TDX: "tdx_guest", CpuKind.SNP: "sev_guest"}
+
+_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Between attempts: the hypervisor answers one guest at a time, and throttles."""
+_BUSY = (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK)
+
+
+class _Disturbed(Exception):
+    """Worth another attempt, with an entry of its own."""
+
+
+class TsmCollector:
+    """Collects TDX quotes or SEV-SNP reports.
+
+    Args:
+        kind: ``tdx`` or ``snp``; the kernel's provider has to be the one for it.
+        pause: waits this many seconds.
+    """
+
+    def __init__(self, tree: DeviceTree, kind: CpuKind, *, pause: Callable[[float], None] = time.sleep) -> None:
+        self._tree = tree
+        self._kind = kind
+        self._provider = PROVIDERS[kind]
+        self._pause = pause
+
+    @property
+    def kind(self) -> CpuKind:
+        """What :meth:`collect` returns."""
+        return self._kind
+
+    def collect(self, report_data: bytes) -> CpuReport:
+        """See :meth:`.collecting.CpuCollector.collect`. SEV-SNP brings the certificates that the host handed over."""
+        if len(report_data) != REPORT_DATA_BYTES:
+            raise ValueError(f"report data has {REPORT_DATA_BYTES} bytes, not {len(report_data)}")
+        if not self._tree.exists(REPORTS):
+            raise unavailable(f"no configfs-tsm here: looked for /{REPORTS} (Linux 6.7 or later, configfs mounted)")
+        last = ""
+        for pause in (*_PAUSES_S, None):
+            try:
+                with answering("configfs-tsm"), _busy_is_disturbed():
+                    return self._attempt(report_data)
+            except _Disturbed as disturbed:
+                last = str(disturbed)
+            if pause is not None:
+                self._pause(pause)
+        raise unavailable(f"configfs-tsm gave no report in {len(_PAUSES_S) + 1} attempts: {last}")
+
+    def _attempt(self, report_data: bytes) -> CpuReport:
+        entries.remove_left_over(self._tree, REPORTS)
+        with _entry(self._tree) as entry:
+            self._require_provider(entry)
+            due = self._generation(entry) + self._ask_at_own_level(entry) + 1
+            self._tree.write(f"{entry}/inblob", report_data)
+            self._require_generation(entry, due)
+            report = self._read(entry, "outblob", due)
+            table = self._read(entry, "auxblob", due) if self._hands_over_certificates(entry) else b""
+        return cpu_report(self._kind, report, parse_certificate_table(table))
+
+    def _require_provider(self, entry: str) -> None:
+        found = _text(self._tree, entry, "provider")
+        if found != self._provider:
+            raise unavailable(f"configfs-tsm here is that of {found[:32]!r}, not of {self._provider!r}")
+
+    def _ask_at_own_level(self, entry: str) -> int:
+        """Have the report name the guest's own privilege level (VMPL), not a lesser one; returns the writes made."""
+        if not self._tree.exists(f"{entry}/privlevel_floor"):
+            return 0
+        floor = _text(self._tree, entry, "privlevel_floor")
+        if floor not in ("0", "1", "2", "3"):
+            raise unavailable(f"configfs-tsm names {floor[:32]!r} as this guest's privilege level, not 0 to 3")
+        self._tree.write(f"{entry}/privlevel", floor.encode())
+        return 1
+
+    def _hands_over_certificates(self, entry: str) -> bool:
+        return self._kind is CpuKind.SNP and self._tree.exists(f"{entry}/auxblob")
+
+    def _read(self, entry: str, attribute: str, due: int) -> bytes:
+        data = self._tree.read(f"{entry}/{attribute}")
+        self._require_generation(entry, due)
+        return data
+
+    def _require_generation(self, entry: str, due: int) -> None:
+        found = self._generation(entry)
+        if found != due:
+            raise _Disturbed(f"generation {found} instead of {due}: a write was lost, or somebody else's came between")
+
+    def _generation(self, entry: str) -> int:
+        text = _text(self._tree, entry, "generation")
+        if not (text.isascii() and text.isdecimal()):
+            raise unavailable(f"configfs-tsm names {text[:32]!r} as a generation")
+        return int(text)
+
+
+def provider_here(tree: DeviceTree) -> str | None:
+    """Whose reports configfs-tsm gives on this host; None where nobody's.
+
+    Raises:
+        AttestationError: it is there and does not say, for want of permission for example.
+    """
+    if not tree.exists(REPORTS):
+        return None
+    try:
+        with answering("configfs-tsm"), _entry(tree) as entry:
+            return _text(tree, entry, "provider")
+    except AttestationError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENXIO:  # mounted, and nobody behind
+            return None
+        raise
+
+
+@contextmanager
+def _entry(tree: DeviceTree) -> Iterator[str]:
+    path = f"{REPORTS}/{entries.fresh_name()}"
+    tree.mkdir(path)
+    try:
+        yield path
+    finally:
+        with suppress(OSError):  # the report is worth more; what stays is removed once this process has ended
+            tree.rmdir(path)
+
+
+@contextmanager
+def _busy_is_disturbed() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _BUSY:
+            raise
+        raise _Disturbed(f"the device is busy ({error.strerror})") from error
+
+
+def _text(tree: DeviceTree, entry: str, attribute: str) -> str:
+    return tree.read(f"{entry}/{attribute}").decode("ascii", "replace").strip()
