@@ -33,7 +33,7 @@ def _weights(answer) -> np.ndarray:
 def test_a_forged_update_is_properly_signed_for_the_same_order_and_event(federation, site) -> None:
     order = federation.order(federation.job())
     honest = site.session.run(order)
-    forged = SimulatedForger(site.session, site.signer, forge_of(Attack.SIGN_FLIP)).run(order)
+    forged = SimulatedForger(site.session, forge_of(Attack.SIGN_FLIP)).run(order)
     assert _statement(forged, site).update_digest == sha256_hex(forged.arrays)
     changed = {"update_digest", "evidence", "ledger_head", "signed_head"}
     assert _statement(forged, site).model_dump(exclude=changed) == _statement(honest, site).model_dump(exclude=changed)
@@ -43,7 +43,7 @@ def test_a_forged_update_is_properly_signed_for_the_same_order_and_event(federat
 def test_an_attacker_scales_its_honest_update(federation, site) -> None:
     order = federation.order(federation.job())
     honest = site.session.run(order)
-    forged = SimulatedAttacker(site.session, site.signer).run(order)
+    forged = SimulatedAttacker(site.session).run(order)
     np.testing.assert_allclose(_weights(forged), -10 * _weights(honest), rtol=1e-6)
 
 
@@ -51,7 +51,7 @@ def test_an_omniscient_forger_sends_what_it_makes_of_the_others_updates(federati
     overheard = Overheard(["clinic-2", "clinic-3"])
     for name, scale in (("clinic-2", 1.0), ("clinic-3", 3.0)):
         overheard.note(1, name, federation.weights(scale))
-    forger = SimulatedForger(site.session, site.signer, forge_of(Attack.IPM), overheard)
+    forger = SimulatedForger(site.session, forge_of(Attack.IPM), overheard)
     assert _weights(forger.run(federation.order(federation.job()))).tolist() == [[-1.0, -2.0, -3.0]]
 
 
@@ -59,8 +59,8 @@ def test_a_hostile_site_enrols_like_any_other(federation, site) -> None:
     invitation = federation.invitation(federation.job())
     keys = KeyRing({site.config.site_id: site.signer.public_hex})
     for hostile in (
-        SimulatedAttacker(site.session, site.signer),
-        SimulatedForger(site.session, site.signer, forge_of(Attack.NAN)),
+        SimulatedAttacker(site.session),
+        SimulatedForger(site.session, forge_of(Attack.NAN)),
     ):
         assert open_envelope(hostile.enrol(invitation).envelope, ENROLMENT_TYPE, keys).signer == site.config.site_id
 
@@ -68,5 +68,5 @@ def test_a_hostile_site_enrols_like_any_other(federation, site) -> None:
 def test_a_hostile_site_cannot_spend_what_its_ledger_refuses(federation, site) -> None:
     job = federation.job(privacy={"target_epsilon": 9.9, "noise_multiplier": 0.5})
     with pytest.raises(EnclaveError) as refusal:
-        SimulatedForger(site.session, site.signer, forge_of(Attack.NAN)).run(federation.order(job))
+        SimulatedForger(site.session, forge_of(Attack.NAN)).run(federation.order(job))
     assert refusal.value.reason is Reason.BUDGET_EXCEEDED

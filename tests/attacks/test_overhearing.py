@@ -23,10 +23,14 @@ class _Answers:
     def enrol(self, message: SealedMessage) -> SealedMessage:
         return message
 
-    def run(self, message: SealedMessage) -> SealedMessage:
+    def attest(self, message: SealedMessage) -> SealedMessage:
+        return message
+
+    def revealed(self, message: SealedMessage) -> tuple[SealedMessage, dict[str, np.ndarray]]:
         if self.value is None:
             raise EnclaveError("not today", reason=Reason.POLICY)
-        return SealedMessage(b"{}", encode_arrays(_update(self.value)))
+        update = _update(self.value)
+        return SealedMessage(b"{}", encode_arrays(update)), update
 
 
 def _order(federation, round_number: int = 3) -> SealedMessage:
@@ -79,6 +83,7 @@ def test_what_is_no_order_has_no_round() -> None:
         round_of(SealedMessage(b"not an envelope"))
 
 
-def test_an_invitation_is_passed_on(federation) -> None:
+def test_invitations_and_challenges_are_passed_on(federation) -> None:
     message = SealedMessage(b"invitation")
     assert Overheard([]).listen("a", _Answers(1.0)).enrol(message) is message
+    assert Overheard([]).listen("a", _Answers(1.0)).attest(message) is message
