@@ -26,10 +26,7 @@ from coreason_enclave.keys import Signer
 from coreason_enclave.orders import COORDINATOR, AttestationRequest, CoordinatorIdentity, RoundOrder, SiteAttestation
 from coreason_enclave.schemas import AttestationReport
 
-__all__ = ["REATTEST_AT", "Released", "SiteHandshake"]
-
-REATTEST_AT = 0.8
-"""The part of an appraisal's lifetime after which it is made anew."""
+__all__ = ["Released", "SiteHandshake"]
 
 _KEPT_KEYS = 4
 _SKEW_S = 60
@@ -37,12 +34,10 @@ _SKEW_S = 60
 
 @dataclass(frozen=True)
 class Released:
-    """What an accepted order released: the base model's bytes, and under which of this site's keys and until when."""
+    """What an accepted order released: the base model's bytes, and the result on this site that released them."""
 
     model: bytes
-    kem_key: str
-    appraised_at: int
-    expires_at: int
+    result: AttestationReport
 
 
 @dataclass
@@ -102,7 +97,7 @@ class SiteHandshake:
         if not result.appraised_at - _SKEW_S <= self.clock() <= result.expires_at + _SKEW_S:
             raise _required("its attestation result has expired, or is from the future: compare the clocks")
         model = key.decrypt(ciphertext, info_for("model", envelope))
-        return Released(model, result.kem_key, result.appraised_at, result.expires_at)
+        return Released(model, result)
 
     def prove_update(self, order: RoundOrder, kem_key: str) -> Evidence:
         """Fresh evidence for an update, over the order's nonce; raises as :meth:`answer` does."""
@@ -117,8 +112,8 @@ class SiteHandshake:
 
         What it returns raises as :meth:`answer` does, and from then on always.
         """
-        lifetime = REATTEST_AT * (released.expires_at - released.appraised_at)
-        due, failure = released.appraised_at + lifetime, None
+        result = released.result
+        due, interval, failure = result.renewal_due, result.renewal_due - result.appraised_at, None
 
         def check() -> None:
             nonlocal due, failure
@@ -126,11 +121,11 @@ class SiteHandshake:
                 raise failure
             if self.clock() >= due:
                 try:
-                    self._prove(secrets.token_hex(32), released.kem_key, order.job.digest())
+                    self._prove(secrets.token_hex(32), result.kem_key, order.job.digest())
                 except EnclaveError as error:
                     failure = error
                     raise
-                due = self.clock() + lifetime
+                due = self.clock() + interval
 
         return check
 

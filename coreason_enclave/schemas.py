@@ -251,6 +251,9 @@ class FederationJob(StrictModel):
         return self.rounds * self.local_steps
 
 
+_RENEWED_AT = 0.8
+
+
 class AttestationReport(StrictModel):
     """The appraised result of attestation: what a policy concluded from verified evidence at one moment.
 
@@ -287,6 +290,11 @@ class AttestationReport(StrictModel):
         if (self.provenance is Provenance.ATTESTED) != (self.measurement is not None):
             raise ValueError("what is attested names the measured code, and nothing else does")
         return self
+
+    @property
+    def renewal_due(self) -> float:
+        """When it is to be made anew: after 0.8 of its lifetime (Unix seconds)."""
+        return self.appraised_at + _RENEWED_AT * (self.expires_at - self.appraised_at)
 
 
 def explain(error: ValidationError) -> str:

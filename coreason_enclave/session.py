@@ -37,6 +37,7 @@ from coreason_enclave.acceptance import (
 )
 from coreason_enclave.accounting.events import event_to_dict
 from coreason_enclave.attestation.evidence import Attester
+from coreason_enclave.attestation.verify.verdict import in_words
 from coreason_enclave.datasets.reading import SiteDataset
 from coreason_enclave.encoding import frame, sha256_hex
 from coreason_enclave.envelope import seal
@@ -297,7 +298,7 @@ class SecureSession:
 
     def _statement(self, accepted: AcceptedJob, update: ReleasableUpdate) -> UpdateStatement:
         order, head = accepted.order, self.ledger.head()
-        evidence = self.handshake.prove_update(order, accepted.released.kem_key)
+        evidence = self.handshake.prove_update(order, accepted.released.result.kem_key)
         guarantee = self.ledger.job_claim(accepted.lineage.lineage, accepted.job.job_id).guarantee
         return UpdateStatement(
             site_id=self.config.site_id,
@@ -314,14 +315,14 @@ class SecureSession:
             epsilon=None if guarantee is None else guarantee.epsilon,
             nominal_units=accepted.lineage.nominal_units,
             metrics=dict(update.metrics),
-            kem_key=accepted.released.kem_key,
+            kem_key=accepted.released.result.kem_key,
             evidence=evidence.model_dump(mode="json"),
             ledger_head=LedgerHeadStatement(seq=head.seq, hash=head.hash),
             signed_head=seal_head(head, self.config.site_id, self.signer),
         )
 
     def _log_refusal(self, action: str, message: SealedMessage, refusal: EnclaveError) -> None:
-        details = {"message": str(refusal), "order": sha256_hex(message.envelope)}
+        details = {"message": in_words(refusal), "order": sha256_hex(message.envelope)}
         self._log(action, "refused", details, refusal.reason)
 
     def _log(self, action: str, outcome: str, details: Mapping[str, Any], reason: Reason | None = None) -> None:

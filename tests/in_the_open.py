@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.binding import Binding, Role
+from coreason_enclave.attestation.endorsements import NoEndorsements
+from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.handshake import Released, SiteHandshake
+from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.orders import RoundOrder
+from coreason_enclave.schemas import Profile
 
 KEM_KEY = "ee" * 32
 
@@ -16,7 +22,9 @@ class OpenHandshake(SiteHandshake):
 
     def release(self, order: RoundOrder, envelope: bytes, ciphertext: bytes, coordinator_key: str) -> Released:
         now = int(self.clock())
-        return Released(ciphertext, KEM_KEY, now, now + 600)
+        binding = Binding(Role.SITE, order.nonce, self.signer.public_hex, KEM_KEY, self.site_id, order.job.digest())
+        appraiser = Appraiser(AttestationPolicy.simulated_only(), Profile.DEVELOPMENT, NoEndorsements())
+        return Released(ciphertext, appraiser.appraise(SimulatedAttester().produce(binding.context()), binding, now))
 
     def conceal(self, order: RoundOrder, envelope: bytes, payload: bytes) -> bytes:
         return payload

@@ -28,6 +28,7 @@ from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampled
 from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.binding import Binding, Role
 from coreason_enclave.attestation.evidence import parse_evidence
+from coreason_enclave.attestation.verify.verdict import in_words
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import MAX_ENVELOPE_BYTES, KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError, Reason
@@ -76,7 +77,7 @@ class Admission:
         try:
             return self._admit(message, now)
         except EnclaveError as error:
-            raise UpdateRefused(self.question.site_id, error.reason, str(error)) from error
+            raise UpdateRefused(self.question.site_id, error.reason, in_words(error)) from error
 
     def _admit(self, message: SealedMessage, now: float) -> Admitted:
         self._require(len(message.envelope) <= MAX_ENVELOPE_BYTES, Reason.OVERSIZED, "the envelope is too large")  # 1

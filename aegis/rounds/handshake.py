@@ -22,10 +22,7 @@ from coreason_enclave.orders import COORDINATOR, AttestationRequest, Coordinator
 from coreason_enclave.schemas import AttestationReport, FederationJob
 from coreason_enclave.updates import SealedMessage
 
-__all__ = ["REATTEST_AT", "Attested", "CoordinatorHandshake"]
-
-REATTEST_AT = 0.8
-"""The part of an appraisal's lifetime after which a site is asked to prove itself anew."""
+__all__ = ["Attested", "CoordinatorHandshake"]
 
 CLOCK_STEPPED_S = 60
 """By how much this host's clock may be set back before results are taken for results of another time."""
@@ -94,9 +91,8 @@ class CoordinatorHandshake:
         held = self._attested.get(site)
         if held is None or held.report.job_digest != job.digest():
             return None
-        age = self.clock() - held.report.appraised_at
-        lifetime = held.report.expires_at - held.report.appraised_at
-        return held if -CLOCK_STEPPED_S <= age < REATTEST_AT * lifetime else None  # set back: no longer known
+        known_since = held.report.appraised_at - CLOCK_STEPPED_S  # a clock set back: no longer known
+        return held if known_since <= self.clock() < held.report.renewal_due else None
 
     def forget(self, site: str) -> None:
         """Ask ``site`` again before it is sent anything."""

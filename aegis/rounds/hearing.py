@@ -75,7 +75,7 @@ class Attempt:
 
     def attest(self, exchange: Exchange) -> None:
         """Have whoever is not attested prove itself, and send no order yet."""
-        unproven = [site for site in self._unheard() if self._order(site) is None]
+        unproven = [site for site in self._unheard() if self._of.handshake.attested(site, self._of.job) is None]
         for batch in exchange.ask([self._challenge(site) for site in unproven], self._of.job.round_deadline_s):
             self.hear(batch)
             for parcel in self._following():

@@ -35,7 +35,8 @@ def test_a_site_that_attested_opens_the_model_of_its_order(pair: Pair) -> None:
     attested = pair.attest()
     released = pair.open(pair.order(attested))
     assert released.model == MODEL
-    assert (released.kem_key, released.expires_at) == (attested.report.kem_key, NOW + 600)
+    assert released.result == attested.report
+    assert released.result.expires_at == NOW + 600
 
 
 # --- whose result ---------------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def test_the_site_believes_the_coordinator_and_decrypts_the_model() -> None:
     sent = (EXCHANGE["round-order"].encode(), ciphertext("model"), EXCHANGE["coordinator_key"])
     released = _site().release(the_order(), *sent)
     assert released.model == encode_arrays(story.BASE)
-    assert released.kem_key == read("update")["payload"]["kem_key"]
+    assert released.result.kem_key == read("update")["payload"]["kem_key"]
 
 
 def test_the_coordinator_admits_the_update() -> None:

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from coreason_enclave.errors import AttestationError, Reason
 
-__all__ = ["Authentic", "Refusal", "VerificationRefused"]
+__all__ = ["Authentic", "Refusal", "VerificationRefused", "in_words"]
 
 
 class Refusal(StrEnum):
@@ -59,6 +59,15 @@ class VerificationRefused(AttestationError):
     def __init__(self, refusal: Refusal, message: str, *, reason: Reason | None = None) -> None:
         super().__init__(message, reason=reason)
         self.refusal = refusal
+
+
+def in_words(error: Exception) -> str:
+    """The message of an error, behind the stable code of what was refused where it carries one.
+
+    >>> in_words(VerificationRefused(Refusal.DEBUG, "its memory is readable"))
+    'debug: its memory is readable'
+    """
+    return f"{error.refusal}: {error}" if isinstance(error, VerificationRefused) else str(error)
 
 
 @dataclass(frozen=True)
