@@ -40,6 +40,7 @@ __all__ = [
     "AggregationStrategy",
     "Aggregator",
     "AttestationReport",
+    "ClientPrivacyConfig",
     "FederationJob",
     "Mechanism",
     "NeighboringRelation",
@@ -49,6 +50,8 @@ __all__ = [
     "Provenance",
     "SafeId",
     "SafePath",
+    "ServerOptimizer",
+    "ServerOptimizerConfig",
     "StrictModel",
     "explain",
     "in_range",
@@ -60,11 +63,24 @@ _PATH = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT}){{0,7}}")
 
 
 class AggregationStrategy(StrEnum):
-    """What happens over rounds; how one round's updates are combined is :class:`Aggregator`."""
+    """What sites add to their local steps; how one round's updates are combined is :class:`Aggregator`.
+
+    ``FED_AVG``: nothing (McMahan et al., 2017). ``FED_PROX``: a pull towards the global weights (Li et al., 2020).
+    ``SCAFFOLD``: control variates (Karimireddy et al., 2020). What the coordinator does with the combined update is
+    :class:`ServerOptimizer`.
+    """
 
     FED_AVG = "FED_AVG"
     FED_PROX = "FED_PROX"
     SCAFFOLD = "SCAFFOLD"
+
+
+class ServerOptimizer(StrEnum):
+    """How the combined update becomes the next global model (Reddi et al., "Adaptive Federated Optimization", 2021)."""
+
+    SGD = "sgd"
+    ADAM = "adam"
+    YOGI = "yogi"
 
 
 class Aggregator(StrEnum):
@@ -212,6 +228,43 @@ class PrivacyConfig(StrictModel):
         return self
 
 
+class ServerOptimizerConfig(StrictModel):
+    """The coordinator's step over the combined update, which it takes for the negative of a gradient.
+
+    ``sgd`` with learning rate 1, the default, adds the update as it is: federated averaging. ``adam`` and ``yogi`` are
+    algorithm 2 of Reddi et al. (2021), where ``tau`` bounds the step from above where updates are small.
+    """
+
+    name: ServerOptimizer = ServerOptimizer.SGD
+    learning_rate: Annotated[float, *in_range(0, 1e4, open_low=True)] = 1.0
+    beta_1: Annotated[float, *in_range(0, 0.9999)] = 0.9
+    beta_2: Annotated[float, *in_range(0, 0.9999)] = 0.99
+    tau: Annotated[float, *in_range(0, 1e4, open_low=True)] = 1e-3
+
+    @model_validator(mode="after")
+    def _adaptive_rate_is_chosen(self) -> Self:
+        if self.name is not ServerOptimizer.SGD and "learning_rate" not in self.model_fields_set:
+            raise ValueError(f"{self.name} needs learning_rate: about the size of one weight's change in a round")
+        return self
+
+
+class ClientPrivacyConfig(StrictModel):
+    """Client-level differential privacy: what hides that a whole site took part, however much data it has.
+
+    Central, not local: the coordinator draws the sites of a round (Poisson, by a key that it keeps), clips their updates
+    to ``clip_norm``, and adds Gaussian noise of ``noise_multiplier * clip_norm`` to their sum, which it divides by
+    ``sample_rate`` times the number of enrolled sites whoever answers. It protects against whoever sees the models, not
+    against the coordinator, and it is no substitute for a site's own :class:`PrivacyConfig` (McMahan et al., "Learning
+    Differentially Private Recurrent Language Models", 2018).
+    """
+
+    target_epsilon: Epsilon
+    delta: Delta
+    noise_multiplier: NoiseMultiplier
+    clip_norm: ClippingNorm
+    sample_rate: SampleRate
+
+
 class FederationJob(StrictModel):
     """One training job over a cohort of sites. Units: rounds and local steps are counts, deadlines are seconds."""
 
@@ -231,6 +284,9 @@ class FederationJob(StrictModel):
     local_steps: Annotated[int, *in_range(1, 1_000_000)] = 10
     learning_rate: Annotated[float, *in_range(0, 1e4, open_low=True)] = 0.1
     momentum: Annotated[float, *in_range(0, 0.999)] = 0.0
+    proximal_mu: Annotated[float, *in_range(0, 1e4, open_low=True)] = 0.1
+    server_optimizer: ServerOptimizerConfig = ServerOptimizerConfig()
+    client_privacy: ClientPrivacyConfig | None = None
     average_last_rounds: Annotated[int, *in_range(1, 100_000)] = 1
     max_update_norm: Annotated[float, *in_range(0, 1e9, open_low=True)] = 1000.0
     round_deadline_s: Annotated[float, *in_range(0, 86_400 * 7, open_low=True)] = 600.0
@@ -243,6 +299,23 @@ class FederationJob(StrictModel):
             raise ValueError(f"average_last_rounds must be at most rounds ({self.rounds})")
         if self.aggregator is Aggregator.MEAN and self.num_byzantine:
             raise ValueError("aggregator mean tolerates no Byzantine site: set num_byzantine to 0 or choose another")
+        return self
+
+    @model_validator(mode="after")
+    def _strategy_is_sound(self) -> Self:
+        if self.strategy is AggregationStrategy.SCAFFOLD and self.momentum:
+            raise ValueError("SCAFFOLD needs momentum 0: its control variates are the mean of the steps' directions")
+        if self.client_privacy is None:
+            return self
+        others = (
+            (self.aggregator is not Aggregator.MEAN, "aggregator mean: the noise is fitted to a clipped sum"),
+            (self.num_examples_cap is not None, "uniform weights: leave num_examples_cap out"),
+            (self.cohort_size is not None, "Poisson sampling over sites: leave cohort_size out"),
+            (self.strategy is AggregationStrategy.SCAFFOLD, "FED_AVG or FED_PROX: control variates single sites out"),
+        )
+        for contradicts, needs in others:
+            if contradicts:
+                raise ValueError(f"client_privacy needs {needs}")
         return self
 
     @property

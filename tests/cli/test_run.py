@@ -333,9 +333,10 @@ def test_the_run_folder_of_another_job_is_not_taken_over(
 
 
 ENDED_IN_ROUND_3 = """
-import os, sys
+import os, signal, sys
 from aegis.commands import run
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background starts with Ctrl-C ignored
 observe = run._Rounds.observe
 
 def end(self, report):
