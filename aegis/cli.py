@@ -33,6 +33,7 @@ COMMANDS = {
     "demo": Later("aegis.demo.command:demo", "Train over six simulated sites of a real study, and show the result."),
     "evidence": Later("aegis.commands.evidence:evidence", "Verify, appraise and read evidence of hardware."),
     "federation": Later("aegis.commands.federation:federation", "Found a federation, admit sites, run and watch it."),
+    "nvflare": Later("aegis.commands.nvflare:nvflare", "Make startup kits and jobs for an NVIDIA FLARE deployment."),
     "privacy": Later("aegis.commands.privacy:privacy", "Compute what training costs in privacy, before it runs."),
     "run": Later("aegis.commands.run:run", "Run a job over a federation; run it again to go on."),
     "verify": Later("aegis.commands.verify:verify", "Check a run's claims against its records, offline."),

@@ -12,7 +12,8 @@
     ├── RequestRefused                a request at the gateway that is not passed on; carries a reason code
     ├── RunFolderError                a run or federation folder is missing, finished, in use or damaged
     ├── RunPaused                     too few updates were admitted, twice: nothing weaker is done in silence
-    │   └── BudgetRefused             the sites that are missing refused for their privacy budget
+    │   ├── BudgetRefused             the sites that are missing refused for their privacy budget
+    │   └── RunAborted                whatever the coordinator runs in ended it; nothing is lost
     ├── TuningStopped                 the ledger's budget ended a search before its answer; carries what was seen
     ├── UpdateRefused                 one site's answer is not admitted; carries the site and a reason code
     ├── VerificationFailed            what a run claims is not what its records show
@@ -42,6 +43,7 @@ __all__ = [
     "InvalidJob",
     "PrivacySpentByTuning",
     "RequestRefused",
+    "RunAborted",
     "RunFolderError",
     "RunPaused",
     "TooFewUpdates",
@@ -121,6 +123,10 @@ class TuningStopped(AegisError):
 
 class BudgetRefused(RunPaused):
     """Every site that is missing refused for its privacy budget: running again changes nothing."""
+
+
+class RunAborted(RunPaused):
+    """Whatever the coordinator runs in ended it, or went away; running the same command again continues."""
 
 
 class UpdateRefused(AegisError):

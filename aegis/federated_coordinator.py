@@ -1,9 +1,10 @@
 """The coordinator: a Flower server strategy that admits before it aggregates and survives being killed.
 
 It composes :mod:`aegis.coordination` (who is asked, whose answer counts, who sits out, what happens next),
-:mod:`aegis.rounds` (asking and hearing) and :mod:`aegis.aggregation`; the transport is any Flower ``Grid``. Every
-state that matters is on disk before the next act, so running the same thing again continues: orders of an open round
-are issued again with the same nonces to those who have not been heard, and sites answer with the same bytes.
+:mod:`aegis.rounds` (asking and hearing) and :mod:`aegis.aggregation`; the transport is any Flower ``Grid``, or any
+other carrier. Every state that matters is on disk before the next act, so running the same thing again continues:
+orders of an open round are issued again with the same nonces to those who have not been heard, and sites answer with
+the same bytes.
 
 A coordinator wants every privacy value explicit, because it checks what sites say they ran:
 
@@ -14,7 +15,7 @@ A coordinator wants every privacy value explicit, because it checks what sites s
 >>> from coreason_enclave.attestation.endorsements import NoEndorsements
 >>> from coreason_enclave.attestation.policy import AttestationPolicy
 >>> from aegis.stores.run_state import FileRunStore
->>> from coreason_enclave.schemas import PrivacyConfig
+>>> from coreason_enclave.schemas import AggregationStrategy, PrivacyConfig
 >>> folder = Path(tempfile.mkdtemp())
 >>> job = FederationJob(
 ...     job_id="study-1", min_clients=1, rounds=2, strategy=AggregationStrategy.FED_AVG, dataset_id="clinic/visits",
@@ -31,7 +32,8 @@ A coordinator wants every privacy value explicit, because it checks what sites s
 10
 >>> audit.close()
 
-``coordinator.run(grid, initial_weights)`` then runs the job, or goes on with it; ``aegis run`` does so for a folder.
+``coordinator.run(grid, initial_weights)`` then runs the job, or goes on with it; so does ``run_over`` with any other
+:class:`~aegis.rounds.carrier.Carrier`. ``aegis run`` does so for a folder.
 """
 
 from __future__ import annotations
@@ -47,11 +49,12 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from aegis.client_privacy import ClientPrivacy
 from aegis.coordination.cohort import require_enough
 from aegis.coordination.liveness import Liveness, NoLiveness
 from aegis.coordination.participants import Participant
 from aegis.errors import InvalidJob, RunPaused
-from aegis.rounds.carrier import CarrierFailed, Content, Delivery, Errand, Parcel, SiteRefused, Undelivered
+from aegis.rounds.carrier import Carrier, CarrierFailed, Content, Delivery, Errand, Parcel, SiteRefused, Undelivered
 from aegis.rounds.enrolling import drop_other_keys
 from aegis.rounds.exchange import Exchange
 from aegis.rounds.handshake import CoordinatorHandshake
@@ -68,7 +71,7 @@ from coreason_enclave.attestation.evidence import Attester
 from coreason_enclave.errors import EnvelopeError, Reason
 from coreason_enclave.keys import Signer
 from coreason_enclave.policy import Profile
-from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechanism
+from coreason_enclave.schemas import FederationJob, Mechanism
 from coreason_enclave.updates import WIRE_RECORD, Array, Arrays, SealedMessage
 
 __all__ = ["FederatedCoordinator", "GridCarrier", "Participant", "SignallingGrid", "average"]
@@ -85,6 +88,7 @@ class FederatedCoordinator(Strategy):
         profile: ``development`` accepts simulated evidence.
         appraiser: decides what sites have to prove. challenges: the open ones, durable.
         attester: what this host proves itself with to sites; None: nothing.
+        client_privacy: what keeps the promise of a job that has ``client_privacy``; None for any other.
         liveness: signs of life of sites that can come and go.
         revoked: the sites that nothing is asked of and nothing is taken from, read again at every decision.
         readmit: sites whose offences are forgotten before the run goes on; a person's decision, which is logged.
@@ -110,6 +114,7 @@ class FederatedCoordinator(Strategy):
         appraiser: Appraiser,
         challenges: Challenges,
         attester: Attester | None,
+        client_privacy: ClientPrivacy | None = None,
         liveness: Liveness | None = None,
         revoked: Callable[[], Collection[str]] = frozenset,
         readmit: Collection[str] = (),
@@ -127,12 +132,17 @@ class FederatedCoordinator(Strategy):
             raise InvalidJob(f"{strangers[0]} cannot be readmitted: no participant has that name")
         self._signer, self._store, self._heads, self._audit = signer, store, heads, audit
         self._handshake = CoordinatorHandshake(signer, appraiser, attester, challenges, clock)
+        self._client_privacy = _required(job, client_privacy)
         self._profile, self._readmit, self._evaluate, self._observe = profile, readmit, evaluate, observe
         self._clock, self._monotonic, self._wait = clock, monotonic, wait
         self._turn: Turn | None = None
         self._run: Run | None = None
 
     def run(self, grid: Grid, initial: Arrays) -> dict[str, Array]:
+        """As :meth:`run_over`, over a Flower ``Grid``."""
+        return self.run_over(GridCarrier(grid, self._wait), initial)
+
+    def run_over(self, carrier: Carrier, initial: Arrays) -> dict[str, Array]:
         """Run, or go on with, the job; return the average of the last ``average_last_rounds`` global models.
 
         Raises:
@@ -140,7 +150,8 @@ class FederatedCoordinator(Strategy):
                 at that round.
             RunFolderError: the stored state belongs to another job.
         """
-        run, turn, exchange = *self._begin(initial), self._exchange(grid)
+        run, turn = self._begin(initial)
+        exchange = self._exchange_over(carrier)
         while run.journal.state.completed_rounds < self.job.rounds:
             turn.take(exchange)
         return self.released_model(run.journal.state)
@@ -153,13 +164,25 @@ class FederatedCoordinator(Strategy):
     def _begin(self, initial: Arrays) -> tuple[Run, Turn]:
         journal = Journal(self.job, initial, store=self._store, audit=self._audit, profile=self._profile)
         journal.readmit(self._readmit)
-        run = Run(self.job, self._signer, self._handshake, self._sites, self._heads, journal, self._clock)
+        run = Run(
+            self.job,
+            self._signer,
+            self._handshake,
+            self._sites,
+            self._heads,
+            journal,
+            self._clock,
+            self._client_privacy,
+        )
         drop_other_keys(run)
         self._run, self._turn = run, Turn(run, evaluate=self._evaluate, observe=self._observe)
         return run, self._turn
 
     def _exchange(self, grid: Grid) -> Exchange:
-        return Exchange(GridCarrier(grid, self._wait), self._sites.liveness, clock=self._monotonic)
+        return self._exchange_over(GridCarrier(grid, self._wait))
+
+    def _exchange_over(self, carrier: Carrier) -> Exchange:
+        return Exchange(carrier, self._sites.liveness, clock=self._monotonic)
 
     # Flower's strategy interface: the same acts, for whoever drives a Strategy by hand.
 
@@ -188,7 +211,7 @@ class FederatedCoordinator(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Admit and aggregate; (None, None) where too few updates are admitted: then the round is to be asked again."""
         run, turn = self._run, self._turn
-        if run is None or turn is None or not run.journal.state.nonces or server_round != run.journal.state.open_round:
+        if run is None or turn is None or not run.journal.state.is_open or server_round != run.journal.state.open_round:
             raise InvalidJob(f"round {server_round} is not open")
         attempt = Attempt(run)
         attempt.restore()
@@ -313,9 +336,14 @@ def _content(reply: Message) -> Content | Undelivered:
         return error
 
 
+def _required(job: FederationJob, client_privacy: ClientPrivacy | None) -> ClientPrivacy | None:
+    """What the job needs, and for this very job: no promise is dropped in silence, and none is made for another."""
+    if (None if client_privacy is None else client_privacy.job) != (None if job.client_privacy is None else job):
+        raise InvalidJob("the job's client_privacy needs an account of the coordinator's own, for this very job")
+    return client_privacy
+
+
 def _require_explicit(job: FederationJob) -> None:
-    if job.strategy is not AggregationStrategy.FED_AVG:
-        raise InvalidJob(f"strategy {job.strategy} is not offered by this version: use FED_AVG")
     privacy = job.privacy
     if privacy.mechanism is Mechanism.DP_SGD and (privacy.noise_multiplier is None or privacy.delta is None):
         raise InvalidJob(

@@ -4,6 +4,7 @@
 
     federation.toml            profile, default delta, participants (id, Ed25519 key, node key, certificate), revoked
     coordinator/signing.key    the coordinator's private key, mode 0600
+    coordinator/ledger.sqlite  what jobs with client-level privacy spent; their keys are in coordinator/draws, mode 0600
     coordinator/pki/           the federation's own certificate authority and its servers' certificates
     evaluation.safetensors     optional: a declared PUBLIC evaluation set (x, y)
     sites/<site id>/           local runtimes only: the site's own folder, which a real coordinator never sees
@@ -32,10 +33,11 @@ from aegis.errors import RunFolderError
 from coreason_enclave.attestation.endorsements.settings import EndorsementSettings
 from coreason_enclave.attestation.policy import AttestationPolicy, AttesterName
 from coreason_enclave.keys import Signer, load_or_create_signer
+from coreason_enclave.ledger import LineageCaps
 from coreason_enclave.policy import Profile
-from coreason_enclave.schemas import Delta, FormatVersion, HexDigest, SafeId, StrictModel, explain
+from coreason_enclave.schemas import Delta, Epsilon, FormatVersion, HexDigest, SafeId, StrictModel, explain
 
-__all__ = ["EvaluationSet", "FederationConfig", "FederationFolder", "NodeKey"]
+__all__ = ["ClientBudget", "EvaluationSet", "FederationConfig", "FederationFolder", "NodeKey"]
 
 
 def _canonical_base64(text: str) -> str:
@@ -52,6 +54,29 @@ NodeKey = Annotated[str, Field(max_length=1024), AfterValidator(_canonical_base6
 """A Flower node key exactly as its ``flwr-public-key`` header spells it."""
 
 
+class ClientBudget(StrictModel):
+    """The most that released models may ever tell of one site, over all jobs with ``client_privacy``; no defaults.
+
+    ``epsilon`` at ``delta`` over all of them; ``job_epsilon`` and ``job_delta`` are the most that one may ask for. The
+    first such job fixes them in the coordinator's ledger.
+    """
+
+    epsilon: Epsilon
+    delta: Delta
+    job_epsilon: Epsilon
+    job_delta: Delta
+
+    @model_validator(mode="after")
+    def _jobs_fit(self) -> Self:
+        if self.job_epsilon > self.epsilon or self.job_delta > self.delta:
+            raise ValueError("job_epsilon and job_delta must be at most epsilon and delta")
+        return self
+
+    def caps(self) -> LineageCaps:
+        """As the coordinator's ledger keeps them."""
+        return LineageCaps(**self.model_dump())
+
+
 class FederationConfig(StrictModel):
     """``federation.toml``: the participants' registry.
 
@@ -66,6 +91,7 @@ class FederationConfig(StrictModel):
         attester: what the coordinator's host proves itself with to sites (``tdx``, ``snp+nvidia``, …); None: nothing.
         attestation: what sites have to prove; needed under profile ``production``.
         endorsements: where vendors' word on the sites' hardware is found, relative to ``federation.toml``.
+        client_privacy: what jobs with client-level privacy may spend; None: there are none.
     """
 
     version: FormatVersion = 1
@@ -79,6 +105,7 @@ class FederationConfig(StrictModel):
     attester: AttesterName | None = None
     attestation: AttestationPolicy | None = None
     endorsements: EndorsementSettings = Field(default_factory=EndorsementSettings)
+    client_privacy: ClientBudget | None = None
 
     @model_validator(mode="after")
     def _one_key_each(self) -> Self:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from coreason_enclave.accounting import calibrate_noise
 from coreason_enclave.encoding import digest, sha256_hex
 from coreason_enclave.envelope import KeyRing, open_envelope
@@ -32,7 +34,7 @@ from coreason_enclave.orders import (
 from coreason_enclave.policy import LineagePolicy, SiteConfig
 from coreason_enclave.rollcall import read_roll_call
 from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechanism, PrivacyConfig
-from coreason_enclave.updates import Arrays, SealedMessage, decode_arrays
+from coreason_enclave.updates import Arrays, SealedMessage, decode_arrays, layout_of, split_correction
 
 __all__ = ["AcceptedJob", "ResolvedJob", "accept", "accept_attestation_request", "accept_invitation"]
 
@@ -99,11 +101,13 @@ class AcceptedJob(ResolvedJob):
         order: as signed by the coordinator.
         released: what was decrypted for it, and under which of this site's keys.
         base: the global weights to train from.
+        correction: what SCAFFOLD adds to each gradient, with the names and shapes of ``base``; else None.
     """
 
     order: RoundOrder
     released: Released
     base: Arrays
+    correction: Arrays | None
 
     def binding(self) -> str:
         """SHA-256 (hex) of everything in the order that determines the bytes of the update."""
@@ -133,10 +137,10 @@ def accept(message: SealedMessage, config: SiteConfig, handshake: SiteHandshake,
     if order.round_number > order.job.rounds:
         raise JobRejected(f"round {order.round_number} of a job of {order.job.rounds}", reason=Reason.WRONG_ROUND)
     released = handshake.release(order, message.envelope, message.arrays, coordinator_key)
-    base = _base_model(order, released.model)
+    base, correction = _base_model(order, released.model)
     resolved = _allowed(order.job, config)
     _require_cohort(order, message.roll_call, config, handshake.signer.public_hex)
-    return AcceptedJob(resolved.job, resolved.job_digest, resolved.lineage, order, released, base)
+    return AcceptedJob(resolved.job, resolved.job_digest, resolved.lineage, order, released, base, correction)
 
 
 def accept_attestation_request(
@@ -197,10 +201,18 @@ def _require_timely(asked: RoundOrder | JobInvitation | AttestationRequest, conf
         raise JobRejected("the order has expired, or was made to live too long", reason=Reason.EXPIRED)
 
 
-def _base_model(order: RoundOrder, arrays: bytes) -> Arrays:
+def _base_model(order: RoundOrder, arrays: bytes) -> tuple[Arrays, Arrays | None]:
+    """The global weights and, for SCAFFOLD alone, the correction that is signed with them."""
     if sha256_hex(arrays) != order.base_model_digest:
         raise EnvelopeError("the base model is not the one that the order was signed over", reason=Reason.WRONG_DIGEST)
-    return decode_arrays(arrays, limit=MAX_MODEL_BYTES)
+    base, correction = split_correction(decode_arrays(arrays, limit=MAX_MODEL_BYTES))
+    scaffold = order.job.strategy is AggregationStrategy.SCAFFOLD
+    if layout_of(correction) != (layout_of(base) if scaffold else {}):
+        needs = "one correction for each tensor" if scaffold else "no corrections"
+        raise JobRejected(f"a {order.job.strategy} order's base model has {needs}", reason=Reason.WRONG_SHAPES)
+    if not all(np.isfinite(array).all() for array in correction.values()):
+        raise JobRejected("the order's correction is not finite", reason=Reason.NON_FINITE)
+    return base, correction if scaffold else None
 
 
 def _require_cohort(order: RoundOrder, roll_call: bytes, config: SiteConfig, own_key: str) -> None:
@@ -230,8 +242,6 @@ def _counted(entries: Sequence[Enrolment], config: SiteConfig) -> int:
 
 def _resolve(job: FederationJob, lineage: LineagePolicy) -> FederationJob:
     """Nothing left open: delta and unit from the registration, noise from cap and schedule."""
-    if job.strategy is not AggregationStrategy.FED_AVG:
-        raise JobRejected(f"strategy {job.strategy} is not offered by this version", reason=Reason.UNSUPPORTED)
     privacy = job.privacy
     if privacy.unit not in (None, lineage.unit):
         raise JobRejected(f"the lineage protects a {lineage.unit}, the job asks for a {privacy.unit}")

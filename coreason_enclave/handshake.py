@@ -21,14 +21,13 @@ from coreason_enclave.attestation.challenges import Challenges
 from coreason_enclave.attestation.evidence import Attester, Evidence, parse_evidence
 from coreason_enclave.attestation.results import open_result
 from coreason_enclave.errors import AttestationError, EnclaveError, EnvelopeError, Reason
-from coreason_enclave.kem import KemKey, encrypt_to, info_for, require_receiver
+from coreason_enclave.kem import KemKeys, KemKeysInMemory, encrypt_to, info_for, require_receiver
 from coreason_enclave.keys import Signer
 from coreason_enclave.orders import COORDINATOR, AttestationRequest, CoordinatorIdentity, RoundOrder, SiteAttestation
 from coreason_enclave.schemas import AttestationReport
 
 __all__ = ["Released", "SiteHandshake"]
 
-_KEPT_KEYS = 4
 _SKEW_S = 60
 
 
@@ -47,6 +46,7 @@ class SiteHandshake:
     Args:
         appraiser: what a coordinator has to prove; None where this site's policy asks for nothing.
         clock: Unix seconds.
+        kem_keys: what models are encrypted to; default: in memory alone.
     """
 
     site_id: str
@@ -55,7 +55,7 @@ class SiteHandshake:
     appraiser: Appraiser | None
     challenges: Challenges
     clock: Callable[[], float]
-    _keys: dict[str, KemKey] = field(default_factory=dict, repr=False)
+    kem_keys: KemKeys = field(default_factory=KemKeysInMemory, repr=False)
     _coordinators: dict[str, AttestationReport] = field(default_factory=dict, repr=False)
 
     def answer(self, request: AttestationRequest, coordinator_key: str) -> SiteAttestation:
@@ -64,9 +64,9 @@ class SiteHandshake:
         Raises:
             AttestationError: this host cannot; every key to decrypt with is erased.
         """
-        key = KemKey.generate()
+        key = self.kem_keys.make(request.nonce, request.job_digest)
         evidence = self._prove(request.nonce, key.public_hex, request.job_digest)
-        self._keep(key)
+        self.kem_keys.keep(key)
         now = self.clock()
         return SiteAttestation(
             site_id=self.site_id,
@@ -90,7 +90,7 @@ class SiteHandshake:
         require_receiver(order.coordinator.kem_key)
         self._check_coordinator(order, coordinator_key)
         result = _result_of(order, coordinator_key)
-        key = self._keys.get(result.kem_key)
+        key = self.kem_keys.find(result.kem_key, result.nonce, result.job_digest)
         about_us = (result.subject, result.public_key) == (self.site_id, self.signer.public_hex)
         if key is None or not about_us or result.job_digest != order.job.digest():
             raise _required("its attestation result is not about this site's present keys and this job")
@@ -129,18 +129,16 @@ class SiteHandshake:
 
         return check
 
+    def require_current(self, released: Released) -> None:
+        """Raise :class:`AttestationError` once the result that released the model has expired."""
+        if self.clock() > released.result.expires_at + _SKEW_S:
+            message = "the attestation result that released the model has expired"
+            raise AttestationError(message, reason=Reason.ATTESTATION_REQUIRED)
+
     def erase(self) -> None:
         """Forget every key to decrypt with, and every coordinator. Best effort: CPython may hold copies."""
-        for key in list(self._keys.values()):
-            key.erase()
-        self._keys.clear()
+        self.kem_keys.erase()
         self._coordinators.clear()
-
-    def _keep(self, key: KemKey) -> None:
-        for old in list(self._keys)[: 1 - _KEPT_KEYS]:
-            if (dropped := self._keys.pop(old, None)) is not None:
-                dropped.erase()
-        self._keys[key.public_hex] = key
 
     def _prove(self, nonce: str, kem_key: str, job_digest: str) -> Evidence:
         binding = Binding(Role.SITE, nonce, self.signer.public_hex, kem_key, self.site_id, job_digest)

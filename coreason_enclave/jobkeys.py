@@ -1,4 +1,4 @@
-"""Where per-job randomness comes from: secret keys that the site makes and keeps, or an injected seed."""
+"""Where per-job randomness comes from: secret keys that their user makes and keeps, or an injected seed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from coreason_enclave.encoding import digest
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.keys import load_or_create_secret
 
-__all__ = ["SiteJobKeys", "UnsafeSeededNoise", "unsafe_seeded_keys"]
+__all__ = ["SecretJobKeys", "UnsafeSeededNoise", "unsafe_seeded_keys"]
 
 
-class SiteJobKeys:
+class SecretJobKeys:
     """One 32-byte file a job, made on first use, kept so that a crashed round recomputes to the same bytes."""
 
     unsafe_seeded = False

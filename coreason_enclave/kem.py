@@ -11,6 +11,10 @@ b'weights'
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+from typing import Protocol
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
@@ -19,7 +23,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from coreason_enclave.encoding import frame
 from coreason_enclave.errors import EnvelopeError, Reason
 
-__all__ = ["OVERHEAD_BYTES", "KemKey", "encrypt_to", "info_for", "require_receiver"]
+__all__ = [
+    "OVERHEAD_BYTES",
+    "KemKey",
+    "KemKeys",
+    "KemKeysInMemory",
+    "UnsafeDerivedKemKeys",
+    "encrypt_to",
+    "info_for",
+    "require_receiver",
+]
 
 OVERHEAD_BYTES = 32 + 16
 """What a ciphertext is longer than its plaintext: the encapsulated key and the tag."""
@@ -54,6 +67,94 @@ class KemKey:
 
     def __repr__(self) -> str:
         return f"KemKey(public={self.public_hex[:12]}…)"
+
+
+class KemKeys(Protocol):
+    """The key pairs that models are encrypted to: one for each challenge that this end answered."""
+
+    unsafe_derived: bool
+
+    def make(self, nonce: str, job_digest: str) -> KemKey:
+        """The pair for one challenge (64 hex digits) about one job."""
+        ...
+
+    def keep(self, key: KemKey) -> None:
+        """Decrypt with ``key`` from now on."""
+        ...
+
+    def find(self, public_hex: str, nonce: str, job_digest: str) -> KemKey | None:
+        """The pair with this public half, made for that challenge; None where there is none any more."""
+        ...
+
+    def erase(self) -> None:
+        """Forget every private half."""
+        ...
+
+
+class KemKeysInMemory:
+    """Fresh pairs, in memory alone; the last few are kept for orders on their way."""
+
+    unsafe_derived = False
+
+    def __init__(self, most: int = 4) -> None:
+        self._most = most
+        self._keys: dict[str, KemKey] = {}
+
+    def make(self, nonce: str, job_digest: str) -> KemKey:
+        """See :class:`KemKeys`."""
+        del nonce, job_digest
+        return KemKey.generate()
+
+    def keep(self, key: KemKey) -> None:
+        """See :class:`KemKeys`; the oldest one above the number that is kept is erased."""
+        for old in list(self._keys)[: 1 - self._most]:
+            if (dropped := self._keys.pop(old, None)) is not None:
+                dropped.erase()
+        self._keys[key.public_hex] = key
+
+    def find(self, public_hex: str, nonce: str, job_digest: str) -> KemKey | None:
+        """See :class:`KemKeys`."""
+        del nonce, job_digest
+        return self._keys.get(public_hex)
+
+    def erase(self) -> None:
+        """See :class:`KemKeys`."""
+        for key in list(self._keys.values()):
+            key.erase()
+        self._keys.clear()
+
+
+class UnsafeDerivedKemKeys:
+    """Pairs derived from a secret that a file holds, for simulators that begin a new process with every task.
+
+    Nothing is ever forgotten: whoever gets the secret, at any time, decrypts every model that was sent here.
+    """
+
+    unsafe_derived = True
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._erased = False
+
+    def make(self, nonce: str, job_digest: str) -> KemKey:
+        """See :class:`KemKeys`; the same challenge gives the same pair, in any process."""
+        material = frame(b"aegis/unsafe-derived-kem/v1", bytes.fromhex(nonce), bytes.fromhex(job_digest))
+        seed = hmac.digest(self._secret, material, hashlib.sha256)
+        return KemKey(X25519PrivateKey.from_private_bytes(seed))
+
+    def keep(self, key: KemKey) -> None:
+        """See :class:`KemKeys`."""
+        del key
+        self._erased = False
+
+    def find(self, public_hex: str, nonce: str, job_digest: str) -> KemKey | None:
+        """See :class:`KemKeys`."""
+        key = self.make(nonce, job_digest)
+        return key if key.public_hex == public_hex and not self._erased else None
+
+    def erase(self) -> None:
+        """See :class:`KemKeys`; in this process alone."""
+        self._erased = True
 
 
 def encrypt_to(public_hex: str, plaintext: bytes, info: bytes) -> bytes:

@@ -27,10 +27,10 @@ from coreason_enclave.schemas import (
     Mechanism,
     NoiseMultiplier,
     PrivacyConfig,
-    PrivacyUnit,
     Profile,
     SafeId,
     SafePath,
+    SiteUnit,
     StrictModel,
     explain,
     in_range,
@@ -38,13 +38,16 @@ from coreason_enclave.schemas import (
 
 __all__ = ["LineagePolicy", "Profile", "SiteConfig", "SitePolicy", "load_site_config"]
 
+TrainerName = Annotated[str, Field(max_length=256, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+"""``package.module:Class``."""
+
 
 class LineagePolicy(StrictModel):
     """One data lineage as the site registers it: unit, public size, caps. No field has a default."""
 
     lineage: SafePath
     dataset_id: SafePath
-    unit: PrivacyUnit
+    unit: SiteUnit
     nominal_units: Annotated[int, *in_range(1, 1 << 53)]
     public: Flag
     epsilon: Epsilon
@@ -149,6 +152,10 @@ class SiteConfig(StrictModel):
     ``attester`` names what produces evidence on this host (``tdx``, ``snp``, ``sgx``, with ``+nvidia`` where GPUs are
     attested, too); ``simulated`` needs profile ``development``. ``endorsements``: where vendors' word on a
     coordinator's hardware is found.
+
+    ``trainer``: who trains here in place of the standard loop, ``package.module:Class``: a subclass of
+    ``CoreasonExecutor`` that this site installed itself and that can be made without arguments. It runs inside the
+    session, under the same reservation, accounting and airlock. No job can name one.
     """
 
     version: FormatVersion
@@ -162,6 +169,7 @@ class SiteConfig(StrictModel):
     endorsements: EndorsementSettings = Field(default_factory=EndorsementSettings)
     released: str = "released"
     challenges: str = "challenges"
+    trainer: TrainerName | None = None
     policy: SitePolicy
     lineages: tuple[LineagePolicy, ...]
 

@@ -52,6 +52,7 @@ __all__ = [
     "SafePath",
     "ServerOptimizer",
     "ServerOptimizerConfig",
+    "SiteUnit",
     "StrictModel",
     "explain",
     "in_range",
@@ -101,10 +102,15 @@ class Mechanism(StrEnum):
 
 
 class PrivacyUnit(StrEnum):
-    """Whose presence the guarantee hides: one row, or everything one person contributed."""
+    """Whose presence a guarantee hides: one row, everything one person contributed, or everything a whole site did.
+
+    The first two are a site's to promise (:data:`SiteUnit`), the last one is a coordinator's
+    (:class:`ClientPrivacyConfig`). A guarantee at one unit implies none at another, and none are ever added up.
+    """
 
     RECORD = "record"
     PERSON = "person"
+    CLIENT = "client"
 
 
 class NeighboringRelation(StrEnum):
@@ -176,6 +182,16 @@ SafePath = Annotated[
 ]
 HexDigest = Annotated[str, AfterValidator(_matches(re.compile(r"[0-9a-f]{64}"), "64 lower-case hex digits"))]
 
+
+def _of_a_site(unit: PrivacyUnit) -> PrivacyUnit:
+    if unit is PrivacyUnit.CLIENT:
+        raise ValueError("must be record or person, got 'client': what hides a whole site is a job's client_privacy")
+    return unit
+
+
+SiteUnit = Annotated[PrivacyUnit, AfterValidator(_of_a_site)]
+"""A unit that a site can promise: it knows records and persons, and nothing of other sites."""
+
 Epsilon = Annotated[float, *in_range(0, 1000, open_low=True)]
 Delta = Annotated[float, *in_range(0, 0.1, open_low=True)]
 NoiseMultiplier = Annotated[float, *in_range(0, 1e6, open_low=True)]
@@ -214,7 +230,7 @@ class PrivacyConfig(StrictModel):
     max_grad_norm: ClippingNorm | None = None
     sample_rate: SampleRate = 0.05
     delta: Delta | None = None
-    unit: PrivacyUnit | None = None
+    unit: SiteUnit | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -249,13 +265,17 @@ class ServerOptimizerConfig(StrictModel):
 
 
 class ClientPrivacyConfig(StrictModel):
-    """Client-level differential privacy: what hides that a whole site took part, however much data it has.
+    """Client-level differential privacy: what bounds how much the models tell of any one site, all its data together.
 
-    Central, not local: the coordinator draws the sites of a round (Poisson, by a key that it keeps), clips their updates
-    to ``clip_norm``, and adds Gaussian noise of ``noise_multiplier * clip_norm`` to their sum, which it divides by
-    ``sample_rate`` times the number of enrolled sites whoever answers. It protects against whoever sees the models, not
-    against the coordinator, and it is no substitute for a site's own :class:`PrivacyConfig` (McMahan et al., "Learning
-    Differentially Private Recurrent Language Models", 2018).
+    Central, not local: the coordinator draws the sites of a round (Poisson, by a key that it keeps), clips their
+    updates to ``clip_norm``, and adds Gaussian noise of ``noise_multiplier * clip_norm`` to their sum, which it divides
+    by ``sample_rate`` times the number of sites that were enrolled when it first drew, whoever answers (McMahan et al.,
+    "Learning Differentially Private Recurrent Language Models", 2018). ``target_epsilon`` at ``delta`` caps the whole
+    job; a round beyond it is not drawn.
+
+    It protects against whoever sees the models: not against the coordinator, its log or its network, which know whom it
+    asked; that a site enrolled is no secret, the roll-call says so. It is no substitute for a site's own
+    :class:`PrivacyConfig`.
     """
 
     target_epsilon: Epsilon

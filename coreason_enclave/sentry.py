@@ -76,8 +76,11 @@ class DataSentry:
     max_norm: float | None = None
     checked: CheckedDatasets = field(default_factory=CheckedDatasets, repr=False, compare=False)
 
-    def bound_to(self, *, layout: Layout, max_norm: float) -> DataSentry:
-        """The same sentry for one job: the base model's ``layout``, the job's ``max_update_norm``."""
+    def bound_to(self, *, layout: Layout, max_norm: float | None = None) -> DataSentry:
+        """The same sentry for one job: the base model's ``layout``, the job's ``max_update_norm``.
+
+        Without ``max_norm``, what is looked at are whole weights, whose norm says nothing about the update's.
+        """
         return replace(self, layout=dict(layout), max_norm=max_norm)
 
     def validate_input(self, dataset_id: str, *, expected: DatasetExpectation | None = None) -> SiteDataset:

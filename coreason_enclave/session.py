@@ -16,6 +16,9 @@ Framework-neutral: bytes in, bytes out. Refusals raise; only their reason code m
 computation, a site seals the kept bytes anew; where they are gone, it recomputes the same bytes under the same
 reservation. Neither spends anything more.
 
+Besides, a site *validates* an order's model on its own rows, for its own eyes, and *submits* again what it released
+before: neither trains, and neither spends.
+
 Before a job's first round a site *enrols*: it signs that it takes part in this very job, which spends nothing. Before
 it is sent a model it *attests*: it proves what runs here, see :mod:`coreason_enclave.handshake`.
 """
@@ -54,9 +57,11 @@ from coreason_enclave.errors import (
 from coreason_enclave.handshake import SiteHandshake
 from coreason_enclave.hashlog import HashLog
 from coreason_enclave.heads import open_head, require_known, seal_head
+from coreason_enclave.ipc.handler import Aborted, never
 from coreason_enclave.keys import Signer
+from coreason_enclave.keystream import JobKeys, Keystream
 from coreason_enclave.ledger import NoiseSource, Plan, PrivacyLedger, Reservation, RoundPlan
-from coreason_enclave.models import layout
+from coreason_enclave.models import evaluate, layout
 from coreason_enclave.orders import (
     ATTESTATION_TYPE,
     ENROLMENT_TYPE,
@@ -66,18 +71,17 @@ from coreason_enclave.orders import (
     UpdateStatement,
 )
 from coreason_enclave.policy import Profile, SiteConfig
+from coreason_enclave.privacy.drift import drift_of
 from coreason_enclave.privacy.gate import StepGate
-from coreason_enclave.privacy.keystream import JobKeys, Keystream
 from coreason_enclave.privacy.scope import TrainingScope, enter
 from coreason_enclave.privacy.training import Trainer, TrainingTask
 from coreason_enclave.released import KeptUpdate, ReleasedUpdates
-from coreason_enclave.schemas import PrivacyUnit
+from coreason_enclave.schemas import AttestationReport, PrivacyUnit
 from coreason_enclave.sentry import DataSentry
 from coreason_enclave.updates import ReleasableUpdate, SealedMessage, TrainedUpdate, layout_of
+from coreason_enclave.validations import Validations
 
 __all__ = ["SecureSession"]
-
-Aborted = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class SecureSession:
     job_keys: JobKeys
     log: HashLog
     released: ReleasedUpdates
+    validations: Validations
     clock: Callable[[], float]
 
     def __post_init__(self) -> None:
@@ -105,8 +110,10 @@ class SecureSession:
             raise AttestationError("a simulated attester needs profile development; production sites need hardware")
         if self.job_keys.unsafe_seeded and self.config.profile is not Profile.DEVELOPMENT:
             raise ConfigurationError("injected keys need profile development: whoever knows the seed removes the noise")
+        if self.handshake.kem_keys.unsafe_derived and self.config.profile is not Profile.DEVELOPMENT:
+            raise ConfigurationError("derived keys need profile development: a file would decrypt every model")
 
-    def run(self, message: SealedMessage, *, aborted: Aborted = lambda: False) -> SealedMessage:
+    def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
         """Answer one order with one sealed update.
 
         Raises:
@@ -137,6 +144,37 @@ class SecureSession:
             self._log("attestation", "signed", told)
             return SealedMessage(seal(ATTESTATION_TYPE, attestation.canonical(), self.signer))
 
+    def validate(self, message: SealedMessage) -> None:
+        """Evaluate an order's model on this site's own rows, for this site's own eyes. Spends nothing, answers nothing.
+
+        Raises:
+            EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
+        """
+        with self._refusals_logged("validation", message):
+            accepted = self._accepted(message)
+            dataset, job = self._open(accepted), accepted.job
+            found = evaluate(job.model_arch, job.model_args, accepted.base, dataset.features, dataset.labels)
+            about = {"dataset": job.dataset_id, "model": accepted.order.base_model_digest, **_named(accepted)}
+            self.validations.note({"time": int(self.clock()), **self.config.profile.label(), **about, **found})
+            self._log("validation", "kept", about)
+
+    def submit(self, message: SealedMessage) -> SealedMessage:
+        """Seal the update that was released for this very order's round once more. Never computes, spends nothing.
+
+        Raises:
+            EnclaveError: a refusal, ``wrong_round`` where nothing is kept; its ``reason`` may be sent on.
+        """
+        with self._refusals_logged("submission", message):
+            accepted = self._accepted(message)
+            plan = accepted.plan(accepted.order.round_number, self._noise_source())
+            reservation = self.ledger.recall(accepted.lineage.lineage, plan, accepted.binding())
+            kept = None if reservation is None else self._kept(accepted, reservation)
+            if kept is None:
+                raise JobRejected("no released update of this order's round is kept", reason=Reason.WRONG_ROUND)
+            answer = self._seal(accepted, kept)
+            self._log("submission", "answered from store", {"update": kept.digest, **_named(accepted)})
+            return answer
+
     def _enrol(self, resolved: ResolvedJob) -> SealedMessage:
         self._require_whole_job(resolved.lineage.lineage, resolved.plan(1, self._noise_source()))
         enrolment = Enrolment(
@@ -162,10 +200,14 @@ class SecureSession:
             self._log_refusal(action, message, failure)
             raise failure from error
 
-    def _answer(self, message: SealedMessage, aborted: Aborted) -> SealedMessage:
+    def _accepted(self, message: SealedMessage) -> AcceptedJob:
         accepted = accept(message, self.config, self.handshake, self.clock())
         self._require_ledger_of(accepted.order.last_head)
         _require_layout(accepted)
+        return accepted
+
+    def _answer(self, message: SealedMessage, aborted: Aborted) -> SealedMessage:
+        accepted = self._accepted(message)
         with self.ledger.hold(accepted.lineage.lineage):
             reservation = self._reserve(accepted)
             kept = self._kept(accepted, reservation)
@@ -177,9 +219,12 @@ class SecureSession:
 
     def _compute(self, accepted: AcceptedJob, reservation: Reservation, aborted: Aborted) -> ReleasableUpdate:
         self._log_reservation(accepted, reservation)
-        dataset = self._validate(accepted)
+        dataset = self._open(accepted)
+        self.ledger.note_content(accepted.lineage.lineage, self._content_mark(dataset.digest))
         require_proof = self.handshake.watch(accepted.order, accepted.released)
-        trained = self._train(accepted, reservation, dataset, _watched(require_proof, aborted))
+        scope = self._scope(accepted, reservation, dataset)
+        may_stop, trusted = _watched(require_proof, aborted), self._trusted(accepted, require_proof)
+        trained = self._train(TrainingTask(accepted.job, accepted.base, dataset, scope, may_stop, trusted))
         require_proof()  # a loop that swallowed a failed proof, or never asked, does not get to release what it has
         update = self._sanitise(accepted, trained)
         kept = KeptUpdate(update.payload, update.metrics)
@@ -227,7 +272,17 @@ class SecureSession:
                 f"{plan.target_epsilon:g} afford {afforded}: nothing was reserved"
             )
 
-    def _validate(self, accepted: AcceptedJob) -> SiteDataset:
+    def _trusted(self, accepted: AcceptedJob, require_proof: Callable[[], None]) -> Callable[[], AttestationReport]:
+        """For whoever writes the training loop: the result that this host is trusted by, as long as it is."""
+
+        def trusted() -> AttestationReport:
+            require_proof()
+            self.handshake.require_current(accepted.released)
+            return accepted.released.result
+
+        return trusted
+
+    def _open(self, accepted: AcceptedJob) -> SiteDataset:
         dataset = self.sentry.open(accepted.job.dataset_id)
         if (dataset.unit_ids is not None) != (accepted.lineage.unit is PrivacyUnit.PERSON):
             raise DatasetRejected(
@@ -237,7 +292,6 @@ class SecureSession:
             raise DatasetRejected("dataset.toml and site.toml disagree on whether the data is public")
         if dataset.num_units < self.config.policy.min_units:  # answered as any other fault of the rows: not told apart
             raise DatasetRejected("site policy: the dataset holds fewer units than min_units")
-        self.ledger.note_content(accepted.lineage.lineage, self._content_mark(dataset.digest))
         return dataset
 
     def _content_mark(self, content_digest: str) -> str:
@@ -247,17 +301,15 @@ class SecureSession:
         """
         return sha256_hex(self.signer.sign(frame(b"aegis/content-mark/v1", bytes.fromhex(content_digest))))
 
-    def _train(
-        self, accepted: AcceptedJob, reservation: Reservation, dataset: SiteDataset, aborted: Aborted
-    ) -> TrainedUpdate:
-        scope = self._scope(accepted, reservation, dataset)
+    def _train(self, task: TrainingTask) -> TrainedUpdate:
+        scope = task.scope
         try:
             with enter(scope):
-                trained = self.trainer.train(TrainingTask(accepted.job, accepted.base, dataset, scope, aborted))
+                trained = self.trainer.train(task)
             if scope.gate.refused:  # a loop that swallowed the refusal does not get to release what it has
                 raise PrivacyBudgetExceededError("the training loop asked for more steps than are reserved")
         except PrivacyBudgetExceededError:
-            self.ledger.commit(reservation.reservation_id, scope.event(), None)
+            self.ledger.commit(scope.reservation.reservation_id, scope.event(), None)
             raise
         if scope.gate.steps_taken == 0:
             raise DataLeakageError("the training loop took no accounted step", reason=Reason.NO_PRIVACY_EVENT)
@@ -279,6 +331,7 @@ class SecureSession:
             keystream=keystream,
             nominal_units=accepted.lineage.nominal_units,
             unit_of_row=dataset.unit_ids,
+            drift=drift_of(accepted.job, accepted.base, accepted.correction),
         )
 
     def _sanitise(self, accepted: AcceptedJob, trained: TrainedUpdate) -> ReleasableUpdate:

@@ -22,20 +22,23 @@ from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.handshake import SiteHandshake
 from coreason_enclave.hardware.discovery import attester_named
 from coreason_enclave.hashlog import HashLog
-from coreason_enclave.jobkeys import SiteJobKeys
+from coreason_enclave.jobkeys import SecretJobKeys
+from coreason_enclave.kem import KemKeys, KemKeysInMemory
 from coreason_enclave.keys import Signer, load_or_create_signer
+from coreason_enclave.keystream import JobKeys
 from coreason_enclave.ledger import LineageCaps, LineageRegistration, PrivacyLedger, SqliteLedger
 from coreason_enclave.policy import LineagePolicy, SiteConfig, load_site_config
-from coreason_enclave.privacy.keystream import JobKeys
 from coreason_enclave.privacy.training import LocalSgdTrainer, Trainer
 from coreason_enclave.released import ReleasedUpdates
 from coreason_enclave.schemas import NeighboringRelation
 from coreason_enclave.sentry import DataSentry
 from coreason_enclave.session import SecureSession
+from coreason_enclave.validations import Validations
 
 __all__ = ["Site", "found_site", "open_site", "prepare_site"]
 
 CONFIG_FILE = "site.toml"
+VALIDATIONS_FILE = "validations.jsonl"
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,14 @@ def open_site(
     *,
     trainer: Trainer | None = None,
     job_keys: JobKeys | None = None,
+    kem_keys: KemKeys | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Site:
     """Open the site in ``folder``.
 
     Args:
-        trainer: default: :class:`LocalSgdTrainer`. job_keys: default: the site's own secret keys.
+        trainer: default: the one that ``site.toml`` names, else :class:`LocalSgdTrainer`.
+        job_keys: default: the site's own secret keys. kem_keys: default: fresh ones, in memory alone.
         clock: Unix seconds.
 
     Raises:
@@ -118,22 +123,39 @@ def open_site(
             config=config,
             signer=signer,
             attester=attester,
-            handshake=_handshake(folder, config, signer, attester, clock),
+            handshake=_handshake(folder, config, signer, attester, clock, kem_keys),
             ledger=ledger,
             ledger_file=(folder / config.ledger).absolute(),
             sentry=DataSentry(folder / config.data_root),
-            trainer=LocalSgdTrainer() if trainer is None else trainer,
-            job_keys=SiteJobKeys(folder / config.keys / "jobs") if job_keys is None else job_keys,
+            trainer=_trainer(folder, config) if trainer is None else trainer,
+            job_keys=SecretJobKeys(folder / config.keys / "jobs") if job_keys is None else job_keys,
             log=log,
             released=ReleasedUpdates(folder / config.released),
+            validations=Validations(folder / VALIDATIONS_FILE),
             clock=clock,
         )
         opened.pop_all()
     return Site(config, signer, ledger, log, session)
 
 
+def _trainer(folder: Path, config: SiteConfig) -> Trainer:
+    if config.trainer is None:
+        return LocalSgdTrainer()
+    try:
+        from coreason_enclave.federation.nvflare.training import installed_trainer
+    except ImportError as error:
+        what = f"trainer {config.trainer} needs {error.name}, which is not installed: pip install 'aegis-fl[nvflare]'"
+        raise ConfigurationError(what) from error
+    return installed_trainer(config.trainer, folder, config)
+
+
 def _handshake(
-    folder: Path, config: SiteConfig, signer: Signer, attester: Attester, clock: Callable[[], float]
+    folder: Path,
+    config: SiteConfig,
+    signer: Signer,
+    attester: Attester,
+    clock: Callable[[], float],
+    kem_keys: KemKeys | None,
 ) -> SiteHandshake:
     wanted = config.policy.coordinator_attestation
     return SiteHandshake(
@@ -143,6 +165,7 @@ def _handshake(
         appraiser=None if wanted is None else Appraiser(wanted, config.profile, opened(config.endorsements, folder)),
         challenges=FileChallenges(folder / config.challenges),
         clock=clock,
+        kem_keys=KemKeysInMemory() if kem_keys is None else kem_keys,
     )
 
 

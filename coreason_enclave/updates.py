@@ -32,6 +32,8 @@ __all__ = [
     "encode_arrays",
     "layout_of",
     "model_digest",
+    "split_correction",
+    "with_correction",
 ]
 
 Array = npt.NDArray[np.float32]
@@ -130,6 +132,23 @@ def decode_arrays(data: bytes, *, limit: int) -> dict[str, Array]:
 def layout_of(arrays: Arrays) -> dict[str, tuple[int, ...]]:
     """Names and shapes of ``arrays``."""
     return {name: array.shape for name, array in arrays.items()}
+
+
+_CORRECTION = "correction/"
+
+
+def with_correction(model: Arrays, correction: Arrays) -> dict[str, Array]:
+    """What goes with an order of a SCAFFOLD job, as one document: the model, and ``correction/<name>`` for each tensor.
+
+    One document has one digest, so whatever is bound to the base model is bound to the correction with it.
+    """
+    return {**model, **{f"{_CORRECTION}{name}": array for name, array in correction.items()}}
+
+
+def split_correction(arrays: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Model and correction of such a document; the latter is empty where there is none."""
+    model = {name: array for name, array in arrays.items() if not name.startswith(_CORRECTION)}
+    return model, {name.removeprefix(_CORRECTION): array for name, array in arrays.items() if name not in model}
 
 
 def model_digest(arrays: Arrays) -> str:

@@ -334,7 +334,10 @@ def watched(fuse: Fuse, folder: Path) -> dict[str, Any]:
     store, heads = FileRunStore(folder / "state"), FileHeadStore(folder / "heads")
     audit = HashLog(folder / "audit.jsonl")
     for keeper, names in {
-        store: ("save", "save_model", "save_update", "drop_arrays", "save_health"),
+        store: (
+            *("save", "save_model", "save_strategy", "keep_strategy"),
+            *("save_update", "drop_arrays", "save_health"),
+        ),
         heads: ("put",),
         audit: ("append",),
     }.items():

@@ -244,7 +244,6 @@ def test_a_production_coordinator_accepts_no_simulated_evidence(study: MakeStudy
 
 
 JOBS_NOT_TAKEN: dict[str, tuple[dict[str, Any], str]] = {
-    "whose strategy is not offered": ({"strategy": "FED_PROX"}, "FED_PROX is not offered"),
     "that leaves its noise open": ({"privacy": {"noise_multiplier": None}}, "must state noise_multiplier and delta"),
     "that leaves its delta open": ({"privacy": {"delta": None}}, "must state noise_multiplier and delta"),
     "for more sites than there are": ({"min_clients": 4}, "needs min_clients = 4 sites, the federation has 3"),

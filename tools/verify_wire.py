@@ -145,8 +145,8 @@ def roll_call(data: bytes, job_digest: str) -> dict[str, str]:
     return keys
 
 
-def tensors(data: bytes) -> dict[str, list[int]]:
-    """Shapes by name of safetensors that hold finite float32 alone, one behind the other, to the last byte."""
+def tensors(data: bytes, corrected: bool = False) -> dict[str, list[int]]:
+    """Shapes by name of safetensors of finite float32, to the last byte; with the names of its corrections, if so."""
     size, end, shapes = int.from_bytes(data[:8], "little"), 0, {}
     header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -154,7 +154,7 @@ def tensors(data: bytes) -> dict[str, list[int]]:
         need((entry["dtype"], entry["data_offsets"]) == ("F32", span), f"{name} is not dense float32")
         end, shapes[name] = span[1], entry["shape"]
     need(shapes and all(map(math.isfinite, struct.unpack(f"<{end // 4}f", body))), "no values, or not finite ones")
-    return shapes
+    return {kind + name: shape for kind in ("", "correction/")[: 1 + corrected] for name, shape in shapes.items()}
 
 
 def exchange(given: Any) -> Any:
@@ -177,7 +177,7 @@ def exchange(given: Any) -> Any:
         for name in names.split():
             need(len({each[name] for each in documents if name in each}) == 1, f"more than one {name}")
     need(roll_call(called, job).get(order["site_id"]) == site, "the site is not enrolled with its key")
-    need(tensors(arrays) == tensors(base), "the update is not of the model's layout")
+    need(tensors(base) == tensors(arrays, order["job"]["strategy"] == "SCAFFOLD"), "not of the model's layout")
     simulated = (result["kind"] == "simulated") == (result["provenance"] == "simulated") == (not result["measurement"])
     return simulated and order["issued_at"] < result["expires_at"] <= result["appraised_at"] + 600
 

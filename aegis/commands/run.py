@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ import click
 from aegis.federation import FederationFolder
 from aegis.jobs import load_job
 from aegis.runs.folder import RunFolder
+from aegis.runtimes.nvflare.options import FlareHosting, FlareOptions
+from aegis.runtimes.nvflare.settings import EXECUTOR
 from coreason_enclave.schemas import FederationJob, Mechanism
 
 if TYPE_CHECKING:
@@ -37,23 +40,45 @@ _METRICS = ("accuracy", "auc", "loss")
 )
 @click.option(
     "--runtime",
-    type=click.Choice(["flower", "in-process"]),
+    type=click.Choice(["flower", "in-process", "nvflare"]),
     default="in-process",
     show_default=True,
-    help="flower: over the federation's processes, started for this run unless `aegis federation up` did.",
+    help="flower: over the federation's processes, started for this run unless `aegis federation up` did. "
+    "nvflare: over NVIDIA FLARE, hosted as the next options say.",
+)
+@click.option("--simulator", "hosting", flag_value="simulator", help="nvflare: in FLARE's simulator; the default.")
+@click.option(
+    "--poc", "hosting", flag_value="poc", help="nvflare: on FLARE's real processes on this host, started for this run."
+)
+@click.option(
+    "--startup-kit",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="nvflare: on a FLARE server that runs on this host, with this administrator's kit.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="simulator: sites at work at a time.  [default: all]")
+@click.option(
+    "--executor", metavar="MODULE:CLASS", help="simulator: a CoreasonExecutor of your own, from here or installed."
 )
 @click.option(
     "--readmit", metavar="SITE", multiple=True, help="Forget this site's offences: it is asked again at once."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object; progress goes to stderr.")
 def run(
-    job_file: Path, federation: Path, out: Path | None, runtime: str, readmit: tuple[str, ...], as_json: bool
+    job_file: Path,
+    federation: Path,
+    out: Path | None,
+    runtime: str,
+    readmit: tuple[str, ...],
+    as_json: bool,
+    **hosting: Any,
 ) -> None:
     """Run the job in JOB.yaml over a federation, or go on with it.
 
     Each round is durable once its line appears: interrupted or killed, the same command goes on where it was, and
     nothing is spent twice. Exit code 4: too few sites could be admitted, and the round waits.
     """
+    flare = _flare(runtime, **hosting)
     job, participants = load_job(job_file), FederationFolder(federation)
     config = participants.config()
     from aegis.runs.execution import Execution, execute  # the frameworks, only once the input can be used
@@ -64,7 +89,7 @@ def run(
     label = ", ".join(f"{name} {value}" for name, value in config.profile.label().items())
     rounds.say(f"{job.job_id}: {job.rounds} rounds over {len(config.public_keys)} sites, {label}")
     chosen = RuntimeName(runtime)
-    execute(job, Execution(participants, folder, observe=rounds.observe, readmit=readmit, runtime=chosen))
+    execute(job, Execution(participants, folder, observe=rounds.observe, readmit=readmit, runtime=chosen, flare=flare))
     outcome = folder.read_json("outcome.json")
     if as_json:
         click.echo(json.dumps({"run": str(folder.path), **outcome}, sort_keys=True))
@@ -72,7 +97,39 @@ def run(
     click.echo(
         f"released model {outcome['model'][:16]}… in {folder.path}; provenance {', '.join(outcome['provenance'])}"
     )
+    if outcome.get("client_privacy"):
+        click.echo(_about_whole_sites(outcome["client_privacy"]))
     click.echo(f"next: aegis verify {folder.path}")
+
+
+def _about_whole_sites(said: Mapping[str, Any]) -> str:
+    """Beside the sites' own epsilons, and never added to them."""
+    return (
+        f"client-level privacy of each whole site: epsilon {said['epsilon']:.3f} of {said['target_epsilon']:g} "
+        f"at delta {said['delta']:g} ({said['accountant']}, {said['sampling']}); not from the coordinator"
+    )
+
+
+def _flare(
+    runtime: str, *, hosting: str | None, startup_kit: Path | None, threads: int | None, executor: str | None
+) -> FlareOptions:
+    """How FLARE is to be hosted; raises ``UsageError`` for options that do not go together."""
+    if runtime != "nvflare":
+        if any(each is not None for each in (hosting, startup_kit, threads, executor)):
+            raise click.UsageError("--simulator, --poc, --startup-kit, --threads, --executor need --runtime nvflare")
+        return FlareOptions()
+    if startup_kit is not None and hosting is not None:
+        raise click.UsageError("--startup-kit does not go with --simulator or --poc")
+    where = FlareHosting(hosting or ("simulator" if startup_kit is None else "startup-kit"))
+    if where is not FlareHosting.SIMULATOR and (threads is not None or executor is not None):
+        raise click.UsageError("--threads and --executor are the simulator's: elsewhere, site.toml names the trainer")
+    return FlareOptions(where, threads, EXECUTOR if executor is None else _dotted(executor), startup_kit)
+
+
+def _dotted(executor: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", executor):
+        raise click.UsageError(f"--executor takes package.module:Class, not {executor!r}")
+    return executor.replace(":", ".")
 
 
 class _Rounds:

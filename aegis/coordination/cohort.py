@@ -1,4 +1,7 @@
-"""Which sites a round asks. The choice is public and recomputable: nobody can steer it round by round."""
+"""Which sites a round can ask. The choice is public and recomputable: nobody can steer it round by round.
+
+Where a job promises client-level privacy, :mod:`aegis.client_privacy` draws from these, in secret.
+"""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ __all__ = ["demo"]
 )
 @click.option(
     "--unit",
-    type=click.Choice([unit.value for unit in PrivacyUnit]),
+    type=click.Choice([PrivacyUnit.RECORD.value, PrivacyUnit.PERSON.value]),
     default=PrivacyUnit.PERSON.value,
     show_default=True,
     help="Whose presence is hidden: one person with all their years, or one row.",

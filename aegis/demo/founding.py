@@ -67,7 +67,7 @@ def _config(
         coordinator_keys=(coordinator_key,),
         participants=dict(public_keys),
         model_archs=("LogisticRegression",),
-        strategies=(AggregationStrategy.FED_AVG,),
+        strategies=tuple(AggregationStrategy),
         aggregators=tuple(Aggregator),
         min_clients=2,
         min_units=100,

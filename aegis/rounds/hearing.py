@@ -19,6 +19,7 @@ from aegis.rounds.carrier import Delivery, Errand, Parcel, SiteRefused, Undelive
 from aegis.rounds.exchange import Came, Exchange, Heard
 from aegis.rounds.handshake import Attested
 from aegis.rounds.run import Run
+from aegis.rounds.strategy import BaseModels
 from aegis.stores.run_state import KeptUpdate
 from coreason_enclave.attestation.challenges import CHALLENGE_S
 from coreason_enclave.encoding import sha256_hex
@@ -26,7 +27,7 @@ from coreason_enclave.envelope import seal
 from coreason_enclave.errors import AttestationError, EnvelopeError, Reason
 from coreason_enclave.orders import ATTESTATION_REQUEST_TYPE, ORDER_TYPE
 from coreason_enclave.rollcall import encode_roll_call
-from coreason_enclave.updates import SealedMessage, encode_arrays, layout_of
+from coreason_enclave.updates import SealedMessage
 
 __all__ = ["Attempt"]
 
@@ -54,8 +55,8 @@ class Attempt:
     def __init__(self, of: Run) -> None:
         self._of, self._journal = of, of.journal
         state = of.journal.state
-        self.base = of.journal.store.load_model(state.models[-1])
-        self._layout, self._payload = layout_of(self.base), encode_arrays(self.base)
+        self._models = BaseModels(of)
+        self.base = self._models.arrays
         self._roll_call = encode_roll_call({site: text.encode() for site, text in of.enrolments().items()})
         self._questions = self._pose()
         self._challenged: dict[str, int] = {}
@@ -272,7 +273,7 @@ class Attempt:
         return Admission(
             self._questions[site],
             self._of.sites.registered[site].public_key,
-            self._layout,
+            self._models.layout,
             handshake.appraiser,
             handshake.reveal if reveal is None else reveal,
         )
@@ -280,7 +281,7 @@ class Attempt:
     def _pose(self) -> dict[str, Question]:
         state, job = self._journal.state, self._of.job
         return {
-            site: Question(job, state.open_round, site, nonce, state.models[-1])
+            site: Question(job, state.open_round, site, nonce, self._models.digest(site))
             for site, nonce in sorted(state.nonces.items())
         }
 
@@ -306,7 +307,7 @@ class Attempt:
             now=self._of.clock(),
         )
         envelope = seal(ORDER_TYPE, order.canonical(), self._of.signer)
-        model = self._of.handshake.release(attested, self._payload, envelope)
+        model = self._of.handshake.release(attested, self._models.encoded(site), envelope)
         message = SealedMessage(envelope, model, self._roll_call)
         return self._parcel(site, Errand.TRAIN, message, self._of.job.round_deadline_s)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from aegis.client_privacy import ClientPrivacy
 from aegis.coordination.liveness import Liveness, SiteHealth
 from aegis.coordination.participants import Participant
 from aegis.coordination.quarantine import note_late
@@ -47,7 +48,7 @@ class Sites:
 
 @dataclass(frozen=True)
 class Run:
-    """One job's run in this process. ``clock`` gives Unix seconds."""
+    """One job's run in this process. ``clock``: Unix seconds. ``client_privacy``: there if the job asks for it."""
 
     job: FederationJob
     signer: Signer
@@ -56,6 +57,7 @@ class Run:
     heads: HeadStore
     journal: Journal
     clock: Callable[[], float]
+    client_privacy: ClientPrivacy | None = None
 
     def enrolments(self) -> dict[str, str]:
         """The enrolment envelopes that count: of sites that are registered and not revoked."""

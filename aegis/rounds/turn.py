@@ -10,18 +10,21 @@ import numpy as np
 
 from aegis.aggregation import aggregate
 from aegis.aggregation.combining import Aggregate
+from aegis.client_privacy import ReleasedOtherwise
 from aegis.coordination.cohort import choose_cohort
 from aegis.coordination.participants import draw_up
 from aegis.coordination.quarantine import Conduct, forgive
 from aegis.coordination.rounds import NextAct, decide, may_open
 from aegis.coordination.spending import epsilon_so_far, steps_so_far
 from aegis.errors import BudgetRefused, RunPaused, TooFewUpdates
+from aegis.rounds.drawing import Drawing
 from aegis.rounds.enrolling import invite
 from aegis.rounds.exchange import Exchange
 from aegis.rounds.hearing import Attempt
 from aegis.rounds.run import Run
-from aegis.stores.run_state import RoundRecord, RunState
-from coreason_enclave.errors import Reason
+from aegis.rounds.strategy import Step
+from aegis.stores.run_state import ClientDraw, RoundRecord, RunState
+from coreason_enclave.errors import PrivacyBudgetExceededError, Reason
 from coreason_enclave.updates import Array, Arrays, layout_of
 
 __all__ = ["Turn", "average"]
@@ -43,6 +46,7 @@ class Turn:
         observe: Callable[[RoundRecord], None],
     ) -> None:
         self._run, self._journal = run, run.journal
+        self._drawing = None if run.client_privacy is None else Drawing(run, run.client_privacy)
         self._evaluate, self._observe = evaluate, observe
         self._started = time.monotonic()
 
@@ -53,8 +57,8 @@ class Turn:
             RunPaused: too few sites could be asked, or too few updates were admitted twice.
         """
         self._started = time.monotonic()
-        self.open(exchange)
         while True:
+            self.open(exchange)
             attempt = Attempt(self._run)
             attempt.run(exchange)
             if (following := self.settle(attempt)) is not None:
@@ -67,7 +71,7 @@ class Turn:
             RunPaused: too few sites can be asked.
         """
         state = self._journal.state
-        if state.nonces:
+        if state.is_open:
             return
         declined = invite(self._run, exchange)
         state, sites = self._journal.state, self._run.sites
@@ -84,7 +88,8 @@ class Turn:
         decision = may_open(self._run.job, cohort, roster.left_out, state.conduct, state.turn)
         if decision.act is NextAct.PAUSE:
             raise self._pause(decision.why, roster.left_out.values())
-        self._journal.save(nonces=_fresh(cohort), left_out=dict(roster.left_out))
+        cohort, draw = self._drawn(cohort)
+        self._journal.save(nonces=_fresh(cohort), left_out=dict(roster.left_out), client_draw=draw)
         self._log_opened()
 
     def settle(self, attempt: Attempt) -> RunState | None:
@@ -93,6 +98,8 @@ class Turn:
         Raises:
             RunPaused: too few updates were admitted, again.
         """
+        if self._drawing is not None:
+            return self._settle_drawn(attempt, self._drawing)
         job, state = self._run.job, self._journal.state
         refused = {**state.left_out, **attempt.refused}
         decision = decide(job, admitted=len(attempt.admitted), refused=refused, attempt=state.attempt)
@@ -107,6 +114,25 @@ class Turn:
             raise self._pause(decision.why, refused.values(), attempt)
         self.repeat(decision.why)
         return None
+
+    def _drawn(self, candidates: tuple[str, ...]) -> tuple[tuple[str, ...], ClientDraw | None]:
+        """Whom the round asks: all candidates or, where the job promises client-level privacy, those that are drawn."""
+        if self._drawing is None:
+            return candidates, None
+        try:
+            return self._drawing.draw(candidates)
+        except PrivacyBudgetExceededError as error:
+            raise self._pause(str(error), [Reason.BUDGET_EXCEEDED.value]) from error
+
+    def _settle_drawn(self, attempt: Attempt, drawing: Drawing) -> RunState | None:
+        """Whatever was admitted is enough: to ask again would be another release, and to wait for more would show."""
+        try:
+            return self._complete(attempt, drawing.combine(attempt))
+        except ReleasedOtherwise as error:
+            before = self._journal.state
+            self._journal.save(drawing.drawn_anew(str(error)))
+            self._forget(before)
+            return None
 
     def repeat(self, why: str) -> None:
         """Open the same round once more for the same sites, with fresh nonces."""
@@ -139,8 +165,14 @@ class Turn:
 
     def _complete(self, attempt: Attempt, combined: Aggregate) -> RunState:
         """Keep the model, then the state that names it; the round exists from that moment on."""
-        base, delta = attempt.base, combined.delta
-        model = {name: (base[name] + delta[name]).astype(np.float32) for name in base}
+        counted = {
+            site: accepted.update.arrays
+            for site, accepted in attempt.admitted.items()
+            if site not in combined.quarantined
+        }
+        model, strategy = Step(self._run, attempt.base, counted, combined.delta).take()
+        if self._drawing is not None:
+            self._drawing.commit(model)
         digest = self._journal.store.save_model(model)
         aside = {site: str(reason) for site, reason in combined.quarantined.items()}
         self._set_aside(aside)
@@ -152,8 +184,10 @@ class Turn:
             models=models,
             history=(*before.history, record),
             conduct=self._forgiven(attempt),
+            strategy=strategy,
         )
         self._forget(before)
+        self._journal.store.keep_strategy(strategy.digests())
         completed = {"round": record.round_number, "model": digest, "used": list(record.used)}
         self._journal.log("round", "completed", completed)
         self._note_health()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from aegis.client_privacy import ClientPrivacy
 from aegis.errors import InvalidJob
 from aegis.federated_coordinator import FederatedCoordinator
 from aegis.federation import FederationFolder
 from aegis.jobs import resolve
 from aegis.runs.folder import RunFolder, installed_versions, metrics_csv
-from aegis.runs.runtimes import OpenedSites, RuntimeName, opened_on
+from aegis.runs.runtimes import LocalLedger, OpenedSites, RuntimeName, opened_on
+from aegis.runs.site_privacy import EXPORT, client_privacy_of, require_site_budget, statement
 from aegis.runtimes.in_process import initial_model, public_evaluator
+from aegis.runtimes.nvflare.options import FlareOptions
 from aegis.security.audit import HashLog
 from aegis.stores.heads import FileHeadStore
 from aegis.stores.run_state import RoundRecord, replace_file
@@ -24,9 +28,11 @@ from coreason_enclave.hardware.discovery import attester_named
 from coreason_enclave.ledger import LineageClaim
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.updates import Array, Arrays, encode_arrays, model_digest
+from coreason_enclave.updates import Array, Arrays, decode_arrays, encode_arrays, model_digest
 
-__all__ = ["Execution", "Outcome", "RoundReport", "execute"]
+__all__ = ["Execution", "Outcome", "RoundReport", "conduct", "execute", "prepare", "report_round"]
+
+_MAX_MODEL_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Execution:
         observe: called after each round.
         readmit: sites whose offences are forgotten before the run goes on.
         runtime: what carries the messages; the model is the same on each.
+        flare: how a run over NVIDIA FLARE is hosted.
     """
 
     federation: FederationFolder
@@ -66,6 +73,7 @@ class Execution:
     observe: Callable[[RoundReport], None] = field(default=lambda _: None)
     readmit: tuple[str, ...] = ()
     runtime: RuntimeName = RuntimeName.IN_PROCESS
+    flare: FlareOptions = field(default_factory=FlareOptions)
 
     def options(self) -> dict[str, Any]:
         """The part of the configuration that a resumed run has to share."""
@@ -78,43 +86,90 @@ def execute(job: FederationJob, execution: Execution) -> Outcome:
     Raises:
         AegisError: a job, federation or folder that cannot be used, or a run that paused.
     """
-    federation, folder = execution.federation, execution.folder
-    config = federation.config()
+    job = prepare(job, execution)
+    if execution.runtime is RuntimeName.NVFLARE:
+        from aegis.runs.flare import coordinate_on_flare
+
+        coordinate_on_flare(job, execution)
+        return _outcome(execution.folder)
+    with _audited(execution) as audit, _opened(execution) as sites:
+        return _conduct(job, execution, sites, audit)
+
+
+def prepare(job: FederationJob, execution: Execution) -> FederationJob:
+    """Begin the run's folder, or find it begun by the same job; return the job with every privacy value explicit.
+
+    Raises:
+        AegisError: the job or the folder cannot be used.
+    """
+    config = execution.federation.config()
     job = resolve(job, delta=config.delta)
     _require_attackers(execution.attackers, len(config.public_keys))
-    folder.begin(job, _configuration(job, execution, config.profile))
-    audit = HashLog(folder.path / "audit.jsonl")
+    require_site_budget(job, config)
+    execution.folder.begin(job, _configuration(job, execution, config.profile))
+    return job
+
+
+def conduct(job: FederationJob, execution: Execution, sites: OpenedSites) -> Outcome:
+    """Coordinate a run that was prepared over sites that were opened, and write its results.
+
+    Raises:
+        AegisError: the run paused, or its state is another job's.
+    """
+    with _audited(execution) as audit:
+        return _conduct(job, execution, sites, audit)
+
+
+def _conduct(job: FederationJob, execution: Execution, sites: OpenedSites, audit: HashLog) -> Outcome:
+    with client_privacy_of(job, execution.federation, execution.unsafe_seed) as privacy:
+        coordinator = _coordinator(job, execution, sites, audit, privacy)
+        return _finish(execution, audit, sites, coordinator.run_over(sites.carrier, initial_model(job)), privacy)
+
+
+@contextmanager
+def _audited(execution: Execution) -> Iterator[HashLog]:
+    """The run's log, with the configuration that it goes on with; one process at a time holds it."""
+    audit = HashLog(execution.folder.path / "audit.jsonl")
     try:
-        _log_configuration(audit, folder, config.profile)
-        reachable = opened_on(
-            execution.runtime,
-            federation,
-            note=folder.path / "flower-run.json",
-            unsafe_seed=execution.unsafe_seed,
-            attackers=execution.attackers,
-        )
-        with reachable as sites:
-            coordinator = FederatedCoordinator(
-                job,
-                sites.participants,
-                signer=federation.signer(),
-                store=folder.store(),
-                heads=FileHeadStore(federation.path / "coordinator" / "heads"),
-                audit=audit,
-                profile=config.profile,
-                appraiser=_appraiser(federation),
-                challenges=FileChallenges(federation.coordinator / "challenges"),
-                attester=None if config.attester is None else attester_named(config.attester),
-                liveness=sites.liveness,
-                revoked=lambda: federation.config().revoked,
-                readmit=execution.readmit,
-                evaluate=_evaluator(job, federation),
-                observe=lambda record: _report(execution, sites, job, record),
-            )
-            model = coordinator.run(sites.grid, initial_model(job))
-            return _finish(execution, audit, sites, model)
+        _log_configuration(audit, execution.folder, execution.federation.config().profile)
+        yield audit
     finally:
         audit.close()
+
+
+def _opened(execution: Execution) -> AbstractContextManager[OpenedSites]:
+    return opened_on(
+        execution.runtime,
+        execution.federation,
+        note=execution.folder.path / "flower-run.json",
+        unsafe_seed=execution.unsafe_seed,
+        attackers=execution.attackers,
+    )
+
+
+def _coordinator(
+    job: FederationJob, execution: Execution, sites: OpenedSites, audit: HashLog, client_privacy: ClientPrivacy | None
+) -> FederatedCoordinator:
+    federation, folder = execution.federation, execution.folder
+    config = federation.config()
+    return FederatedCoordinator(
+        job,
+        sites.participants,
+        signer=federation.signer(),
+        store=folder.store(),
+        heads=FileHeadStore(federation.path / "coordinator" / "heads"),
+        audit=audit,
+        profile=config.profile,
+        appraiser=_appraiser(federation),
+        challenges=FileChallenges(federation.coordinator / "challenges"),
+        attester=None if config.attester is None else attester_named(config.attester),
+        client_privacy=client_privacy,
+        liveness=sites.liveness,
+        revoked=lambda: federation.config().revoked,
+        readmit=execution.readmit,
+        evaluate=_evaluator(job, federation),
+        observe=lambda record: report_round(execution, sites.sites, job, record),
+    )
 
 
 def _appraiser(federation: FederationFolder) -> Appraiser:
@@ -129,15 +184,25 @@ def _evaluator(job: FederationJob, federation: FederationFolder) -> Callable[[Ar
     return public_evaluator(job, evaluation.features, evaluation.labels)
 
 
-def _report(execution: Execution, sites: OpenedSites, job: FederationJob, record: RoundRecord) -> None:
-    claims = {
-        name: site.ledger.lineage_claim(site.config.lineage_of(job.dataset_id).lineage)
-        for name, site in sites.sites.items()
-    }
+def report_round(
+    execution: Execution, sites: Mapping[str, LocalLedger], job: FederationJob, record: RoundRecord
+) -> None:
+    """Tell whoever observes the run of a completed round, with what the local sites' ledgers say by now."""
+    having = _lineages(sites, job.dataset_id)
+    claims = {name: sites[name].ledger.lineage_claim(lineage) for name, lineage in having.items()}
     execution.observe(RoundReport(record, claims))
 
 
-def _finish(execution: Execution, audit: HashLog, sites: OpenedSites, model: dict[str, Array]) -> Outcome:
+def _outcome(folder: RunFolder) -> Outcome:
+    """Of a run that another process finished."""
+    model = decode_arrays((folder.path / "model.safetensors").read_bytes(), limit=_MAX_MODEL_BYTES)
+    last = folder.state().history[-1]
+    return Outcome(model, folder.read_json("outcome.json")["model"], last, last.metrics)
+
+
+def _finish(
+    execution: Execution, audit: HashLog, sites: OpenedSites, model: dict[str, Array], privacy: ClientPrivacy | None
+) -> Outcome:
     """Write the results; each file whole, ``outcome.json`` last, so that a crash here is repeated, not half done."""
     folder, state = execution.folder, execution.folder.state()
     digest, last = model_digest(model), state.history[-1]
@@ -146,6 +211,8 @@ def _finish(execution: Execution, audit: HashLog, sites: OpenedSites, model: dic
     (folder.path / "ledger").mkdir(exist_ok=True)
     for name, site in sites.sites.items():
         replace_file(folder.path / "ledger" / f"{name}.json", site.ledger.export())
+    if privacy is not None:
+        replace_file(folder.path / EXPORT, privacy.ledger.export())
     released = {
         **execution.federation.config().profile.label(),
         "model": digest,
@@ -162,6 +229,7 @@ def _finish(execution: Execution, audit: HashLog, sites: OpenedSites, model: dic
             "epsilon": last.epsilon,
             "ledger_epsilon": _ledger_epsilon(sites, folder.job().job_id, folder.job().dataset_id),
             "provenance": sorted({value.value for record in state.history for value in record.provenance.values()}),
+            **({} if privacy is None else {"client_privacy": statement(privacy)}),
         },
     )
     return Outcome(model, digest, last, last.metrics)
@@ -176,13 +244,23 @@ def _log_configuration(audit: HashLog, folder: RunFolder, profile: Profile) -> N
 
 def _ledger_epsilon(sites: OpenedSites, job_id: str, dataset_id: str) -> dict[str, float | None]:
     """What each site's own ledger counts for the job: refused and unanswered rounds are spent as well."""
-    spent: dict[str, float | None] = {}
-    for name, site in sites.sites.items():
-        lineage = site.config.lineage_of(dataset_id).lineage
-        known = job_id in site.ledger.lineage_claim(lineage).jobs
-        guarantee = site.ledger.job_claim(lineage, job_id).guarantee if known else None
+    spent: dict[str, float | None] = dict.fromkeys(sites.sites)
+    for name, lineage in _lineages(sites.sites, dataset_id).items():
+        ledger = sites.sites[name].ledger
+        known = job_id in ledger.lineage_claim(lineage).jobs
+        guarantee = ledger.job_claim(lineage, job_id).guarantee if known else None
         spent[name] = None if guarantee is None else guarantee.epsilon
     return spent
+
+
+def _lineages(sites: Mapping[str, LocalLedger], dataset_id: str) -> dict[str, str]:
+    """The lineage that each local site registered the dataset under; one that did not is refused by its own session."""
+    return {
+        name: entry.lineage
+        for name, site in sites.items()
+        for entry in site.config.lineages
+        if entry.dataset_id == dataset_id
+    }
 
 
 def _configuration(job: FederationJob, execution: Execution, profile: Profile) -> dict[str, Any]:

@@ -10,6 +10,7 @@
     metrics.csv              one line a round
     model.safetensors        the released model
     ledger/<site>.json       each local site's privacy ledger, exported
+    ledger/coordinator.json  the coordinator's own, of a job with client-level privacy
     outcome.json             written last: a run folder without it is unfinished
 """
 

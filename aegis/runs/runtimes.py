@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
 from aegis.attacks.byzantine import SimulatedAttacker
 from aegis.coordination.liveness import Liveness
-from aegis.federated_coordinator import Participant
+from aegis.federated_coordinator import GridCarrier, Participant
 from aegis.federation import FederationFolder
+from aegis.rounds.carrier import Carrier
 from aegis.runtimes.in_process import ClientApp, Site, client_app, opened_sites, seeded_keys
 from coreason_enclave.ledger import PrivacyLedger
 from coreason_enclave.policy import SiteConfig
@@ -26,6 +29,8 @@ class RuntimeName(StrEnum):
     """sites and coordinator in one process: fast, and nothing to survive"""
     FLOWER = "flower"
     """SuperLink, gateway and site agents: processes, on this host or others"""
+    NVFLARE = "nvflare"
+    """NVIDIA FLARE: its simulator, or a deployment of its server and clients"""
 
 
 class LocalLedger(Protocol):
@@ -42,35 +47,28 @@ class LocalLedger(Protocol):
         ...
 
 
-class OpenedSites(Protocol):
-    """Sites that can be reached for one run, whatever carries the messages."""
+@dataclass(frozen=True)
+class OpenedSites:
+    """Sites that can be reached for one run, whatever carries the messages.
 
-    @property
-    def sites(self) -> Mapping[str, LocalLedger]:
-        """Those on this host, by id."""
-        ...
+    Attributes:
+        sites: those on this host, by id. carrier: reaches all of them.
+        participants: how the coordinator knows them. liveness: signs of life.
+    """
 
-    @property
-    def grid(self) -> Any:
-        """A Flower ``Grid`` that reaches them."""
-        ...
-
-    @property
-    def participants(self) -> tuple[Participant, ...]:
-        """How the coordinator knows them."""
-        ...
-
-    @property
-    def liveness(self) -> Liveness:
-        """Signs of life."""
-        ...
+    sites: Mapping[str, LocalLedger]
+    carrier: Carrier
+    participants: tuple[Participant, ...]
+    liveness: Liveness
 
 
 @contextmanager
 def opened_on(
     runtime: RuntimeName, federation: FederationFolder, *, note: Path, unsafe_seed: int | None, attackers: int
 ) -> Iterator[OpenedSites]:
-    """Have a federation's sites reachable for the body.
+    """Have a federation's sites reachable for the body, in process or over Flower.
+
+    Over NVIDIA FLARE the coordinator runs in a process of FLARE's: see :mod:`aegis.runs.on_flare`.
 
     Args:
         note: a file of this run, for the runtime's own use.
@@ -88,7 +86,7 @@ def opened_on(
             federation_running(federation, unsafe_seed=unsafe_seed, attackers=attackers) as host,
             connected_sites(host, note) as connected,
         ):
-            yield connected
+            yield _over(connected)
         return
     config = federation.config()
     with opened_sites(
@@ -97,7 +95,27 @@ def opened_on(
         job_keys=lambda site: seeded_keys(unsafe_seed, site),
         adapt=_adapt(attackers, sorted(config.public_keys)),
     ) as opened:
-        yield opened
+        yield _over(opened)
+
+
+class _OnAGrid(Protocol):
+    """What a runtime over Flower's interfaces opens; ``grid`` is a Flower ``Grid``."""
+
+    @property
+    def sites(self) -> Mapping[str, LocalLedger]: ...
+
+    @property
+    def grid(self) -> Any: ...
+
+    @property
+    def participants(self) -> tuple[Participant, ...]: ...
+
+    @property
+    def liveness(self) -> Liveness: ...
+
+
+def _over(opened: _OnAGrid) -> OpenedSites:
+    return OpenedSites(opened.sites, GridCarrier(opened.grid, time.sleep), opened.participants, opened.liveness)
 
 
 def _adapt(attackers: int, names: list[str]) -> Callable[[Site], ClientApp]:

@@ -32,8 +32,8 @@ from aegis.utility import utility
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.federation.flower import client_app
 from coreason_enclave.jobkeys import unsafe_seeded_keys
+from coreason_enclave.keystream import JobKeys
 from coreason_enclave.models import initial_weights, predict_probabilities
-from coreason_enclave.privacy.keystream import JobKeys
 from coreason_enclave.schemas import FederationJob
 from coreason_enclave.site import Site, found_site, open_site
 from coreason_enclave.updates import Array, Arrays

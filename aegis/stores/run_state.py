@@ -9,6 +9,7 @@ their digest. A file is on disk before the state that names it, so a state never
     models/<digest>.safetensors         global models
     updates/<digest>.json               each admitted update's envelope, named by its SHA-256, kept for an auditor
     updates/<digest>.safetensors        its arrays, until its round is complete
+    strategy/<digest>.safetensors       what the strategy remembers: SCAFFOLD's variates, Adam's and Yogi's moments
     health.json                         what was last known of the sites
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -26,10 +27,19 @@ from aegis.coordination.quarantine import Conduct
 from aegis.errors import RunFolderError
 from coreason_enclave.encoding import canonical_json, parse_json, sha256_hex
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.schemas import HexDigest, Provenance, SafeId, StrictModel, UnixSeconds, explain, in_range
+from coreason_enclave.schemas import Flag, HexDigest, Provenance, SafeId, StrictModel, UnixSeconds, explain, in_range
 from coreason_enclave.updates import Array, Arrays, SealedMessage, decode_arrays, encode_arrays
 
-__all__ = ["FileRunStore", "KeptUpdate", "RoundRecord", "RunState", "RunStore", "replace_file"]
+__all__ = [
+    "ClientDraw",
+    "FileRunStore",
+    "KeptUpdate",
+    "RoundRecord",
+    "RunState",
+    "RunStore",
+    "StrategyState",
+    "replace_file",
+]
 
 _MAX_MODEL_BYTES = 1 << 30
 _MAX_STATE_BYTES = 1 << 28
@@ -57,6 +67,38 @@ class KeptUpdate(StrictModel):
     admitted_at: UnixSeconds
 
 
+class ClientDraw(StrictModel):
+    """Where the draws of a job with client-level privacy stand.
+
+    Attributes:
+        round_number, number: the last draw: of which round, and 1 or one more for each time it was drawn anew.
+        population: the sites that were enrolled when the job first drew: the fixed part of the denominator.
+        is_open: whether that round is open; it may have asked nobody.
+    """
+
+    round_number: Annotated[int, *in_range(1, 1 << 53)]
+    number: Annotated[int, *in_range(1, 1 << 53)]
+    population: Annotated[int, *in_range(1, 1 << 53)]
+    is_open: Flag
+
+
+class StrategyState(StrictModel):
+    """What a strategy and a server optimizer remember between rounds: documents by digest; empty where they need none.
+
+    Attributes:
+        control: SCAFFOLD's ``c``; None: zero. variates: the sites' ``c_i``; zero for a site that is not named.
+        moments: ``m`` and ``v`` of an adaptive server optimizer; None before the first round.
+    """
+
+    control: HexDigest | None = None
+    variates: dict[SafeId, HexDigest] = Field(default_factory=dict)
+    moments: HexDigest | None = None
+
+    def digests(self) -> frozenset[str]:
+        """The documents that are needed."""
+        return frozenset(each for each in (self.control, self.moments, *self.variates.values()) if each is not None)
+
+
 class RunState(StrictModel):
     """Everything that must not be forgotten.
 
@@ -68,6 +110,8 @@ class RunState(StrictModel):
         left_out: the sites that the open round does not ask, each with its reason code.
         received: what the open attempt admitted so far. refused: its refusals so far, by reason code.
         offended: the sites that offended in the open attempt.
+        strategy: what the strategy remembers of the completed rounds.
+        client_draw: of a job with client-level privacy, from its first draw on.
     """
 
     version: Annotated[int, *in_range(2, 2)] = 2
@@ -83,6 +127,8 @@ class RunState(StrictModel):
     offended: tuple[SafeId, ...] = ()
     models: tuple[HexDigest, ...]
     history: tuple[RoundRecord, ...] = ()
+    strategy: StrategyState = StrategyState()
+    client_draw: ClientDraw | None = None
 
     @property
     def completed_rounds(self) -> int:
@@ -94,6 +140,11 @@ class RunState(StrictModel):
         """The number of the round that is open, or opened next."""
         return len(self.history) + 1
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a round is open, even if it asks nobody."""
+        return bool(self.nonces) or (self.client_draw is not None and self.client_draw.is_open)
+
     def repeated(self, nonces: dict[str, str]) -> RunState:
         """With the same round opened once more for the same sites; none of the attempt before it counts."""
         fresh: dict[str, object] = {"nonces": nonces, "received": {}, "refused": {}, "offended": ()}
@@ -102,7 +153,8 @@ class RunState(StrictModel):
     def closed(self) -> RunState:
         """With no round open, one turn later."""
         state = self.repeated({})
-        return state.model_copy(update={"left_out": {}, "attempt": 1, "turn": self.turn + 1})
+        draw = None if self.client_draw is None else self.client_draw.model_copy(update={"is_open": False})
+        return state.model_copy(update={"left_out": {}, "attempt": 1, "turn": self.turn + 1, "client_draw": draw})
 
 
 class RunStore(Protocol):
@@ -122,6 +174,18 @@ class RunStore(Protocol):
 
     def save_model(self, arrays: Arrays) -> str:
         """Keep a model and return its digest; durable when this returns."""
+        ...
+
+    def load_strategy(self, digest: str) -> dict[str, Array]:
+        """What the strategy remembers under this digest; raises :class:`RunFolderError` as :meth:`load_model` does."""
+        ...
+
+    def save_strategy(self, arrays: Arrays) -> str:
+        """Keep what the strategy remembers and return its digest; durable when this returns."""
+        ...
+
+    def keep_strategy(self, digests: Collection[str]) -> None:
+        """Forget whatever the strategy remembered under other digests. Doing so again does nothing."""
         ...
 
     def save_update(self, message: SealedMessage) -> str:
@@ -149,7 +213,7 @@ class FileRunStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        for name in ("models", "updates"):
+        for name in ("models", "strategy", "updates"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def load(self) -> RunState | None:
@@ -169,18 +233,25 @@ class FileRunStore:
 
     def load_model(self, digest: str) -> dict[str, Array]:
         """See :class:`RunStore`."""
-        path = self._folder / "models" / f"{digest}.safetensors"
-        data = path.read_bytes() if path.exists() else b""
-        if sha256_hex(data) != digest:
-            raise RunFolderError(f"{path} is missing or damaged: start a new run")
-        return decode_arrays(data, limit=_MAX_MODEL_BYTES)
+        return self._load("models", digest)
 
     def save_model(self, arrays: Arrays) -> str:
         """See :class:`RunStore`."""
-        data = encode_arrays(arrays)
-        digest = sha256_hex(data)
-        replace_file(self._folder / "models" / f"{digest}.safetensors", data)
-        return digest
+        return self._save("models", arrays)
+
+    def load_strategy(self, digest: str) -> dict[str, Array]:
+        """See :class:`RunStore`."""
+        return self._load("strategy", digest)
+
+    def save_strategy(self, arrays: Arrays) -> str:
+        """See :class:`RunStore`."""
+        return self._save("strategy", arrays)
+
+    def keep_strategy(self, digests: Collection[str]) -> None:
+        """See :class:`RunStore`."""
+        for path in (self._folder / "strategy").iterdir():
+            if path.name.removesuffix(".safetensors") not in digests:
+                path.unlink(missing_ok=True)
 
     def save_update(self, message: SealedMessage) -> str:
         """See :class:`RunStore`."""
@@ -207,6 +278,19 @@ class FileRunStore:
     def save_health(self, document: Mapping[str, object]) -> None:
         """See :class:`RunStore`."""
         replace_file(self._folder / "health.json", canonical_json(document))
+
+    def _load(self, kind: str, digest: str) -> dict[str, Array]:
+        path = self._folder / kind / f"{digest}.safetensors"
+        data = path.read_bytes() if path.exists() else b""
+        if sha256_hex(data) != digest:
+            raise RunFolderError(f"{path} is missing or damaged: start a new run")
+        return decode_arrays(data, limit=_MAX_MODEL_BYTES)
+
+    def _save(self, kind: str, arrays: Arrays) -> str:
+        data = encode_arrays(arrays)
+        digest = sha256_hex(data)
+        replace_file(self._folder / kind / f"{digest}.safetensors", data)
+        return digest
 
     def _update(self, digest: str, kind: str) -> Path:
         return self._folder / "updates" / f"{digest}.{kind}"

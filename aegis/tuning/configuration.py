@@ -15,8 +15,8 @@ from coreason_enclave.schemas import (
     Delta,
     NeighboringRelation,
     NoiseMultiplier,
-    PrivacyUnit,
     SampleRate,
+    SiteUnit,
     StrictModel,
     explain,
 )
@@ -62,7 +62,7 @@ class EngineConfig(StrictModel):
     sample_rate: SampleRate
     steps: Annotated[int, BeforeValidator(_a_number_of_steps)]
     delta: Delta
-    unit: PrivacyUnit
+    unit: SiteUnit
     neighboring_relation: NeighboringRelation
     accountant: Accountant
 

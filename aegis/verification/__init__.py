@@ -75,9 +75,21 @@ def _beyond(records: Records, reference: Reference) -> Iterator[tuple[str, str]]
     yield "participants' keys", "taken from config.json, which the log names: compare them with the sites' own word"
     yield "aggregation", "updates are not kept: how a round's model came of them is not computed again"
     yield "utility", "accuracy, loss and AUC are not measured again: the evaluation set is not part of the records"
+    if _promises_clients(records):
+        yield (
+            "sampling of sites",
+            "this folder tells whom each round asked: to its readers no site was hidden by chance",
+        )
     yield "overlap of sites", "epsilon is each site's own; it composes where one person's data is at several sites"
     for open_question in sorted(_open_at_ledgers(records)):
         yield "ledgers", open_question
+
+
+def _promises_clients(records: Records) -> bool:
+    try:
+        return records.job.client_privacy is not None
+    except (AegisError, EnclaveError):
+        return False
 
 
 def _attestation(records: Records) -> str:

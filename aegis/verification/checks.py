@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from aegis.errors import VerificationFailed
 from aegis.runs.folder import metrics_csv
+from aegis.verification.clients import check_client_privacy
 from aegis.verification.epsilon import check_epsilon, is_epsilon
 from aegis.verification.findings import Answer, Answers, Check, Reference, fails, holds, require, stays_open
 from aegis.verification.ledgers import SiteLedger
@@ -181,10 +182,13 @@ def check_labels(records: Records, _: Reference) -> Answers:
     recorded = sha256_hex(records.data("config.json"))
     require(records.trail.configurations == {recorded}, "config.json is not the one that the log recorded")
     require(records.trail.profiles == {config.profile}, f"config.json says profile {config.profile}, the log does not")
+    said = "an injected seed" if config.options.unsafe_seed is not None else "secret keys"
+    if not records.trail.updates:
+        yield stays_open("no update was admitted: nothing shows how the sites were attested, or what their noise was")
+        return
     simulated = Provenance.SIMULATED in audited
     require(simulated == (config.attestation == "simulated"), "config.json hides or invents simulated attestation")
     seeded = _seeded_sites(records)
-    said = "an injected seed" if config.options.unsafe_seed is not None else "secret keys"
     require(bool(seeded) == (config.options.unsafe_seed is not None), f"config.json says {said}, the ledgers do not")
     yield holds(f"provenance {_names(audited)}, noise from {said}")
 
@@ -226,4 +230,5 @@ CHECKS: Mapping[Check, _Step] = {
     Check.EPSILON: _Step(check_epsilon, needs=(Check.AUDIT, Check.JOB)),
     Check.LABELS: _Step(check_labels, needs=(Check.AUDIT, Check.JOB)),
     Check.SIGNATURES: _Step(check_signatures, needs=(Check.AUDIT, Check.JOB)),
+    Check.CLIENT_PRIVACY: _Step(check_client_privacy, needs=(Check.AUDIT, Check.JOB, Check.ROUNDS)),
 }

@@ -37,6 +37,7 @@ class Check(IntEnum):
     EPSILON = 18
     LABELS = 19
     SIGNATURES = 20
+    CLIENT_PRIVACY = 21
 
     @property
     def label(self) -> str:
@@ -61,6 +62,7 @@ _QUESTIONS = {
     Check.EPSILON: "is every stated epsilon what the admitted events compose to?",
     Check.LABELS: "are simulated attestation and injected noise called what they are?",
     Check.SIGNATURES: "did each site sign its admitted updates, and what the log says of them?",
+    Check.CLIENT_PRIVACY: "is every round of a job with client_privacy paid for in the coordinator's own ledger?",
 }
 
 

@@ -23,7 +23,7 @@ from coreason_enclave.hashlog import verify_lines
 from coreason_enclave.schemas import FederationJob, HexDigest, Provenance, SafeId, explain
 from coreason_enclave.updates import Array, decode_arrays
 
-__all__ = ["EXPECTED_FILES", "Configuration", "Outcome", "Records", "read_rows"]
+__all__ = ["EXPECTED_FILES", "ClientStatement", "Configuration", "Outcome", "Records", "read_rows"]
 
 EXPECTED_FILES = (
     "job.yaml",
@@ -70,6 +70,17 @@ class Configuration(_Document):
         return frozenset(sorted(self.participants)[: self.options.simulated_attackers])
 
 
+class ClientStatement(_Document):
+    """What ``outcome.json`` says of client-level privacy."""
+
+    unit: str
+    epsilon: float
+    delta: float
+    noise_multiplier: float
+    clip_norm: float
+    sample_rate: float
+
+
 class Outcome(_Document):
     """``outcome.json``: what the run claims to have achieved."""
 
@@ -79,6 +90,7 @@ class Outcome(_Document):
     epsilon: dict[SafeId, float | None]
     ledger_epsilon: dict[SafeId, float | None]
     provenance: tuple[Provenance, ...]
+    client_privacy: ClientStatement | None = None
 
 
 _D = TypeVar("_D", bound=BaseModel)

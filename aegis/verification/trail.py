@@ -20,7 +20,7 @@ from coreason_enclave.errors import EnclaveError
 from coreason_enclave.orders import LedgerHeadStatement
 from coreason_enclave.schemas import HexDigest, Provenance, SafeId, explain
 
-__all__ = ["AuditedRound", "AuditedUpdate", "Released", "Trail", "read_trail"]
+__all__ = ["AuditedDraw", "AuditedRound", "AuditedUpdate", "Released", "Trail", "read_trail"]
 
 
 class _Details(BaseModel):
@@ -56,6 +56,10 @@ class _Completed(_Details):
 class _Finished(_Details):
     model: HexDigest
     averaged_rounds: int
+
+
+class _Paid(_Details):
+    ledger_head: LedgerHeadStatement
 
 
 class _Accepted(_Details):
@@ -106,6 +110,14 @@ class Released:
 
 
 @dataclass(frozen=True)
+class AuditedDraw:
+    """A round of a job with client-level privacy that was paid for. ``ledger_head`` is the coordinator's own."""
+
+    line: int
+    ledger_head: LedgerHeadStatement
+
+
+@dataclass(frozen=True)
 class Trail:
     """The run as the log tells it.
 
@@ -116,6 +128,7 @@ class Trail:
         released: what the log's last line releases; None where it ends otherwise.
         profiles: profiles that the coordinator's lines were written under.
         configurations: digests of ``config.json`` that the run was carried out under; a run has one.
+        draws: of a job with client-level privacy: what was paid for before a model was kept.
     """
 
     jobs: frozenset[str]
@@ -124,6 +137,7 @@ class Trail:
     released: Released | None
     profiles: frozenset[str]
     configurations: frozenset[str]
+    draws: tuple[AuditedDraw, ...]
 
 
 def read_trail(data: bytes) -> Trail:
@@ -153,6 +167,7 @@ class _Reading:
     released: Released | None = None
     profiles: set[str] = field(default_factory=set)
     configurations: set[str] = field(default_factory=set)
+    draws: list[AuditedDraw] = field(default_factory=list)
 
     def follow(self, number: int, line: _Line) -> None:
         self.released = None  # only the last line's word counts
@@ -174,6 +189,8 @@ class _Reading:
             case "round", "completed":
                 completed = _read(_Completed, line)
                 self._complete(completed.round, completed.model)
+            case "client_privacy", "committed":
+                self.draws.append(AuditedDraw(number, _read(_Paid, line).ledger_head))
             case "admit", "accepted":
                 update = _update(number, _read(_Accepted, line))
                 self.updates.append(update)
@@ -200,6 +217,7 @@ class _Reading:
             self.released,
             frozenset(self.profiles),
             frozenset(self.configurations),
+            tuple(self.draws),
         )
 
 

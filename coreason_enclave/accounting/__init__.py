@@ -31,11 +31,12 @@ from coreason_enclave.accounting.events import (
     event_from_dict,
     event_to_dict,
 )
-from coreason_enclave.accounting.guarantee import Accountant, ComposedEpsilon, Estimate, Guarantee
+from coreason_enclave.accounting.guarantee import Accountant, ClientGuarantee, ComposedEpsilon, Estimate, Guarantee
 from coreason_enclave.accounting.renyi import choose_order, epsilon_at, rdp_at, rdp_budget
 
 __all__ = [
     "Accountant",
+    "ClientGuarantee",
     "ComposedEpsilon",
     "Estimate",
     "Event",

@@ -5,50 +5,43 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from coreason_enclave.agent.logs import AgentLog
-from coreason_enclave.errors import EnclaveError, Reason
+from coreason_enclave.errors import EnclaveError, Reason, TrainingAborted
+from coreason_enclave.ipc.handler import Aborted, Handler, never
 from coreason_enclave.updates import SealedMessage
 
-__all__ = ["Answering", "Handler", "Stoppable"]
+__all__ = ["Answering", "Answers", "InPlaceOf", "Stoppable"]
 
-_Act = Callable[[SealedMessage], SealedMessage]
+_Answer = TypeVar("_Answer")
 
 
-class Handler(Protocol):
-    """Answers sealed orders, invitations and challenges. Raises :class:`EnclaveError` to refuse."""
+class Answers(Protocol):
+    """The answers that a round needs; whoever simulates a hostile site gives them."""
 
     def run(self, message: SealedMessage) -> SealedMessage:
-        """Answer an order with an update."""
+        """Answer an order."""
         ...
 
     def enrol(self, message: SealedMessage) -> SealedMessage:
-        """Answer an invitation with an enrolment."""
+        """Answer an invitation."""
         ...
 
     def attest(self, message: SealedMessage) -> SealedMessage:
-        """Answer a challenge with evidence."""
+        """Answer a challenge."""
         ...
-
-
-class _AbortableRun(Protocol):
-    def run(self, message: SealedMessage, *, aborted: Callable[[], bool] = ...) -> SealedMessage: ...
-
-    def enrol(self, message: SealedMessage) -> SealedMessage: ...
-
-    def attest(self, message: SealedMessage) -> SealedMessage: ...
 
 
 class Stoppable:
     """A session that gives up between two steps once ``stop`` is set; asked again later, it spends nothing anew."""
 
-    def __init__(self, session: _AbortableRun, stop: threading.Event) -> None:
+    def __init__(self, session: Handler, stop: threading.Event) -> None:
         self._session, self._stop = session, stop
 
-    def run(self, message: SealedMessage) -> SealedMessage:
+    def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
         """See :class:`Handler`."""
-        return self._session.run(message, aborted=self._stop.is_set)
+        return self._session.run(message, aborted=lambda: self._stop.is_set() or aborted())
 
     def enrol(self, message: SealedMessage) -> SealedMessage:
         """See :class:`Handler`."""
@@ -57,6 +50,42 @@ class Stoppable:
     def attest(self, message: SealedMessage) -> SealedMessage:
         """See :class:`Handler`."""
         return self._session.attest(message)
+
+    def validate(self, message: SealedMessage) -> None:
+        """See :class:`Handler`."""
+        self._session.validate(message)
+
+    def submit(self, message: SealedMessage) -> SealedMessage:
+        """See :class:`Handler`."""
+        return self._session.submit(message)
+
+
+class InPlaceOf:
+    """``handler`` answers what trains and joins in place of ``session``, which answers the rest."""
+
+    def __init__(self, session: Handler, handler: Answers) -> None:
+        self._session, self._handler = session, handler
+
+    def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
+        """See :class:`Handler`; what answers here does not give up."""
+        del aborted
+        return self._handler.run(message)
+
+    def enrol(self, message: SealedMessage) -> SealedMessage:
+        """See :class:`Handler`."""
+        return self._handler.enrol(message)
+
+    def attest(self, message: SealedMessage) -> SealedMessage:
+        """See :class:`Handler`."""
+        return self._handler.attest(message)
+
+    def validate(self, message: SealedMessage) -> None:
+        """See :class:`Handler`."""
+        self._session.validate(message)
+
+    def submit(self, message: SealedMessage) -> SealedMessage:
+        """See :class:`Handler`."""
+        return self._session.submit(message)
 
 
 class Answering:
@@ -75,23 +104,37 @@ class Answering:
         self.answered = 0
         self.refused = 0
 
-    def run(self, message: SealedMessage) -> SealedMessage:
-        """See :class:`Handler`."""
-        return self._in_turn("order", self._handler.run, message)
+    def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
+        """See :class:`Handler`. Whoever gave up before its turn came is not begun with."""
+
+        def begun() -> SealedMessage:
+            if aborted():
+                raise TrainingAborted("whoever asked gave up before its turn came")
+            return self._handler.run(message, aborted=aborted)
+
+        return self._in_turn("order", begun)
 
     def enrol(self, message: SealedMessage) -> SealedMessage:
         """See :class:`Handler`."""
-        return self._in_turn("invitation", self._handler.enrol, message)
+        return self._in_turn("invitation", lambda: self._handler.enrol(message))
 
     def attest(self, message: SealedMessage) -> SealedMessage:
         """See :class:`Handler`."""
-        return self._in_turn("challenge", self._handler.attest, message)
+        return self._in_turn("challenge", lambda: self._handler.attest(message))
 
-    def _in_turn(self, kind: str, act: _Act, message: SealedMessage) -> SealedMessage:
+    def validate(self, message: SealedMessage) -> None:
+        """See :class:`Handler`."""
+        self._in_turn("validation", lambda: self._handler.validate(message))
+
+    def submit(self, message: SealedMessage) -> SealedMessage:
+        """See :class:`Handler`."""
+        return self._in_turn("submission", lambda: self._handler.submit(message))
+
+    def _in_turn(self, kind: str, act: Callable[[], _Answer]) -> _Answer:
         with self._turn:
             self.busy, self.last_active, started = True, self._clock(), self._clock()
             try:
-                answer = act(message)
+                answer = act()
             except EnclaveError as refusal:
                 self._refuse(kind, refusal.reason)
                 raise

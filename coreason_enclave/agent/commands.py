@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from coreason_enclave.agent.client import AgentClient
 from coreason_enclave.commandline import site_folder
 from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.ipc.client import AgentClient
 from coreason_enclave.jobkeys import UnsafeSeededNoise, unsafe_seeded_keys
 from coreason_enclave.policy import Profile, load_site_config
 
@@ -34,11 +34,17 @@ _ANSWER_S = 10.0
     help="Derive the noise from this number, for runs that must be reproducible. Whoever knows it can subtract the "
     "noise: there is NO privacy. Profile development only.",
 )
-def agent(folder: Path, unsafe_seed: int | None) -> None:
+@click.option(
+    "--socket-only",
+    is_flag=True,
+    help="Answer on the site's own socket alone, where NVIDIA FLARE's executor asks: no gateway, no SuperNode.",
+)
+def agent(folder: Path, unsafe_seed: int | None, socket_only: bool) -> None:
     """Run this site's agent in the foreground, until SIGTERM or Ctrl-C.
 
     It starts a SuperNode, connects to the gateway of the federation that the site has joined, and answers orders of
-    the coordinators that site.toml lists, within the policy that it sets. One JSON object a line on standard output.
+    the coordinators that site.toml lists, within the policy that it sets. With --socket-only it does neither of the
+    first two. One JSON object a line on standard output.
     """
     keys = None if unsafe_seed is None else _unsafe_keys(folder, unsafe_seed)
     stop = threading.Event()
@@ -47,7 +53,7 @@ def agent(folder: Path, unsafe_seed: int | None) -> None:
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # it talks to loopback and to its gateway, directly
     from coreason_enclave.agent.process import run_agent  # loads the frameworks
 
-    run_agent(folder, job_keys=keys, stop=stop)
+    run_agent(folder, job_keys=keys, stop=stop, socket_only=socket_only)
 
 
 @click.command(epilog="Example: coreason-enclave status --config /srv/clinic/site.toml")
@@ -72,19 +78,29 @@ def _unsafe_keys(folder: Path, seed: int) -> UnsafeSeededNoise:
 def _page(said: dict[str, Any]) -> str:
     simulated = ", SIMULATED attestation" if said.get("attestation") == "simulated" else ""
     unsafe = ", UNSAFE SEEDED NOISE" if said["unsafe_seeded_noise"] else ""
-    trip = said["round_trip_s"]
-    reached = "no sign that it hears us" if trip is None else f"round trip {trip * 1000:.1f} ms"
     doing = "answering an order" if said["busy"] else "waiting"
-    runs = "runs" if said["supernode_running"] else "DOES NOT RUN"
     return "\n".join(
         [
             f"{said['site_id']}: agent {said['version']}, profile {said['profile']}{simulated}{unsafe}",
             f"  since {_moment(said['started'])}, {doing}; {said['answered']} answered, {said['refused']} refused",
-            f"  gateway {said['gateway']}: {reached}",
-            f"  SuperNode {runs}, {said['supernode_restarts']} restarts, last asked {_moment(said['last_poll'])}",
+            *_ways_in(said),
             *map(_budget_line, said["budgets"]),
         ]
     )
+
+
+def _ways_in(said: dict[str, Any]) -> list[str]:
+    trained = [f"  trained by {said['trainer']}"] if said["trainer"] else []
+    if said["socket_only"]:
+        return ["  answers on its socket alone: no gateway, no SuperNode", *trained]
+    trip = said["round_trip_s"]
+    reached = "no sign that it hears us" if trip is None else f"round trip {trip * 1000:.1f} ms"
+    runs = "runs" if said["supernode_running"] else "DOES NOT RUN"
+    return [
+        f"  gateway {said['gateway']}: {reached}",
+        f"  SuperNode {runs}, {said['supernode_restarts']} restarts, last asked {_moment(said['last_poll'])}",
+        *trained,
+    ]
 
 
 def _budget_line(entry: dict[str, Any]) -> str:

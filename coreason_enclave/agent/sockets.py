@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -11,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from coreason_enclave.agent.answering import Handler
-from coreason_enclave.agent.frames import encode_frame, read_frame
-from coreason_enclave.agent.streams import SOCKET_FILE, exact_reader, socket_path
 from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError
+from coreason_enclave.ipc.frames import encode_frame, read_frame
+from coreason_enclave.ipc.handler import Aborted, Handler
+from coreason_enclave.ipc.streams import SOCKET_FILE, exact_reader, socket_path
 from coreason_enclave.updates import SealedMessage
 
 __all__ = ["serving_socket"]
@@ -102,12 +103,31 @@ def _answer(client: socket.socket, handler: Handler, status: Status) -> bytes:
         match header, message:
             case {"kind": "status", **others}, None if not others:
                 return encode_frame({"status": status()})
-            case {"kind": "run", **others}, SealedMessage() if not others:
-                return encode_frame({}, handler.run(message))
-            case {"kind": "enrol", **others}, SealedMessage() if not others:
-                return encode_frame({}, handler.enrol(message))
-            case {"kind": "attest", **others}, SealedMessage() if not others:
-                return encode_frame({}, handler.attest(message))
+            case {"kind": str(kind), **others}, SealedMessage() if not others:
+                return encode_frame({}, _handled(kind, message, handler, _gone(client)))
         raise EnvelopeError("no such request")
     except EnclaveError as refusal:
         return encode_frame({"refused": refusal.reason.value})
+
+
+def _handled(kind: str, message: SealedMessage, handler: Handler, gone: Aborted) -> SealedMessage | None:
+    match kind:
+        case "run":
+            return handler.run(message, aborted=gone)
+        case "enrol":
+            return handler.enrol(message)
+        case "attest":
+            return handler.attest(message)
+        case "submit":
+            return handler.submit(message)
+        case "validate":
+            handler.validate(message)
+            return None
+    raise EnvelopeError("no such request")
+
+
+def _gone(client: socket.socket) -> Aborted:
+    """Whether whoever asked has hung up, and waits for no answer; one that only has finished sending has not."""
+    watched = select.poll()
+    watched.register(client, 0)  # a hang-up is always reported
+    return lambda: bool(watched.poll(0))

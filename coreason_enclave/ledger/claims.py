@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from coreason_enclave.accounting.composition import compose_epsilon
 from coreason_enclave.accounting.events import PoissonSampledGaussian
-from coreason_enclave.accounting.guarantee import Accountant, Guarantee
+from coreason_enclave.accounting.guarantee import Accountant, ClientGuarantee, ComposedEpsilon, Guarantee
 from coreason_enclave.ledger.pricing import spent_epsilon
-from coreason_enclave.ledger.records import JobClaim, LineageClaim, NoiseSource, RoundPlan
+from coreason_enclave.ledger.records import JobClaim, LineageClaim, LineageRegistration, NoiseSource, RoundPlan
 from coreason_enclave.ledger.state import JobRecord, LedgerState, LineageRecord, RoundRecord
+from coreason_enclave.schemas import PrivacyUnit
 
 __all__ = ["job_claim", "lineage_claim"]
 
@@ -69,27 +70,25 @@ def job_claim(state: LedgerState, name: str, job_id: str) -> JobClaim:
     )
 
 
-def _by_pld(lineage: LineageRecord, job: JobRecord, steps: int) -> Guarantee | None:
+def _by_pld(lineage: LineageRecord, job: JobRecord, steps: int) -> Guarantee | ClientGuarantee | None:
     if not isinstance(job.first, RoundPlan):
         return None
     event = PoissonSampledGaussian(job.first.noise_multiplier, job.first.sample_rate, steps)
-    registration = lineage.registration
-    return compose_epsilon([event], job.first.delta).guarantee(
-        unit=registration.unit, neighboring_relation=registration.neighboring_relation
-    )
+    return _about(lineage.registration, compose_epsilon([event], job.first.delta))
 
 
-def _cap_as_guarantee(lineage: LineageRecord) -> Guarantee:
-    registration = lineage.registration
-    return Guarantee(
-        epsilon=registration.caps.epsilon,
-        delta=registration.caps.delta,
-        accountant=Accountant.RDP,
-        rdp_epsilon=registration.caps.epsilon,
-        unit=registration.unit,
-        neighboring_relation=registration.neighboring_relation,
-        sampling="poisson",
-    )
+def _cap_as_guarantee(lineage: LineageRecord) -> Guarantee | ClientGuarantee:
+    caps = lineage.registration.caps
+    cap = ComposedEpsilon(epsilon=caps.epsilon, delta=caps.delta, accountant=Accountant.RDP, rdp_epsilon=caps.epsilon)
+    return _about(lineage.registration, cap)
+
+
+def _about(registration: LineageRegistration, composed: ComposedEpsilon) -> Guarantee | ClientGuarantee:
+    """The number as a claim of the registration's type: a site's about its data, or a coordinator's about sites."""
+    relation = registration.neighboring_relation
+    if registration.unit is PrivacyUnit.CLIENT:
+        return composed.client_guarantee(neighboring_relation=relation)
+    return composed.guarantee(unit=registration.unit, neighboring_relation=relation)
 
 
 def _open(records: Iterable[RoundRecord]) -> int:

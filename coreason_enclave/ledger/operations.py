@@ -138,6 +138,15 @@ class EventSourcedLedger(ABC):
         state, appended = self._append(decide)
         return _reservation(state.lineage(lineage), plan, recomputed=not appended)
 
+    def recall(self, lineage: str, plan: Plan, binding: str) -> Reservation | None:
+        """See the port."""
+        record = self._verified().lineage(lineage)
+        job = record.jobs.get(plan.job_id)
+        reserved = None if job is None else job.rounds.get(plan.round_number)
+        if reserved is None or (reserved.binding, reserved.plan) != (binding, plan):
+            return None
+        return _reservation(record, plan, recomputed=True)
+
     def _decide_reservation(
         self, record: LineageRecord, plan: Plan, binding: str, require_all: bool, quoted: Price | None
     ) -> Entry | None:

@@ -83,6 +83,13 @@ class PrivacyLedger(Protocol):
         """
         ...
 
+    def recall(self, lineage: str, plan: Plan, binding: str) -> Reservation | None:
+        """What :meth:`reserve` would return again for this very computation; None where it was never reserved.
+
+        Changes nothing. Raises ``LedgerError`` where the lineage is unknown.
+        """
+        ...
+
     def commit(self, reservation_id: str, actual: Event, update_digest: str | None) -> None:
         """Record what the round ran. Committing the same again does nothing.
 

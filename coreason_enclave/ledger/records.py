@@ -14,7 +14,7 @@ from typing import Self
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
-from coreason_enclave.accounting.guarantee import Guarantee
+from coreason_enclave.accounting.guarantee import ClientGuarantee, Guarantee
 from coreason_enclave.accounting.renyi import choose_order
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.schemas import NeighboringRelation, PrivacyUnit, SafeId, SafePath, explain
@@ -43,6 +43,7 @@ class NoiseSource(StrEnum):
     """Where sampling and noise come from. An injected seed is recorded, and every claim over it says so."""
 
     SITE_KEYSTREAM = "site_keystream"
+    COORDINATOR_KEYSTREAM = "coordinator_keystream"
     UNSAFE_SEEDED = "unsafe_seeded"
 
 
@@ -71,12 +72,15 @@ class LineageCaps:
 
 @dataclass(frozen=True, kw_only=True)
 class LineageRegistration:
-    """A data lineage as the site names it once. The budget belongs to this name, whatever its content becomes.
+    """A data lineage as its owner names it once. The budget belongs to this name, whatever its content becomes.
+
+    At a site it is data, kept per record or person. At a coordinator that promises client-level privacy it is the
+    federation's sites, kept per client.
 
     Attributes:
         lineage: 1 to 8 safe names joined by ``/``.
         unit, neighboring_relation: whose presence is hidden, and what neighbouring datasets are.
-        nominal_units: the declared, public number of units (records or persons); never the private count.
+        nominal_units: the declared, public number of units (records, persons or sites); never a private count.
         public: whether everything in it may be published; only then may training be non-private.
         caps: see :class:`LineageCaps`; ``caps.delta`` must be below ``1 / nominal_units``.
         filter_order: the Rényi order (a whole number of at least 2) at which the lineage's budget is kept; fixed
@@ -270,7 +274,7 @@ class LineageClaim:
     public: bool
     caps: LineageCaps
     filter_order: int
-    guarantee: Guarantee | None
+    guarantee: Guarantee | ClientGuarantee | None
     spent_epsilon: float
     budget_pico: int
     spent_pico: int
@@ -300,8 +304,8 @@ class JobClaim:
     lineage: str
     job_id: str
     job_digest: str
-    guarantee: Guarantee | None
-    at_schedule: Guarantee | None
+    guarantee: Guarantee | ClientGuarantee | None
+    at_schedule: Guarantee | ClientGuarantee | None
     target_epsilon: float | None
     noise_multiplier: float | None
     sample_rate: float | None

@@ -11,6 +11,7 @@ array([[0.5, 0.5]])
 """
 
 from coreason_enclave.models.architectures import LogisticRegression, SimpleMLP, SmallCNN
+from coreason_enclave.models.evaluation import Evaluation, evaluate
 from coreason_enclave.models.registry import (
     MAX_PARAMETERS,
     Loss,
@@ -30,12 +31,14 @@ from coreason_enclave.models.registry import (
 
 __all__ = [
     "MAX_PARAMETERS",
+    "Evaluation",
     "LogisticRegression",
     "Loss",
     "Model",
     "SimpleMLP",
     "SmallCNN",
     "build",
+    "evaluate",
     "glorot_uniform",
     "initial_weights",
     "known_architectures",

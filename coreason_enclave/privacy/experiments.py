@@ -8,9 +8,9 @@ from typing import Any
 import numpy.typing as npt
 
 from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.keystream import Keystream
 from coreason_enclave.ledger.records import Reservation
 from coreason_enclave.privacy.gate import StepGate
-from coreason_enclave.privacy.keystream import Keystream
 from coreason_enclave.privacy.scope import TrainingScope
 from coreason_enclave.schemas import PrivacyConfig
 
@@ -44,4 +44,4 @@ def experiment_scope(
     """
     keystream = Keystream(key, job_digest=config.digest(), round_number=1, base_model_digest="", dataset_digest="")
     gate = StepGate(reservation.step_limit, reservation.target_epsilon)
-    return TrainingScope(config, config, reservation, gate, keystream, nominal_units, unit_of_row)
+    return TrainingScope(config, config, reservation, gate, keystream, nominal_units, unit_of_row, drift=None)

@@ -6,6 +6,7 @@ over the composed events; nothing is accounted inside the training loop.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,11 +34,15 @@ class StepGate:
     Args:
         step_limit: steps that were reserved, at least 0.
         target_epsilon: only for the message; None for training without a guarantee.
+
+    Attributes:
+        before_draw: called before every sample is drawn, and raises to end the training, whatever the loop looks like.
     """
 
     def __init__(self, step_limit: int, target_epsilon: float | None) -> None:
         self.step_limit = step_limit
         self.steps_taken = 0
+        self.before_draw: Callable[[], None] = lambda: None
         self._target_epsilon = target_epsilon
         self._draws = 0
         self._batch: Batch | None = None
@@ -55,6 +60,7 @@ class StepGate:
             PrivacyBudgetExceededError: no step is left for it.
             UnsafeTrainingError: the sample before it was passed over.
         """
+        self.before_draw()
         self._require_affordable()
         if self._batch is not None:
             raise UnsafeTrainingError(

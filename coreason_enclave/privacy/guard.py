@@ -87,9 +87,13 @@ class PrivacyGuard:
     ) -> tuple[torch.nn.Module, Optimizer, DataLoader[Any]]:
         """The private three. The model keeps its class and parameter names; loop over the returned loader.
 
+        Each step of the returned optimizer also adds the term of the job's strategy, after the noise: a loop needs no
+        line for FED_PROX or SCAFFOLD.
+
         Raises:
             UnsafeTrainingError: a layer mixes rows (its replacement is named), the loader samples by itself, the
-                optimizer holds other parameters than the model, or person ids are missing.
+                optimizer holds other parameters than the model, person ids are missing, or the strategy has no term
+                for a parameter, because it is none of the global model's.
         """
         # Opacus hooks every layer, and the first one's inputs never need a gradient. Set here and not on import, so
         # that a caller who restores the warning filters between two trainings is not told again.
@@ -97,6 +101,8 @@ class PrivacyGuard:
         require_convertible(data_loader)
         _require_separable(model)
         names = _trainable_names(model, optimizer)
+        if self._scope.drift is not None:
+            self._scope.drift.require_fits(names)
         self.detach()
         self._hooks = GradSampleHooks(model, loss_reduction="mean")
         index = UnitIndex(self._scope.unit_of_row, len(data_loader.dataset))  # type: ignore[arg-type]
@@ -154,7 +160,12 @@ class PrivacyGuard:
         self, optimizer: Optimizer, names: dict[torch.nn.Parameter, str], expected_units: float
     ) -> Optimizer:
         config = self._scope.config
-        settings: dict[str, Any] = {"names": names, "gate": self._scope.gate, "expected_units": expected_units}
+        settings: dict[str, Any] = {
+            "names": names,
+            "gate": self._scope.gate,
+            "expected_units": expected_units,
+            "drift": self._scope.drift,
+        }
         norm = float("inf") if config.max_grad_norm is None else config.max_grad_norm
         if config.mechanism is Mechanism.NON_PRIVATE:
             return UnitClippingOptimizer(optimizer, max_grad_norm=norm, noise_multiplier=0.0, **settings)

@@ -10,7 +10,6 @@ against float64's spacing, which removes those bits.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,11 @@ from opacus.optimizers import DPOptimizer
 from torch.optim import Optimizer
 
 from coreason_enclave.errors import UnsafeTrainingError
+from coreason_enclave.keystream import Keystream, Purpose, noise_grid
+from coreason_enclave.privacy.drift import Drift
 from coreason_enclave.privacy.gate import Batch, StepGate
-from coreason_enclave.privacy.keystream import Keystream, Purpose
 
-__all__ = ["PrivateOptimizer", "UnitClippingOptimizer", "noise_grid"]
-
-
-def noise_grid(standard_deviation: float) -> float:
-    """The power of two that noised sums are rounded to: between 2^-21 and 2^-20 standard deviations."""
-    return math.ldexp(1.0, math.floor(math.log2(standard_deviation)) - 20)
+__all__ = ["PrivateOptimizer", "UnitClippingOptimizer"]
 
 
 class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no types
@@ -40,6 +35,7 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
         names: parameter to name, for messages and draws.
         max_grad_norm: the L2 bound C on one unit's contribution; ``math.inf`` clips nothing.
         expected_units: the denominator, sample_rate times the declared number of units; never a private count.
+        drift: what the job's strategy adds to each step; None: nothing.
     """
 
     def __init__(
@@ -51,8 +47,9 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
         max_grad_norm: float,
         noise_multiplier: float,
         expected_units: float,
+        drift: Drift | None,
     ) -> None:
-        self._names, self._gate = names, gate
+        self._names, self._gate, self._drift = names, gate, drift
         super().__init__(
             optimizer,
             noise_multiplier=noise_multiplier,
@@ -67,11 +64,16 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
         raise UnsafeTrainingError("virtual batches are not supported: a unit's rows must be in one batch")
 
     def pre_step(self, closure: Any = None) -> bool:
-        """Charge the step, then clip, noise and scale. Nothing runs if the charge is refused."""
+        """Charge the step, then clip, noise and scale, then add the strategy's term.
+
+        Nothing runs if the charge is refused.
+        """
         self._step_number, batch = self._gate.take_step()
         self._sum_clipped(batch)
         self.add_noise()
         self.scale_grad()
+        if self._drift is not None:
+            self._drift.add_to_gradients(self._names)
         if self.step_hook:
             self.step_hook(self)
         return True

@@ -23,8 +23,8 @@ from torch.utils.data import (
 )
 
 from coreason_enclave.errors import UnsafeTrainingError
+from coreason_enclave.keystream import Keystream
 from coreason_enclave.privacy.gate import Batch, StepGate
-from coreason_enclave.privacy.keystream import Keystream
 
 __all__ = ["PoissonUnitSampler", "UnitIndex", "private_loader", "require_convertible"]
 

@@ -16,9 +16,10 @@ from typing import Any
 import numpy.typing as npt
 
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
+from coreason_enclave.keystream import Keystream
 from coreason_enclave.ledger.records import Reservation
+from coreason_enclave.privacy.drift import Drift
 from coreason_enclave.privacy.gate import StepGate
-from coreason_enclave.privacy.keystream import Keystream
 from coreason_enclave.schemas import Mechanism, PrivacyConfig
 
 __all__ = ["TrainingScope", "current_scope", "enter"]
@@ -35,6 +36,7 @@ class TrainingScope:
         requested: the configuration as the job stated it; a guard may be built with either.
         nominal_units: the declared, public number of units.
         unit_of_row: shape (rows,) for persons, None for records.
+        drift: what the job's strategy adds to each step; None: nothing.
     """
 
     config: PrivacyConfig
@@ -44,6 +46,7 @@ class TrainingScope:
     keystream: Keystream
     nominal_units: int
     unit_of_row: npt.NDArray[Any] | None
+    drift: Drift | None
 
     def event(self) -> Event:
         """What was run so far, as counted here."""

@@ -10,25 +10,34 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from coreason_enclave.datasets import SiteDataset
-from coreason_enclave.errors import TrainingAborted
+from coreason_enclave.errors import AttestationError, TrainingAborted
 from coreason_enclave.models import build, load_weights, weights_of
 from coreason_enclave.privacy.guard import PrivacyGuard
 from coreason_enclave.privacy.scope import TrainingScope
-from coreason_enclave.schemas import FederationJob
+from coreason_enclave.schemas import AttestationReport, FederationJob
 from coreason_enclave.updates import Arrays, TrainedUpdate
 
 __all__ = ["LocalSgdTrainer", "Trainer", "TrainingTask"]
 
 
+def _nothing_attested() -> AttestationReport:
+    raise AttestationError("there is no attestation outside a session")
+
+
 @dataclass(frozen=True)
 class TrainingTask:
-    """What one round of training needs. ``aborted`` is asked between steps."""
+    """What one round of training needs. ``aborted`` is asked between steps.
+
+    ``trusted`` returns the attestation result that released the model, and raises :class:`AttestationError` once it has
+    expired or this host can prove itself no more.
+    """
 
     job: FederationJob
     base: Arrays
     dataset: SiteDataset
     scope: TrainingScope
     aborted: Callable[[], bool]
+    trusted: Callable[[], AttestationReport] = _nothing_attested
 
 
 class Trainer(Protocol):

@@ -49,7 +49,7 @@ def _config(name: str, coordinator_key: str, keys: dict[str, str], *, declared: 
         coordinator_keys=(coordinator_key,),
         participants=keys,
         model_archs=("SimpleMLP",),
-        strategies=(AggregationStrategy.FED_AVG,),
+        strategies=tuple(AggregationStrategy),
         aggregators=tuple(Aggregator),
         min_clients=3,
         min_units=100,

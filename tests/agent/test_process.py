@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from coreason_enclave.agent.client import AgentClient
-from coreason_enclave.agent.streams import SOCKET_FILE
 from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError, Reason
+from coreason_enclave.ipc.client import AgentClient
+from coreason_enclave.ipc.streams import SOCKET_FILE
 from coreason_enclave.ledger import NoiseSource
 from coreason_enclave.main import main
 from coreason_enclave.orders import UPDATE_TYPE, parse_statement
@@ -192,3 +192,54 @@ def test_status_without_an_agent_says_so(federation: Any) -> None:
 
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
     assert "no agent runs" in refused.stderr
+
+
+def test_an_agent_may_answer_on_its_socket_alone(federation: Any) -> None:
+    federation = replace(federation, now=int(time.time()))
+    site = federation.found()  # and joined nothing
+    folder, client = site.folder, AgentClient(site.folder, timeout_s=60)
+    with agent(folder, "--socket-only", "--unsafe-seed", "7") as process:
+        wait_until((folder / SOCKET_FILE).exists, what="the agent's socket is there", deadline_s=START_S)
+        coordinator = ProvingCoordinator(federation, folder / "coordinator")
+        order = coordinator.order(federation.job(), site, client.attest)
+        answer = client.run(order)
+        assert client.submit(order).arrays != answer.arrays  # the same update, encrypted once more
+        client.validate(order)
+
+        said = run("status", "--config", folder)
+        assert said.returncode == 0, said.stderr
+        assert "answers on its socket alone" in said.stdout
+        assert "SuperNode runs" not in said.stdout
+        assert supernodes_of(folder) == []
+        assert listening([process.pid]) == set()
+
+        process.terminate()
+        assert process.wait(30) == 0
+    assert not (folder / "flower").exists()
+    assert [line["event"] for line in lines(folder)][:3] == ["started", "challenge", "order"]
+    assert (folder / "validations.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_agent_on_its_socket_alone_loads_nothing_of_flower(federation: Any) -> None:
+    site = federation.found()
+    code = (
+        "import sys, threading; from pathlib import Path\n"
+        "from coreason_enclave.agent.process import run_agent\n"
+        "stop = threading.Event(); stop.set()\n"
+        "run_agent(Path(sys.argv[1]), stop=stop, socket_only=True); print('flwr' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(site.folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_the_doctor_looks_for_no_gateway_where_none_is_wanted(federation: Any) -> None:
+    folder = federation.found().folder
+    checked = CliRunner().invoke(main, ["doctor", "--config", str(folder), "--socket-only"])
+    otherwise = CliRunner().invoke(main, ["doctor", "--config", str(folder)])
+
+    assert checked.exit_code == 0, checked.output
+    assert "ok    gateway: none" in checked.output
+    assert "node.key" not in checked.output
+    assert otherwise.exit_code == 3

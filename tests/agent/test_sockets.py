@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreason_enclave.agent.answering import Answering
-from coreason_enclave.agent.client import AgentClient
-from coreason_enclave.agent.frames import MAX_HEADER_BYTES, encode_frame, read_frame
 from coreason_enclave.agent.logs import AgentLog
 from coreason_enclave.agent.sockets import serving_socket
-from coreason_enclave.agent.streams import SOCKET_FILE, exact_reader, socket_path
 from coreason_enclave.encoding import canonical_json
-from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError, JobRejected, Reason
+from coreason_enclave.errors import (
+    ConfigurationError,
+    EnclaveError,
+    EnvelopeError,
+    JobRejected,
+    Reason,
+    TrainingAborted,
+)
+from coreason_enclave.ipc.client import AgentClient
+from coreason_enclave.ipc.frames import KINDS, MAX_HEADER_BYTES, encode_frame, read_frame
+from coreason_enclave.ipc.handler import Aborted, never
+from coreason_enclave.ipc.streams import SOCKET_FILE, exact_reader, socket_path
 from coreason_enclave.updates import SealedMessage
+from tests.gatekeeping import wait_until
 
 ORDER = SealedMessage(b"an order", b"base" * 100_000, b"roll-call")
 ANSWER = SealedMessage(b"an update", b"weights" * 100_000)
@@ -36,12 +46,23 @@ class Echo:
         self.inside = threading.Semaphore(0)
         self.let = threading.Event()
         self.let.set()
+        self.aborted: Aborted = never
 
-    def run(self, message: SealedMessage) -> SealedMessage:
+    def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
+        self.aborted = aborted
         return self._act("run", message)
 
     def enrol(self, message: SealedMessage) -> SealedMessage:
         return self._act("enrol", message)
+
+    def attest(self, message: SealedMessage) -> SealedMessage:
+        return self._act("attest", message)
+
+    def validate(self, message: SealedMessage) -> None:
+        self._act("validate", message)
+
+    def submit(self, message: SealedMessage) -> SealedMessage:
+        return self._act("submit", message)
 
     def _act(self, kind: str, message: SealedMessage) -> SealedMessage:
         self.heard.append((kind, message))
@@ -95,8 +116,65 @@ def framed(header: dict[str, Any], rest: bytes = b"") -> bytes:
 
 def test_an_order_and_its_answer_pass_whole(folder: Path, handler: Echo) -> None:
     assert AgentClient(folder).run(ORDER) == ANSWER
-    assert AgentClient(folder).enrol(ORDER) == ANSWER
-    assert handler.heard == [("run", ORDER), ("enrol", ORDER)]
+    for kind in ("enrol", "attest", "submit"):
+        assert getattr(AgentClient(folder), kind)(ORDER) == ANSWER
+    assert handler.heard == [(kind, ORDER) for kind in ("run", "enrol", "attest", "submit")]
+
+
+def test_a_validation_is_answered_without_a_message(folder: Path, handler: Echo) -> None:
+    AgentClient(folder).validate(ORDER)
+
+    assert handler.heard == [("validate", ORDER)]
+    assert header_of(send(folder, encode_frame({"kind": "validate"}, ORDER))) == {}
+
+
+def test_every_kind_but_status_hands_a_message_over(folder: Path, handler: Echo) -> None:
+    for kind in KINDS[:-1]:
+        assert "refused" not in header_of(send(folder, encode_frame({"kind": kind}, ORDER)))
+    assert (KINDS[-1], [kind for kind, _ in handler.heard]) == ("status", list(KINDS[:-1]))
+
+
+def test_who_hangs_up_wants_no_answer_and_who_has_only_finished_sending_does(tmp_path: Path, handler: Echo) -> None:
+    handler.let.clear()
+    with serving_socket(tmp_path, handler, dict), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
+        with socket_path(tmp_path) as path:
+            stream.connect(path)
+        stream.sendall(encode_frame({"kind": "run"}, ORDER))
+        stream.shutdown(socket.SHUT_WR)
+        assert handler.inside.acquire(timeout=20)
+        assert not handler.aborted()
+        stream.close()
+        wait_until(handler.aborted, what="the agent hears that its client has gone")
+        handler.let.set()
+
+
+def test_a_client_that_gives_up_hangs_up_and_says_so(folder: Path, handler: Echo) -> None:
+    handler.let.clear()
+    gives_up = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(AgentClient(folder).run, ORDER, aborted=gives_up.is_set)
+        assert handler.inside.acquire(timeout=20)
+        gives_up.set()
+        with pytest.raises(TrainingAborted):
+            asking.result(timeout=20)
+    wait_until(handler.aborted, what="the agent hears that its client has gone")
+    handler.let.set()
+
+
+def test_whoever_gave_up_before_its_turn_came_is_not_begun_with(tmp_path: Path, handler: Echo) -> None:
+    answering = Answering(handler, AgentLog({}, stream=_Lines([])))
+    with pytest.raises(TrainingAborted):
+        answering.run(ORDER, aborted=lambda: True)
+
+    assert (handler.heard, answering.refused) == ([], 1)
+
+
+def test_a_client_waits_no_longer_than_it_said(folder: Path, handler: Echo) -> None:
+    handler.let.clear()
+    with pytest.raises(EnclaveError) as late:
+        AgentClient(folder, timeout_s=0.2).run(ORDER)
+    handler.let.set()
+    assert late.value.reason is Reason.TRANSPORT
 
 
 def test_the_status_is_what_the_agent_says(folder: Path) -> None:

@@ -87,7 +87,11 @@ WRONG_JOBS = {
     "a list": ("- job_id\n", "must hold the fields of one job"),
     "nothing": ("", "must hold the fields of one job"),
     "brackets without an end": ("[" * 10_000, "is not YAML"),
-    "a strategy that is not offered": (GOOD.replace("FED_AVG", "SCAFFOLD"), "SCAFFOLD is not offered"),
+    "a strategy that nobody knows": (GOOD.replace("FED_AVG", "FED_SUM"), "strategy"),
+    "control variates over steps with momentum": (
+        GOOD.replace("FED_AVG", "SCAFFOLD") + "momentum: 0.5\n",
+        "SCAFFOLD needs momentum 0",
+    ),
     "more sites than there are": (
         GOOD.replace("min_clients: 2", "min_clients: 3"),
         "min_clients = 3 sites, the federation has 2",

@@ -228,6 +228,7 @@ def signed_again(signer: Signer, **changes: Any) -> Falsify:
     return falsify
 
 
+CENTRAL = {"unit": "client", "epsilon": 1, "delta": 0.001, "noise_multiplier": 1, "clip_norm": 1, "sample_rate": 0.5}
 FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
     # files
     "no outcome": (Check.FILES, without("outcome.json")),
@@ -422,6 +423,10 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
     "a seed that nobody injected": (
         Check.LABELS,
         in_json("config.json", lambda config: config["options"].update(unsafe_seed=1)),
+    ),
+    "a promise about whole sites that the job does not make": (
+        Check.CLIENT_PRIVACY,
+        in_json("outcome.json", lambda outcome: outcome.update(client_privacy=CENTRAL)),
     ),
     "one bit of what a site signed": (Check.SIGNATURES, lambda run: flip_a_bit(envelope_of(run), 200)(run)),
     "an update that a stranger signed": (Check.SIGNATURES, signed_again(Signer.generate())),

@@ -326,7 +326,7 @@ def test_a_host_that_fails_while_it_trains_stops_before_the_next_step_is_charged
 
     three.run(a_job(three.federation, min_clients=2, rounds=1, local_steps=8), at_sites(change))
     assert trainer.steps == [0, 1, 2, 3, 4]  # 500 s after it was appraised, before the fifth step
-    assert handshakes[0]._keys == {}
+    assert handshakes[0].kem_keys._keys == {}
     assert three.history()[0].admitted == ("clinic-1", "clinic-3")
     assert three.history()[0].refused == {SECOND: "attestation_unavailable"}
     assert three.state().conduct[SECOND].reason == "attestation_unavailable"

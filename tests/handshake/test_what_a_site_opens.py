@@ -11,7 +11,7 @@ from aegis.rounds.handshake import Attested
 from coreason_enclave.attestation.results import RESULT_TYPE, open_result, seal_result
 from coreason_enclave.envelope import seal
 from coreason_enclave.errors import AttestationError, EnclaveError, EnvelopeError, Reason
-from coreason_enclave.kem import KemKey, encrypt_to, info_for
+from coreason_enclave.kem import KemKey, UnsafeDerivedKemKeys, encrypt_to, info_for
 from coreason_enclave.keys import Signer
 from coreason_enclave.orders import CoordinatorIdentity
 from tests.handshake.parties import MODEL, NOW, Order, Pair, no_device, simulated_appraiser
@@ -47,6 +47,29 @@ def test_a_site_that_never_attested_opens_nothing(pair: Pair) -> None:
     pair.restart_site()
     assert refusal(pair, sent) is Reason.ATTESTATION_REQUIRED
     assert pair.open(pair.order(pair.attest())).model == MODEL
+
+
+def test_keys_that_are_derived_open_in_another_process_what_the_first_was_sent(pair: Pair) -> None:
+    pair.site.kem_keys = UnsafeDerivedKemKeys(bytes(32))
+    sent = pair.order(pair.attest())
+    for secret, opens in ((bytes(32), True), (bytes([1]) * 32, False)):
+        pair.restart_site()
+        pair.site.kem_keys = UnsafeDerivedKemKeys(secret)
+        if opens:
+            assert pair.open(sent).model == MODEL
+        else:
+            assert refusal(pair, sent) is Reason.ATTESTATION_REQUIRED
+
+
+def test_derived_keys_are_one_for_each_challenge_and_gone_with_the_hosts_proof(pair: Pair) -> None:
+    pair.site.kem_keys = UnsafeDerivedKemKeys(bytes(32))
+    first, second = pair.attest(), pair.attest()
+    assert first.report.kem_key != second.report.kem_key
+    sent = pair.order(second)
+    pair.host.fault = no_device()
+    with pytest.raises(AttestationError):
+        pair.answer(pair.request())
+    assert refusal(pair, sent) is Reason.ATTESTATION_REQUIRED
 
 
 CHANGED = {
@@ -145,7 +168,7 @@ def test_each_attestation_makes_a_fresh_key_and_orders_on_their_way_are_still_op
 
 def test_a_key_that_is_replaced_is_erased_and_not_only_forgotten(pair: Pair) -> None:
     pair.attest()
-    first = next(iter(pair.site._keys.values()))
+    first = next(iter(pair.site.kem_keys._keys.values()))
     for _ in range(4):
         pair.attest()
     with pytest.raises(EnvelopeError, match="erased"):
@@ -158,7 +181,7 @@ FAULTS = [no_device(), RuntimeError("a driver broke"), OSError(5, "I/O error")]
 @pytest.mark.parametrize("fault", FAULTS, ids=[type(fault).__name__ for fault in FAULTS])
 def test_a_host_that_cannot_prove_itself_any_more_has_no_keys_any_more(pair: Pair, fault: Exception) -> None:
     sent = pair.order(pair.attest())
-    key = next(iter(pair.site._keys.values()))
+    key = next(iter(pair.site.kem_keys._keys.values()))
     pair.host.fault = fault
     with pytest.raises(AttestationError) as refused:
         pair.answer(pair.request())

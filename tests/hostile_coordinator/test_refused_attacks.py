@@ -23,7 +23,7 @@ from coreason_enclave.keys import Signer
 from coreason_enclave.ledger import LedgerHead
 from coreason_enclave.orders import INVITATION_TYPE, ORDER_TYPE, UPDATE_TYPE
 from coreason_enclave.rollcall import encode_roll_call
-from coreason_enclave.updates import SealedMessage
+from coreason_enclave.updates import SealedMessage, with_correction
 from tests.hostile_coordinator.conftest import NeverTrains, job, send, what_left
 
 Target = Any
@@ -54,6 +54,18 @@ def for_the_next_round(**changes: Any) -> Attack:
 def of_another_job(**changes: Any) -> Attack:
     """The first order of another job, honest but for ``changes`` to the job."""
     return lambda target: target.federation.order(job(target.federation, job_id="study-2", **changes))
+
+
+def with_a_correction(**changes: Any) -> Attack:
+    """The first order of another job, with a correction beside the model."""
+
+    def attack(target: Target) -> SealedMessage:
+        weights = target.federation.weights()
+        study = job(target.federation, job_id="study-2", **changes)
+        message: SealedMessage = target.federation.order(study, with_correction(weights, weights))
+        return message
+
+    return attack
 
 
 def with_field(**changes: Any) -> Attack:
@@ -335,7 +347,8 @@ ATTACKS: dict[str, tuple[Attack, Reason]] = {
         with_field(job={"aggregator": "geometric_median"}),
         Reason.MALFORMED,
     ),
-    "it orders a strategy that is not offered": (of_another_job(strategy="SCAFFOLD"), Reason.UNSUPPORTED),
+    "it orders a strategy that is not listed": (with_a_correction(strategy="SCAFFOLD", momentum=0.0), Reason.POLICY),
+    "it hides a correction in the model of another strategy": (with_a_correction(), Reason.WRONG_SHAPES),
     "it orders a dataset that is not registered": (of_another_job(dataset_id="clinic/scans"), Reason.LINEAGE_UNKNOWN),
     "it climbs out of the data root": (with_field(job={"dataset_id": "../../etc"}), Reason.MALFORMED),
 }

@@ -21,11 +21,14 @@ EXTRAS_OF = {
     "coreason_enclave/privacy": {"privacy"},
     "coreason_enclave/models": {"privacy"},
     "coreason_enclave/datasets": {"tables"},
+    "coreason_enclave/federation/executor": {"nvflare"},
+    "coreason_enclave/federation/nvflare": {"nvflare", "privacy"},
     "coreason_enclave/federation": {"flower"},
     "coreason_enclave/attestation": {"attestation"},
     "coreason_enclave/hardware": {"nvidia"},
     "coreason_enclave": set(),
     "aegis/demo": {"demo"},
+    "aegis/runtimes/nvflare": {"nvflare", "platform"},
     "aegis": {"site", "platform"},
 }
 
@@ -89,7 +92,8 @@ def test_every_import_is_brought_by_the_extra_of_its_room(package: str) -> None:
 
 
 def test_the_plain_installation_brings_no_framework() -> None:
-    assert not brought_by(set()) & {"torch", "opacus", "flwr", "pandas", "numba", "matplotlib", "dcap-qvl", "lxml"}
+    frameworks = {"torch", "opacus", "flwr", "nvflare", "pandas", "numba", "matplotlib", "dcap-qvl", "lxml"}
+    assert not brought_by(set()) & frameworks
 
 
 def test_both_ends_can_verify_evidence_and_neither_needs_a_gpu_to_do_so() -> None:

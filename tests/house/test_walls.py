@@ -124,6 +124,10 @@ BREACHES = {
     "the rules of coordination speak Flower": Breach(
         FLOWER, "aegis/coordination/shortcut.py", "from flwr.serverapp import Grid"
     ),
+    "the session speaks FLARE": Breach(NVFLARE, "coreason_enclave/session.py", "from nvflare.apis.dxo import DXO"),
+    "the Flower runtime speaks FLARE": Breach(
+        NVFLARE, "aegis/runtimes/flower/shortcut.py", "def later():\n    import nvflare"
+    ),
     "an appraisal verifies quotes past the verifier": Breach(
         QUOTES, "coreason_enclave/attestation/appraisal.py", "def later():\n    import dcap_qvl"
     ),

@@ -11,20 +11,15 @@ import pytest
 import torch
 from opacus.grad_sample import GradSampleHooks
 
-from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
-from coreason_enclave.ledger import EphemeralLedger, LineageCaps, LineageRegistration, NoiseSource, Reservation
+from coreason_enclave.keystream import Keystream
+from coreason_enclave.ledger import EphemeralLedger, LineageCaps, LineageRegistration
 from coreason_enclave.privacy.gate import Batch, StepGate
-from coreason_enclave.privacy.keystream import Keystream
 from coreason_enclave.privacy.optimizer import PrivateOptimizer, UnitClippingOptimizer
 from coreason_enclave.privacy.scope import TrainingScope
-from coreason_enclave.schemas import Mechanism, NeighboringRelation, PrivacyConfig, PrivacyUnit
+from coreason_enclave.schemas import NeighboringRelation, PrivacyUnit
+from tests.training_scopes import a_scope, keystream_of
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def keystream_of(key: int = 0, **changes: Any) -> Keystream:
-    names = {"job_digest": "00", "round_number": 1, "base_model_digest": "01", "dataset_digest": "02", **changes}
-    return Keystream(bytes([key]) * 32, **names)
 
 
 @dataclass
@@ -49,6 +44,7 @@ class Steps:
             "max_grad_norm": norm,
             "noise_multiplier": 1.0,
             "expected_units": 1.0,
+            "drift": None,
         }
         optimizer = (
             UnitClippingOptimizer(plain, **settings)
@@ -70,54 +66,8 @@ def steps() -> Steps:
 
 @pytest.fixture
 def make_scope() -> Callable[..., TrainingScope]:
-    """A scope as a session opens it; every value can be replaced."""
-
-    def make(
-        *,
-        steps: int = 10,
-        nominal_units: int = 1000,
-        unit_of_row: Any = None,
-        prior_events: tuple[Event, ...] = (),
-        round_number: int = 1,
-        mechanism: str = "DP_SGD",
-        noise_multiplier: float = 1.0,
-        max_grad_norm: float | None = 1.0,
-        sample_rate: float = 0.05,
-    ) -> TrainingScope:
-        private = mechanism == Mechanism.DP_SGD
-        unit = PrivacyUnit.RECORD if unit_of_row is None else PrivacyUnit.PERSON
-        config = PrivacyConfig(
-            mechanism=mechanism,
-            target_epsilon=100.0 if private else None,
-            noise_multiplier=noise_multiplier if private else None,
-            max_grad_norm=max_grad_norm,
-            sample_rate=sample_rate,
-            delta=1e-5,
-            unit=unit,
-        )
-        event = PoissonSampledGaussian(noise_multiplier, sample_rate, steps) if private else NonPrivate()
-        reservation = Reservation(
-            reservation_id="ab" * 32,
-            lineage="clinic",
-            job_id="job",
-            round_number=round_number,
-            event=event,
-            step_limit=steps,
-            prior_events=prior_events,
-            recomputed=False,
-            actual=None,
-            update_digest=None,
-            target_epsilon=config.target_epsilon,
-            delta=1e-5,
-            unit=unit,
-            neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
-            noise_source=NoiseSource.UNSAFE_SEEDED if private else None,
-        )
-        gate = StepGate(steps, config.target_epsilon)
-        keystream = keystream_of(round_number=round_number)
-        return TrainingScope(config, config, reservation, gate, keystream, nominal_units, unit_of_row)
-
-    return make
+    """See :func:`tests.training_scopes.a_scope`."""
+    return a_scope
 
 
 @pytest.fixture

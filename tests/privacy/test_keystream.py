@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, kstest
 
-from coreason_enclave.privacy.keystream import Keystream, Purpose
+from coreason_enclave.keystream import Keystream, Purpose
 
 Make = Callable[..., Keystream]
 MANY = 1_000_000

@@ -13,8 +13,9 @@ from scipy.stats import kstest
 from torch.utils.data import DataLoader, TensorDataset
 
 from coreason_enclave.errors import UnsafeTrainingError
+from coreason_enclave.keystream import noise_grid
 from coreason_enclave.privacy import PrivacyGuard
-from coreason_enclave.privacy.optimizer import PrivateOptimizer, noise_grid
+from coreason_enclave.privacy.optimizer import PrivateOptimizer
 from coreason_enclave.privacy.scope import TrainingScope, enter
 
 Make = Callable[..., TrainingScope]

@@ -25,8 +25,8 @@ from torch.utils.data import (
 )
 
 from coreason_enclave.errors import PrivacyBudgetExceededError, UnsafeTrainingError
+from coreason_enclave.keystream import Keystream
 from coreason_enclave.privacy.gate import StepGate
-from coreason_enclave.privacy.keystream import Keystream
 from coreason_enclave.privacy.sampling import PoissonUnitSampler, UnitIndex, private_loader, require_convertible
 
 UNITS, RATE, DRAWS = 2000, 0.05, 400

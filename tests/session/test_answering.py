@@ -22,8 +22,8 @@ from coreason_enclave.encoding import digest, sha256_hex
 from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError, LedgerConflict, Reason
 from coreason_enclave.hashlog import verify_lines
+from coreason_enclave.keystream import Keystream, Purpose
 from coreason_enclave.orders import UPDATE_TYPE, UpdateStatement, parse_statement
-from coreason_enclave.privacy.keystream import Keystream, Purpose
 from coreason_enclave.updates import SealedMessage, decode_arrays, encode_arrays
 
 Site = Any

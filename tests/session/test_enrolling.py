@@ -105,7 +105,11 @@ BAD_INVITATIONS: dict[str, tuple[Callable[[Federation], SealedMessage], Reason, 
         Reason.BUDGET_EXCEEDED,
         "nothing was reserved",
     ),
-    "to FED_PROX": (invited({"strategy": "FED_PROX"}), Reason.UNSUPPORTED, "FED_PROX is not offered"),
+    "to a strategy that its policy does not list": (
+        invited({"strategy": "SCAFFOLD", "momentum": 0.0}),
+        Reason.POLICY,
+        "strategies does not list SCAFFOLD",
+    ),
 }
 
 

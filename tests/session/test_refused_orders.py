@@ -29,7 +29,7 @@ from coreason_enclave.errors import (
 )
 from coreason_enclave.keys import Signer
 from coreason_enclave.orders import ORDER_TYPE, UPDATE_TYPE, parse_order
-from coreason_enclave.updates import SealedMessage, encode_arrays
+from coreason_enclave.updates import SealedMessage, encode_arrays, with_correction
 
 Federation = Any
 Make = Callable[[Federation], SealedMessage]
@@ -86,6 +86,18 @@ def with_arrays(arrays: bytes, *, signed_over: bytes | None = None) -> Make:
     return make
 
 
+def corrected(change: Callable[[dict[str, Any]], object] = lambda _: None, **job: Any) -> Make:
+    """An order of a SCAFFOLD job, or of another, with a correction beside the model, which ``change`` may spoil."""
+
+    def make(federation: Federation) -> SealedMessage:
+        correction = federation.weights(0.5)
+        change(correction)
+        asked = federation.job(**{"strategy": "SCAFFOLD", "momentum": 0.0, **job})
+        return federation.order(asked, with_correction(federation.weights(), correction))
+
+    return make
+
+
 OTHER_MODEL = encode_arrays({"w": np.ones(2, np.float32)})
 
 BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
@@ -126,6 +138,31 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
     "from the future": (ordered(issued_at=1_800_000_061), Reason.NOT_YET_VALID, "in the future"),
     "for a round beyond the job": (ordered(round_number=6), Reason.WRONG_ROUND, "round 6 of a job of 5"),
     # the model it comes with
+    "with a correction that its strategy does not have": (
+        corrected(strategy="FED_PROX"),
+        Reason.WRONG_SHAPES,
+        "no corrections",
+    ),
+    "for SCAFFOLD without a correction": (
+        ordered({"strategy": "SCAFFOLD", "momentum": 0.0}),
+        Reason.WRONG_SHAPES,
+        "one correction for each tensor",
+    ),
+    "with a correction for one tensor less": (
+        corrected(lambda correction: correction.pop("linear.bias")),
+        Reason.WRONG_SHAPES,
+        "one correction for each tensor",
+    ),
+    "with a correction of another shape": (
+        corrected(lambda correction: correction.update({"linear.bias": np.zeros(2, np.float32)})),
+        Reason.WRONG_SHAPES,
+        "one correction for each tensor",
+    ),
+    "with a correction that is not a number": (
+        corrected(lambda correction: correction["linear.bias"].fill(np.nan)),
+        Reason.NON_FINITE,
+        "not finite",
+    ),
     "with another base model than it was signed over": (
         with_arrays(OTHER_MODEL, signed_over=b"another"),
         Reason.WRONG_DIGEST,
@@ -183,12 +220,7 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
         Reason.POLICY,
         "min_clients is 2, the job has 1",
     ),
-    "for FED_PROX, although the policy lists it": (
-        ordered({"strategy": "FED_PROX"}),
-        Reason.UNSUPPORTED,
-        "FED_PROX is not offered",
-    ),
-    "for SCAFFOLD": (ordered({"strategy": "SCAFFOLD"}), Reason.UNSUPPORTED, "SCAFFOLD is not offered"),
+    "for a strategy that is not listed": (corrected(), Reason.POLICY, "strategies does not list SCAFFOLD"),
     "without privacy on private rows": (
         ordered({"privacy": NON_PRIVATE}),
         Reason.POLICY,

@@ -12,7 +12,9 @@ from coreason_enclave.attestation.binding import Role
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.kem import encrypt_to, info_for
-from coreason_enclave.updates import encode_arrays
+from coreason_enclave.rollcall import encode_roll_call
+from coreason_enclave.schemas import AggregationStrategy
+from coreason_enclave.updates import encode_arrays, with_correction
 from tests.wire import story
 from tests.wire.golden import read, refusal, resealed, roll_call_of
 
@@ -64,6 +66,17 @@ def answered_with(arrays: Any) -> dict[str, Any]:
     return {**changed, "arrays": beside("update", changed["update"], arrays)}
 
 
+def based_on(arrays: Any) -> dict[str, Any]:
+    """Another base model, ordered, encrypted and answered to as it should be."""
+    digest = sha256_hex(encode_arrays(arrays))
+    changed = ordered(base_model_digest=digest)
+    return {
+        **changed,
+        **answered(base_model_digest=digest),
+        "model": beside("model", changed["round-order"], arrays),
+    }
+
+
 def called(*entries: tuple[str, bytes]) -> dict[str, Any]:
     """An order with another roll-call beside it."""
     text = roll_call_of(*entries)
@@ -84,6 +97,7 @@ EXCHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "a base model that was not ordered": (relaid("model", "model", story.UPDATE), "base_model_digest"),
     "arrays that were not signed": (relaid("update", "arrays", story.BASE), "update_digest"),
     "arrays of another layout": (answered_with({"w": story.BASE["linear.bias"]}), "layout"),
+    "a correction under a strategy that has none": (based_on(with_correction(story.BASE, story.BASE)), "layout"),
     "a model encrypted beside another order": (
         {"model": beside("model", resealed("round-order", "coordinator", issued_at=story.NOW + 1))},
         "InvalidTag",
@@ -183,3 +197,30 @@ def test_an_exchange_that_was_made_anew_holds(verifier) -> None:
     for changes in (ordered(), answered(), attested(), resulting(), showing(), showing(evidence=None)):
         assert refusal(verifier, {**read("exchange"), **changes}) is None
     assert refusal(verifier, {**read("exchange"), **resulting(expires_at=story.NOW + 1)}) is None
+
+
+def of_scaffold(monkeypatch: pytest.MonkeyPatch, base: Any) -> dict[str, Any]:
+    """The whole exchange about a SCAFFOLD job, from this base model."""
+    monkeypatch.setattr(
+        story, "JOB", story.JOB.model_copy(update={"strategy": AggregationStrategy.SCAFFOLD, "momentum": 0.0})
+    )
+    monkeypatch.setattr(story, "BASE", base)
+    order, update = story.order().decode(), story.update().decode()
+    return {
+        **read("exchange"),
+        "attestation-request": story.attestation_request().decode(),
+        "attestation": story.attestation().decode(),
+        "round-order": order,
+        "update": update,
+        "roll_call": encode_roll_call(story.enrolments()).decode(),
+        "model": beside("model", order, base),
+        "arrays": beside("update", update),
+    }
+
+
+def test_a_scaffold_orders_model_has_a_correction_for_each_tensor(verifier, monkeypatch) -> None:
+    without, both = story.BASE, with_correction(story.BASE, story.UPDATE)
+    assert refusal(verifier, of_scaffold(monkeypatch, both)) is None
+    assert "layout" in (refusal(verifier, of_scaffold(monkeypatch, without)) or "it holds")
+    one = {name: array for name, array in both.items() if name != "correction/linear.bias"}
+    assert "layout" in (refusal(verifier, of_scaffold(monkeypatch, one)) or "it holds")

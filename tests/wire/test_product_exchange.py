@@ -21,7 +21,7 @@ from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import AttestationError
 from coreason_enclave.handshake import SiteHandshake
 from coreason_enclave.hardware.simulated import SimulatedAttester
-from coreason_enclave.kem import info_for
+from coreason_enclave.kem import KemKeysInMemory, info_for
 from coreason_enclave.orders import (
     ATTESTATION_REQUEST_TYPE,
     ORDER_TYPE,
@@ -85,6 +85,8 @@ def test_the_coordinator_takes_the_attestation_and_concludes_what_its_result_say
 
 def _site() -> SiteHandshake:
     key = story.KEM_KEYS["clinic-1"]
+    keys = KemKeysInMemory()
+    keys.keep(key)
     return SiteHandshake(
         site_id="clinic-1",
         signer=story.KEYS["clinic-1"],
@@ -92,7 +94,7 @@ def _site() -> SiteHandshake:
         appraiser=APPRAISER,
         challenges=OneChallenge(story.SITES_CHALLENGE, f"coordinator:{EXCHANGE['coordinator_key']}"),
         clock=lambda: story.NOW + 1,
-        _keys={key.public_hex: key},
+        kem_keys=keys,
     )
 
 

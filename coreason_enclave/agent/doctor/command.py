@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from coreason_enclave.agent.doctor import coordinator, gateway, hardware, host
+from coreason_enclave.agent.doctor import coordinator, gateway, hardware, host, trainer
 from coreason_enclave.agent.doctor.findings import Check, Examined, Finding, Verdict, examined_safely
 from coreason_enclave.commandline import ExitCode, site_folder
 from coreason_enclave.errors import ConfigurationError
@@ -25,6 +25,7 @@ CHECKS: dict[str, Check] = {
     "data": host.data,
     "disk": host.disk,
     "socket": host.socket_place,
+    "trainer": trainer.trainer,
     "attestation": hardware.attestation,
     "coordinator evidence": coordinator.evidence_of_coordinators,
     "gateway": gateway.gateway,
@@ -40,14 +41,15 @@ CHECKS: dict[str, Check] = {
     callback=site_folder,
     help="The site's site.toml, or its folder.",
 )
+@click.option("--socket-only", is_flag=True, help="As of the agent: no gateway is looked for, and no keys for it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def doctor(folder: Path, as_json: bool) -> None:
+def doctor(folder: Path, socket_only: bool, as_json: bool) -> None:
     """Check this site's set-up: keys, policy, ledger, data, disk, socket, attestation of
     both ends, gateway, clock.
 
     Changes nothing, and tells no number that depends on a row. Exit code 3 if anything FAILs.
     """
-    findings = list(examine(folder))
+    findings = list(examine(folder, socket_only=socket_only))
     failed = any(finding.verdict is Verdict.FAIL for finding in findings)
     if as_json:
         click.echo(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in findings]}, indent=2))
@@ -58,10 +60,10 @@ def doctor(folder: Path, as_json: bool) -> None:
         click.get_current_context().exit(ExitCode.REFUSED)
 
 
-def examine(folder: Path, *, now: Callable[[], float] = time.time) -> Iterator[Finding]:
+def examine(folder: Path, *, now: Callable[[], float] = time.time, socket_only: bool = False) -> Iterator[Finding]:
     """Every check in turn; without a readable ``site.toml`` there is nothing else to check."""
     try:
-        site = Examined(folder, load_site_config(folder / "site.toml"), now)
+        site = Examined(folder, load_site_config(folder / "site.toml"), now, socket_only)
     except ConfigurationError as error:
         yield Finding("site.toml", Verdict.FAIL, str(error), "mend the line that it names")
         return

@@ -34,11 +34,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Examined:
-    """The site that is looked at. ``now`` is Unix seconds."""
+    """The site that is looked at. ``now`` is Unix seconds.
+
+    ``socket_only``: its agent answers on its socket alone, and needs neither gateway nor the keys for it.
+    """
 
     folder: Path
     config: SiteConfig
     now: Callable[[], float]
+    socket_only: bool = False
 
 
 Check = Callable[[Examined], Iterator[Finding]]
@@ -52,4 +56,6 @@ def examined_safely(name: str, check: Check, site: Examined) -> Iterator[Finding
     except (EnclaveError, OSError) as error:
         yield Finding(name, Verdict.FAIL, one_line(error), "see the message")
     except ImportError as error:
-        yield Finding(name, Verdict.FAIL, f"{error.name} is not installed", "pip install 'aegis-fl[site,flower]'")
+        yield Finding(
+            name, Verdict.FAIL, f"{error.name} is not installed", "pip install 'aegis-fl[site,flower,nvflare]'"
+        )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict
-from coreason_enclave.agent.streams import SOCKET_FILE, socket_path
 from coreason_enclave.errors import ConfigurationError, DatasetRejected, EnclaveError
+from coreason_enclave.ipc.streams import SOCKET_FILE, socket_path
 from coreason_enclave.keys import load_or_create_secret, read_private
 from coreason_enclave.ledger import SqliteLedger, verify_export
 from coreason_enclave.policy import LineagePolicy
@@ -22,17 +22,21 @@ if TYPE_CHECKING:
 
 __all__ = ["data", "disk", "keys", "ledger", "policy", "socket_place"]
 
+_Key = tuple[str, Callable[[], object], str]
+"""A file, how it is read, and the command that makes it."""
+
 _LEAST_FREE, _FEW_FREE = 200 << 20, 2 << 30
 
 
 def keys(site: Examined) -> Iterator[Finding]:
     """Each key exists, is readable by its owner alone, and is a key of its kind."""
     folder = site.folder / site.config.keys
-    for name, load, made_by in (
-        ("signing.key", lambda: _a_secret(folder / "signing.key"), "found"),
+    of_the_site: list[_Key] = [("signing.key", lambda: _a_secret(folder / "signing.key"), "found")]
+    for_the_gateway: list[_Key] = [
         (NODE_KEY, lambda: load_node_key(folder), "request"),
         (TLS_KEY, lambda: load_tls_key(folder), "request"),
-    ):
+    ]
+    for name, load, made_by in (*of_the_site, *([] if site.socket_only else for_the_gateway)):
         if not (folder / name).exists():
             to_do = f"run coreason-enclave {made_by}, or restore it from a backup"
             yield Finding(f"key {name}", Verdict.FAIL, f"{folder / name} is missing", to_do)

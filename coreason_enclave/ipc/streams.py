@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from coreason_enclave.agent.frames import ReadExactly
+from coreason_enclave.ipc.frames import ReadExactly
 
 __all__ = ["SOCKET_FILE", "exact_reader", "socket_path"]
 

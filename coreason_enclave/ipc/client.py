@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
-from coreason_enclave.agent.frames import encode_frame, read_frame
-from coreason_enclave.agent.streams import exact_reader, socket_path
-from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError, Reason
+from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError, Reason, TrainingAborted
+from coreason_enclave.ipc.frames import encode_frame, read_frame
+from coreason_enclave.ipc.handler import Aborted, never
+from coreason_enclave.ipc.streams import exact_reader, socket_path
 from coreason_enclave.updates import SealedMessage
 
 __all__ = ["AgentClient"]
+
+_LOOK_S = 0.1
+"""How long it takes at most until somebody who gives up is heard."""
 
 
 class AgentClient:
@@ -23,9 +29,12 @@ class AgentClient:
     def __init__(self, folder: Path, *, timeout_s: float | None = None) -> None:
         self._folder, self._timeout_s = folder, timeout_s
 
-    def run(self, message: SealedMessage) -> SealedMessage:
-        """Have an order answered. Raises :class:`EnclaveError` with the agent's reason."""
-        return self._sealed("run", message)
+    def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
+        """Have an order answered. Raises :class:`EnclaveError` with the agent's reason.
+
+        Once ``aborted`` says so, it hangs up, and the agent gives the order up between two steps.
+        """
+        return self._sealed("run", message, aborted)
 
     def enrol(self, message: SealedMessage) -> SealedMessage:
         """Have an invitation answered. Raises :class:`EnclaveError` with the agent's reason."""
@@ -35,6 +44,14 @@ class AgentClient:
         """Have a challenge answered. Raises :class:`EnclaveError` with the agent's reason."""
         return self._sealed("attest", message)
 
+    def validate(self, message: SealedMessage) -> None:
+        """Have an order's model evaluated, for the site alone. Raises :class:`EnclaveError` with the agent's reason."""
+        self._asked(encode_frame({"kind": "validate"}, message))
+
+    def submit(self, message: SealedMessage) -> SealedMessage:
+        """Have an order's update sent again. Raises :class:`EnclaveError` with the agent's reason."""
+        return self._sealed("submit", message)
+
     def status(self) -> dict[str, Any]:
         """What the agent says of itself."""
         header, _ = self._asked(encode_frame({"kind": "status"}))
@@ -43,22 +60,34 @@ class AgentClient:
             raise EnvelopeError("the agent did not answer with a status")
         return status
 
-    def _sealed(self, kind: str, message: SealedMessage) -> SealedMessage:
-        _, answer = self._asked(encode_frame({"kind": kind}, message))
+    def _sealed(self, kind: str, message: SealedMessage, aborted: Aborted = never) -> SealedMessage:
+        _, answer = self._asked(encode_frame({"kind": kind}, message), aborted)
         if answer is None:
             raise EnvelopeError("the agent did not answer with a sealed message")
         return answer
 
-    def _asked(self, frame: bytes) -> tuple[dict[str, Any], SealedMessage | None]:
+    def _asked(self, frame: bytes, aborted: Aborted = never) -> tuple[dict[str, Any], SealedMessage | None]:
         try:
             with self._connected() as stream:
                 stream.sendall(frame)
+                self._await_answer(stream, aborted)
                 header, message = read_frame(exact_reader(stream))
         except (OSError, EOFError) as error:
             raise EnclaveError(f"the agent ended the conversation: {error}", reason=Reason.TRANSPORT) from error
         if "refused" in header:
             raise EnclaveError(f"the agent refused: {header['refused']}", reason=_reason(header["refused"]))
         return header, message
+
+    def _await_answer(self, stream: socket.socket, aborted: Aborted) -> None:
+        """Return when there is something to read; raises :class:`TrainingAborted` before."""
+        answered = select.poll()
+        answered.register(stream, select.POLLIN)
+        end = None if self._timeout_s is None else time.monotonic() + self._timeout_s
+        while not answered.poll(_LOOK_S * 1000):
+            if aborted():
+                raise TrainingAborted("the order was given up while the agent was answering it")
+            if end is not None and time.monotonic() > end:
+                raise TimeoutError(f"no answer within {self._timeout_s:g} s")
 
     def _connected(self) -> socket.socket:
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -3,11 +3,12 @@
 ::
 
     4 bytes   length of the header, big-endian
-    header    request  {"version": 1, "kind": "run" | "enrol" | "status", "parts": {"envelope": n, ...}}
+    header    request  {"version": 1, "kind": one of KINDS, "parts": {"envelope": n, ...}}
               answer   {"version": 1, "parts": {...}}, {"version": 1, "refused": reason} or {"version": 1, "status": …}
     parts     envelope, arrays, roll_call, in this order, n bytes each
 
-A refusal is a reason code and nothing more. Whoever may open the socket (mode 0600) may ask; the session answers orders
+``status`` is asked without parts and ``validate`` is answered without, all others have them both ways. A refusal is a
+reason code and nothing more. Whoever may open the socket (mode 0600) may ask; the session answers orders
 of its coordinators alone, however they came.
 """
 
@@ -25,7 +26,7 @@ from coreason_enclave.updates import SealedMessage
 __all__ = ["KINDS", "MAX_HEADER_BYTES", "ReadExactly", "encode_frame", "message_parts", "read_frame"]
 
 VERSION: Final = 1
-KINDS: Final = ("run", "enrol", "status")
+KINDS: Final = ("run", "enrol", "attest", "validate", "submit", "status")
 MAX_HEADER_BYTES: Final = 1 << 16
 LIMITS: Final[Mapping[str, int]] = {
     "envelope": MAX_ENVELOPE_BYTES,

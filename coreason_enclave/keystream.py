@@ -1,9 +1,10 @@
-"""Sampling and noise from cryptographic keystreams under a per-job key that only the site holds.
+"""Sampling and noise from cryptographic keystreams under a per-job key that only its maker holds.
 
 Every draw is a ChaCha20 keystream (RFC 8439) under its own key, derived by HMAC-SHA256 from the job's key and the
-draw's full name: job, round, base model, dataset, purpose, step and tensor. So a round that crashed recomputes to
-the same bytes, no two draws share randomness, and nobody without the key can know which units were sampled (a
-coordinator that could would void amplification by sampling) or subtract the noise.
+draw's full name: job, round, base model, data, purpose, step and tensor. So a round that crashed recomputes to the same
+bytes, no two draws share randomness, and nobody without the key can know which units were sampled (whoever could would
+void amplification by sampling) or subtract the noise. A site draws its rows and noise from one, a coordinator that
+promises client-level privacy its sites and noise from another, under a key of its own.
 
 Gaussian samples are made in float64 by the Box-Muller transform from 64-bit uniforms, which bounds them at
 ``sqrt(2 ln 2^64)`` = 9.42 standard deviations; the mass beyond (below 5e-21 a coordinate) adds to delta.
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from coreason_enclave.encoding import frame
 
-__all__ = ["JobKeys", "Keystream", "Purpose"]
+__all__ = ["JobKeys", "Keystream", "Purpose", "noise_grid"]
 
 _TWO_TO_MINUS_64 = 2.0**-64
 
@@ -36,7 +37,7 @@ class Purpose(StrEnum):
 
 
 class JobKeys(Protocol):
-    """Where a site's per-job keys come from."""
+    """Where per-job keys come from."""
 
     @property
     def unsafe_seeded(self) -> bool:
@@ -49,7 +50,7 @@ class JobKeys(Protocol):
 
 
 class Keystream:
-    """The randomness of one round of one job over one dataset from one base model.
+    """The randomness of one round of one job over some data (by its digest) from one base model.
 
     >>> a = Keystream(bytes(32), job_digest="00", round_number=1, base_model_digest="01", dataset_digest="02")
     >>> bool((a.normal(4, Purpose.NOISE, 0, "w") == a.normal(4, Purpose.NOISE, 0, "w")).all())
@@ -83,12 +84,12 @@ class Keystream:
         """``count`` uniform 64-bit integers."""
         return np.frombuffer(self.bytes(8 * count, purpose, step, tensor), dtype="<u8").astype(np.uint64, copy=False)
 
-    def bernoulli(self, count: int, probability: float, step: int) -> npt.NDArray[np.bool_]:
+    def bernoulli(self, count: int, probability: float, step: int, name: str = "") -> npt.NDArray[np.bool_]:
         """``count`` independent draws that are true with ``probability`` rounded down to a multiple of 2^-64."""
         if probability >= 1.0:
             return np.ones(count, dtype=np.bool_)
         threshold = np.uint64(math.floor(math.ldexp(probability, 64)))
-        return self.words(count, Purpose.SAMPLING, step) < threshold
+        return self.words(count, Purpose.SAMPLING, step, name) < threshold
 
     def normal(self, count: int, purpose: Purpose, step: int, tensor: str = "") -> npt.NDArray[np.float64]:
         """``count`` independent standard Gaussian samples (Box and Muller, 1958)."""
@@ -98,3 +99,12 @@ class Keystream:
         angle = words[pairs:].astype(np.float64) * (2.0 * math.pi * _TWO_TO_MINUS_64)
         radius = np.sqrt(-2.0 * np.log(uniform))
         return np.concatenate((radius * np.cos(angle), radius * np.sin(angle)))[:count]
+
+
+def noise_grid(standard_deviation: float) -> float:
+    """The power of two that noised sums are rounded to: between 2^-21 and 2^-20 standard deviations.
+
+    Gaussian noise in floating point can betray its input through the low bits of the result (Mironov, 2012). This grid
+    is public, about a millionth of the noise, and coarse against float64's spacing, which removes those bits.
+    """
+    return math.ldexp(1.0, math.floor(math.log2(standard_deviation)) - 20)

@@ -1,0 +1,107 @@
+"""One job's client-level privacy, round by round: reserve, draw, combine, commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from aegis.aggregation import Aggregate, screen
+from aegis.aggregation.columns import Layout
+from aegis.client_privacy.account import SiteAccount
+from aegis.client_privacy.draws import Draw, drawn_sites, noise_keystream, sampling_keystream
+from aegis.client_privacy.mechanism import clipped_sum, noised_mean
+from aegis.errors import AegisError
+from coreason_enclave.accounting import ClientGuarantee
+from coreason_enclave.errors import LedgerConflict
+from coreason_enclave.keystream import JobKeys
+from coreason_enclave.ledger import LineageCaps, NoiseSource, PrivacyLedger, Reservation
+from coreason_enclave.schemas import Aggregator, ClientPrivacyConfig, FederationJob
+from coreason_enclave.updates import AdmittedUpdate
+
+__all__ = ["ClientPrivacy", "ReleasedOtherwise"]
+
+
+class ReleasedOtherwise(AegisError):
+    """Another model was committed for this draw: this one may not leave, and the round has to be drawn anew."""
+
+
+@dataclass(frozen=True)
+class ClientPrivacy:
+    """What a coordinator needs to keep a job's :class:`~coreason_enclave.schemas.ClientPrivacyConfig`.
+
+    Args:
+        ledger: the coordinator's own. caps: see :class:`~aegis.client_privacy.account.SiteAccount`.
+        keys: where the coordinator's secret key for the job is.
+    """
+
+    job: FederationJob
+    config: ClientPrivacyConfig
+    ledger: PrivacyLedger
+    caps: LineageCaps
+    keys: JobKeys
+
+    @property
+    def account(self) -> SiteAccount:
+        """The job's side of the ledger."""
+        seeded = self.keys.unsafe_seeded
+        source = NoiseSource.UNSAFE_SEEDED if seeded else NoiseSource.COORDINATOR_KEYSTREAM
+        return SiteAccount(self.job, self.config, self.ledger, self.caps, source)
+
+    def reserve(self, draw: Draw) -> Draw:
+        """Charge ``draw``, or the next one of its round that no other run of this job has made from another model.
+
+        Durable when this returns. What it raises, see :meth:`SiteAccount.reserve`; nothing is charged then.
+        """
+        while True:
+            try:
+                self.account.reserve(draw)
+            except LedgerConflict:
+                draw = replace(draw, number=draw.number + 1)
+            else:
+                return draw
+
+    def draw_sites(self, draw: Draw, eligible: Iterable[str]) -> tuple[str, ...]:
+        """The sites that a reserved draw asks, of those that can be asked."""
+        self._reservation(draw)
+        stream = sampling_keystream(self._key(), draw)
+        return drawn_sites(eligible, draw, sample_rate=self.config.sample_rate, keystream=stream)
+
+    def combine(self, draw: Draw, updates: Iterable[AdmittedUpdate], layout: Layout) -> Aggregate:
+        """The noised mean of what was admitted, which may be nothing: then it is noise alone.
+
+        What the aggregators' screening sets aside counts as zero, like whoever was silent. The denominator stays.
+        """
+        admitted = {update.site_id: update for update in updates}
+        screened = screen(admitted.values(), layout, self.job.max_update_norm)
+        counted = [admitted[accepted.site_id] for accepted in screened.accepted]  # sorted by name
+        delta = noised_mean(
+            clipped_sum([accepted.arrays for accepted in screened.accepted], layout, self.config.clip_norm),
+            noise_keystream(self._key(), draw, counted),
+            draw=draw.number,
+            deviation=self.config.noise_multiplier * self.config.clip_norm,
+            expected_sites=self.config.sample_rate * draw.population,
+        )
+        used = tuple(update.site_id for update in counted)
+        return Aggregate(Aggregator.MEAN, 0, delta, used, screened.quarantined)
+
+    def commit(self, draw: Draw, model_digest: str) -> None:
+        """Record the model that a draw gave, durable when this returns: it may be kept and shown from then on.
+
+        Raises:
+            ReleasedOtherwise: another one was recorded for it before.
+        """
+        try:
+            self.account.commit(self._reservation(draw), model_digest)
+        except LedgerConflict as error:
+            raise ReleasedOtherwise(str(error)) from error
+
+    def guarantee(self) -> ClientGuarantee | None:
+        """What holds for each site over the rounds so far; None before the first."""
+        return self.account.guarantee()
+
+    def _reservation(self, draw: Draw) -> Reservation:
+        """Of a draw that is reserved already; reserving it again changes nothing."""
+        return self.account.reserve(draw)
+
+    def _key(self) -> bytes:
+        return self.keys.key(self.job.digest())

@@ -1,0 +1,114 @@
+"""``aegis nvflare``: what an NVIDIA FLARE deployment needs of a federation: startup kits and jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aegis.errors import RunFolderError
+from aegis.federation import FederationFolder
+from aegis.jobs import load_job, resolve
+
+if TYPE_CHECKING:
+    from aegis.runtimes.nvflare.provisioning import Kits
+
+__all__ = ["nvflare"]
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_NEW = click.Path(exists=False, path_type=Path)
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+@click.group(epilog="Example: aegis nvflare export-job study.yaml --federation six-sites --out flare-study")
+def nvflare() -> None:
+    """Startup kits and jobs for an NVIDIA FLARE deployment of a federation.
+
+    A run on one is `aegis run --runtime nvflare --startup-kit KIT`.
+    """
+
+
+@nvflare.command(
+    epilog="Example: aegis nvflare provision six-sites --server fl.example.org --admin you@example.org --out kits"
+)
+@click.argument("folder", metavar="FEDERATION", type=_FOLDER)
+@click.option("--server", required=True, metavar="HOST", help="The name by which sites reach this host.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8002, show_default=True, help="Of FLARE's server.")
+@click.option("--admin", required=True, metavar="EMAIL", help="Who submits jobs.")
+@click.option("--out", required=True, type=_NEW, help="The folder to make: kits, and FLARE's certificate authority.")
+@click.option("--runs", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True,
+              help="Where this host keeps run folders.")  # fmt: skip
+@_json
+def provision(folder: Path, server: str, port: int, admin: str, out: Path, runs: Path, as_json: bool) -> None:
+    """Have NVIDIA FLARE make a startup kit for this host's server, for each site, and for an administrator.
+
+    Each kit gets FLARE's own guards: no code from the network, no shell, a list of the classes that a job may name.
+    Kits hold private keys: send each to its owner alone, by a channel that nobody else reads.
+    """
+    from aegis.runs.flare import require_flare
+
+    require_flare()
+    from aegis.runtimes.nvflare.provisioning import Project, provision
+    from aegis.runtimes.nvflare.settings import ServerSettings, write_settings
+
+    config = FederationFolder(folder).config()
+    if not (sites := sorted(config.public_keys.keys() - set(config.revoked))):
+        raise RunFolderError(f"{folder}: nobody takes part in this federation yet: admit a site first")
+    kits = provision(Project("aegis", server, port, admin, sites), out)
+    settings = ServerSettings(version=1, federation=str(folder.absolute()), runs=str(runs.absolute()))
+    write_settings(kits.server / "local", settings)
+    click.echo(json.dumps(_paths(kits), sort_keys=True) if as_json else _what_to_send(kits))
+
+
+def _paths(kits: Kits) -> Mapping[str, Any]:
+    return {
+        "server": str(kits.server),
+        "admin": str(kits.admin),
+        "sites": {site: str(kit) for site, kit in kits.sites.items()},
+    }
+
+
+def _what_to_send(kits: Kits) -> str:
+    return "\n".join(
+        [
+            f"for this host   {kits.server}",
+            *(f"for {site}   {kit}" for site, kit in kits.sites.items()),
+            f"for whoever submits jobs   {kits.admin}",
+            "each kit holds a private key: send it to its owner alone",
+            "here: startup/start.sh of this host's kit",
+            "at a site: coreason-enclave agent --socket-only; local/coreason.json, after its sample; startup/start.sh",
+        ]
+    )
+
+
+@nvflare.command(epilog="Example: aegis nvflare export-job study.yaml --federation six-sites --out flare-study")
+@click.argument("job_file", metavar="JOB.yaml", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--federation", required=True, type=_FOLDER, help="The federation's folder: who takes part.")
+@click.option("--out", required=True, type=_NEW, help="The job folder to make.")
+@click.option("--run", metavar="NAME", help="The run folder on the coordinator's host.  [default: the job's id]")
+@click.option("--readmit", metavar="SITE", multiple=True, help="Forget this site's offences when the job begins.")
+@_json
+def export_job(
+    job_file: Path, federation: Path, out: Path, run: str | None, readmit: tuple[str, ...], as_json: bool
+) -> None:
+    """Write a job as a folder that `nvflare job submit` takes.
+
+    It is configuration alone: no code, no key and no path. The server's own settings say where the federation is.
+    """
+    from aegis.runs.flare import run_name
+    from aegis.runtimes.nvflare.job_folder import FlareJob, write_job_folder
+
+    config = FederationFolder(federation).config()
+    job = resolve(load_job(job_file), delta=config.delta)
+    sites = sorted(config.public_keys.keys() - set(config.revoked))
+    name = run_name(job.job_id if run is None else run)
+    write_job_folder(out, FlareJob(job, run=name, sites=sites, readmit=readmit, min_clients=job.min_clients))
+    said = {"job": str(out), "run": name, "sites": sites}
+    click.echo(json.dumps(said, sort_keys=True) if as_json else _next(said))
+
+
+def _next(said: Mapping[str, Any]) -> str:
+    return f"wrote {said['job']}, for {len(said['sites'])} sites\nnext: nvflare job submit -j {said['job']}"

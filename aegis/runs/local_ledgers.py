@@ -1,0 +1,40 @@
+"""Sites whose folders are on this host, as their coordinator may look at them: configuration, a ledger to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from aegis.federation import FederationFolder
+from coreason_enclave.ledger import PrivacyLedger, SqliteLedger
+from coreason_enclave.policy import SiteConfig, load_site_config
+
+__all__ = ["LocalSite", "reading_local_sites"]
+
+
+@dataclass(frozen=True)
+class LocalSite:
+    """A registered site on this host; other processes answer for it."""
+
+    config: SiteConfig
+    ledger: PrivacyLedger
+
+
+@contextmanager
+def reading_local_sites(federation: FederationFolder) -> Iterator[Mapping[str, LocalSite]]:
+    """Have the ledgers of the registered local sites open for the body, by site id.
+
+    Raises:
+        EnclaveError: a site's configuration or ledger cannot be read.
+    """
+    keys = federation.config().public_keys
+    with ExitStack() as opened:
+        sites = {}
+        for folder in federation.site_folders():
+            if folder.name in keys:
+                config = load_site_config(folder / "site.toml")
+                ledger = SqliteLedger(folder / config.ledger, must_exist=True)
+                opened.callback(ledger.close)
+                sites[folder.name] = LocalSite(config, ledger)
+        yield sites

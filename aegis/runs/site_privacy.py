@@ -1,0 +1,102 @@
+"""What a run of a job with client-level privacy needs of its federation, and what it says about it in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from aegis.client_privacy import LINEAGE, ClientPrivacy
+from aegis.errors import InvalidJob
+from aegis.federation import ClientBudget, FederationConfig, FederationFolder
+from coreason_enclave.jobkeys import SecretJobKeys, unsafe_seeded_keys
+from coreason_enclave.keystream import JobKeys
+from coreason_enclave.ledger import SqliteLedger
+from coreason_enclave.schemas import FederationJob
+
+__all__ = ["EXPORT", "client_privacy_of", "require_site_budget", "statement"]
+
+EXPORT = "ledger/coordinator.json"
+"""Where in a run folder the coordinator's ledger is exported to."""
+_SEEDED_AS = "/coordinator"
+"""What its keys are derived by from an injected seed; no site can have this name."""
+_NOT_PROTECTED_AGAINST = (
+    "the coordinator itself, which sees every update",
+    "whoever learns which sites a round asked: from the coordinator's log or state, or from the network",
+    "what the models tell of single records or persons: each site's own guarantee is about these, and is another one",
+)
+
+
+def require_site_budget(job: FederationJob, config: FederationConfig) -> ClientBudget | None:
+    """What the federation allows a job with client-level privacy; None where the job promises none.
+
+    Raises:
+        InvalidJob: the federation has no budget for such a job, or the job asks for more than it allows.
+    """
+    if job.client_privacy is None:
+        return None
+    budget, asked = config.client_privacy, job.client_privacy
+    if budget is None:
+        raise InvalidJob(
+            "the job has client_privacy, federation.toml has no [client_privacy] table: "
+            "it says what models may ever tell of one site"
+        )
+    if asked.target_epsilon > budget.job_epsilon or asked.delta > budget.job_delta:
+        raise InvalidJob(
+            f"client_privacy asks for epsilon {asked.target_epsilon:g} at delta {asked.delta:g}, "
+            f"federation.toml allows a job {budget.job_epsilon:g} at {budget.job_delta:g}"
+        )
+    if "coordinator" in config.public_keys:
+        raise InvalidJob("a participant is named coordinator: its ledger would stand for the coordinator's own")
+    return budget
+
+
+@contextmanager
+def client_privacy_of(
+    job: FederationJob, federation: FederationFolder, unsafe_seed: int | None
+) -> Iterator[ClientPrivacy | None]:
+    """The coordinator's ledger and key for ``job``; None where the job promises nothing about whole sites.
+
+    Raises what :func:`require_site_budget` raises, and LedgerError where the ledger cannot be used.
+    """
+    budget = require_site_budget(job, federation.config())
+    if budget is None or job.client_privacy is None:
+        yield None
+        return
+    ledger = SqliteLedger(federation.coordinator / "ledger.sqlite")
+    try:
+        yield ClientPrivacy(job, job.client_privacy, ledger, budget.caps(), _keys(federation, unsafe_seed))
+    finally:
+        ledger.close()
+
+
+def statement(privacy: ClientPrivacy) -> dict[str, Any] | None:
+    """What holds for each site, with all that the number depends on (JSON types); None before the first round."""
+    guarantee, claim = privacy.guarantee(), privacy.account.claim()
+    if guarantee is None or claim is None:
+        return None
+    lineage = privacy.ledger.lineage_claim(LINEAGE)
+    return {
+        "unit": guarantee.unit.value,
+        "epsilon": guarantee.epsilon,
+        "delta": guarantee.delta,
+        "accountant": guarantee.accountant.value,
+        "rdp_epsilon": guarantee.rdp_epsilon,
+        "target_epsilon": privacy.config.target_epsilon,
+        "neighboring_relation": guarantee.neighboring_relation.value,
+        "sampling": f"{guarantee.sampling} over sites",
+        "sample_rate": privacy.config.sample_rate,
+        "noise_multiplier": privacy.config.noise_multiplier,
+        "clip_norm": privacy.config.clip_norm,
+        "draws": claim.steps_counted,
+        "noise_sources": [source.value for source in claim.noise_sources],
+        "over_all_jobs": {"cap": lineage.caps.epsilon, "delta": lineage.caps.delta, "spent": lineage.spent_epsilon},
+        "protects_against": "whoever sees the released models",
+        "does_not_protect_against": list(_NOT_PROTECTED_AGAINST),
+    }
+
+
+def _keys(federation: FederationFolder, unsafe_seed: int | None) -> JobKeys:
+    if unsafe_seed is not None:
+        return unsafe_seeded_keys(unsafe_seed, _SEEDED_AS)
+    return SecretJobKeys(federation.coordinator / "draws")

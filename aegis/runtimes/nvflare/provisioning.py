@@ -1,0 +1,138 @@
+"""Startup kits by FLARE's own provisioning: its certificate authority, signed kits, and this project's guards in each.
+
+What FLARE generates is left as it is, and its signatures hold. The guards are the site configuration files in each
+kit's ``local/``, which FLARE leaves to whoever operates that host; they are described in :mod:`.guards`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from nvflare.lighter.constants import CtxKey
+from nvflare.lighter.prov_utils import prepare_builders
+from nvflare.lighter.provision import prepare_project
+from nvflare.lighter.provisioner import Provisioner
+
+from aegis.errors import RunFolderError
+from aegis.runtimes.nvflare.guards import guard_server, guard_site
+
+__all__ = ["Kits", "Project", "provision"]
+
+_ORGANISATION: Final = "federation"
+_ROLE: Final = "lead"
+"""May submit jobs, and end and download its own. Nobody is given FLARE's ``project_admin``, who may do anything."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """What is provisioned.
+
+    Attributes:
+        name: FLARE's name of the project. server: host name as clients reach it; its certificate bears it.
+        port: of FLARE's server; jobs are administered over it, too.
+        admin: the administrator, an e-mail address. sites: the clients: site ids.
+    """
+
+    name: str
+    server: str
+    port: int
+    admin: str
+    sites: Collection[str]
+
+    def document(self) -> dict[str, Any]:
+        """FLARE's ``project.yml``."""
+        participants: list[dict[str, Any]] = [
+            {"name": self.server, "type": "server", "fed_learn_port": self.port, "admin_port": self.port},
+            *({"name": site, "type": "client"} for site in sorted(self.sites)),
+            {"name": self.admin, "type": "admin", "role": _ROLE},
+        ]
+        builders = "nvflare.lighter.impl"
+        return {
+            "api_version": 3,
+            "name": self.name,
+            "description": "sealed messages between a coordinator and its sites",
+            "participants": [{**each, "org": _ORGANISATION} for each in participants],
+            "builders": [
+                {
+                    "path": f"{builders}.workspace.WorkspaceBuilder",
+                    "args": {"template_file": ["master_template.yml"]},
+                },
+                {"path": f"{builders}.static_file.StaticFileBuilder", "args": {"config_folder": "config"}},
+                {"path": f"{builders}.cert.CertBuilder"},
+                {"path": f"{builders}.signature.SignatureBuilder"},
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Kits:
+    """The startup kits: a folder for the server, for the administrator, and for each site."""
+
+    server: Path
+    admin: Path
+    sites: Mapping[str, Path]
+
+
+def provision(project: Project, folder: Path) -> Kits:
+    """Provision ``project`` into a new folder, and write the guards into each kit.
+
+    ``folder/project.yml`` is what FLARE was given; its certificate authority's key is in ``folder``, too: keep it.
+
+    Raises:
+        RunFolderError: the folder exists, or FLARE does not accept a name; then nothing is left.
+    """
+    if folder.exists():
+        raise RunFolderError(f"{folder} exists: provisioning makes a new folder")
+    folder.mkdir(mode=0o700, parents=True)
+    try:
+        kits = _built(project, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    guard_server(kits.server / "local")
+    for kit in kits.sites.values():
+        guard_site(kit / "local")
+    return kits
+
+
+def _built(project: Project, folder: Path) -> Kits:
+    document, complaints = project.document(), _Complaints()
+    (folder / "project.yml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            provisioner = Provisioner(str(folder), prepare_builders(document), None)
+            context = provisioner.provision(prepare_project(document), logger=complaints)
+    except (Exception, SystemExit) as error:  # FLARE raises many kinds over names that it does not like
+        raise RunFolderError(f"NVIDIA FLARE cannot provision this: {error}") from error
+    if context.get(CtxKey.BUILD_ERROR):
+        raise RunFolderError(f"NVIDIA FLARE cannot provision this: {complaints.last}")
+    made = Path(context[CtxKey.CURRENT_PROD_DIR])
+    return Kits(made / project.server, made / project.admin, {site: made / site for site in project.sites})
+
+
+class _Complaints:
+    """FLARE's provisioning logger: keeps the last complaint."""
+
+    def __init__(self) -> None:
+        self.last = "it does not say why"
+
+    def debug(self, message: str) -> None:
+        """Not kept."""
+
+    def info(self, message: str) -> None:
+        """Not kept."""
+
+    def warning(self, message: str) -> None:
+        """Not kept."""
+
+    def error(self, message: str) -> None:
+        """Kept."""
+        self.last = " ".join(str(message).split())

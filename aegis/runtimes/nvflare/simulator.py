@@ -1,0 +1,84 @@
+"""FLARE's own simulator, for one job over the site folders of this host.
+
+Everything of it lies in one folder: FLARE's workspace, the job, temporary files. FLARE's own rules hold: the job may
+name the workflow and the executor, no other class. Sites are opened by FLARE's client processes themselves, which only
+development sites let happen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aegis.runtimes.nvflare.hosting import FlareProcess
+from aegis.runtimes.nvflare.job_folder import FlareJob, write_job_folder
+from aegis.runtimes.nvflare.settings import ServerSettings, SiteSettings, allowed_classes, write_settings
+from coreason_enclave.processes import spawn, terminate
+
+__all__ = ["Simulation", "simulating"]
+
+_PROCESS = "aegis.runtimes.nvflare.simulator_process"
+_END_S = 20.0
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One job in FLARE's simulator.
+
+    Attributes:
+        folder: everything of FLARE's; made, and emptied at every start. log: what FLARE prints is appended here.
+        threads: clients that work at the same time; with fewer than there are, FLARE starts a process for each task.
+        import_from: where a user's executor is imported from, beside what is installed.
+    """
+
+    folder: Path
+    log: Path
+    job: FlareJob
+    server: ServerSettings
+    sites: SiteSettings
+    threads: int
+    import_from: Path | None = None
+
+
+@contextmanager
+def simulating(simulation: Simulation) -> Iterator[FlareProcess]:
+    """Have the job run in the simulator for the body; at its end nothing of it is left running."""
+    job_folder = _prepared(simulation)
+    workspace = simulation.folder / "workspace"
+    names = sorted(simulation.job.sites)
+    command = [sys.executable, "-m", _PROCESS, str(workspace), str(job_folder), str(simulation.threads), *names]
+    process = spawn(command, log=simulation.log, env=_environment(simulation))
+    try:
+        yield FlareProcess(process, simulation.log, _END_S)
+    finally:
+        terminate(process)
+
+
+def _prepared(simulation: Simulation) -> Path:
+    """FLARE's workspace with this host's settings in it, and the job's folder."""
+    shutil.rmtree(simulation.folder, ignore_errors=True)
+    local = simulation.folder / "workspace" / "local"
+    local.mkdir(parents=True)
+    (simulation.folder / "tmp").mkdir()
+    write_settings(local, simulation.server)
+    write_settings(local, simulation.sites)
+    allowed = allowed_classes({"format_version": 2}, [simulation.job.workflow, simulation.job.executor])
+    (local / "resources.json").write_text(json.dumps(allowed, indent=2), encoding="utf-8")
+    job_folder = simulation.folder / simulation.job.job.job_id
+    write_job_folder(job_folder, simulation.job)
+    return job_folder
+
+
+def _environment(simulation: Simulation) -> Mapping[str, str]:
+    """This process's, with temporary files in the folder and the user's executor importable."""
+    paths = [os.environ.get("PYTHONPATH", ""), "" if simulation.import_from is None else str(simulation.import_from)]
+    environment = {**os.environ, "TMPDIR": str(simulation.folder / "tmp")}
+    if joined := os.pathsep.join(filter(None, paths)):
+        environment["PYTHONPATH"] = joined
+    return environment

@@ -1,0 +1,146 @@
+"""The process that submits a job to a running FLARE server, over FLARE's own admin API, and waits for its end.
+
+    python -m aegis.runtimes.nvflare.submission_process KIT JOB_FOLDER NOTE CLIENT...
+
+Started by :mod:`aegis.runtimes.nvflare.deployment`. ``NOTE`` is a file that names the submitted job: while that job
+has not ended, the same command waits for it instead of submitting another. ``CLIENT``\\ s are waited for first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
+
+from aegis.errors import AegisError, CarrierUnreachable, RunFolderError
+from aegis.runtimes.nvflare.kits import AdminKit, read_admin_kit
+from aegis.stores.run_state import replace_file
+
+__all__ = ["main"]
+
+_Answer = TypeVar("_Answer")
+
+_LOGIN_S: Final = 10.0
+_PATIENCE_S: Final = 60.0
+"""How long a server that does not answer is asked again."""
+_POLL_S: Final = 0.5
+_CLIENTS_S: Final = 60.0
+_GOING_ON = ("SUBMITTED", "APPROVED", "DISPATCHED", "RUNNING")
+
+
+class _Server:
+    """FLARE's server, through sessions that are made anew when they break."""
+
+    def __init__(self, kit: AdminKit) -> None:
+        self._kit = kit
+        self._session: Session | None = None
+
+    def ask(self, question: Callable[[Session], _Answer], patience_s: float = _PATIENCE_S) -> _Answer:
+        """Ask, and ask again for a while where nobody answers; raises :class:`CarrierUnreachable`."""
+        end = time.monotonic() + patience_s
+        while True:
+            try:
+                return question(self._connected())
+            except Exception as error:  # FLARE raises many kinds over a broken connection
+                self._session = None
+                if time.monotonic() > end:
+                    raise CarrierUnreachable(f"{self._kit.server} does not answer: {error}") from error
+            time.sleep(_POLL_S)
+
+    def once(self, question: Callable[[Session], _Answer]) -> _Answer:
+        """Ask once, connected already or not; what FLARE raises is passed on."""
+        return question(self._connected())
+
+    def _connected(self) -> Session:
+        if self._session is None:
+            self._session = new_secure_session(self._kit.username, str(self._kit.folder), timeout=_LOGIN_S)
+        return self._session
+
+
+def main(arguments: list[str]) -> int:
+    """Submit or find the job, wait for its end; 0 once it has ended, however."""
+    kit, job_folder, note, *clients = arguments
+    try:
+        server = _Server(read_admin_kit(Path(kit)))
+        token = _unfinished(server, Path(note))
+        if token is None:
+            token = secrets.token_hex(16)
+            replace_file(Path(note), json.dumps({"submit_token": token}).encode())
+            _await(server, set(clients))
+            _submit(server, Path(job_folder), token)
+        status = _ended(server, token)
+    except AegisError as error:
+        _say(f"Error: {error}")
+        return 2
+    Path(note).unlink(missing_ok=True)
+    _say(f"the FLARE job ended: {status}")
+    return 0
+
+
+def _unfinished(server: _Server, note: Path) -> str | None:
+    """The token of the job that an earlier process submitted, unless it has ended or never began."""
+    try:
+        token = str(json.loads(note.read_bytes())["submit_token"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return token if _goes_on(_status(server, token)) else None
+
+
+def _await(server: _Server, clients: set[str]) -> None:
+    """Until all clients are connected, or have had their time: the job goes to those that are there."""
+    end = time.monotonic() + _CLIENTS_S
+    while missing := clients - _connected(server):
+        if time.monotonic() > end:
+            break
+        time.sleep(_POLL_S)
+    if missing:
+        _say(f"not connected: {', '.join(sorted(missing))}")
+
+
+def _connected(server: _Server) -> set[str]:
+    known = server.ask(lambda session: session.get_system_info(), patience_s=_LOGIN_S).client_info
+    return {client.name for client in known}
+
+
+def _submit(server: _Server, job_folder: Path, token: str) -> None:
+    """FLARE takes one job for one token, however often it is submitted."""
+    try:
+        server.once(lambda session: session.submit_job(str(job_folder), submit_token=token))
+    except AegisError:
+        raise
+    except Exception as error:  # whatever FLARE has against it
+        raise RunFolderError(f"NVIDIA FLARE does not take the job: {error}") from error
+
+
+def _ended(server: _Server, token: str) -> str:
+    while _goes_on(status := _status(server, token)):
+        time.sleep(_POLL_S)
+    return status or "unknown to the server"
+
+
+def _goes_on(status: str | None) -> bool:
+    return status is not None and status.startswith(_GOING_ON)
+
+
+def _status(server: _Server, token: str) -> str | None:
+    """FLARE's word for how the job is; None where the server knows none."""
+    found = server.ask(lambda session: session.list_jobs(submit_token=token))
+    return str(found[0].get("status")) if found else None
+
+
+def _say(line: str) -> None:
+    """For the log that this process's output goes to."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    # Not sys.exit: threads that FLARE's session leaves behind would keep the process, and whoever waits for it.
+    os._exit(main(sys.argv[1:]))

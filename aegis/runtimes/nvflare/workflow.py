@@ -1,0 +1,62 @@
+"""A coordinator inside FLARE's server process: FLARE's workflow interface around what coordinates over a carrier."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Final
+
+from nvflare.apis.client import Client
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.app_common.workflows.model_controller import ModelController
+
+from aegis.runtimes.nvflare.carrier import FlareCarrier
+from aegis.runtimes.nvflare.liveness import FlareLiveness
+
+__all__ = ["FlareWorkflow", "bear_with_refusals"]
+
+TASK_CHECK_S: Final = 0.1
+"""How often FLARE clears away tasks that are done. Results do not wait for it."""
+
+
+class FlareWorkflow(ModelController, ABC):  # type: ignore[misc]  # FLARE ships no types
+    """Runs :meth:`coordinate` once; what that raises ends FLARE's job as failed, nothing that a site answers does."""
+
+    def __init__(self) -> None:
+        super().__init__(persistor_id="", ignore_result_error=True, task_check_period=TASK_CHECK_S)
+
+    @abstractmethod
+    def coordinate(self, local: Path) -> None:
+        """Do the whole work; ``local`` is FLARE's site configuration directory of this server."""
+
+    def run(self) -> None:
+        """FLARE's entry."""
+        bear_with_refusals(self.fl_ctx)
+        self.coordinate(Path(self.engine.get_workspace().get_site_config_dir()))
+
+    def carrier(self, nodes: dict[str, int]) -> FlareCarrier:
+        """A carrier to the clients of this job; ``nodes`` are node ids by client name."""
+        return FlareCarrier(self, self.fl_ctx, nodes, aborted=lambda: bool(self.abort_signal.triggered))
+
+    def liveness(self) -> FlareLiveness:
+        """Signs of life of the clients of this job."""
+        return FlareLiveness(
+            lambda: [client.name for client in self.engine.get_clients()], self.get_client_disconnect_time
+        )
+
+    def process_result_of_unknown_task(
+        self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
+    ) -> None:
+        """An answer to what is over: nobody waits for it."""
+        del client_task_id, result, fl_ctx
+        logging.getLogger(__name__).info("%s answered a %s task that was over", client.name, task_name)
+
+
+def bear_with_refusals(fl_ctx: FLContext) -> None:
+    """One site's return code must not end everybody's job: FLARE's server runner does so for three of them."""
+    runner = fl_ctx.get_prop(FLContextKey.RUNNER)
+    if runner is not None:
+        runner.ABORT_RETURN_CODES = []

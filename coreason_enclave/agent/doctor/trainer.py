@@ -1,0 +1,20 @@
+"""Whether the training loop that this site brings itself can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict
+
+__all__ = ["trainer"]
+
+
+def trainer(site: Examined) -> Iterator[Finding]:
+    """It can be imported and made, where ``site.toml`` names one; that it trains well is for the site to know."""
+    name = site.config.trainer
+    if name is None:
+        return
+    from coreason_enclave.federation.nvflare.training import installed_trainer  # loads the frameworks
+
+    installed_trainer(name, site.folder, site.config)
+    yield Finding("trainer", Verdict.OK, f"{name}, a loop of this site's own")

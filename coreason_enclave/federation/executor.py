@@ -1,0 +1,223 @@
+"""The site as an ``Executor`` of NVIDIA FLARE: sealed bytes in, sealed bytes or a reason out.
+
+:class:`CoreasonExecutor` takes part in a federation as it is. Whoever writes the training loop subclasses it; the loop
+runs inside the site's session, between its checks and its airlock (see :mod:`coreason_enclave.session`):
+
+>>> import torch
+>>> from coreason_enclave.privacy import PrivacyGuard
+>>> class SecureAgent(CoreasonExecutor):
+...     def _execute_training(self, shareable, fl_ctx, abort_signal):
+...         self._check_hardware_trust()
+...         job_config = self._parse_job_config(shareable)
+...         privacy_guard = PrivacyGuard(config=job_config.privacy)
+...         model, optimizer, loader = privacy_guard.attach(
+...             model=self.model, optimizer=torch.optim.SGD(self.model.parameters(), lr=0.01), data_loader=self.loader)
+...         for data, target in loader:
+...             if abort_signal.triggered:
+...                 break
+...             optimizer.zero_grad()
+...             self.criterion(model(data), target).backward()
+...             optimizer.step()
+...             privacy_guard.check_budget()
+...         return self.sentry.sanitize_output(
+...             {"params": model.state_dict(), "metrics": {"epsilon": privacy_guard.get_current_epsilon()}})
+
+It trains nothing outside a task, and a task that nobody sealed is refused by its reason:
+
+>>> from nvflare.apis.fl_context import FLContext
+>>> from nvflare.apis.shareable import Shareable
+>>> from nvflare.apis.signal import Signal
+>>> reply = SecureAgent().execute("train", Shareable(), FLContext(), Signal())
+>>> reply.get_return_code(), reply.get_header("aegis_reason")
+('BAD_TASK_DATA', 'malformed')
+>>> SecureAgent()._check_hardware_trust()
+Traceback (most recent call last):
+    ...
+coreason_enclave.errors.AttestationError: nothing is attested outside a task
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from nvflare.apis.dxo import DXO, DataKind
+from nvflare.apis.event_type import EventType
+from nvflare.apis.executor import Executor
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+
+from coreason_enclave.errors import (
+    AttestationError,
+    ConfigurationError,
+    EnclaveError,
+    JobRejected,
+    Reason,
+    TrainingAborted,
+)
+from coreason_enclave.federation.nvflare.hosting import Answerer, answerer
+from coreason_enclave.federation.nvflare.messages import message_in, nothing_to_tell, refusal, sealed_reply
+from coreason_enclave.ipc.handler import Aborted, Handler
+from coreason_enclave.schemas import AttestationReport, FederationJob
+from coreason_enclave.updates import SealedMessage
+
+if TYPE_CHECKING:
+    from coreason_enclave.federation.nvflare.tasks import Work
+    from coreason_enclave.privacy.material import Material
+
+__all__ = ["TASKS", "CoreasonExecutor"]
+
+_Answer = Callable[[Handler, SealedMessage, Aborted], Shareable]
+
+
+def _validated(handler: Handler, message: SealedMessage, _aborted: Aborted) -> Shareable:
+    handler.validate(message)
+    return nothing_to_tell()
+
+
+TASKS: Final[Mapping[str, _Answer]] = {
+    "train": lambda handler, message, aborted: sealed_reply(handler.run(message, aborted=aborted)),
+    "enrol": lambda handler, message, _: sealed_reply(handler.enrol(message)),
+    "attest": lambda handler, message, _: sealed_reply(handler.attest(message)),
+    "validate": _validated,
+    "submit_model": lambda handler, message, _: sealed_reply(handler.submit(message)),
+}
+"""The tasks that are answered; another one is unsupported."""
+
+
+class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
+    """Answers FLARE's tasks by what ``coreason.json`` in this host's site configuration folder says.
+
+    ``runs = agent``: the bytes go to the site's agent. ``runs = session`` (simulators): this process is the site.
+
+    Attributes:
+        model, loader, criterion: while a task is trained, the job's model with the global weights, fresh and unwrapped;
+            a loader over the dataset's rows; the loss.
+        sentry: while a task is trained, the site's sentry, which knows the layout of that model.
+    """
+
+    model: Any
+    loader: Any
+    criterion: Any
+    sentry: Any
+
+    _answerer: Answerer | None = None
+    _work: Work | None = None
+    _context: FLContext | None = None
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        """Answer one task. Raises nothing: a refusal is a return code and, as ``aegis_reason``, a reason."""
+        try:
+            return self._answered(task_name, shareable, fl_ctx, abort_signal)
+        except EnclaveError as refused:
+            reason = refused.reason
+        except Exception as error:  # noqa: BLE001 - its text may hold a row; FLARE would log it
+            self.log_error(fl_ctx, f"{type(error).__name__} while answering {task_name!r:.80}", fire_event=False)
+            reason = Reason.INTERNAL
+        self.log_info(fl_ctx, f"{task_name!r:.80} refused: {reason}")
+        return refusal(reason)
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Let go of the site when the run ends, or FLARE's simulator swaps this client for another."""
+        super().handle_event(event_type, fl_ctx)
+        if event_type in (EventType.END_RUN, EventType.SWAP_OUT):
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the site; the next task opens it again."""
+        opened, self._answerer = self._answerer, None
+        if opened is not None:
+            opened.close()
+
+    def _answered(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        if task_name not in TASKS:
+            raise JobRejected(f"there is no task {task_name!r:.80}", reason=Reason.UNSUPPORTED)
+        message = message_in(shareable)
+        if abort_signal.triggered:
+            raise TrainingAborted("aborted before it began")
+        self._context = fl_ctx
+        try:
+            return TASKS[task_name](self._opened(fl_ctx), message, lambda: bool(abort_signal.triggered))
+        finally:
+            self._context = None
+
+    def _opened(self, fl_ctx: FLContext) -> Handler:
+        if self._answerer is None:
+            try:
+                settings = Path(fl_ctx.get_workspace().get_site_config_dir())
+                self._answerer = answerer(settings, fl_ctx.get_identity_name(), self, self._own_loop())
+            except EnclaveError as error:  # about this host's configuration, for whoever looks after it
+                self.log_error(fl_ctx, f"the site cannot be opened: {error}", fire_event=False)
+                raise
+        return self._answerer.handler
+
+    # --- for subclasses ------------------------------------------------------------------------------------------
+
+    def _execute_training(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Any:
+        """Train from the global weights; subclasses write their own loop here.
+
+        Args:
+            shareable: a ``DXO`` of kind ``WEIGHTS`` (numpy) with the job in its properties.
+            fl_ctx: FLARE's context; in an agent, one that names the site and nothing more.
+            abort_signal: asked between steps. What was trained until then is not released.
+
+        Returns:
+            ``self.sentry.sanitize_output({"params": …, "metrics": …})`` with whole weights, or a ``DXO`` or
+            ``Shareable`` of kind ``WEIGHTS`` or ``WEIGHT_DIFF``. The privacy event is counted, never returned.
+        """
+        del shareable, fl_ctx, abort_signal
+        from coreason_enclave.privacy.training import LocalSgdTrainer
+
+        trained = LocalSgdTrainer().train(self._working().task)
+        return DXO(DataKind.WEIGHT_DIFF, data=dict(trained.arrays)).to_shareable()
+
+    def _check_hardware_trust(self) -> AttestationReport:
+        """The attestation result on this host that released the model.
+
+        Raises:
+            AttestationError: outside a task, once it has expired, or where this host can prove itself no more.
+        """
+        if self._work is None:
+            raise AttestationError("nothing is attested outside a task")
+        return self._work.task.trusted()
+
+    def _parse_job_config(self, shareable: Shareable) -> FederationJob:
+        """The job that ``shareable`` states, in which no value is left open.
+
+        Raises:
+            ConfigurationError: outside a task. EnvelopeError: it states no job. JobRejected: not the accepted one.
+        """
+        from coreason_enclave.federation.nvflare.tasks import job_in
+
+        return job_in(shareable, self._working().task.job)
+
+    def _working(self) -> Work:
+        if self._work is None:
+            raise ConfigurationError("there is a job only while a task is trained")
+        return self._work
+
+    # --- for the trainer that this executor is -------------------------------------------------------------------
+
+    def take_up(self, work: Work, material: Material) -> None:
+        """See :class:`~coreason_enclave.federation.nvflare.training.Trains`."""
+        self._work = work
+        self.model, self.loader, self.criterion = material.model, material.loader, material.criterion
+        self.sentry = work.sentry
+
+    def lay_down(self) -> None:
+        """See :class:`~coreason_enclave.federation.nvflare.training.Trains`."""
+        self._work = None
+        for name in ("model", "loader", "criterion", "sentry"):
+            self.__dict__.pop(name, None)
+
+    def surroundings(self) -> FLContext | None:
+        """See :class:`~coreason_enclave.federation.nvflare.training.Trains`."""
+        return self._context
+
+    def _own_loop(self) -> str | None:
+        kind = type(self)
+        if kind._execute_training is CoreasonExecutor._execute_training:
+            return None
+        return f"{kind.__module__}:{kind.__qualname__}"

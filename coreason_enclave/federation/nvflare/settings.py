@@ -1,0 +1,72 @@
+"""``coreason.json`` in FLARE's site configuration folder: where the sites of this host are, and what runs them.
+
+It is the host's own file. No job carries a path, and none can change this.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from coreason_enclave.encoding import parse_json
+from coreason_enclave.errors import ConfigurationError, EnvelopeError
+from coreason_enclave.schemas import FormatVersion, SafeId, StrictModel, explain, in_range
+
+__all__ = ["SETTINGS_FILE", "LocalSettings", "Runs", "load_local_settings"]
+
+SETTINGS_FILE = "coreason.json"
+
+
+class Runs(StrEnum):
+    """``agent``: the site's agent answers, over its socket. ``session``: this very process does (simulator)."""
+
+    AGENT = "agent"
+    SESSION = "session"
+
+
+def _absolute(text: str) -> str:
+    if not Path(text).is_absolute():
+        raise ValueError("must be an absolute path")
+    return text
+
+
+class LocalSettings(StrictModel):
+    """What the executor reads.
+
+    Attributes:
+        sites: FLARE's client names, which are site ids, to site folders.
+        unsafe_seed: derives the noise from a known number, for runs that must be reproducible; ``session`` only.
+    """
+
+    version: FormatVersion
+    runs: Runs
+    sites: Annotated[dict[SafeId, Annotated[str, AfterValidator(_absolute)]], Field(min_length=1)]
+    unsafe_seed: Annotated[int, *in_range(0, 1 << 53)] | None = None
+
+    @model_validator(mode="after")
+    def _seed_is_the_sessions(self) -> Self:
+        if self.unsafe_seed is not None and self.runs is not Runs.SESSION:
+            raise ValueError("unsafe_seed needs runs = session: an agent is given its own (--unsafe-seed)")
+        return self
+
+    def folder_of(self, name: str) -> Path:
+        """The site folder of a client; a name that is not listed raises :class:`ConfigurationError`."""
+        if name not in self.sites:
+            raise ConfigurationError(f"{SETTINGS_FILE} names no site folder for the client {name!r:.80}")
+        return Path(self.sites[name])
+
+
+def load_local_settings(folder: Path) -> LocalSettings:
+    """Read ``coreason.json`` in ``folder``; missing, malformed or unknown fields: :class:`ConfigurationError`."""
+    path = folder / SETTINGS_FILE
+    try:
+        return LocalSettings.model_validate(parse_json(path.read_bytes()))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except EnvelopeError as error:
+        raise ConfigurationError(f"{path} is not a JSON object: {error}") from error
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {explain(error)}") from error

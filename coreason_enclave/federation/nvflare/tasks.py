@@ -1,0 +1,141 @@
+"""What a training loop that was written for FLARE is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
+from nvflare.apis.fl_constant import FLMetaKey, ReturnCode
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable
+from nvflare.apis.signal import Signal
+from pydantic import ValidationError
+
+from coreason_enclave.encoding import parse_json
+from coreason_enclave.errors import DataLeakageError, EnclaveError, EnvelopeError, JobRejected, Reason, TrainingAborted
+from coreason_enclave.schemas import FederationJob, explain
+from coreason_enclave.sentry import DataSentry, SanitizedOutput
+
+if TYPE_CHECKING:
+    from coreason_enclave.privacy.training import TrainingTask
+
+__all__ = ["JOB_META", "Returned", "TaskSignal", "Work", "job_in", "returned_by", "task_shareable"]
+
+JOB_META: Final = "aegis_job"
+"""The ``DXO`` property that holds the accepted job's document."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One task, as an executor holds it while it trains. ``sentry`` knows the model's layout."""
+
+    task: TrainingTask
+    sentry: DataSentry
+
+
+class TaskSignal(Signal):  # type: ignore[misc]  # FLARE ships no types
+    """FLARE's abort signal for a loop, fed by whatever may end the training. Once triggered it stays so."""
+
+    def __init__(self, aborted: Callable[[], bool]) -> None:
+        super().__init__()
+        self._aborted = aborted
+        self.heeded = False
+
+    @property
+    def triggered(self) -> bool:
+        """Whether the training is to end; raises :class:`AttestationError` where this host can prove itself no more."""
+        self.heeded = self.heeded or bool(self._triggered) or self._aborted()
+        return self.heeded
+
+    def require_untriggered(self) -> None:
+        """Raise :class:`TrainingAborted` once it is triggered."""
+        if self.triggered:
+            raise TrainingAborted("the training was asked to stop")
+
+
+def task_shareable(task: TrainingTask) -> Shareable:
+    """The global weights (numpy) and the job, everything in it resolved, as a task of FLARE's own would bring them."""
+    meta = {
+        JOB_META: parse_json(task.job.canonical()),
+        FLMetaKey.CURRENT_ROUND: task.scope.reservation.round_number,
+        FLMetaKey.TOTAL_ROUNDS: task.job.rounds,
+    }
+    weights = {name: np.array(array, copy=True) for name, array in task.base.items()}
+    return DXO(DataKind.WEIGHTS, data=weights, meta=meta).to_shareable()
+
+
+def job_in(shareable: Shareable, accepted: FederationJob) -> FederationJob:
+    """The job that a task's shareable states, which has to be the accepted one.
+
+    Raises:
+        EnvelopeError: there is none in it. JobRejected: another one.
+    """
+    try:
+        job = FederationJob.model_validate(from_shareable(shareable).get_meta_prop(JOB_META))
+    except ValidationError as error:
+        raise EnvelopeError(f"the shareable states no job: {explain(error)}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise EnvelopeError(f"the shareable states no job: {error}") from error
+    if job != accepted:
+        raise JobRejected("the shareable states another job than the accepted one", reason=Reason.WRONG_DIGEST)
+    return job
+
+
+@dataclass(frozen=True)
+class Returned:
+    """What a loop returned, once it was found to be nothing but arrays of the model's layout and permitted metrics.
+
+    ``difference``: the arrays are new weights minus global weights already.
+    """
+
+    output: SanitizedOutput
+    difference: bool
+
+
+def returned_by(returned: object, sentry: DataSentry) -> Returned:
+    """Read what ``_execute_training`` returned.
+
+    A dictionary as :meth:`DataSentry.sanitize_output` takes and returns it (whole weights), or a ``DXO`` or
+    ``Shareable`` of kind ``WEIGHTS`` or ``WEIGHT_DIFF`` with numpy arrays and, in its properties, perhaps ``metrics``.
+
+    Raises:
+        DataLeakageError: anything else. TrainingAborted: FLARE's own reply that it was aborted.
+    """
+    if isinstance(returned, Shareable):
+        returned = _dxo_in(returned)
+    if not isinstance(returned, DXO):
+        return Returned(sentry.sanitize_output(_mapping(returned)), difference=False)
+    if returned.data_kind not in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF):
+        raise DataLeakageError(f"a DXO of kind {returned.data_kind!r:.80} may not leave: WEIGHTS or WEIGHT_DIFF may")
+    output = {"params": _numpy_only(returned.data), **_mapping(returned.meta or {})}
+    return Returned(sentry.sanitize_output(output), difference=returned.data_kind == DataKind.WEIGHT_DIFF)
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise DataLeakageError(f"the training returned {type(value).__name__}, not params and metrics")
+    return value
+
+
+def _numpy_only(data: Mapping[Any, object]) -> Mapping[Any, object]:
+    for name, value in data.items():
+        if type(value) is not np.ndarray:
+            raise DataLeakageError(f"{name!r:.80} in a DXO must be a numpy array, got {type(value).__name__}")
+    return data
+
+
+def _dxo_in(shareable: Shareable) -> DXO:
+    code = shareable.get_return_code()
+    if code == ReturnCode.TASK_ABORTED:
+        raise TrainingAborted("the training loop says that it was aborted")
+    if code != ReturnCode.OK:
+        raise EnclaveError(f"the training loop returned {code!r:.80}", reason=Reason.INTERNAL)
+    surplus = shareable.keys() - {"DXO", ReservedHeaderKey.HEADERS}
+    if surplus:
+        raise DataLeakageError(f"a Shareable with {', '.join(sorted(map(repr, surplus)))!s:.200} may not leave")
+    try:
+        return from_shareable(shareable)
+    except (ValueError, TypeError) as error:
+        raise DataLeakageError(f"the training returned a Shareable without a DXO: {error}") from error
