@@ -51,6 +51,7 @@ def provision(folder: Path, server: str, port: int, admin: str, out: Path, runs:
     from aegis.runs.flare import require_flare
 
     require_flare()
+    from aegis.runtimes.nvflare.guards import keep_storage_in
     from aegis.runtimes.nvflare.provisioning import Project, provision
     from aegis.runtimes.nvflare.settings import ServerSettings, write_settings
 
@@ -58,6 +59,7 @@ def provision(folder: Path, server: str, port: int, admin: str, out: Path, runs:
     if not (sites := sorted(config.public_keys.keys() - set(config.revoked))):
         raise RunFolderError(f"{folder}: nobody takes part in this federation yet: admit a site first")
     kits = provision(Project("aegis", server, port, admin, sites), out)
+    keep_storage_in(kits.server / "local", kits.server.absolute() / "storage")
     settings = ServerSettings(version=1, federation=str(folder.absolute()), runs=str(runs.absolute()))
     write_settings(kits.server / "local", settings)
     click.echo(json.dumps(_paths(kits), sort_keys=True) if as_json else _what_to_send(kits))

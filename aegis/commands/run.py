@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +48,8 @@ _METRICS = ("accuracy", "auc", "loss")
     help="flower: over the federation's processes, started for this run unless `aegis federation up` did. "
     "nvflare: over NVIDIA FLARE, hosted as the next options say.",
 )
-@click.option("--simulator", "hosting", flag_value="simulator", help="nvflare: in FLARE's simulator; the default.")
-@click.option(
-    "--poc", "hosting", flag_value="poc", help="nvflare: on FLARE's real processes on this host, started for this run."
-)
+@click.option("--simulator", is_flag=True, help="nvflare: in FLARE's simulator; the default.")
+@click.option("--poc", is_flag=True, help="nvflare: on FLARE's real processes on this host, started for this run.")
 @click.option(
     "--startup-kit",
     metavar="DIR",
@@ -111,16 +111,22 @@ def _about_whole_sites(said: Mapping[str, Any]) -> str:
 
 
 def _flare(
-    runtime: str, *, hosting: str | None, startup_kit: Path | None, threads: int | None, executor: str | None
+    runtime: str, *, simulator: bool, poc: bool, startup_kit: Path | None, threads: int | None, executor: str | None
 ) -> FlareOptions:
     """How FLARE is to be hosted; raises ``UsageError`` for options that do not go together."""
+    ways = {
+        FlareHosting.SIMULATOR: simulator,
+        FlareHosting.POC: poc,
+        FlareHosting.STARTUP_KIT: startup_kit is not None,
+    }
+    asked = [way for way, given in ways.items() if given]
     if runtime != "nvflare":
-        if any(each is not None for each in (hosting, startup_kit, threads, executor)):
+        if asked or threads is not None or executor is not None:
             raise click.UsageError("--simulator, --poc, --startup-kit, --threads, --executor need --runtime nvflare")
         return FlareOptions()
-    if startup_kit is not None and hosting is not None:
-        raise click.UsageError("--startup-kit does not go with --simulator or --poc")
-    where = FlareHosting(hosting or ("simulator" if startup_kit is None else "startup-kit"))
+    if len(asked) > 1:
+        raise click.UsageError(f"{' and '.join(f'--{way}' for way in asked)} contradict each other: choose one")
+    where = asked[0] if asked else FlareHosting.SIMULATOR
     if where is not FlareHosting.SIMULATOR and (threads is not None or executor is not None):
         raise click.UsageError("--threads and --executor are the simulator's: elsewhere, site.toml names the trainer")
     return FlareOptions(where, threads, EXECUTOR if executor is None else _dotted(executor), startup_kit)
@@ -129,6 +135,9 @@ def _flare(
 def _dotted(executor: str) -> str:
     if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", executor):
         raise click.UsageError(f"--executor takes package.module:Class, not {executor!r}")
+    package = executor.partition(":")[0].partition(".")[0]
+    if PathFinder.find_spec(package, [str(Path.cwd()), *sys.path]) is None:
+        raise click.UsageError(f"--executor: there is no module {package!r}, neither in this folder nor installed")
     return executor.replace(":", ".")
 
 

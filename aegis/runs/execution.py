@@ -104,7 +104,7 @@ def prepare(job: FederationJob, execution: Execution) -> FederationJob:
     """
     config = execution.federation.config()
     job = resolve(job, delta=config.delta)
-    _require_attackers(execution.attackers, len(config.public_keys))
+    _require_attackers(execution, len(config.public_keys))
     require_site_budget(job, config)
     execution.folder.begin(job, _configuration(job, execution, config.profile))
     return job
@@ -276,11 +276,14 @@ def _configuration(job: FederationJob, execution: Execution, profile: Profile) -
         "participants": config.public_keys,
         "local_sites": [folder.name for folder in execution.federation.site_folders()],
         "versions": installed_versions(),
+        **({"flare": execution.flare.described()} if execution.runtime is RuntimeName.NVFLARE else {}),
     }
 
 
-def _require_attackers(attackers: int, sites: int) -> None:
+def _require_attackers(execution: Execution, sites: int) -> None:
     if not sites:
         raise InvalidJob("nobody takes part in this federation yet: admit a site first")
-    if not 0 <= attackers < sites:
+    if not 0 <= execution.attackers < sites:
         raise InvalidJob(f"attackers must be in [0, {sites - 1}]: at least one of {sites} sites stays honest")
+    if execution.attackers and execution.runtime is RuntimeName.NVFLARE:
+        raise InvalidJob("there are no simulated attackers on NVIDIA FLARE: choose another runtime")

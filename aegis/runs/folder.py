@@ -7,6 +7,8 @@
     audit.jsonl              the coordinator's hash-chained log; audit.checkpoint.json signs its head
     state/                   durable state; running the same command again continues from it
     flower-run.json          while a coordinator drives a Flower run: which
+    nvflare.log, nvflare/    what FLARE prints and makes; nvflare-end.json says how the coordinator in it ended
+    nvflare-run.json         while a job goes on in a FLARE deployment: which
     metrics.csv              one line a round
     model.safetensors        the released model
     ledger/<site>.json       each local site's privacy ledger, exported
@@ -34,7 +36,17 @@ from coreason_enclave.schemas import FederationJob
 
 __all__ = ["RunFolder", "installed_versions", "metrics_csv"]
 
-_RECORDED_PACKAGES = ("aegis-fl", "torch", "opacus", "flwr", "dp-accounting", "numpy", "cryptography", "safetensors")
+_RECORDED_PACKAGES = (
+    "aegis-fl",
+    "torch",
+    "opacus",
+    "flwr",
+    "nvflare",
+    "dp-accounting",
+    "numpy",
+    "cryptography",
+    "safetensors",
+)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from aegis.runs.folder import RunFolder
 from aegis.runs.local_ledgers import reading_local_sites
 from aegis.runs.runtimes import OpenedSites, RuntimeName
 from aegis.runtimes.nvflare.job_folder import JOB_FILE
+from aegis.runtimes.nvflare.options import FlareHosting, FlareOptions
 from aegis.runtimes.nvflare.settings import read_server_settings
 from aegis.runtimes.nvflare.workflow import FlareWorkflow
 from coreason_enclave.errors import EnclaveError
@@ -53,12 +53,18 @@ class CoordinatorWorkflow(FlareWorkflow):
         folder, federation = RunFolder(Path(settings.runs) / said.run), FederationFolder(Path(settings.federation))
         try:
             job = load_job(Path(self.get_app_dir()) / "config" / JOB_FILE)
-            execution = Execution(federation, folder, _seed(folder), readmit=said.readmit, runtime=RuntimeName.NVFLARE)
+            execution = Execution(
+                federation,
+                folder,
+                _seed(folder),
+                readmit=said.readmit,
+                runtime=RuntimeName.NVFLARE,
+                flare=FlareOptions(FlareHosting.STARTUP_KIT),  # recorded where nobody began the run: it was submitted
+            )
             job = prepare(job, execution)
             with reading_local_sites(federation) as sites:
                 conduct(job, execution, self._opened(federation, sites))
         except (AegisError, EnclaveError) as error:
-            logging.getLogger(__name__).error("%s", error)
             record_end(folder, error)
             raise
         record_end(folder, None)

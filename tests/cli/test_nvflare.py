@@ -18,7 +18,12 @@ KIT = ("--server", "localhost", "--admin", "you@example.org")
 WRONG = {
     "hosting for another runtime": (("--poc",), "need --runtime nvflare"),
     "threads for another runtime": (("--runtime", "flower", "--threads", "2"), "need --runtime nvflare"),
-    "two hostings": (("--runtime", "nvflare", "--poc", "--startup-kit", "."), "does not go with"),
+    "two hostings": (("--runtime", "nvflare", "--poc", "--startup-kit", "."), "--poc and --startup-kit contradict"),
+    "two others": (("--runtime", "nvflare", "--poc", "--simulator"), "--simulator and --poc contradict"),
+    "an executor that is nowhere": (
+        ("--runtime", "nvflare", "--executor", "no_such.module:Agent"),
+        "no module 'no_such'",
+    ),
     "threads of real processes": (("--runtime", "nvflare", "--poc", "--threads", "2"), "are the simulator's"),
     "an executor that is a file": (("--runtime", "nvflare", "--executor", "agent.py"), "takes package.module:Class"),
     "no threads": (("--runtime", "nvflare", "--threads", "0"), "not in the range"),

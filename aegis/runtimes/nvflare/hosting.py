@@ -40,12 +40,19 @@ class FlareProcess:
 
 
 def last_words(log: Path) -> str:
-    """The last complaint near the end of one of FLARE's logs, or its last line that says something."""
+    """The last complaint near the end of one of FLARE's logs, or its last line that says something.
+
+    What follows from FLARE having ended the job is no complaint.
+    """
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _LAST_BYTES))
             lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     except OSError:
         lines = []
-    complaints = [line for line in lines if " ERROR " in line or "Error: " in line]
+    complaints = [line for line in lines if _is_complaint(line)]
     return [*lines, *complaints][-1] if lines else "it said nothing"
+
+
+def _is_complaint(line: str) -> bool:
+    return (" ERROR " in line or "Error: " in line) and not any(word in line for word in ("RunAborted", "Traceback"))

@@ -36,3 +36,7 @@ class FlareOptions:
     threads: int | None = None
     executor: str = EXECUTOR
     kit: Path | None = None
+
+    def described(self) -> dict[str, str]:
+        """For a run's records: what a run may be gone on with in another way, but was begun with."""
+        return {"hosting": self.hosting.value, "executor": self.executor}

@@ -1,7 +1,9 @@
 """Startup kits by FLARE's own provisioning: its certificate authority, signed kits, and this project's guards in each.
 
-What FLARE generates is left as it is, and its signatures hold. The guards are the site configuration files in each
-kit's ``local/``, which FLARE leaves to whoever operates that host; they are described in :mod:`.guards`.
+What FLARE generates in a kit's ``startup/`` is signed with its certificate authority's key. FLARE 2.9 does so by itself
+for confidential computing and homomorphic encryption alone, but checks any kit that has signatures: a server or client
+whose ``startup/`` was changed does not start. The guards are the site configuration files in each kit's ``local/``,
+which FLARE leaves to whoever operates that host; they are described in :mod:`.guards`.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from nvflare.lighter.constants import CtxKey
+from nvflare.lighter.constants import CtxKey, ProvFileName
 from nvflare.lighter.prov_utils import prepare_builders
 from nvflare.lighter.provision import prepare_project
 from nvflare.lighter.provisioner import Provisioner
+from nvflare.lighter.utils import sign_folders
 
 from aegis.errors import RunFolderError
 from aegis.runtimes.nvflare.guards import guard_server, guard_site
@@ -115,7 +118,10 @@ def _built(project: Project, folder: Path) -> Kits:
     if context.get(CtxKey.BUILD_ERROR):
         raise RunFolderError(f"NVIDIA FLARE cannot provision this: {complaints.last}")
     made = Path(context[CtxKey.CURRENT_PROD_DIR])
-    return Kits(made / project.server, made / project.admin, {site: made / site for site in project.sites})
+    kits = Kits(made / project.server, made / project.admin, {site: made / site for site in project.sites})
+    for kit in (kits.server, kits.admin, *kits.sites.values()):
+        sign_folders(str(kit / "startup"), context[CtxKey.ROOT_PRI_KEY], signature_file=ProvFileName.SIGNATURE_JSON)
+    return kits
 
 
 class _Complaints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from nvflare.apis.fl_exception import UnsafeComponentError
 from nvflare.apis.workspace import Workspace
 from nvflare.app_common.widgets.component_path_authorizer import ComponentPathAuthorizer
+from nvflare.fuel.sec.security_content_service import LoadResult, SecurityContentManager
 
 from aegis.errors import RunFolderError
 from aegis.runtimes.nvflare.guards import guard_site, keep_storage_in
@@ -59,6 +61,22 @@ def test_flare_builds_the_one_class_of_ours_and_no_other(kits: Kits, who: str, o
     ):
         with pytest.raises(UnsafeComponentError, match="not in allow_list"):
             judge.authorize_component_config({"path": other}, workspace=workspace)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:unclosed file:ResourceWarning")
+@pytest.mark.parametrize("who", ["server", "clinic-1"])
+def test_flare_verifies_what_it_generated_and_notices_any_change(tmp_path: Path, kits: Kits, who: str) -> None:
+    """By FLARE's own reader, which lets neither server nor client start over a file that it refuses."""
+    startup = tmp_path / "startup"
+    shutil.copytree((kits.server if who == "server" else kits.sites[who]) / "startup", startup)
+    names = {path.name for path in startup.iterdir()} - {"signature.json"}
+    reader = SecurityContentManager(str(startup))
+
+    assert reader.valid_config
+    assert {name: reader.load_content(name)[1] for name in names} == dict.fromkeys(names, LoadResult.OK)
+    for name in names:
+        (startup / name).write_bytes((startup / name).read_bytes() + b"\n")
+        assert reader.load_content(name)[1] == LoadResult.INVALID_SIGNATURE
 
 
 def test_a_sites_log_is_not_streamed_away(kits: Kits) -> None:

@@ -97,7 +97,7 @@ def test_whatever_is_killed_the_same_command_goes_on_and_nothing_is_spent_twice(
 def test_a_class_that_is_no_executor_ends_the_run_with_flares_own_words(hosted: Found) -> None:
     federation = hosted()
 
-    with pytest.raises(RunAborted, match=r"FLARE's log said last: .*JSONDecoder"):
+    with pytest.raises(RunAborted, match=r"FLARE's log said last: .*ConfigError: .*JSONDecoder"):
         federation.run(executor="json.JSONDecoder")
 
 
