@@ -132,12 +132,21 @@ class _Agent:
         command = [sys.executable, "-m", "coreason_enclave.main", "agent", "--socket-only"]
         command += ["--config", str(self._folder / "site.toml")]
         command += [] if poc.unsafe_seed is None else ["--unsafe-seed", str(poc.unsafe_seed)]
+        self._left_behind = self._socket()  # by an agent that was killed
         self.process: subprocess.Popen[bytes] = spawn(command, log=self._log)
 
     def await_socket(self) -> None:
         """Return once it can be connected to; raises :class:`RunFolderError` if it ends, or takes a minute."""
         end = time.monotonic() + _AGENT_S
-        while not (self._folder / "agent.sock").exists():
+        while self._socket() in (None, self._left_behind):
             if self.process.poll() is not None or time.monotonic() > end:
                 raise RunFolderError(f"the agent of {self._folder.name} does not start: {last_words(self._log)}")
             time.sleep(_POLL_S)
+
+    def _socket(self) -> tuple[int, int] | None:
+        """Which socket is there."""
+        try:
+            found = (self._folder / "agent.sock").lstat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_ctime_ns
