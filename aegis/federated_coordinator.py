@@ -14,7 +14,7 @@ A coordinator wants every privacy value explicit, because it checks what sites s
 >>> from coreason_enclave.attestation.challenges import FileChallenges
 >>> from coreason_enclave.attestation.endorsements import NoEndorsements
 >>> from coreason_enclave.attestation.policy import AttestationPolicy
->>> from aegis.stores.run_state import FileRunStore
+>>> from aegis.stores.run_store import FileRunStore
 >>> from coreason_enclave.schemas import AggregationStrategy, PrivacyConfig
 >>> folder = Path(tempfile.mkdtemp())
 >>> job = FederationJob(
@@ -64,7 +64,8 @@ from aegis.rounds.run import Run, Sites
 from aegis.rounds.turn import Turn, average
 from aegis.security.audit import HashLog
 from aegis.stores.heads import HeadStore
-from aegis.stores.run_state import RoundRecord, RunState, RunStore
+from aegis.stores.run_state import RoundRecord, RunState
+from aegis.stores.run_store import RunStore
 from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.challenges import Challenges
 from coreason_enclave.attestation.evidence import Attester

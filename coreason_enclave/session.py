@@ -61,7 +61,7 @@ from coreason_enclave.ipc.handler import Aborted, never
 from coreason_enclave.keys import Signer
 from coreason_enclave.keystream import JobKeys, Keystream
 from coreason_enclave.ledger import NoiseSource, Plan, PrivacyLedger, Reservation, RoundPlan
-from coreason_enclave.models import evaluate, layout
+from coreason_enclave.models import evaluate, layout, require_fits
 from coreason_enclave.orders import (
     ATTESTATION_TYPE,
     ENROLMENT_TYPE,
@@ -290,6 +290,8 @@ class SecureSession:
             )
         if dataset.schema.public != accepted.lineage.public:
             raise DatasetRejected("dataset.toml and site.toml disagree on whether the data is public")
+        job, declared = accepted.job, dataset.schema
+        require_fits(job.model_arch, job.model_args, declared.sample_shape, declared.label.classes)
         if dataset.num_units < self.config.policy.min_units:  # answered as any other fault of the rows: not told apart
             raise DatasetRejected("site policy: the dataset holds fewer units than min_units")
         return dataset

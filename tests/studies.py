@@ -31,7 +31,8 @@ from aegis.runtimes.in_process import (
 )
 from aegis.security.audit import HashLog, verify_lines
 from aegis.stores.heads import FileHeadStore
-from aegis.stores.run_state import FileRunStore, RoundRecord, RunState
+from aegis.stores.run_state import RoundRecord, RunState
+from aegis.stores.run_store import FileRunStore
 from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import NoEndorsements

@@ -8,7 +8,8 @@ from typing import Any
 from aegis.coordination.quarantine import offend
 from aegis.errors import RunFolderError
 from aegis.security.audit import HashLog
-from aegis.stores.run_state import RunState, RunStore
+from aegis.stores.run_state import RunState
+from aegis.stores.run_store import RunStore
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
 from coreason_enclave.updates import Arrays

@@ -12,14 +12,15 @@ from aegis.errors import InvalidJob
 from aegis.federated_coordinator import FederatedCoordinator
 from aegis.federation import FederationFolder
 from aegis.jobs import resolve
-from aegis.runs.folder import RunFolder, installed_versions, metrics_csv
+from aegis.runs.folder import RunFolder, installed_versions
+from aegis.runs.results import Outcome, lineages_of, read_outcome, write_results
 from aegis.runs.runtimes import LocalLedger, OpenedSites, RuntimeName, opened_on
-from aegis.runs.site_privacy import EXPORT, client_privacy_of, require_site_budget, statement
+from aegis.runs.site_privacy import client_privacy_of, require_site_budget
 from aegis.runtimes.in_process import initial_model, public_evaluator
 from aegis.runtimes.nvflare.options import FlareOptions
 from aegis.security.audit import HashLog
 from aegis.stores.heads import FileHeadStore
-from aegis.stores.run_state import RoundRecord, replace_file
+from aegis.stores.run_state import RoundRecord
 from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import opened
@@ -28,11 +29,9 @@ from coreason_enclave.hardware.discovery import attester_named
 from coreason_enclave.ledger import LineageClaim
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.updates import Array, Arrays, decode_arrays, encode_arrays, model_digest
+from coreason_enclave.updates import Arrays
 
 __all__ = ["Execution", "Outcome", "RoundReport", "conduct", "execute", "prepare", "report_round"]
-
-_MAX_MODEL_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -41,16 +40,6 @@ class RoundReport:
 
     record: RoundRecord
     lineages: Mapping[str, LineageClaim]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A finished run: the released model, its digest, and its last round's record."""
-
-    model: Mapping[str, Array]
-    digest: str
-    last: RoundRecord
-    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -91,7 +80,7 @@ def execute(job: FederationJob, execution: Execution) -> Outcome:
         from aegis.runs.flare import coordinate_on_flare
 
         coordinate_on_flare(job, execution)
-        return _outcome(execution.folder)
+        return read_outcome(execution.folder)
     with _audited(execution) as audit, _opened(execution) as sites:
         return _conduct(job, execution, sites, audit)
 
@@ -123,7 +112,8 @@ def conduct(job: FederationJob, execution: Execution, sites: OpenedSites) -> Out
 def _conduct(job: FederationJob, execution: Execution, sites: OpenedSites, audit: HashLog) -> Outcome:
     with client_privacy_of(job, execution.federation, execution.unsafe_seed) as privacy:
         coordinator = _coordinator(job, execution, sites, audit, privacy)
-        return _finish(execution, audit, sites, coordinator.run_over(sites.carrier, initial_model(job)), privacy)
+        model = coordinator.run_over(sites.carrier, initial_model(job))
+        return write_results(execution.federation, execution.folder, audit, sites.sites, model, privacy)
 
 
 @contextmanager
@@ -188,51 +178,9 @@ def report_round(
     execution: Execution, sites: Mapping[str, LocalLedger], job: FederationJob, record: RoundRecord
 ) -> None:
     """Tell whoever observes the run of a completed round, with what the local sites' ledgers say by now."""
-    having = _lineages(sites, job.dataset_id)
+    having = lineages_of(sites, job.dataset_id)
     claims = {name: sites[name].ledger.lineage_claim(lineage) for name, lineage in having.items()}
     execution.observe(RoundReport(record, claims))
-
-
-def _outcome(folder: RunFolder) -> Outcome:
-    """Of a run that another process finished."""
-    model = decode_arrays((folder.path / "model.safetensors").read_bytes(), limit=_MAX_MODEL_BYTES)
-    last = folder.state().history[-1]
-    return Outcome(model, folder.read_json("outcome.json")["model"], last, last.metrics)
-
-
-def _finish(
-    execution: Execution, audit: HashLog, sites: OpenedSites, model: dict[str, Array], privacy: ClientPrivacy | None
-) -> Outcome:
-    """Write the results; each file whole, ``outcome.json`` last, so that a crash here is repeated, not half done."""
-    folder, state = execution.folder, execution.folder.state()
-    digest, last = model_digest(model), state.history[-1]
-    replace_file(folder.path / "model.safetensors", encode_arrays(model))
-    replace_file(folder.path / "metrics.csv", metrics_csv(state.history).encode())
-    (folder.path / "ledger").mkdir(exist_ok=True)
-    for name, site in sites.sites.items():
-        replace_file(folder.path / "ledger" / f"{name}.json", site.ledger.export())
-    if privacy is not None:
-        replace_file(folder.path / EXPORT, privacy.ledger.export())
-    released = {
-        **execution.federation.config().profile.label(),
-        "model": digest,
-        "averaged_rounds": execution.folder.job().average_last_rounds,
-    }
-    audit.append(actor="coordinator", action="run", outcome="finished", details=released)
-    replace_file(folder.path / "audit.checkpoint.json", audit.checkpoint(execution.federation.signer()))
-    folder.write_json(
-        "outcome.json",
-        {
-            "model": digest,
-            "rounds": state.completed_rounds,
-            "metrics": last.metrics,
-            "epsilon": last.epsilon,
-            "ledger_epsilon": _ledger_epsilon(sites, folder.job().job_id, folder.job().dataset_id),
-            "provenance": sorted({value.value for record in state.history for value in record.provenance.values()}),
-            **({} if privacy is None else {"client_privacy": statement(privacy)}),
-        },
-    )
-    return Outcome(model, digest, last, last.metrics)
 
 
 def _log_configuration(audit: HashLog, folder: RunFolder, profile: Profile) -> None:
@@ -240,27 +188,6 @@ def _log_configuration(audit: HashLog, folder: RunFolder, profile: Profile) -> N
     digest = sha256_hex((folder.path / "config.json").read_bytes())
     details = {**profile.label(), "config": digest}
     audit.append(actor="coordinator", action="configuration", outcome="recorded", details=details)
-
-
-def _ledger_epsilon(sites: OpenedSites, job_id: str, dataset_id: str) -> dict[str, float | None]:
-    """What each site's own ledger counts for the job: refused and unanswered rounds are spent as well."""
-    spent: dict[str, float | None] = dict.fromkeys(sites.sites)
-    for name, lineage in _lineages(sites.sites, dataset_id).items():
-        ledger = sites.sites[name].ledger
-        known = job_id in ledger.lineage_claim(lineage).jobs
-        guarantee = ledger.job_claim(lineage, job_id).guarantee if known else None
-        spent[name] = None if guarantee is None else guarantee.epsilon
-    return spent
-
-
-def _lineages(sites: Mapping[str, LocalLedger], dataset_id: str) -> dict[str, str]:
-    """The lineage that each local site registered the dataset under; one that did not is refused by its own session."""
-    return {
-        name: entry.lineage
-        for name, site in sites.items()
-        for entry in site.config.lineages
-        if entry.dataset_id == dataset_id
-    }
 
 
 def _configuration(job: FederationJob, execution: Execution, profile: Profile) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from aegis.errors import RunFolderError
-from aegis.stores.run_state import replace_file
+from aegis.stores.files import replace_file
 from coreason_enclave.envelope import unverified_payload
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.orders import parse_head

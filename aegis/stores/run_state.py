@@ -1,48 +1,18 @@
 """A run's durable state: what a coordinator needs to go on after it was killed at any instruction.
 
-State is one JSON document, replaced whole (write, ``fsync``, rename); models and sealed updates are files named by
-their digest. A file is on disk before the state that names it, so a state never points at nothing.
-
-::
-
-    state.json                          the state
-    models/<digest>.safetensors         global models
-    updates/<digest>.json               each admitted update's envelope, named by its SHA-256, kept for an auditor
-    updates/<digest>.safetensors        its arrays, until its round is complete
-    strategy/<digest>.safetensors       what the strategy remembers: SCAFFOLD's variates, Adam's and Yogi's moments
-    health.json                         what was last known of the sites
+One document, which names models and sealed updates by their digests; :mod:`aegis.stores.run_store` keeps it.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from aegis.coordination.quarantine import Conduct
-from aegis.errors import RunFolderError
-from coreason_enclave.encoding import canonical_json, parse_json, sha256_hex
-from coreason_enclave.errors import EnclaveError
-from coreason_enclave.schemas import Flag, HexDigest, Provenance, SafeId, StrictModel, UnixSeconds, explain, in_range
-from coreason_enclave.updates import Array, Arrays, SealedMessage, decode_arrays, encode_arrays
+from coreason_enclave.schemas import Flag, HexDigest, Provenance, SafeId, StrictModel, UnixSeconds, in_range
 
-__all__ = [
-    "ClientDraw",
-    "FileRunStore",
-    "KeptUpdate",
-    "RoundRecord",
-    "RunState",
-    "RunStore",
-    "StrategyState",
-    "replace_file",
-]
-
-_MAX_MODEL_BYTES = 1 << 30
-_MAX_STATE_BYTES = 1 << 28
+__all__ = ["ClientDraw", "KeptUpdate", "RoundRecord", "RunState", "StrategyState"]
 
 
 class RoundRecord(StrictModel):
@@ -155,168 +125,3 @@ class RunState(StrictModel):
         state = self.repeated({})
         draw = None if self.client_draw is None else self.client_draw.model_copy(update={"is_open": False})
         return state.model_copy(update={"left_out": {}, "attempt": 1, "turn": self.turn + 1, "client_draw": draw})
-
-
-class RunStore(Protocol):
-    """Durable state of one run: what was saved is there after a crash, whole."""
-
-    def load(self) -> RunState | None:
-        """The last saved state; None where nothing was saved yet."""
-        ...
-
-    def save(self, state: RunState) -> None:
-        """Replace the state; durable when this returns."""
-        ...
-
-    def load_model(self, digest: str) -> dict[str, Array]:
-        """The model with this digest; raises :class:`RunFolderError` if it is missing or damaged."""
-        ...
-
-    def save_model(self, arrays: Arrays) -> str:
-        """Keep a model and return its digest; durable when this returns."""
-        ...
-
-    def load_strategy(self, digest: str) -> dict[str, Array]:
-        """What the strategy remembers under this digest; raises :class:`RunFolderError` as :meth:`load_model` does."""
-        ...
-
-    def save_strategy(self, arrays: Arrays) -> str:
-        """Keep what the strategy remembers and return its digest; durable when this returns."""
-        ...
-
-    def keep_strategy(self, digests: Collection[str]) -> None:
-        """Forget whatever the strategy remembered under other digests. Doing so again does nothing."""
-        ...
-
-    def save_update(self, message: SealedMessage) -> str:
-        """Keep a sealed update and return its envelope's SHA-256; durable when this returns."""
-        ...
-
-    def load_update(self, digest: str) -> SealedMessage:
-        """The sealed update whose envelope has this digest; raises :class:`RunFolderError`.
-
-        Its arrays are as they were found: whoever reads them checks them against the envelope.
-        """
-        ...
-
-    def drop_arrays(self, digest: str) -> None:
-        """Forget the arrays of a sealed update; its envelope is kept. Doing so again does nothing."""
-        ...
-
-    def save_health(self, document: Mapping[str, object]) -> None:
-        """Replace what was last known of the sites (JSON types), for whoever looks on. Nothing depends on it."""
-        ...
-
-
-class FileRunStore:
-    """:class:`RunStore` in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        for name in ("models", "strategy", "updates"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-
-    def load(self) -> RunState | None:
-        """See :class:`RunStore`; a damaged document raises :class:`RunFolderError`."""
-        path = self._folder / "state.json"
-        if not path.exists():
-            return None
-        try:
-            return RunState.model_validate(parse_json(path.read_bytes(), limit=_MAX_STATE_BYTES))
-        except (ValidationError, EnclaveError) as error:
-            what = explain(error) if isinstance(error, ValidationError) else str(error)
-            raise RunFolderError(f"{path} is damaged ({what}): start a new run") from error
-
-    def save(self, state: RunState) -> None:
-        """See :class:`RunStore`."""
-        replace_file(self._folder / "state.json", state.canonical())
-
-    def load_model(self, digest: str) -> dict[str, Array]:
-        """See :class:`RunStore`."""
-        return self._load("models", digest)
-
-    def save_model(self, arrays: Arrays) -> str:
-        """See :class:`RunStore`."""
-        return self._save("models", arrays)
-
-    def load_strategy(self, digest: str) -> dict[str, Array]:
-        """See :class:`RunStore`."""
-        return self._load("strategy", digest)
-
-    def save_strategy(self, arrays: Arrays) -> str:
-        """See :class:`RunStore`."""
-        return self._save("strategy", arrays)
-
-    def keep_strategy(self, digests: Collection[str]) -> None:
-        """See :class:`RunStore`."""
-        for path in (self._folder / "strategy").iterdir():
-            if path.name.removesuffix(".safetensors") not in digests:
-                path.unlink(missing_ok=True)
-
-    def save_update(self, message: SealedMessage) -> str:
-        """See :class:`RunStore`."""
-        digest = sha256_hex(message.envelope)
-        _write_whole(self._update(digest, "safetensors"), message.arrays)
-        _write_whole(self._update(digest, "json"), message.envelope)
-        _sync_folder(self._folder / "updates")
-        return digest
-
-    def load_update(self, digest: str) -> SealedMessage:
-        """See :class:`RunStore`."""
-        try:
-            envelope, arrays = (self._update(digest, kind).read_bytes() for kind in ("json", "safetensors"))
-        except OSError as error:
-            raise RunFolderError(f"the sealed update {digest} cannot be read: {error.strerror}") from error
-        if sha256_hex(envelope) != digest:
-            raise RunFolderError(f"{self._update(digest, 'json')} is damaged")
-        return SealedMessage(envelope, arrays)
-
-    def drop_arrays(self, digest: str) -> None:
-        """See :class:`RunStore`."""
-        self._update(digest, "safetensors").unlink(missing_ok=True)
-
-    def save_health(self, document: Mapping[str, object]) -> None:
-        """See :class:`RunStore`."""
-        replace_file(self._folder / "health.json", canonical_json(document))
-
-    def _load(self, kind: str, digest: str) -> dict[str, Array]:
-        path = self._folder / kind / f"{digest}.safetensors"
-        data = path.read_bytes() if path.exists() else b""
-        if sha256_hex(data) != digest:
-            raise RunFolderError(f"{path} is missing or damaged: start a new run")
-        return decode_arrays(data, limit=_MAX_MODEL_BYTES)
-
-    def _save(self, kind: str, arrays: Arrays) -> str:
-        data = encode_arrays(arrays)
-        digest = sha256_hex(data)
-        replace_file(self._folder / kind / f"{digest}.safetensors", data)
-        return digest
-
-    def _update(self, digest: str, kind: str) -> Path:
-        return self._folder / "updates" / f"{digest}.{kind}"
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write ``path`` whole or not at all: temporary file, ``fsync``, rename, ``fsync`` of the folder."""
-    _write_whole(path, data)
-    _sync_folder(path.parent)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,6 +25,7 @@ from coreason_enclave.models.registry import (
     make_criterion,
     predict_probabilities,
     register,
+    require_fits,
     weights_of,
     zeros,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "make_criterion",
     "predict_probabilities",
     "register",
+    "require_fits",
     "weights_of",
     "zeros",
 ]

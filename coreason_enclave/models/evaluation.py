@@ -8,7 +8,6 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from coreason_enclave.errors import JobRejected, Reason
 from coreason_enclave.models.registry import predict_probabilities
 from coreason_enclave.updates import Arrays
 
@@ -34,18 +33,16 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate the model with these weights on ``features`` (n, …) and integer ``labels`` (n,).
 
-    Raises:
-        JobRejected: the model has fewer classes than the labels, or the rows do not fit its input.
+    The model fits the dataset (:func:`~coreason_enclave.models.require_fits`). Where its outputs overflow to something
+    that is no probability, it has said nothing about the row, which counts as wrong: whether weights overflow depends
+    on the rows, and must not show in a refusal.
     """
-    try:
-        probabilities = predict_probabilities(name, args, arrays, features)
-    except RuntimeError as error:  # Torch's word on a shape
-        raise JobRejected(f"the rows do not fit {name}: {error}", reason=Reason.WRONG_SHAPES) from error
-    if labels.max() >= probabilities.shape[1]:
-        raise JobRejected(f"the labels are of more classes than {name} has", reason=Reason.WRONG_SHAPES)
+    predicted = predict_probabilities(name, args, arrays, features)
+    probabilities = np.where(np.isfinite(predicted).all(axis=1, keepdims=True), predicted, 0.0)
     likelihood = np.maximum(probabilities[np.arange(len(labels)), labels], _LEAST)
+    right = (probabilities.argmax(axis=1) == labels) & (probabilities.max(axis=1) > 0)
     return {
         "loss": float(-np.log(likelihood).mean()),
-        "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
+        "accuracy": float(right.mean()),
         "rows": len(labels),
     }

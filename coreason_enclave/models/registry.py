@@ -36,6 +36,7 @@ __all__ = [
     "make_criterion",
     "predict_probabilities",
     "register",
+    "require_fits",
     "weights_of",
     "zeros",
 ]
@@ -134,6 +135,26 @@ def initial_weights(name: str, args: Mapping[str, int]) -> dict[str, Array]:
     return weights_of(module)
 
 
+def require_fits(name: str, args: Mapping[str, int], sample_shape: tuple[int, ...], classes: int) -> None:
+    """Refuse a model that does not take examples of ``sample_shape``, or has fewer outcomes than ``classes``.
+
+    Both are what a dataset declares, not what its rows are: found out from the rows, a label without an output would be
+    a refusal that depends on whether somebody has it, and would tell.
+
+    Raises:
+        JobRejected: it does not fit.
+    """
+    model = build(name, args)
+    try:
+        with torch.inference_mode():
+            shape = tuple(model.module.eval()(torch.zeros(1, *sample_shape)).shape)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise _unfit(f"{name} of these model_args does not take examples of shape {sample_shape}: {error}") from error
+    outputs = 1 if model.loss is Loss.BINARY else classes
+    if len(shape) != 2 or shape[1] < outputs or (model.loss is Loss.BINARY and classes != 2):
+        raise _unfit(f"{name} of these model_args gives {shape[1:]}, the dataset declares {classes} classes")
+
+
 def weights_of(module: nn.Module) -> dict[str, Array]:
     """A copy of the module's ``state_dict`` as float32 arrays."""
     return {key: np.array(value.detach().cpu().numpy(), np.float32) for key, value in module.state_dict().items()}
@@ -213,3 +234,7 @@ def _skeleton(builder: Builder, args: Mapping[str, int]) -> dict[str, tuple[int,
 
 def _rejected(message: str) -> JobRejected:
     return JobRejected(message, reason=Reason.UNSUPPORTED)
+
+
+def _unfit(message: str) -> JobRejected:
+    return JobRejected(message, reason=Reason.WRONG_SHAPES)

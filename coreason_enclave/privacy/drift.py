@@ -7,6 +7,7 @@ to the loss it would be clipped away with the rows' gradients, or break the boun
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ Names = Mapping[torch.nn.Parameter, str]
 
 
 @dataclass(frozen=True)
-class Drift:
+class Drift(ABC):
     """A term for each parameter.
 
     Attributes:
@@ -47,8 +48,9 @@ class Drift:
             if parameter.grad is not None:
                 parameter.grad.add_(self._term(name, parameter.detach()))
 
+    @abstractmethod
     def _term(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+        """What is added to the gradient of the parameter ``name``, whose present value is ``value``."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from aegis.jobs import resolve
 from aegis.runtimes.in_process import initial_model, opened_sites, public_evaluator, seeded_keys
 from aegis.security.audit import HashLog
 from aegis.stores.heads import FileHeadStore
-from aegis.stores.run_state import FileRunStore, RoundRecord
+from aegis.stores.run_state import RoundRecord
+from aegis.stores.run_store import FileRunStore
 from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import NoEndorsements

@@ -18,7 +18,7 @@ from aegis.coordination.admission import Admission
 from aegis.errors import UpdateRefused
 from aegis.rounds.hearing import Attempt
 from aegis.rounds.turn import Turn
-from aegis.stores.run_state import FileRunStore
+from aegis.stores.run_store import FileRunStore
 from aegis.verification import verify_run
 from coreason_enclave.errors import Reason
 from coreason_enclave.ledger import SqliteLedger, verify_export

@@ -17,7 +17,8 @@ from aegis.coordination.quarantine import offend
 from aegis.federation import FederationFolder
 from aegis.http.status import SiteStatus
 from aegis.runtimes.flower.host import FederationHost
-from aegis.stores.run_state import FileRunStore, RunState
+from aegis.stores.run_state import RunState
+from aegis.stores.run_store import FileRunStore
 from coreason_enclave.joining import accept_welcome, make_request
 from coreason_enclave.orders import FreeBudget
 from tests.federation.deployments import Deployment

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from coreason_enclave.errors import EnclaveError, Reason
+from coreason_enclave.models import initial_weights
 from tests.hostile_coordinator.conftest import job, send, what_left
 
 Federation = Any
@@ -150,3 +152,47 @@ def test_whatever_is_wrong_with_the_rows_one_and_the_same_answer_leaves(federati
         entries.append([entry["type"] for entry in site.ledger_entries()])
     assert left == {(1000, "dataset_schema", False)}
     assert entries == [["founded", "registered", "reserved"]] * len(FAULTS)
+
+
+def of_three_classes(site: Any) -> None:
+    schema = rows_of(site).with_name("dataset.toml")
+    schema.write_text(schema.read_text().replace("classes = 2", "classes = 3"))
+
+
+def one_label_of_the_third_class(site: Any) -> None:
+    lines = rows_of(site).read_text().splitlines()
+    lines[1] = f"{lines[1].rsplit(',', 1)[0]},2"
+    rows_of(site).write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("act", ["run", "validate"])
+def test_a_model_with_too_few_outcomes_does_not_find_out_whether_somebody_has_the_missing_one(
+    federation: Federation, tmp_path: Path, act: str
+) -> None:
+    """Trained, it would fail over that one row; refused by what the dataset declares, it fails without it, too."""
+    few = job(federation, model_arch="SimpleMLP", model_args={"in_features": 3, "classes": 2}, rounds=1)
+    base = initial_weights(few.model_arch, few.model_args)
+    left = []
+    for name in ("nobody", "somebody"):
+        root = type(federation)(tmp_path / name, federation.signer, federation.now)
+        site = root.found(policy={"min_clients": 2})
+        of_three_classes(site)
+        if name == "somebody":
+            one_label_of_the_third_class(site)
+        opened = site.open(clock=federation.clock)
+        with pytest.raises(EnclaveError) as refused:
+            getattr(opened.session, act)(federation.order(few, base))
+        opened.close()
+        left.append(refused.value.reason)
+    assert left == [Reason.WRONG_SHAPES, Reason.WRONG_SHAPES]
+
+
+@pytest.mark.parametrize("act", ["run", "validate"])
+def test_weights_that_overflow_on_one_row_do_not_find_out_whether_it_is_there(
+    neighbours: Any, federation: Federation, act: str
+) -> None:
+    """Enormous weights make infinities of some rows and not of others; either way the site answers."""
+    for site in neighbours:
+        opened = site.open(clock=federation.clock)
+        getattr(opened.session, act)(federation.order(job(federation), federation.weights(1e38)))
+        opened.close()

@@ -17,7 +17,7 @@ from aegis.federated_coordinator import FederatedCoordinator
 from aegis.runtimes.in_process import InProcessGrid, initial_model, opened_sites, seeded_keys
 from aegis.security.audit import HashLog
 from aegis.stores.heads import FileHeadStore
-from aegis.stores.run_state import FileRunStore
+from aegis.stores.run_store import FileRunStore
 from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import NoEndorsements

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from aegis.errors import RunFolderError
-from aegis.stores.run_state import replace_file
+from aegis.stores.files import replace_file
 from coreason_enclave.encoding import parse_json
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import FormatVersion, StrictModel, explain

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from aegis.errors import RunFolderError
-from aegis.stores import run_state
-from aegis.stores.run_state import FileRunStore, RoundRecord, RunState, RunStore, replace_file
+from aegis.stores import files
+from aegis.stores.files import replace_file
+from aegis.stores.run_state import RoundRecord, RunState
+from aegis.stores.run_store import FileRunStore, RunStore
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.schemas import Provenance
 from coreason_enclave.updates import encode_arrays
@@ -124,7 +126,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             step()
             return real_open(self, *args, **options)  # type: ignore[call-overload]
 
-        monkeypatch.setattr(run_state.os, "fsync", fsync)
+        monkeypatch.setattr(files.os, "fsync", fsync)
         monkeypatch.setattr(Path, "replace", replace)
         monkeypatch.setattr(Path, "open", open_file)
 
@@ -236,7 +238,7 @@ def test_replacing_a_file_leaves_no_other_file_behind_even_where_it_fails(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_state.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         replace_file(target, b"new")
 

@@ -1,0 +1,102 @@
+"""What a finished run leaves in its folder: the model, the sites' ledgers, the signed log, and the outcome, last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aegis.client_privacy import ClientPrivacy
+from aegis.federation import FederationFolder
+from aegis.runs.folder import RunFolder, metrics_csv
+from aegis.runs.runtimes import LocalLedger
+from aegis.runs.site_privacy import EXPORT, statement
+from aegis.security.audit import HashLog
+from aegis.stores.files import replace_file
+from aegis.stores.run_state import RoundRecord
+from coreason_enclave.updates import Array, decode_arrays, encode_arrays, model_digest
+
+__all__ = ["Outcome", "lineages_of", "read_outcome", "write_results"]
+
+_MAX_MODEL_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: the released model, its digest, and its last round's record."""
+
+    model: Mapping[str, Array]
+    digest: str
+    last: RoundRecord
+    metrics: Mapping[str, float]
+
+
+def write_results(
+    federation: FederationFolder,
+    folder: RunFolder,
+    audit: HashLog,
+    sites: Mapping[str, LocalLedger],
+    model: Mapping[str, Array],
+    privacy: ClientPrivacy | None,
+) -> Outcome:
+    """Write the results; each file whole, ``outcome.json`` last, so that a crash here is repeated, not half done.
+
+    Args:
+        audit: the run's log, which is signed as it stands then. sites: those on this host, by id.
+    """
+    state = folder.state()
+    digest, last = model_digest(model), state.history[-1]
+    replace_file(folder.path / "model.safetensors", encode_arrays(model))
+    replace_file(folder.path / "metrics.csv", metrics_csv(state.history).encode())
+    (folder.path / "ledger").mkdir(exist_ok=True)
+    for name, site in sites.items():
+        replace_file(folder.path / "ledger" / f"{name}.json", site.ledger.export())
+    if privacy is not None:
+        replace_file(folder.path / EXPORT, privacy.ledger.export())
+    released = {
+        **federation.config().profile.label(),
+        "model": digest,
+        "averaged_rounds": folder.job().average_last_rounds,
+    }
+    audit.append(actor="coordinator", action="run", outcome="finished", details=released)
+    replace_file(folder.path / "audit.checkpoint.json", audit.checkpoint(federation.signer()))
+    folder.write_json(
+        "outcome.json",
+        {
+            "model": digest,
+            "rounds": state.completed_rounds,
+            "metrics": last.metrics,
+            "epsilon": last.epsilon,
+            "ledger_epsilon": _ledger_epsilon(sites, folder.job().job_id, folder.job().dataset_id),
+            "provenance": sorted({value.value for record in state.history for value in record.provenance.values()}),
+            **({} if privacy is None else {"client_privacy": statement(privacy)}),
+        },
+    )
+    return Outcome(model, digest, last, last.metrics)
+
+
+def read_outcome(folder: RunFolder) -> Outcome:
+    """Of a run that another process finished."""
+    model = decode_arrays((folder.path / "model.safetensors").read_bytes(), limit=_MAX_MODEL_BYTES)
+    last = folder.state().history[-1]
+    return Outcome(model, folder.read_json("outcome.json")["model"], last, last.metrics)
+
+
+def lineages_of(sites: Mapping[str, LocalLedger], dataset_id: str) -> dict[str, str]:
+    """The lineage that each local site registered the dataset under; one that did not is refused by its own session."""
+    return {
+        name: entry.lineage
+        for name, site in sites.items()
+        for entry in site.config.lineages
+        if entry.dataset_id == dataset_id
+    }
+
+
+def _ledger_epsilon(sites: Mapping[str, LocalLedger], job_id: str, dataset_id: str) -> dict[str, float | None]:
+    """What each site's own ledger counts for the job: refused and unanswered rounds are spent as well."""
+    spent: dict[str, float | None] = dict.fromkeys(sites)
+    for name, lineage in lineages_of(sites, dataset_id).items():
+        ledger = sites[name].ledger
+        known = job_id in ledger.lineage_claim(lineage).jobs
+        guarantee = ledger.job_claim(lineage, job_id).guarantee if known else None
+        spent[name] = None if guarantee is None else guarantee.epsilon
+    return spent
