@@ -97,7 +97,8 @@ class AgentClient:
                 stream.connect(path)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             stream.close()
-            raise ConfigurationError(f"no agent runs for {self._folder}: start coreason-enclave agent") from error
+            message = f"no agent runs for {self._folder}: start coreason-enclave agent"
+            raise ConfigurationError(message, reason=Reason.TRANSPORT) from error  # it may be starting again
         except BaseException:
             stream.close()
             raise

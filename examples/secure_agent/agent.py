@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from coreason_enclave.federation.executor import CoreasonExecutor
 from torch import optim
 
+from coreason_enclave.federation.executor import CoreasonExecutor
 from coreason_enclave.privacy import PrivacyGuard
 
 __all__ = ["SecureAgent"]

@@ -75,10 +75,10 @@ def test_the_agents_reason_comes_through(carrier: Flare) -> None:
         assert carrier.refused("submit_model", carrier.order()) == ("BAD_TASK_DATA", "wrong_round")
 
 
-def test_where_no_agent_runs_the_site_is_not_available(carrier: Flare) -> None:
+def test_where_no_agent_runs_nobody_answered_and_the_site_can_be_asked_again(carrier: Flare) -> None:
     assert carrier.refused("train", carrier.federation.order(carrier.federation.job())) == (
-        "SERVICE_UNAVAILABLE",
-        "configuration",
+        "COMMUNICATION_ERROR",
+        "transport",
     )
 
 

@@ -33,6 +33,9 @@ _NOT_DELIVERED = frozenset(
 )
 """What FLARE answers in a site's place, or a site that stops: asking again may mend it."""
 
+_NOBODY_ANSWERED = frozenset({Reason.TRANSPORT.value, Reason.NO_REPLY.value})
+"""What an executor says of an agent that does not run, or died over an order: it is asked again, like a silent one."""
+
 _REASONS = {reason.value: reason for reason in Reason}
 
 
@@ -47,6 +50,8 @@ def content_of(result: Shareable) -> Content | Undelivered:
     if code == ReturnCode.OK:
         return _sealed(result)
     said = result.get_header(REASON_HEADER)
+    if isinstance(said, str) and said in _NOBODY_ANSWERED:
+        return Undelivered(f"{said}: FLARE's client reached nobody behind it")
     if isinstance(said, str) and said in _REASONS:
         return SiteRefused(_REASONS[said])
     if isinstance(code, str) and code in _NOT_DELIVERED:

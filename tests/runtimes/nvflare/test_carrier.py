@@ -111,12 +111,24 @@ def test_a_client_that_is_no_participant_has_no_participants_node(carried: Carri
     assert carried.came(to_shareable(UPDATE), client="a stranger").node_id not in NODES.values()
 
 
-@pytest.mark.parametrize("reason", list(Reason))
-def test_every_reason_comes_through(carried: Carried, reason: Reason) -> None:
+NOBODY_ANSWERED = {Reason.TRANSPORT, Reason.NO_REPLY}
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason not in NOBODY_ANSWERED])
+def test_every_reason_of_a_site_comes_through(carried: Carried, reason: Reason) -> None:
     reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
     reply.set_header(REASON_HEADER, reason.value)
 
     assert carried.came(reply).content == SiteRefused(reason)
+
+
+@pytest.mark.parametrize("reason", sorted(NOBODY_ANSWERED))
+def test_a_site_behind_whose_client_nobody_answered_is_asked_again(carried: Carried, reason: Reason) -> None:
+    """Its agent is being started again: on Flower, too, it would be silent and not refuse."""
+    reply = make_reply(ReturnCode.COMMUNICATION_ERROR)
+    reply.set_header(REASON_HEADER, reason.value)
+
+    assert isinstance(carried.came(reply).content, Undelivered)
 
 
 @pytest.mark.parametrize("code", ["EXECUTION_EXCEPTION", "UNSAFE_JOB", "TASK_UNKNOWN", "made up", 7, ["a"]])

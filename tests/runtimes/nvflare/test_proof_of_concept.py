@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 
 import pytest
 
 from aegis.runtimes.nvflare.options import FlareHosting
 from aegis.verification import verify_run
-from tests.runtimes.nvflare.hosted import Hosted, kill, wait_for
+from coreason_enclave.processes import spawn, terminate
+from tests.runtimes.nvflare.hosted import SEED, Hosted, kill, wait_for
 
 pytestmark = pytest.mark.slow
 Found = Callable[..., Hosted]
@@ -51,3 +53,24 @@ def test_a_federation_trains_loses_a_site_and_its_command_and_goes_on_with_the_s
 def lost(federation: Hosted, site: str) -> bool:
     history = json.loads((federation.folder.path / "state" / "state.json").read_bytes())["history"]
     return any(site not in record["admitted"] for record in history)
+
+
+def test_an_agent_that_was_killed_and_started_again_misses_no_round(hosted: Found) -> None:
+    """FLARE's client finds nobody behind it for a while; its site is asked again, and nothing is spent twice."""
+    federation = hosted(sites=3, min_clients=3, rounds=6, round_deadline_s=60.0)
+    expected = federation.in_one_process()
+    with federation.running(FlareHosting.POC) as command:
+        federation.await_round(2)
+        kill(federation.process("agent --socket-only", "clinic-2"))
+        site = next(path for path in federation.deployment.federation.site_folders() if path.name == "clinic-2")
+        again = [sys.executable, "-m", "coreason_enclave.main", "agent", "--socket-only", "--config", str(site)]
+        agent = spawn([*again, "--unsafe-seed", str(SEED)], log=federation.deployment.path / "again.log")
+        try:
+            command.wait(timeout=120)
+        finally:
+            terminate(agent)
+
+    assert federation.deployment.model() == expected
+    for record in federation.folder.state().history:
+        assert record.admitted == ("clinic-1", "clinic-2", "clinic-3")
+    assert federation.deployment.reserved_rounds() == {site: list(range(1, 7)) for site in federation.deployment.sites}
