@@ -16,7 +16,6 @@ from aegis.runs.folder import RunFolder, installed_versions
 from aegis.runs.results import Outcome, lineages_of, read_outcome, write_results
 from aegis.runs.runtimes import LocalLedger, OpenedSites, RuntimeName, opened_on
 from aegis.runs.site_privacy import client_privacy_of, require_site_budget
-from aegis.runtimes.in_process import initial_model, public_evaluator
 from aegis.runtimes.nvflare.options import FlareOptions
 from aegis.security.audit import HashLog
 from aegis.stores.heads import FileHeadStore
@@ -110,6 +109,8 @@ def conduct(job: FederationJob, execution: Execution, sites: OpenedSites) -> Out
 
 
 def _conduct(job: FederationJob, execution: Execution, sites: OpenedSites, audit: HashLog) -> Outcome:
+    from aegis.runtimes.in_process import initial_model  # loads the frameworks, which a run elsewhere does without
+
     with client_privacy_of(job, execution.federation, execution.unsafe_seed) as privacy:
         coordinator = _coordinator(job, execution, sites, audit, privacy)
         model = coordinator.run_over(sites.carrier, initial_model(job))
@@ -171,6 +172,8 @@ def _evaluator(job: FederationJob, federation: FederationFolder) -> Callable[[Ar
     evaluation = federation.evaluation_set()
     if evaluation is None:
         return lambda _: {}
+    from aegis.runtimes.in_process import public_evaluator
+
     return public_evaluator(job, evaluation.features, evaluation.labels)
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from aegis.attacks.byzantine import SimulatedAttacker
 from aegis.coordination.liveness import Liveness
 from aegis.federated_coordinator import GridCarrier, Participant
 from aegis.federation import FederationFolder
 from aegis.rounds.carrier import Carrier
-from aegis.runtimes.in_process import ClientApp, Site, client_app, opened_sites, seeded_keys
 from coreason_enclave.ledger import PrivacyLedger
 from coreason_enclave.policy import SiteConfig
 
@@ -88,13 +86,9 @@ def opened_on(
         ):
             yield _over(connected)
         return
-    config = federation.config()
-    with opened_sites(
-        federation.site_folders(),
-        config.public_keys,
-        job_keys=lambda site: seeded_keys(unsafe_seed, site),
-        adapt=_adapt(attackers, sorted(config.public_keys)),
-    ) as opened:
+    from aegis.runs.one_process import sites_in_this_process
+
+    with sites_in_this_process(federation, unsafe_seed=unsafe_seed, attackers=attackers) as opened:
         yield _over(opened)
 
 
@@ -116,14 +110,3 @@ class _OnAGrid(Protocol):
 
 def _over(opened: _OnAGrid) -> OpenedSites:
     return OpenedSites(opened.sites, GridCarrier(opened.grid, time.sleep), opened.participants, opened.liveness)
-
-
-def _adapt(attackers: int, names: list[str]) -> Callable[[Site], ClientApp]:
-    hostile = frozenset(names[:attackers])
-
-    def adapt(site: Site) -> ClientApp:
-        if site.config.site_id in hostile:
-            return client_app(SimulatedAttacker(site.session))
-        return client_app(site.session)
-
-    return adapt

@@ -50,3 +50,13 @@ def test_the_probe_sees_a_framework_that_is_loaded() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert "pandas" in done.stdout.split()
+
+
+def test_the_command_that_waits_for_nvidia_flare_loads_neither_torch_nor_flare() -> None:
+    """It would cost every run seconds that no site trains in."""
+    program = (
+        "import sys, aegis.runs.execution, aegis.runs.flare; print(*{'nvflare', 'opacus', 'torch'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == []
