@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
-import secrets
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from aegis.errors import RunFolderError
 from coreason_enclave.attestation.endorsements.settings import EndorsementSettings
 from coreason_enclave.attestation.policy import AttestationPolicy, AttesterName
+from coreason_enclave.files import replace_file
 from coreason_enclave.keys import Signer, load_or_create_signer
 from coreason_enclave.ledger import LineageCaps
 from coreason_enclave.policy import Profile
@@ -199,12 +198,7 @@ class FederationFolder:
         path = self.registry
         # Defaults are left out: a table or list that stands there empty could not be written below it by hand.
         document = {"version": config.version, **config.model_dump(mode="json", exclude_defaults=True)}
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        with temporary.open("wb") as file:
-            file.write(tomli_w.dumps(document).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_file(path, tomli_w.dumps(document).encode())
 
     @property
     def registry(self) -> Path:

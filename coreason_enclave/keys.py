@@ -5,7 +5,7 @@ Erasing keys from memory is best effort in CPython: objects may have been copied
 
 from __future__ import annotations
 
-import os
+import contextlib
 import secrets
 import stat
 from pathlib import Path
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.files import PRIVATE, create_file
 
 __all__ = [
     "Signer",
@@ -103,24 +104,5 @@ def read_private(path: Path) -> bytes:
 def write_private(path: Path, data: bytes) -> None:
     """Create ``path`` with mode 0600, whole or not at all, never over an existing file."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)  # fails where the file exists: two starters never swap a key under each other
-    except FileExistsError:
-        pass  # the other starter's file is as good, and is the one that stays
-    finally:
-        temporary.unlink()
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(FileExistsError):  # another starter's file is as good, and is the one that stays
+        create_file(path, data, mode=PRIVATE)

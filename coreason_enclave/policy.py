@@ -6,11 +6,12 @@ attestation) is refused as soon as one data lineage is not registered as public.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from coreason_enclave.attestation.endorsements.settings import EndorsementSettings
 from coreason_enclave.attestation.policy import AttestationPolicy, AttesterName
@@ -34,11 +35,14 @@ from coreason_enclave.schemas import (
     StrictModel,
     explain,
     in_range,
+    of_form,
 )
 
 __all__ = ["LineagePolicy", "Profile", "SiteConfig", "SitePolicy", "load_site_config"]
 
-TrainerName = Annotated[str, Field(max_length=256, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+_NAME = r"[A-Za-z_]\w{0,127}"
+_CLASS = re.compile(rf"{_NAME}(?:\.{_NAME}){{0,15}}:{_NAME}", re.ASCII)
+TrainerName = Annotated[str, AfterValidator(of_form(_CLASS, "package.module:Class, a class installed on this host"))]
 """``package.module:Class``."""
 
 

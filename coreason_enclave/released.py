@@ -11,9 +11,7 @@ last two rounds of a job and the last jobs are kept: an older round can still be
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import secrets
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +20,7 @@ from pathlib import Path
 
 from coreason_enclave.encoding import canonical_json, parse_json, sha256_hex
 from coreason_enclave.errors import ConfigurationError, EnvelopeError
+from coreason_enclave.files import PRIVATE, replace_file, sync_folder
 
 __all__ = ["KEPT_JOBS", "KEPT_ROUNDS", "KeptUpdate", "ReleasedUpdates"]
 
@@ -59,7 +58,8 @@ class ReleasedUpdates:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            _replace(path, _encode(binding, update))
+            replace_file(path, _encode(binding, update), mode=PRIVATE)
+            sync_folder(self._folder)  # the job's folder may be new itself
             self._forget(path.parent, round_number)
         except OSError as error:
             raise ConfigurationError(f"the store of released updates cannot be written: {error}") from error
@@ -107,23 +107,3 @@ def _decode(binding: str, data: bytes) -> KeptUpdate | None:
     if header.keys() != {"version", "binding", "metrics"} or (header["version"], header["binding"]) != (1, binding):
         return None
     return KeptUpdate(body[end:], header["metrics"])
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    for folder in (path.parent, path.parent.parent):  # the job's folder may be new itself
-        _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

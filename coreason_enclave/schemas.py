@@ -56,6 +56,7 @@ __all__ = [
     "StrictModel",
     "explain",
     "in_range",
+    "of_form",
 ]
 
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
@@ -143,7 +144,9 @@ class Profile(StrEnum):
         return {"profile": self.value, **simulated}
 
 
-def _matches(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
+def of_form(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
+    """A validator of whole strings, whose message says ``what`` is wanted instead of showing the pattern."""
+
     def check(value: str) -> str:
         if not pattern.fullmatch(value):
             raise ValueError(f"must be {what}, got {value[:80]!r}")
@@ -176,11 +179,11 @@ def in_range(low: float, high: float, *, open_low: bool = False) -> tuple[Before
 
 
 _ID_WORDS = "1 to 128 ASCII letters, digits, '.', '_' or '-', starting with a letter or digit"
-SafeId = Annotated[str, AfterValidator(_matches(_ID, _ID_WORDS))]
+SafeId = Annotated[str, AfterValidator(of_form(_ID, _ID_WORDS))]
 SafePath = Annotated[
-    str, AfterValidator(_matches(_PATH, f"1 to 8 names joined by '/', each {_ID_WORDS} (no '..', no leading '/')"))
+    str, AfterValidator(of_form(_PATH, f"1 to 8 names joined by '/', each {_ID_WORDS} (no '..', no leading '/')"))
 ]
-HexDigest = Annotated[str, AfterValidator(_matches(re.compile(r"[0-9a-f]{64}"), "64 lower-case hex digits"))]
+HexDigest = Annotated[str, AfterValidator(of_form(re.compile(r"[0-9a-f]{64}"), "64 lower-case hex digits"))]
 
 
 def _of_a_site(unit: PrivacyUnit) -> PrivacyUnit:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
@@ -25,6 +24,7 @@ import tomli_w
 from aegis.demo.randhie_columns import DATASET_ID, LABEL, PERSON, ROWS_FILE, SCHEMA, Rows, derive
 from coreason_enclave.datasets.schema import DatasetSchema
 from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.files import replace_file
 from coreason_enclave.schemas import PrivacyUnit
 
 __all__ = [
@@ -198,8 +198,8 @@ def _prepare_site(root: Path, number: int, unit: PrivacyUnit, source: Rows) -> P
     folder = data_root.joinpath(*DATASET_ID.split("/"))
     folder.mkdir(parents=True, exist_ok=True)
     rows = {name: values for name, values in derive(source).items() if name != PERSON or schema.unit_column}
-    _write(folder / ROWS_FILE, _csv(rows))
-    _write(folder / "dataset.toml", tomli_w.dumps(schema.model_dump(mode="json", exclude_none=True)))
+    replace_file(folder / ROWS_FILE, _csv(rows).encode())
+    replace_file(folder / "dataset.toml", tomli_w.dumps(schema.model_dump(mode="json", exclude_none=True)).encode())
     nominal = NOMINAL_PERSONS if unit is PrivacyUnit.PERSON else NOMINAL_RECORDS
     return PreparedSite(site_id, data_root, DATASET_ID, nominal[number - 1])
 
@@ -214,12 +214,3 @@ def _csv(rows: Rows) -> str:
 
 def _cell(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.9g}"
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -23,8 +23,8 @@ from aegis.runs.execution import Execution, execute
 from aegis.runs.folder import RunFolder
 from aegis.runs.runtimes import RuntimeName
 from aegis.runtimes.flower.running import federation_running
-from aegis.stores.files import replace_file
 from aegis.stores.run_state import RoundRecord
+from coreason_enclave.files import replace_file
 from coreason_enclave.schemas import FederationJob
 
 __all__ = ["DemoRun", "choose_run", "run_demo"]

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from pydantic import ValidationError
 from aegis.errors import RequestRefused
 from aegis.http.inspection import NodeRequest, Pulled, Pushed, UploadHead
 from coreason_enclave.errors import Reason
+from coreason_enclave.files import replace_file
 from coreason_enclave.orders import HealthStatement
 from coreason_enclave.schemas import FormatVersion, SafeId, StrictModel, in_range
 
@@ -181,12 +180,7 @@ class NodeBook:
             site: KnownNode(node_key=node.node_key, node_id=node.node_id, activations=node.activations)
             for site, node in self._nodes.items()
         }
-        temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
-        with temporary.open("wb") as file:
-            file.write(_Book(nodes=nodes).canonical())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
+        replace_file(self._path, _Book(nodes=nodes).canonical())
 
 
 def _read(path: Path) -> Mapping[str, KnownNode]:

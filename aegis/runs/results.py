@@ -11,8 +11,8 @@ from aegis.runs.folder import RunFolder, metrics_csv
 from aegis.runs.runtimes import LocalLedger
 from aegis.runs.site_privacy import EXPORT, statement
 from aegis.security.audit import HashLog
-from aegis.stores.files import replace_file
 from aegis.stores.run_state import RoundRecord
+from coreason_enclave.files import replace_file
 from coreason_enclave.updates import Array, decode_arrays, encode_arrays, model_digest
 
 __all__ = ["Outcome", "lineages_of", "read_outcome", "write_results"]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from aegis.errors import RunFolderError
-from aegis.stores.files import replace_file
 from coreason_enclave.envelope import unverified_payload
 from coreason_enclave.errors import EnclaveError
+from coreason_enclave.files import replace_file
 from coreason_enclave.orders import parse_head
 
 __all__ = ["FileHeadStore", "HeadStore"]

@@ -22,10 +22,10 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from aegis.errors import RunFolderError
-from aegis.stores.files import replace_file, sync_folder, write_whole
 from aegis.stores.run_state import RunState
 from coreason_enclave.encoding import canonical_json, parse_json, sha256_hex
 from coreason_enclave.errors import EnclaveError
+from coreason_enclave.files import replace_file, sync_folder, write_whole
 from coreason_enclave.schemas import explain
 from coreason_enclave.updates import Array, Arrays, SealedMessage, decode_arrays, encode_arrays
 

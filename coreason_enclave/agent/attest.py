@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 from pathlib import Path
 
 import click
@@ -14,6 +13,7 @@ from coreason_enclave.attestation.binding import gpu_nonce, manual_context, repo
 from coreason_enclave.attestation.evidence import Evidence
 from coreason_enclave.encoding import canonical_json
 from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.files import create_file
 from coreason_enclave.hardware.discovery import HARDWARE, ThisHost
 
 __all__ = ["attest"]
@@ -75,14 +75,7 @@ def _require_new(out: Path | None) -> None:
 
 def _write_new(path: Path, data: bytes) -> None:
     """Whole or not at all, and never over a file that came meanwhile."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        path.hardlink_to(temporary)
+        create_file(path, data)
     except FileExistsError as error:
         raise ConfigurationError(f"{path} exists: evidence is written to a new file") from error
-    finally:
-        temporary.unlink(missing_ok=True)

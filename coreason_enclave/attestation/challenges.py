@@ -13,6 +13,7 @@ from typing import Protocol
 
 from coreason_enclave.encoding import digest
 from coreason_enclave.errors import AttestationError, ConfigurationError, Reason
+from coreason_enclave.files import sync_folder
 
 __all__ = ["CHALLENGE_S", "Challenges", "FileChallenges"]
 
@@ -53,7 +54,7 @@ class FileChallenges:
             self._forget(now)
             os.close(os.open(self._path(nonce, subject), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             os.utime(self._path(nonce, subject), (now, now))
-            self._sync()
+            sync_folder(self._folder)
         except OSError as error:
             raise self._unusable(error) from error
         return nonce
@@ -64,7 +65,7 @@ class FileChallenges:
         try:
             issued = path.stat().st_mtime
             path.unlink()  # whoever succeeds is the only one
-            self._sync()
+            sync_folder(self._folder)
         except FileNotFoundError as error:
             message = f"no challenge to {subject} is open with this nonce: never set, used, or forgotten"
             raise AttestationError(message, reason=Reason.ATTESTATION_REQUIRED) from error
@@ -88,10 +89,3 @@ class FileChallenges:
                     path.unlink()
             except FileNotFoundError:  # redeemed just now
                 continue
-
-    def _sync(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -21,17 +21,18 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from coreason_enclave.attestation.evidence import MAX_GPUS, CpuKind
 from coreason_enclave.attestation.reference_values import ReferenceValue
 from coreason_enclave.attestation.verify.dcap.policy import DcapPlatformPolicy
 from coreason_enclave.attestation.verify.nvidia.policy import NvidiaPlatformPolicy
 from coreason_enclave.attestation.verify.snp.policy import SnpPlatformPolicy
-from coreason_enclave.schemas import SafeId, StrictModel, in_range
+from coreason_enclave.schemas import SafeId, StrictModel, in_range, of_form
 
 __all__ = ["LIFETIME_S", "AttestationPolicy", "AttesterName", "PlatformId", "Unchecked"]
 
@@ -51,11 +52,15 @@ class Unchecked(StrEnum):
     NVIDIA_VBIOS_MANIFEST_REVOCATION = "nvidia.vbios_manifest_revocation"
 
 
-PlatformId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z:._-]{8,256}$")]
+_PLATFORM = re.compile(r"[0-9A-Za-z:._-]{8,256}")
+PlatformId = Annotated[str, AfterValidator(of_form(_PLATFORM, "8 to 256 letters, digits, ':', '.', '_' or '-'"))]
 """A chip id, PPID or device identity as ``aegis evidence verify`` prints it."""
 
 
-AttesterName = Annotated[str, StringConstraints(pattern=r"^(simulated|(sgx|tdx|snp)(\+nvidia)?)$")]
+_ATTESTER = re.compile(r"simulated|(?:sgx|tdx|snp)(?:\+nvidia)?")
+AttesterName = Annotated[
+    str, AfterValidator(of_form(_ATTESTER, "simulated, or one of sgx, tdx, snp, perhaps with +nvidia"))
+]
 """What produces evidence on a host: a kind of processor, and whether its GPUs are asked as well."""
 
 

@@ -7,14 +7,15 @@ read off a host that one has built and trusts (``aegis evidence inspect --refere
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Self
 
-from pydantic import StringConstraints, model_validator
+from pydantic import AfterValidator, model_validator
 
 from coreason_enclave.attestation.evidence import CpuKind
-from coreason_enclave.schemas import SafeId, StrictModel
+from coreason_enclave.schemas import SafeId, StrictModel, of_form
 
 __all__ = ["IDENTIFYING", "ReferenceValue", "matching"]
 
@@ -28,7 +29,9 @@ IDENTIFYING: Mapping[CpuKind, frozenset[str]] = {
 A TD's ``mr_td`` is its firmware alone; kernel, initial file system and command line are in ``rt_mr1`` and ``rt_mr2``.
 """
 
-Measured = Annotated[str, StringConstraints(pattern=r"^(?:[0-9a-f]{2}){1,64}$")]
+Measured = Annotated[
+    str, AfterValidator(of_form(re.compile(r"(?:[0-9a-f]{2}){1,64}"), "1 to 64 bytes, two lower-case hex digits each"))
+]
 
 
 class ReferenceValue(StrictModel):

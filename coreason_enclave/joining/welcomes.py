@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from coreason_enclave.errors import ConfigurationError, EnvelopeError, Reason
+from coreason_enclave.files import replace_file
 from coreason_enclave.keys import Signer, load_or_create_secret
 from coreason_enclave.participation import ParticipationWelcome, open_welcome
 from coreason_enclave.policy import SiteConfig, load_site_config
@@ -43,8 +43,9 @@ def accept_welcome(folder: Path, envelope: bytes, coordinator_key: str, *, now: 
     _require_same_coordinator(folder, coordinator_key)
     _require_addressed(welcome, config, folder / config.keys)
     _require_certificates(welcome, load_tls_key(folder / config.keys), datetime.fromtimestamp(now, UTC))
-    _replace(folder / _CA, welcome.ca_certificate)
-    _replace(folder / _CERTIFICATE, welcome.client_certificate)
+    for name, certificate in ((_CA, welcome.ca_certificate), (_CERTIFICATE, welcome.client_certificate)):
+        (folder / name).parent.mkdir(mode=0o700, exist_ok=True)
+        replace_file(folder / name, certificate.encode())
     save_connection(
         folder,
         ConnectionConfig(
@@ -118,10 +119,3 @@ def _uris(certificate: x509.Certificate) -> list[str]:
     except (x509.ExtensionNotFound, ValueError):
         return []
     return names.get_values_for_type(x509.UniformResourceIdentifier)
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)

@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from coreason_enclave.errors import ConfigurationError, LedgerCorrupted, LedgerError
+from coreason_enclave.files import sync_folder
 from coreason_enclave.ledger.chain import Link
 from coreason_enclave.ledger.operations import Clock, Decision, EventSourcedLedger, next_link, system_clock
 from coreason_enclave.ledger.state import LedgerState, follow
@@ -140,7 +141,7 @@ class SqliteLedger(EventSourcedLedger):
         self._connection.execute("COMMIT")
         # Out of the WAL at once: a WAL lost later must not leave an empty file, which reads as a new ledger.
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
 
     def _verified(self) -> LedgerState:
         with self._transaction("BEGIN"):
@@ -244,15 +245,6 @@ def _prepare_file(path: Path) -> None:
             os.close(descriptor)
     except OSError as error:
         raise LedgerError(f"the ledger {path} cannot be opened for writing: {error}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file is durable only once its folder's entry for it is."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ The site speaks TLS 1.3 only, shows its client certificate, and trusts the feder
 from __future__ import annotations
 
 import http.client
-import os
 import socket
 import ssl
 import tomllib
@@ -19,6 +18,7 @@ from cryptography import x509
 from pydantic import Field, ValidationError
 
 from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.files import replace_file
 from coreason_enclave.keys import read_private
 from coreason_enclave.participation import Address, Host, parse_address
 from coreason_enclave.schemas import FormatVersion, HexDigest, SafePath, StrictModel, explain
@@ -123,7 +123,4 @@ def load_connection(folder: Path) -> Connection:
 
 def save_connection(folder: Path, config: ConnectionConfig) -> None:
     """Write ``connection.toml``, whole or not at all."""
-    path = folder / CONNECTION_FILE
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(tomli_w.dumps(config.model_dump(mode="json")).encode())
-    temporary.replace(path)
+    replace_file(folder / CONNECTION_FILE, tomli_w.dumps(config.model_dump(mode="json")).encode())

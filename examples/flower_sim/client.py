@@ -15,11 +15,9 @@ from aegis.attacks.forging import Attack, forge_of
 from aegis.attacks.insider import Insider
 from aegis.attacks.overhearing import Overheard
 from aegis.runtimes.in_process import ClientApp, Site, client_app, found_site
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.keys import load_or_create_signer
-from coreason_enclave.policy import LineagePolicy, Profile, SiteConfig, SitePolicy
-from coreason_enclave.schemas import AggregationStrategy, Aggregator, PrivacyUnit
 from examples.flower_sim.dataset import DATASET_ID, Digits, turned_around, write_share
+from examples.simulated_sites import Budget, simulated_site
 
 __all__ = ["DELTA", "EPSILON_CAP", "answering", "found_clients", "names_of"]
 
@@ -40,47 +38,18 @@ def found_clients(root: Path, digits: Digits, coordinator_key: str, attack: Atta
     for name, share in zip(names, digits.shares, strict=True):
         flipped = attack is Attack.LABEL_FLIP and name == names[-1]
         write_share(root / name, turned_around(share) if flipped else share)
-        found_site(root / name, _config(name, coordinator_key, keys, declared=len(share.labels) // 10 * 10))
+        config = simulated_site(
+            name,
+            coordinator_key=coordinator_key,
+            participants=keys,
+            dataset_id=DATASET_ID,
+            declared=len(share.labels) // 10 * 10,
+            budget=Budget(epsilon=EPSILON_CAP, job_epsilon=EPSILON_CAP, delta=DELTA),
+            model_arch="SimpleMLP",
+            min_clients=3,
+        )
+        found_site(root / name, config)
     return keys
-
-
-def _config(name: str, coordinator_key: str, keys: dict[str, str], *, declared: int) -> SiteConfig:
-    policy = SitePolicy(
-        coordinator_keys=(coordinator_key,),
-        participants=keys,
-        model_archs=("SimpleMLP",),
-        strategies=tuple(AggregationStrategy),
-        aggregators=tuple(Aggregator),
-        min_clients=3,
-        min_units=100,
-        min_noise_multiplier=0.3,
-        max_update_norm=1000.0,
-        max_order_lifetime_s=3600,
-        coordinator_attestation=AttestationPolicy.simulated_only(),
-    )
-    lineage = LineagePolicy(
-        lineage=f"{name}/digits",
-        dataset_id=DATASET_ID,
-        unit=PrivacyUnit.RECORD,
-        nominal_units=declared,
-        public=True,
-        epsilon=EPSILON_CAP,
-        delta=DELTA,
-        job_epsilon=EPSILON_CAP,
-        job_delta=DELTA,
-    )
-    return SiteConfig(
-        version=1,
-        site_id=name,
-        profile=Profile.DEVELOPMENT,
-        data_root="data",
-        keys="keys",
-        ledger="ledger.sqlite",
-        audit="audit.jsonl",
-        attester="simulated",
-        policy=policy,
-        lineages=(lineage,),
-    )
 
 
 def answering(attack: Attack | None, hostile: str, overheard: Overheard) -> Callable[[Site], ClientApp]:

@@ -21,19 +21,17 @@ from aegis.errors import AegisError
 from aegis.federation import EvaluationSet, FederationConfig, FederationFolder
 from aegis.jobs import dump_job
 from aegis.runtimes.in_process import found_site
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.datasets.schema import DataFormat, DatasetSchema, Label, TensorFeatures
 from coreason_enclave.errors import ConfigurationError, EnclaveError
 from coreason_enclave.keys import load_or_create_signer
-from coreason_enclave.policy import LineagePolicy, Profile, SiteConfig, SitePolicy
+from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import (
     AggregationStrategy,
-    Aggregator,
     FederationJob,
     Mechanism,
     PrivacyConfig,
-    PrivacyUnit,
 )
+from examples.simulated_sites import Budget, simulated_site
 
 __all__ = ["found", "job"]
 
@@ -95,7 +93,17 @@ def found(root: Path) -> None:
     keys = {site: load_or_create_signer(folder / "keys" / "signing.key").public_hex for site, folder in folders.items()}
     for (site, folder), rows in zip(folders.items(), shares, strict=True):
         _write_rows(folder, features[rows], labels[rows])
-        found_site(folder, _config(site, federation.signer().public_hex, keys, declared=len(rows) // 10 * 10))
+        config = simulated_site(
+            site,
+            coordinator_key=federation.signer().public_hex,
+            participants=keys,
+            dataset_id=DATASET_ID,
+            declared=len(rows) // 10 * 10,
+            budget=Budget(epsilon=5.0, job_epsilon=3.0, delta=DELTA),
+            model_arch="LogisticRegression",
+            min_clients=2,
+        )
+        found_site(folder, config)
     federation.save_evaluation_set(EvaluationSet(_SCHEMA.scale_tensor(features[public]), labels[public]))
     federation.found(FederationConfig(profile=Profile.DEVELOPMENT, delta=DELTA, public_keys=keys, attester="simulated"))
     (root / "job.yaml").write_text(dump_job(job()), encoding="utf-8")
@@ -114,45 +122,6 @@ def _write_rows(site: Path, features: Features, labels: Labels) -> None:
     folder.mkdir(parents=True)
     (folder / "dataset.toml").write_bytes(tomli_w.dumps(_SCHEMA.model_dump(mode="json", exclude_none=True)).encode())
     (folder / _FILE).write_bytes(safetensors.numpy.save({"x": features, "y": labels}))
-
-
-def _config(site: str, coordinator_key: str, keys: dict[str, str], *, declared: int) -> SiteConfig:
-    policy = SitePolicy(
-        coordinator_keys=(coordinator_key,),
-        participants=keys,
-        model_archs=("LogisticRegression",),
-        strategies=tuple(AggregationStrategy),
-        aggregators=tuple(Aggregator),
-        min_clients=2,
-        min_units=100,
-        min_noise_multiplier=0.3,
-        max_update_norm=1000.0,
-        max_order_lifetime_s=3600,
-        coordinator_attestation=AttestationPolicy.simulated_only(),
-    )
-    lineage = LineagePolicy(
-        lineage=f"{site}/cells",
-        dataset_id=DATASET_ID,
-        unit=PrivacyUnit.RECORD,
-        nominal_units=declared,
-        public=True,
-        epsilon=5.0,
-        delta=DELTA,
-        job_epsilon=3.0,
-        job_delta=DELTA,
-    )
-    return SiteConfig(
-        version=1,
-        site_id=site,
-        profile=Profile.DEVELOPMENT,
-        data_root="data",
-        keys="keys",
-        ledger="ledger.sqlite",
-        audit="audit.jsonl",
-        attester="simulated",
-        policy=policy,
-        lineages=(lineage,),
-    )
 
 
 def main() -> int:

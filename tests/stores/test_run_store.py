@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from aegis.errors import RunFolderError
-from aegis.stores import files
-from aegis.stores.files import replace_file
 from aegis.stores.run_state import RoundRecord, RunState
 from aegis.stores.run_store import FileRunStore, RunStore
+from coreason_enclave import files
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.schemas import Provenance
 from coreason_enclave.updates import encode_arrays
@@ -108,7 +107,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     def arm(number: int) -> None:
         calls = iter(range(number))
-        real_fsync, real_replace, real_open = os.fsync, Path.replace, Path.open
+        real_fsync, real_replace, real_open = os.fsync, Path.replace, os.open
 
         def step() -> None:
             if next(calls, None) is None:
@@ -122,13 +121,14 @@ def killed_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             step()
             return real_replace(self, target)
 
-        def open_file(self: Path, *args: object, **options: object) -> object:
-            step()
-            return real_open(self, *args, **options)  # type: ignore[call-overload]
+        def open_new(path: Path, flags: int, mode: int = 0o777) -> int:
+            if flags & os.O_CREAT:
+                step()
+            return real_open(path, flags, mode)
 
         monkeypatch.setattr(files.os, "fsync", fsync)
         monkeypatch.setattr(Path, "replace", replace)
-        monkeypatch.setattr(Path, "open", open_file)
+        monkeypatch.setattr(files.os, "open", open_new)
 
     return arm
 
@@ -227,20 +227,3 @@ def test_a_model_of_which_a_bit_flipped_is_refused(tmp_path: Path, position: int
 
     with pytest.raises(RunFolderError, match="missing or damaged"):
         store.load_model(digest)
-
-
-def test_replacing_a_file_leaves_no_other_file_behind_even_where_it_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "outcome.json"
-    replace_file(target, b"old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        replace_file(target, b"new")
-
-    assert target.read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["outcome.json"]

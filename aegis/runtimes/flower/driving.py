@@ -30,7 +30,7 @@ from aegis.runtimes.flower.control import SuperLinkControl
 from aegis.runtimes.flower.errors import RunEnded
 from aegis.runtimes.flower.grid import FlowerRun, RunGrid, unavailable
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint
-from aegis.stores.files import replace_file
+from coreason_enclave.files import replace_file
 
 __all__ = ["DrivenGrid", "acquire_run", "driving"]
 

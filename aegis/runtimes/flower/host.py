@@ -30,7 +30,7 @@ from aegis.membership import free_ports, prepare_network
 from aegis.runtimes.flower.control import SuperLinkControl
 from aegis.runtimes.flower.local_sites import agent_command, join_local_sites
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint, SuperLinkFiles, flower_environment, superlink_command
-from aegis.stores.files import replace_file
+from coreason_enclave.files import replace_file
 from coreason_enclave.processes import Backoff, Child, spawn
 
 __all__ = ["FederationHost", "HostOptions", "Supervisor"]

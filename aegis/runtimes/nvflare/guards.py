@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from aegis.errors import RunFolderError
 from aegis.runtimes.nvflare.settings import EXECUTOR, SITE_SETTINGS, WORKFLOW, allowed_classes
-from aegis.stores.files import replace_file
+from coreason_enclave.files import replace_file
 
 __all__ = ["guard_server", "guard_site", "keep_storage_in"]
 

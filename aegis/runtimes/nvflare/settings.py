@@ -15,9 +15,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from aegis.errors import RunFolderError
-from aegis.stores.files import replace_file
 from coreason_enclave.encoding import parse_json
 from coreason_enclave.errors import EnvelopeError
+from coreason_enclave.files import replace_file
 from coreason_enclave.schemas import FormatVersion, StrictModel, explain
 
 __all__ = [

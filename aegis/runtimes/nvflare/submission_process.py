@@ -21,7 +21,7 @@ from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from aegis.errors import AegisError, CarrierUnreachable, RunFolderError
 from aegis.runtimes.nvflare.kits import AdminKit, read_admin_kit
-from aegis.stores.files import replace_file
+from coreason_enclave.files import replace_file
 
 __all__ = ["main"]
 

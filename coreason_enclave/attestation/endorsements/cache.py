@@ -7,7 +7,6 @@ verifier checks every signature each time. An entry that is damaged, too old or 
 from __future__ import annotations
 
 import logging
-import secrets
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,6 +17,7 @@ from coreason_enclave.attestation.endorsements.sources import ItemwiseSource
 from coreason_enclave.attestation.verify.verdict import VerificationRefused
 from coreason_enclave.encoding import parse_json, sha256_hex
 from coreason_enclave.errors import EnvelopeError
+from coreason_enclave.files import replace_file
 from coreason_enclave.schemas import FormatVersion, HexDigest, StrictModel, UnixSeconds
 
 __all__ = ["DEFAULT_MAX_AGE_S", "CachedEndorsements"]
@@ -75,21 +75,11 @@ class CachedEndorsements(ItemwiseSource):
         note = _Stored(stored_at=now, sha256=sha256_hex(content))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, content)
-            _replace(_note_of(path), note.canonical())
+            replace_file(path, content)
+            replace_file(_note_of(path), note.canonical())  # one that does not fit its content counts as none
         except OSError as error:
             _log.warning("endorsements are not cached: %s cannot be written: %s", path, error.strerror)
 
 
 def _note_of(path: Path) -> Path:
     return path.with_name(path.name + _SUFFIX)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """All or nothing for whoever reads it meanwhile; a note that does not fit its content counts as none."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
