@@ -289,7 +289,11 @@ class ClientPrivacyConfig(StrictModel):
 
 
 class FederationJob(StrictModel):
-    """One training job over a cohort of sites. Units: rounds and local steps are counts, deadlines are seconds."""
+    """One training job over a cohort of sites. Units: rounds and local steps are counts, deadlines are seconds.
+
+    A round closes at ``round_deadline_s``, or earlier once enough updates are in: ``straggler_grace_s`` later, and never
+    before the other sites had twice the time that these took.
+    """
 
     version: FormatVersion = 1
     job_id: SafeId
@@ -313,6 +317,7 @@ class FederationJob(StrictModel):
     average_last_rounds: Annotated[int, *in_range(1, 100_000)] = 1
     max_update_norm: Annotated[float, *in_range(0, 1e9, open_low=True)] = 1000.0
     round_deadline_s: Annotated[float, *in_range(0, 86_400 * 7, open_low=True)] = 600.0
+    straggler_grace_s: Annotated[float, *in_range(0, 86_400 * 7)] = 30.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from aegis.coordination.enrolment import admit_enrolment
 from aegis.coordination.issuing import GRACE_S, issue_invitations
 from aegis.coordination.participants import to_invite
+from aegis.coordination.rounds import updates_required
 from aegis.errors import UpdateRefused
 from aegis.rounds.carrier import Errand, Parcel, SiteRefused
-from aegis.rounds.exchange import Came, Exchange, Heard
+from aegis.rounds.exchange import Came, Closing, Exchange, Heard
 from aegis.rounds.run import Run
 from coreason_enclave.envelope import seal
 from coreason_enclave.errors import EnvelopeError, Reason
@@ -41,7 +42,8 @@ def invite(run: Run, exchange: Exchange) -> dict[str, str]:
         return {}
     enrolling = _Enrolling(run)
     invitations = issue_invitations(run.job, invited, nonce=secrets.token_hex(32), within_s=within_s, now=run.clock())
-    for batch in exchange.ask([_parcel(run, each, within_s) for each in invitations.values()], within_s):
+    closing = Closing(lambda: len(run.enrolments()) >= updates_required(run.job), run.job.straggler_grace_s)
+    for batch in exchange.ask([_parcel(run, each, within_s) for each in invitations.values()], within_s, closing):
         enrolling.hear(batch)
     return enrolling.declined
 

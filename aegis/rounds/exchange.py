@@ -20,7 +20,7 @@ from aegis.rounds.carrier import Carrier, CarrierFailed, Content, Delivery, Erra
 from coreason_enclave.errors import Reason
 from coreason_enclave.processes import Backoff
 
-__all__ = ["Came", "Exchange", "Heard"]
+__all__ = ["Came", "Closing", "Exchange", "Heard"]
 
 _SHORTEST_S, _LONGEST_S, _GROWTH = 0.02, 0.25, 1.5
 _LOOK_EVERY_S = 0.5
@@ -52,6 +52,24 @@ class Heard:
     content: Content | None = None
     reason: Reason | None = None
     errand: Errand | None = None
+
+
+@dataclass(frozen=True)
+class Closing:
+    """When an exchange ends before its deadline, so that the slowest site does not set everybody's pace.
+
+    Attributes:
+        enough: whether the answers heard so far suffice without the others'; asked after each batch.
+        grace_s: seconds that the others have from then on. They have at least as long again as enough took, so that a
+            site that needs twice the others' time is no straggler.
+    """
+
+    enough: Callable[[], bool]
+    grace_s: float
+
+    def at(self, started: float, now: float) -> float:
+        """The time at which an exchange that began at ``started`` closes, enough being in ``now`` (both seconds)."""
+        return now + max(self.grace_s, now - started)
 
 
 @dataclass
@@ -107,21 +125,28 @@ class Exchange:
         self._looked = -math.inf
         self._asking: _Asking | None = None
 
-    def ask(self, parcels: Sequence[Parcel], within_s: float) -> Iterator[list[Heard]]:
+    def ask(self, parcels: Sequence[Parcel], within_s: float, closing: Closing | None = None) -> Iterator[list[Heard]]:
         """Send the parcels and yield what is heard as it comes, in batches; the last one names who stayed silent.
 
         Every parcel is heard exactly once as :attr:`Came.FIRST` or :attr:`Came.NEVER`; what :meth:`then` sends is one
         more, within the same deadline.
+
+        Args:
+            within_s: seconds until the deadline.
+            closing: when to stop waiting before it; None: not before it.
         """
         asking = self._asking = _Asking(self._clock, self._chance, parcels)
         self._looked = -math.inf
-        deadline, pause = self._clock() + within_s, _SHORTEST_S
+        started, pause = self._clock(), _SHORTEST_S
+        deadline, enough = started + within_s, False
         try:
             while True:
                 self._send(asking)
                 heard = self._receive(asking)
                 if heard:
                     yield heard
+                if closing is not None and not enough and closing.enough():
+                    enough, deadline = True, min(deadline, closing.at(started, self._clock()))
                 left = deadline - self._clock()
                 if not asking.waiting or left <= 0:
                     break

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 from aegis.coordination.admission import Admission, Admitted
 from aegis.coordination.issuing import GRACE_S, Question, issue_order
+from aegis.coordination.rounds import updates_required
 from aegis.errors import RunFolderError, UpdateRefused
 from aegis.rounds.carrier import Delivery, Errand, Parcel, SiteRefused, Undelivered
-from aegis.rounds.exchange import Came, Exchange, Heard
+from aegis.rounds.exchange import Came, Closing, Exchange, Heard
 from aegis.rounds.handshake import Attested
 from aegis.rounds.run import Run
 from aegis.rounds.strategy import BaseModels
@@ -65,19 +66,20 @@ class Attempt:
         self.refused: dict[str, str] = dict(state.refused)
 
     def run(self, exchange: Exchange) -> None:
-        """Ask whoever has not been heard yet, and hear them until the deadline."""
+        """Ask every site that has not been heard yet, and hear them until the round closes: see :meth:`_closing`."""
         self.restore()
         self._drop_the_unreachable()
         first = [self._order(site) or self._challenge(site) for site in self._unheard()]
-        for batch in exchange.ask(first, self._of.job.round_deadline_s):
+        for batch in exchange.ask(first, self._of.job.round_deadline_s, self._closing()):
             self.hear(batch)
             for parcel in self._following():
                 exchange.then(parcel)
 
     def attest(self, exchange: Exchange) -> None:
         """Have whoever is not attested prove itself, and send no order yet."""
-        unproven = [site for site in self._unheard() if self._of.handshake.attested(site, self._of.job) is None]
-        for batch in exchange.ask([self._challenge(site) for site in unproven], self._of.job.round_deadline_s):
+        unproven = [site for site in self._unheard() if not self._proven(site)]
+        challenges = [self._challenge(site) for site in unproven]
+        for batch in exchange.ask(challenges, self._of.job.round_deadline_s, self._closing(attested=True)):
             self.hear(batch)
             for parcel in self._following():
                 if parcel.errand is Errand.ATTEST:
@@ -284,6 +286,25 @@ class Attempt:
             site: Question(job, state.open_round, site, nonce, self._models.digest(site))
             for site, nonce in sorted(state.nonces.items())
         }
+
+    def _closing(self, *, attested: bool = False) -> Closing | None:
+        """Close once enough updates were admitted or, to be ``attested``, enough sites proved themselves.
+
+        None under client-level privacy, where a round lasts until its deadline: an early end would show how many sites
+        were drawn.
+        """
+        job = self._of.job
+        if self._of.client_privacy is not None:
+            return None
+
+        def enough() -> bool:
+            proven = [site for site in self._unheard() if self._proven(site)] if attested else []
+            return len(self.admitted) + len(proven) >= updates_required(job)
+
+        return Closing(enough, job.straggler_grace_s)
+
+    def _proven(self, site: str) -> bool:
+        return self._of.handshake.attested(site, self._of.job) is not None
 
     def _unheard(self) -> list[str]:
         heard = self.admitted.keys() | self.refused.keys()

@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from aegis.coordination.liveness import NoLiveness
 from aegis.federated_coordinator import Participant
+from aegis.runtimes.lanes import PATIENCE_S, Lanes
 from aegis.utility import utility
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.federation.flower import client_app
@@ -57,14 +58,21 @@ _RUN_ID = 1
 
 
 class InProcessGrid(Grid):
-    """Delivers each message to the ``ClientApp`` of its destination node, side by side on a few threads.
+    """Delivers each message to the ``ClientApp`` of its destination node; sites run side by side, each in its lane.
 
-    Flower stamps messages with a process-wide task identity; one coordinator at a time uses a process.
+    As on a network, a site handles one message at a time, and a late one does not hold the others up. Flower stamps
+    messages with a process-wide task identity; one coordinator at a time uses a process.
+
+    Args:
+        threads: sites that compute side by side; default: the processors.
+        patience_s: seconds after which a site that is still computing no longer counts as one of them.
     """
 
-    def __init__(self, apps: Mapping[int, ClientApp], *, threads: int | None = None) -> None:
+    def __init__(
+        self, apps: Mapping[int, ClientApp], *, threads: int | None = None, patience_s: float = PATIENCE_S
+    ) -> None:
         self._apps = dict(apps)
-        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="site")
+        self._lanes = Lanes(threads or os.cpu_count() or 1, patience_s=patience_s)
         self._pending: dict[str, Future[Message]] = {}
         self._answered = threading.Event()
         self._numbers = itertools.count(1)
@@ -99,7 +107,7 @@ class InProcessGrid(Grid):
         message.metadata.__dict__["_message_id"] = message_id  # Flower's setter is its transport's own
         node = message.metadata.dst_node_id
         context = Context(run_id=_RUN_ID, node_id=node, node_config={}, state=RecordDict(), run_config={})
-        self._pending[message_id] = self._pool.submit(_deliver, self._apps.get(node), message, context)
+        self._pending[message_id] = self._lanes.submit(node, lambda: _deliver(self._apps.get(node), message, context))
         self._pending[message_id].add_done_callback(lambda _: self._answered.set())
         return message_id
 
@@ -122,8 +130,8 @@ class InProcessGrid(Grid):
         return self.pull_messages(message_ids)
 
     def close(self) -> None:
-        """Wait for running sites and end the threads."""
-        self._pool.shutdown(wait=True)
+        """End the sites' lanes: a site that is still computing has some seconds to come to an end."""
+        self._lanes.close()
 
 
 def _deliver(app: ClientApp | None, message: Message, context: Context) -> Message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.processes import spawn, terminate
+from coreason_enclave.processes import Backoff, Child, spawn, terminate
 from tests.gatekeeping import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,3 +89,61 @@ def test_a_child_leads_a_group_of_its_own(tmp_path: Path) -> None:
         assert os.getpgid(child.pid) == child.pid != os.getpgid(0)
     finally:
         terminate(child)
+
+
+# --- starting again -------------------------------------------------------------------------------------------
+
+
+class Dying:
+    """A child on a clock that a test moves: it dies when it is told to, and notes when it was started."""
+
+    def __init__(self) -> None:
+        self.now, self.started, self.living = 0.0, list[float](), False
+        backoff = Backoff(first_s=1.0, most_s=16.0, chance=lambda: 1.0)
+        self.child = Child("worker", self._start, backoff, clock=lambda: self.now)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self.started.append(self.now)
+        self.living = True
+        return self  # type: ignore[return-value]
+
+    def poll(self) -> int | None:
+        return None if self.living else -9
+
+    def pass_time(self, seconds: float) -> None:
+        """Tend the child ten times a second."""
+        for _ in range(round(10 * seconds)):
+            self.now += 0.1
+            self.child.tend()
+
+    def die_at_once(self, times: int) -> list[float]:
+        """Die as soon as it was started, and return how long it took each time until it was started again."""
+        self.child.tend()
+        before = len(self.started)
+        while len(self.started) < before + times:
+            self.living = False
+            self.pass_time(0.1)
+        starts = self.started[before - 1 :]
+        return [later - earlier for earlier, later in itertools.pairwise(starts)]
+
+
+def test_a_child_that_dies_again_and_again_is_started_after_longer_and_longer_pauses() -> None:
+    assert Dying().die_at_once(6) == pytest.approx([1, 2, 4, 8, 16, 16], abs=0.2)
+
+
+def test_a_minute_of_life_lets_a_child_be_started_at_once_again() -> None:
+    dying = Dying()
+    dying.die_at_once(4)
+    dying.pass_time(61)
+
+    assert dying.die_at_once(2) == pytest.approx([61.1, 1], abs=0.3)
+
+
+def test_half_a_minute_of_life_does_not_shorten_the_pauses() -> None:
+    dying = Dying()
+    dying.die_at_once(4)
+    dying.pass_time(30)
+    dying.living = False
+    dying.pass_time(0.1)
+
+    assert dying.die_at_once(1) == pytest.approx([16], abs=0.3)

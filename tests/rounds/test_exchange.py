@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from aegis.coordination.liveness import SiteHealth
 from aegis.rounds.carrier import Delivery
-from aegis.rounds.exchange import Came, Heard
+from aegis.rounds.exchange import Came, Closing, Heard
 from coreason_enclave.errors import Reason
-from tests.rounds.scripted import LOST, REFUSAL, Script, answer
+from tests.rounds.scripted import LOST, REFUSAL, Script, answer, parcels
 
 
 def said(heard: list[Heard]) -> dict[str, tuple[Came, Reason | None]]:
@@ -192,6 +192,101 @@ def test_an_answer_of_another_node_is_nobodys_answer() -> None:
     script = Borrowed()
     heard = script.ask("a", within_s=2.0)
     assert [(each.came, each.site, each.node_id) for each in heard] == [(Came.STRAY, "", 2), (*SILENT[:1], "a", 1)]
+
+
+def test_a_late_answer_of_another_node_is_booked_to_no_site() -> None:
+    class Impersonated(Script):
+        def pull(self, message_ids):  # type: ignore[no-untyped-def]
+            return [Delivery(each.message_id, 2, each.content) for each in super().pull(message_ids)]
+
+    script = Impersonated({"a": [(12.0, answer())], "c": [(15.0, None)]})
+    exchange = script.exchange()
+    script.ask("a", within_s=10.0, exchange=exchange)
+    heard = script.ask("c", within_s=20.0, exchange=exchange)
+    assert [(each.came, each.site, each.node_id) for each in heard] == [(Came.STRAY, "", 2), (*SILENT[:1], "c", 3)]
+
+
+def test_a_late_answer_still_counts_as_late_after_another_node_claimed_its_message() -> None:
+    class Overtaken(Script):
+        def pull(self, message_ids):  # type: ignore[no-untyped-def]
+            found = super().pull(message_ids)
+            return [*[Delivery(each.message_id, 2, answer("forged")) for each in found], *found]
+
+    script = Overtaken({"a": [(12.0, answer())], "c": [(15.0, None)]})
+    exchange = script.exchange()
+    script.ask("a", within_s=10.0, exchange=exchange)
+    heard = script.ask("c", within_s=20.0, exchange=exchange)
+    assert [(each.came, each.site) for each in heard] == [(Came.STRAY, ""), (Came.LATE, "a"), (Came.NEVER, "c")]
+
+
+# --- closing before the deadline ------------------------------------------------------------------------------
+
+
+def closing_with(script: Script, enough: int, grace_s: float, *sites: str, within_s: float = 100.0) -> list[Heard]:
+    """Ask until ``enough`` sites have answered and a grace has passed."""
+    heard: list[Heard] = []
+
+    def answered() -> bool:
+        return sum(each.came is Came.FIRST for each in heard) >= enough
+
+    for batch in script.exchange().ask(parcels(*sites), within_s, Closing(answered, grace_s)):
+        heard += batch
+    return heard
+
+
+def test_a_straggler_keeps_the_others_waiting_for_the_grace_alone() -> None:
+    script = Script({"a": [(1.0, answer())], "b": [(2.0, answer())], "c": [(90.0, answer())]})
+    assert said(closing_with(script, 2, 10.0, "a", "b", "c")) == {"a": FIRST, "b": FIRST, "c": SILENT}
+    assert 12.0 <= script.now <= 12.6
+
+
+def test_a_site_that_needs_twice_the_others_time_is_no_straggler() -> None:
+    script = Script({"a": [(20.0, answer())], "b": [(20.0, answer())], "c": [(39.0, answer())]})
+    assert said(closing_with(script, 2, 1.0, "a", "b", "c")) == dict.fromkeys("abc", FIRST)
+
+
+def test_too_few_answers_are_waited_for_until_the_deadline() -> None:
+    script = Script({"a": [(1.0, answer())], "b": [(0.0, None)], "c": [(95.0, answer())]})
+    assert said(closing_with(script, 2, 3.0, "a", "b", "c")) == {"a": FIRST, "b": SILENT, "c": FIRST}
+    assert 100.0 <= script.now < 100.0001
+
+
+def test_the_deadline_holds_however_long_the_grace_is() -> None:
+    script = Script({"a": [(1.0, answer())], "b": [(0.0, None)]})
+    closing_with(script, 1, 5000.0, "a", "b", within_s=30.0)
+    assert 30.0 <= script.now < 30.0001
+
+
+def test_what_is_asked_after_enough_is_in_is_heard_within_the_grace() -> None:
+    script, heard = Script({"a": [(1.0, answer()), (4.0, answer())], "b": [(0.0, None)]}), list[Heard]()
+    exchange = script.exchange()
+    closing = Closing(lambda: bool(heard), 10.0)
+    for batch in exchange.ask(parcels("a", "b"), 100.0, closing):
+        if not heard:
+            exchange.then(parcels("a")[0])
+        heard += batch
+    assert [(each.came, each.site) for each in heard] == [(Came.FIRST, "a"), (Came.FIRST, "a"), (Came.NEVER, "b")]
+    assert script.now <= 12.0
+
+
+@given(
+    after=st.lists(st.floats(0, 60), min_size=3, max_size=3),
+    enough=st.integers(1, 3),
+    grace_s=st.floats(0, 40),
+    within_s=st.floats(1, 80),
+)
+def test_a_round_closes_after_the_grace_and_never_after_the_deadline(
+    after: list[float], enough: int, grace_s: float, within_s: float
+) -> None:
+    script = Script({site: [(seconds, answer())] for site, seconds in zip("abc", after, strict=True)})
+    heard = closing_with(script, enough, grace_s, "a", "b", "c", within_s=within_s)
+    sufficed = sorted(after)[enough - 1]
+    closes = min(within_s, sufficed + max(grace_s, sufficed))
+    assert script.now <= within_s + 1e-6
+    assert {each.site for each in heard if each.came is Came.FIRST} >= {
+        site for site, seconds in zip("abc", after, strict=True) if seconds < closes - 0.3
+    }
+    assert script.now <= max(closes, min(within_s, max(after))) + 0.8
 
 
 def test_an_answer_to_a_message_that_was_never_sent_is_a_stray() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,6 +131,50 @@ def test_a_timeout_returns_what_is_in_and_the_rest_can_be_pulled_later() -> None
         assert [text_of(reply) for reply in in_time] == ["quick again"]
         release.set()
         assert [text_of(reply) for reply in wait_for(grid, [slow_id])] == ["slow"]
+
+
+def test_late_sites_do_not_hold_up_the_others_however_few_compute_side_by_side() -> None:
+    release = threading.Event()
+
+    def hangs(message: Message) -> Message:
+        release.wait(PATIENCE_S)
+        return echo(message)
+
+    with grid_of(
+        {1: app(hangs), 2: app(hangs), **{node: app(echo) for node in (3, 4, 5)}}, threads=2, patience_s=0.05
+    ) as grid:
+        late = list(grid.push_messages([asking(1, "late"), asking(2, "late")]))
+        quick = list(grid.push_messages([asking(node, "quick") for node in (3, 4, 5)]))
+        assert [text_of(reply) for reply in wait_for(grid, quick)] == ["quick"] * 3
+        assert list(grid.pull_messages(late)) == []
+        release.set()
+        assert [text_of(reply) for reply in wait_for(grid, late)] == ["late"] * 2
+
+
+def test_a_site_answers_its_messages_one_by_one_in_order() -> None:
+    active, most, seen = list[Message](), list[int](), list[object]()
+
+    def alone(message: Message) -> Message:
+        active.append(message)
+        most.append(len(active))
+        seen.append(text_of(message))
+        active.remove(message)
+        return echo(message)
+
+    with grid_of({1: app(alone)}, threads=4) as grid:
+        wait_for(grid, list(grid.push_messages([asking(1, str(number)) for number in range(50)])))
+    assert seen == [str(number) for number in range(50)]
+    assert max(most) == 1
+
+
+def test_a_grid_with_a_site_that_hangs_can_be_closed() -> None:
+    release = threading.Event()
+    grid = InProcessGrid({1: app(lambda message: (release.wait(PATIENCE_S), echo(message))[1])})
+    grid.push_messages([asking(1, "hangs")])
+    started = time.monotonic()
+    grid._lanes.close(within_s=0.1)
+    assert time.monotonic() - started < PATIENCE_S / 2
+    release.set()
 
 
 def test_a_broken_app_is_one_error_reply_without_its_text_and_the_others_answer() -> None:

@@ -122,6 +122,7 @@ JOB = FederationJob.model_validate(
         "momentum": 0.8,
         "max_update_norm": 100.0,
         "round_deadline_s": 600.0,
+        "straggler_grace_s": 30.0,
     }
 )
 BASE = {"linear.bias": np.zeros(1, np.float32), "linear.weight": np.zeros((1, 3), np.float32)}
