@@ -13,26 +13,18 @@ health      signs of life to the gateway
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 from coreason_enclave.agent.answering import Answering
 from coreason_enclave.agent.health import Budgets, HealthSender
+from coreason_enclave.agent.link import FlowerLink
 from coreason_enclave.agent.logs import AgentLog
-from coreason_enclave.agent.supervision import Supervision
-from coreason_enclave.agent.tunnel import Tunnel, opened_tunnel
 from coreason_enclave.federation.flower import client_app
-from coreason_enclave.federation.flower.supernode import SuperNode
 from coreason_enclave.federation.flower.worker import Worker
-from coreason_enclave.keys import load_or_create_secret
-from coreason_enclave.processes import Backoff, Child
 from coreason_enclave.site import Site
-from coreason_enclave.transport.connection import Connection
-from coreason_enclave.transport.keys import load_node_key
 
 __all__ = ["OverFlower"]
 
@@ -43,21 +35,12 @@ class OverFlower:
     """Use :meth:`connected` as a context from the main thread; it sets ``stop`` when it ends."""
 
     def __init__(
-        self,
-        folder: Path,
-        site: Site,
-        connection: Connection,
-        answering: Answering,
-        budgets: Budgets,
-        log: AgentLog,
-        stop: threading.Event,
+        self, site: Site, link: FlowerLink, answering: Answering, budgets: Budgets, log: AgentLog, stop: threading.Event
     ) -> None:
-        self._folder, self._site, self._connection = folder, site, connection
-        self._answering, self._log, self._stop = answering, log, stop
-        self._secret_file = folder / "flower" / "superexec.secret"
-        self._arrived = threading.Event()
+        self._link, self._answering, self._log, self._stop = link, answering, log, stop
+        link.supervision.watch(answering)
         self._health = HealthSender(
-            connection=connection,
+            connection=link.connection,
             signer=site.signer,
             site_id=site.config.site_id,
             budgets=budgets.now,
@@ -67,61 +50,40 @@ class OverFlower:
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Tunnel, threads, and a SuperNode from the first :meth:`tend` on; ends them in the reverse order."""
+        """Signs of life, and a worker for the SuperNode's tasks; ends them in the reverse order."""
         _quieten_flower()
-        load_node_key(self._folder / self._site.config.keys)
         with ExitStack() as opened:
-            flower = self._folder / "flower"
-            tunnel = opened.enter_context(opened_tunnel(self._connection, flower, on_received=self._arrived.set))
-            supernode = self._supernode(tunnel)
-            self._supervision = Supervision(
-                Child("supernode", supernode.start, Backoff(1.0, 30.0, random.random)),
-                tunnel,
-                self._answering,
-                self._log,
-            )
             opened.enter_context(self._thread("health", self._health.run))
-            opened.enter_context(self._thread("worker", self._worker(supernode).run))
-            opened.callback(self._supervision.end)
-            opened.callback(self._arrived.set)  # wakes an idle worker, which then sees that it shall end
+            opened.enter_context(self._thread("worker", self._worker().run))
+            opened.callback(self._link.supervision.end)
+            opened.callback(self._link.arrived.set)  # wakes an idle worker, which then sees that it shall end
             opened.callback(self._stop.set)
             yield
 
     @property
     def gateway(self) -> str:
         """The gateway's name."""
-        return self._connection.server_name
+        return self._link.connection.server_name
 
     def tend(self) -> None:
         """Start the SuperNode where it does not run, or says nothing."""
-        self._supervision.tend()
+        self._link.supervision.tend()
 
     def status(self) -> dict[str, Any]:
         """What of ``coreason-enclave status`` is about this way in."""
         return {
-            "gateway": f"{self._connection.host}:{self._connection.port}",
+            "gateway": f"{self._link.connection.host}:{self._link.connection.port}",
             "round_trip_s": self._health.round_trip_s,
-            **self._supervision.status(),
+            **self._link.supervision.status(),
         }
 
-    def _supernode(self, tunnel: Tunnel) -> SuperNode:
-        load_or_create_secret(self._secret_file)
-        return SuperNode(
-            home=self._folder / "flower",
-            keys=self._folder / self._site.config.keys,
-            superlink=tunnel.address,
-            root_certificate=tunnel.certificate.path,
-            secret_file=self._secret_file,
-            log=self._folder / "logs" / "supernode.log",
-        )
-
-    def _worker(self, supernode: SuperNode) -> Worker:
+    def _worker(self) -> Worker:
         return Worker(
             app=client_app(self._answering),
-            address=lambda: supernode.runtime_address,
-            secret=load_or_create_secret(self._secret_file),
+            address=lambda: self._link.supernode.runtime_address,
+            secret=self._link.secret,
             stop=self._stop,
-            arrived=self._arrived,
+            arrived=self._link.arrived,
             report=self._report,
         )
 

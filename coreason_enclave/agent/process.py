@@ -8,11 +8,12 @@ and ``coreason-enclave status`` ask; or over the socket alone. Whichever way, th
 from __future__ import annotations
 
 import fcntl
+import importlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +25,17 @@ from coreason_enclave.agent.sockets import serving_socket
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.ipc.handler import Handler
 from coreason_enclave.keystream import JobKeys
-from coreason_enclave.privacy.threads import train_on_one_thread
-from coreason_enclave.site import Site, open_site
-from coreason_enclave.transport.connection import Connection, load_connection
+from coreason_enclave.policy import SiteConfig, load_site_config
+from coreason_enclave.transport.connection import load_connection
 
 if TYPE_CHECKING:
     from coreason_enclave.agent.flower import OverFlower
+    from coreason_enclave.agent.link import FlowerLink
+    from coreason_enclave.site import Site
 
 __all__ = ["Adapt", "run_agent"]
 
-Adapt = Callable[[Site], Answers]
+Adapt = Callable[["Site"], Answers]
 """What answers rounds instead of the site's own session; replaced to simulate a hostile site."""
 
 _TICK_S = 0.2
@@ -62,13 +64,37 @@ def run_agent(
     stop = stop or threading.Event()
     with ExitStack() as opened:
         opened.enter_context(_only_agent(folder))
-        connection = None if socket_only else load_connection(folder)
-        site = open_site(folder, job_keys=job_keys)
+        config = load_site_config(folder / "site.toml")
+        log = log or AgentLog({"site": config.site_id, **config.profile.label()})
+        loading = _loading_frameworks()
+        link = None if socket_only else opened.enter_context(_linked(folder, config, log))
+        loading.join()
+        site = _opened_site(folder, job_keys)
         opened.callback(site.close)
-        log = log or AgentLog({"site": site.config.site_id, **site.config.profile.label()})
         own = Stoppable(site.session, stop)
         handler: Handler = own if adapt is None else InPlaceOf(own, adapt(site))
-        _Agent(folder, site, Answering(handler, log), log, stop, connection).run()
+        _Agent(folder, site, Answering(handler, log), log, stop, link).run()
+
+
+def _loading_frameworks() -> threading.Thread:
+    """Import what trains in a thread, while the main thread starts the SuperNode: both take seconds."""
+    thread = threading.Thread(target=importlib.import_module, args=("coreason_enclave.site",), daemon=True)
+    thread.start()
+    return thread
+
+
+def _opened_site(folder: Path, job_keys: JobKeys | None) -> Site:
+    from coreason_enclave.privacy.threads import train_on_one_thread
+    from coreason_enclave.site import open_site
+
+    train_on_one_thread()
+    return open_site(folder, job_keys=job_keys)
+
+
+def _linked(folder: Path, config: SiteConfig, log: AgentLog) -> AbstractContextManager[FlowerLink]:
+    from coreason_enclave.agent.link import opened_link  # Flower is not needed, and perhaps not there, everywhere
+
+    return opened_link(folder, folder / config.keys, load_connection(folder), log)
 
 
 class _Agent:
@@ -81,16 +107,15 @@ class _Agent:
         answering: Answering,
         log: AgentLog,
         stop: threading.Event,
-        connection: Connection | None,
+        link: FlowerLink | None,
     ) -> None:
         self._folder, self._site, self._answering, self._log, self._stop = folder, site, answering, log, stop
         self._started = time.time()
         self._budgets = Budgets(site.config, site.ledger)
-        self._flower = None if connection is None else self._over_flower(connection)
+        self._flower = None if link is None else self._over_flower(link)
 
     def run(self) -> None:
         """Until ``stop``; ends what it started in the reverse order."""
-        train_on_one_thread()
         flower = self._flower
         with ExitStack() as opened:
             if flower is not None:
@@ -122,10 +147,10 @@ class _Agent:
             "budgets": [entry.model_dump(mode="json") for entry in self._budgets.now()],
         }
 
-    def _over_flower(self, connection: Connection) -> OverFlower:
+    def _over_flower(self, link: FlowerLink) -> OverFlower:
         from coreason_enclave.agent.flower import OverFlower  # not needed, and perhaps not there, where it is not used
 
-        return OverFlower(self._folder, self._site, connection, self._answering, self._budgets, self._log, self._stop)
+        return OverFlower(self._site, link, self._answering, self._budgets, self._log, self._stop)
 
 
 @contextmanager

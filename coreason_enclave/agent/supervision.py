@@ -18,13 +18,17 @@ SILENCE_S = 60.0
 
 
 class Supervision:
-    """Used by the agent's main loop alone, :meth:`status` apart."""
+    """Used by the agent's main loop alone, :meth:`status` apart.
+
+    Args:
+        answering: what answers the orders that the SuperNode brings; None while the site is being opened.
+    """
 
     def __init__(
         self,
         child: Child,
         tunnel: Tunnel,
-        answering: Answering,
+        answering: Answering | None,
         log: AgentLog,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -33,6 +37,10 @@ class Supervision:
         self._child, self._tunnel, self._answering, self._log = child, tunnel, answering, log
         self._clock, self._wall = clock, wall
         self._started: float | None = None
+
+    def watch(self, answering: Answering) -> None:
+        """The site is open: from now on, a SuperNode that waits for an answer is not silent."""
+        self._answering = answering
 
     def tend(self) -> None:
         """Start it where it does not run; end it where it runs and says nothing."""
@@ -47,9 +55,12 @@ class Supervision:
 
     def silent(self) -> bool:
         """It asked for no message for a minute, although no order is being answered: then it waits for the answer."""
-        signs = [self._started, self._tunnel.last_poll, self._answering.last_active]
+        answering = self._answering
+        if answering is None or answering.busy:
+            return False
+        signs = [self._started, self._tunnel.last_poll, answering.last_active]
         last = max((sign for sign in signs if sign is not None), default=None)
-        return not self._answering.busy and last is not None and self._clock() - last > SILENCE_S
+        return last is not None and self._clock() - last > SILENCE_S
 
     def end(self) -> None:
         """End it and its group; it takes its leave of the SuperLink itself."""

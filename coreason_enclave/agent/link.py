@@ -1,0 +1,77 @@
+"""An agent's way out over Flower: the tunnel to the gateway, and the SuperNode that polls through it.
+
+The link needs the site's keys and no framework. The agent therefore opens the link before it loads what trains, and the
+two take their seconds side by side: a killed agent is back in about half the time.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coreason_enclave.agent.logs import AgentLog
+from coreason_enclave.agent.supervision import Supervision
+from coreason_enclave.agent.tunnel import Tunnel, opened_tunnel
+from coreason_enclave.federation.flower.supernode import SuperNode
+from coreason_enclave.keys import load_or_create_secret
+from coreason_enclave.processes import Backoff, Child
+from coreason_enclave.transport.connection import Connection
+from coreason_enclave.transport.keys import load_node_key
+
+__all__ = ["FlowerLink", "opened_link"]
+
+
+@dataclass
+class FlowerLink:
+    """Tunnel and SuperNode of one site; :func:`opened_link` opens them.
+
+    Attributes:
+        secret: what executes the SuperNode's tasks has to know it.
+        arrived: set when the SuperNode has received a whole message.
+    """
+
+    connection: Connection
+    supernode: SuperNode
+    supervision: Supervision
+    secret: bytes = field(repr=False)
+    arrived: threading.Event
+
+
+@contextmanager
+def opened_link(folder: Path, keys: Path, connection: Connection, log: AgentLog) -> Iterator[FlowerLink]:
+    """Open the tunnel and start the SuperNode; end both at the end. Call it from the main thread.
+
+    Args:
+        folder: the site's. keys: the folder of its keys.
+
+    Raises:
+        ConfigurationError: a key or the SuperNode's program is missing or unusable.
+    """
+    load_node_key(keys)
+    flower, arrived = folder / "flower", threading.Event()
+    with opened_tunnel(connection, flower, on_received=arrived.set) as tunnel:
+        secret_file = flower / "superexec.secret"
+        secret = load_or_create_secret(secret_file)
+        supernode = _supernode(folder, keys, tunnel, secret_file)
+        child = Child("supernode", supernode.start, Backoff(1.0, 30.0, random.random))
+        supervision = Supervision(child, tunnel, None, log)
+        try:
+            supervision.tend()
+            yield FlowerLink(connection, supernode, supervision, secret, arrived)
+        finally:
+            supervision.end()
+
+
+def _supernode(folder: Path, keys: Path, tunnel: Tunnel, secret_file: Path) -> SuperNode:
+    return SuperNode(
+        home=folder / "flower",
+        keys=keys,
+        superlink=tunnel.address,
+        root_certificate=tunnel.certificate.path,
+        secret_file=secret_file,
+        log=folder / "logs" / "supernode.log",
+    )
