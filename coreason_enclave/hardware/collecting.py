@@ -9,6 +9,7 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from coreason_enclave.attestation.evidence import CpuKind, CpuReport, GpuReport, to_base64
+from coreason_enclave.attestation.verify.dcap.quote import without_padding
 from coreason_enclave.errors import AttestationError, Reason
 
 __all__ = ["NONCE_BYTES", "REPORT_DATA_BYTES", "CpuCollector", "GpuCollector", "answering", "cpu_report", "unavailable"]
@@ -62,9 +63,14 @@ def answering(device: str) -> Iterator[None]:
 
 
 def cpu_report(kind: CpuKind, report: bytes, certificates: Sequence[bytes] = ()) -> CpuReport:
-    """Wrap what a processor answered; an empty or oversized answer raises :class:`AttestationError`."""
+    """Wrap what a processor answered; an empty or oversized answer raises :class:`AttestationError`.
+
+    A quote is handed over in a buffer with zeros behind it: those are left out.
+    """
     if not report:
         raise unavailable(f"this host's {kind} device answered with an empty report")
+    if kind in (CpuKind.SGX, CpuKind.TDX):
+        report = without_padding(report)
     try:
         return CpuReport(kind=kind, report=to_base64(report), certificates=tuple(map(to_base64, certificates)))
     except ValidationError as error:

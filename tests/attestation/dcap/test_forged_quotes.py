@@ -90,7 +90,7 @@ def test_a_quote_cut_anywhere_or_with_anything_behind_it_is_refused(sgx: Intel, 
         endorsements = world.endorsements()
         for end in range(len(quote)):
             assert verdict(world, quote=quote[:end], endorsements=endorsements) == "malformed"
-        for tail in (b"\0", b"\n", quote):
+        for tail in (b"\n", bytes(70) + b"\1", quote):
             assert verdict(world, quote=quote + tail, endorsements=endorsements) == "malformed"
 
 

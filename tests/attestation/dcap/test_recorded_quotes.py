@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coreason_enclave.attestation.verify.dcap import DcapEndorsements, DcapPlatformPolicy, verify_sgx, verify_tdx
-from coreason_enclave.attestation.verify.dcap.quote import QUOTING_SERVICE_PADDING, parse_quote
+from coreason_enclave.attestation.verify.dcap.quote import parse_quote
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
 
 FOLDER = os.environ.get("AEGIS_EVIDENCE_DIR")
@@ -121,14 +121,16 @@ def test_a_quote_is_not_verified_with_the_collateral_of_another() -> None:
     assert refusal(verify_tdx, tdx_quote, other, MULTI_PACKAGE, OUTDATED_AT) is Refusal.ENDORSEMENTS_MISMATCH
 
 
-def test_the_quoting_services_padding_is_the_only_thing_that_may_follow_a_quote() -> None:
+def test_zeros_are_the_only_thing_that_may_follow_a_quote() -> None:
     padded = recorded("tdx/quote_v4.bin")
-    exact = padded[:-QUOTING_SERVICE_PADDING]
-    assert tdx(MULTI_PACKAGE, quote=exact) == tdx(MULTI_PACKAGE, quote=padded)
-    for tail in (bytes(1), bytes(69), bytes(71), bytes(69) + b"\1", b"\1" + bytes(69)):
+    exact, v3 = padded[:-70], recorded("sgx/quote.bin")
+    named = DcapPlatformPolicy(accepted_advisories=BOTH)
+    for tail in (bytes(1), bytes(69), bytes(71), bytes(3065)):
+        assert tdx(MULTI_PACKAGE, quote=exact + tail) == tdx(MULTI_PACKAGE, quote=exact)
+        assert sgx(named, quote=v3 + tail) == sgx(named, quote=v3)
+    for tail in (bytes(69) + b"\1", b"\1" + bytes(69), b"\n"):
         assert refusal(tdx, MULTI_PACKAGE, quote=exact + tail) is Refusal.MALFORMED
-    v3 = recorded("sgx/quote.bin")
-    assert refusal(sgx, DEFAULT, quote=v3 + bytes(QUOTING_SERVICE_PADDING)) is Refusal.MALFORMED
+        assert refusal(sgx, named, quote=v3 + tail) is Refusal.MALFORMED
 
 
 @pytest.mark.parametrize("verify", [sgx, tdx])

@@ -2,8 +2,10 @@
 
 Layouts: Intel SGX ECDSA QuoteLibReference (quote version 3) and Intel TDX DCAP Quoting Library API (versions 4 and 5).
 Nothing here is authenticated yet. The signature ends where the body ends; lengths, certificate text and whatever
-follows lie outside of it, so they are held to one form. Two spellings of a quote remain (the terminating NUL of the
-certificate text, and :data:`QUOTING_SERVICE_PADDING`): never recognise a quote by its hash.
+follows lie outside of it, so they are held to one form. A quote ends where the length of its own signature data says.
+Quoting services and kernels hand it over in a larger buffer (70 zeros of one quoting service; 3,065 on one large
+cloud), so zeros may follow it and nothing else. Many spellings of one quote remain for that reason, and for the
+terminating NUL of the certificate text: never recognise a quote by its hash.
 """
 
 from __future__ import annotations
@@ -14,11 +16,10 @@ from dataclasses import dataclass
 
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
-__all__ = ["MAX_QUOTE_BYTES", "QUOTING_SERVICE_PADDING", "Quote", "parse_quote"]
+__all__ = ["MAX_QUOTE_BYTES", "Quote", "parse_quote", "without_padding"]
 
 MAX_QUOTE_BYTES = 16 * 1024
-QUOTING_SERVICE_PADDING = 70
-"""Zero bytes that Intel's quoting service leaves behind a TDX quote of version 4, in a buffer sized for version 5."""
+"""The most bytes of a quote, padding included."""
 
 _HEADER = 48
 _REPORT = 384
@@ -124,13 +125,29 @@ def parse_quote(evidence: bytes) -> Quote:
         raise VerificationRefused(
             Refusal.OVERSIZED, f"a quote of {len(evidence)} bytes; the limit is {MAX_QUOTE_BYTES} bytes"
         )
+    return _taken_apart(evidence)
+
+
+def without_padding(evidence: bytes) -> bytes:
+    """The quote without the zeros behind it; bytes that are not a quote with zeros behind it come back unchanged.
+
+    For a host that sends its own quote on: judging the quote is the verifier's matter. The buffer may be larger than
+    :data:`MAX_QUOTE_BYTES`.
+    """
+    try:
+        return _taken_apart(evidence).raw
+    except VerificationRefused:
+        return evidence
+
+
+def _taken_apart(evidence: bytes) -> Quote:
     reader = _Reader(evidence)
     kind, version = _header(reader.take(_HEADER))
     length, layout = _body_layout(reader, kind, version)
     body = reader.take(length)
     chain = _signature_data(reader.take(reader.number("<I")), version)
     raw = evidence[: reader.position]
-    _nothing_behind(reader.rest(), version)
+    _zeros_behind(reader.rest())
     if kind == "sgx":
         _reserved_is_zero(body)
     fields = {name: body[start : start + size] for name, (start, size) in layout.items()}
@@ -188,10 +205,9 @@ def _last_block(reader: _Reader, expected: int) -> bytes:
     return rest
 
 
-def _nothing_behind(rest: bytes, version: int) -> None:
-    padding = bytes(QUOTING_SERVICE_PADDING) if version == 4 else b""
-    if rest and rest != padding:
-        raise _malformed(f"{len(rest)} bytes behind its end are outside the signature")
+def _zeros_behind(rest: bytes) -> None:
+    if any(rest):
+        raise _malformed(f"{len(rest)} bytes behind its end are outside the signature, and not all zero")
 
 
 def _reserved_is_zero(report: bytes) -> None:

@@ -113,7 +113,7 @@ def verify_sgx(
     """Is this SGX quote (version 3) authentic under Intel's root, from a platform that ``policy`` accepts?
 
     Args:
-        evidence: the quote, exact to the byte.
+        evidence: the quote; zeros may follow it, nothing else.
         endorsements: Intel's collateral for the quote's platform, revocation lists included.
         policy: what is accepted of the platform.
         now: Unix seconds; certificates, lists and TCB info all have to be valid then.
