@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,8 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from aegis.errors import RunFolderError
 from coreason_enclave.attestation.endorsements.settings import EndorsementSettings
 from coreason_enclave.attestation.policy import AttestationPolicy, AttesterName
+from coreason_enclave.configuration import read_toml_as
+from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.files import replace_file
 from coreason_enclave.keys import Signer, load_or_create_signer
 from coreason_enclave.ledger import LineageCaps
@@ -219,13 +220,10 @@ class FederationFolder:
         """Read ``federation.toml``; raises :class:`RunFolderError`."""
         path = self.registry
         try:
-            return FederationConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise RunFolderError(f"{self.path} is not a federation folder: {path.name}: {error.strerror}") from error
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise RunFolderError(f"{path} is not TOML: {error}") from error
-        except ValidationError as error:
-            raise RunFolderError(f"{path}: {explain(error)}") from error
+            return read_toml_as(path, FederationConfig)
+        except ConfigurationError as error:
+            before = f"{self.path} is not a federation folder: " if isinstance(error.__cause__, OSError) else ""
+            raise RunFolderError(f"{before}{error}") from error
 
     def signer(self) -> Signer:
         """The coordinator's key pair, made on first use."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +10,19 @@ from pydantic import ValidationError
 
 from aegis.errors import InvalidJob
 from coreason_enclave.accounting import calibrate_noise
-from coreason_enclave.errors import PrivacyError
+from coreason_enclave.configuration.yaml import read_yaml
+from coreason_enclave.errors import ConfigurationError, PrivacyError
 from coreason_enclave.schemas import FederationJob, Mechanism, explain
 
 __all__ = ["dump_job", "load_job", "resolve"]
 
 
-class _JobLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key that stands twice, and reads ``1e-5`` as the number that its writer means.
-
-    YAML 1.1, which PyYAML reads, takes a float without a dot for text; YAML 1.2 does not.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(twice)} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_JobLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+"), list("-+0123456789"))
-
-
 def load_job(path: Path) -> FederationJob:
     """Read a job file; whatever is wrong raises :class:`InvalidJob` with the file, the field and what is allowed."""
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _JobLoader)  # noqa: S506 - a safe loader, and stricter
-    except OSError as error:
-        raise InvalidJob(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InvalidJob(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        document = read_yaml(path)
+    except ConfigurationError as error:
+        raise InvalidJob(str(error)) from error
     if not isinstance(document, dict):
         raise InvalidJob(f"{path} must hold the fields of one job, as 'name: value' lines")
     try:

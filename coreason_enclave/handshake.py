@@ -168,7 +168,14 @@ class SiteHandshake:
         binding = Binding(
             Role.COORDINATOR, shown.challenge, coordinator_key, shown.kem_key, COORDINATOR, order.job.digest()
         )
-        return appraiser.appraise(parse_evidence(shown.evidence), binding, now)
+        evidence = parse_evidence(shown.evidence)
+        try:
+            return appraiser.appraise(evidence, binding, now)
+        except EnclaveError:
+            raise
+        except Exception as error:  # an appraiser that broke accepts as little as one that refuses
+            message = f"the coordinator's evidence could not be judged: {type(error).__name__}: {error}"
+            raise AttestationError(message, reason=Reason.INTERNAL) from error
 
 
 def _others(known: AttestationReport, shown: CoordinatorIdentity, order: RoundOrder) -> bool:

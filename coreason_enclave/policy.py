@@ -7,15 +7,15 @@ attestation) is refused as soon as one data lineage is not registered as public.
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from coreason_enclave.attestation.endorsements.settings import EndorsementSettings
 from coreason_enclave.attestation.policy import AttestationPolicy, AttesterName
-from coreason_enclave.errors import ConfigurationError, JobRejected, Reason
+from coreason_enclave.configuration import read_toml_as
+from coreason_enclave.errors import JobRejected, Reason
 from coreason_enclave.schemas import (
     AggregationStrategy,
     Aggregator,
@@ -33,7 +33,6 @@ from coreason_enclave.schemas import (
     SafePath,
     SiteUnit,
     StrictModel,
-    explain,
     in_range,
     of_form,
 )
@@ -208,13 +207,4 @@ class SiteConfig(StrictModel):
 
 def load_site_config(path: Path) -> SiteConfig:
     """Read ``site.toml``; anything missing, unknown or out of range raises :class:`ConfigurationError`."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}") from error
-    try:
-        return SiteConfig.model_validate(document)
-    except ValidationError as error:
-        raise ConfigurationError(f"{path}: {explain(error)}") from error
+    return read_toml_as(path, SiteConfig)

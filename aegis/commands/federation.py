@@ -9,7 +9,6 @@ import signal
 import subprocess
 import threading
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import click
 from aegis.commands.membership import admit, pin, revoke
 from aegis.errors import GatewayUnreachable, RunFolderError
 from aegis.federation import FederationFolder
+from coreason_enclave.moments import as_text
 from coreason_enclave.participation import fingerprint
 from coreason_enclave.policy import Profile
 
@@ -239,7 +239,7 @@ def _budget_line(entry: dict[str, Any]) -> str:
 
 
 def _moment(unix: float | None) -> str:
-    return "never" if unix is None else datetime.fromtimestamp(unix, UTC).isoformat(timespec="seconds")
+    return "never" if unix is None else as_text(unix)
 
 
 def _appended(path: Path) -> Any:

@@ -65,10 +65,14 @@ def admit_attestation(
 
 @contextmanager
 def _refusals_of(site: str) -> Iterator[None]:
+    """Whatever goes wrong over one site's answer is that site's refusal: it never ends the round of the others."""
     try:
         yield
     except EnclaveError as error:
         raise _refused(site, error) from error
+    except Exception as error:
+        message = f"the attestation of {site} could not be judged: {type(error).__name__}: {error}"
+        raise UpdateRefused(site, Reason.INTERNAL, message) from error
 
 
 def _redeem(challenges: Challenges, request: AttestationRequest, now: float) -> None:

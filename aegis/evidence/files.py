@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from coreason_enclave.attestation.evidence import Evidence, parse_evidence
 from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.configuration import read_toml
 from coreason_enclave.encoding import parse_json
 from coreason_enclave.errors import AttestationError, ConfigurationError, EnvelopeError, Reason
 from coreason_enclave.schemas import StrictModel, explain
@@ -94,13 +94,7 @@ def _head(path: Path, length: int) -> bytes:
 
 
 def _toml(path: Path) -> Mapping[str, Any]:
-    content = _head(path, _MAX_POLICY_BYTES + 1)
-    if len(content) > _MAX_POLICY_BYTES:
-        raise ConfigurationError(f"{path} is larger than {_MAX_POLICY_BYTES} bytes: no policy is")
-    try:
-        return tomllib.loads(content.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    return read_toml(path, limit=_MAX_POLICY_BYTES)
 
 
 def _attestation_of(document: Mapping[str, Any], path: Path) -> Mapping[str, Any]:

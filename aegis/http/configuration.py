@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
 import tomli_w
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from aegis.errors import RunFolderError
+from coreason_enclave.configuration import missing, read_toml_as
+from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.participation import parse_address
-from coreason_enclave.schemas import FormatVersion, StrictModel, explain, in_range
+from coreason_enclave.schemas import FormatVersion, StrictModel, in_range
 
 __all__ = ["GatewayConfig", "GatewayFiles"]
 
@@ -63,13 +64,10 @@ class GatewayFiles:
         """Read ``gateway.toml``; raises :class:`RunFolderError`."""
         path = self.config_file
         try:
-            return GatewayConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise RunFolderError(f"{path}: {error.strerror}: the federation has no gateway yet") from error
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise RunFolderError(f"{path} is not TOML: {error}") from error
-        except ValidationError as error:
-            raise RunFolderError(f"{path}: {explain(error)}") from error
+            return read_toml_as(path, GatewayConfig)
+        except ConfigurationError as error:
+            advice = ": the federation has no gateway yet" if missing(error) else ""
+            raise RunFolderError(f"{error}{advice}") from error
 
     def save(self, config: GatewayConfig) -> None:
         """Write ``gateway.toml``."""

@@ -12,8 +12,10 @@ from cryptography import x509
 from aegis.errors import RequestRefused, RunFolderError
 from aegis.federation import FederationConfig, FederationFolder
 from aegis.security.pki import participant_uri
+from coreason_enclave.certificates import load_certificate
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.errors import Reason
+from coreason_enclave.moments import unix_seconds
 
 __all__ = ["Participant", "Registry"]
 
@@ -89,10 +91,10 @@ class Registry:
 @lru_cache(maxsize=1024)
 def _contents(certificate: bytes) -> tuple[tuple[str, ...], float]:
     """The URIs that a certificate names, and the Unix second after which it is not valid."""
-    parsed = x509.load_der_x509_certificate(certificate)
+    parsed = load_certificate(certificate)
     try:
         names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return (), 0.0
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    return tuple(uris), parsed.not_valid_after_utc.timestamp()
+    return tuple(uris), float(unix_seconds(parsed.not_valid_after_utc))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from aegis.coordination.attesting import Proved, admit_attestation
 from coreason_enclave.attestation.appraisal import Appraiser
@@ -124,5 +125,16 @@ class CoordinatorHandshake:
                 COORDINATOR,
                 proved.report.job_digest,
             )
-            evidence = self.attester.produce(binding.context()).model_dump(mode="json")
+            evidence = _proof(self.attester, binding.context())
         return CoordinatorIdentity(kem_key=self._key.public_hex, challenge=proved.challenge, evidence=evidence)
+
+
+def _proof(attester: Attester, context: bytes) -> dict[str, Any]:
+    """This host's evidence in JSON types; an attester that broke is an attester that refuses."""
+    try:
+        return attester.produce(context).model_dump(mode="json")
+    except AttestationError:
+        raise
+    except Exception as error:
+        message = f"evidence could not be collected: {type(error).__name__}: {error}"
+        raise AttestationError(message, reason=Reason.INTERNAL) from error

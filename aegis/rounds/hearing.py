@@ -39,6 +39,8 @@ _CANNOT_PROVE = frozenset(
     {Reason.ATTESTATION_UNAVAILABLE, Reason.ATTESTATION_INVALID, Reason.ATTESTATION_UNACCEPTABLE, Reason.INTERNAL}
 )
 _ASK_AGAIN = frozenset({Reason.ATTESTATION_REQUIRED, Reason.EXPIRED})
+_OURS = Reason.ATTESTATION_UNAVAILABLE
+"""Why an answer could not be judged here: a vendor's service, or an endorsement of this host's own. No site's fault."""
 
 
 @dataclass
@@ -180,7 +182,7 @@ class Attempt:
         except UpdateRefused as refusal:
             if refusal.reason is Reason.ATTESTATION_REQUIRED and self._challenge_again(site):
                 return
-            self._refuse(site, refusal.reason, str(refusal), changes)
+            self._refuse(site, refusal.reason, str(refusal), changes, offence=refusal.reason is not _OURS)
         except AttestationError as error:
             self._refuse(site, error.reason, f"this host cannot prove itself: {error}", changes, offence=False)
         else:
@@ -211,7 +213,7 @@ class Attempt:
         try:
             self.admitted[site] = self._admission(site).admit(message, now=now)
         except UpdateRefused as refusal:
-            self._refuse(site, refusal.reason, str(refusal), changes)
+            self._refuse(site, refusal.reason, str(refusal), changes, offence=refusal.reason is not _OURS)
         else:
             kept = SealedMessage(message.envelope, self.admitted[site].payload)
             changes.received[site] = KeptUpdate(envelope=self._journal.store.save_update(kept), admitted_at=int(now))

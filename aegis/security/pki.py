@@ -13,7 +13,6 @@ certificate by its SHA-256 (:class:`aegis.federation.FederationConfig`), and rev
 
 from __future__ import annotations
 
-import datetime
 import ipaddress
 import re
 import secrets
@@ -29,8 +28,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from aegis.errors import CertificateRefused
+from coreason_enclave.certificates import load_pem_certificates, load_pem_request
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.keys import write_private
+from coreason_enclave.moments import DAY_S, as_datetime
 
 __all__ = [
     "PARTICIPANT_URN",
@@ -41,9 +42,8 @@ __all__ = [
 ]
 
 PARTICIPANT_URN = "urn:aegis:participant:"
-_DAY = datetime.timedelta(days=1)
 _AUTHORITY_DAYS, _SERVER_DAYS, _CLIENT_DAYS = 3653, 397, 365
-_BACKDATED = datetime.timedelta(hours=1)  # for a site whose clock is behind
+_BACKDATED_S = 3600  # for a site whose clock is behind
 _MAX_PEM_BYTES = 1 << 14
 _CURVES = (ec.SECP256R1, ec.SECP384R1)
 _DNS_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62}))*")
@@ -167,13 +167,13 @@ def _self_signed(key: ec.EllipticCurvePrivateKey, clock: Clock) -> bytes:
 
 
 def _dated(public_key: ec.EllipticCurvePublicKey, days: int, clock: Clock) -> x509.CertificateBuilder:
-    now = datetime.datetime.fromtimestamp(int(clock()), datetime.UTC)
+    now = int(clock())
     return (
         x509.CertificateBuilder()
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATED)
-        .not_valid_after(now + days * _DAY)
+        .not_valid_before(as_datetime(now - _BACKDATED_S))
+        .not_valid_after(as_datetime(now + days * DAY_S))
     )
 
 
@@ -209,7 +209,7 @@ def _requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
     if len(request) > _MAX_PEM_BYTES:
         raise CertificateRefused(f"a certificate request of {len(request)} bytes: at most {_MAX_PEM_BYTES} are read")
     try:
-        parsed = x509.load_pem_x509_csr(request)
+        parsed = load_pem_request(request)
         public_key, proven = parsed.public_key(), parsed.is_signature_valid
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise CertificateRefused(f"not a certificate request (PKCS#10, PEM): {error}") from error
@@ -222,7 +222,7 @@ def _requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
 
 def _certificate(pem: bytes) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(pem)
+        return load_pem_certificates(pem)[0]
     except ValueError as error:
         raise CertificateRefused(f"not a certificate (PEM): {error}") from error
 

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import threading
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from coreason_enclave.commandline import site_folder
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.ipc.client import AgentClient
 from coreason_enclave.jobkeys import UnsafeSeededNoise, unsafe_seeded_keys
+from coreason_enclave.moments import as_text
 from coreason_enclave.policy import Profile, load_site_config
 
 __all__ = ["agent", "status"]
@@ -109,4 +109,4 @@ def _budget_line(entry: dict[str, Any]) -> str:
 
 
 def _moment(unix: int | None) -> str:
-    return "never" if unix is None else datetime.fromtimestamp(unix, UTC).isoformat(timespec="seconds")
+    return "never" if unix is None else as_text(unix)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, model_validator
 
 from coreason_enclave.attestation.evidence import CpuKind
+from coreason_enclave.moments import end_of
 from coreason_enclave.schemas import SafeId, StrictModel, of_form
 
 __all__ = ["IDENTIFYING", "ReferenceValue", "matching"]
@@ -64,9 +65,7 @@ class ReferenceValue(StrictModel):
         )
 
     def _runs_at(self, now: int) -> bool:
-        if self.not_after is None:
-            return True
-        return now < (datetime.combine(self.not_after, time(), UTC) + timedelta(days=1)).timestamp()
+        return self.not_after is None or now < end_of(self.not_after)
 
 
 def matching(values: Sequence[ReferenceValue], kind: str, measurements: Mapping[str, str], now: int) -> str | None:

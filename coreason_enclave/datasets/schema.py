@@ -27,7 +27,6 @@ evaluation set.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -37,7 +36,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, Strict, ValidationError, model_validator
 
-from coreason_enclave.errors import DatasetRejected
+from coreason_enclave.configuration import parse_toml
+from coreason_enclave.errors import ConfigurationError, DatasetRejected
 from coreason_enclave.schemas import PrivacyUnit, SafeId, SafePath, StrictModel, explain
 
 __all__ = [
@@ -235,9 +235,9 @@ class DatasetExpectation:
 def parse_schema(data: bytes) -> DatasetSchema:
     """Read ``dataset.toml``; anything missing, unknown or out of range raises :class:`DatasetRejected`."""
     try:
-        document = tomllib.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DatasetRejected(f"dataset.toml is not TOML: {error}") from error
+        document = parse_toml(data, "dataset.toml")
+    except ConfigurationError as error:
+        raise DatasetRejected(str(error)) from error
     try:
         return DatasetSchema.model_validate(document)
     except ValidationError as error:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from coreason_enclave.certificates import load_pem_certificates
 from coreason_enclave.errors import ConfigurationError, EnvelopeError, Reason
 from coreason_enclave.files import replace_file
 from coreason_enclave.keys import Signer, load_or_create_secret
+from coreason_enclave.moments import unix_seconds
 from coreason_enclave.participation import ParticipationWelcome, open_welcome
 from coreason_enclave.policy import SiteConfig, load_site_config
 from coreason_enclave.transport.connection import (
@@ -42,7 +43,7 @@ def accept_welcome(folder: Path, envelope: bytes, coordinator_key: str, *, now: 
     welcome = open_welcome(envelope, coordinator_key)
     _require_same_coordinator(folder, coordinator_key)
     _require_addressed(welcome, config, folder / config.keys)
-    _require_certificates(welcome, load_tls_key(folder / config.keys), datetime.fromtimestamp(now, UTC))
+    _require_certificates(welcome, load_tls_key(folder / config.keys), now)
     for name, certificate in ((_CA, welcome.ca_certificate), (_CERTIFICATE, welcome.client_certificate)):
         (folder / name).parent.mkdir(mode=0o700, exist_ok=True)
         replace_file(folder / name, certificate.encode())
@@ -80,7 +81,7 @@ def _require_addressed(welcome: ParticipationWelcome, config: SiteConfig, keys: 
         raise EnvelopeError("the welcome's participants do not name this site with its own key")
 
 
-def _require_certificates(welcome: ParticipationWelcome, key: ec.EllipticCurvePrivateKey, now: datetime) -> None:
+def _require_certificates(welcome: ParticipationWelcome, key: ec.EllipticCurvePrivateKey, now: float) -> None:
     """What OpenSSL would refuse at the first connection, found out now and said in words."""
     authority = _certificate(welcome.ca_certificate, "CA certificate")
     own = _certificate(welcome.client_certificate, "client certificate")
@@ -95,13 +96,13 @@ def _require_certificates(welcome: ParticipationWelcome, key: ec.EllipticCurvePr
     if f"urn:aegis:participant:{welcome.site_id}" not in _uris(own):
         raise EnvelopeError("the client certificate does not name this site")
     for certificate, what in ((authority, "CA"), (own, "client")):
-        if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        if not unix_seconds(certificate.not_valid_before_utc) <= now <= unix_seconds(certificate.not_valid_after_utc):
             raise EnvelopeError(f"the {what} certificate is not valid now: compare the clocks", reason=Reason.EXPIRED)
 
 
 def _certificate(pem: str, what: str) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(pem.encode())
+        return load_pem_certificates(pem.encode())[0]
     except ValueError as error:
         raise EnvelopeError(f"the {what} in the welcome is not a certificate") from error
 

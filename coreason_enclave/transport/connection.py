@@ -8,20 +8,21 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tomli_w
 from cryptography import x509
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from coreason_enclave.certificates import load_pem_certificates
+from coreason_enclave.configuration import missing, read_toml_as
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.files import replace_file
 from coreason_enclave.keys import read_private
 from coreason_enclave.participation import Address, Host, parse_address
-from coreason_enclave.schemas import FormatVersion, HexDigest, SafePath, StrictModel, explain
+from coreason_enclave.schemas import FormatVersion, HexDigest, SafePath, StrictModel
 
 __all__ = ["CONNECTION_FILE", "Connection", "ConnectionConfig", "GatewayHttp", "load_connection", "save_connection"]
 
@@ -70,7 +71,7 @@ class Connection:
     def client_certificate(self) -> x509.Certificate:
         """The certificate that this site shows; raises :class:`ConfigurationError`."""
         try:
-            return x509.load_pem_x509_certificate(self.certificate.read_bytes())
+            return load_pem_certificates(self.certificate.read_bytes())[0]
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"{self.certificate} is not a certificate: join again") from error
 
@@ -106,16 +107,12 @@ def load_connection(folder: Path) -> Connection:
     """
     path = folder / CONNECTION_FILE
     try:
-        config = ConnectionConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
+        config = read_toml_as(path, ConnectionConfig)
+    except ConfigurationError as error:
+        if not missing(error):
+            raise
         message = f"{folder} has not joined a federation: run coreason-enclave request, then join"
         raise ConfigurationError(message) from error
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}") from error
-    except ValidationError as error:
-        raise ConfigurationError(f"{path}: {explain(error)}") from error
     host, port = parse_address(config.gateway)
     files = (folder / config.ca, folder / config.certificate, folder / config.key)
     return Connection(host, port, config.server_name, config.coordinator_key, *files)

@@ -24,8 +24,6 @@ CLOUD_BUFFER = 8_000
 DATA = bytes(range(64))
 RECORDED = os.environ.get("AEGIS_EVIDENCE_DIR")
 
-pytestmark = pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
-
 
 def end_of(quote: bytes) -> int:
     """Where the signature data's own length says that the quote ends."""

@@ -11,8 +11,6 @@ from tests.attestation.nvidia.hierarchy import FIELDS, opaque
 from tests.attestation.targets import all_targets, anything, same
 from tools.fuzz_attestation import Target, fuzz
 
-pytestmark = pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
-
 
 def test_nothing_but_refusals_comes_of_damaged_evidence() -> None:
     tally = fuzz(all_targets(None), seconds=1.5, seed=7)

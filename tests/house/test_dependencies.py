@@ -26,6 +26,7 @@ EXTRAS_OF = {
     "coreason_enclave/federation": {"flower"},
     "coreason_enclave/attestation": {"attestation"},
     "coreason_enclave/hardware": {"nvidia"},
+    "coreason_enclave/configuration/yaml": {"platform"},
     "coreason_enclave": set(),
     "aegis/demo": {"demo"},
     "aegis/runtimes/nvflare": {"nvflare", "platform"},

@@ -8,7 +8,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,8 @@ from aegis.federation import FederationFolder
 from aegis.http.configuration import GatewayConfig
 from aegis.membership import admit, prepare_network
 from aegis.security.pki import certificate_fingerprint
+from coreason_enclave.configuration import read_toml
+from coreason_enclave.errors import ConfigurationError
 
 __all__ = ["agent_command", "join_local_sites"]
 
@@ -51,9 +52,9 @@ def agent_command(folder: Path, *, unsafe_seed: int | None, hostile: bool) -> li
 def _has_joined(folder: Path, federation: FederationFolder, gateway: GatewayConfig) -> bool:
     """Whether the site holds the very certificate that the registry pins, for the gateway as it is."""
     try:
-        connection = tomllib.loads((folder / "connection.toml").read_text())
+        connection = read_toml(folder / "connection.toml")
         pinned = certificate_fingerprint((folder / "connection" / "client.crt").read_bytes())
-    except OSError:
+    except (OSError, ConfigurationError):
         return False
     known = federation.config().certificates.get(folder.name)
     return pinned == known and connection.get("gateway") == gateway.public_address

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 
 from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict
 from coreason_enclave.attestation.endorsements import EndorsementSettings, opened
 from coreason_enclave.attestation.evidence import CpuKind
 from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.attestation.reference_values import IDENTIFYING
+from coreason_enclave.moments import DAY_S, as_datetime, end_of
 from coreason_enclave.orders import COORDINATOR
 from coreason_enclave.policy import Profile
 
@@ -74,7 +75,7 @@ def _expired(wanted: AttestationPolicy, today: date) -> Iterator[str]:
 def _ending(wanted: AttestationPolicy, today: date) -> Finding:
     """The policy can be met today; whether it can in three weeks is told now."""
     said = f"accepts {', '.join(wanted.kinds)}"
-    if soon := [*_expired(wanted, today + timedelta(days=_DAYS_WARN))]:
+    if soon := [*_expired(wanted, as_datetime(end_of(today) + (_DAYS_WARN - 1) * DAY_S).date())]:
         found = f"{said}; in {_DAYS_WARN} days {'; '.join(soon)}"
         return Finding("coordinator evidence", Verdict.WARN, found, "agree on the next one: see Operations")
     return Finding("coordinator evidence", Verdict.OK, said)
@@ -106,4 +107,4 @@ def _sources(settings: EndorsementSettings) -> str:
 
 
 def _today(site: Examined) -> date:
-    return datetime.fromtimestamp(site.now(), UTC).date()
+    return as_datetime(site.now()).date()

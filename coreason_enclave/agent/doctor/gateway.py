@@ -8,7 +8,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict
 from coreason_enclave.agent.health import HEALTH_PATH, HealthSender
 from coreason_enclave.envelope import seal
 from coreason_enclave.keys import Signer, load_or_create_secret
+from coreason_enclave.moments import DAY_S, unix_seconds
 from coreason_enclave.orders import HEALTH_TYPE
 from coreason_enclave.transport.connection import Connection, load_connection
 
@@ -122,11 +122,12 @@ def _coordinator(site: Examined, connection: Connection) -> Finding:
 
 def _validity(connection: Connection, now: float) -> Finding:
     certificate = connection.client_certificate()
-    left = certificate.not_valid_after_utc - datetime.fromtimestamp(now, UTC)
-    found = f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}, {left.days} days"
-    if left.total_seconds() < 0:
+    left_s = unix_seconds(certificate.not_valid_after_utc) - now
+    left = int(left_s // DAY_S)
+    found = f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}, {left} days"
+    if left_s < 0:
         return Finding("certificate", Verdict.FAIL, f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}", _RENEW)
-    return Finding("certificate", *((Verdict.WARN, found, _RENEW) if left.days < _DAYS_WARN else (Verdict.OK, found)))
+    return Finding("certificate", *((Verdict.WARN, found, _RENEW) if left < _DAYS_WARN else (Verdict.OK, found)))
 
 
 _RENEW = "renew it: coreason-enclave request, have it admitted, join"

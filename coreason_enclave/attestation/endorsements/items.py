@@ -30,8 +30,10 @@ from coreason_enclave.attestation.verify.snp import SigningKey, SnpEndorsements,
 from coreason_enclave.attestation.verify.snp.certificates import read_certificate, read_key_claims, readable
 from coreason_enclave.attestation.verify.snp.products import LINES
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.certificates import load_ocsp_response, load_pem_certificates, load_revocation_list
 from coreason_enclave.encoding import parse_json, sha256_hex
 from coreason_enclave.errors import EnvelopeError
+from coreason_enclave.moments import unix_seconds
 
 __all__ = [
     "MAX_ITEM_BYTES",
@@ -169,7 +171,7 @@ class SnpRevocationList(Item):
         if len(lists) != 1:
             raise _about_another(self)
         with readable("a revocation list"):
-            crl = x509.load_der_x509_crl(lists[0])
+            crl = load_revocation_list(lists[0])
             return _within(now, crl.last_update_utc, crl.next_update_utc)
 
 
@@ -201,7 +203,7 @@ class NvidiaOcsp(Item):
     def is_current(self, content: bytes, now: int) -> bool:
         """See :meth:`Item.is_current`."""
         with refusing(Refusal.MALFORMED, "not an OCSP answer"):
-            answer = ocsp.load_der_ocsp_response(content)
+            answer = load_ocsp_response(content)
             if answer.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
                 raise ValueError(answer.response_status.name)
             about = [one for one in answer.responses if one.serial_number == self.certificate.serial_number]
@@ -236,13 +238,13 @@ def _claimed_root(content: bytes) -> bytes:
     """The root that a collateral itself leads to, DER: enough to read it, and no reason to believe it."""
     try:
         text = parse_json(content)["pck_crl_issuer_chain"]
-        return x509.load_pem_x509_certificates(text.encode())[-1].public_bytes(Encoding.DER)
+        return load_pem_certificates(text.encode())[-1].public_bytes(Encoding.DER)
     except (EnvelopeError, KeyError, AttributeError, ValueError, IndexError) as error:
         raise VerificationRefused(Refusal.MALFORMED, "the DCAP collateral is unusable") from error
 
 
 def _within(now: int, first: datetime, last: datetime | None) -> bool:
-    return last is not None and first.timestamp() <= now <= last.timestamp()
+    return last is not None and unix_seconds(first) <= now <= unix_seconds(last)
 
 
 def _about_another(item: Item) -> VerificationRefused:

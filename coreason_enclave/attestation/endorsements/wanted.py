@@ -26,6 +26,7 @@ from coreason_enclave.attestation.verify.snp import SigningKey, SnpEndorsements,
 from coreason_enclave.attestation.verify.snp.certificates import read_certificate
 from coreason_enclave.attestation.verify.snp.products import LINES
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.certificates import load_pem_certificates
 
 __all__ = ["HostCertificates", "answers_of", "certificates_of", "collateral_of", "key_certificates_of", "manifests_of"]
 
@@ -37,7 +38,7 @@ def collateral_of(quote: bytes) -> DcapCollateral:
     parsed = parse_quote(quote)
     fmspc, _ = platform_of(parsed)
     try:
-        issuer = x509.load_pem_x509_certificates(parsed.pck_chain)[0].issuer.rfc4514_string()
+        issuer = load_pem_certificates(parsed.pck_chain)[0].issuer.rfc4514_string()
     except (ValueError, IndexError) as error:
         raise VerificationRefused(Refusal.CHAIN, "the quote's certificates cannot be read") from error
     return DcapCollateral(parsed.kind, fmspc.lower(), "processor" if "PCK Processor CA" in issuer else "platform")

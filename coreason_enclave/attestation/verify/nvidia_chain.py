@@ -12,15 +12,15 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.utils import CryptographyDeprecationWarning
 
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.certificates import load_certificate
+from coreason_enclave.moments import as_text, unix_seconds
 
 __all__ = [
     "BAD_CERTIFICATE",
@@ -50,7 +50,6 @@ BAD_CERTIFICATE = (
     x509.DuplicateExtension,
     x509.ExtensionNotFound,
     x509.UnsupportedGeneralNameType,
-    CryptographyDeprecationWarning,  # where the interpreter was told to raise it
 )
 
 
@@ -78,7 +77,7 @@ def canonical_base64(text: bytes, what: str) -> bytes:
 def load_der(der: bytes, what: str) -> x509.Certificate:
     """One certificate, no byte more; raises :class:`VerificationRefused`."""
     with refusing(Refusal.MALFORMED, f"{what} is not a certificate"):
-        certificate = x509.load_der_x509_certificate(der)
+        certificate = load_certificate(der)
     if not der.endswith(b"\0" + certificate.signature):
         # The octet before says how many bits of the last one do not count: the parser lets it say one or more.
         raise VerificationRefused(Refusal.MALFORMED, f"{what} has a signature that is not whole octets")
@@ -166,9 +165,9 @@ def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate, below
 
 def _check_window(certificate: x509.Certificate, now: int, what: str) -> None:
     first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if not first.timestamp() <= now <= last.timestamp():
+    if not unix_seconds(first) <= now <= unix_seconds(last):
         window = f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
-        message = f"{_name(certificate)} in the chain of {what} is valid {window}, not at {_moment(now)}"
+        message = f"{_name(certificate)} in the chain of {what} is valid {window}, not at {as_text(now)}"
         raise VerificationRefused(Refusal.NOT_VALID_NOW, message)
 
 
@@ -181,13 +180,6 @@ def _constraints(certificate: x509.Certificate) -> x509.BasicConstraints:
 
 def _name(certificate: x509.Certificate) -> str:
     return repr(certificate.subject.rfc4514_string()[:120])
-
-
-def _moment(now: int) -> str:
-    try:
-        return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M:%S}Z"
-    except (OverflowError, ValueError, OSError):
-        return f"{now} seconds after 1970"
 
 
 def spki_sha256(certificate: x509.Certificate, what: str) -> str:

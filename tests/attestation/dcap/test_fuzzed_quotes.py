@@ -15,8 +15,6 @@ from coreason_enclave.attestation.verify.dcap.quote import parse_quote
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 from tests.attestation.dcap.hierarchy import Intel
 
-pytestmark = pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
-
 Verdict = Callable[..., str]
 SETTINGS = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -15,7 +15,6 @@ FOLDER = os.environ.get("AEGIS_EVIDENCE_DIR")
 pytestmark = [
     pytest.mark.recorded,
     pytest.mark.skipif(not FOLDER, reason="AEGIS_EVIDENCE_DIR is not set"),
-    pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning"),
 ]
 
 SGX_AT, TDX_AT, DEBUG_AT, OUTDATED_AT = 1_751_624_924, 1_751_624_191, 1_687_700_000, 1_772_000_000

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +32,6 @@ from tests.attestation.nvidia.hierarchy import (
     verifier,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 POLICY = NvidiaPlatformPolicy()
 LISTED = json.dumps(
     [

@@ -233,7 +233,6 @@ def test_no_bit_of_a_report_can_be_changed() -> None:
     assert _accepted_after(data, _flips(data, dense=True)) == []
 
 
-@pytest.mark.filterwarnings("ignore:Parsed a serial number")
 def test_no_part_of_a_certificate_can_be_changed() -> None:
     assert _accepted_chains(lambda size: [(at, at % 8) for at in range(0, size, 3)]) == []
 

@@ -184,13 +184,11 @@ def test_the_signature_of_an_answer_has_one_encoding() -> None:
         verifier().verify(report(), ends, NvidiaPlatformPolicy(), NOW, nonce=NONCE)
 
 
-@pytest.mark.filterwarnings("ignore:Parsed a serial number")
 def test_no_part_of_an_answer_can_be_changed_and_still_show_good() -> None:
     assert _still_good(lambda size: [(at, at % 8) for at in range(0, size, 3)]) == []
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Parsed a serial number")
 def test_no_bit_of_an_answer_can_be_changed_and_still_show_good() -> None:
     assert _still_good(lambda size: [(at, bit) for at in range(size) for bit in range(8)]) == []
 

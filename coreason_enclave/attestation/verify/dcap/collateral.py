@@ -17,8 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import AfterValidator, Field, ValidationError
 
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.certificates import load_pem_certificates, load_revocation_list
 from coreason_enclave.encoding import parse_json
 from coreason_enclave.errors import EnvelopeError
+from coreason_enclave.moments import unix_seconds
 from coreason_enclave.schemas import StrictModel, explain
 
 __all__ = ["MAX_COLLATERAL_BYTES", "Collateral", "DcapEndorsements", "read_chain", "read_collateral"]
@@ -126,10 +128,10 @@ class Collateral:
             if crl.next_update_utc is None:
                 raise _unusable("a revocation list without an end")
             name = f"the revocation list of {crl.issuer.rfc4514_string()}"
-            yield name, _seconds(crl.last_update_utc), _seconds(crl.next_update_utc)
+            yield name, unix_seconds(crl.last_update_utc), unix_seconds(crl.next_update_utc)
         for certificate in {one for chain in (quote_chain, *self.chains) for one in chain}:
             name = f"the certificate of {certificate.subject.rfc4514_string()}"
-            yield name, _seconds(certificate.not_valid_before_utc), _seconds(certificate.not_valid_after_utc)
+            yield name, unix_seconds(certificate.not_valid_before_utc), unix_seconds(certificate.not_valid_after_utc)
 
 
 def read_collateral(data: bytes, root: bytes) -> Collateral:
@@ -166,7 +168,7 @@ def read_chain(text: bytes, root: bytes, *, length: int) -> tuple[x509.Certifica
         VerificationRefused: malformed, or chain.
     """
     try:
-        certificates = tuple(x509.load_pem_x509_certificates(text))
+        certificates = tuple(load_pem_certificates(text))
         for certificate in certificates:
             _refuse_odd(certificate)
     except Exception as error:  # its parser raises half a dozen types, and all mean unreadable
@@ -192,7 +194,7 @@ def _refuse_odd(certificate: x509.Certificate) -> None:
 
 def _crl(der: bytes) -> x509.CertificateRevocationList:
     try:
-        crl = x509.load_der_x509_crl(der)
+        crl = load_revocation_list(der)
         _ = crl.issuer, crl.last_update_utc, crl.next_update_utc, len(crl)  # parsed only when asked for
     except Exception as error:  # its parser raises half a dozen types, and all mean unreadable
         raise _unusable(f"a revocation list cannot be read: {error}") from error
@@ -206,11 +208,7 @@ def _moment(document: dict[str, Any], name: str) -> int:
         raise _unusable(f"{name} is not a moment") from error
     if moment.tzinfo is None:
         raise _unusable(f"{name} has no time zone")
-    return _seconds(moment)
-
-
-def _seconds(moment: datetime) -> int:
-    return int(moment.timestamp())
+    return unix_seconds(moment)
 
 
 def _unusable(message: str) -> VerificationRefused:

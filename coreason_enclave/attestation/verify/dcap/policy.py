@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date
 from typing import Annotated
 
 from pydantic import Field
 
+from coreason_enclave.moments import end_of
 from coreason_enclave.schemas import Flag, StrictModel, in_range
 
 __all__ = ["DcapPlatformPolicy"]
@@ -38,7 +39,4 @@ class DcapPlatformPolicy(StrictModel):
 
     def tolerates_out_of_date(self, now: int) -> bool:
         """Whether the grace for an out-of-date platform runs at ``now`` (Unix seconds)."""
-        if self.out_of_date_until is None:
-            return False
-        midnight = datetime.combine(self.out_of_date_until, time(), UTC)
-        return now < (midnight + timedelta(days=1)).timestamp()
+        return self.out_of_date_until is not None and now < end_of(self.out_of_date_until)

@@ -30,6 +30,8 @@ from coreason_enclave.attestation.verify.nvidia_chain import (
     refusing,
 )
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.certificates import load_ocsp_response
+from coreason_enclave.moments import unix_seconds
 from coreason_enclave.schemas import FormatVersion, StrictModel
 
 __all__ = ["NvidiaRevocation", "RevocationStatement", "RevocationStatus"]
@@ -109,7 +111,7 @@ class NvidiaRevocation(StrictModel):
 def _load(text: str) -> ocsp.OCSPResponse:
     der = canonical_base64(text.encode("utf-8", "replace"), "a revocation result")
     with refusing(Refusal.MALFORMED, "a revocation result is not an OCSP answer"):
-        answer = ocsp.load_der_ocsp_response(der)
+        answer = load_ocsp_response(der)
         if answer.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
             raise ValueError(answer.response_status.name)
         if b"\0" + answer.signature not in der:
@@ -168,7 +170,7 @@ def _delegates(answer: ocsp.OCSPResponse, issuer: x509.Certificate, now: int) ->
             certificate.verify_directly_issued_by(issuer)
         except (InvalidSignature, *BAD_CERTIFICATE):
             continue
-        window = (certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp())
+        window = (unix_seconds(certificate.not_valid_before_utc), unix_seconds(certificate.not_valid_after_utc))
         if ExtendedKeyUsageOID.OCSP_SIGNING in purposes and window[0] <= now <= window[1]:
             yield certificate
 
@@ -180,7 +182,7 @@ def _check_status(single: ocsp.OCSPSingleResponse, now: int, name: str) -> None:
         held = single.revocation_reason is x509.ReasonFlags.certificate_hold
         raise _revoked(name, RevocationStatus.ON_HOLD if held else RevocationStatus.REVOKED)
     first, last = single.this_update_utc, single.next_update_utc
-    if last is None or not first.timestamp() <= now <= last.timestamp():
+    if last is None or not unix_seconds(first) <= now <= unix_seconds(last):
         message = f"the OCSP answer about {name} is not current: fetch a newer one"
         raise VerificationRefused(Refusal.NOT_VALID_NOW, message)
 

@@ -28,6 +28,7 @@ from coreason_enclave.attestation.verify.nvidia.roots import NvidiaRoots
 from coreason_enclave.attestation.verify.nvidia.spdm import Report, parse_report
 from coreason_enclave.attestation.verify.nvidia_chain import Chain, load_pem_chain, public_key, verify_path
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
+from coreason_enclave.moments import unix_seconds
 
 if TYPE_CHECKING:
     from coreason_enclave.attestation.verify.rim import Manifest
@@ -216,5 +217,5 @@ def _about(manifest: Manifest) -> dict[str, object]:
     return {
         "version": manifest.version,
         "tag_id": manifest.tag_id,
-        "valid_until": int(min(c.not_valid_after_utc for c in manifest.chain).timestamp()),
+        "valid_until": unix_seconds(min(c.not_valid_after_utc for c in manifest.chain)),
     }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -29,6 +28,7 @@ from coreason_enclave.attestation.verify.nvidia_chain import (
 )
 from coreason_enclave.attestation.verify.rim.xml import hardened_parser, parse_untrusted
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.moments import as_datetime
 
 __all__ = ["Signed", "open_signed"]
 
@@ -149,7 +149,7 @@ def _verify(body: bytes, leaf: x509.Certificate, now: int) -> etree._Element:
         expect_references=1,
         signature_methods=frozenset({SignatureMethod.ECDSA_SHA384}),
         digest_algorithms=frozenset({DigestAlgorithm.SHA384}),
-        verification_time=datetime.fromtimestamp(now, UTC),  # inside the leaf's window: verify_path has seen to it
+        verification_time=as_datetime(now),  # inside the leaf's window: verify_path has seen to it
     )
     try:
         result = XMLVerifier().verify(body, x509_cert=leaf, parser=hardened_parser(), expect_config=configuration)

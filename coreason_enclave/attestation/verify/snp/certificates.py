@@ -20,6 +20,8 @@ from coreason_enclave.attestation.verify.snp.der import (
 )
 from coreason_enclave.attestation.verify.snp.products import LINES, SnpProduct
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.certificates import load_certificate
+from coreason_enclave.moments import unix_seconds
 
 __all__ = ["Certificate", "KeyClaims", "read_certificate", "read_key_claims", "readable"]
 
@@ -101,7 +103,7 @@ def read_certificate(der: bytes) -> Certificate:
     if algorithm.whole != signed.algorithm:
         raise VerificationRefused(Refusal.CHAIN, "a certificate names two algorithms for its one signature")
     with readable("a certificate"):
-        parsed = x509.load_der_x509_certificate(_with_positive_serial(der, serial))
+        parsed = load_certificate(_with_positive_serial(der, serial))
         key = parsed.public_key()
         extensions = parsed.extensions
         subject, issuer = parsed.subject, parsed.issuer
@@ -115,8 +117,8 @@ def read_certificate(der: bytes) -> Certificate:
         serial=int.from_bytes(serial.content),
         subject=subject,
         issuer=issuer,
-        not_before=int(window[0].timestamp()),
-        not_after=int(window[1].timestamp()),
+        not_before=unix_seconds(window[0]),
+        not_after=unix_seconds(window[1]),
         public_key=key,
         extensions=extensions,
     )

@@ -16,6 +16,8 @@ from coreason_enclave.attestation.verify.snp.endorsements import SnpEndorsements
 from coreason_enclave.attestation.verify.snp.products import SnpProduct
 from coreason_enclave.attestation.verify.snp.report import SigningKey
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.certificates import load_revocation_list
+from coreason_enclave.moments import unix_seconds
 
 __all__ = ["Chain", "Root", "check_not_revoked", "verify_chain"]
 
@@ -145,7 +147,7 @@ def _check_list(chain: Chain, der: bytes, now: int) -> None:
     if len(signed.fields) < 2 or signed.fields[1].whole != signed.algorithm:
         raise VerificationRefused(Refusal.MALFORMED, "a revocation list's body names another algorithm")
     with readable("a revocation list"):
-        listed = x509.load_der_x509_crl(der)
+        listed = load_revocation_list(der)
         issuer = listed.issuer
     if issuer != chain.root.subject:
         raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, f"a revocation list is not that of {chain.product}")
@@ -154,7 +156,7 @@ def _check_list(chain: Chain, der: bytes, now: int) -> None:
         _check_scope(listed)
         start, end = listed.last_update_utc, listed.next_update_utc
         revoked = {entry.serial_number for entry in listed}
-    if end is None or not start.timestamp() <= now <= end.timestamp():
+    if end is None or not unix_seconds(start) <= now <= unix_seconds(end):
         raise VerificationRefused(
             Refusal.NOT_VALID_NOW, f"the revocation list is valid from {start} to {end}, not at {now}"
         )

@@ -1,0 +1,99 @@
+"""TOML for configuration: measured in one pass before it is parsed, then parsed by the standard library.
+
+``tomllib`` takes quadratic time for a key of many parts, ends its stack in nested arrays, and raises a bare
+``ValueError`` for a number of 5,000 digits. None of that belongs into a configuration, so it is refused beforehand. The
+pass knows strings and comments, whose content is free, and counts everything else. It may count in text that is not
+TOML; whatever it lets through, the parser still judges.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from coreason_enclave.configuration.files import MAX_BYTES, decoded, read_text
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.schemas import explain
+
+__all__ = ["MAX_DEPTH", "MAX_KEY_PARTS", "MAX_WORD", "parse_toml", "read_toml", "read_toml_as"]
+
+MAX_DEPTH = 16
+"""Arrays and tables within each other on one line of thought."""
+MAX_KEY_PARTS = 16
+MAX_WORD = 256
+"""Characters of a number, a moment or a bare key."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+# One token: a string or a comment (skipped), a bare word, or a sign that counts. Quantifiers are possessive: each
+# character is looked at once, whatever the text.
+_TOKEN = re.compile(
+    r'"""(?s:(?:[^"\\]|\\.|"(?!""))*+)(?:"""(?:""?)?)?'
+    r"|'''(?s:(?:[^']|'(?!''))*+)(?:'''(?:''?)?)?"
+    r'|"(?:[^"\\\n]|\\[^\n])*+"?'
+    r"|'[^'\n]*+'?"
+    r"|#[^\n]*+"
+    r"|[0-9A-Za-z_+:-]++"
+    r"|[][{}.,=\n]"
+)
+
+
+def read_toml(path: Path, *, limit: int = MAX_BYTES) -> dict[str, Any]:
+    """The content of a TOML file of at most ``limit`` bytes; raises :class:`ConfigurationError`."""
+    return _parsed(read_text(path, limit=limit), str(path))
+
+
+def read_toml_as(path: Path, model: type[_Model], *, limit: int = MAX_BYTES) -> _Model:
+    """The document that a TOML file holds; raises :class:`ConfigurationError`, which names each field that is wrong."""
+    document = read_toml(path, limit=limit)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {explain(error)}") from error
+
+
+def parse_toml(data: bytes, name: str, *, limit: int = MAX_BYTES) -> dict[str, Any]:
+    """The content of TOML that was read elsewhere and is called ``name``; raises :class:`ConfigurationError`."""
+    return _parsed(decoded(data, name, limit=limit), name)
+
+
+def _parsed(text: str, name: str) -> dict[str, Any]:
+    _measure(text, name)
+    try:
+        return tomllib.loads(text)
+    except (
+        ValueError,
+        RecursionError,
+        OverflowError,
+    ) as error:  # TOMLDecodeError is a ValueError, and not the only one
+        raise ConfigurationError(f"{name} is not TOML: {error}") from error
+
+
+def _measure(text: str, name: str) -> None:
+    depth, parts, line = 0, 1, 1
+    for token in _TOKEN.finditer(text):
+        word = token[0]
+        sign = word if len(word) == 1 else ""
+        if sign in ("[", "{"):
+            depth, parts = depth + 1, 1
+        elif sign in ("]", "}"):
+            depth, parts = max(depth - 1, 0), 1
+        elif sign == ".":
+            parts += 1
+        elif sign in (",", "=", "\n"):
+            parts = 1
+        elif len(word) > MAX_WORD and word[0] not in "\"'#":
+            raise _refused(name, line, f"{word[:12]}… has {len(word)} characters; the most are {MAX_WORD}")
+        if depth > MAX_DEPTH:
+            raise _refused(name, line, f"arrays and tables stand within each other more than {MAX_DEPTH} deep")
+        if parts > MAX_KEY_PARTS:
+            raise _refused(name, line, f"a key has more than {MAX_KEY_PARTS} parts")
+        line += word.count("\n")
+
+
+def _refused(name: str, line: int, message: str) -> ConfigurationError:
+    return ConfigurationError(f"{name}, line {line}: {message}")

@@ -1,0 +1,76 @@
+"""YAML for configuration: one small document of plain values, and nothing that YAML can do besides.
+
+Anchors, aliases and tags are refused: a few lines of aliases unfold to gigabytes, and tags make objects. Depth and
+numbers are capped while nodes are composed, which the parser does one after the other: it never gets further than the
+first that is refused. PyYAML belongs to the platform's extra, so that a site never imports this module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from coreason_enclave.configuration.files import read_text
+from coreason_enclave.configuration.toml import MAX_DEPTH, MAX_WORD
+from coreason_enclave.errors import ConfigurationError
+
+__all__ = ["MAX_YAML_BYTES", "read_yaml"]
+
+MAX_YAML_BYTES = 64 * 1024
+"""PyYAML reads about this much in a second."""
+
+_NUMERIC = "+-.0123456789"
+_UNREADABLE = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
+"""What PyYAML raises for bad text, its constructors of numbers and dates included."""
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Safe YAML without anchors and tags, that refuses a key that stands twice and reads ``1e-5`` as a number.
+
+    YAML 1.1, which PyYAML reads, takes a float without a dot for text; YAML 1.2 does not.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: Any = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            raise _refused("anchors and aliases are not read", event)
+        if event.tag not in (None, "!"):
+            raise _refused(f"tags such as {event.tag[:80]!r} are not read", event)
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_WORD and event.value[0] in _NUMERIC:
+            raise _refused(f"a number has {len(event.value)} characters; the most are {MAX_WORD}", event)
+        if self._depth == MAX_DEPTH:
+            raise _refused(f"values stand within each other more than {MAX_DEPTH} deep", event)
+        self._depth += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = sorted(key for key, times in keys.items() if times > 1)
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(twice)} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_PlainLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+"), list("-+0123456789"))
+
+
+def read_yaml(path: Path, *, limit: int = MAX_YAML_BYTES) -> Any:
+    """The value that a YAML file of at most ``limit`` bytes holds; raises :class:`ConfigurationError`."""
+    text = read_text(path, limit=limit)
+    try:
+        return yaml.load(text, _PlainLoader)  # noqa: S506 - a safe loader, and stricter
+    except _UNREADABLE as error:
+        raise ConfigurationError(f"{path} is not YAML: {' '.join(str(error).split())[:500]}") from error
+
+
+def _refused(message: str, event: yaml.Event) -> yaml.composer.ComposerError:
+    return yaml.composer.ComposerError(None, None, message, event.start_mark)
