@@ -150,8 +150,11 @@ class FederationConfig(StrictModel):
         """This registry with one participant revoked; raises :class:`RunFolderError` if there is none of that name."""
         return self._revised(self.model_dump() | {"revoked": tuple(sorted({*self.revoked, site_id}))})
 
-    def pinning(self, site_id: str, platforms: Collection[str]) -> Self:
+    def pinning(self, site_id: str, platforms: Collection[str], *, shared: Collection[str] = ()) -> Self:
         """This registry with these machines for one participant, in place of those that were listed.
+
+        Args:
+            shared: those of them that may be another participant's, too.
 
         Raises:
             RunFolderError: there is none of that name, it is revoked, or there is no policy to write them into.
@@ -162,6 +165,8 @@ class FederationConfig(StrictModel):
             raise RunFolderError(f"{site_id} is revoked: take it off that list first, if that is what you mean")
         pinned, document = self.pinned(), self.model_dump()
         document["attestation"] |= {"platforms": {**pinned, site_id: tuple(platforms)}}
+        said = document["attestation"]["unsafe_shared_platforms"]
+        document["attestation"]["unsafe_shared_platforms"] = (*said, *(one for one in shared if one not in said))
         return self._revised(document)
 
     def pinned(self) -> Mapping[str, tuple[str, ...]]:

@@ -140,7 +140,14 @@ def revoke(federation: FederationFolder, site_id: str) -> None:
     federation.found(federation.config().revoking(site_id))
 
 
-def pin(federation: FederationFolder, site_id: str, platforms: Collection[str], *, replace: bool = False) -> Pinned:
+def pin(
+    federation: FederationFolder,
+    site_id: str,
+    platforms: Collection[str],
+    *,
+    replace: bool = False,
+    unsafe_shared: bool = False,
+) -> Pinned:
     """Say which machines a participant's evidence may come from: its processor's id and each GPU's, all of them.
 
     The same ones again change nothing. ``federation.toml`` is written whole or not at all; a run that is going on keeps
@@ -148,14 +155,21 @@ def pin(federation: FederationFolder, site_id: str, platforms: Collection[str], 
 
     Args:
         platforms: ids as ``aegis evidence verify`` prints them. replace: put them in the place of others.
+        unsafe_shared: they may be another participant's, too.
 
     Raises:
-        RunFolderError: no such participant, a revoked one, no ``[attestation]`` table, ids that are none, or other
-            machines are listed and ``replace`` is false.
+        RunFolderError: no such participant, a revoked one, no ``[attestation]`` table, ids that are none, other
+            machines are listed and ``replace`` is false, or one is another's and ``unsafe_shared`` is false.
     """
     config = federation.config()
     pinned = _to_pin(config, site_id, platforms, replace=replace)
-    revised = config.pinning(site_id, pinned.platforms)
+    if pinned.shared and not unsafe_shared:
+        machine, others = next(iter(pinned.shared.items()))
+        raise RunFolderError(
+            f"{machine} is pinned to {', '.join(others)}: under two names either could answer for the other "
+            "(--unsafe-shared, if that is what you mean)"
+        )
+    revised = config.pinning(site_id, pinned.platforms, shared=pinned.shared)
     if pinned.changed:
         federation.found(revised)
     return pinned

@@ -135,18 +135,15 @@ def test_ordinary_documents_are_read_as_the_standard_parser_reads_them(document:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(alphabet="ab.=[]{}\"'#\\\n ,1_", max_size=60))
-def test_any_text_is_read_as_the_standard_parser_reads_it_or_refused(text: str) -> None:
+@given(st.text(alphabet="ab.=[]{}\"'#\\\n ,1_", max_size=30))
+def test_any_short_text_is_read_or_refused_as_by_the_standard_parser(text: str) -> None:
     try:
         expected = tomllib.loads(text)
     except ValueError:
-        with pytest.raises(ConfigurationError, match="x.toml"):
+        with pytest.raises(ConfigurationError, match=r"x\.toml"):
             parse_toml(text.encode(), "x.toml")
         return
-    try:
-        assert parse_toml(text.encode(), "x.toml") == expected
-    except ConfigurationError as error:
-        assert "deep" in str(error) or "parts" in str(error)
+    assert parse_toml(text.encode(), "x.toml") == expected
 
 
 def test_brackets_dots_and_digits_inside_strings_and_comments_are_free() -> None:
@@ -236,9 +233,8 @@ def test_no_module_but_the_reader_parses_configuration() -> None:
         root = Path(str(package.__file__)).parent
         for path in root.rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                    if node.attr in readers.get(node.value.id, ()):
-                        found.add(f"{root.name}/{path.relative_to(root)}")
-                if isinstance(node, ast.ImportFrom) and node.module in readers:
+                named = node.value.id if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) else ""
+                reads = isinstance(node, ast.Attribute) and node.attr in readers.get(named, ())
+                if reads or (isinstance(node, ast.ImportFrom) and node.module in readers):
                     found.add(f"{root.name}/{path.relative_to(root)}")
     assert found == {"coreason_enclave/configuration/toml.py", "coreason_enclave/configuration/yaml.py"}

@@ -63,8 +63,9 @@ def _machines(folder: Path, site: str, platforms: tuple[str, ...]) -> str:
 @click.argument("site")
 @_platform
 @click.option("--replace", is_flag=True, help="Put them in the place of the machines that are listed now.")
+@click.option("--unsafe-shared", is_flag=True, help="They may be another participant's, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def pin(folder: Path, site: str, platforms: tuple[str, ...], replace: bool, as_json: bool) -> None:
+def pin(folder: Path, site: str, platforms: tuple[str, ...], replace: bool, unsafe_shared: bool, as_json: bool) -> None:
     """Say which machines SITE's evidence may come from: all of them, its processor's and each GPU's.
 
     The same image on somebody else's genuine hardware is then not mistaken for this site. A run that is going on keeps
@@ -72,7 +73,7 @@ def pin(folder: Path, site: str, platforms: tuple[str, ...], replace: bool, as_j
     """
     from aegis.membership import pin as pin_site
 
-    pinned = pin_site(FederationFolder(folder), site, platforms, replace=replace)
+    pinned = pin_site(FederationFolder(folder), site, platforms, replace=replace, unsafe_shared=unsafe_shared)
     click.echo(json.dumps(_document(pinned), indent=2) if as_json else _page(pinned))
 
 

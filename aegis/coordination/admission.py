@@ -79,8 +79,8 @@ class Admission:
         except EnclaveError as error:
             raise UpdateRefused(self.question.site_id, error.reason, in_words(error)) from error
         except Exception as error:  # whatever goes wrong over one site's update never ends the round of the others
-            message = f"its update could not be judged: {type(error).__name__}: {error}"
-            raise UpdateRefused(self.question.site_id, Reason.INTERNAL, message) from error
+            said = f"its update could not be judged: {type(error).__name__}: {error}"
+            raise UpdateRefused(self.question.site_id, Reason.INTERNAL, said) from error
 
     def _admit(self, message: SealedMessage, now: float) -> Admitted:
         self._require(len(message.envelope) <= MAX_ENVELOPE_BYTES, Reason.OVERSIZED, "the envelope is too large")  # 1

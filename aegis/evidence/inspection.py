@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aegis.evidence.files import Kind, read_evidence
@@ -78,15 +78,30 @@ def reference_values(found: Inspection) -> str:
     names = sorted(IDENTIFYING[CpuKind(found.kind)])
     others = [name for name in found.measurements if name not in names]
     lines = [
+        *_warnings(found, names),
         "[[attestation.reference_values]]",
         f'name = "{found.kind}-{found.measurements[names[0]][:16]}"',
         f'kind = "{found.kind}"',
         "[attestation.reference_values.measurements]",
-        *(f'{name} = "{found.measurements[name]}"' for name in names),
+        *(_line(name, found.measurements[name]) for name in names),
         "# Also measured; take the # away from what has to match, too:",
         *(f'# {name} = "{found.measurements[name]}"' for name in others),
     ]
     return "\n".join(lines)
+
+
+def _warnings(found: Inspection, names: Sequence[str]) -> list[str]:
+    empty = [name for name in names if not found.measurements[name].strip("0")]
+    if not empty:
+        return []
+    return [
+        f"# WARNING: {', '.join(empty)} all zeros: this host measured no code there. A policy of zeros accepts",
+        "# whatever another such host runs: none is proposed here, and none is loaded. Use an image that is measured.",
+    ]
+
+
+def _line(name: str, value: str) -> str:
+    return f'{name} = "{value}"' if value.strip("0") else f'# {name} = "" # zeros here: nothing was measured'
 
 
 def _kind_of(content: bytes) -> Kind:

@@ -53,7 +53,19 @@ class Unchecked(StrEnum):
 
 
 _PLATFORM = re.compile(r"[0-9A-Za-z:._-]{8,256}")
-PlatformId = Annotated[str, AfterValidator(of_form(_PLATFORM, "8 to 256 letters, digits, ':', '.', '_' or '-'"))]
+
+
+def _somebodys(machine: str) -> str:
+    if not machine.strip("0:._-"):
+        raise ValueError("must not be all zeros: that is the id of every host that masks its own")
+    return machine
+
+
+PlatformId = Annotated[
+    str,
+    AfterValidator(of_form(_PLATFORM, "8 to 256 letters, digits, ':', '.', '_' or '-'")),
+    AfterValidator(_somebodys),
+]
 """A chip id, PPID or device identity as ``aegis evidence verify`` prints it."""
 
 
@@ -74,7 +86,9 @@ class AttestationPolicy(StrictModel):
         accept_unchecked: what may be left unchecked, by name (:class:`Unchecked`).
         dcap, snp, nvidia: in which state the platforms have to be.
         reference_values: which measured code is accepted.
-        platforms: by subject, the machines that it was enrolled with: the processor's id, and each GPU's.
+        platforms: by subject, the machines that it was enrolled with: the processor's id, and each GPU's. One machine
+            under two subjects is refused: either could answer for the other.
+        unsafe_shared_platforms: the machines that may stand under several subjects all the same.
     """
 
     kinds: tuple[CpuKind, ...]
@@ -86,12 +100,26 @@ class AttestationPolicy(StrictModel):
     nvidia: NvidiaPlatformPolicy = Field(default_factory=NvidiaPlatformPolicy)
     reference_values: tuple[ReferenceValue, ...] = ()
     platforms: dict[SafeId, tuple[PlatformId, ...]] = Field(default_factory=dict)
+    unsafe_shared_platforms: tuple[PlatformId, ...] = ()
 
     @model_validator(mode="after")
     def _one_meaning_each(self) -> Self:
         names = [value.name for value in self.reference_values]
         if len(set(names)) != len(names):
             raise ValueError("reference_values: two have the same name")
+        return self
+
+    @model_validator(mode="after")
+    def _one_subject_each(self) -> Self:
+        owner: dict[str, str] = {}
+        for subject, machines in self.platforms.items():
+            for machine in machines:
+                other = owner.setdefault(machine, subject)
+                if other != subject and machine not in self.unsafe_shared_platforms:
+                    raise ValueError(
+                        f"platforms: {machine} stands under {other} and {subject}, so that either could answer for the "
+                        "other: unsafe_shared_platforms may name it, if that is what you mean"
+                    )
         return self
 
     @classmethod

@@ -15,10 +15,12 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, model_validator
 
 from coreason_enclave.attestation.evidence import CpuKind
+from coreason_enclave.attestation.verify.dcap.verifier import MEASURED_BYTES as OF_QUOTES
+from coreason_enclave.attestation.verify.snp.verifier import MEASURED_BYTES as OF_REPORTS
 from coreason_enclave.moments import end_of
 from coreason_enclave.schemas import SafeId, StrictModel, of_form
 
-__all__ = ["IDENTIFYING", "ReferenceValue", "matching"]
+__all__ = ["IDENTIFYING", "MEASURED_BYTES", "ReferenceValue", "matching"]
 
 IDENTIFYING: Mapping[CpuKind, frozenset[str]] = {
     CpuKind.SGX: frozenset({"mr_enclave"}),
@@ -30,6 +32,9 @@ IDENTIFYING: Mapping[CpuKind, frozenset[str]] = {
 A TD's ``mr_td`` is its firmware alone; kernel, initial file system and command line are in ``rt_mr1`` and ``rt_mr2``.
 """
 
+MEASURED_BYTES: Mapping[str, Mapping[str, int]] = {**OF_QUOTES, CpuKind.SNP.value: OF_REPORTS}
+"""By kind, the measurements that there are, and how many bytes each has."""
+
 Measured = Annotated[
     str, AfterValidator(of_form(re.compile(r"(?:[0-9a-f]{2}){1,64}"), "1 to 64 bytes, two lower-case hex digits each"))
 ]
@@ -37,6 +42,9 @@ Measured = Annotated[
 
 class ReferenceValue(StrictModel):
     """Code that is accepted: evidence matches where every measurement named here has this value.
+
+    Refused are values that say nothing: a name that evidence of this kind does not have, another length than it has
+    there, and zeros where the code is identified (:data:`IDENTIFYING`).
 
     Attributes:
         name: what the code is called in results, logs and reports.
@@ -54,7 +62,19 @@ class ReferenceValue(StrictModel):
             raise ValueError(f"evidence of kind {self.kind} measures nothing: it has no reference values")
         if missing := sorted(IDENTIFYING[self.kind] - self.measurements.keys()):
             raise ValueError(f"measurements must name {', '.join(missing)}: without, it is not said which code runs")
+        for name, value in self.measurements.items():
+            self._require_meaning(name, value)
         return self
+
+    def _require_meaning(self, name: str, value: str) -> None:
+        """A value that no evidence has, or that says of code only that nothing was measured, is a slip of the pen."""
+        known = MEASURED_BYTES[self.kind]
+        if name not in known:
+            raise ValueError(f"measurements: {name} is none of {self.kind}'s, which are {', '.join(sorted(known))}")
+        if len(value) != 2 * known[name]:
+            raise ValueError(f"measurements: {name} must have {known[name]} bytes, got {len(value) // 2}")
+        if name in IDENTIFYING[self.kind] and not value.strip("0"):
+            raise ValueError(f"measurements: {name} is all zeros: this says that nothing was measured, not which code")
 
     def matches(self, kind: str, measurements: Mapping[str, str], now: int) -> bool:
         """Whether these are the measurements of this code, and it is still accepted at ``now`` (Unix seconds)."""

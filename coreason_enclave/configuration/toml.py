@@ -65,11 +65,7 @@ def _parsed(text: str, name: str) -> dict[str, Any]:
     _measure(text, name)
     try:
         return tomllib.loads(text)
-    except (
-        ValueError,
-        RecursionError,
-        OverflowError,
-    ) as error:  # TOMLDecodeError is a ValueError, and not the only one
+    except (ValueError, RecursionError, OverflowError) as error:  # TOMLDecodeError is a ValueError among others
         raise ConfigurationError(f"{name} is not TOML: {error}") from error
 
 

@@ -38,7 +38,7 @@ class _PlainLoader(yaml.SafeLoader):
     _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event: Any = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise _refused("anchors and aliases are not read", event)
         if event.tag not in (None, "!"):
@@ -72,5 +72,5 @@ def read_yaml(path: Path, *, limit: int = MAX_YAML_BYTES) -> Any:
         raise ConfigurationError(f"{path} is not YAML: {' '.join(str(error).split())[:500]}") from error
 
 
-def _refused(message: str, event: yaml.Event) -> yaml.composer.ComposerError:
+def _refused(message: str, event: Any) -> yaml.composer.ComposerError:
     return yaml.composer.ComposerError(None, None, message, event.start_mark)

@@ -14,7 +14,11 @@ from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict, e
 from coreason_enclave.policy import Profile, SiteConfig, load_site_config
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC).timestamp()
-CODE = {"name": "coordinator-1", "kind": "tdx", "measurements": {"mr_td": "11", "rt_mr1": "22", "rt_mr2": "33"}}
+CODE = {
+    "name": "coordinator-1",
+    "kind": "tdx",
+    "measurements": {"mr_td": "11" * 48, "rt_mr1": "22" * 48, "rt_mr2": "33" * 48},
+}
 MET: dict[str, Any] = {
     "kinds": ["tdx"],
     "reference_values": [CODE],

@@ -108,7 +108,7 @@ def test_a_report_is_accepted_with_its_code_its_machine_and_its_nonce(aegis: Aeg
     [
         ({"reference_values": []}, "measurement"),
         (
-            {"reference_values": [{"name": "b", "kind": "snp", "measurements": {"measurement": "00" * 48}}]},
+            {"reference_values": [{"name": "b", "kind": "snp", "measurements": {"measurement": "0f" * 48}}]},
             "measurement",
         ),
         ({"kinds": ["tdx"]}, "kind_not_accepted"),

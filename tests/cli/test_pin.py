@@ -31,7 +31,7 @@ gpus = 1
 name = "agent-1"
 kind = "snp"
 not_after = 2027-01-31
-measurements = { measurement = "aa55" }
+measurements = { measurement = "MEASURED" }
 
 [attestation.snp.tcb_floor.Genoa]
 boot_loader = 9
@@ -41,7 +41,7 @@ microcode = 72
 
 [attestation.platforms]
 clinic-2 = ["7777777777777777"]
-"""
+""".replace("MEASURED", "aa55" * 24)
 
 
 def listed(folder: Path) -> dict[str, tuple[str, ...]]:
@@ -111,11 +111,20 @@ def test_the_same_machines_in_another_order_are_no_change(aegis: Aegis, place: P
     assert (place / "federation.toml").stat().st_ino == before
 
 
-def test_a_machine_of_two_sites_is_pinned_and_named(aegis: Aegis, place: Path) -> None:
-    done = aegis("federation", "pin", place, "clinic-1", "--platform", "7777777777777777")
+def test_a_machine_of_two_sites_is_pinned_only_where_that_is_said(aegis: Aegis, place: Path) -> None:
+    asked = ("federation", "pin", place, "clinic-1", "--platform", "7777777777777777")
+    before = (place / "federation.toml").read_bytes()
 
+    refused = aegis(*asked)
+
+    assert (refused.exit_code, (place / "federation.toml").read_bytes()) == (2, before)
+    assert "is pinned to clinic-2" in refused.output
+    done = aegis(*asked, "--unsafe-shared")
     assert done.exit_code == 0
     assert "also listed for clinic-2: 7777777777777777" in done.output
+    policy = FederationFolder(place).config().attestation
+    assert policy is not None
+    assert policy.unsafe_shared_platforms == ("7777777777777777",)
 
 
 BAD = {

@@ -156,7 +156,7 @@ def test_the_right_image_on_somebody_elses_machine_is_not_this_site(three: Feder
 
 def test_another_image_on_the_right_machine_is_not_this_site(three: Federation) -> None:
     policy = accepts(KINDS)
-    policy["reference_values"][1]["measurements"] = {**hosts.MEASUREMENTS[CpuKind.TDX], "rt_mr1": "00" * 48}
+    policy["reference_values"][1]["measurements"] = {**hosts.MEASUREMENTS[CpuKind.TDX], "rt_mr1": "0f" * 48}
     three.run(policy, min_clients=2, rounds=1)
     left_out(three, "clinic-2", "attestation_unacceptable", "matches none")
 

@@ -219,13 +219,13 @@ def test_every_measurement_that_a_reference_value_names_has_to_agree(kind: CpuKi
         other = f"{int(value[0], 16) ^ 1:x}{value[1:]}"
         wrong = reference("agent-1", kind, measurements={**MEASUREMENTS[kind], name: other})
         assert Trial(Host(kind), policy=policy(kind, reference_values=[wrong])).refusal() == "measurement"
-    unknown = reference("agent-1", kind, measurements={**MEASUREMENTS[kind], "not_measured": "00"})
-    assert Trial(Host(kind), policy=policy(kind, reference_values=[unknown])).refusal() == "measurement"
 
 
 @every_kind
 def test_while_code_is_rolled_out_old_and_new_are_accepted_and_the_one_that_runs_is_named(kind: CpuKind) -> None:
-    old = reference("agent-0", kind, measurements=dict.fromkeys(MEASUREMENTS[kind], "00" * 48))
+    old = reference(
+        "agent-0", kind, measurements={name: "0f" * (len(v) // 2) for name, v in MEASUREMENTS[kind].items()}
+    )
     for values in ([old, reference("agent-1", kind)], [reference("agent-1", kind), old]):
         assert Trial(Host(kind), policy=policy(kind, reference_values=values)).result().measurement == "agent-1"
 
@@ -253,7 +253,7 @@ def test_an_expired_value_does_not_stand_in_the_way_of_one_that_counts() -> None
 
 
 def test_a_reference_value_of_another_kind_does_not_count() -> None:
-    wrong = {"name": "agent-1", "kind": "sgx", "measurements": {"mr_enclave": "aa" * 48, "measurement": "aa" * 48}}
+    wrong = {"name": "agent-1", "kind": "sgx", "measurements": {"mr_enclave": "aa" * 32}}
     assert Trial(SNP, policy=policy(CpuKind.SNP, reference_values=[wrong])).refusal() == "measurement"
 
 
@@ -265,7 +265,7 @@ def test_a_masked_machine_is_refused() -> None:
     evidence = Evidence(cpu=CpuReport(kind=CpuKind.SNP, report=to_base64(raw)))
     endorsed = replace(source(CpuKind.SNP), chip=vendor.endorsements(lists=(vendor.revocation_list(),)))
     for listed in (PLATFORM[CpuKind.SNP], "00" * 64):
-        wanted = policy(CpuKind.SNP, platforms={SUBJECT: [listed]})
+        wanted = policy(CpuKind.SNP).model_copy(update={"platforms": {SUBJECT: (listed,)}})  # whatever was loaded
         outcome = Trial(SNP, policy=wanted, evidence=evidence, source=endorsed).outcome()
         assert outcome == ("platform_unknown", UNACCEPTABLE)
 
@@ -274,7 +274,7 @@ def test_a_machine_whose_identity_is_all_zero_is_nobodys() -> None:
     zero = intel_of("sgx").changed(pck_says=intel.Pck(ppid=bytes(16)))
     raw = zero.quote(intel.sgx_report(report_data=report_data(binding().context(), ())))
     evidence = Evidence(cpu=CpuReport(kind=CpuKind.SGX, report=to_base64(raw)))
-    wanted = policy(CpuKind.SGX, platforms={SUBJECT: ["00" * 16]})
+    wanted = policy(CpuKind.SGX).model_copy(update={"platforms": {SUBJECT: ("00" * 16,)}})  # whatever was loaded
     assert Trial(Host(CpuKind.SGX), policy=wanted, evidence=evidence).refusal() == "platform_unknown"
 
 

@@ -83,6 +83,7 @@ POLICIES = st.builds(
     accept_unchecked=st.lists(st.sampled_from([name.value for name in Unchecked])),
     reference_values=reference_values(),
     platforms=st.dictionaries(st.sampled_from([SUBJECT, "hospital-b"]), st.lists(st.just("simulated"), max_size=2)),
+    unsafe_shared_platforms=st.just(["simulated"]),
 )
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
-__all__ = ["MAX_QUOTE_BYTES", "Quote", "parse_quote", "without_padding"]
+__all__ = ["FIELD_BYTES", "MAX_QUOTE_BYTES", "Quote", "parse_quote", "without_padding"]
 
 MAX_QUOTE_BYTES = 16 * 1024
 """The most bytes of a quote, padding included."""
@@ -68,6 +68,12 @@ _TDX_FIELDS: _Fields = {
     "report_data": (520, 64),
 }
 _TDX_15_FIELDS: _Fields = {**_TDX_FIELDS, "tee_tcb_svn2": (584, 16), "mr_service_td": (600, 48)}
+
+FIELD_BYTES: Mapping[str, Mapping[str, int]] = {
+    "sgx": {name: size for name, (_, size) in _SGX_FIELDS.items()},
+    "tdx": {name: size for name, (_, size) in _TDX_15_FIELDS.items()},
+}
+"""By kind and name, how many bytes a field of the report has."""
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,19 @@ from coreason_enclave.attestation.verify.dcap.platform import (
     refuse_tcb,
 )
 from coreason_enclave.attestation.verify.dcap.policy import DcapPlatformPolicy
-from coreason_enclave.attestation.verify.dcap.quote import Quote, parse_quote
+from coreason_enclave.attestation.verify.dcap.quote import FIELD_BYTES, Quote, parse_quote
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
 
-__all__ = ["DcapVerifier", "measurements_of", "verify_sgx", "verify_tdx"]
+__all__ = ["MEASURED_BYTES", "DcapVerifier", "measurements_of", "verify_sgx", "verify_tdx"]
 
 _NUMBERS = frozenset({"isv_prod_id", "isv_svn", "config_svn", "misc_select"})
 _NOT_MEASURED = frozenset({"report_data", "cpu_svn", "tee_tcb_svn", "tee_tcb_svn2"})
+
+MEASURED_BYTES: Mapping[str, Mapping[str, int]] = {
+    kind: {name: size for name, size in fields.items() if name not in _NOT_MEASURED}
+    for kind, fields in FIELD_BYTES.items()
+}
+"""By kind, the names that :func:`measurements_of` gives, and how many bytes each has."""
 
 
 class DcapVerifier:

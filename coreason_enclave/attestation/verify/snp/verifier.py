@@ -25,7 +25,7 @@ from coreason_enclave.attestation.verify.snp.report import (
 from coreason_enclave.attestation.verify.snp.roots import load_pinned_roots
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
 
-__all__ = ["PINNED", "SnpVerifier", "measurements_of", "verify_snp"]
+__all__ = ["MEASURED_BYTES", "PINNED", "SnpVerifier", "measurements_of", "verify_snp"]
 
 _MASKED = bytes(64)
 
@@ -122,6 +122,10 @@ def _check_same_platform(report: SnpReport, chain: Chain) -> KeyClaims:
 
 def _mismatch(what: str) -> VerificationRefused:
     return VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, f"the key's certificate is {what}")
+
+
+MEASURED_BYTES = {"measurement": 48, "host_data": 32, "id_key_digest": 48, "author_key_digest": 48}
+"""The names that :func:`measurements_of` gives, and how many bytes each has."""
 
 
 def measurements_of(report: SnpReport) -> dict[str, str]:
