@@ -18,6 +18,8 @@ __all__ = ["OfflineBundle", "read_at_most"]
 class OfflineBundle(ItemwiseSource):
     """Reads items below ``folder``."""
 
+    called = "the bundle"
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 

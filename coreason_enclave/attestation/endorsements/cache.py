@@ -44,6 +44,8 @@ class CachedEndorsements(ItemwiseSource):
         max_age_s: seconds for which an entry counts, if it is itself valid for so long.
     """
 
+    called = "the vendor's service"
+
     def __init__(self, inner: ItemwiseSource, folder: Path, *, max_age_s: int = DEFAULT_MAX_AGE_S) -> None:
         self._inner = inner
         self._folder = folder

@@ -30,7 +30,7 @@ from coreason_enclave.attestation.endorsements.items import (
 )
 from coreason_enclave.attestation.endorsements.sources import ItemwiseSource, missing
 from coreason_enclave.attestation.verify.snp.products import decode_tcb
-from coreason_enclave.attestation.verify.verdict import VerificationRefused
+from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 from coreason_enclave.encoding import parse_json
 from coreason_enclave.errors import EnvelopeError
 
@@ -59,7 +59,17 @@ class FetchedEndorsements(ItemwiseSource):
         self._at = addresses or Addresses()
 
     def get(self, item: Item, now: int) -> bytes:
-        """See :meth:`ItemwiseSource.get`."""
+        """See :meth:`ItemwiseSource.get`. Whatever cannot be read, an error page among it, is no answer."""
+        content = self._asked(item)
+        try:
+            item.is_current(content, now)
+        except VerificationRefused as error:
+            if error.refusal is Refusal.LIBRARY_MISSING:
+                raise
+            raise _unusable(item, str(error)) from error
+        return content
+
+    def _asked(self, item: Item) -> bytes:
         match item:
             case DcapCollateral():
                 return self._collateral(item)
@@ -118,8 +128,6 @@ class FetchedEndorsements(ItemwiseSource):
 
     def _ask(self, item: Item, url: str, *, body: bytes | None = None, content_type: str | None = None) -> HttpReply:
         reply = self._http(url, body=body, content_type=content_type)
-        if reply.status == 404:
-            raise missing(f"the vendor has no {item.name}")
         if reply.status != 200 or not reply.body:
             raise _unusable(item, f"status {reply.status}, {len(reply.body)} bytes")
         return reply

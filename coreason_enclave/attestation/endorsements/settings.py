@@ -20,6 +20,7 @@ from coreason_enclave.attestation.endorsements.bundle import OfflineBundle
 from coreason_enclave.attestation.endorsements.cache import DEFAULT_MAX_AGE_S, CachedEndorsements
 from coreason_enclave.attestation.endorsements.fetched import FetchedEndorsements
 from coreason_enclave.attestation.endorsements.http import HttpsClient
+from coreason_enclave.attestation.endorsements.patience import PatientHttp
 from coreason_enclave.attestation.endorsements.sources import (
     EndorsementSource,
     FirstOf,
@@ -63,7 +64,7 @@ def opened(settings: EndorsementSettings, base_folder: Path) -> EndorsementSourc
             raise ConfigurationError(f"endorsements: there is no folder {folder} (bundle)")
         sources.append(OfflineBundle(folder))
     if settings.fetch:
-        fetched: ItemwiseSource = FetchedEndorsements(HttpsClient())
+        fetched: ItemwiseSource = FetchedEndorsements(PatientHttp(HttpsClient()))
         if settings.cache is not None:
             fetched = CachedEndorsements(fetched, base_folder / settings.cache, max_age_s=settings.max_age_s)
         sources.append(fetched)

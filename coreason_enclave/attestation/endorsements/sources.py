@@ -52,7 +52,12 @@ class ItemwiseSource(ABC):
     Revocation lists and answers may be missing, since the verifier then says that revocation was not checked. A service
     that should have had them and did not answer is a failure all the same: to be kept from hearing of a revocation is
     not to know of none.
+
+    Attributes:
+        called: the source in words, for messages.
     """
+
+    called = "a source of endorsements"
 
     @abstractmethod
     def get(self, item: Item, now: int) -> bytes:
@@ -75,14 +80,16 @@ class ItemwiseSource(ABC):
                 leaf = own.leaf(wanted, now)
                 found = (leaf, *own.authorities) if leaf else (self.get(wanted, now),)
             except VerificationRefused as error:
-                failures.append(_unless_unavailable(error))
+                if error.refusal is not Refusal.ENDORSEMENTS_MISSING:
+                    raise
+                failures.append(error)  # a service does not know a chip of another line, and says so in its own way
                 continue
             if len(found) == 1:
                 chain = self.get(SnpAuthorities(wanted.product, parsed.signing_key), now)
                 found += SnpEndorsements.from_files([chain]).certificates
             crl = self._if_any(SnpRevocationList(wanted.product, parsed.signing_key), now)
             return SnpEndorsements(found, SnpEndorsements.from_files(crl).revocation_lists)
-        raise failures[0]
+        raise next((one for one in failures if one.reason is Reason.ATTESTATION_UNAVAILABLE), failures[0])
 
     def nvidia(self, gpus: Sequence[GpuReport], now: int) -> tuple[NvidiaEndorsements, ...]:
         """See :class:`EndorsementSource`."""
@@ -113,7 +120,7 @@ class FirstOf(ItemwiseSource):
 
     def get(self, item: Item, now: int) -> bytes:
         """See :meth:`ItemwiseSource.get`."""
-        outdated: list[bytes] = []
+        name, outdated = item.name, list[bytes]()
         failures: list[VerificationRefused] = []
         for source in self._sources:
             try:
@@ -122,7 +129,7 @@ class FirstOf(ItemwiseSource):
                     return content
                 outdated.append(content)
             except VerificationRefused as error:
-                failures.append(error)
+                failures.append(error if error.refusal is Refusal.ENDORSEMENTS_MISSING else _ours(name, source, error))
         if outdated:
             return outdated[0]
         raise _all_of(failures) if failures else missing(f"no source of endorsements is set up for {item.name}")
@@ -152,8 +159,17 @@ def _unless_unavailable(error: VerificationRefused) -> VerificationRefused:
     return error
 
 
+def _ours(name: str, source: ItemwiseSource, error: VerificationRefused) -> VerificationRefused:
+    """The error about something that was found here, with the file's name."""
+    message = f"{name} of {source.called} cannot be used: {error}"
+    return VerificationRefused(error.refusal, message, reason=Reason.ATTESTATION_UNAVAILABLE)
+
+
 def _all_of(failures: Sequence[VerificationRefused]) -> VerificationRefused:
-    """What every source said; the code of the first that had something unusable, else that it is missing."""
+    """What every source said; the code of the first that had something unusable, else that it is missing.
+
+    The reason is that of a service that did not answer wherever one of these is at fault: no site has a part in it.
+    """
     message = "; ".join(str(failure) for failure in failures)
     unusable = [one for one in failures if one.refusal is not Refusal.ENDORSEMENTS_MISSING]
     if unusable:

@@ -9,7 +9,7 @@ import pytest
 from cryptography.x509 import ocsp
 
 from coreason_enclave.attestation.binding import gpu_nonce, report_data
-from coreason_enclave.attestation.endorsements import FetchedEndorsements, HttpReply
+from coreason_enclave.attestation.endorsements import FetchedEndorsements, FirstOf, HttpReply
 from coreason_enclave.attestation.endorsements.items import DcapCollateral
 from coreason_enclave.attestation.evidence import CpuKind, CpuReport, to_base64
 from coreason_enclave.attestation.verify.snp import SnpProduct
@@ -125,11 +125,35 @@ def test_a_certificate_of_another_chip_that_came_with_the_report_is_passed_over(
     assert amds.asked[0] == VCEK
 
 
-def test_no_revocation_list_leaves_revocation_unchecked_and_no_answer_is_a_failure(amds: Service) -> None:
-    del amds.pages["/vcek/v1/Milan/crl"]
-    assert fetched(amds).snp(SNP_REPORT, NOW).revocation_lists == ()
-    amds.pages["/vcek/v1/Milan/crl"] = HttpReply(503, {}, b"busy")
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_revocation_list_that_is_not_given_is_a_failure_and_not_an_empty_list(amds: Service, status: int) -> None:
+    amds.pages["/vcek/v1/Milan/crl"] = HttpReply(status, {}, b"no")
     assert missing(fetched(amds), SNP_REPORT) == (Refusal.ENDORSEMENTS_MISSING, UNAVAILABLE)
+
+
+HTML = b"<!DOCTYPE html><html><head><title>Maintenance</title></head><body>We will be back.</body></html>"
+
+
+@every_kind
+@pytest.mark.parametrize(
+    "body", [HTML, b"{}", b"null", b"\0", b"[" * 5000], ids=["html", "{}", "null", "NUL", "nested"]
+)
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_page_that_is_no_endorsement_is_never_a_sites_fault(kind: CpuKind, body: bytes, status: int) -> None:
+    """Whichever of the service's pages it stands in the place of."""
+    for path in everything(kind).pages:
+        service = everything(kind)
+        service.pages[path] = HttpReply(status, dict(service.pages[path].headers), body)
+        with serving(service):
+            source = FirstOf([fetched(service)])
+            outcome = Trial(Host(kind, ("",)), policy=policy(kind, ("",)), source=source).outcome()
+        assert outcome == ("endorsements_missing", UNAVAILABLE), path
+
+
+def test_a_refusal_names_the_document_that_caused_it(amds: Service) -> None:
+    amds.pages["/vcek/v1/Milan/cert_chain"] = page(HTML)
+    with pytest.raises(VerificationRefused, match=r"snp/Milan/vcek_chain\.pem"):
+        fetched(amds).snp(SNP_REPORT, NOW)
 
 
 def test_not_hearing_of_a_revocation_is_never_accepted_whatever_the_policy_lets_pass(amds: Service) -> None:
@@ -139,7 +163,7 @@ def test_not_hearing_of_a_revocation_is_never_accepted_whatever_the_policy_lets_
     assert outcome == ("endorsements_missing", UNAVAILABLE)
 
 
-@pytest.mark.parametrize("status", [400, 403, 429, 500, 503])
+@pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 503])
 def test_a_service_in_trouble_is_unavailable(amds: Service, status: int) -> None:
     amds.pages[VCEK] = HttpReply(status, {}, b"sorry")
     assert missing(fetched(amds), SNP_REPORT) == (Refusal.ENDORSEMENTS_MISSING, UNAVAILABLE)
@@ -206,10 +230,10 @@ def test_an_answer_that_brings_no_manifest_is_unusable(amds: Service, body: byte
     assert outcome == ("endorsements_missing", UNAVAILABLE)
 
 
-def test_a_manifest_that_the_vendor_does_not_have_is_missing(amds: Service) -> None:
+def test_a_manifest_that_the_vendor_does_not_give_is_no_sites_fault(amds: Service) -> None:
     del amds.pages[f"/v1/rim/{DRIVER}"]
     outcome = Trial(Host(CpuKind.SNP, ("",)), source=fetched(amds)).outcome()
-    assert outcome == ("endorsements_missing", Reason.ATTESTATION_INVALID)
+    assert outcome == ("endorsements_missing", UNAVAILABLE)
 
 
 def test_a_revocation_that_the_responder_tells_of_is_refused(amds: Service) -> None:

@@ -147,17 +147,26 @@ def read_collateral(data: bytes, root: bytes) -> Collateral:
     try:
         document = _Document.model_validate(parse_json(data))
         tcb_info, qe_identity = (parse_json(text.encode()) for text in (document.tcb_info, document.qe_identity))
-        root_crl, pck_crl = (_crl(bytes.fromhex(text)) for text in (document.root_ca_crl, document.pck_crl))
+        root_crl, pck_crl = (
+            _crl(bytes.fromhex(text), name)
+            for name, text in (("root_ca_crl", document.root_ca_crl), ("pck_crl", document.pck_crl))
+        )
     except ValidationError as error:
         raise _unusable(explain(error)) from error
     except (EnvelopeError, ValueError) as error:
         raise _unusable(str(error)) from error
-    issuers = (document.pck_crl_issuer_chain, document.tcb_info_issuer_chain, document.qe_identity_issuer_chain)
-    chains = tuple(read_chain(text.removesuffix("\n").encode() + b"\n", root, length=2) for text in issuers)
+    chains = tuple(
+        read_chain(text.removesuffix("\n").encode() + b"\n", root, length=2, what=f"the collateral's {name}")
+        for name, text in (
+            ("pck_crl_issuer_chain", document.pck_crl_issuer_chain),
+            ("tcb_info_issuer_chain", document.tcb_info_issuer_chain),
+            ("qe_identity_issuer_chain", document.qe_identity_issuer_chain),
+        )
+    )
     return Collateral(document, tcb_info, qe_identity, (root_crl, pck_crl), chains)
 
 
-def read_chain(text: bytes, root: bytes, *, length: int) -> tuple[x509.Certificate, ...]:
+def read_chain(text: bytes, root: bytes, *, length: int, what: str) -> tuple[x509.Certificate, ...]:
     """Certificates in PEM, leaf first, ``length`` of them; the last has to be ``root`` (DER) to the byte.
 
     The text has to be the one canonical spelling (64 columns, line feeds), since no signature covers it. The exact
@@ -172,13 +181,13 @@ def read_chain(text: bytes, root: bytes, *, length: int) -> tuple[x509.Certifica
         for certificate in certificates:
             _refuse_odd(certificate)
     except Exception as error:  # its parser raises half a dozen types, and all mean unreadable
-        raise VerificationRefused(Refusal.CHAIN, f"a certificate cannot be read: {error}") from error
+        raise VerificationRefused(Refusal.CHAIN, f"{what}: a certificate cannot be read: {error}") from error
     if b"".join(one.public_bytes(Encoding.PEM) for one in certificates) != text:
-        raise VerificationRefused(Refusal.MALFORMED, "the certificates are not in the canonical PEM spelling")
+        raise VerificationRefused(Refusal.MALFORMED, f"{what}: the certificates are not in the canonical PEM spelling")
     if len(certificates) != length:
-        raise VerificationRefused(Refusal.CHAIN, f"a chain of {len(certificates)} certificates instead of {length}")
+        raise VerificationRefused(Refusal.CHAIN, f"{what}: {len(certificates)} certificates instead of {length}")
     if certificates[-1].public_bytes(Encoding.DER) != root:
-        raise VerificationRefused(Refusal.CHAIN, "the certificate chain does not end in the pinned root")
+        raise VerificationRefused(Refusal.CHAIN, f"{what} does not end in the pinned root")
     return certificates
 
 
@@ -192,12 +201,12 @@ def _refuse_odd(certificate: x509.Certificate) -> None:
         raise ValueError("its signature claims unused bits")
 
 
-def _crl(der: bytes) -> x509.CertificateRevocationList:
+def _crl(der: bytes, name: str) -> x509.CertificateRevocationList:
     try:
         crl = load_revocation_list(der)
         _ = crl.issuer, crl.last_update_utc, crl.next_update_utc, len(crl)  # parsed only when asked for
     except Exception as error:  # its parser raises half a dozen types, and all mean unreadable
-        raise _unusable(f"a revocation list cannot be read: {error}") from error
+        raise _unusable(f"{name}: a revocation list cannot be read: {error}") from error
     return crl
 
 

@@ -64,7 +64,7 @@ class DcapVerifier:
             raise VerificationRefused(Refusal.WRONG_KIND, f"a quote of kind {quote.kind} where {kind} was expected")
         if report_data is not None and not hmac.compare_digest(quote.report_data, report_data):
             raise VerificationRefused(Refusal.REPORT_DATA, "the quote's report data is not what was asked for")
-        chain = read_chain(quote.pck_chain, self._root, length=3)
+        chain = read_chain(quote.pck_chain, self._root, length=3, what="the quote's own chain")
         collateral = self._collateral_of(quote, chain, endorsements)
         collateral.refuse_outside_validity(chain, now)
         collateral.refuse_unissued()

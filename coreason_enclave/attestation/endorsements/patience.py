@@ -1,0 +1,92 @@
+"""Asking a service that is busy again, at its own pace: what ``429`` and ``503`` ask for.
+
+- ``Retry-After`` is honoured, in seconds or as a date. Without it the pauses double, each shortened by chance, so that
+  hosts that were refused together do not come back together.
+- A round does not wait long: a pause above :data:`MOST_PAUSE_S` is not waited out, and the service counts as one that
+  does not answer. It is then left alone for as long as it asked, at most :data:`MOST_QUIET_S`.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+from coreason_enclave.attestation.endorsements.http import HttpPort, HttpReply
+from coreason_enclave.attestation.endorsements.sources import missing
+from coreason_enclave.moments import unix_seconds
+
+__all__ = ["ATTEMPTS", "MOST_PAUSE_S", "MOST_QUIET_S", "PatientHttp"]
+
+ATTEMPTS = 3
+MOST_PAUSE_S = 5.0
+MOST_QUIET_S = 900.0
+
+_BUSY = (429, 503)
+_FIRST_PAUSE_S = 0.5
+_chance = random.SystemRandom()
+
+
+class PatientHttp:
+    """An :class:`~.http.HttpPort` that asks ``inner`` up to :data:`ATTEMPTS` times.
+
+    Args:
+        pause: waits this many seconds. clock: Unix seconds. chance: a number between two.
+    """
+
+    def __init__(
+        self,
+        inner: HttpPort,
+        *,
+        pause: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.time,
+        chance: Callable[[float, float], float] = _chance.uniform,
+    ) -> None:
+        self._inner, self._pause, self._clock, self._chance = inner, pause, clock, chance
+        self._quiet_until: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, url: str, *, body: bytes | None = None, content_type: str | None = None) -> HttpReply:
+        """See :class:`~.http.HttpPort`; the last reply, where all of them were of a busy service."""
+        host = urlsplit(url).netloc
+        self._leave_alone(host)
+        for attempt in range(ATTEMPTS):
+            reply = self._inner(url, body=body, content_type=content_type)
+            if reply.status not in _BUSY:
+                return reply
+            wait = self._wait(reply.headers, attempt)
+            if wait > MOST_PAUSE_S or attempt == ATTEMPTS - 1:
+                with self._lock:
+                    self._quiet_until[host] = self._clock() + min(wait, MOST_QUIET_S)
+                return reply
+            self._pause(wait)
+        raise AssertionError("unreachable: the last attempt returns")
+
+    def _leave_alone(self, host: str) -> None:
+        with self._lock:
+            left = self._quiet_until.get(host, 0.0) - self._clock()
+        if 0 < left <= MOST_QUIET_S:  # more: this host's clock was set back
+            raise missing(f"{host[:100]} is busy, and is left alone for another {left:.0f} s", unavailable=True)
+
+    def _wait(self, headers: Mapping[str, str], attempt: int) -> float:
+        asked = _retry_after(headers.get("retry-after"), self._clock())
+        if asked is not None:
+            return asked + self._chance(0.0, 0.5)  # never sooner than it asked for
+        return _FIRST_PAUSE_S * 2**attempt * self._chance(0.5, 1.0)
+
+
+def _retry_after(text: str | None, now: float) -> float | None:
+    """Seconds from now, at most :data:`MOST_QUIET_S`; None where the header is missing or means nothing."""
+    if text is None:
+        return None
+    if text.isascii() and text.isdecimal():
+        return min(float(text[:12]), MOST_QUIET_S)
+    try:
+        moment = parsedate_to_datetime(text)
+        return min(max(unix_seconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now, 0.0), MOST_QUIET_S)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
