@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from scipy.special import log_ndtr
-
+from coreason_enclave.accounting.arguments import require_delta
 from coreason_enclave.accounting.events import Event, NonPrivate
 from coreason_enclave.accounting.guarantee import Accountant, Estimate
-from coreason_enclave.accounting.renyi import require_delta
+from coreason_enclave.accounting.pld import gaussian_epsilon
 
 __all__ = ["gdp_estimate"]
 
@@ -29,20 +28,5 @@ def gdp_estimate(events: Iterable[Event], delta: float) -> Estimate:
             return Estimate(epsilon=math.inf, delta=delta, accountant=Accountant.GDP, warning=_WARNING)
         growth = min(event.noise_multiplier**-2, 700.0)
         mu_squared += event.sample_rate**2 * event.steps * math.expm1(growth)
-    epsilon = _gaussian_epsilon(math.sqrt(mu_squared), delta)
+    epsilon = max(0.0, gaussian_epsilon(math.sqrt(mu_squared), delta))
     return Estimate(epsilon=epsilon, delta=delta, accountant=Accountant.GDP, warning=_WARNING)
-
-
-def _gaussian_epsilon(mu: float, delta: float) -> float:
-    """Epsilon of a Gaussian mechanism with sensitivity/noise ``mu`` (Balle and Wang, 2018, theorem 8)."""
-
-    def log_excess(epsilon: float) -> float:
-        first = float(log_ndtr(mu / 2 - epsilon / mu))
-        second = epsilon + float(log_ndtr(-mu / 2 - epsilon / mu))
-        return first + math.log(-math.expm1(min(second - first, -1e-300))) - math.log(delta)
-
-    from scipy.optimize import brentq  # half a second to import, for a number that few ask for
-
-    if mu == 0 or log_excess(0.0) <= 0:
-        return 0.0
-    return float(brentq(log_excess, 0.0, mu * mu / 2 + mu * math.sqrt(-2 * math.log(delta)) + 1))

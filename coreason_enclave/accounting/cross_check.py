@@ -17,8 +17,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from coreason_enclave.accounting.arguments import require_delta
 from coreason_enclave.accounting.events import PoissonSampledGaussian
-from coreason_enclave.accounting.renyi import rdp_at, require_delta
+from coreason_enclave.accounting.renyi import rdp_at
 
 __all__ = ["rdp_epsilon"]
 

@@ -7,11 +7,12 @@ refused when read, never guessed.
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from coreason_enclave.accounting.arguments import require_count, require_number
 from coreason_enclave.errors import AccountingError
 
 __all__ = ["Event", "NonPrivate", "PoissonSampledGaussian", "event_from_dict", "event_to_dict"]
@@ -34,12 +35,11 @@ class PoissonSampledGaussian:
     steps: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.noise_multiplier <= sys.float_info.max:  # exact for whole numbers of any length
+        if not 0 < require_number("noise_multiplier", self.noise_multiplier) < math.inf:
             raise AccountingError(f"noise_multiplier must be positive and finite, got {self.noise_multiplier}")
-        if not 0 < self.sample_rate <= 1:
+        if not 0 < require_number("sample_rate", self.sample_rate) <= 1:
             raise AccountingError(f"sample_rate must be in (0, 1], got {self.sample_rate}")
-        if not _is_count(self.steps):
-            raise AccountingError(f"steps must be a whole number of at least 0, got {self.steps}")
+        require_count("steps", self.steps)
 
     def with_steps(self, steps: int) -> PoissonSampledGaussian:
         """The same mechanism run for another number of steps."""
@@ -73,15 +73,5 @@ def event_from_dict(document: Mapping[str, Any]) -> Event:
     if kind == "non_private" and not fields:
         return NonPrivate()
     if kind == "poisson_sampled_gaussian" and fields.keys() == {"noise_multiplier", "sample_rate", "steps"}:
-        if not all(_is_number(fields[name]) for name in ("noise_multiplier", "sample_rate")):
-            raise AccountingError("a privacy event's noise_multiplier and sample_rate must be numbers")
         return PoissonSampledGaussian(**fields)
     raise AccountingError(f"unknown privacy event {kind!r} with fields {sorted(fields)}: it cannot be accounted for")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

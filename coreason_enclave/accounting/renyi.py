@@ -22,6 +22,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
+from coreason_enclave.accounting.arguments import require_delta, require_epsilon
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
 from coreason_enclave.errors import AccountingError
 
@@ -32,8 +33,6 @@ __all__ = [
     "epsilon_at",
     "rdp_at",
     "rdp_budget",
-    "require_delta",
-    "require_epsilon",
 ]
 
 MAX_ORDER = 4096
@@ -43,9 +42,10 @@ _FEW_ORDERS = (*range(2, 17), *range(18, 64, 3), 128, 256, 512, 1024)  # all are
 def rdp_at(event: Event, order: int) -> float:
     """Rényi divergence of ``event`` at a whole ``order`` in [2, 4096]; infinite if non-private.
 
-    >>> from coreason_enclave.accounting.events import PoissonSampledGaussian
-    >>> rdp_at(PoissonSampledGaussian(noise_multiplier=2.0, sample_rate=1.0, steps=3), order=8)  # 3 * 8 / 8
-    3.0
+        >>> from coreason_enclave.accounting.arguments import require_delta, require_epsilon
+    from coreason_enclave.accounting.events import PoissonSampledGaussian
+        >>> rdp_at(PoissonSampledGaussian(noise_multiplier=2.0, sample_rate=1.0, steps=3), order=8)  # 3 * 8 / 8
+        3.0
     """
     _require_order(order)
     if isinstance(event, NonPrivate):
@@ -84,7 +84,7 @@ def rdp_budget(epsilon: float, delta: float, order: int) -> float:
 
 def epsilon_at(rdp: float, delta: float, order: int) -> float:
     """The epsilon that a divergence of ``rdp`` at ``order`` implies at ``delta``; 0 for no divergence."""
-    if math.isnan(rdp) or rdp < 0:
+    if not rdp >= 0:
         raise AccountingError(f"a Rényi divergence must be at least 0, got {rdp}")
     return 0.0 if rdp == 0 else max(0.0, rdp + _conversion(delta, order))
 
@@ -114,18 +114,6 @@ def coarse_epsilon(segments: Iterable[PoissonSampledGaussian], delta: float) -> 
     """A cheap upper bound, best over a few whole orders: for brackets and meshes, not for reports."""
     history = tuple(segments)
     return min(epsilon_at(sum(rdp_at(event, order) for event in history), delta, order) for order in _FEW_ORDERS)
-
-
-def require_epsilon(epsilon: float) -> None:
-    """Refuse a target or cap that is not a positive, finite number."""
-    if not (math.isfinite(epsilon) and epsilon > 0):
-        raise AccountingError(f"epsilon must be positive and finite, got {epsilon}")
-
-
-def require_delta(delta: float) -> None:
-    """Refuse a delta outside (0, 1): 0 would need a mechanism without tails, 1 promises nothing."""
-    if not 0 < delta < 1:
-        raise AccountingError(f"delta must be in (0, 1), got {delta}")
 
 
 def _require_order(order: object) -> None:
