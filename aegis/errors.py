@@ -9,6 +9,7 @@
     ├── GoalOutOfReach                no epsilon in the range gives the accuracy asked for; carries what is reachable
     ├── InvalidEngine                 a DP engine's configuration, task or question that makes no sense
     ├── InvalidJob                    a job file, or a job for this federation, that cannot be run
+    ├── LedgerForked                  a site signed two heads of its ledger with one number; the older one is kept
     ├── RequestRefused                a request at the gateway that is not passed on; carries a reason code
     ├── RunFolderError                a run or federation folder is missing, finished, in use or damaged
     ├── RunPaused                     too few updates were admitted, twice: nothing weaker is done in silence
@@ -41,6 +42,7 @@ __all__ = [
     "InvalidAggregation",
     "InvalidEngine",
     "InvalidJob",
+    "LedgerForked",
     "PrivacySpentByTuning",
     "RequestRefused",
     "RunAborted",
@@ -136,6 +138,12 @@ class UpdateRefused(AegisError):
         super().__init__(message)
         self.site_id = site_id
         self.reason = reason
+
+
+class LedgerForked(AegisError):
+    """A site signed two heads of its ledger with one number and different hashes."""
+
+    reason = Reason.LEDGER_FORKED
 
 
 class VerificationFailed(AegisError):

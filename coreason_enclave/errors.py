@@ -84,6 +84,7 @@ class Reason(StrEnum):
     LEDGER = "ledger"
     LEDGER_CORRUPTED = "ledger_corrupted"
     LEDGER_ROLLED_BACK = "ledger_rolled_back"
+    LEDGER_FORKED = "ledger_forked"
     ROUND_CONFLICT = "round_conflict"
     # the cohort
     ROLL_CALL = "roll_call"

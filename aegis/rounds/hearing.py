@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from aegis.coordination.admission import Admission, Admitted
 from aegis.coordination.issuing import GRACE_S, Question, issue_order
 from aegis.coordination.rounds import updates_required
-from aegis.errors import RunFolderError, UpdateRefused
+from aegis.errors import LedgerForked, RunFolderError, UpdateRefused
 from aegis.rounds.carrier import Delivery, Errand, Parcel, SiteRefused, Undelivered
 from aegis.rounds.exchange import Came, Closing, Exchange, Heard
 from aegis.rounds.handshake import Attested
@@ -97,7 +97,7 @@ class Attempt:
                 message = self._journal.store.load_update(kept.envelope)
                 admission = self._admission(site, reveal=lambda kept: kept.arrays)  # kept as they were admitted
                 self._accept(site, admission.admit(message, now=kept.admitted_at), kept.envelope)
-            except (RunFolderError, UpdateRefused) as error:
+            except (LedgerForked, RunFolderError, UpdateRefused) as error:
                 self._journal.log("admit", "lost", {"site": site, "message": str(error)})
         self._journal.save(received={site: kept for site, kept in received.items() if site in self.admitted})
 
@@ -211,8 +211,10 @@ class Attempt:
     def _admit(self, site: str, message: SealedMessage, changes: _Batch) -> None:
         now = self._of.clock()
         try:
-            self.admitted[site] = self._admission(site).admit(message, now=now)
-        except UpdateRefused as refusal:
+            admitted = self._admission(site).admit(message, now=now)
+            self._of.heads.require_no_fork(site, admitted.statement.signed_head)
+            self.admitted[site] = admitted
+        except (UpdateRefused, LedgerForked) as refusal:
             self._refuse(site, refusal.reason, str(refusal), changes, offence=refusal.reason is not _OURS)
         else:
             kept = SealedMessage(message.envelope, self.admitted[site].payload)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from aegis.errors import RunFolderError
+from aegis.errors import LedgerForked, RunFolderError
 from coreason_enclave.envelope import unverified_payload
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.files import replace_file
-from coreason_enclave.orders import parse_head
+from coreason_enclave.orders import LedgerHeadStatement, parse_head
 
 __all__ = ["FileHeadStore", "HeadStore"]
 
@@ -28,7 +28,18 @@ class HeadStore(Protocol):
     def put(self, site_id: str, envelope: str) -> bool:
         """Keep a verified head, unless a newer one (by its number) is kept; durable when this returns.
 
-        Returns whether it was the newest. One that was not is that of a ledger which was set back.
+        Returns False if a newer head is kept: the site's ledger was set back.
+
+        Raises:
+            LedgerForked: see :meth:`require_no_fork`; what is kept stays.
+        """
+        ...
+
+    def require_no_fork(self, site_id: str, envelope: str) -> None:
+        """Refuse a verified head that has the number of the kept head, and another hash.
+
+        Raises:
+            LedgerForked: the site signed two different histories of its ledger.
         """
         ...
 
@@ -47,20 +58,34 @@ class FileHeadStore:
             return None
         envelope = path.read_text(encoding="utf-8", errors="replace")
         try:
-            _number(envelope)
+            _head(envelope)
         except EnclaveError as error:
             raise RunFolderError(f"{path} is damaged ({error}): restore it from a backup") from error
         return envelope
 
     def put(self, site_id: str, envelope: str) -> bool:
         """See :class:`HeadStore`."""
+        self.require_no_fork(site_id, envelope)
         kept = self.get(site_id)
-        if kept is not None and _number(kept) > _number(envelope):
+        if kept is not None and _head(kept).seq > _head(envelope).seq:
             return False
         if kept != envelope:
             replace_file(self._folder / f"{site_id}.json", envelope.encode())
         return True
 
+    def require_no_fork(self, site_id: str, envelope: str) -> None:
+        """See :class:`HeadStore`."""
+        kept = self.get(site_id)
+        if kept is None:
+            return
+        known, shown = _head(kept), _head(envelope)
+        if known.seq == shown.seq and known.hash != shown.hash:
+            raise LedgerForked(
+                f"{site_id} signed two different entries {known.seq} of its ledger ({known.hash[:16]}… and now "
+                f"{shown.hash[:16]}…): two copies of one ledger are in use, and each lacks what the other spent. "
+                "Ask the site which one is true"
+            )
 
-def _number(envelope: str) -> int:
-    return parse_head(unverified_payload(envelope.encode())).head.seq
+
+def _head(envelope: str) -> LedgerHeadStatement:
+    return parse_head(unverified_payload(envelope.encode())).head

@@ -1,4 +1,4 @@
-"""``coreason-enclave ledger``: look at a ledger, verify it, export it, and go on with one that was restored.
+"""``coreason-enclave ledger``: look at a ledger, verify, export and back it up, and go on with one that was restored.
 
 Nothing here can spend. Only public facts are shown: caps, claims, hashes. A ledger holds no key and no row.
 """
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import click
 
+from coreason_enclave.files import replace_file
+from coreason_enclave.ledger.backup import back_up
 from coreason_enclave.ledger.export import ExportFindings, verify_export
 from coreason_enclave.ledger.records import JobClaim, LedgerHead, LineageClaim, NoiseSource
 from coreason_enclave.ledger.sqlite import SqliteLedger
@@ -27,7 +29,7 @@ _existing = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group(epilog="Example: coreason-enclave ledger show /var/lib/enclave/ledger.db")
 def ledger() -> None:
-    """Look at this site's privacy ledger, verify it, export it, or go on with one that was restored."""
+    """Look at this site's privacy ledger, verify, export or back it up, or go on with one that was restored."""
 
 
 @ledger.command(epilog="Example: coreason-enclave ledger show /var/lib/enclave/ledger.db")
@@ -68,8 +70,27 @@ def export(path: Path, out: Path) -> None:
     """Write all entries and the head to one JSON file that `verify` and any auditor can check offline."""
     data = _exported(path)
     findings = verify_export(data)
-    out.write_bytes(data)
+    replace_file(out, data)
     click.echo(f"wrote {findings.entries} entries to {out}, head {findings.head.seq}:{findings.head.hash}")
+
+
+@ledger.command(epilog="Example: coreason-enclave ledger backup ledger.sqlite --out /mnt/backup/ledger-41.sqlite")
+@click.argument("path", type=_existing)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to make; must not exist.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def backup(path: Path, out: Path, as_json: bool) -> None:
+    """Copy a ledger, also one in use, and verify the copy.
+
+    PATH is the ledger itself. The copy holds every entry, is private to its owner, and never replaces a file. Keep
+    its head, which is printed: a restored ledger that lacks it has forgotten what was spent.
+    """
+    _require_sqlite(path)
+    findings = back_up(path, out)
+    if as_json:
+        summary = {"ok": True, "copy": str(out), "entries": findings.entries, "head": asdict(findings.head)}
+        click.echo(json.dumps(summary, indent=2))
+        return
+    click.echo(f"wrote and verified {out}: {findings.entries} entries, head {findings.head.seq}:{findings.head.hash}")
 
 
 @ledger.command(epilog='Example: coreason-enclave ledger acknowledge ledger.db --head 41:9f2c… --by "A. Ito" --why "…"')

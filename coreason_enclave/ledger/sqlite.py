@@ -2,7 +2,8 @@
 
 *Durability.* WAL with ``synchronous=FULL``: a committed entry has reached the disk. Each operation writes at
 most one row, in one transaction, so killing the process anywhere leaves the history before it or the history
-after it.
+after it. After each commit the log is moved into the ledger's own file, so that a copy of that file alone holds every
+entry; only while another connection reads may the last ones still lie in the log.
 
 *One budget, many processes.* ``BEGIN IMMEDIATE`` takes SQLite's write lock before the state is read, so that
 reading, checking and appending are one step: of two sessions after the last of a budget, one is refused.
@@ -23,7 +24,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from coreason_enclave.errors import ConfigurationError, LedgerCorrupted, LedgerError
@@ -36,6 +37,7 @@ __all__ = ["SqliteLedger"]
 
 _APPLICATION_ID = 0x43454C47  # "CELG"
 _BUSY_MS = 10_000
+_CHECKPOINT_MS = 250  # that a reader may hold up a commit
 _TABLE = """
     CREATE TABLE entries (
         seq INTEGER PRIMARY KEY, prev TEXT NOT NULL, payload BLOB NOT NULL, hash TEXT NOT NULL
@@ -94,6 +96,7 @@ class SqliteLedger(EventSourcedLedger):
             try:
                 self._found_if_empty()
                 self._verified()
+                self._move_log_into_file()  # what a crash left there
             except BaseException:
                 self._connection.close()
                 raise
@@ -139,8 +142,8 @@ class SqliteLedger(EventSourcedLedger):
             self._connection.execute(statement)
         self._insert(link)
         self._connection.execute("COMMIT")
-        # Out of the WAL at once: a WAL lost later must not leave an empty file, which reads as a new ledger.
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        # A WAL lost later must not leave an empty file, which reads as a new ledger.
+        self._move_log_into_file()
         sync_folder(self.path.parent)
 
     def _verified(self) -> LedgerState:
@@ -157,7 +160,17 @@ class SqliteLedger(EventSourcedLedger):
                 link, after = next_link(state, entry)
                 self._insert(link)
             self._state = after
+            self._move_log_into_file()
             return after, True
+
+    def _move_log_into_file(self) -> None:
+        """Checkpoint. The entries are durable before; a failure leaves them in the log, for the next one to move."""
+        with suppress(sqlite3.OperationalError):
+            self._connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_MS}")
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
 
     def _links(self) -> Sequence[Link]:
         with self._transaction("BEGIN"):
@@ -227,12 +240,21 @@ def _prepare_folder(path: Path, *, must_exist: bool) -> None:
     if must_exist and not path.is_file():
         raise ConfigurationError(f"there is no ledger at {path}: check the path")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(path.parent)
         mode = path.parent.stat().st_mode
     except OSError as error:
         raise ConfigurationError(f"the ledger's folder {path.parent} cannot be used: {error}") from error
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigurationError(f"others can write to the ledger's folder {path.parent}: chmod 700 it")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make ``folder`` and what it lies in, each durable."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def _prepare_file(path: Path) -> None:

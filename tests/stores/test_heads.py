@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from aegis.errors import RunFolderError
+from aegis.errors import LedgerForked, RunFolderError
 from aegis.stores.heads import FileHeadStore
+from coreason_enclave.errors import Reason
 from coreason_enclave.heads import seal_head
 from coreason_enclave.keys import Signer
 from coreason_enclave.ledger import LedgerHead
@@ -54,3 +55,18 @@ def test_a_damaged_head_is_refused_and_not_forgotten(tmp_path: Path, damage: byt
     for act in (lambda: store.get("site-1"), lambda: store.put("site-1", head(8))):
         with pytest.raises(RunFolderError, match=r"site-1\.json is damaged .*restore it from a backup"):
             act()
+
+
+def test_a_head_with_the_kept_number_and_another_hash_is_refused_as_a_fork_and_the_kept_one_stays(
+    tmp_path: Path,
+) -> None:
+    store = FileHeadStore(tmp_path)
+    store.put("site-1", head(7, "ab"))
+
+    for act in (store.put, store.require_no_fork):
+        with pytest.raises(LedgerForked, match="site-1 signed two different entries 7") as refused:
+            act("site-1", head(7, "cd"))
+        assert refused.value.reason is Reason.LEDGER_FORKED
+    assert FileHeadStore(tmp_path).get("site-1") == head(7, "ab")
+    assert store.put("site-1", head(8, "cd"))
+    store.put("site-2", head(8, "ab"))  # another site's history is another one

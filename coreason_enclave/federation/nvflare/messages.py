@@ -27,6 +27,7 @@ _CODES: Final[Mapping[str, tuple[Reason, ...]]] = {
         Reason.LEDGER,
         Reason.LEDGER_CORRUPTED,
         Reason.LEDGER_ROLLED_BACK,
+        Reason.LEDGER_FORKED,
         Reason.DATASET_UNKNOWN,
         Reason.DATASET_PATH,
         Reason.DATASET_SCHEMA,

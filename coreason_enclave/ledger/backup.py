@@ -1,0 +1,52 @@
+"""A copy of a ledger in use, verified before it gets its name, and never over another file.
+
+SQLite's own backup is taken, so that a copy is of one moment, whatever is written meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from coreason_enclave.errors import ConfigurationError, LedgerError
+from coreason_enclave.files import PRIVATE, create_file
+from coreason_enclave.ledger.export import ExportFindings, verify_export
+from coreason_enclave.ledger.sqlite import SqliteLedger
+
+__all__ = ["back_up"]
+
+
+def back_up(ledger: Path, copy: Path) -> ExportFindings:
+    """Copy ``ledger`` to ``copy``, of mode 0600, durable when this returns; what the copy holds, as verified.
+
+    Raises:
+        ConfigurationError: there is no ledger, ``copy`` exists, or its folder cannot be written to.
+        LedgerCorrupted: the ledger or the copy does not verify.
+        LedgerError: the ledger cannot be read now, or it lacks entries that it had before.
+    """
+    if copy.exists() or copy.is_symlink():
+        raise ConfigurationError(f"{copy} exists: a backup never replaces a file; choose another name")
+    with closing(SqliteLedger(ledger, must_exist=True)) as source:
+        before = source.head()
+    try:
+        with TemporaryDirectory(dir=copy.parent, prefix=f".{copy.name}.") as folder:
+            draft = Path(folder) / "ledger.sqlite"
+            _copy(ledger, draft)
+            with closing(SqliteLedger(draft, must_exist=True)) as copied:
+                findings = verify_export(copied.export(), expected_head=before)
+            create_file(copy, draft.read_bytes(), mode=PRIVATE)
+    except FileExistsError as error:
+        raise ConfigurationError(f"{copy} exists: a backup never replaces a file; choose another name") from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {copy}: {error.strerror}") from error
+    return findings
+
+
+def _copy(ledger: Path, draft: Path) -> None:
+    try:
+        with closing(sqlite3.connect(ledger)) as source, closing(sqlite3.connect(draft)) as target:
+            source.backup(target)
+    except sqlite3.Error as error:
+        raise LedgerError(f"the ledger {ledger} cannot be copied now: {error}") from error
