@@ -19,7 +19,7 @@ from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.errors import ConfigurationError, PrivacyBudgetExceededError, UnsafeTrainingError
 from coreason_enclave.ledger.port import PrivacyLedger
 from coreason_enclave.ledger.records import NoiseSource, RoundPlan
-from coreason_enclave.privacy.experiments import experiment_key, experiment_scope
+from coreason_enclave.privacy.experiments import experiment_key, experiment_scope, over_rows
 from coreason_enclave.privacy.optimizer import PrivateOptimizer, UnitClippingOptimizer
 from coreason_enclave.privacy.sampling import (
     PoissonUnitSampler,
@@ -104,6 +104,7 @@ class PrivacyGuard:
         if self._scope.drift is not None:
             self._scope.drift.require_fits(names)
         self.detach()
+        self._scope = over_rows(self._scope, data_loader.dataset)
         self._hooks = GradSampleHooks(model, loss_reduction="mean")
         index = UnitIndex(self._scope.unit_of_row, len(data_loader.dataset))  # type: ignore[arg-type]
         rate, gate, keystream = self._scope.config.sample_rate, self._scope.gate, self._scope.keystream
