@@ -103,6 +103,22 @@ class LedgerConformance:
         (name,) = change
         self.refuses(ledger, LedgerConflict, name, lambda: ledger.register(make_registration(**change)))
 
+    @pytest.mark.parametrize("units", [100_000, 100_001, 10**9])
+    def test_a_delta_of_one_in_the_number_of_persons_or_more_is_refused(
+        self, ledger: PrivacyLedger, make_registration: Registration, units: int
+    ) -> None:
+        """Publishing one person's whole record would satisfy such a delta."""
+        with pytest.raises(ConfigurationError, match="below 1 / nominal_units"):
+            ledger.register(make_registration(lineage="clinic/many", nominal_units=units))
+        ledger.register(make_registration(lineage="clinic/many", nominal_units=99_999))
+
+    def test_a_job_with_a_delta_above_the_registered_one_is_refused(
+        self, ledger: PrivacyLedger, make_plan: Plan
+    ) -> None:
+        for delta in (1.0001e-5, 2e-4, 0.1):  # 2e-4 is one in the 5,000 persons
+            plan = make_plan(delta=delta)
+            self.refuses(ledger, JobRejected, "above caps.job_delta", lambda plan=plan: self.reserve(ledger, plan))
+
     def test_an_unregistered_lineage_is_refused_by_every_operation(
         self, ledger: PrivacyLedger, make_plan: Plan
     ) -> None:

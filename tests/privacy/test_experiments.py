@@ -13,7 +13,7 @@ from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.keystream import Purpose
 from coreason_enclave.ledger import EphemeralLedger
 from coreason_enclave.privacy import PrivacyGuard
-from coreason_enclave.privacy.experiments import experiment_scope
+from coreason_enclave.privacy.experiments import ExperimentScope, experiment_key, experiment_scope
 from coreason_enclave.schemas import PrivacyConfig
 from tests.training_scopes import a_scope
 
@@ -54,6 +54,15 @@ def test_without_an_injected_key_no_two_trainings_share_noise(ledger: EphemeralL
 
     assert not np.array_equal(first, second)
     assert not correlated(first, second)
+
+
+def test_each_training_without_an_injected_key_has_a_new_secret_one(ledger: EphemeralLedger) -> None:
+    """The names of the draws are in the ledger, for auditors to read: the key alone keeps the noise from them."""
+    scopes = [PrivacyGuard(CONFIG, ledger=ledger, lineage="clinic", total_steps=1)._scope for _ in range(3)]
+    keys = {scope.key for scope in scopes if isinstance(scope, ExperimentScope)} | {experiment_key(None)}
+
+    assert len(keys) == 4
+    assert all(len(key) == 32 and len(set(key)) > 8 for key in keys)
 
 
 def test_one_injected_key_gives_the_same_training_the_same_noise(ledger: EphemeralLedger) -> None:
