@@ -2,8 +2,9 @@
 
 Checks, in order: signature by a coordinator of the policy, shape of the document, address, issue and expiry times,
 round within the job, both ends attested, base model as signed, dataset registered, unit and delta as registered, then
-the policy line by line on the *resolved* job, in which nothing is left open, and last the roll-call. An invitation,
-which has neither round nor model nor roll-call, passes through the rest of the same checks.
+the policy line by line on the *resolved* job, in which nothing is left open, whether its noise leaves an update that
+may be released, and last the roll-call. An invitation, which has neither round nor model nor roll-call, passes through
+the rest of the same checks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnvelopeError, JobRejected, Reason
 from coreason_enclave.handshake import Released, SiteHandshake
 from coreason_enclave.ledger import NoiseSource, NonPrivatePlan, Plan, RoundPlan
+from coreason_enclave.noise_norm import require_less_noise_than_norm
 from coreason_enclave.orders import (
     ATTESTATION_REQUEST_TYPE,
     INVITATION_TYPE,
@@ -139,6 +141,8 @@ def accept(message: SealedMessage, config: SiteConfig, handshake: SiteHandshake,
     released = handshake.release(order, message.envelope, message.arrays, coordinator_key)
     base, correction = _base_model(order, released.model)
     resolved = _allowed(order.job, config)
+    weights = sum(array.size for array in base.values())
+    require_less_noise_than_norm(resolved.job, parameters=weights, nominal_units=resolved.lineage.nominal_units)
     _require_cohort(order, message.roll_call, config, handshake.signer.public_hex)
     return AcceptedJob(resolved.job, resolved.job_digest, resolved.lineage, order, released, base, correction)
 

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from coreason_enclave.accounting import ComposedEpsilon, PoissonSampledGaussian, calibrate_noise, compose_epsilon
 from coreason_enclave.errors import AccountingError
+from coreason_enclave.noise_norm import signal_to_noise
 from coreason_enclave.schemas import Delta, Epsilon, NoiseMultiplier, SampleRate, explain
 
 __all__ = ["privacy"]
@@ -117,9 +118,22 @@ def epsilon(
 @click.option("--sample-rate", type=SAMPLE_RATE, required=True, help="Poisson sampling probability, in (0, 1].")
 @click.option("--steps", type=STEPS, required=True, help="Number of steps, over all rounds.")
 @delta_option
+@click.option("--parameters", type=click.IntRange(1), help="Trainable numbers of the model; with --units.")
+@click.option("--units", type=click.IntRange(1), help="Declared units of a site; says how much can be learnt.")
 @json_option
-def calibrate(target_epsilon: float, sample_rate: float, steps: int, delta: float, as_json: bool) -> None:
+def calibrate(
+    target_epsilon: float,
+    sample_rate: float,
+    steps: int,
+    delta: float,
+    parameters: int | None,
+    units: int | None,
+    as_json: bool,
+) -> None:
     """The least noise multiplier that keeps a schedule within an epsilon; never one that overshoots.
+
+    With --parameters and --units also the most signal that there can be, in norms of the noise: well below 1, the
+    model will be noise.
 
     \b
     Example: aegis privacy calibrate --target-epsilon 3 --sample-rate 0.05 --steps 60 --delta 1e-5
@@ -127,7 +141,16 @@ def calibrate(target_epsilon: float, sample_rate: float, steps: int, delta: floa
     noise = calibrate_noise(target_epsilon, delta, sample_rate, steps)
     composed = _composed([PoissonSampledGaussian(noise, sample_rate, steps)], delta)
     sentence = f"noise multiplier {noise:.6g} for epsilon {target_epsilon:g}\n{_sentence(composed)}"
-    _say({"noise_multiplier": noise, **_document(composed)}, sentence, as_json)
+    document: dict[str, object] = {"noise_multiplier": noise, **_document(composed)}
+    if parameters is not None and units is not None:
+        ratio = signal_to_noise(
+            noise_multiplier=noise, sample_rate=sample_rate, steps=steps, parameters=parameters, nominal_units=units
+        )
+        document["signal_to_noise"] = ratio
+        sentence += f"\nsignal to noise at most {ratio:.3g}{'' if ratio >= 1 else ': the model will be mostly noise'}"
+    elif parameters is not None or units is not None:
+        raise click.UsageError("--parameters and --units are given together or not at all")
+    _say(document, sentence, as_json)
 
 
 def _main_segment(

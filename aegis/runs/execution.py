@@ -24,8 +24,10 @@ from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import opened
 from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.errors import JobRejected
 from coreason_enclave.hardware.discovery import attester_named
 from coreason_enclave.ledger import LineageClaim
+from coreason_enclave.noise_norm import require_less_noise_than_norm
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
 from coreason_enclave.updates import Arrays
@@ -111,10 +113,25 @@ def conduct(job: FederationJob, execution: Execution, sites: OpenedSites) -> Out
 def _conduct(job: FederationJob, execution: Execution, sites: OpenedSites, audit: HashLog) -> Outcome:
     from aegis.runtimes.in_process import initial_model  # loads the frameworks, which a run elsewhere does without
 
+    first = initial_model(job)
+    _require_release(job, first, sites)
     with client_privacy_of(job, execution.federation, execution.unsafe_seed) as privacy:
         coordinator = _coordinator(job, execution, sites, audit, privacy)
-        model = coordinator.run_over(sites.carrier, initial_model(job))
+        model = coordinator.run_over(sites.carrier, first)
         return write_results(execution.federation, execution.folder, audit, sites.sites, model, privacy)
+
+
+def _require_release(job: FederationJob, model: Arrays, sites: OpenedSites) -> None:
+    """Refuse a job whose noise alone would exceed its norm even at the largest site known here; others say so."""
+    lineages = [lineage for site in sites.sites.values() for lineage in site.config.lineages]
+    units = [lineage.nominal_units for lineage in lineages if lineage.dataset_id == job.dataset_id]
+    if not units:
+        return
+    try:
+        weights = sum(array.size for array in model.values())
+        require_less_noise_than_norm(job, parameters=weights, nominal_units=max(units))
+    except JobRejected as error:
+        raise InvalidJob(f"privacy: {error}") from error
 
 
 @contextmanager

@@ -28,7 +28,7 @@ __all__ = ["PLD_DELTA_FLOOR", "compose_epsilon", "epsilon_bound", "merge_segment
 
 PLD_DELTA_FLOOR = 1e-10
 
-_LEAST_NOISE = 1e-3
+_LEAST_NOISE = 1e-2
 _MOST_NOISE = 1e9
 _MOST_STEPS = 10**9
 _MOST_STEPS_AT_ALL = 10**15

@@ -169,3 +169,14 @@ def test_numbers_in_range_for_which_no_guarantee_exists_are_refused_and_not_repo
 
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr.count("\n") == 1
+
+
+def test_calibrate_says_how_much_signal_the_noise_leaves(aegis: Aegis) -> None:
+    sized = ("--delta", "1e-5", "--parameters", "100", "--units", "1000")
+    found = answer(aegis, *CALIBRATE, *sized)
+    ratio = 0.02 * 1000 * (500 / 100) ** 0.5 / found["noise_multiplier"]
+    assert found["signal_to_noise"] == pytest.approx(ratio)
+
+    little = ["privacy", "calibrate", "--target-epsilon", "1e-7", "--sample-rate", "0.02", "--steps", "500"]
+    assert "mostly noise" in aegis(*little, *sized).output
+    assert aegis(*CALIBRATE, "--delta", "1e-5", "--units", "1000").exit_code == 2

@@ -166,6 +166,10 @@ ATTACKS: dict[str, tuple[Attack, Reason]] = {
         lambda target: target.federation.order(job(target.federation, privacy={"sample_rate": 0.6}), round_number=2),
         Reason.ROUND_CONFLICT,
     ),
+    "it asks for an update of noise alone, which the release would throw away": (
+        of_another_job(privacy={"noise_multiplier": None, "target_epsilon": 1e-7}),
+        Reason.NORM_EXCEEDED,
+    ),
     "it asks for delta above the lineage's": (of_another_job(privacy={"delta": 2e-5}), Reason.POLICY),
     "it asks for rows to be protected instead of persons": (of_another_job(privacy={"unit": "record"}), Reason.POLICY),
     # splitting a job to dodge caps
