@@ -291,8 +291,8 @@ class ClientPrivacyConfig(StrictModel):
 class FederationJob(StrictModel):
     """One training job over a cohort of sites. Units: rounds and local steps are counts, deadlines are seconds.
 
-    A round closes at ``round_deadline_s``, or earlier once enough updates are in: ``straggler_grace_s`` later, and never
-    before the other sites had twice the time that these took.
+    A round closes at ``round_deadline_s``, or earlier once enough updates are in: ``straggler_grace_s`` later, and
+    never before the other sites had twice the time that these took.
     """
 
     version: FormatVersion = 1
