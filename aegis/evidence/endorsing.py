@@ -11,11 +11,12 @@ from coreason_enclave.attestation.evidence import CpuReport, GpuReport
 from coreason_enclave.attestation.verify.dcap import DcapEndorsements
 from coreason_enclave.attestation.verify.nvidia import NvidiaEndorsements
 from coreason_enclave.attestation.verify.snp import SnpEndorsements
+from coreason_enclave.attestation.verify.snp.certificates import read_certificate
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 from coreason_enclave.encoding import parse_json
 from coreason_enclave.errors import EnvelopeError
 
-__all__ = ["GivenEndorsements", "dcap_endorsements", "handed_over"]
+__all__ = ["GivenEndorsements", "dcap_endorsements", "handed_over", "unreadable"]
 
 _SEQUENCE, _ENUMERATED = 0x30, 0x0A
 
@@ -63,6 +64,22 @@ class GivenEndorsements:
         """The same manifests and revocation result for each GPU."""
         del now
         return (NvidiaEndorsements.from_files(self.of_nvidia),) * len(gpus)
+
+
+def unreadable(content: bytes, kind: str) -> VerificationRefused | None:
+    """Why one file of endorsements for evidence of ``kind`` cannot be read, looked at alone; None where it can."""
+    if content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return VerificationRefused(Refusal.MALFORMED, "a web page, not an endorsement")
+    try:
+        given = GivenEndorsements.from_files([content])
+        if kind == "snp":
+            for der in SnpEndorsements.from_files(given.of_snp).certificates:
+                read_certificate(der)
+        if kind == "nvidia":
+            NvidiaEndorsements.from_files([content])
+    except VerificationRefused as error:
+        return error
+    return None
 
 
 def _vendor(content: bytes) -> str:

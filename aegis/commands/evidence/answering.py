@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from aegis.commands.evidence.text import judgement_page, printable
 from aegis.evidence import Judgement, read_capped
+from aegis.evidence.endorsing import unreadable
 from coreason_enclave.attestation.verify.verdict import VerificationRefused
 from coreason_enclave.commandline import ExitCode
 
@@ -48,4 +50,14 @@ def _judged(kind: str, path: Path, endorsements: Sequence[Path], judge: Judge) -
         content, *files = (read_capped(file) for file in (path, *endorsements))
     except VerificationRefused as error:
         return Judgement.refused(kind, error)
-    return judge(content, tuple(files))
+    judged = judge(content, tuple(files))
+    return judged if judged.ok else _naming(judged, kind, endorsements, files)
+
+
+def _naming(judged: Judgement, kind: str, endorsements: Sequence[Path], files: Sequence[bytes]) -> Judgement:
+    """The judgement, with the name of the first file of endorsements that cannot be read, where there is one."""
+    for path, content in zip(endorsements, files, strict=True):
+        error = unreadable(content, kind)
+        if error is not None:
+            return replace(judged, message=f"{judged.message} ({path} cannot be used: {error})")
+    return judged
