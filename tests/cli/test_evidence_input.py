@@ -106,7 +106,7 @@ def test_an_unknown_kind_is_unusable(aegis: Aegis, files: Files, kind: str) -> N
     ("content", "said"),
     [
         (b"vmpls = [", "not TOML"),
-        (b"\xff\xfe", "not TOML"),
+        (b"\xff\xfe", "not UTF-8"),
         (b"#" * 300_000, "larger than"),
         (b"allow_debug = true", "allow_debug is not a known field"),
         (b"vmpls = 'all'", "vmpls"),
