@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from aegis.errors import CertificateRefused
 from coreason_enclave.certificates import load_pem_certificates, load_pem_request
 from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.files import PRIVATE, replace_file
 from coreason_enclave.keys import write_private
 from coreason_enclave.moments import DAY_S, as_datetime
 
@@ -114,9 +114,7 @@ class CertificateAuthority:
             write_private(key_path, _private_pem(ec.generate_private_key(ec.SECP256R1())))
         public_key = _load_key(key_path).public_key()
         pem = self._issue(public_key, x509.SubjectAlternativeName(names), ExtendedKeyUsageOID.SERVER_AUTH, _SERVER_DAYS)
-        renewed = path.with_suffix(f".{secrets.token_hex(8)}")
-        write_private(renewed, pem)
-        renewed.replace(path)
+        replace_file(path, pem, mode=PRIVATE)
         return path, key_path
 
     def issue_client(self, site_id: str, request: bytes) -> bytes:
