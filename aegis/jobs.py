@@ -46,9 +46,9 @@ def resolve(job: FederationJob, *, delta: float) -> FederationJob:
     Raises:
         InvalidJob: no noise multiplier reaches the target.
     """
-    if job.privacy.mechanism is not Mechanism.DP_SGD or job.privacy.target_epsilon is None:
-        return job
     privacy = job.privacy
+    if privacy.mechanism is not Mechanism.DP_SGD or privacy.target_epsilon is None:
+        return job
     chosen = delta if privacy.delta is None else privacy.delta
     try:
         noise = privacy.noise_multiplier or calibrate_noise(

@@ -38,6 +38,7 @@ def accepts(subjects: dict[str, CpuKind], **changes: Any) -> dict[str, Any]:
             for kind in BOTH
         ],
         "platforms": {subject: [hosts.PLATFORM[kind]] for subject, kind in subjects.items()},
+        "unsafe_shared_platforms": sorted({hosts.PLATFORM[kind] for kind in subjects.values()}),
         **changes,
     }
 

@@ -76,7 +76,7 @@ class PatientHttp:
         asked = _retry_after(headers.get("retry-after"), self._clock())
         if asked is not None:
             return asked + self._chance(0.0, 0.5)  # never sooner than it asked for
-        return _FIRST_PAUSE_S * 2**attempt * self._chance(0.5, 1.0)
+        return _FIRST_PAUSE_S * 2.0**attempt * self._chance(0.5, 1.0)
 
 
 def _retry_after(text: str | None, now: float) -> float | None:
