@@ -86,6 +86,8 @@ class Reason(StrEnum):
     LEDGER_ROLLED_BACK = "ledger_rolled_back"
     LEDGER_FORKED = "ledger_forked"
     ROUND_CONFLICT = "round_conflict"
+    CONTENT_CHANGED = "content_changed"
+    JOB_KEY_CHANGED = "job_key_changed"
     # the cohort
     ROLL_CALL = "roll_call"
     # admission at the coordinator

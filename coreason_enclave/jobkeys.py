@@ -22,8 +22,11 @@ class SecretJobKeys:
         self._folder = folder
 
     def key(self, job_digest: str) -> bytes:
-        """The key of the job; ``job_digest`` is 64 hex digits."""
-        return load_or_create_secret(self._folder / f"{job_digest}.key")
+        """The key of the job (64 hex digits); raises :class:`ConfigurationError` where none can be kept."""
+        try:
+            return load_or_create_secret(self._folder / f"{job_digest}.key")
+        except OSError as error:
+            raise ConfigurationError(f"job keys cannot be kept in {self._folder}: {error.strerror}") from error
 
 
 class UnsafeSeededNoise:

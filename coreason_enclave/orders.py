@@ -183,8 +183,10 @@ class UpdateStatement(StrictModel):
     """What a site signs over: which update, for which order, under which privacy event, from where.
 
     Everything here is data-independent or has passed the mechanism: ``nominal_units`` is the declared, public
-    size, never a count of rows. ``signed_head`` is an envelope of :class:`SiteLedgerHead` with the same head. The
-    evidence is fresh: it covers the order's nonce, and both of the site's keys.
+    size, never a count of rows. ``content_changed``: the rows are other ones than the job's draw before had at this
+    site, which the job has to allow; how they changed is not said. ``signed_head`` is an envelope of
+    :class:`SiteLedgerHead` with the same head. The evidence is fresh: it covers the order's nonce, and both of the
+    site's keys.
     """
 
     version: FormatVersion = 1
@@ -201,6 +203,7 @@ class UpdateStatement(StrictModel):
     delta: Delta
     epsilon: Annotated[float, *in_range(0, 1e6)] | None
     nominal_units: Annotated[int, *in_range(1, 1 << 53)]
+    content_changed: Flag
     metrics: dict[SafeId, Annotated[float, *in_range(-1e300, 1e300)]]
     kem_key: HexDigest
     evidence: dict[str, Any]

@@ -76,6 +76,8 @@ class SitePolicy(StrictModel):
         coordinator_attestation: what a coordinator has to prove before its model is trained and an update sent to it.
         unsafe_unattested_coordinator: a coordinator that proves nothing is good enough. Under profile ``production``
             one of the two has to be there.
+        refuse_changed_content: refuse a round whose rows are not those of the job's last one, also where the job
+            declares that lineages may grow.
         min_units: persons (rows, at record level) that a lineage must declare and a dataset must hold.
     """
 
@@ -90,6 +92,7 @@ class SitePolicy(StrictModel):
     min_noise_multiplier: NoiseMultiplier
     max_update_norm: Annotated[float, *in_range(0, 1e9, open_low=True)]
     max_order_lifetime_s: Annotated[int, *in_range(1, 1 << 53)]
+    refuse_changed_content: Flag = False
     coordinator_attestation: AttestationPolicy | None = None
     unsafe_unattested_coordinator: Flag = False
 

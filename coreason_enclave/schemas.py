@@ -293,6 +293,9 @@ class FederationJob(StrictModel):
 
     A round closes at ``round_deadline_s``, or earlier once enough updates are in: ``straggler_grace_s`` later, and
     never before the other sites had twice the time that these took.
+
+    ``lineages_may_grow``: sites may change their rows between two rounds. Where it is false, a site refuses the round
+    instead; either way, which sites changed theirs is said in every record of the run.
     """
 
     version: FormatVersion = 1
@@ -316,6 +319,7 @@ class FederationJob(StrictModel):
     client_privacy: ClientPrivacyConfig | None = None
     average_last_rounds: Annotated[int, *in_range(1, 100_000)] = 1
     max_update_norm: Annotated[float, *in_range(0, 1e9, open_low=True)] = 1000.0
+    lineages_may_grow: Flag = False
     round_deadline_s: Annotated[float, *in_range(0, 86_400 * 7, open_low=True)] = 600.0
     straggler_grace_s: Annotated[float, *in_range(0, 86_400 * 7)] = 30.0
 

@@ -45,8 +45,14 @@ from coreason_enclave.airlock import (
 )
 from coreason_enclave.datasets.paths import MAX_FILE_BYTES
 from coreason_enclave.datasets.problems import DatasetSchemaRejected, SchemaProblem
-from coreason_enclave.datasets.reading import CheckedDatasets, SiteDataset, open_dataset
-from coreason_enclave.datasets.schema import DatasetExpectation
+from coreason_enclave.datasets.reading import (
+    CheckedDatasets,
+    SiteDataset,
+    content_digest,
+    declared_schema,
+    open_dataset,
+)
+from coreason_enclave.datasets.schema import DatasetExpectation, DatasetSchema
 from coreason_enclave.errors import DataLeakageError
 from coreason_enclave.updates import Array, Layout, ReleasableUpdate, TrainedUpdate
 
@@ -100,6 +106,14 @@ class DataSentry:
     def open(self, dataset_id: str) -> SiteDataset:
         """:meth:`validate_input` for callers without expectations."""
         return self.validate_input(dataset_id)
+
+    def declared(self, dataset_id: str) -> DatasetSchema:
+        """What the dataset declares, without a look at its rows; raises what :meth:`validate_input` raises."""
+        return declared_schema(Path(self.data_root), dataset_id)
+
+    def content_digest(self, dataset_id: str) -> str:
+        """The digest that :meth:`open` would give the dataset now. Its rows are hashed and not looked at."""
+        return content_digest(Path(self.data_root), dataset_id, max_bytes=self.max_dataset_bytes)
 
     def sanitize_output(self, output: Mapping[str, object]) -> SanitizedOutput:
         """Let permitted weights and metrics through, refuse everything else.

@@ -3,13 +3,15 @@
 1. *accept*: signature, address, expiry, the site's own policy, the data lineage's unit and delta, the roll-call,
    and a ledger that knows every head it ever signed
 2. *attest*: both ends have proved themselves to each other, else there is no model to decrypt
-3. *reserve*: the round's worst case, durable, before any row is read
-4. *validate*: dataset id to checked rows below the data root
-5. *train*: under the reservation; what the gate counted is the event
-6. *sanitise*: the airlock lets through an update of the right shape with a recorded event, or nothing
-7. *keep*: the update's bytes, durable, so that a lost answer is sent again and not computed again
-8. *commit*: the event and the update's digest, durable, before anything leaves
-9. *seal*: fresh evidence, a signature over digest, event, evidence, round and nonce, and the update encrypted to the
+3. *check*: every fault that no row has to be read for, and that the job still draws from what it drew from before
+4. *reserve*: the round's worst case, durable, before any row is looked at
+5. *validate*: dataset id to checked rows below the data root
+6. *train*: under the reservation; what the gate counted is the event
+7. *sanitise*: the airlock lets through an update of the right shape with a recorded event, which is what the private
+   steps reached, or nothing
+8. *keep*: the update's bytes, durable, so that a lost answer is sent again and not computed again
+9. *commit*: the event and the update's digest, durable, before anything leaves
+10. *seal*: fresh evidence, a signature over digest, event, evidence, round and nonce, and the update encrypted to the
    coordinator's key
 
 Framework-neutral: bytes in, bytes out. Refusals raise; only their reason code may be sent on. Asked again for the same
@@ -41,8 +43,9 @@ from coreason_enclave.acceptance import (
 from coreason_enclave.accounting.events import event_to_dict
 from coreason_enclave.attestation.evidence import Attester
 from coreason_enclave.attestation.verify.verdict import in_words
+from coreason_enclave.continuity import mark_of_content, mark_of_key, require_same_content, require_same_key
 from coreason_enclave.datasets.reading import SiteDataset
-from coreason_enclave.encoding import frame, sha256_hex
+from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import seal
 from coreason_enclave.errors import (
     AttestationError,
@@ -53,6 +56,7 @@ from coreason_enclave.errors import (
     JobRejected,
     PrivacyBudgetExceededError,
     Reason,
+    TrainingAborted,
 )
 from coreason_enclave.handshake import SiteHandshake
 from coreason_enclave.hashlog import HashLog
@@ -60,8 +64,8 @@ from coreason_enclave.heads import open_head, require_known, seal_head
 from coreason_enclave.ipc.handler import Aborted, never
 from coreason_enclave.keys import Signer
 from coreason_enclave.keystream import JobKeys, Keystream
-from coreason_enclave.ledger import NoiseSource, Plan, PrivacyLedger, Reservation, RoundPlan
-from coreason_enclave.models import evaluate, layout, require_fits
+from coreason_enclave.ledger import Draw, NoiseSource, Plan, PrivacyLedger, Reservation, RoundPlan
+from coreason_enclave.models import evaluate
 from coreason_enclave.orders import (
     ATTESTATION_TYPE,
     ENROLMENT_TYPE,
@@ -71,14 +75,17 @@ from coreason_enclave.orders import (
     UpdateStatement,
 )
 from coreason_enclave.policy import Profile, SiteConfig
+from coreason_enclave.preflight import require_declared, require_sound_model
 from coreason_enclave.privacy.drift import drift_of
 from coreason_enclave.privacy.gate import StepGate
+from coreason_enclave.privacy.loops import contained, failure_without_words
+from coreason_enclave.privacy.release import require_known_metrics, require_reached
 from coreason_enclave.privacy.scope import TrainingScope, enter
-from coreason_enclave.privacy.training import Trainer, TrainingTask
+from coreason_enclave.privacy.training import LocalSgdTrainer, Trainer, TrainingTask
 from coreason_enclave.released import KeptUpdate, ReleasedUpdates
-from coreason_enclave.schemas import AttestationReport, PrivacyUnit
+from coreason_enclave.schemas import AttestationReport
 from coreason_enclave.sentry import DataSentry
-from coreason_enclave.updates import ReleasableUpdate, SealedMessage, TrainedUpdate, layout_of
+from coreason_enclave.updates import ReleasableUpdate, SealedMessage, TrainedUpdate, immutable, layout_of
 from coreason_enclave.validations import Validations
 
 __all__ = ["SecureSession"]
@@ -152,6 +159,7 @@ class SecureSession:
         """
         with self._refusals_logged("validation", message):
             accepted = self._accepted(message)
+            require_declared(accepted, self.sentry)
             dataset, job = self._open(accepted), accepted.job
             found = evaluate(job.model_arch, job.model_args, accepted.base, dataset.features, dataset.labels)
             about = {"dataset": job.dataset_id, "model": accepted.order.base_model_digest, **_named(accepted)}
@@ -166,9 +174,7 @@ class SecureSession:
         """
         with self._refusals_logged("submission", message):
             accepted = self._accepted(message)
-            plan = accepted.plan(accepted.order.round_number, self._noise_source())
-            reservation = self.ledger.recall(accepted.lineage.lineage, plan, accepted.binding())
-            kept = None if reservation is None else self._kept(accepted, reservation)
+            kept = self._kept(accepted)
             if kept is None:
                 raise JobRejected("no released update of this order's round is kept", reason=Reason.WRONG_ROUND)
             answer = self._seal(accepted, kept)
@@ -195,46 +201,56 @@ class SecureSession:
         except EnclaveError as refusal:
             self._log_refusal(action, message, refusal)
             raise
-        except Exception as error:  # nothing foreign leaves the room: its text may hold a row
-            failure = EnclaveError(f"{type(error).__name__}: {error}", reason=Reason.INTERNAL)
+        except Exception as error:  # noqa: BLE001 - its text may hold a row: not even this site's log gets it
+            failure = failure_without_words(error, during=f"during {action}")
             self._log_refusal(action, message, failure)
-            raise failure from error
+            raise failure from None
+        except BaseException as end:  # the process ends, and says so first
+            stopped = TrainingAborted(f"the process was ended by {type(end).__name__}")
+            self._log_refusal(action, message, stopped)
+            raise
 
     def _accepted(self, message: SealedMessage) -> AcceptedJob:
         accepted = accept(message, self.config, self.handshake, self.clock())
         self._require_ledger_of(accepted.order.last_head)
-        _require_layout(accepted)
+        require_sound_model(accepted)
         return accepted
 
     def _answer(self, message: SealedMessage, aborted: Aborted) -> SealedMessage:
         accepted = self._accepted(message)
         with self.ledger.hold(accepted.lineage.lineage):
-            reservation = self._reserve(accepted)
-            kept = self._kept(accepted, reservation)
-            update = self._compute(accepted, reservation, aborted) if kept is None else kept
+            kept = self._kept(accepted)
+            update = self._compute(accepted, aborted) if kept is None else kept
         answer = self._seal(accepted, update)
         outcome = "sealed" if kept is None else "answered from store"
         self._log("round", outcome, {"update": update.digest, **_named(accepted)})
         return answer
 
-    def _compute(self, accepted: AcceptedJob, reservation: Reservation, aborted: Aborted) -> ReleasableUpdate:
+    def _compute(self, accepted: AcceptedJob, aborted: Aborted) -> ReleasableUpdate:
+        plan = accepted.plan(accepted.order.round_number, self._noise_source())
+        self._require_whole_job(accepted.lineage.lineage, plan)
+        require_declared(accepted, self.sentry)
+        key = self._job_key(accepted)
+        reservation = self.ledger.reserve(accepted.lineage.lineage, plan, accepted.binding(), require_all=True)
         self._log_reservation(accepted, reservation)
         dataset = self._open(accepted)
-        self.ledger.note_content(accepted.lineage.lineage, self._content_mark(dataset.digest))
+        self._note_draw(accepted, dataset.digest, key)
         require_proof = self.handshake.watch(accepted.order, accepted.released)
-        scope = self._scope(accepted, reservation, dataset)
+        scope = self._scope(accepted, reservation, dataset, key)
         may_stop, trusted = _watched(require_proof, aborted), self._trusted(accepted, require_proof)
-        trained = self._train(TrainingTask(accepted.job, accepted.base, dataset, scope, may_stop, trusted))
+        base = immutable(accepted.base)
+        update = self._train(accepted, TrainingTask(accepted.job, base, dataset, scope, may_stop, trusted))
         require_proof()  # a loop that swallowed a failed proof, or never asked, does not get to release what it has
-        update = self._sanitise(accepted, trained)
         kept = KeptUpdate(update.payload, update.metrics)
         self.released.keep(accepted.job_digest, accepted.order.round_number, accepted.binding(), kept)
         self.ledger.commit(reservation.reservation_id, update.event, update.digest)
         return update
 
-    def _kept(self, accepted: AcceptedJob, reservation: Reservation) -> ReleasableUpdate | None:
+    def _kept(self, accepted: AcceptedJob) -> ReleasableUpdate | None:
         """What was released for this very computation, if the ledger committed it and its bytes are still there."""
-        if reservation.actual is None or reservation.update_digest is None:
+        plan = accepted.plan(accepted.order.round_number, self._noise_source())
+        reservation = self.ledger.recall(accepted.lineage.lineage, plan, accepted.binding())
+        if reservation is None or reservation.actual is None or reservation.update_digest is None:
             return None
         place = (accepted.job_digest, accepted.order.round_number, accepted.binding())
         kept = self.released.find(*place, reservation.update_digest)
@@ -251,19 +267,38 @@ class SecureSession:
     def _noise_source(self) -> NoiseSource:
         return NoiseSource.UNSAFE_SEEDED if self.job_keys.unsafe_seeded else NoiseSource.SITE_KEYSTREAM
 
-    def _reserve(self, accepted: AcceptedJob) -> Reservation:
-        lineage = accepted.lineage.lineage
-        plan = accepted.plan(accepted.order.round_number, self._noise_source())
-        self._require_whole_job(lineage, plan)
-        return self.ledger.reserve(lineage, plan, accepted.binding(), require_all=True)
+    def _job_key(self, accepted: AcceptedJob) -> bytes:
+        """The job's key, once it is known to be the one that earlier rounds drew under, from the same content."""
+        key, draws = self.job_keys.key(accepted.job_digest), self._draws(accepted)
+        require_same_key(draws, mark_of_key(key))
+        if draws:
+            content = mark_of_content(self.signer, self.sentry.content_digest(accepted.job.dataset_id))
+            require_same_content(accepted, self.config.policy, draws, content)
+        return key
+
+    def _note_draw(self, accepted: AcceptedJob, content_digest: str, key: bytes) -> None:
+        content = mark_of_content(self.signer, content_digest)
+        # Compared once more: the file may have changed since it was hashed.
+        require_same_content(accepted, self.config.policy, self._draws(accepted), content)
+        draw = Draw(round_number=accepted.order.round_number, content_mark=content, key_mark=mark_of_key(key))
+        self.ledger.note_draw(accepted.lineage.lineage, accepted.job.job_id, draw)
+
+    def _draws(self, accepted: AcceptedJob) -> tuple[Draw, ...]:
+        return self.ledger.draws(accepted.lineage.lineage, accepted.job.job_id)
 
     def _log_reservation(self, accepted: AcceptedJob, reservation: Reservation) -> None:
         granted = {"event": event_to_dict(reservation.event), "attester": self.attester.kind, **_named(accepted)}
         self._log("reserve", "recomputed" if reservation.recomputed else "granted", granted)
 
     def _require_whole_job(self, lineage: str, plan: Plan) -> None:
-        """Refuse a job that could never end: its first rounds would spend budget on a model that nobody gets."""
-        if not isinstance(plan, RoundPlan) or plan.job_id in self.ledger.lineage_claim(lineage).jobs:
+        """Refuse a job that could never end: its first rounds would spend budget on a model that nobody gets.
+
+        A job that has begun has to be the one that began.
+        """
+        if plan.job_id in self.ledger.lineage_claim(lineage).jobs:
+            self.ledger.affordable_steps(lineage, plan)  # refuses other terms
+            return
+        if not isinstance(plan, RoundPlan):
             return
         afforded = self.ledger.affordable_steps(lineage, replace(plan, steps=plan.total_steps))
         if afforded < plan.total_steps:
@@ -284,30 +319,16 @@ class SecureSession:
 
     def _open(self, accepted: AcceptedJob) -> SiteDataset:
         dataset = self.sentry.open(accepted.job.dataset_id)
-        if (dataset.unit_ids is not None) != (accepted.lineage.unit is PrivacyUnit.PERSON):
-            raise DatasetRejected(
-                f"dataset.toml and site.toml disagree: the registered unit is {accepted.lineage.unit}"
-            )
-        if dataset.schema.public != accepted.lineage.public:
-            raise DatasetRejected("dataset.toml and site.toml disagree on whether the data is public")
-        job, declared = accepted.job, dataset.schema
-        require_fits(job.model_arch, job.model_args, declared.sample_shape, declared.label.classes)
         if dataset.num_units < self.config.policy.min_units:  # answered as any other fault of the rows: not told apart
             raise DatasetRejected("site policy: the dataset holds fewer units than min_units")
         return dataset
 
-    def _content_mark(self, content_digest: str) -> str:
-        """What the ledger notes of a content: the site can recompute it, and an exported ledger confirms no guess.
-
-        The plain digest of private rows would tell whoever holds a copy of them that these are the ones.
-        """
-        return sha256_hex(self.signer.sign(frame(b"aegis/content-mark/v1", bytes.fromhex(content_digest))))
-
-    def _train(self, task: TrainingTask) -> TrainedUpdate:
-        scope = task.scope
+    def _train(self, accepted: AcceptedJob, task: TrainingTask) -> ReleasableUpdate:
+        """Run the loop and take what it reached; whatever it raises or returns otherwise is quoted nowhere."""
+        scope, own = task.scope, type(self.trainer) is LocalSgdTrainer
         try:
             with enter(scope):
-                trained = self.trainer.train(task)
+                trained = contained(lambda: self.trainer.train(task), own=own)
             if scope.gate.refused:  # a loop that swallowed the refusal does not get to release what it has
                 raise PrivacyBudgetExceededError("the training loop asked for more steps than are reserved")
         except PrivacyBudgetExceededError:
@@ -315,16 +336,20 @@ class SecureSession:
             raise
         if scope.gate.steps_taken == 0:
             raise DataLeakageError("the training loop took no accounted step", reason=Reason.NO_PRIVACY_EVENT)
-        return TrainedUpdate(trained.arrays, scope.event(), trained.metrics)  # the gate's count, not the loop's word
+        return contained(lambda: self._sanitise(accepted, scope, trained), own=own)
 
-    def _scope(self, accepted: AcceptedJob, reservation: Reservation, dataset: SiteDataset) -> TrainingScope:
+    def _scope(
+        self, accepted: AcceptedJob, reservation: Reservation, dataset: SiteDataset, key: bytes
+    ) -> TrainingScope:
         keystream = Keystream(
-            self.job_keys.key(accepted.job_digest),
+            key,
             job_digest=accepted.job_digest,
             round_number=accepted.order.round_number,
             base_model_digest=accepted.order.base_model_digest,
             dataset_digest=dataset.digest,
         )
+        base = immutable(accepted.base)  # nothing that a loop is handed can be written into and reach the release
+        correction = None if accepted.correction is None else immutable(accepted.correction)
         return TrainingScope(
             config=accepted.privacy,
             requested=accepted.order.job.privacy,
@@ -333,16 +358,20 @@ class SecureSession:
             keystream=keystream,
             nominal_units=accepted.lineage.nominal_units,
             unit_of_row=dataset.unit_ids,
-            drift=drift_of(accepted.job, accepted.base, accepted.correction),
+            drift=drift_of(accepted.job, base, correction),
+            base=base,
         )
 
-    def _sanitise(self, accepted: AcceptedJob, trained: TrainedUpdate) -> ReleasableUpdate:
-        return self.sentry.release(
-            trained,
+    def _sanitise(self, accepted: AcceptedJob, scope: TrainingScope, trained: TrainedUpdate) -> ReleasableUpdate:
+        update = self.sentry.release(
+            TrainedUpdate(trained.arrays, scope.event(), trained.metrics),  # the gate's count, not the loop's word
             layout=layout_of(accepted.base),
             max_norm=accepted.job.max_update_norm,
             allow_non_private=accepted.lineage.public,
         )
+        require_reached(scope, update)
+        require_known_metrics(scope, update.metrics)
+        return update
 
     def _seal(self, accepted: AcceptedJob, update: ReleasableUpdate) -> SealedMessage:
         """Sign and encrypt; a :class:`ReleasableUpdate` is the only thing that can be."""
@@ -354,7 +383,7 @@ class SecureSession:
     def _statement(self, accepted: AcceptedJob, update: ReleasableUpdate) -> UpdateStatement:
         order, head = accepted.order, self.ledger.head()
         evidence = self.handshake.prove_update(order, accepted.released.result.kem_key)
-        guarantee = self.ledger.job_claim(accepted.lineage.lineage, accepted.job.job_id).guarantee
+        claim = self.ledger.job_claim(accepted.lineage.lineage, accepted.job.job_id)
         return UpdateStatement(
             site_id=self.config.site_id,
             job_id=order.job.job_id,
@@ -367,8 +396,9 @@ class SecureSession:
             noise_source=self._noise_source().value,
             unit=accepted.lineage.unit,
             delta=accepted.delta,
-            epsilon=None if guarantee is None else guarantee.epsilon,
+            epsilon=None if claim.guarantee is None else claim.guarantee.epsilon,
             nominal_units=accepted.lineage.nominal_units,
+            content_changed=order.round_number in claim.content_changed,
             metrics=dict(update.metrics),
             kem_key=accepted.released.result.kem_key,
             evidence=evidence.model_dump(mode="json"),
@@ -383,13 +413,6 @@ class SecureSession:
     def _log(self, action: str, outcome: str, details: Mapping[str, Any], reason: Reason | None = None) -> None:
         about = {**self.config.profile.label(), **details}
         self.log.append(actor=self.config.site_id, action=action, outcome=outcome, reason=reason, details=about)
-
-
-def _require_layout(accepted: AcceptedJob) -> None:
-    """The base model is one of the job's architecture: found out later, it would cost the round's reservation."""
-    job = accepted.job
-    if layout_of(accepted.base) != layout(job.model_arch, job.model_args):
-        raise JobRejected(f"the base model is not a {job.model_arch} of these model_args", reason=Reason.WRONG_SHAPES)
 
 
 def _watched(require_proof: Callable[[], None], aborted: Aborted) -> Aborted:

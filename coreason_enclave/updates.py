@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ __all__ = [
     "TrainedUpdate",
     "decode_arrays",
     "encode_arrays",
+    "immutable",
     "layout_of",
     "model_digest",
     "split_correction",
@@ -132,6 +134,13 @@ def decode_arrays(data: bytes, *, limit: int) -> dict[str, Array]:
 def layout_of(arrays: Arrays) -> dict[str, tuple[int, ...]]:
     """Names and shapes of ``arrays``."""
     return {name: array.shape for name, array in arrays.items()}
+
+
+def immutable(arrays: Arrays) -> Arrays:
+    """A copy of ``arrays`` that nothing can write into: their memory is a byte string."""
+    return MappingProxyType(
+        {name: np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape) for name, array in arrays.items()}
+    )
 
 
 _CORRECTION = "correction/"

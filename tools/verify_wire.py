@@ -120,9 +120,8 @@ def opened(envelope: bytes, name: str, key: str) -> Any:
     need(outer["payloadType"] == f"application/vnd.aegis.{name}.v1+json", f"not the payload type of {name}")
     need([one["keyid"] for one in outer["signatures"]] == [sha256(bytes.fromhex(key))], "not signed by this key alone")
     kind, payload = outer["payloadType"].encode(), b64decode(outer["payload"])
-    encoded = b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
-    signature, signer = b64decode(outer["signatures"][0]["sig"]), bytes.fromhex(key)
-    ed25519.Ed25519PublicKey.from_public_bytes(signer).verify(signature, encoded)
+    pae, signature = b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload), outer["signatures"][0]["sig"]
+    ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(b64decode(signature), pae)
     said = parsed(payload, f"@{name}")
     if name in ("attestation", "update"):
         prove(said["evidence"], "site", said["site_id"], said["nonce"], key, said["kem_key"], said["job_digest"])
@@ -204,12 +203,13 @@ def ledger(data: bytes, seen: tuple[int, str] | None = None) -> tuple[list[Any],
 
 def spending(entries: list[Any]) -> None:
     """Every charge within its lineage's budget and its job's allowance; what ran was reserved."""
-    left, steps = dict[str, int](), dict[tuple[str, str], int]()
-    reserved: dict[str, Any] = {}
+    left, steps, keys, reserved = dict[str, int](), dict[Any, int](), dict[Any, str](), dict[str, Any]()
     for entry in entries:
         if entry["type"] == "registered":
             need(entry["registration"]["lineage"] not in left, "a lineage is registered twice")
             left[entry["registration"]["lineage"]] = entry["budget_pico"]
+        elif entry["type"] == "content_noted":
+            need(keys.setdefault(entry["job_id"], entry["key_mark"]) == entry["key_mark"], "a job drew under two keys")
         elif "plan" in entry:
             lineage, job, limit = entry["lineage"], entry["plan"]["job_id"], entry.get("step_limit", 0)
             left[lineage] -= limit * entry.get("step_cost_pico", 0)

@@ -8,7 +8,8 @@
 6. evidence is authentic, fresh, acceptable, and bound to both of that site's keys
 7. arrays decrypt beside this envelope, and are the signed ones, float32, of the base model's names and shapes, finite,
    within the norm
-8. the privacy event is the plan's mechanism, for at most its steps, at its unit and delta
+8. the privacy event is the plan's mechanism, for at most its steps, at its unit and delta, and the rows are those that
+   the site drew from before, unless the job lets lineages grow
 9. the signed ledger head is this site's own, and the one that the statement names
 
 The first check that fails decides; nothing after it is looked at, and the model has not changed.
@@ -140,6 +141,8 @@ class Admission:
         self._require(
             _within_plan(event, statement, job), Reason.EVENT_EXCEEDS_PLAN, "its privacy event is not the plan's"
         )
+        same = job.lineages_may_grow or not statement.content_changed
+        self._require(same, Reason.CONTENT_CHANGED, "its rows changed within the job, which does not allow it")
         return event
 
     def _check_head(self, statement: UpdateStatement) -> None:

@@ -258,6 +258,7 @@ class Attempt:
             "unit": statement.unit,
             "delta": statement.delta,
             "ledger_head": statement.ledger_head.model_dump(),
+            "content_changed": statement.content_changed,
             **({} if newest else {"ledger_set_back": True}),
         }
         self._journal.log("admit", "accepted", details)

@@ -208,6 +208,7 @@ class Turn:
             provenance={site: accepted.update.provenance for site, accepted in admitted.items()},
             steps=steps,
             epsilon=epsilon_so_far(job, steps),
+            content_changed=tuple(site for site, each in admitted.items() if each.statement.content_changed),
             model_digest=models[-1],
             metrics=dict(self._evaluate(average([self._journal.store.load_model(each) for each in tail]))),
             seconds=round(time.monotonic() - self._started, 3),

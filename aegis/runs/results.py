@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aegis.client_privacy import ClientPrivacy
@@ -15,7 +15,7 @@ from aegis.stores.run_state import RoundRecord
 from coreason_enclave.files import replace_file
 from coreason_enclave.updates import Array, decode_arrays, encode_arrays, model_digest
 
-__all__ = ["Outcome", "lineages_of", "read_outcome", "write_results"]
+__all__ = ["Outcome", "content_changes", "lineages_of", "read_outcome", "write_results"]
 
 _MAX_MODEL_BYTES = 1 << 30
 
@@ -67,6 +67,7 @@ def write_results(
             "metrics": last.metrics,
             "epsilon": last.epsilon,
             "ledger_epsilon": _ledger_epsilon(sites, folder.job().job_id, folder.job().dataset_id),
+            "content_changed": content_changes(state.history),
             "provenance": sorted({value.value for record in state.history for value in record.provenance.values()}),
             **({} if privacy is None else {"client_privacy": statement(privacy)}),
         },
@@ -79,6 +80,12 @@ def read_outcome(folder: RunFolder) -> Outcome:
     model = decode_arrays((folder.path / "model.safetensors").read_bytes(), limit=_MAX_MODEL_BYTES)
     last = folder.state().history[-1]
     return Outcome(model, folder.read_json("outcome.json")["model"], last, last.metrics)
+
+
+def content_changes(history: Sequence[RoundRecord]) -> dict[str, list[int]]:
+    """By site, the rounds that drew from other rows than the site's draw before them."""
+    sites = sorted({site for record in history for site in record.content_changed})
+    return {site: [each.round_number for each in history if site in each.content_changed] for site in sites}
 
 
 def lineages_of(sites: Mapping[str, LocalLedger], dataset_id: str) -> dict[str, str]:

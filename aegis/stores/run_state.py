@@ -16,7 +16,10 @@ __all__ = ["ClientDraw", "KeptUpdate", "RoundRecord", "RunState", "StrategyState
 
 
 class RoundRecord(StrictModel):
-    """One completed round. ``epsilon`` is each site's job so far, recomputed from the events that were admitted."""
+    """One completed round. ``epsilon`` is each site's job so far, recomputed from the events that were admitted.
+
+    ``content_changed``: the sites whose rows were other ones than at their draw before.
+    """
 
     round_number: Annotated[int, *in_range(1, 1 << 53)]
     admitted: tuple[SafeId, ...]
@@ -25,6 +28,7 @@ class RoundRecord(StrictModel):
     provenance: dict[SafeId, Provenance]
     steps: dict[SafeId, int]
     epsilon: dict[SafeId, float | None]
+    content_changed: tuple[SafeId, ...] = ()
     model_digest: HexDigest
     metrics: dict[str, float]
     seconds: Annotated[float, *in_range(0, 1e9)]

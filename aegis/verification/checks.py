@@ -11,6 +11,7 @@ import numpy.typing as npt
 from aegis.errors import VerificationFailed
 from aegis.runs.folder import metrics_csv
 from aegis.verification.clients import check_client_privacy
+from aegis.verification.content import check_content
 from aegis.verification.epsilon import check_epsilon, is_epsilon
 from aegis.verification.findings import Answer, Answers, Check, Reference, fails, holds, require, stays_open
 from aegis.verification.ledgers import SiteLedger
@@ -231,4 +232,5 @@ CHECKS: Mapping[Check, _Step] = {
     Check.LABELS: _Step(check_labels, needs=(Check.AUDIT, Check.JOB)),
     Check.SIGNATURES: _Step(check_signatures, needs=(Check.AUDIT, Check.JOB)),
     Check.CLIENT_PRIVACY: _Step(check_client_privacy, needs=(Check.AUDIT, Check.JOB, Check.ROUNDS)),
+    Check.CONTENT: _Step(check_content, needs=(Check.AUDIT, Check.JOB, Check.ROUNDS)),
 }

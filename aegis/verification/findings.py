@@ -38,6 +38,7 @@ class Check(IntEnum):
     LABELS = 19
     SIGNATURES = 20
     CLIENT_PRIVACY = 21
+    CONTENT = 29
 
     @property
     def label(self) -> str:
@@ -63,6 +64,7 @@ _QUESTIONS = {
     Check.LABELS: "are simulated attestation and injected noise called what they are?",
     Check.SIGNATURES: "did each site sign its admitted updates, and what the log says of them?",
     Check.CLIENT_PRIVACY: "is every round of a job with client_privacy paid for in the coordinator's own ledger?",
+    Check.CONTENT: "did each site's rows stay the same within the job, or is every change named and allowed?",
 }
 
 

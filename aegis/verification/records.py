@@ -90,6 +90,7 @@ class Outcome(_Document):
     epsilon: dict[SafeId, float | None]
     ledger_epsilon: dict[SafeId, float | None]
     provenance: tuple[Provenance, ...]
+    content_changed: dict[SafeId, list[int]]
     client_privacy: ClientStatement | None = None
 
 

@@ -55,6 +55,7 @@ def _differences(records: Records, update: AuditedUpdate) -> Iterator[str]:
         "noise source": (update.noise_source, statement.noise_source),
         "unit": (update.unit, statement.unit),
         "delta": (update.delta, statement.delta),
+        "content": (update.content_changed, statement.content_changed),
         "provenance": (update.provenance is Provenance.SIMULATED, is_simulated(statement)),
         "nonce, key or job under its evidence": (True, covers_its_order(statement, key)),
         "ledger head": ((update.ledger_head.seq, update.ledger_head.hash), (head.seq, head.hash)),

@@ -72,6 +72,7 @@ class _Accepted(_Details):
     unit: SafeId
     delta: float
     ledger_head: LedgerHeadStatement
+    content_changed: bool = False
     envelope: HexDigest | None = None
 
 
@@ -89,6 +90,7 @@ class AuditedUpdate:
     unit: str
     delta: float
     ledger_head: LedgerHeadStatement
+    content_changed: bool
     envelope: str | None
 
 
@@ -237,5 +239,6 @@ def _update(line: int, accepted: _Accepted) -> AuditedUpdate:
         unit=accepted.unit,
         delta=accepted.delta,
         ledger_head=accepted.ledger_head,
+        content_changed=accepted.content_changed,
         envelope=accepted.envelope,
     )

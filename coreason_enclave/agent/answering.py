@@ -138,9 +138,9 @@ class Answering:
             except EnclaveError as refusal:
                 self._refuse(kind, refusal.reason)
                 raise
-            except Exception as error:  # its text may hold a row: neither the log nor the caller gets it
+            except Exception as error:  # noqa: BLE001 - its text may hold a row: neither log nor caller gets it
                 self._refuse(kind, Reason.INTERNAL, failure=type(error).__name__)
-                raise EnclaveError(f"{type(error).__name__} while answering", reason=Reason.INTERNAL) from error
+                raise EnclaveError(f"{type(error).__name__} while answering", reason=Reason.INTERNAL) from None
             else:
                 self.answered += 1
                 self._log.say(kind, outcome="answered", seconds=round(self._clock() - started, 3))

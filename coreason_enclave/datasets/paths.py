@@ -101,6 +101,15 @@ class DatasetFolder:
                 raise _changed(where)
         return data
 
+    def require_file(self, name: str) -> None:
+        """Raise :class:`DatasetRejected` unless there is a regular file of this name; its content is not read."""
+        _checked(_FILE_NAME, name, "file name")
+        where = f"{self.dataset_id}/{name}"
+        try:
+            _regular(os.stat(name, dir_fd=self.descriptor, follow_symlinks=False), where)
+        except OSError as error:
+            raise _refusal(where, error) from error
+
 
 def _read(file: BinaryIO, limit: int, where: str) -> bytes:
     try:

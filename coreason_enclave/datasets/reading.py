@@ -12,14 +12,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from coreason_enclave.datasets.paths import MAX_FILE_BYTES, DataRoot
+from coreason_enclave.datasets.paths import MAX_FILE_BYTES, DataRoot, DatasetFolder
 from coreason_enclave.datasets.problems import DatasetSchemaRejected, SchemaProblem
 from coreason_enclave.datasets.schema import DataFormat, DatasetSchema, parse_schema
 from coreason_enclave.datasets.tables import read_table
 from coreason_enclave.datasets.tensors import read_tensors
 from coreason_enclave.encoding import digest
 
-__all__ = ["CheckedDatasets", "DatasetSchemaRejected", "SchemaProblem", "SiteDataset", "open_dataset"]
+__all__ = [
+    "CheckedDatasets",
+    "DatasetSchemaRejected",
+    "SchemaProblem",
+    "SiteDataset",
+    "content_digest",
+    "declared_schema",
+    "open_dataset",
+]
 
 SCHEMA_FILE = "dataset.toml"
 MAX_SCHEMA_BYTES = 1 << 20
@@ -96,13 +104,9 @@ def open_dataset(
             :class:`DatasetSchemaRejected` carries the problems.
     """
     with DataRoot(root).folder(dataset_id) as folder:
-        schema_bytes = folder.read(SCHEMA_FILE, limit=MAX_SCHEMA_BYTES)
-        schema = parse_schema(schema_bytes)
-        if schema.dataset_id != dataset_id:
-            problem = SchemaProblem(None, f"dataset.toml declares another dataset_id, {schema.dataset_id!r}")
-            raise DatasetSchemaRejected(dataset_id, [problem])
+        schema_bytes, schema = _declared(folder)
         data = folder.read(schema.file, limit=max_bytes)
-    content = digest("aegis.dataset.v1", schema_bytes, data).hex()
+    content = _digest(schema_bytes, data)
     if checked is not None and (known := checked.get(dataset_id, content)) is not None:
         return known
     rows = (read_table if schema.format is DataFormat.CSV else read_tensors)(schema, data)
@@ -110,3 +114,39 @@ def open_dataset(
     if checked is not None:
         checked.keep(dataset)
     return dataset
+
+
+def declared_schema(root: Path, dataset_id: str) -> DatasetSchema:
+    """What the dataset declares. Its file of rows has to be there, and is not read.
+
+    Raises:
+        ConfigurationError: ``root`` is unusable.
+        DatasetRejected: the id, its path or its declaration is not acceptable, or there are no rows.
+    """
+    with DataRoot(root).folder(dataset_id) as folder:
+        schema = _declared(folder)[1]
+        folder.require_file(schema.file)
+    return schema
+
+
+def content_digest(root: Path, dataset_id: str, *, max_bytes: int = MAX_FILE_BYTES) -> str:
+    """:attr:`SiteDataset.digest` of what lies there now. Rows are hashed and not looked at.
+
+    Raises what :func:`declared_schema` raises.
+    """
+    with DataRoot(root).folder(dataset_id) as folder:
+        schema_bytes, schema = _declared(folder)
+        return _digest(schema_bytes, folder.read(schema.file, limit=max_bytes))
+
+
+def _declared(folder: DatasetFolder) -> tuple[bytes, DatasetSchema]:
+    schema_bytes = folder.read(SCHEMA_FILE, limit=MAX_SCHEMA_BYTES)
+    schema = parse_schema(schema_bytes)
+    if schema.dataset_id != folder.dataset_id:
+        problem = SchemaProblem(None, f"dataset.toml declares another dataset_id, {schema.dataset_id!r}")
+        raise DatasetSchemaRejected(folder.dataset_id, [problem])
+    return schema_bytes, schema
+
+
+def _digest(schema_bytes: bytes, data: bytes) -> str:
+    return digest("aegis.dataset.v1", schema_bytes, data).hex()

@@ -34,6 +34,7 @@ from coreason_enclave.ledger.export import ExportFindings, verify_export
 from coreason_enclave.ledger.port import PrivacyLedger
 from coreason_enclave.ledger.records import (
     Acknowledgement,
+    Draw,
     JobClaim,
     LedgerHead,
     LineageCaps,
@@ -49,6 +50,7 @@ from coreason_enclave.ledger.sqlite import SqliteLedger
 
 __all__ = [
     "Acknowledgement",
+    "Draw",
     "EphemeralLedger",
     "ExportFindings",
     "JobClaim",

@@ -64,10 +64,17 @@ def job_claim(state: LedgerState, name: str, job_id: str) -> JobClaim:
         steps_run=sum(record.steps for record in records if record.actual is not None),
         steps_allowed=job.allowed_steps,
         rounds=tuple(job.rounds),
+        content_changed=_changed(job),
         open_reservations=_open(records),
         noise_sources=_sources(records),
         durable=_durable(state),
     )
+
+
+def _changed(job: JobRecord) -> tuple[int, ...]:
+    steps = zip(job.draws, job.draws[1:], strict=False)
+    changed = (after.round_number for before, after in steps if before.content_mark != after.content_mark)
+    return tuple(dict.fromkeys(changed))
 
 
 def _by_pld(lineage: LineageRecord, job: JobRecord, steps: int) -> Guarantee | ClientGuarantee | None:

@@ -68,11 +68,14 @@ class Registered(_Entry):
 
 
 class ContentNoted(_Entry):
-    """SHA-256 of what the lineage held at that time."""
+    """What the lineage held when a reserved round drew from it, and under which key: marks, see :class:`Draw`."""
 
     type: Literal["content_noted"] = "content_noted"
     lineage: SafePath
-    content_digest: HexDigest
+    job_id: SafeId
+    round_number: _Count
+    content_mark: HexDigest
+    key_mark: HexDigest
 
 
 class Reserved(_Entry):

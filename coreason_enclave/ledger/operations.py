@@ -32,6 +32,7 @@ from coreason_enclave.ledger.entries import (
 from coreason_enclave.ledger.export import write_export
 from coreason_enclave.ledger.pricing import Price, budget_pico, price
 from coreason_enclave.ledger.records import (
+    Draw,
     JobClaim,
     LedgerHead,
     LineageClaim,
@@ -42,7 +43,7 @@ from coreason_enclave.ledger.records import (
     RoundPlan,
     require_hex_digest,
 )
-from coreason_enclave.ledger.state import LedgerState, LineageRecord, RoundRecord, apply, follow
+from coreason_enclave.ledger.state import JobRecord, LedgerState, LineageRecord, RoundRecord, apply, follow
 from coreason_enclave.schemas import explain
 
 __all__ = ["Clock", "Decision", "EventSourcedLedger", "system_clock"]
@@ -107,16 +108,22 @@ class EventSourcedLedger(ABC):
         """See the port."""
         return self._verified().lineage(lineage).registration
 
-    def note_content(self, lineage: str, digest: str) -> None:
+    def note_draw(self, lineage: str, job_id: str, draw: Draw) -> None:
         """See the port."""
-        require_hex_digest("digest", digest)
+        for name in ("content_mark", "key_mark"):
+            require_hex_digest(name, getattr(draw, name))
 
         def decide(state: LedgerState) -> Entry | None:
-            if digest in state.lineage(lineage).contents:
+            if _is_noted(state.job(lineage, job_id), draw):
                 return None
-            return ContentNoted(time=self._now(), lineage=lineage, content_digest=digest)
+            return ContentNoted(time=self._now(), lineage=lineage, job_id=job_id, **vars(draw))
 
         self._append(decide)
+
+    def draws(self, lineage: str, job_id: str) -> tuple[Draw, ...]:
+        """See the port."""
+        job = self._verified().lineage(lineage).jobs.get(job_id)
+        return () if job is None else job.draws
 
     def affordable_steps(self, lineage: str, plan: Plan) -> int:
         """See the port."""
@@ -256,12 +263,13 @@ def _acknowledgement(now: int, head: LedgerHead, by: str, why: str) -> Acknowled
 def _quote(record: LineageRecord, plan: Plan) -> Price | None:
     """The job's price: as recorded if it has begun, else computed; None where nothing is to be paid."""
     rules.check_plan(record.registration, plan)
+    job = record.jobs.get(plan.job_id)
+    if job is not None:
+        rules.check_terms(job.first, plan)
     if isinstance(plan, NonPrivatePlan):
         return None
-    job = record.jobs.get(plan.job_id)
     if job is None:
         return price(plan, record.registration.filter_order)
-    rules.check_terms(job.first, plan)
     if job.allowed_steps is None or job.step_cost_pico is None:
         raise LedgerConflict(f"job {plan.job_id!r} has begun without a mechanism: start another job")
     return Price(job.allowed_steps, job.step_cost_pico)
@@ -279,6 +287,13 @@ def _left(record: LineageRecord, plan: RoundPlan, quoted: Price) -> tuple[int, i
 def _require_all_of(reserved: RoundRecord, lineage: str, require_all: bool) -> None:
     if require_all and isinstance(reserved.plan, RoundPlan):
         rules.grant(lineage, reserved.plan, reserved.step_limit, reserved.step_limit, require_all=True)
+
+
+def _is_noted(job: JobRecord, draw: Draw) -> bool:
+    """Whether the draw is the job's last, or one of a committed round, whose bytes are computed again."""
+    committed = draw.round_number in job.rounds and job.rounds[draw.round_number].actual is not None
+    of_round = [noted for noted in job.draws if noted.round_number == draw.round_number]
+    return draw in job.draws[-1:] or (committed and draw in of_round[-1:])
 
 
 def _non_private_entry(now: int, lineage: str, name: str, binding: str, plan: Plan) -> ReservedNonPrivate:

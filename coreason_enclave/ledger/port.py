@@ -10,6 +10,7 @@ from typing import Protocol
 
 from coreason_enclave.accounting.events import Event
 from coreason_enclave.ledger.records import (
+    Draw,
     JobClaim,
     LedgerHead,
     LineageClaim,
@@ -51,8 +52,19 @@ class PrivacyLedger(Protocol):
         """
         ...
 
-    def note_content(self, lineage: str, digest: str) -> None:
-        """Record a SHA-256 (hex) of what the lineage held. A new content never opens new budget."""
+    def note_draw(self, lineage: str, job_id: str, draw: Draw) -> None:
+        """Record what a reserved round draws from, before it does. A new content never opens new budget.
+
+        The same as the job's last draw is noted once.
+
+        Raises:
+            LedgerConflict: the job drew under another key before (reason ``job_key_changed``).
+            LedgerError: the round is not reserved.
+        """
+        ...
+
+    def draws(self, lineage: str, job_id: str) -> tuple[Draw, ...]:
+        """What the job drew from so far, in order; nothing for a job that the ledger does not know."""
         ...
 
     def affordable_steps(self, lineage: str, plan: Plan) -> int:

@@ -20,6 +20,7 @@ from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.schemas import NeighboringRelation, PrivacyUnit, SafeId, SafePath, explain
 
 __all__ = [
+    "Draw",
     "JobClaim",
     "LedgerHead",
     "LineageCaps",
@@ -200,6 +201,18 @@ Plan = RoundPlan | NonPrivatePlan
 
 
 @dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A round that drew from rows: a mark of the content and one of the job's key, SHA-256 or the like in hex.
+
+    Equal marks mean the same content and the same key; nothing else can be read from them.
+    """
+
+    round_number: int
+    content_mark: str
+    key_mark: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reservation:
     """Leave to run at most ``step_limit`` steps, already recorded as spent.
 
@@ -297,6 +310,7 @@ class JobClaim:
             for a non-private job.
         at_schedule: over all steps that the job may ever run; the number to quote where the decision to stop
             depended on what was released. Never above ``target_epsilon``. None for a non-private job.
+        content_changed: the rounds that drew from another content than the draw before them, in order.
         steps_counted, steps_run, steps_allowed: behind ``guarantee``, committed, and behind ``at_schedule``.
         open_reservations: reserved and not committed (abandoned, or still running); counted in full.
     """
@@ -313,6 +327,7 @@ class JobClaim:
     steps_run: int
     steps_allowed: int | None
     rounds: tuple[int, ...]
+    content_changed: tuple[int, ...]
     open_reservations: int
     noise_sources: tuple[NoiseSource, ...]
     durable: bool

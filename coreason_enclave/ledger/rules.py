@@ -10,14 +10,17 @@ from coreason_enclave.errors import (
     JobRejected,
     LedgerConflict,
     LedgerCorrupted,
+    LedgerError,
     PrivacyBudgetExceededError,
+    Reason,
 )
-from coreason_enclave.ledger.entries import Entry, Founded, Reserved
+from coreason_enclave.ledger.entries import ContentNoted, Entry, Founded, Reserved
 from coreason_enclave.ledger.records import LedgerHead, LineageRegistration, NonPrivatePlan, Plan, RoundPlan
 
 __all__ = [
     "affordable",
     "check_actual",
+    "check_draw",
     "check_limit",
     "check_not_registered",
     "check_order",
@@ -111,6 +114,22 @@ def check_same_computation(reserved: tuple[str, Plan], asked: tuple[str, Plan]) 
         raise LedgerConflict(
             f"round {plan.round_number} of job {plan.job_id!r} was reserved for another computation (its "
             "base model, data, keys or plan differ): a round is released once; take the next round number"
+        )
+
+
+def check_draw(*, is_reserved: bool, is_open: bool, key_marks: set[str], entry: ContentNoted) -> None:
+    """A round that draws is reserved, and a job draws under one key: new noise for a round would be a new release."""
+    if not is_reserved:
+        raise LedgerError(f"round {entry.round_number} of job {entry.job_id!r} draws and is not reserved")
+    if not is_open:
+        raise LedgerConflict(
+            f"round {entry.round_number} of job {entry.job_id!r} is committed: from another content, it would be a "
+            "second release"
+        )
+    if key_marks - {entry.key_mark}:
+        raise LedgerConflict(
+            f"job {entry.job_id!r} drew under another key before: put the job's key back, or start another job",
+            reason=Reason.JOB_KEY_CHANGED,
         )
 
 

@@ -13,7 +13,8 @@ Invariants, each checked by :mod:`coreason_enclave.ledger.rules`:
 5. the steps of a job never exceed what its own cap affords;
 6. what a lineage has spent never exceeds its budget;
 7. a reservation is committed at most once, with the reserved mechanism and no more steps than reserved;
-8. a forgotten head is acknowledged once, and gives nothing back.
+8. a forgotten head is acknowledged once, and gives nothing back;
+9. a draw is one of a reserved round that is still open, and under the key of the job's first.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from coreason_enclave.ledger.entries import (
     ReservedNonPrivate,
     parse_entry,
 )
-from coreason_enclave.ledger.records import Acknowledgement, LedgerHead, LineageRegistration, Plan
+from coreason_enclave.ledger.records import Acknowledgement, Draw, LedgerHead, LineageRegistration, Plan
 
 __all__ = ["JobRecord", "LedgerState", "LineageRecord", "RoundRecord", "apply", "follow"]
 
@@ -71,6 +72,7 @@ class JobRecord:
     allowed_steps: int | None
     step_cost_pico: int | None
     rounds: Mapping[int, RoundRecord]
+    draws: tuple[Draw, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -156,8 +158,7 @@ def apply(state: LedgerState, entry: Entry) -> LedgerState:
         case Registered():
             return _register(state, entry)
         case ContentNoted():
-            lineage = state.lineage(entry.lineage)
-            return _with(state, replace(lineage, contents=(*lineage.contents, entry.content_digest)))
+            return _with(state, _draw(state.lineage(entry.lineage), state.job(entry.lineage, entry.job_id), entry))
         case Reserved() | ReservedNonPrivate():
             return _with(state, _reserve(state.lineage(entry.lineage), entry))
         case Committed():
@@ -201,6 +202,21 @@ def _reserve(lineage: LineageRecord, entry: Reserved | ReservedNonPrivate) -> Li
     record = RoundRecord(entry.reservation_id, entry.binding, plan, entry.step_limit)
     spent = lineage.spent_pico + entry.step_limit * entry.step_cost_pico
     return replace(_with_round(lineage, job, record), spent_pico=spent)
+
+
+def _draw(lineage: LineageRecord, job: JobRecord, entry: ContentNoted) -> LineageRecord:
+    record = job.rounds.get(entry.round_number)
+    rules.check_draw(
+        is_reserved=record is not None,
+        is_open=record is not None and record.actual is None,
+        key_marks={draw.key_mark for draw in job.draws},
+        entry=entry,
+    )
+    draw = Draw(round_number=entry.round_number, content_mark=entry.content_mark, key_mark=entry.key_mark)
+    known = lineage.contents
+    contents = known if draw.content_mark in known else (*known, draw.content_mark)
+    drawn = replace(job, draws=(*job.draws, draw))
+    return replace(lineage, contents=contents, jobs={**lineage.jobs, entry.job_id: drawn})
 
 
 def _commit(lineage: LineageRecord, entry: Committed) -> LineageRecord:

@@ -40,13 +40,23 @@ class StepGate:
     """
 
     def __init__(self, step_limit: int, target_epsilon: float | None) -> None:
-        self.step_limit = step_limit
-        self.steps_taken = 0
+        self._step_limit = step_limit
+        self._steps_taken = 0
         self.before_draw: Callable[[], None] = lambda: None
         self._target_epsilon = target_epsilon
         self._draws = 0
         self._batch: Batch | None = None
         self._refused = False
+
+    @property
+    def step_limit(self) -> int:
+        """Steps that were reserved."""
+        return self._step_limit
+
+    @property
+    def steps_taken(self) -> int:
+        """Steps that were charged so far."""
+        return self._steps_taken
 
     @property
     def refused(self) -> bool:
@@ -97,8 +107,8 @@ class StepGate:
                 "Poisson accounting would be false"
             )
         batch, self._batch = self._batch, None
-        self.steps_taken += 1
-        return self.steps_taken - 1, batch
+        self._steps_taken += 1
+        return self._steps_taken - 1, batch
 
     def _require_affordable(self) -> None:
         if self.steps_taken >= self.step_limit:

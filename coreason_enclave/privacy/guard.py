@@ -20,17 +20,19 @@ from coreason_enclave.errors import ConfigurationError, PrivacyBudgetExceededErr
 from coreason_enclave.ledger.port import PrivacyLedger
 from coreason_enclave.ledger.records import NoiseSource, RoundPlan
 from coreason_enclave.privacy.experiments import experiment_key, experiment_scope, over_rows
-from coreason_enclave.privacy.optimizer import PrivateOptimizer, UnitClippingOptimizer
+from coreason_enclave.privacy.iterate import IteratedOptimizer, PrivateIterate
+from coreason_enclave.privacy.optimizer import UnitClippingOptimizer
 from coreason_enclave.privacy.sampling import (
     PoissonUnitSampler,
     UnitIndex,
     private_loader,
     require_convertible,
 )
+from coreason_enclave.privacy.schedules import Schedule
 from coreason_enclave.privacy.scope import TrainingScope, current_scope
 from coreason_enclave.schemas import Mechanism, PrivacyConfig, PrivacyUnit
 
-__all__ = ["PrivacyGuard"]
+__all__ = ["PrivacyGuard", "require_separable"]
 
 _MAX_STEPS = 1_000_000
 
@@ -83,9 +85,19 @@ class PrivacyGuard:
         return self._scope.gate.steps_taken
 
     def attach(
-        self, *, model: torch.nn.Module, optimizer: Optimizer, data_loader: DataLoader[Any]
+        self,
+        *,
+        model: torch.nn.Module,
+        optimizer: Optimizer,
+        data_loader: DataLoader[Any],
+        schedule: Schedule | None = None,
     ) -> tuple[torch.nn.Module, Optimizer, DataLoader[Any]]:
         """The private three. The model keeps its class and parameter names; loop over the returned loader.
+
+        Steps are taken by the guard's own copy of ``optimizer``, whose hyperparameters are fixed here. ``schedule``
+        makes one of torch's learning rate schedulers, which is played through here for every step that is reserved.
+
+        Inside a session, the model holds the global weights, and one attach serves the whole round.
 
         Each step of the returned optimizer also adds the term of the job's strategy, after the noise: a loop needs no
         line for FED_PROX or SCAFFOLD.
@@ -93,23 +105,25 @@ class PrivacyGuard:
         Raises:
             UnsafeTrainingError: a layer mixes rows (its replacement is named), the loader samples by itself, the
                 optimizer holds other parameters than the model, person ids are missing, or the strategy has no term
-                for a parameter, because it is none of the global model's.
+                for a parameter, because it is none of the global model's. Inside a session also: another model than
+                the global one, an optimizer that has stepped before, or a second attach.
         """
         # Opacus hooks every layer, and the first one's inputs never need a gradient. Set here and not on import, so
         # that a caller who restores the warning filters between two trainings is not told again.
         warnings.filterwarnings("ignore", message=_HARMLESS)
         require_convertible(data_loader)
-        _require_separable(model)
+        require_separable(model)
         names = _trainable_names(model, optimizer)
         if self._scope.drift is not None:
             self._scope.drift.require_fits(names)
+        iterate = self._iterate_from(model, optimizer, names, schedule)
         self.detach()
         self._scope = over_rows(self._scope, data_loader.dataset)
         self._hooks = GradSampleHooks(model, loss_reduction="mean")
         index = UnitIndex(self._scope.unit_of_row, len(data_loader.dataset))  # type: ignore[arg-type]
         rate, gate, keystream = self._scope.config.sample_rate, self._scope.gate, self._scope.keystream
         sampler = PoissonUnitSampler(index, rate, keystream, gate)
-        private = self._private_optimizer(optimizer, names, rate * self._scope.nominal_units)
+        private = self._private_optimizer(optimizer, names, rate * self._scope.nominal_units, iterate)
         return model.train(), private, private_loader(data_loader, sampler)
 
     def check_budget(self) -> None:
@@ -157,8 +171,32 @@ class PrivacyGuard:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _iterate_from(
+        self,
+        model: torch.nn.Module,
+        optimizer: Optimizer,
+        names: dict[torch.nn.Parameter, str],
+        schedule: Schedule | None,
+    ) -> PrivateIterate | None:
+        """The weights that private steps are about to move; None without a mechanism, where nothing is to be kept."""
+        scope = self._scope
+        if scope.config.mechanism is Mechanism.NON_PRIVATE:
+            if schedule is not None:
+                raise UnsafeTrainingError("a schedule belongs to private training: step one of your own")
+            return None
+        if scope.base is not None and scope.iterates:
+            raise UnsafeTrainingError("a model is attached already: one attach serves the whole round")
+        limit = scope.gate.step_limit
+        iterate = PrivateIterate(model, optimizer, names, base=scope.base, schedule=schedule, step_limit=limit)
+        scope.iterates.append(iterate)
+        return iterate
+
     def _private_optimizer(
-        self, optimizer: Optimizer, names: dict[torch.nn.Parameter, str], expected_units: float
+        self,
+        optimizer: Optimizer,
+        names: dict[torch.nn.Parameter, str],
+        expected_units: float,
+        iterate: PrivateIterate | None,
     ) -> Optimizer:
         config = self._scope.config
         settings: dict[str, Any] = {
@@ -168,15 +206,13 @@ class PrivacyGuard:
             "drift": self._scope.drift,
         }
         norm = float("inf") if config.max_grad_norm is None else config.max_grad_norm
-        if config.mechanism is Mechanism.NON_PRIVATE:
+        if iterate is None:
             return UnitClippingOptimizer(optimizer, max_grad_norm=norm, noise_multiplier=0.0, **settings)
-        noise = config.noise_multiplier
-        return PrivateOptimizer(
-            optimizer, keystream=self._scope.keystream, max_grad_norm=norm, noise_multiplier=noise, **settings
-        )
+        settings |= {"keystream": self._scope.keystream, "noise_multiplier": config.noise_multiplier}
+        return IteratedOptimizer(optimizer, iterate=iterate, max_grad_norm=norm, **settings)
 
 
-def _require_separable(model: torch.nn.Module) -> None:
+def require_separable(model: torch.nn.Module) -> None:
     """Each row's gradient must depend on that row alone; name the layers where it does not, and their fix.
 
     Buffers are refused with them: what a layer writes there from private rows would leave with the weights, un-noised.

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -21,6 +21,10 @@ from coreason_enclave.ledger.records import Reservation
 from coreason_enclave.privacy.drift import Drift
 from coreason_enclave.privacy.gate import StepGate
 from coreason_enclave.schemas import Mechanism, PrivacyConfig
+from coreason_enclave.updates import Arrays
+
+if TYPE_CHECKING:
+    from coreason_enclave.privacy.iterate import PrivateIterate
 
 __all__ = ["TrainingScope", "current_scope", "enter"]
 
@@ -37,6 +41,8 @@ class TrainingScope:
         nominal_units: the declared, public number of units.
         unit_of_row: shape (rows,) for persons, None for records.
         drift: what the job's strategy adds to each step; None: nothing.
+        base: inside a session, the global weights, in memory that nobody can write into; None outside.
+        iterates: what a guard attached: inside a session one at most, and what it reached is what may leave.
     """
 
     config: PrivacyConfig
@@ -47,6 +53,8 @@ class TrainingScope:
     nominal_units: int
     unit_of_row: npt.NDArray[Any] | None
     drift: Drift | None
+    base: Arrays | None = None
+    iterates: list[PrivateIterate] = field(default_factory=list)
 
     def event(self) -> Event:
         """What was run so far, as counted here."""

@@ -12,6 +12,7 @@ import pytest
 from coreason_enclave.agent.health import HEALTH_PATH, Budgets, HealthSender
 from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import LedgerCorrupted
+from coreason_enclave.ledger import LedgerHead
 from coreason_enclave.orders import HEALTH_TYPE, HealthStatement, parse_health
 from coreason_enclave.transport.connection import Connection
 from tests.gatekeeping import Coordinator, SmallGateway, free_port, wait_until
@@ -106,7 +107,7 @@ def test_budgets_follow_the_ledger(opened: Any, federation: Any) -> None:
     before = budgets.now()
     assert budgets.now() is before  # computed once for one head
 
-    opened.ledger.note_content("clinic-1/visits", "ab" * 32)
+    opened.ledger.acknowledge(LedgerHead(seq=9, hash="ab" * 32), "A. Person", "the disk failed")
 
     assert budgets.now() is not before
     assert budgets.now() == before

@@ -362,7 +362,8 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
                         "version": 1,
                         "time": 0,
                         "lineage": "clinic-1/visits",
-                        "content_digest": "00" * 32,
+                        **{name: entries[-2][name] for name in ("job_id", "round_number", "key_mark")},
+                        "content_mark": "00" * 32,
                     },
                 ),
             )
@@ -427,6 +428,14 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
     "a promise about whole sites that the job does not make": (
         Check.CLIENT_PRIVACY,
         in_json("outcome.json", lambda outcome: outcome.update(client_privacy=CENTRAL)),
+    ),
+    "a change of rows that never was": (
+        Check.CONTENT,
+        in_json("outcome.json", lambda outcome: outcome.update(content_changed={"clinic-1": [2]})),
+    ),
+    "a change of rows that only the state knows": (
+        Check.CONTENT,
+        in_json("state/state.json", lambda state: state["history"][1].update(content_changed=["clinic-1"])),
     ),
     "one bit of what a site signed": (Check.SIGNATURES, lambda run: flip_a_bit(envelope_of(run), 200)(run)),
     "an update that a stranger signed": (Check.SIGNATURES, signed_again(Signer.generate())),

@@ -117,6 +117,7 @@ class Exchange:
             "delta": 1e-5,
             "epsilon": 1.0,
             "nominal_units": 5_000,
+            "content_changed": False,
             "metrics": {},
             "kem_key": KEM_KEY,
             "evidence": self.evidence(),

@@ -181,6 +181,10 @@ REFUSALS: dict[str, tuple[Reason, Callable[[Any], SealedMessage]]] = {
     ),
     "8 a larger delta than the plan's": (Reason.EVENT_EXCEEDS_PLAN, lambda x: x.sealed(delta=1.1e-5)),
     "8 a weaker unit than the plan's": (Reason.EVENT_EXCEEDS_PLAN, lambda x: x.sealed(unit="record")),
+    "8 rows that changed within a job which does not allow it": (
+        Reason.CONTENT_CHANGED,
+        lambda x: x.sealed(content_changed=True),
+    ),
     "8 a mechanism that nobody can account for": (Reason.ACCOUNTING, with_event(type="laplace")),
     "8 a negative number of steps": (Reason.ACCOUNTING, with_event(steps=-1)),
     "8 noise that is no number": (Reason.ACCOUNTING, with_event(noise_multiplier="1.0")),

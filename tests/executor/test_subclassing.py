@@ -118,14 +118,6 @@ def test_a_loop_that_does_not_train_releases_nothing(
     assert "committed" not in types(flare.site)
 
 
-def test_the_text_of_a_failure_stays_in_the_sites_own_log(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    flare = run(loops.FailsWithARow)
-    flare.refused("train", flare.order())
-
-    assert loops.ROW in flare.site.log()[-1]["details"]["message"]
-    assert loops.ROW not in caplog.text
-
-
 # --- the budget -----------------------------------------------------------------------------------------------
 
 

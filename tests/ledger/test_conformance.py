@@ -27,6 +27,7 @@ from coreason_enclave.errors import (
     Reason,
 )
 from coreason_enclave.ledger import (
+    Draw,
     EphemeralLedger,
     LedgerHead,
     LineageCaps,
@@ -48,6 +49,10 @@ DIGEST = "ee" * 32
 
 Registration = Callable[..., LineageRegistration]
 Plan = Callable[..., RoundPlan]
+
+
+def drawn(round_number: int = 0, content: str = DIGEST) -> Draw:
+    return Draw(round_number=round_number, content_mark=content, key_mark="77" * 32)
 
 
 class LedgerConformance:
@@ -128,7 +133,8 @@ class LedgerConformance:
             lambda: ledger.registration("elsewhere"),
             lambda: ledger.lineage_claim("elsewhere"),
             lambda: ledger.job_claim("elsewhere", "study-1"),
-            lambda: ledger.note_content("elsewhere", DIGEST),
+            lambda: ledger.note_draw("elsewhere", "study-1", drawn()),
+            lambda: ledger.draws("elsewhere", "study-1"),
             lambda: ledger.hold("elsewhere").__enter__(),
         ]
         for act in acts:
@@ -138,12 +144,43 @@ class LedgerConformance:
 
     def test_new_content_is_noted_once_and_opens_no_budget(self, ledger: PrivacyLedger, make_plan: Plan) -> None:
         self.reserve(ledger, make_plan())
-        spent = ledger.lineage_claim(LINEAGE).spent_pico
-        for digest in (DIGEST, BINDING, DIGEST):
-            ledger.note_content(LINEAGE, digest)
+        spent, seq = ledger.lineage_claim(LINEAGE).spent_pico, ledger.head().seq
+        for content in (DIGEST, DIGEST, BINDING, DIGEST):
+            ledger.note_draw(LINEAGE, "study-1", drawn(content=content))
         claim = ledger.lineage_claim(LINEAGE)
         assert claim.contents == (DIGEST, BINDING)
         assert claim.spent_pico == spent
+        assert [draw.content_mark for draw in ledger.draws(LINEAGE, "study-1")] == [DIGEST, BINDING, DIGEST]
+        assert ledger.head().seq == seq + 3
+
+    def test_the_rounds_whose_content_changed_are_named(self, ledger: PrivacyLedger, make_plan: Plan) -> None:
+        for number, content in enumerate((DIGEST, DIGEST, BINDING, BINDING, DIGEST), start=1):
+            self.reserve(ledger, make_plan(round_number=number, steps=2))
+            ledger.note_draw(LINEAGE, "study-1", drawn(number, content))
+        assert ledger.job_claim(LINEAGE, "study-1").content_changed == (3, 5)
+
+    def test_a_draw_is_of_a_reserved_round_and_under_one_key(self, ledger: PrivacyLedger, make_plan: Plan) -> None:
+        self.reserve(ledger, make_plan(round_number=1, steps=2))
+        self.refuses(ledger, LedgerError, "not reserved", lambda: ledger.note_draw(LINEAGE, "study-1", drawn(2)))
+        ledger.note_draw(LINEAGE, "study-1", drawn(1))
+        self.reserve(ledger, make_plan(round_number=2, steps=2))
+        other = replace(drawn(2), key_mark="99" * 32)
+        with pytest.raises(LedgerConflict, match="another key") as refused:
+            ledger.note_draw(LINEAGE, "study-1", other)
+        assert refused.value.reason is Reason.JOB_KEY_CHANGED
+        assert ledger.draws(LINEAGE, "study-1") == (drawn(1),)
+        assert ledger.draws(LINEAGE, "study-2") == ()
+
+    def test_a_committed_round_draws_from_nothing_else(self, ledger: PrivacyLedger, make_plan: Plan) -> None:
+        reserved = self.reserve(ledger, make_plan(round_number=1, steps=2))
+        ledger.note_draw(LINEAGE, "study-1", drawn(1))
+        ledger.commit(reserved.reservation_id, reserved.event, DIGEST)
+        self.reserve(ledger, make_plan(round_number=2, steps=2))
+        ledger.note_draw(LINEAGE, "study-1", drawn(2, BINDING))
+        ledger.note_draw(LINEAGE, "study-1", drawn(1))  # its bytes are computed again
+        other = drawn(1, BINDING)
+        self.refuses(ledger, LedgerConflict, "is committed", lambda: ledger.note_draw(LINEAGE, "study-1", other))
+        assert ledger.job_claim(LINEAGE, "study-1").content_changed == (2,)
 
     # reservation
 

@@ -13,7 +13,7 @@ import pytest
 from coreason_enclave.accounting import PoissonSampledGaussian
 from coreason_enclave.encoding import canonical_json, parse_json
 from coreason_enclave.errors import ConfigurationError, LedgerCorrupted, LedgerError
-from coreason_enclave.ledger import LineageRegistration, RoundPlan, SqliteLedger
+from coreason_enclave.ledger import Draw, LineageRegistration, RoundPlan, SqliteLedger
 from coreason_enclave.ledger.chain import make_link
 from coreason_enclave.ledger.entries import parse_entry
 from coreason_enclave.ledger.records import LedgerHead
@@ -60,7 +60,8 @@ def test_a_tampered_history_is_refused_when_opened_and_while_open(
         lambda: used.register(make_registration()),
         lambda: used.reserve(LINEAGE, make_plan(round_number=5), BINDING, require_all=True),
         lambda: used.commit(BINDING, event, None),
-        lambda: used.note_content(LINEAGE, BINDING),
+        lambda: used.note_draw(LINEAGE, "study-1", Draw(round_number=1, content_mark=BINDING, key_mark=BINDING)),
+        lambda: used.draws(LINEAGE, "study-1"),
         lambda: used.acknowledge(LedgerHead(seq=9, hash=BINDING), "A. Ito", "the disk failed"),
         lambda: used.affordable_steps(LINEAGE, make_plan()),
         lambda: used.lineage_claim(LINEAGE),
@@ -179,7 +180,20 @@ FORGERIES: dict[str, dict[str, Any]] = {
         "version": 1,
         "time": 1,
         "lineage": "elsewhere",
-        "content_digest": "aa" * 32,
+        "job_id": "study-1",
+        "round_number": 1,
+        "content_mark": "aa" * 32,
+        "key_mark": "bb" * 32,
+    },
+    "content of a round that was never reserved": {
+        "type": "content_noted",
+        "version": 1,
+        "time": 1,
+        "lineage": LINEAGE,
+        "job_id": "study-1",
+        "round_number": 77,
+        "content_mark": "aa" * 32,
+        "key_mark": "bb" * 32,
     },
 }
 

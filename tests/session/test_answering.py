@@ -310,8 +310,13 @@ def test_a_round_is_answered_for_one_computation_only(which: str, federation: Fe
     assert site.ledger_entries() == before
 
 
-def test_changed_rows_do_not_buy_a_second_release_of_the_same_round(federation: Federation) -> None:
-    site, job = federation.found(), federation.job()
+@pytest.mark.parametrize(
+    ("may_grow", "reason"), [(False, Reason.CONTENT_CHANGED), (True, Reason.ROUND_CONFLICT)], ids=["fixed", "growing"]
+)
+def test_changed_rows_do_not_buy_a_second_release_of_the_same_round(
+    may_grow: bool, reason: Reason, federation: Federation
+) -> None:
+    site, job = federation.found(), federation.job(lineages_may_grow=may_grow)
     ask(site, federation.order(job), clock=federation.clock)
     rows = site.folder / "data/clinic/visits/rows.csv"
     rows.write_text(rows.read_text() + "p999,1,2,3,1\n")
@@ -319,7 +324,7 @@ def test_changed_rows_do_not_buy_a_second_release_of_the_same_round(federation: 
     shutil.rmtree(site.folder / "released")  # what is kept would be sent again
     with pytest.raises(EnclaveError) as refused:
         ask(site, federation.order(job), clock=federation.clock)
-    assert refused.value.reason is Reason.ROUND_CONFLICT
+    assert refused.value.reason is reason
     assert spent(site) == before
 
 

@@ -284,13 +284,18 @@ def test_an_order_is_refused(which: str, site: Any, two_clients: Federation) -> 
     assert line["details"]["message"] == str(refused.value)
 
 
-def test_an_acceptable_order_reserves_before_it_looks_for_the_rows(site: Any, two_clients: Federation) -> None:
+def test_an_acceptable_order_reserves_before_it_looks_at_the_rows(
+    found_private: Callable[..., Any], two_clients: Federation
+) -> None:
+    site = found_private(policy={"min_clients": 2})
+    rows = site.folder / "data" / "clinic" / "visits" / "rows.csv"
+    rows.write_text(rows.read_text().replace("p003", "p003,surplus"))
     opened = site.open(clock=two_clients.clock)
     with pytest.raises(EnclaveError) as refused:
         opened.session.run(two_clients.order(two_clients.job()))
     claim = opened.ledger.lineage_claim(site.lineage)
     opened.close()
-    assert refused.value.reason is Reason.DATASET_UNKNOWN
+    assert refused.value.reason is Reason.DATASET_SCHEMA
     assert claim.open_reservations == 1
     assert [(line["action"], line["outcome"]) for line in site.log()] == [("reserve", "granted"), ("round", "refused")]
 

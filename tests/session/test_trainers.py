@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from coreason_enclave.accounting.events import NonPrivate, PoissonSampledGaussian, event_from_dict
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import KeyRing, open_envelope
-from coreason_enclave.errors import EnclaveError, LedgerConflict, PrivacyBudgetExceededError, Reason
+from coreason_enclave.errors import EnclaveError, LedgerConflict, LedgerError, PrivacyBudgetExceededError, Reason
 from coreason_enclave.federation.flower import client_app
 from coreason_enclave.models import build, load_weights, weights_of
 from coreason_enclave.orders import UPDATE_TYPE, parse_statement
@@ -210,7 +211,7 @@ def test_even_without_privacy_on_public_rows_a_loop_runs_under_the_guard(site: A
     assert refused.value.reason is Reason.NO_PRIVACY_EVENT
 
 
-def test_the_text_of_a_foreign_failure_stays_in_the_sites_own_log(site: Any, federation: Federation) -> None:
+def test_the_text_of_a_foreign_failure_is_in_no_log_and_its_place_is(site: Any, federation: Federation) -> None:
     from flwr.app import ConfigRecord, Message, RecordDict
     from flwr.supercore.task_identity import TaskIdentity
 
@@ -223,7 +224,9 @@ def test_the_text_of_a_foreign_failure_stays_in_the_sites_own_log(site: Any, fed
     opened.close()
     assert (reply.error.code, reply.error.reason) == (1000, "internal")
     assert not reply.has_content()
-    assert ROW in site.log()[-1]["details"]["message"]
+    message = site.log()[-1]["details"]["message"]
+    assert re.fullmatch(r"ValueError in the training loop, at test_trainers\.py, line \d+", message)
+    assert ROW not in (site.folder / "audit.jsonl").read_text()
 
 
 @pytest.mark.parametrize(
@@ -365,9 +368,10 @@ def test_two_rounds_in_one_thread_never_share_a_scope(site: Any, federation: Fed
             raise AssertionError("unreachable")
 
     opened = site.open(clock=federation.clock, trainer=NestsASession())
-    with pytest.raises(EnclaveError, match="held by another session"):
+    with pytest.raises(LedgerError, match=r"raised at coreason_enclave/ledger/sqlite\.py"):
         opened.session.run(federation.order(federation.job()))
     opened.close()
+    assert "held by another session" in site.log()[-2]["details"]["message"]
 
 
 # --- what a coordinator could learn from a refusal ------------------------------------------------------------

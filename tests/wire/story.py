@@ -168,7 +168,6 @@ def ledger_links() -> list[Link]:
     entries: list[Entry] = [
         Founded(time=NOW - 9, ledger_id=sha256_hex(b"TEST LEDGER"), durable=True),
         Registered(time=NOW - 8, registration=registration, budget_pico=2_747_271_663_180),
-        ContentNoted(time=NOW - 7, lineage=lineage, content_digest=sha256_hex(b"TEST CONTENT MARK")),
         Acknowledged(
             time=NOW - 6, head_seq=41, head_hash=sha256_hex(b"TEST HEAD"), by="A. Person", why="the disk was restored"
         ),
@@ -181,6 +180,14 @@ def ledger_links() -> list[Link]:
             step_limit=4,
             allowed_steps=8,
             step_cost_pico=1_856_807_458,
+        ),
+        ContentNoted(
+            time=NOW + 1,
+            lineage=lineage,
+            job_id=JOB.job_id,
+            round_number=1,
+            content_mark=sha256_hex(b"TEST CONTENT MARK"),
+            key_mark=sha256_hex(b"TEST KEY MARK"),
         ),
         Committed(
             time=NOW + 2,
@@ -281,7 +288,7 @@ def order() -> bytes:
         nonce=NONCE,
         base_model_digest=sha256_hex(encode_arrays(BASE)),
         roll_call_digest=sha256_hex(encode_roll_call(enrolments())),
-        last_head=seal_head(ledger_links()[3].head, "clinic-1", KEYS["clinic-1"]),
+        last_head=seal_head(ledger_links()[2].head, "clinic-1", KEYS["clinic-1"]),
         coordinator=CoordinatorIdentity(
             kem_key=KEM_KEYS["coordinator"].public_hex,
             challenge=SITES_CHALLENGE,
@@ -310,6 +317,7 @@ def update() -> bytes:
         delta=1e-5,
         epsilon=0.125,
         nominal_units=2000,
+        content_changed=False,
         metrics={},
         kem_key=KEM_KEYS["clinic-1"].public_hex,
         evidence=_simulated(site_binding(NONCE)).model_dump(mode="json"),

@@ -222,12 +222,13 @@ LEDGERS: dict[str, Callable[[list[dict[str, Any]]], object]] = {
     "a second registration": lambda entries: entries.insert(2, entries[1]),
     "a reservation on nothing": lambda entries: entries.pop(1),
     "more than the budget": lambda entries: entries[1].update(budget_pico=1),
-    "more than the job's allowance": lambda entries: entries[4].update(allowed_steps=3),
-    "one reservation charged twice": lambda entries: entries.insert(5, entries[4]),
+    "more than the job's allowance": lambda entries: entries[3].update(allowed_steps=3),
+    "one reservation charged twice": lambda entries: entries.insert(5, entries[3]),
+    "a job that drew under two keys": lambda entries: entries.insert(5, {**entries[4], "key_mark": "0" * 64}),
     "more steps than were reserved": lambda entries: entries[5]["event"].update(steps=5),
     "less noise than was reserved": lambda entries: entries[5]["event"].update(noise_multiplier=1.0),
     "a commit without a mechanism": lambda entries: entries[5].update(event={"type": "non_private"}),
-    "a commit of nothing reserved": lambda entries: entries.pop(4),
+    "a commit of nothing reserved": lambda entries: entries.pop(3),
     "an unknown entry": lambda entries: entries[2].update(type="refunded"),
     "an event in place of an entry": lambda entries: entries.insert(2, entries[5]["event"]),
     "an unknown field": lambda entries: entries[2].update(note="x"),
@@ -247,7 +248,7 @@ def _first(change: Callable[[list[dict[str, Any]]], object] = lambda entries: No
 
 def test_a_ledger_that_lacks_a_head_that_was_seen_was_rolled_back_unless_a_person_acknowledged_it(verifier) -> None:
     export = read("ledger")["export"].encode()
-    acknowledged = json.loads(story.ledger_links()[3].payload)
+    acknowledged = json.loads(story.ledger_links()[2].payload)
     verifier.ledger(export, (acknowledged["head_seq"], acknowledged["head_hash"]))
     with pytest.raises(verifier.Refused, match="rolled back"):
         verifier.ledger(export, (5, "0" * 64))
@@ -376,7 +377,7 @@ def _roll_back(run: Path, keep: Callable[[list[dict[str, Any]]], list[dict[str, 
 
 def _acknowledged(run: Path) -> dict[str, Any]:
     head = json.loads((run / "ledger" / "clinic-1.json").read_text())["head"]
-    entry = json.loads(story.ledger_links()[3].payload)
+    entry = json.loads(story.ledger_links()[2].payload)
     return {**entry, "head_seq": head["seq"], "head_hash": head["hash"]}
 
 

@@ -32,6 +32,8 @@ _CODES: Final[Mapping[str, tuple[Reason, ...]]] = {
         Reason.DATASET_PATH,
         Reason.DATASET_SCHEMA,
         Reason.LINEAGE_UNKNOWN,
+        Reason.CONTENT_CHANGED,
+        Reason.JOB_KEY_CHANGED,
     ),
     ReturnCode.BAD_TASK_DATA: (
         Reason.MALFORMED,

@@ -13,7 +13,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from coreason_enclave.errors import ConfigurationError, EnclaveError, PrivacyBudgetExceededError, Reason
+from coreason_enclave.errors import ConfigurationError, PrivacyBudgetExceededError
 from coreason_enclave.federation.nvflare.tasks import Returned, TaskSignal, Work, returned_by, task_shareable
 from coreason_enclave.policy import SiteConfig
 from coreason_enclave.privacy.material import Material, material_of
@@ -74,10 +74,7 @@ class ExecutorTrainer:
             return self._executor._execute_training(task_shareable(task), context, signal)
         except PrivacyBudgetExceededError:
             raise
-        except SystemExit as error:  # it would end FLARE's client, or the agent's worker, and not this task alone
-            message = "the training loop asked for the end of the process"
-            raise EnclaveError(message, reason=Reason.INTERNAL) from error
-        except Exception:
+        except BaseException:  # what is left is contained by the session
             if signal.heeded:  # what a loop trips over while it stops is no fault of its own
                 signal.require_untriggered()
             raise

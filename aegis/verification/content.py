@@ -1,0 +1,59 @@
+"""Whether the sites' rows stayed the same within the job, and that every record names those that did not."""
+
+from __future__ import annotations
+
+from aegis.runs.results import content_changes
+from aegis.verification.findings import Answer, Answers, Reference, fails, holds, require, stays_open
+from aegis.verification.ledgers import SiteLedger
+from aegis.verification.records import Records
+
+__all__ = ["check_content"]
+
+
+def check_content(records: Records, _: Reference) -> Answers:
+    """What sites signed of their content, against their ledgers, the job, state and outcome.
+
+    1. a site's ledger notes another content for just those rounds of which the site says so
+    2. no content changed in a job whose lineages may not grow
+    3. state and outcome name the sites and rounds that the log names
+    """
+    for site, ledger in records.ledgers.items():
+        yield _content_of(records, site, ledger)
+    told = {
+        each.number: sorted(site for site, update in each.admitted.items() if update.content_changed)
+        for each in records.trail.rounds
+    }
+    kept = {each.round_number: sorted(each.content_changed) for each in records.state.history}
+    require(told == kept, "state/state.json names other sites whose content changed than the log")
+    require(
+        records.outcome.content_changed == content_changes(records.state.history),
+        "outcome.json names other sites and rounds whose content changed than the log",
+    )
+
+
+def _content_of(records: Records, site: str, ledger: SiteLedger | str) -> Answer:
+    updates = records.updates_of(site)
+    changed = sorted({update.round_number for update in updates if update.content_changed})
+    if changed and not records.job.lineages_may_grow:
+        return fails(f"{site}: its rows changed before round {_list(changed)}, in a job whose lineages may not grow")
+    if isinstance(ledger, str):
+        return stays_open(f"{site}: {_said(changed)} by its own word; no ledger of it is here to compare")
+    claim = ledger.claim(records.job.digest())
+    noted = set() if claim is None else set(claim.content_changed)
+    for update in updates:
+        if update.content_changed != (update.round_number in noted):
+            what = "notes another content" if update.round_number in noted else "notes the same content as before"
+            return fails(
+                f"{site}, round {update.round_number} (line {update.line}): its ledger {what}, its word differs"
+            )
+    return holds(f"{site}: {_said(changed)}")
+
+
+def _said(changed: list[int]) -> str:
+    if not changed:
+        return "the same content in every round"
+    return f"CONTENT CHANGED between rounds, before round {_list(changed)}; the job lets lineages grow"
+
+
+def _list(rounds: list[int]) -> str:
+    return ", ".join(map(str, rounds))

@@ -1,0 +1,260 @@
+"""The private iterate: the weights that charged, noised steps reach from the base model, kept apart from the loop's.
+
+A training loop may read un-noised gradients, hold a second model, or step an optimizer of its own. None of it may
+leave. So the guard keeps its own copy of the weights and of the optimizer, both made at ``attach``:
+
+- the copy of the optimizer is fed with noised gradients and nothing else, and its state begins empty;
+- the weights that the loop sees are copies of the iterate, written after each step;
+- before each step, the loop's weights have to be the iterate's, bit for bit, and the optimizer as it was attached;
+- a session releases the iterate minus the base model, and refuses whatever else comes out of a loop.
+
+Code in the same Python process can reach any object in it: ADR 0020 says what that means, and why a site reviews what
+it installs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim import Optimizer
+from torch.optim import optimizer as optimizer_module
+
+from coreason_enclave.errors import UnsafeTrainingError
+from coreason_enclave.privacy.optimizer import PrivateOptimizer
+from coreason_enclave.privacy.schedules import Hyperparameters, Schedule, hyperparameters_of, planned
+from coreason_enclave.updates import Array, Arrays
+
+__all__ = ["IteratedOptimizer", "PrivateIterate"]
+
+Names = Mapping[torch.nn.Parameter, str]
+
+OPTIMIZERS: frozenset[type[Optimizer]] = frozenset(
+    {
+        torch.optim.SGD,
+        torch.optim.Adam,
+        torch.optim.AdamW,
+        torch.optim.Adamax,
+        torch.optim.NAdam,
+        torch.optim.RAdam,
+        torch.optim.RMSprop,
+        torch.optim.Rprop,
+        torch.optim.Adagrad,
+        torch.optim.Adadelta,
+        torch.optim.ASGD,
+    }
+)
+"""Optimizers whose step follows from gradients, their own state and fixed hyperparameters. A subclass may do more."""
+
+_WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class PrivateIterate:
+    """The guard's own weights and optimizer. Steps are counted here a second time, beside the gate.
+
+    Args:
+        model: what the loop trains; its weights are the first iterate.
+        optimizer: the caller's, of one of :data:`OPTIMIZERS`.
+        names: the trainable parameters.
+        base: inside a session, the global weights, which the model has to hold bit for bit; None outside.
+        schedule, step_limit: see :func:`~coreason_enclave.privacy.schedules.planned`.
+
+    Raises:
+        UnsafeTrainingError: another model than the base, another kind of optimizer, or one that has stepped before.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizer: Optimizer,
+        names: Names,
+        *,
+        base: Arrays | None,
+        schedule: Schedule | None = None,
+        step_limit: int = 0,
+    ) -> None:
+        if type(optimizer) not in OPTIMIZERS:
+            raise UnsafeTrainingError(
+                "the optimizer is none of torch's own: the guard steps a copy of it along noised gradients "
+                f"alone, and can vouch for {', '.join(sorted(kind.__name__ for kind in OPTIMIZERS))}"
+            )
+        if base is not None:
+            _require_base(model, base)
+        self.steps = 0
+        self._base, self._names, self._visible_optimizer = base, dict(names), optimizer
+        self._pairs = [(parameter, _copied(parameter)) for parameter in names]
+        self._frozen = [(p, p.detach().clone()) for p in model.parameters() if p not in names]
+        self._attached = hyperparameters_of(optimizer)
+        self._optimizer = self._fresh(self._attached)
+        self._plan = planned(self._optimizer, schedule, step_limit)
+        self._first_state = _states(self._optimizer, [shadow for _, shadow in self._pairs])
+        if base is not None and not self._is_unstepped():
+            raise UnsafeTrainingError(
+                "the optimizer has stepped before: its state may hold gradients without noise. Attach a new one"
+            )
+        if base is None and not self._is_unstepped():  # an experiment that goes on from an earlier one
+            self._optimizer.load_state_dict(optimizer.state_dict())
+            self._first_state = _states(optimizer, [parameter for parameter, _ in self._pairs])
+
+    def require_untouched(self) -> None:
+        """Raise :class:`UnsafeTrainingError` unless the loop's weights and optimizer are as the last step left them."""
+        moved = [self._names[parameter] for parameter, shadow in self._pairs if not _same_bits(parameter, shadow)]
+        if moved or not all(_same_bits(parameter, before) for parameter, before in self._frozen):
+            raise UnsafeTrainingError(
+                f"{', '.join(moved[:3]) or 'frozen weights'} changed, and not by a private step: step the optimizer "
+                "that attach returned, and write into no parameter between two steps"
+            )
+        if hyperparameters_of(self._visible_optimizer) != self._attached:
+            raise UnsafeTrainingError(
+                "the optimizer's hyperparameters were changed after attach, where they are fixed, since a value that "
+                "follows from rows would be seen in the update: pass a learning rate schedule to attach(schedule=…)"
+            )
+        if not self._is_unstepped():
+            raise UnsafeTrainingError("the state of the attached optimizer was changed: only the guard's copy steps")
+        if optimizer_module._global_optimizer_pre_hooks or optimizer_module._global_optimizer_post_hooks:
+            raise UnsafeTrainingError("hooks on every optimizer's step are registered: remove them before training")
+
+    def advance(self) -> None:
+        """Take one step along the noised gradients of the loop's parameters, and show the loop where it led."""
+        for group, values in zip(self._optimizer.param_groups, self._plan(self.steps), strict=True):
+            group.update(values)
+        for parameter, shadow in self._pairs:
+            shadow.grad = parameter.grad
+        type(self._optimizer).step(self._optimizer)
+        self.steps += 1
+        with torch.no_grad():
+            for parameter, shadow in self._pairs:
+                shadow.grad = None
+                parameter.copy_(shadow)
+
+    def difference(self) -> dict[str, Array]:
+        """The iterate minus the base model, float32, by the base model's names; inside a session only."""
+        if self._base is None:
+            raise UnsafeTrainingError("there is no base model outside a session")
+        reached = {self._names[p]: np.array(shadow.detach().numpy(), np.float32) for p, shadow in self._pairs}
+        with np.errstate(over="ignore", invalid="ignore"):
+            return {name: reached.get(name, value) - value for name, value in self._base.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of the optimizer's state, which follows from noised gradients alone."""
+        state: dict[str, Any] = _deep_copied(self._optimizer.state_dict())
+        return state
+
+    def _is_unstepped(self) -> bool:
+        states = _states(self._visible_optimizer, [parameter for parameter, _ in self._pairs])
+        return len(self._visible_optimizer.state) <= len(self._first_state) and _same_values(states, self._first_state)
+
+    def _fresh(self, groups: Hyperparameters) -> Optimizer:
+        """An optimizer of the caller's kind over the guard's own weights, without state and without hooks."""
+        copies = {id(parameter): shadow for parameter, shadow in self._pairs}
+        held = [[copies[id(p)] for p in group["params"] if id(p) in copies] for group in self._groups()]
+        return type(self._visible_optimizer)(
+            [{**values, "params": params} for values, params in zip(groups, held, strict=True)]
+        )  # type: ignore[call-arg]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return self._visible_optimizer.param_groups
+
+
+class IteratedOptimizer(PrivateOptimizer):
+    """The private optimizer that a loop is given: each step moves the guard's iterate, and the loop's weights after it.
+
+    Its own attributes are compared before each step as well: clipping bound, noise, keystream and gate are fixed.
+    """
+
+    def __init__(self, optimizer: Optimizer, *, iterate: PrivateIterate, **settings: Any) -> None:
+        super().__init__(optimizer, **settings)
+        self._iterate = iterate
+        self._sealed: dict[str, Any] = {}
+        self._seal()
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:
+        """Charge, compute and take one noised step.
+
+        Raises:
+            UnsafeTrainingError: weights, optimizer or this object changed since the last step; a closure was given.
+            PrivacyBudgetExceededError: the step is not affordable; nothing has run.
+        """
+        if closure is not None:
+            raise UnsafeTrainingError("a closure would run outside the private step: call backward, then step()")
+        changed = sorted(n for n in {**self._sealed, **self._own()} if self._own().get(n) is not self._sealed.get(n))
+        if changed:
+            raise UnsafeTrainingError(
+                f"the private optimizer was changed after attach ({', '.join(changed)}): noise, clipping and hooks are "
+                "fixed there, and a learning rate schedule is passed to attach(schedule=…)"
+            )
+        self._iterate.require_untouched()
+        self.pre_step()
+        self._iterate.advance()
+        self._seal()
+
+    def attach_step_hook(self, fn: Callable[[Any], None]) -> None:
+        """Refused: a hook would run between the noise and the step."""
+        raise UnsafeTrainingError("step hooks are not supported: whatever follows a step goes after it, into the loop")
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :meth:`PrivateIterate.state_dict`."""
+        return self._iterate.state_dict()
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        """Refused: the state follows from the private steps."""
+        raise UnsafeTrainingError("a private optimizer's state follows from its own steps: none can be loaded")
+
+    def _own(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_sealed"}
+
+    def _seal(self) -> None:
+        self._sealed = self._own()
+
+
+def _require_base(model: torch.nn.Module, base: Arrays) -> None:
+    """The model holds exactly the global weights: names, shapes, and every bit."""
+    held = model.state_dict()
+    if held.keys() != base.keys():
+        strange = sorted(held.keys() ^ base.keys())
+        raise UnsafeTrainingError(f"the model's weights are not the global model's by name ({', '.join(strange[:3])})")
+    wrong = [name for name, value in held.items() if not _same_bits(value, torch.tensor(base[name]))]
+    if wrong:
+        raise UnsafeTrainingError(
+            f"{', '.join(wrong[:3])}: the model does not hold the global weights: attach it as the task gives it"
+        )
+
+
+def _copied(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+    return torch.nn.Parameter(parameter.detach().clone())
+
+
+def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether two tensors hold the same bytes: NaN equals itself, and zero is not minus zero."""
+    if (left.dtype, left.shape) != (right.dtype, right.shape) or left.element_size() not in _WORDS:
+        return False
+    word = _WORDS[left.element_size()]
+    return torch.equal(left.detach().contiguous().view(word), right.detach().contiguous().view(word))
+
+
+def _states(optimizer: Optimizer, parameters: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
+    """A copy of what the optimizer remembers for each parameter; empty where it remembers nothing."""
+    return [_deep_copied(dict(optimizer.state[p])) if p in optimizer.state else {} for p in parameters]
+
+
+def _deep_copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _deep_copied(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_deep_copied(each) for each in value]
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+
+
+def _same_values(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> bool:
+    return all(
+        mine.keys() == theirs.keys() and all(_is_same(mine[key], theirs[key]) for key in mine)
+        for mine, theirs in zip(left, right, strict=True)
+    )
+
+
+def _is_same(left: Any, right: Any) -> bool:
+    if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+        return _same_bits(left, right)
+    return bool(left == right) if type(left) is type(right) else False

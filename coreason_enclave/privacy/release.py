@@ -1,0 +1,80 @@
+"""What a session compares with its own knowledge before an update leaves, whatever the training loop returned.
+
+1. one guard was attached, in this very scope
+2. as many noised steps moved the iterate as the gate charged, and no more than are reserved
+3. the update is the guard's iterate minus the base model, bit for bit
+4. each metric is the value that the session itself finds: a number that a loop may choose could carry a row
+
+Without a mechanism (public lineages alone) there is no iterate, and 1 to 3 do not apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from coreason_enclave.accounting import compose_epsilon
+from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.errors import DataLeakageError, Reason
+from coreason_enclave.privacy.iterate import PrivateIterate
+from coreason_enclave.privacy.scope import TrainingScope
+from coreason_enclave.schemas import Mechanism
+from coreason_enclave.updates import ReleasableUpdate, encode_arrays
+
+__all__ = ["require_known_metrics", "require_reached"]
+
+
+def require_reached(scope: TrainingScope, update: ReleasableUpdate) -> None:
+    """Refuse an update that charged, noised steps do not reach from the base model.
+
+    Raises:
+        DataLeakageError: reason ``no_privacy_event`` where no guard trained, else ``leakage``.
+    """
+    if scope.config.mechanism is Mechanism.NON_PRIVATE:
+        return
+    iterate = _the_iterate(scope)
+    if iterate.steps != scope.gate.steps_taken:
+        raise DataLeakageError(f"{iterate.steps} noised steps moved the weights, {scope.gate.steps_taken} were charged")
+    if iterate.steps > scope.reservation.step_limit:
+        raise DataLeakageError(f"{iterate.steps} steps ran, {scope.reservation.step_limit} are reserved")
+    if sha256_hex(encode_arrays(iterate.difference())) != update.digest:
+        raise DataLeakageError(
+            "the update is not what the private steps reached from the base model, bit for bit: return the weights of "
+            "the attached model as the last step left them"
+        )
+
+
+def require_known_metrics(scope: TrainingScope, metrics: Mapping[str, float]) -> None:
+    """Refuse a metric that is not the public number which it is called.
+
+    Raises:
+        DataLeakageError: another number.
+    """
+    known: dict[str, Callable[[], float | None]] = {
+        "epsilon": lambda: _epsilon(scope),
+        "delta": lambda: scope.config.delta,
+        "steps": lambda: scope.gate.steps_taken,
+        "sample_rate": lambda: scope.config.sample_rate,
+        "noise_multiplier": lambda: scope.config.noise_multiplier,
+        "nominal_units": lambda: scope.nominal_units,
+    }
+    wrong = sorted(name for name, value in metrics.items() if name not in known or known[name]() != value)
+    if wrong:
+        raise DataLeakageError(
+            f"metrics {', '.join(wrong)} are not what the session counted: return the guard's own numbers, after the "
+            "last step, or none"
+        )
+
+
+def _the_iterate(scope: TrainingScope) -> PrivateIterate:
+    if len(scope.iterates) != 1:
+        raise DataLeakageError(
+            f"{len(scope.iterates)} models were attached to the guard in this round, one has to be",
+            reason=Reason.LEAKAGE if scope.iterates else Reason.NO_PRIVACY_EVENT,
+        )
+    return scope.iterates[0]
+
+
+def _epsilon(scope: TrainingScope) -> float | None:
+    if scope.config.mechanism is Mechanism.NON_PRIVATE or scope.config.delta is None:
+        return None
+    return compose_epsilon([*scope.reservation.prior_events, scope.event()], scope.config.delta).epsilon

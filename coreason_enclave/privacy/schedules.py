@@ -1,0 +1,72 @@
+"""An optimizer's hyperparameters, fixed at attach for every step that is reserved.
+
+A learning rate that follows from un-noised losses would be seen in the update. So nothing that the loop computes
+reaches a step: values are plain numbers, read once, and a schedule is played through before the first row is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from coreason_enclave.errors import UnsafeTrainingError
+
+__all__ = ["Hyperparameters", "Plan", "Schedule", "hyperparameters_of", "planned"]
+
+Hyperparameters = list[dict[str, Any]]
+"""By parameter group, all but the parameters."""
+
+Schedule = Callable[[Optimizer], LRScheduler]
+"""Makes one of torch's learning rate schedulers: ``lambda optimizer: StepLR(optimizer, step_size=10)``."""
+
+Plan = Callable[[int], Hyperparameters]
+"""The hyperparameters of a step, by its number from 0."""
+
+
+def hyperparameters_of(optimizer: Optimizer) -> Hyperparameters:
+    """The present values; one that is no plain number, word or flag raises :class:`UnsafeTrainingError`."""
+    groups = [{name: each for name, each in group.items() if name != "params"} for group in optimizer.param_groups]
+    for group in groups:
+        for name, value in group.items():
+            if not _is_plain(value):
+                raise UnsafeTrainingError(
+                    f"the optimizer's {name!s:.40} is a {type(value).__name__}, which could change between two steps: "
+                    "pass a plain number"
+                )
+    return groups
+
+
+def planned(optimizer: Optimizer, schedule: Schedule | None, steps: int) -> Plan:
+    """What each of ``steps`` steps uses: always the same, or what ``schedule`` makes of it, played through here.
+
+    Raises:
+        UnsafeTrainingError: the schedule wants something else than the number of steps, such as a loss.
+    """
+    if schedule is None:
+        fixed = hyperparameters_of(optimizer)
+        return lambda _: fixed
+    stand_in = type(optimizer)(
+        [{**values, "params": [torch.nn.Parameter(torch.zeros(1))]} for values in hyperparameters_of(optimizer)]
+    )  # type: ignore[call-arg]
+    table: list[Hyperparameters] = []
+    try:
+        scheduler = schedule(stand_in)
+        for _ in range(steps):
+            table.append(hyperparameters_of(stand_in))
+            stand_in.step()
+            scheduler.step()
+    except (TypeError, ValueError) as error:
+        raise UnsafeTrainingError(
+            f"the schedule cannot be played through for {steps} steps: it has to depend on the number of steps alone"
+        ) from error
+    return lambda step: table[step]
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(each) for each in value)
+    return value is None or type(value) in (bool, int, float, str)
