@@ -29,7 +29,7 @@ from coreason_enclave.schemas import PrivacyConfig
 __all__ = ["ExperimentScope", "experiment_key", "experiment_scope", "over_rows"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExperimentScope(TrainingScope):
     """A scope outside a session.
 

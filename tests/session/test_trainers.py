@@ -131,6 +131,18 @@ WRONG_TRAINERS: dict[str, tuple[type[Any], Reason]] = {
         Reason.LEAKAGE,
     ),
     "that returns objects": (with_arrays(lambda arrays: dict.fromkeys(arrays, ROW)), Reason.LEAKAGE),
+    "that returns another update of the right shape": (
+        with_arrays(lambda arrays: {n: a + np.float32(1e-3) for n, a in arrays.items()}),
+        Reason.LEAKAGE,
+    ),
+    "that returns one bit of its own": (
+        with_arrays(lambda arrays: {n: np.nextafter(a, np.float32(np.inf)) for n, a in arrays.items()}),
+        Reason.LEAKAGE,
+    ),
+    "that states an epsilon of its own": (
+        spoiling(lambda trained: replace(trained, metrics={"epsilon": 0.4242})),
+        Reason.LEAKAGE,
+    ),
     "whose update is larger than agreed": (
         with_arrays(lambda arrays: {n: a * np.float32(1e6) for n, a in arrays.items()}),
         Reason.NORM_EXCEEDED,
