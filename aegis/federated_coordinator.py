@@ -75,7 +75,7 @@ from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob, Mechanism
 from coreason_enclave.updates import WIRE_RECORD, Array, Arrays, SealedMessage
 
-__all__ = ["FederatedCoordinator", "GridCarrier", "Participant", "SignallingGrid", "average"]
+__all__ = ["CUT_OFF", "FederatedCoordinator", "GridCarrier", "Participant", "SignallingGrid", "average"]
 
 
 class FederatedCoordinator(Strategy):
@@ -308,6 +308,9 @@ _APP_FAILED = frozenset(
 _REFUSED = 1000
 """What a site's program sends with each refusal: see ``coreason_enclave.federation.flower.REFUSED``."""
 
+CUT_OFF = 1001
+"""What a carrier puts in the place of an answer that was not let through: larger than the job's model allows."""
+
 
 def _message(parcel: Parcel) -> Message:
     """A new message each time: one that was sent before would be taken for a duplicate."""
@@ -330,6 +333,8 @@ def _content(reply: Message) -> Content | Undelivered:
         if reply.error.code == _REFUSED or reply.error.code in _APP_FAILED:
             known = {reason.value: reason for reason in Reason}
             return SiteRefused(known.get(reply.error.reason or "", Reason.INTERNAL))
+        if reply.error.code == CUT_OFF:
+            return EnvelopeError("it is larger than the model allows, and was cut off", reason=Reason.OVERSIZED)
         return Undelivered(f"error {reply.error.code}")
     try:
         return SealedMessage.from_fields(reply.content.config_records.get(WIRE_RECORD))

@@ -17,18 +17,21 @@ import click
 from aegis.commands.membership import admit, pin, revoke
 from aegis.errors import GatewayUnreachable, RunFolderError
 from aegis.federation import FederationFolder
+from coreason_enclave.logfiles import log_sparingly
 from coreason_enclave.moments import as_text
 from coreason_enclave.participation import fingerprint
 from coreason_enclave.policy import Profile
 
 if TYPE_CHECKING:
-    from aegis.http.control import SiteStatus
+    from aegis.http.status import StatusReport
     from aegis.runtimes.flower.host import FederationHost
 
 __all__ = ["federation"]
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _END_S = 40.0
+_FULL_S = 60.0
+"""For how long after a limit that is common to all was felt the gateway is called full."""
 
 _local_sites = click.option(
     "--local-sites/--no-local-sites",
@@ -97,7 +100,7 @@ def serve(folder: Path, local_sites: bool, unsafe_seed: int | None, attackers: i
 
     place = FederationFolder(folder)
     place.config()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_sparingly("%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -173,7 +176,8 @@ def status(folder: Path, run_folder: Path | None, as_json: bool) -> None:
 
 def _status(host: FederationHost, run_folder: Path | None) -> dict[str, Any]:
     config, state = host.federation.config(), host.state()
-    seen = {} if state is None else _seen(host)
+    report = _report(None if state is None else host)
+    seen = report.sites
     out = {} if run_folder is None else _sitting_out(run_folder)
     return {
         **config.profile.label(),
@@ -181,6 +185,13 @@ def _status(host: FederationHost, run_folder: Path | None) -> dict[str, Any]:
         "gateway": (state or {}).get("gateway"),
         "options": (state or {}).get("options"),
         "processes": (state or {}).get("processes", {}),
+        "load": None
+        if state is None
+        else {
+            **report.gateway.model_dump(mode="json"),
+            "in_words": report.gateway.in_words(),
+        },
+        "full": state is not None and report.gateway.crowded_since(time.time() - _FULL_S),
         "sites": {
             site: {
                 "admitted": site in config.certificates,
@@ -193,11 +204,14 @@ def _status(host: FederationHost, run_folder: Path | None) -> dict[str, Any]:
     }
 
 
-def _seen(host: FederationHost) -> dict[str, SiteStatus]:
+def _report(host: FederationHost | None) -> StatusReport:
+    """What the gateway says; nothing where none is asked, or none answers."""
+    from aegis.http.status import StatusReport
+
     try:
-        return host.gateway().status()
+        return StatusReport(sites={}) if host is None else host.gateway().report()
     except (GatewayUnreachable, RunFolderError):
-        return {}
+        return StatusReport(sites={})
 
 
 def _sitting_out(run_folder: Path) -> dict[str, str]:
@@ -212,6 +226,9 @@ def _page(said: dict[str, Any]) -> str:
     lines = [f"{head}, profile {said['profile']}{simulated}"]
     for name, process in said["processes"].items():
         lines.append(f"  {name}: process {process['pid']}, {process['restarts']} restarts")
+    if said["load"] is not None:
+        full = "the gateway is FULL, and sites may not get in: " if said["full"] else ""
+        lines.append(f"  {full}{said['load']['in_words']}")
     return "\n".join([*lines, *(line for site, about in said["sites"].items() for line in _site_lines(site, about))])
 
 
@@ -228,6 +245,7 @@ def _site_lines(site: str, about: dict[str, Any]) -> list[str]:
         *([] if trip is None else [f"round trip {trip * 1000:.1f} ms"]),
         *([] if version is None else [f"agent {version}"]),
         *(["answering"] if about.get("busy") else []),
+        *(["ANSWERED TOO LARGE and was cut off"] if about.get("oversized") else []),
         *([f"QUARANTINED: {about['quarantine']}"] if "quarantine" in about else []),
     ]
     return [f"{site}: {', '.join(parts)}", *map(_budget_line, about.get("budgets", ()))]

@@ -9,6 +9,7 @@ import tomli_w
 from pydantic import AfterValidator, Field
 
 from aegis.errors import RunFolderError
+from aegis.http.limits import GatewayLimits
 from coreason_enclave.configuration import missing, read_toml_as
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.participation import parse_address
@@ -36,6 +37,7 @@ class GatewayConfig(StrictModel):
         max_object_bytes: the largest object (an update's arrays, above all) that a site may send.
         body_idle_s: seconds without a byte after which a request's body is given up; a body also has to keep up
             ``least_bytes_per_s`` on average.
+        limits: how much of the gateway one party may have.
     """
 
     version: FormatVersion = 1
@@ -46,6 +48,7 @@ class GatewayConfig(StrictModel):
     max_object_bytes: Annotated[int, *in_range(1 << 16, 1 << 34)] = 1 << 28
     body_idle_s: Annotated[float, *in_range(0.1, 600)] = 15.0
     least_bytes_per_s: Annotated[int, *in_range(1, 1 << 30)] = 1 << 14
+    limits: GatewayLimits = GatewayLimits()
 
 
 class GatewayFiles:

@@ -42,8 +42,12 @@ class GatewayControl:
 
     def status(self) -> dict[str, SiteStatus]:
         """What is known of every participant, by site id."""
+        return dict(self.report().sites)
+
+    def report(self) -> StatusReport:
+        """What is known of every participant, and how full the gateway is."""
         try:
-            return dict(StatusReport.model_validate_json(self._ask("GET", "/status")).sites)
+            return StatusReport.model_validate_json(self._ask("GET", "/status"))
         except ValidationError as error:
             raise GatewayUnreachable(f"the gateway at {self._path} answers nonsense: {explain(error)}") from error
 

@@ -30,6 +30,7 @@ Headers = list[tuple[bytes, bytes]]
 
 _LINGER_S = 5.0
 _LINGER_BYTES = 1 << 25
+_UNREAD_S = 60.0
 JSON: Headers = [(b"content-type", b"application/json")]
 
 
@@ -110,6 +111,9 @@ class Exchange:
     async def respond(self, status: int, body: bytes = b"", headers: Headers = JSON) -> None:
         """The whole answer. Of a body that was not read, some is read away first: a client sends before it listens."""
         self.answered = True
+        if self.body_is_in:
+            await respond(self._send, status, body, headers)  # complete before its client can ask for more
+            return
         head, last = _answer(status, body, self._closing(headers))
         await self._send(head)
         await self._send(last | {"more_body": True})
@@ -127,11 +131,15 @@ class Exchange:
             size += len(event.get("body", b""))
 
     async def relay(self, status: int, chunks: AsyncIterator[bytes], headers: Headers) -> None:
-        """An answer as it comes from elsewhere, never ahead of the client."""
+        """An answer as it comes from elsewhere, never ahead of the client, which is given up when it stops reading."""
         self.answered = True
         await self._send({"type": "http.response.start", "status": status, "headers": self._closing(headers)})
         async for chunk in chunks:
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            sending = self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            try:
+                await asyncio.wait_for(sending, _UNREAD_S)
+            except TimeoutError:
+                raise RequestRefused(Reason.LATE, "the client does not read its answer") from None
         await self._send({"type": "http.response.body", "body": b""})
 
     def _closing(self, headers: Headers) -> Headers:

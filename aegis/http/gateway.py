@@ -18,11 +18,14 @@ from collections.abc import Callable
 from aegis.errors import RequestRefused
 from aegis.http.exchange import BodyLimits, Disconnected, Exchange, Receive, Scope, Send, follow_lifespan
 from aegis.http.health import accept_health
+from aegis.http.limits import GatewayLimits
+from aegis.http.load import CrowdCounts
 from aegis.http.nodes import NodeBook, NodeState
 from aegis.http.passage import FLEET, FLEET_NAMES, FleetPassage
 from aegis.http.refusals import GatewayAudit, refusal_body, refusal_status
 from aegis.http.registry import Participant, Registry
 from aegis.http.status import SiteStatus, StatusReport
+from aegis.http.turns import Turns
 from coreason_enclave.errors import EnvelopeError, Reason
 
 __all__ = ["HEALTH_PATH", "Gateway"]
@@ -41,7 +44,8 @@ class Gateway:
 
     Args:
         registry: who is who. passage: what is done with a participant's fleet request. nodes: what is known of nodes.
-        audit: where refusals go. body: how slowly a request may come. clock: Unix seconds.
+        audit: where refusals go. body: how slowly a request may come. limits: each site's share of the work.
+        counts: how full the gateway is. clock: Unix seconds.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class Gateway:
         nodes: NodeBook,
         audit: GatewayAudit,
         body: BodyLimits,
+        limits: GatewayLimits,
+        counts: CrowdCounts,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
@@ -59,6 +65,8 @@ class Gateway:
         self._nodes = nodes
         self._audit = audit
         self._body = body
+        self._turns = Turns(limits)
+        self._counts = counts
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,20 +90,28 @@ class Gateway:
         try:
             participant = self._registry.identify(scope["state"].get("peer_certificate"))
             actor = participant.site_id
-            await self._route(scope, exchange, participant)
+            async with self._turns.request(actor):
+                await self._route(scope, exchange, participant)
         except RequestRefused as refusal:
             self._audit.refused(actor, _named(scope), refusal)
             if exchange.answered:
                 raise
             await exchange.respond(refusal_status(refusal.reason), refusal_body(refusal.reason))
 
+    def site_of(self, certificate: bytes | None) -> str:
+        """The site that a certificate is pinned for; the empty string where it is pinned for none, or is revoked."""
+        try:
+            return self._registry.identify(certificate).site_id
+        except RequestRefused:
+            return ""
+
     def report(self) -> StatusReport:
-        """What is known of every participant."""
+        """What is known of every participant, and how full the gateway is."""
         try:
             sites = self._registry.site_ids()
         except RequestRefused:
             sites = ()
-        return StatusReport(sites={site_id: self._status(site_id) for site_id in sites})
+        return StatusReport(sites={site_id: self._status(site_id) for site_id in sites}, gateway=self._counts.load())
 
     def _status(self, site_id: str) -> SiteStatus:
         node = self._nodes.known(site_id) or NodeState("")
@@ -107,6 +123,7 @@ class Gateway:
             last_poll=node.last_poll,
             last_seen=max(moments, default=None),
             activations=node.activations,
+            oversized=tuple(node.oversized),
             round_trip_s=health.round_trip_s if health else None,
             version=health.agent_version if health else None,
             busy=bool(health and health.busy),

@@ -40,7 +40,8 @@ FLEET_NAMES = frozenset(
 )
 """What passes to SuperLink. Registering and unregistering nodes is the coordinator's business."""
 
-MAX_REQUEST_BYTES = 1 << 23
+MAX_REQUEST_BYTES = 1 << 18
+"""Of everything but an upload. It is gathered, and what is in it SuperLink keeps."""
 RUN_NOT_RUNNING = 403
 
 _T = TypeVar("_T")
@@ -155,11 +156,15 @@ class FleetPassage:
 
     async def _relay(self, call: _Call, request: NodeRequest, body: bytes) -> None:
         async with self._upstream.streaming(call.path, call.headers, body, len(body)) as response:
-            if self._judge(response):
+            done = self._judge(response)
+            if done:
                 call.node.learn(request.node_id)
                 if call.name == "deactivate-node":
                     call.node.connected = False
-            await call.exchange.relay(response.status_code, response.aiter_raw(), self._passed(response))
+            counted = _Counted(response.aiter_raw())
+            await call.exchange.relay(response.status_code, counted.chunks(), self._passed(response))
+            if done and call.name == "pull-object" and call.node.fetched(request, counted.size):
+                self._nodes.save()
 
     async def _fetch(self, call: _Call, request: NodeRequest, body: bytes) -> None:
         call.node.last_poll = self._clock()
@@ -222,12 +227,12 @@ class FleetPassage:
         if reader.head is None:
             raise RequestRefused(Reason.MALFORMED, "an upload that is cut off")
         head = reader.head
-        call.node.check_upload(head)
+        call.node.check_upload(head, length)
         content = _checked(reader, head, call.node, ready, chunks)
         async with self._upstream.streaming(call.path, call.headers, content, length) as response:
             if self._judge(response):
                 call.node.learn(head.node_id)
-                call.node.uploaded(head)
+                call.node.uploaded(head, length)
             await call.exchange.relay(response.status_code, response.aiter_raw(), self._passed(response))
 
     def _judge(self, response: httpx.Response) -> bool:
@@ -256,6 +261,19 @@ async def _checked(
     session_id, kept = reader.finish()
     node.check_session(head, session_id)
     yield kept
+
+
+class _Counted:
+    """Bytes as they pass, and how many there were."""
+
+    def __init__(self, source: AsyncIterator[bytes]) -> None:
+        self._source = source
+        self.size = 0
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        async for chunk in self._source:
+            self.size += len(chunk)
+            yield chunk
 
 
 def _read(reading: Callable[[bytes], _T], answer: bytes) -> _T:

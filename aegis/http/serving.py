@@ -1,8 +1,9 @@
 """An ASGI server for mutual TLS: it asks every client for a certificate and shows the application which one came.
 
-uvicorn verifies client certificates and keeps them to itself; :class:`PeerCertificateProtocol` puts the verified
-certificate (DER) into ``scope["state"]["peer_certificate"]``. TLS 1.3 only. No session tickets: a resumed session would
-outlive the revocation of its certificate, and so would a kept-alive connection: the application checks each request.
+uvicorn verifies client certificates and keeps them to itself; :class:`~aegis.http.protocol.PeerCertificateProtocol`
+puts the verified certificate (DER) into ``scope["state"]["peer_certificate"]``. TLS 1.3 only. No session tickets: a
+resumed session would outlive the revocation of its certificate, and so would a kept-alive connection: the application
+checks each request. Over TLS, :class:`~aegis.http.acceptor.Acceptor` stands where asyncio's own server would stand.
 """
 
 from __future__ import annotations
@@ -14,89 +15,37 @@ import signal
 import socket
 import ssl
 import threading
-from asyncio import TimerHandle, Transport
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from aegis.http.acceptor import Acceptor
+from aegis.http.limits import GatewayLimits
+from aegis.http.load import CrowdCounts
+from aegis.http.protocol import Admission, PeerCertificateProtocol
+from aegis.http.seats import Seats
 from aegis.http.unix import short_name
 from coreason_enclave.errors import ConfigurationError
 
 __all__ = [
     "Listener",
-    "PeerCertificateProtocol",
     "ServerTls",
+    "TlsListener",
     "bind_tcp",
     "bind_unix",
     "serve",
     "serving",
 ]
 
-HEAD_S = 10.0
-"""Seconds that a request's head may take, from its first byte or from the start of a connection."""
-HEAD_BYTES = 1 << 15
 KEEP_ALIVE_S = 75
-CONNECTIONS = 512
+_BACKLOG = 1024
+"""Connections that the kernel holds for the process to accept."""
 _STOP_S = 3
 
 Application = Callable[..., Any]
-
-
-class PeerCertificateProtocol(HttpToolsProtocol):
-    """HTTP/1.1 with the verified peer certificate in the request's state, and with bounds on a request's head."""
-
-    _head_timer: TimerHandle | None = None
-    _head_bytes = 0
-
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """A connection whose handshake is done, client certificate included."""
-        super().connection_made(transport)
-        tls = transport.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
-        self.app_state = {**self.app_state, "peer_certificate": certificate}
-        self._await_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone."""
-        self._head_is_in()
-        super().connection_lost(exc)
-
-    def on_message_begin(self) -> None:
-        """The first byte of a request."""
-        super().on_message_begin()
-        self._await_head()
-
-    def on_headers_complete(self) -> None:
-        """A request's head is in."""
-        self._head_is_in()
-        super().on_headers_complete()
-
-    def on_response_complete(self) -> None:
-        """An answer is out. A connection that closes is read on: paused, it would not see its client go, ever."""
-        super().on_response_complete()
-        self.flow.resume_reading()
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes; too many without the end of a head end the connection."""
-        if self._head_timer is not None:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        if self._head_timer is not None and self._head_bytes > HEAD_BYTES:
-            self.transport.abort()
-
-    def _await_head(self) -> None:
-        if self._head_timer is None:
-            self._head_bytes = 0
-            self._head_timer = self.loop.call_later(HEAD_S, self.transport.abort)
-
-    def _head_is_in(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
 
 
 class ServerTls:
@@ -138,17 +87,31 @@ class ServerTls:
 
 @dataclass(frozen=True)
 class Listener:
-    """One bound socket and what answers on it.
+    """One bound Unix socket and what answers on it.
 
     Attributes:
-        tls: None is for Unix sockets, which have their file's mode instead.
         on_stop: called in the loop when the end begins, before requests in progress are waited for.
     """
 
     application: Application
     socket: socket.socket
-    tls: ServerTls | None
     on_stop: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class TlsListener(Listener):
+    """One bound TCP socket that anybody may reach.
+
+    Attributes:
+        tls: the server's side. site_of: the site that a verified certificate is pinned for, or the empty string.
+        limits: what one party may have. counts: what the limits did.
+    """
+
+    _: KW_ONLY
+    tls: ServerTls
+    site_of: Callable[[bytes | None], str]
+    limits: GatewayLimits
+    counts: CrowdCounts
 
 
 def bind_tcp(host: str, port: int) -> socket.socket:
@@ -158,7 +121,7 @@ def bind_tcp(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen(128)
+        listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
         raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}") from error
@@ -209,7 +172,6 @@ def serving(listeners: Sequence[Listener]) -> Iterator[None]:
 
 class _Server(uvicorn.Server):
     def __init__(self, listener: Listener) -> None:
-        tls = listener.tls
         super().__init__(
             uvicorn.Config(
                 listener.application,
@@ -221,13 +183,33 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=CONNECTIONS,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=_STOP_S,
-                ssl_context_factory=None if tls is None else lambda *_: tls.context,
             )
         )
         self._listener = listener
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does it on a Unix socket; over TLS, with an acceptor in the place of asyncio's server."""
+        listener = self._listener
+        if not isinstance(listener, TlsListener):
+            await super().startup(sockets)
+            return
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            self.should_exit = True
+            return
+        admission = Admission(listener.site_of, Seats(listener.limits, listener.counts), listener.counts)
+        acceptor = Acceptor(
+            listener.socket,
+            listener.tls.context,
+            lambda: PeerCertificateProtocol(self.config, self.server_state, self.lifespan.state, admission=admission),
+            limits=listener.limits,
+            counts=listener.counts,
+        )
+        acceptor.open()
+        self.servers = [cast(asyncio.base_events.Server, acceptor)]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -77,11 +77,13 @@ def opened_on(
         AegisError: the runtime cannot be started.
     """
     if runtime is RuntimeName.FLOWER:
+        from aegis.runtimes.flower.crowding import naming_a_full_gateway
         from aegis.runtimes.flower.running import federation_running
         from aegis.runtimes.flower.sites import connected_sites
 
         with (
             federation_running(federation, unsafe_seed=unsafe_seed, attackers=attackers) as host,
+            naming_a_full_gateway(host.gateway()),
             connected_sites(host, note) as connected,
         ):
             yield _over(connected)

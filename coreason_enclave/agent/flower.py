@@ -66,8 +66,9 @@ class OverFlower:
         return self._link.connection.server_name
 
     def tend(self) -> None:
-        """Start the SuperNode where it does not run, or says nothing."""
+        """Start the SuperNode where it does not run, or says nothing; keep its log small."""
         self._link.supervision.tend()
+        self._link.supernode.trim_log()
 
     def status(self) -> dict[str, Any]:
         """What of ``coreason-enclave status`` is about this way in."""

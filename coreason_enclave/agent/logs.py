@@ -1,7 +1,8 @@
 """The agent's own log: one JSON object a line on standard output, for journald or whatever collects it.
 
 Who, what, and reason codes; never a row, a weight, a message's text or a key. Details of refusals are in the site's
-hash-chained log, which stays at the site.
+hash-chained log, which stays at the site. So many lines of an event and outcome are written in a minute, the others are
+counted: whoever makes a site complain does not fill its disk.
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TextIO
 
-__all__ = ["AgentLog"]
+from coreason_enclave.logfiles import Repeats
+
+__all__ = ["MOST_A_MINUTE", "AgentLog"]
+
+MOST_A_MINUTE = 600
+"""Lines of one event and outcome; a site in a fast federation writes some 100."""
 
 
 class AgentLog:
@@ -24,18 +30,30 @@ class AgentLog:
     """
 
     def __init__(
-        self, about: Mapping[str, str], *, stream: TextIO | None = None, moment: Callable[[], str] | None = None
+        self,
+        about: Mapping[str, str],
+        *,
+        stream: TextIO | None = None,
+        moment: Callable[[], str] | None = None,
+        repeats: Repeats | None = None,
     ) -> None:
         self._about = dict(about)
         self._stream = stream
         self._moment = moment or _now
+        self._repeats = Repeats(most=MOST_A_MINUTE) if repeats is None else repeats
         self._lock = threading.Lock()
 
     def say(self, event: str, **details: str | int | float | bool | None) -> None:
         """One line. ``about`` (site, profile, and that it is simulated where it is) is on each of them."""
-        line = json.dumps({"time": self._moment(), **self._about, "event": event, **details})
         with self._lock:
-            print(line, file=self._stream or sys.stdout, flush=True)
+            for kind, count in self._repeats.over().items():
+                self._write("left_out", kind=kind, lines=count)
+            if self._repeats.admits(f"{event} {details.get('outcome', '')}".strip()):
+                self._write(event, **details)
+
+    def _write(self, event: str, **details: str | int | float | bool | None) -> None:
+        line = json.dumps({"time": self._moment(), **self._about, "event": event, **details})
+        print(line, file=self._stream or sys.stdout, flush=True)
 
 
 def _now() -> str:

@@ -15,7 +15,8 @@ from aegis.cli import main
 from aegis.commands import federation as commands
 from aegis.coordination.quarantine import offend
 from aegis.federation import FederationFolder
-from aegis.http.status import SiteStatus
+from aegis.http.load import GatewayLoad
+from aegis.http.status import SiteStatus, StatusReport
 from aegis.runtimes.flower.host import FederationHost
 from aegis.stores.run_state import RunState
 from aegis.stores.run_store import FileRunStore
@@ -110,7 +111,7 @@ def test_status_shows_each_site_its_budget_and_who_sits_out(
         connected=True, last_seen=1.8e9, last_poll=1.8e9, round_trip_s=0.0042, version="0.1.0", budgets=(budget,)
     )
     monkeypatch.setattr(FederationHost, "state", lambda self: {"serving": True, "gateway": "127.0.0.1:1", "pid": 5})
-    monkeypatch.setattr(commands, "_seen", lambda host: {"clinic-1": seen})
+    monkeypatch.setattr(commands, "_report", lambda host: StatusReport(sites={"clinic-1": seen}))
     config = made.federation.config()
     admitted = {f"clinic-{number}": f"{number}" * 64 for number in (1, 2)}
     made.federation.found(config.model_copy(update={"certificates": admitted, "revoked": ("clinic-2",)}))
@@ -128,6 +129,32 @@ def test_status_shows_each_site_its_budget_and_who_sits_out(
     assert "clinic-2: REVOKED" in page.output
     assert "clinic-3: registered, not admitted" in page.output
     assert document["sites"]["clinic-1"]["budgets"][0]["epsilon_cap"] == 20.0
+
+
+@pytest.mark.parametrize(("seconds_ago", "full"), [(5, True), (3000, False)])
+def test_status_names_a_full_gateway_and_who_fills_it(
+    deployment: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch, seconds_ago: int, full: bool
+) -> None:
+    made = deployment()
+    load = GatewayLoad(
+        connections=512,
+        most_connections=512,
+        by_site={"clinic-3": 500},
+        turned_away={"all connections are taken": 9},
+        most_turned_away={"clinic-1": 9},
+        crowded_at=time.time() - seconds_ago,
+    )
+    report = StatusReport(sites={"clinic-1": SiteStatus(oversized=("abc",))}, gateway=load)
+    monkeypatch.setattr(FederationHost, "state", lambda self: {"serving": True, "gateway": "127.0.0.1:1", "pid": 5})
+    monkeypatch.setattr(commands, "_report", lambda host: report)
+    config = made.federation.config()
+    made.federation.found(config.model_copy(update={"certificates": {"clinic-1": "1" * 64}}))
+    page, document = typed("status", made.path), json.loads(typed("status", made.path, "--json").output)
+
+    assert ("the gateway is FULL" in page.output) == full == document["full"]
+    assert "512 of 512 connections (clinic-3 holds 500); turned away: all connections are taken: 9" in page.output
+    assert "clinic-1: NOT connected, seen never, asked never, ANSWERED TOO LARGE and was cut off" in page.output
+    assert document["load"]["by_site"] == {"clinic-3": 500}
 
 
 @pytest.mark.parametrize("command", ["init", "admit", "revoke", "serve", "up", "status", "down"])

@@ -18,11 +18,14 @@ from flwr.common.constant import ErrorCode
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supernode.fleet_http_connection import http_request_response
 
+import aegis.federated_coordinator as coordinator_module
 from aegis.errors import CarrierUnreachable
+from aegis.federated_coordinator import CUT_OFF, GridCarrier
 from aegis.membership import free_ports
 from aegis.runtimes.flower import grid as grid_module
 from aegis.runtimes.flower.control import SuperLinkControl
 from aegis.runtimes.flower.driving import DrivenGrid, driving
+from aegis.runtimes.flower.storage import SuperLinkStorage
 from aegis.runtimes.flower.superlink import (
     SuperLinkEndpoint,
     SuperLinkFiles,
@@ -30,6 +33,7 @@ from aegis.runtimes.flower.superlink import (
     superlink_command,
 )
 from aegis.security.pki import found_authority
+from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.processes import spawn, terminate
 from coreason_enclave.transport.keys import node_key_text
 from tests.federation.deployments import wait_for
@@ -63,6 +67,7 @@ def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealSuperLin
     found_authority(folder / "pki").issue_server("superlink", ["127.0.0.1", "localhost"])
     files = SuperLinkFiles(folder / "flower", folder / "pki")
     files.prepare()
+    SuperLinkStorage(files.database).prepare()
     keys = {name: ec.generate_private_key(ec.SECP384R1()) for name in NODES}
     real = RealSuperLink(files, files.endpoint(free_ports(1)[0]), keys, {})
     real.start()
@@ -343,3 +348,47 @@ def test_flower_processes_inherit_neither_telemetry_nor_proxies(tmp_path: Path) 
     assert environment["FLWR_TELEMETRY_ENABLED"] == "0"
     assert environment["FLWR_DISABLE_UPDATE_CHECK"] == "1"
     assert {"example.org", "127.0.0.1", "localhost"} <= set(environment["NO_PROXY"].split(","))
+
+
+def test_an_answer_that_was_cut_off_is_told_at_once_in_its_sites_name(
+    superlink: RealSuperLink, nodes: dict[str, Node], tmp_path: Path
+) -> None:
+    cut: set[str] = set()
+    with driving(superlink.endpoint, tmp_path / "cut.json", lambda: cut) as grid:
+        first, second = grid.push_messages([order(superlink.node_ids[name]) for name in NODES])
+        received = nodes["north"].receive()
+        nodes["north"].answer(Message(RecordDict(), reply_to=received), objects=False)
+        assert list(grid.pull_messages([first, second])) == []
+        cut.add(first)
+        [told] = grid.pull_messages([first, second])
+
+        assert (told.metadata.reply_to_message_id, told.metadata.src_node_id) == (first, superlink.node_ids["north"])
+        delivery = GridCarrier(grid, time.sleep)
+        assert (told.error.code, told.error.reason) == (CUT_OFF, "oversized")
+        assert isinstance(coordinator_module._content(told), EnvelopeError)
+        assert delivery.pull([second]) == []
+        nodes["south"].answer(Message(RecordDict(), reply_to=nodes["south"].receive()))
+        [reply] = wait_for(lambda: list(grid.pull_messages([second])), "the other's answer", within_s=10)
+        assert not reply.has_error()
+
+
+def test_what_consumed_answers_took_on_disk_is_given_back_while_superlink_runs(
+    superlink: RealSuperLink, nodes: dict[str, Node], grid: DrivenGrid
+) -> None:
+    storage, database = SuperLinkStorage(superlink.files.database), superlink.files.database
+    write_ahead = database.with_name(f"{database.name}-wal")
+    [message_id] = grid.push_messages([order(superlink.node_ids["north"])])
+    content = RecordDict({"aegis": ConfigRecord({"arrays": bytes(40 << 20)})})
+    nodes["north"].answer(Message(content, reply_to=nodes["north"].receive()))
+    wait_for(lambda: list(grid.pull_messages([message_id])), "the answer", within_s=20)
+    grown = database.stat().st_size + write_ahead.stat().st_size
+
+    def given_back() -> bool:
+        storage.tidy()
+        return database.stat().st_size + write_ahead.stat().st_size < 24 << 20
+
+    wait_for(given_back, "the room is given back", within_s=20)
+    assert grown > 40 << 20
+    [again] = grid.push_messages([order(superlink.node_ids["north"], 2)])
+    nodes["north"].answer(Message(RecordDict(), reply_to=nodes["north"].receive()))
+    assert wait_for(lambda: list(grid.pull_messages([again])), "the next answer", within_s=10)

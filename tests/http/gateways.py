@@ -25,11 +25,13 @@ from aegis.http.control import ControlApplication, GatewayControl
 from aegis.http.exchange import BodyLimits
 from aegis.http.gate import PullGate
 from aegis.http.gateway import Gateway
+from aegis.http.limits import GatewayLimits
+from aegis.http.load import CrowdCounts
 from aegis.http.nodes import NodeBook
 from aegis.http.passage import FleetPassage, Polling
 from aegis.http.refusals import GatewayAudit
 from aegis.http.registry import Registry
-from aegis.http.serving import Listener, ServerTls, bind_tcp, bind_unix, serving
+from aegis.http.serving import Listener, ServerTls, TlsListener, bind_tcp, bind_unix, serving
 from aegis.http.upstream import Upstream
 from aegis.runtimes.flower.fleet import FlowerFleet
 from aegis.security.audit import HashLog
@@ -277,6 +279,7 @@ def running_gateway(
     polling: Polling = Polling(longest_s=1.0),  # noqa: B008 - immutable
     body: BodyLimits = BodyLimits(idle_s=5.0, least_bytes_per_s=1 << 14),  # noqa: B008 - immutable
     object_bytes: int = 1 << 27,
+    limits: GatewayLimits = GatewayLimits(),  # noqa: B008 - immutable
 ) -> Iterator[RunningGateway]:
     files = federation.files
     nodes, gate, audit = NodeBook(files.nodes), PullGate(), GatewayAudit(HashLog(files.audit))
@@ -284,7 +287,10 @@ def running_gateway(
     passage = FleetPassage(
         upstream, FlowerFleet(), nodes=nodes, audit=audit, gate=gate, object_bytes=object_bytes, polling=polling
     )
-    gateway = Gateway(Registry(federation.folder), passage, nodes=nodes, audit=audit, body=body)
+    counts = CrowdCounts(limits.connections)
+    gateway = Gateway(
+        Registry(federation.folder), passage, nodes=nodes, audit=audit, body=body, limits=limits, counts=counts
+    )
     listening = bind_tcp("127.0.0.1", 0)
     port = listening.getsockname()[1]
     tls = ServerTls(files.certificate, files.key, files.authority)
@@ -292,8 +298,10 @@ def running_gateway(
     try:
         with serving(
             [
-                Listener(gateway, listening, tls, on_stop=gate.close),
-                Listener(control, bind_unix(files.control_socket), None),
+                TlsListener(
+                    gateway, listening, gate.close, tls=tls, site_of=gateway.site_of, limits=limits, counts=counts
+                ),
+                Listener(control, bind_unix(files.control_socket)),
             ]
         ):
             yield RunningGateway(federation, superlink, port, nodes, gate, audit)

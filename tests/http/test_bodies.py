@@ -14,7 +14,7 @@ import pytest
 from flwr.proto.fleet_pb2 import ActivateNodeResponse
 from flwr.proto.message_pb2 import PullObjectResponse, PushObjectResponse
 
-from aegis.http import serving
+from aegis.http import protocol
 from aegis.http.exchange import BodyLimits
 from tests.http.fleet_requests import (
     activate,
@@ -35,18 +35,21 @@ MEGABYTE = 1 << 20
 UPLOAD = "/v1/fleet/push-object"
 
 
-def prepare(gateway: RunningGateway) -> None:
-    """Let the node of site-a be asked for an update and be given an order."""
+def prepare(gateway: RunningGateway, order_bytes: int = 0) -> None:
+    """Let the node of site-a be asked for an update and be given an order of that size."""
     superlink = gateway.superlink
     superlink.answers("activate-node", ActivateNodeResponse(node_id=A))
     superlink.answers("push-messages", asked(["update"]))
     superlink.answers("push-object", PushObjectResponse(stored=True))
     superlink.answers("pull-messages", given("order", ["arrays"]))
+    model = PullObjectResponse(object_found=True, object_available=True, object_content=bytes(order_bytes))
+    superlink.answers("pull-object", model)
     with gateway.client("site-a") as client:
         key = gateway.federation.sites["site-a"].node_public
         for name, body in (
             ("activate-node", activate(key)),
             ("pull-messages", pull(A)),
+            ("pull-object", pull_object(A, "arrays")),
             ("push-messages", encoded(answer(A, "order"))),
         ):
             assert client.post(f"/v1/fleet/{name}", content=body).status_code == 200
@@ -86,7 +89,7 @@ def send(gateway: RunningGateway, upload: Upload) -> httpx.Response:
 
 
 def test_a_large_upload_passes_without_being_gathered(gateway: RunningGateway) -> None:
-    prepare(gateway)
+    prepare(gateway, order_bytes=20 * MEGABYTE)
     upload = Upload(20 * MEGABYTE)
     tracemalloc.start()
     try:
@@ -101,7 +104,7 @@ def test_a_large_upload_passes_without_being_gathered(gateway: RunningGateway) -
 
 
 def test_a_site_sends_no_faster_than_superlink_reads(gateway: RunningGateway) -> None:
-    prepare(gateway)
+    prepare(gateway, order_bytes=64 * MEGABYTE)
     upload = Upload(64 * MEGABYTE)
     gateway.superlink.reading.clear()
     sent = in_background(lambda: send(gateway, upload))
@@ -219,7 +222,7 @@ def test_an_upload_that_is_cut_off_never_reaches_superlink_whole(gateway: Runnin
 @pytest.mark.parametrize("lines", [200, 1], ids=["too long", "too slow"])
 def test_a_head_without_end_is_cut_off(gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
     if lines == 1:
-        monkeypatch.setattr(serving, "HEAD_S", 0.3)
+        monkeypatch.setattr(protocol, "HEAD_S", 0.3)
     began = time.monotonic()
     with contextlib.closing(connect(gateway)) as connection:
         connection.sock.sendall(b"POST /v1/fleet/get-run HTTP/1.1\r\nhost: gateway\r\n")
@@ -231,7 +234,7 @@ def test_a_head_without_end_is_cut_off(gateway: RunningGateway, monkeypatch: pyt
             answer = connection.sock.recv(100)
 
     assert answer == b""
-    assert time.monotonic() - began < serving.HEAD_S / 2 + 3
+    assert time.monotonic() - began < protocol.HEAD_S / 2 + 3
     assert gateway.superlink.seen == []
 
 

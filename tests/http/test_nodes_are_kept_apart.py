@@ -36,6 +36,13 @@ def join(gateway: RunningGateway, client: httpx.Client, site_id: str) -> None:
     assert post(client, "activate-node", activate(site.node_public)) == 200
 
 
+def join_and_be_ordered(gateway: RunningGateway, client: httpx.Client, site_id: str) -> None:
+    join(gateway, client, site_id)
+    node_id = gateway.federation.sites[site_id].node_id
+    gateway.superlink.answers("pull-messages", given("order", ["arrays"], node_id))
+    assert post(client, "pull-messages", pull(node_id)) == 200
+
+
 def test_a_whole_round_of_one_node_passes(gateway: RunningGateway) -> None:
     superlink = gateway.superlink
     superlink.answers("pull-messages", given("order", ["arrays"]))
@@ -120,8 +127,8 @@ def test_a_node_reads_no_object_of_a_message_that_another_was_given(gateway: Run
 
 def test_a_node_sends_no_object_that_it_was_not_asked_for(gateway: RunningGateway) -> None:
     with gateway.client("site-a") as first, gateway.client("site-b") as second:
-        join(gateway, first, "site-a")
-        join(gateway, second, "site-b")
+        join_and_be_ordered(gateway, first, "site-a")
+        join_and_be_ordered(gateway, second, "site-b")
         gateway.superlink.answers("push-messages", asked(["update-of-a"], "session-a"))
         assert post(first, "push-messages", encoded(answer(A, "order"))) == 200
         gateway.superlink.answers("push-messages", asked(["update-of-b"], "session-b"))
@@ -197,6 +204,7 @@ def test_a_node_hears_no_status_that_would_leave_it_half_dead(gateway: RunningGa
     gateway.superlink.answers("get-run", said)
     gateway.superlink.answers("push-messages", said)
     with gateway.client("site-a") as client:
+        join_and_be_ordered(gateway, client, "site-a")
         assert post(client, "get-run", encoded(GetRunRequest(node=Node(node_id=A), run_id=7))) == told
         assert post(client, "push-messages", encoded(answer(A, "order"))) == told
 

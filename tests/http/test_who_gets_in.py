@@ -18,8 +18,10 @@ from flwr.proto.node_pb2 import Node
 
 from aegis.errors import RequestRefused
 from aegis.http.exchange import Receive, Scope, Send, follow_lifespan
+from aegis.http.limits import GatewayLimits
+from aegis.http.load import CrowdCounts
 from aegis.http.registry import Registry
-from aegis.http.serving import Listener, ServerTls, bind_tcp, serving
+from aegis.http.serving import ServerTls, TlsListener, bind_tcp, serving
 from aegis.security.pki import CertificateAuthority, certificate_fingerprint, found_authority
 from coreason_enclave.errors import Reason
 from tests.http.gateways import Federation, RunningGateway, Site, pem_key, request_for
@@ -211,7 +213,10 @@ def test_a_renewed_server_certificate_is_used_by_the_next_connection(federation:
         ):
             return connection.getpeercert(binary_form=True)
 
-    with serving([Listener(silent, listening, tls)]):
+    limits = GatewayLimits()
+    counts = CrowdCounts(limits.connections)
+    listener = TlsListener(silent, listening, tls=tls, site_of=lambda _: "", limits=limits, counts=counts)
+    with serving([listener]):
         first = shown()
         federation.authority.issue_server("gateway", ["localhost"])
         still = shown()

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from aegis.errors import CarrierUnreachable
 from aegis.runtimes.flower.control import SuperLinkControl
 from aegis.runtimes.flower.errors import RunEnded
-from aegis.runtimes.flower.grid import FlowerRun, RunGrid, unavailable
+from aegis.runtimes.flower.grid import FlowerRun, RunGrid, cut_off, unavailable
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint
 from coreason_enclave.files import replace_file
 
@@ -43,18 +43,21 @@ _RETRY_S = 0.5
 
 
 @contextmanager
-def driving(endpoint: SuperLinkEndpoint, note: Path) -> Iterator[DrivenGrid]:
+def driving(
+    endpoint: SuperLinkEndpoint, note: Path, oversized: Callable[[], Collection[str]] = tuple
+) -> Iterator[DrivenGrid]:
     """A grid whose Flower run lives as long as the body.
 
     Args:
         note: where the run's id (no secret) is kept, so that the next coordinator of the same job ends a run that this
             one left behind.
+        oversized: the messages (ids) whose answers the gateway cut off.
 
     Raises:
         CarrierUnreachable: SuperLink does not serve.
     """
     logging.getLogger("flwr").setLevel(logging.ERROR)  # it tells the console of every connection
-    grid = DrivenGrid(endpoint, note)
+    grid = DrivenGrid(endpoint, note, oversized)
     try:
         grid.start()
         yield grid
@@ -68,11 +71,13 @@ class DrivenGrid(Grid):
     Flower stamps messages with a process-wide task identity: one coordinator at a time uses a process.
     """
 
-    def __init__(self, endpoint: SuperLinkEndpoint, note: Path) -> None:
-        self._endpoint, self._note = endpoint, note
+    def __init__(
+        self, endpoint: SuperLinkEndpoint, note: Path, oversized: Callable[[], Collection[str]] = tuple
+    ) -> None:
+        self._endpoint, self._note, self._oversized = endpoint, note, oversized
         self._grid: RunGrid | None = None
         self._run_id = 0
-        self._pushed: set[str] = set()
+        self._pushed: dict[str, int] = {}
         self._lost = threading.Event()
         self._closed = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="flower-heartbeat", daemon=True)
@@ -105,17 +110,25 @@ class DrivenGrid(Grid):
         messages = [self._stamped(message) for message in messages]
         with self._noticing():
             message_ids = list(grid.push_messages(messages))
-        self._pushed.update(filter(None, message_ids))
+        sent = zip(message_ids, messages, strict=True)
+        self._pushed.update({message_id: message.metadata.dst_node_id for message_id, message in sent if message_id})
         return message_ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that are in, each once. Raises :class:`CarrierUnreachable`."""
         grid, wanted = self._current(), set(message_ids)
         with self._noticing():
-            replies = list(grid.pull_messages(wanted & self._pushed))
-        gone = [unavailable(self._run_id, message_id) for message_id in sorted(wanted - self._pushed)]
-        self._pushed.difference_update(reply.metadata.reply_to_message_id for reply in replies)
-        return [*replies, *gone]
+            replies = list(grid.pull_messages(wanted & self._pushed.keys()))
+        gone = [unavailable(self._run_id, message_id) for message_id in sorted(wanted - self._pushed.keys())]
+        for reply in replies:
+            self._pushed.pop(reply.metadata.reply_to_message_id, None)
+        return [*replies, *gone, *self._cut_off(grid, wanted)]
+
+    def _cut_off(self, grid: RunGrid, wanted: set[str]) -> list[Message]:
+        """What the gateway did not let through is never going to come: it is told now, in the site's name."""
+        message_ids = sorted(wanted & self._pushed.keys() & set(self._oversized()))
+        grid.forget(message_ids)
+        return [cut_off(self._run_id, message_id, self._pushed.pop(message_id)) for message_id in message_ids]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send, and wait for all replies or for ``timeout`` seconds; what is in by then."""
@@ -164,7 +177,7 @@ class DrivenGrid(Grid):
         if old is not None:
             old.close()
         self._grid = acquire_run(self._endpoint, self._note)
-        self._run_id, self._pushed = self._grid.run.run_id, set()
+        self._run_id, self._pushed = self._grid.run.run_id, {}
         self._lost.clear()
 
     @contextmanager

@@ -59,6 +59,8 @@ REQUESTS: dict[str, type[Message]] = {
 SUPERLINK = 1
 """SuperLink's own node id, to which every answer goes."""
 _MAX_OBJECTS = 100_000
+MOST_ANSWER_OBJECTS = 16
+"""A message of ours has three: itself, its record and the sealed bytes."""
 _MAX_HEAD_BYTES = 1 << 12
 _MAX_TAIL_BYTES = 1 << 10
 
@@ -194,6 +196,8 @@ def _answer(message: PushMessagesRequest) -> NodeRequest:
         raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "a node answers SuperLink and starts no message of its own")
     if tree.object_id != metadata.message_id:
         raise _malformed("an answer whose objects belong to another message")
+    if _count_objects(tree) > MOST_ANSWER_OBJECTS:
+        raise RequestRefused(Reason.OVERSIZED, f"an answer of more than {MOST_ANSWER_OBJECTS} objects")
     return NodeRequest(message.node.node_id, run_id=metadata.run_id, reply_to=metadata.reply_to_message_id)
 
 
@@ -226,6 +230,16 @@ def _object_ids(tree: ObjectTree) -> set[str]:
         if len(found) > _MAX_OBJECTS:
             raise ValueError(f"a message of more than {_MAX_OBJECTS} objects")
     return found
+
+
+def _count_objects(tree: ObjectTree) -> int:
+    """How many objects a tree names, up to one more than an answer may have."""
+    count, waiting = 0, [tree]
+    while waiting and count <= MOST_ANSWER_OBJECTS:
+        node = waiting.pop()
+        count += 1
+        waiting.extend(node.children)
+    return count
 
 
 def _content_start(data: bytes) -> tuple[int, int, int] | None:

@@ -18,15 +18,18 @@ from aegis.http.control import ControlApplication
 from aegis.http.exchange import BodyLimits
 from aegis.http.gate import PullGate
 from aegis.http.gateway import Gateway
+from aegis.http.limits import GatewayLimits, raise_descriptor_limit
+from aegis.http.load import CrowdCounts
 from aegis.http.nodes import NodeBook
 from aegis.http.passage import FleetPassage
 from aegis.http.refusals import GatewayAudit
 from aegis.http.registry import Registry
-from aegis.http.serving import Listener, ServerTls, bind_tcp, bind_unix, serve
+from aegis.http.serving import Listener, ServerTls, TlsListener, bind_tcp, bind_unix, serve
 from aegis.http.upstream import Upstream
 from aegis.runtimes.flower.fleet import FlowerFleet
 from aegis.security.audit import HashLog
 from coreason_enclave.errors import ConfigurationError, EnclaveError
+from coreason_enclave.logfiles import log_sparingly
 
 __all__ = ["gateway_listeners", "serve_gateway"]
 
@@ -62,13 +65,36 @@ def gateway_listeners(
     passage = FleetPassage(
         upstream, FlowerFleet(), nodes=nodes, audit=audit, gate=gate, object_bytes=config.max_object_bytes
     )
-    body = BodyLimits(config.body_idle_s, config.least_bytes_per_s)
-    gateway = Gateway(Registry(federation), passage, nodes=nodes, audit=audit, body=body)
-    control = ControlApplication(gateway.report, gate)
-    return [
-        Listener(gateway, bind_tcp(config.host, config.port), tls, on_stop=gate.close),
-        Listener(control, bind_unix(files.control_socket), None),
-    ]
+    body, limits = BodyLimits(config.body_idle_s, config.least_bytes_per_s), _kept(config.limits)
+    counts = CrowdCounts(limits.connections)
+    gateway = Gateway(Registry(federation), passage, nodes=nodes, audit=audit, body=body, limits=limits, counts=counts)
+    for_sites = TlsListener(
+        gateway,
+        bind_tcp(config.host, config.port),
+        gate.close,
+        tls=tls,
+        site_of=gateway.site_of,
+        limits=limits,
+        counts=counts,
+    )
+    return [for_sites, Listener(ControlApplication(gateway.report, gate), bind_unix(files.control_socket))]
+
+
+def _kept(limits: GatewayLimits) -> GatewayLimits:
+    """The limits that this process can keep: each connection takes a file descriptor."""
+    descriptors = raise_descriptor_limit()
+    fitting = limits.fitting(descriptors)
+    _log.info("%d file descriptors, at most %d wanted", descriptors, limits.descriptors)
+    if fitting != limits:
+        _log.warning(
+            "too few file descriptors (the hard limit of RLIMIT_NOFILE is %d) for the limits in gateway.toml: "
+            "%d connections, %d unfinished, %d handshakes from now on",
+            descriptors,
+            fitting.connections,
+            fitting.unfinished,
+            fitting.handshakes,
+        )
+    return fitting
 
 
 def _reload(tls: ServerTls) -> None:
@@ -80,7 +106,7 @@ def _reload(tls: ServerTls) -> None:
 
 def main() -> None:
     """The command line: one argument, the federation folder."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_sparingly("%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if len(sys.argv) != 2:
         sys.exit("usage: python -m aegis.runtimes.flower.gateway_process FEDERATION")

@@ -9,7 +9,7 @@ cannot keep the others waiting; and who answered is what SuperLink authenticated
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -32,10 +32,12 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from aegis.errors import CarrierUnreachable
+from aegis.federated_coordinator import CUT_OFF
 from aegis.runtimes.flower.errors import RunEnded
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint
+from coreason_enclave.errors import Reason
 
-__all__ = ["FlowerRun", "RunGrid", "unavailable"]
+__all__ = ["FlowerRun", "RunGrid", "cut_off", "unavailable"]
 
 _Answer = TypeVar("_Answer")
 
@@ -101,6 +103,12 @@ class RunGrid(HttpGrid):
                     self._arriving[tree.object_id] = _Arriving(message, tree, time.monotonic())
             return [reply for object_id in list(self._arriving) if (reply := self._fetch(object_id)) is not None]
 
+    def forget(self, message_ids: Collection[str]) -> None:
+        """Wait no longer for the replies to these messages."""
+        for object_id, arriving in list(self._arriving.items()):
+            if arriving.message.metadata.reply_to_message_id in message_ids:
+                del self._arriving[object_id]
+
     def _fetch(self, object_id: str) -> Message | None:
         """One reply, or None while objects are missing; what never comes whole is an error in the reply's place."""
         arriving = self._arriving[object_id]
@@ -147,20 +155,30 @@ class RunGrid(HttpGrid):
                 raise RunEnded("SuperLink has ended the run")
 
 
+def cut_off(run_id: int, message_id: str, node_id: int) -> Message:
+    """An error in the place of a reply that the gateway did not let through: it was larger than the model allows."""
+    error = Error(code=CUT_OFF, reason=Reason.OVERSIZED.value)
+    return make_message(_metadata(run_id, message_id, node_id), error=error)
+
+
 def unavailable(run_id: int, message_id: str) -> Message:
     """An error in the place of a reply that will not come: send again."""
-    metadata = Metadata(
+    error = Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason="the reply did not arrive")
+    return make_message(_metadata(run_id, message_id, SUPERLINK_NODE_ID), error=error)
+
+
+def _metadata(run_id: int, reply_to: str, source: int) -> Metadata:
+    return Metadata(
         run_id=run_id,
         message_id="",
-        src_node_id=SUPERLINK_NODE_ID,
+        src_node_id=source,
         dst_node_id=SUPERLINK_NODE_ID,
-        reply_to_message_id=message_id,
+        reply_to_message_id=reply_to,
         group_id="",
         message_type=SYSTEM_MESSAGE_TYPE,
         created_at=time.time(),
         ttl=0,
     )
-    return make_message(metadata, error=Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason="the reply did not arrive"))
 
 
 class _FewTries:

@@ -29,8 +29,10 @@ from aegis.http.control import GatewayControl
 from aegis.membership import free_ports, prepare_network
 from aegis.runtimes.flower.control import SuperLinkControl
 from aegis.runtimes.flower.local_sites import agent_command, join_local_sites
+from aegis.runtimes.flower.storage import SuperLinkStorage
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint, SuperLinkFiles, flower_environment, superlink_command
 from coreason_enclave.files import replace_file
+from coreason_enclave.logfiles import trim_log
 from coreason_enclave.processes import Backoff, Child, spawn
 
 __all__ = ["FederationHost", "HostOptions", "Supervisor"]
@@ -41,7 +43,8 @@ _PROBE_EVERY_S = 5.0
 _MOST_SILENT_S = 30.0
 _CLAIM_TRIES = 20
 _AGENT = "agent-"
-_LOG_BYTES = 16 << 20
+_LOGS_EVERY_S = 1.0
+_STORAGE_EVERY_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -196,6 +199,10 @@ class Supervisor:
             self._follow_registry()
         if self._is_due("probes", _PROBE_EVERY_S):
             self._probe()
+        if self._is_due("logs", _LOGS_EVERY_S):
+            self._trim_logs()
+        if self._is_due("storage", _STORAGE_EVERY_S):
+            self._storage().tidy()
         self._write_state()
 
     def _end(self) -> None:
@@ -245,6 +252,11 @@ class Supervisor:
                 _log.warning("%s lives and does not answer: ending it", name)
                 child.stop()
 
+    def _trim_logs(self) -> None:
+        """What its children print, and this process itself: none of them is to fill the disk."""
+        for log in self.host.logs.glob("*.log"):
+            trim_log(log)
+
     def _is_due(self, what: str, every_s: float) -> bool:
         if time.monotonic() < self._due.get(what, 0.0):
             return False
@@ -273,8 +285,12 @@ class Supervisor:
 
     def _start_superlink(self) -> subprocess.Popen[bytes]:
         port = GatewayFiles(self.host.federation.coordinator).config().superlink_port
+        self._storage().prepare()
         command = superlink_command(self.host.files, port=port, health_port=free_ports(1)[0])
         return self._spawn("superlink", command)
+
+    def _storage(self) -> SuperLinkStorage:
+        return SuperLinkStorage(self.host.files.database)
 
     def _start_gateway(self) -> subprocess.Popen[bytes]:
         module = "aegis.runtimes.flower.gateway_process"
@@ -285,9 +301,6 @@ class Supervisor:
         return lambda: self._spawn(f"{_AGENT}{folder.name}", command)
 
     def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        log = self.host.logs / f"{name}.log"
-        if log.exists() and log.stat().st_size > _LOG_BYTES:
-            log.replace(log.with_suffix(".log.1"))
-        process = spawn(command, log=log, env=flower_environment(self.host.files.home))
+        process = spawn(command, log=self.host.logs / f"{name}.log", env=flower_environment(self.host.files.home))
         _log.info("started %s, process %d", name, process.pid)
         return process

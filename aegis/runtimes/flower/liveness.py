@@ -23,12 +23,19 @@ class GatewayLiveness:
     def __init__(self, gateway: GatewayControl) -> None:
         self._gateway = gateway
         self._last: Mapping[str, SiteHealth] = {}
+        self._oversized: frozenset[str] = frozenset()
 
     def health(self) -> Mapping[str, SiteHealth]:
         """By site id; the last that was heard, while the gateway itself cannot be asked."""
         with contextlib.suppress(GatewayUnreachable):
-            self._last = {site: _health(status) for site, status in self._gateway.status().items()}
+            seen = self._gateway.status()
+            self._last = {site: _health(status) for site, status in seen.items()}
+            self._oversized = frozenset(message_id for status in seen.values() for message_id in status.oversized)
         return self._last
+
+    def oversized(self) -> frozenset[str]:
+        """The messages (ids) whose answers the gateway cut off, by the last that :meth:`health` heard."""
+        return self._oversized
 
     @contextmanager
     def pushing(self) -> Iterator[None]:

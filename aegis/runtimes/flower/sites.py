@@ -62,10 +62,11 @@ def connected_sites(host: FederationHost, note: Path) -> Iterator[ConnectedSites
     local = {folder.name for folder in federation.site_folders()} & config.node_keys.keys()
     _await_connections(host.gateway(), config, local)
     with ExitStack() as opened:
-        grid = opened.enter_context(driving(host.endpoint(), note))
+        liveness = GatewayLiveness(host.gateway())
+        grid = opened.enter_context(driving(host.endpoint(), note, liveness.oversized))
         participants = _participants(host, config)
         sites = {site: _read_site(federation, site, opened) for site in sorted(local)}
-        yield ConnectedSites(sites, grid, participants, GatewayLiveness(host.gateway()))
+        yield ConnectedSites(sites, grid, participants, liveness)
 
 
 def _participants(host: FederationHost, config: FederationConfig) -> tuple[Participant, ...]:

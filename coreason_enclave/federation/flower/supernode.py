@@ -24,6 +24,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from coreason_enclave.logfiles import trim_log
 from coreason_enclave.processes import spawn
 from coreason_enclave.transport.keys import NODE_KEY, load_node_key
 
@@ -84,9 +85,19 @@ class SuperNode:
         end = time.monotonic() + _LEAVE_PATIENCE_S
         while self._left_behind() and time.monotonic() < end:
             time.sleep(_LEAVE_EVERY_S)
-        _rotate(self.log)
+        self.trim_log()
         self._port = _free_port()
         return spawn(self.command(self._port), log=self.log, env=quiet_environment(self.home))
+
+    def trim_log(self) -> None:
+        """Rotate its log where it has grown too large; the node id stays in it, to be found by the next start."""
+        node_id = last_node_id(self.log) if self._is_large() else None
+        if self._is_large() and trim_log(self.log, _LOG_BYTES) and node_id is not None:
+            with self.log.open("a") as log:
+                log.write(f"SuperNode ID: {node_id} (from the log before this one)\n")
+
+    def _is_large(self) -> bool:
+        return self.log.exists() and self.log.stat().st_size > _LOG_BYTES
 
     def command(self, port: int) -> list[str]:
         """The command line, with files instead of secrets."""
@@ -138,11 +149,6 @@ def last_node_id(log: Path) -> int | None:
     except FileNotFoundError:
         return None
     return int(found[-1]) if found else None
-
-
-def _rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > _LOG_BYTES:
-        log.replace(log.with_name(f"{log.name}.1"))
 
 
 def _free_port() -> int:

@@ -1,0 +1,134 @@
+"""Logs that stay small whatever happens: repeated lines become a count, and files are rotated while they are written.
+
+Somebody who makes a process complain must not fill its disk, nor hide a line among a million others.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["MOST_LOG_BYTES", "Repeats", "SparingHandler", "log_sparingly", "trim_log"]
+
+MOST_LOG_BYTES = 16 << 20
+"""A log file that has grown beyond this is rotated; one old file is kept beside it."""
+_MOST_KINDS = 512
+_KIND_CHARACTERS = 80
+
+
+@dataclass
+class _Kind:
+    since: float
+    written: int = 0
+    left_out: int = 0
+
+
+class Repeats:
+    """Lets so many lines of one kind through in a while, and counts the others.
+
+    Args:
+        most: lines of one kind in each window. window_s: its length in seconds. clock: monotonic seconds.
+
+    >>> repeats = Repeats(most=1, window_s=60.0, clock=lambda: 0.0)
+    >>> [repeats.admits("cannot accept") for _ in range(3)]
+    [True, False, False]
+    >>> repeats.left_out()
+    {'cannot accept': 2}
+    """
+
+    def __init__(self, most: int = 10, window_s: float = 60.0, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._window_s, self._clock = most, window_s, clock
+        self._kinds: OrderedDict[str, _Kind] = OrderedDict()
+
+    def admits(self, kind: str) -> bool:
+        """Whether one more line of this kind is to be written."""
+        known = self._kinds.get(kind)
+        if known is None:
+            known = self._kinds[kind] = _Kind(self._clock())
+        if known.written < self._most:
+            known.written += 1
+            return True
+        known.left_out += 1
+        return False
+
+    def over(self) -> dict[str, int]:
+        """How many lines were left out of each kind whose window is over, and begin those windows anew."""
+        now = self._clock()
+        full = len(self._kinds) > _MOST_KINDS
+        ended = {
+            kind: known.left_out for kind, known in self._kinds.items() if full or now - known.since >= self._window_s
+        }
+        for kind in ended:
+            del self._kinds[kind]
+        return {kind: count for kind, count in ended.items() if count}
+
+    def left_out(self) -> dict[str, int]:
+        """How many lines were left out of each kind, and begin anew."""
+        counts = {kind: known.left_out for kind, known in self._kinds.items() if known.left_out}
+        self._kinds.clear()
+        return counts
+
+
+class SparingHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes records to a stream, so many of a kind in a minute; then how many were left out.
+
+    A kind is a logger, a level, and the beginning of a message before its arguments are put in: which client it was
+    makes no new kind.
+    """
+
+    def __init__(self, repeats: Repeats | None = None) -> None:
+        super().__init__()
+        self._repeats = Repeats() if repeats is None else repeats
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, unless too many like it were written."""
+        for kind, count in self._repeats.over().items():
+            self._tell(kind, count)
+        text = str(record.msg).partition("\n")[0][:_KIND_CHARACTERS]
+        if self._repeats.admits(f"{record.levelname} {record.name} {text}"):
+            super().emit(record)
+
+    def close(self) -> None:
+        """Write the counts that are open."""
+        for kind, count in self._repeats.left_out().items():
+            self._tell(kind, count)
+        super().close()
+
+    def _tell(self, kind: str, count: int) -> None:
+        level, name, text = kind.split(" ", 2)
+        message = f"left out {count} more lines like: {text}"
+        super().emit(logging.makeLogRecord({"name": name, "levelname": level, "msg": message}))
+
+
+def log_sparingly(layout: str) -> None:
+    """Let this process's log go to standard error through one :class:`SparingHandler`, from level INFO on."""
+    handler = SparingHandler()
+    handler.setFormatter(logging.Formatter(layout))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+
+
+def trim_log(path: Path, most_bytes: int = MOST_LOG_BYTES) -> bool:
+    """Rotate a log that has grown too large, while a process appends to it; return True if it was rotated.
+
+    The content is copied to ``<name>.1`` and the file emptied: a process that appends (``O_APPEND``) goes on at its new
+    end and need not know. What it writes between the two acts is lost.
+    """
+    try:
+        if path.stat().st_size <= most_bytes:
+            return False
+        old = path.with_name(f"{path.name}.1")
+        shutil.copyfile(path, old)
+        old.chmod(0o600)
+        os.truncate(path, 0)
+    except OSError as error:
+        logging.getLogger(__name__).warning("%s cannot be rotated: %s", path.name, error.strerror)
+        return False
+    return True
