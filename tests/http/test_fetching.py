@@ -75,6 +75,51 @@ def test_a_message_is_handed_over_as_soon_as_a_release_announces_it(
     assert time.monotonic() - start < 0.5
 
 
+def test_a_message_that_comes_just_after_a_release_is_handed_over_soon_too(
+    federation: Federation, superlink: FakeSuperLink, superlink_port: int
+) -> None:
+    with running_gateway(federation, superlink, superlink_port, polling=LONG) as gateway:
+        fetched = in_background(fetching(gateway))
+        until(lambda: len(superlink.seen) >= 7)
+        gateway.control.release()
+        until(lambda: len(superlink.seen) >= 9)  # the pauses between looks have begun anew
+        superlink.answers("pull-messages", given("order", []))
+        start = time.monotonic()
+        response = fetched.result(timeout=10)
+
+    assert response.content
+    assert time.monotonic() - start < 0.9
+
+
+def test_a_release_wakes_a_waiting_fetch_once_and_not_for_ever(
+    federation: Federation, superlink: FakeSuperLink, superlink_port: int
+) -> None:
+    with running_gateway(federation, superlink, superlink_port, polling=Polling(longest_s=2.5)) as gateway:
+        gateway.control.release()
+        fetched = in_background(fetching(gateway))
+        until(lambda: len(superlink.seen) >= 3)
+        gateway.control.release()
+        assert fetched.result(timeout=10).content == b""
+
+    assert len(superlink.seen) <= 16
+
+
+def test_a_fetch_that_waits_through_a_hold_is_woken_by_its_release_alone(
+    federation: Federation, superlink: FakeSuperLink, superlink_port: int
+) -> None:
+    with running_gateway(federation, superlink, superlink_port, polling=LONG) as gateway:
+        superlink.answers("pull-messages", given("order", []))
+        gateway.control.hold(60.0)
+        fetched = [in_background(fetching(gateway, site_id)) for site_id in ("site-a", "site-b")]
+        until(lambda: all(status.last_poll is not None for status in gateway.control.status().values()))
+        assert superlink.seen == []
+        start = time.monotonic()
+        gateway.control.release()
+        assert all(each.result(timeout=10).content for each in fetched)
+
+    assert time.monotonic() - start < 2.0
+
+
 def test_nothing_is_fetched_while_a_coordinator_holds(gateway: RunningGateway) -> None:
     gateway.superlink.answers("pull-messages", given("order", []))
     gateway.control.hold(10.0)
@@ -96,7 +141,9 @@ def test_a_hold_waits_for_the_fetch_that_is_on_its_way(gateway: RunningGateway) 
 
     assert not held.done()
     gateway.superlink.reading.set()
+    ended = time.monotonic()
     held.result(timeout=10)
+    assert time.monotonic() - ended < 2.0  # woken by the fetch's end, long before a hold stops waiting for it
     looks = len(gateway.superlink.seen)
     assert looks == 1
     fetched.result(timeout=10)
