@@ -189,6 +189,18 @@ class EvaluationSet:
     features: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
 
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> Self:
+        """Read safetensors of ``x`` and ``y``; raises :class:`RunFolderError`, which says ``name``."""
+        try:
+            arrays = safetensors.numpy.load(data)
+            features, labels = arrays["x"], arrays["y"]
+        except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+            raise RunFolderError(f"{name} is not an evaluation set (x, y): {error}") from error
+        if features.dtype != np.float32 or labels.dtype != np.int64 or features.shape[:1] != labels.shape:
+            raise RunFolderError(f"{name} must hold float32 x and int64 y of the same length")
+        return cls(features, labels)
+
 
 @dataclass(frozen=True)
 class FederationFolder:
@@ -243,16 +255,17 @@ class FederationFolder:
         arrays: dict[str, npt.NDArray[Any]] = {"x": evaluation.features, "y": evaluation.labels}
         safetensors.numpy.save_file(arrays, self.path / "evaluation.safetensors")
 
+    def evaluation_data(self) -> bytes | None:
+        """The bytes of the declared public evaluation set, or None: then utility is not measured."""
+        path = self.path / "evaluation.safetensors"
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be read: {error.strerror}") from error
+
     def evaluation_set(self) -> EvaluationSet | None:
         """The declared public evaluation set, or None: then utility is not measured."""
-        path = self.path / "evaluation.safetensors"
-        if not path.exists():
-            return None
-        try:
-            arrays = safetensors.numpy.load_file(path)
-            features, labels = arrays["x"], arrays["y"]
-        except (OSError, KeyError, safetensors.SafetensorError) as error:
-            raise RunFolderError(f"{path} is not an evaluation set (x, y): {error}") from error
-        if features.dtype != np.float32 or labels.dtype != np.int64 or len(features) != len(labels):
-            raise RunFolderError(f"{path} must hold float32 x and int64 y of the same length")
-        return EvaluationSet(features, labels)
+        data = self.evaluation_data()
+        return None if data is None else EvaluationSet.from_bytes(data, str(self.path / "evaluation.safetensors"))

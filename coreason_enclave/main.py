@@ -13,6 +13,9 @@ COMMANDS = {
     "agent": Later("coreason_enclave.agent.commands:agent", "Run this site's agent."),
     "attest": Later("coreason_enclave.agent.attest:attest", "Collect evidence of this host's hardware."),
     "doctor": Later("coreason_enclave.agent.doctor.command:doctor", "Check this site's set-up, and say what to do."),
+    "export-ledger": Later(
+        "coreason_enclave.joining.exporting:export_ledger", "Write this site's ledger, signed, for an auditor."
+    ),
     "found": Later("coreason_enclave.joining.commands:found", "Found a site from the site.toml that you wrote."),
     "join": Later("coreason_enclave.joining.commands:join", "Take a coordinator's welcome."),
     "ledger": Later("coreason_enclave.ledger.commands:ledger", "Show, verify or export this site's privacy ledger."),

@@ -97,9 +97,22 @@ def run(
     click.echo(
         f"released model {outcome['model'][:16]}… in {folder.path}; provenance {', '.join(outcome['provenance'])}"
     )
+    if outcome["federation_epsilon"]["epsilon"] is not None:
+        click.echo(_about_the_federation(outcome["federation_epsilon"]))
     if outcome.get("client_privacy"):
         click.echo(_about_whole_sites(outcome["client_privacy"]))
     click.echo(f"next: aegis verify {folder.path}")
+
+
+def _about_the_federation(said: Mapping[str, Any]) -> str:
+    """Over all sites: the largest of their epsilons under a claim, which is named; their composition without one."""
+    claim = said["claimed_disjoint_by"]
+    ground = (
+        "the sites' guarantees compose, as one person may be at several"
+        if claim is None
+        else f"the largest of the sites', where no person is at two: claimed, by {claim}"
+    )
+    return f"epsilon {said['epsilon']:.3f} at delta {said['delta']:g} over the whole federation: {ground}"
 
 
 def _about_whole_sites(said: Mapping[str, Any]) -> str:

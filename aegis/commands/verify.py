@@ -4,44 +4,107 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from aegis.verification import Check, Reference, Report, Verdict, verify_run
+from aegis.security.audit import CHECKPOINT_TYPE
+from aegis.verification import Check, Conclusion, Reference, Report, Verdict, verify_run
+from aegis.verification.findings import INCOMPLETE
+from coreason_enclave.encoding import parse_json
+from coreason_enclave.errors import EnclaveError
+from coreason_enclave.keys import public_key_from_hex
 
 __all__ = ["verify"]
 
-_EXIT_CODES = "\b\nExit codes (the first check that fails decides):\n  0   every check holds\n" + "\n".join(
-    f"  {check.value}  {check.label:<11} {check.question}" for check in Check
+_EXIT_CODES = (
+    "\b\nExit codes (the first check that fails decides):\n"
+    "  0   verified: every check holds\n"
+    "  2   an option, or a file that may not be read: nothing is said about the run\n"
+    + "".join(f"  {check.value}  {check.label:<14} {check.question}\n" for check in Check)
+    + f"  {INCOMPLETE}  cannot be verified: nothing contradicts the run, and a record is missing that a check needs"
 )
-_MARKS = {Verdict.HOLDS: "ok", Verdict.FAILS: "FAILS", Verdict.NOT_CHECKED: "open"}
+_MARKS = {Verdict.HOLDS: "ok", Verdict.FAILS: "FAILS", Verdict.MISSING: "MISSING", Verdict.NOT_CHECKED: "open"}
+
+
+def _key(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        _require_key(value)
+    return value
+
+
+def _site_keys(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values]
+    for site, equals, key in pairs:
+        if not site or not equals:
+            raise click.BadParameter(f"expected SITE=HEX, got {f'{site}{equals}{key}'[:80]!r}")
+        _require_key(key)
+    return {site: key for site, _, key in pairs}
+
+
+def _require_key(text: str) -> None:
+    try:
+        public_key_from_hex(text)
+    except EnclaveError as error:
+        raise click.BadParameter(str(error)) from error
+    if len(text) != 64 or text != text.lower():
+        raise click.BadParameter("write the key as 64 hex digits in lower case")
+
+
+def _checkpoint(_: click.Context, __: click.Parameter, path: Path | None) -> bytes | None:
+    """The bytes of what is a checkpoint at least by its form; whether it is authentic is a check's matter."""
+    if path is None:
+        return None
+    data = path.read_bytes()
+    try:
+        kind = parse_json(data).get("payloadType")
+    except EnclaveError as error:
+        raise click.BadParameter(f"{path} is not a signed checkpoint: {error}") from error
+    if kind != CHECKPOINT_TYPE:
+        raise click.BadParameter(f"{path} is not a signed checkpoint of a log: its payloadType is {kind!r:.80}")
+    return data
 
 
 @click.command(epilog=f"{_EXIT_CODES}\n\n\b\nExample: aegis verify runs/latest --json")
 @click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--coordinator-key", metavar="HEX", help="The coordinator's Ed25519 key, from elsewhere.")
+@click.option("--coordinator-key", metavar="HEX", callback=_key, help="The coordinator's Ed25519 key, from elsewhere.")
+@click.option(
+    "--participant-key",
+    "participants",
+    metavar="SITE=HEX",
+    multiple=True,
+    callback=_site_keys,
+    help="A site's Ed25519 key, from elsewhere.",
+)
 @click.option(
     "--checkpoint",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    callback=_checkpoint,
     help="An older signed checkpoint of this log, kept elsewhere.",
 )
+@click.option("--files", "list_files", is_flag=True, help="List every file: whether a signature covers it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def verify(
-    ctx: click.Context, run_dir: Path, coordinator_key: str | None, checkpoint: Path | None, as_json: bool
+    ctx: click.Context,
+    run_dir: Path,
+    coordinator_key: str | None,
+    participants: dict[str, str],
+    checkpoint: bytes | None,
+    list_files: bool,
+    as_json: bool,
 ) -> None:
     """Check the claims of the finished run in RUN_DIR against its own records.
 
-    Chain and signature of the audit log, every site's ledger, every admitted privacy event, every epsilon (composed
-    again), model and job. Offline, read-only, and without any of the frameworks that made the run. Says as well what
-    it could not check.
+    Chain and signature of the audit log; every site's ledger under its own signature; every admitted update, its
+    privacy event, and every epsilon (composed again); each round's model, computed again from the updates that the
+    sites signed; its utility, measured again; and every file of the folder. Offline, read-only, and without the
+    frameworks that made the run. Says as well what it could not check.
     """
-    reference = Reference(coordinator_key, None if checkpoint is None else checkpoint.read_bytes())
-    report = verify_run(run_dir, reference)
-    click.echo(_document(run_dir, report) if as_json else _page(run_dir, report))
+    report = verify_run(run_dir, Reference(coordinator_key, checkpoint, participants))
+    click.echo(_document(run_dir, report) if as_json else _page(run_dir, report, list_files))
     if not report.ok:
-        first = next(finding for finding in report.findings if finding.verdict is Verdict.FAILS)
-        click.echo(f"error: {run_dir} does not verify: {first.subject}: {first.detail}", err=True)
+        click.echo(f"error: {_in_one_line(run_dir, report)}", err=True)
         ctx.exit(report.exit_code)
 
 
@@ -49,23 +112,55 @@ def _document(run_dir: Path, report: Report) -> str:
     findings = [
         {"subject": each.subject, "verdict": each.verdict.value, "detail": each.detail} for each in report.findings
     ]
-    document = {
+    document: dict[str, Any] = {
         "run": str(run_dir),
         "ok": report.ok,
+        "conclusion": report.conclusion.value,
         "exit_code": report.exit_code,
         "failed": [check.label for check in report.failed],
+        "missing": list(report.missing),
         "notices": list(report.notices),
         "findings": findings,
+        "files": dict(report.files),
     }
     return json.dumps(document, indent=2)
 
 
-def _page(run_dir: Path, report: Report) -> str:
+def _page(run_dir: Path, report: Report, list_files: bool) -> str:
     width = max(len(finding.subject) for finding in report.findings)
     lines = [f"! {notice}" for notice in report.notices]
     lines += [
-        f"{_MARKS[finding.verdict]:<5}  {finding.subject:<{width}}  {finding.detail}" for finding in report.findings
+        f"{_MARKS[finding.verdict]:<7}  {finding.subject:<{width}}  {finding.detail}" for finding in report.findings
     ]
-    open_questions = sum(finding.verdict is Verdict.NOT_CHECKED for finding in report.findings)
-    verdict = "verified" if report.ok else f"NOT VERIFIED ({', '.join(check.label for check in report.failed)})"
-    return "\n".join([*lines, f"{run_dir}: {verdict}; {open_questions} questions stay open"])
+    if list_files:
+        lines += [f"{'covered' if covered else 'NOT COVERED':<11}  {name}" for name, covered in report.files.items()]
+    return "\n".join([*lines, _conclusion(run_dir, report)])
+
+
+def _conclusion(run_dir: Path, report: Report) -> str:
+    """The last line, for a reader who is no programmer."""
+    match report.conclusion:
+        case Conclusion.VERIFIED:
+            open_questions = sum(finding.verdict is Verdict.NOT_CHECKED for finding in report.findings)
+            return (
+                f"{run_dir}: VERIFIED. Every figure was computed again and is right, every update is the one that its "
+                f"site signed, and no file was changed. {open_questions} points rest on somebody's word: they are "
+                "marked open above."
+            )
+        case Conclusion.NOT_VERIFIED:
+            return (
+                f"{run_dir}: NOT VERIFIED. Do not rely on this run: its records were changed, are incomplete, or "
+                f"contradict each other ({', '.join(check.label for check in report.failed)})."
+            )
+        case Conclusion.CANNOT_BE_VERIFIED:
+            return (
+                f"{run_dir}: CANNOT BE VERIFIED. Nothing contradicts this run, but it cannot be checked to the end. "
+                f"Missing: {'; '.join(report.missing)}."
+            )
+
+
+def _in_one_line(run_dir: Path, report: Report) -> str:
+    if report.conclusion is Conclusion.CANNOT_BE_VERIFIED:
+        return f"{run_dir} cannot be verified: missing: {report.missing[0]}"
+    first = next(finding for finding in report.findings if finding.verdict is Verdict.FAILS)
+    return f"{run_dir} does not verify: {first.subject}: {first.detail}"

@@ -8,7 +8,7 @@ from coreason_enclave.accounting import compose_epsilon
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
 from coreason_enclave.schemas import FederationJob
 
-__all__ = ["epsilon_so_far", "steps_so_far"]
+__all__ = ["epsilon_so_far", "federation_epsilon", "steps_so_far"]
 
 
 def steps_so_far(before: Mapping[str, int], admitted: Mapping[str, Event]) -> dict[str, int]:
@@ -28,3 +28,17 @@ def epsilon_so_far(job: FederationJob, steps: Mapping[str, int]) -> dict[str, fl
     return {
         site: compose_epsilon([mechanism.with_steps(count)], privacy.delta).epsilon for site, count in steps.items()
     }
+
+
+def federation_epsilon(job: FederationJob, steps: Mapping[str, int], *, disjoint: bool) -> float | None:
+    """What a job costs one unit, wherever that unit's data is; None where it promises no privacy, or nothing ran.
+
+    Args:
+        steps: accounted steps by site.
+        disjoint: no unit is at two sites, as somebody claims: then the largest of the sites' epsilons holds for
+            everybody. Otherwise a unit may be at every site, and the mechanisms of all of them compose.
+    """
+    if not disjoint:
+        steps = {"all": sum(steps.values())} if steps else {}
+    values = epsilon_so_far(job, steps).values()
+    return max((value for value in values if value is not None), default=None)

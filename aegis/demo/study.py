@@ -21,6 +21,7 @@ from aegis.federation import FederationFolder
 from aegis.jobs import resolve
 from aegis.runs.execution import Execution, execute
 from aegis.runs.folder import RunFolder
+from aegis.runs.manifest import sign_manifest
 from aegis.runs.runtimes import RuntimeName
 from aegis.runtimes.flower.running import federation_running
 from aegis.stores.run_state import RoundRecord
@@ -93,7 +94,9 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
     )
     _draw(run.path / "plots", result, repeats)
     RunFolder(run.path).write_json("demo.json", {"options": options.to_dict(), "result": result.to_dict()})
-    replace_file(run.path / "summary.md", write_summary(result).encode())
+    summary = write_summary(result).encode()
+    sign_manifest(run.path, job.digest(), federation.signer(), pending={"summary.md": summary})
+    replace_file(run.path / "summary.md", summary)
     return result
 
 

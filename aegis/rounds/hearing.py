@@ -88,7 +88,11 @@ class Attempt:
                     exchange.then(parcel)
 
     def restore(self) -> None:
-        """Admit once more what was admitted before a crash; what is not there any more is asked for again."""
+        """Admit once more what was admitted before a crash; what is not acceptable any more is asked for again.
+
+        Raises:
+            RunFolderError: what was kept is missing or damaged, which no crash brings about.
+        """
         received = self._journal.state.received
         for site, kept in received.items():
             if site not in self._of.sites.registered or self._of.sites.is_revoked(site):
@@ -97,7 +101,12 @@ class Attempt:
                 message = self._journal.store.load_update(kept.envelope)
                 admission = self._admission(site, reveal=lambda kept: kept.arrays)  # kept as they were admitted
                 self._accept(site, admission.admit(message, now=kept.admitted_at), kept.envelope)
-            except (LedgerForked, RunFolderError, UpdateRefused) as error:
+            except (LedgerForked, UpdateRefused) as error:
+                if isinstance(error, UpdateRefused) and error.reason is Reason.WRONG_DIGEST:
+                    raise RunFolderError(
+                        f"the kept update of {site} is damaged ({error}): restore the run folder from a backup, "
+                        "or start a new run"
+                    ) from error
                 self._journal.log("admit", "lost", {"site": site, "message": str(error)})
         self._journal.save(received={site: kept for site, kept in received.items() if site in self.admitted})
 

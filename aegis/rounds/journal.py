@@ -1,4 +1,13 @@
-"""A run's durable state and its log: what is saved before the next act, and what is said about it."""
+"""A run's durable state and its log: what is saved before the next act, and what is said about it.
+
+The two are bound to each other, so that neither can be set back or exchanged alone:
+
+- a state names the log's size and head as they were when it was saved;
+- every line of the log names the state that was on disk when it was written.
+
+State comes first. A crash may leave a state whose line was never written; a log that knows more than the state is never
+the work of a crash. :mod:`aegis.runs.resuming` checks both before a run goes on.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +17,7 @@ from typing import Any
 from aegis.coordination.quarantine import offend
 from aegis.errors import RunFolderError
 from aegis.security.audit import HashLog
-from aegis.stores.run_state import RunState
+from aegis.stores.run_state import LogPosition, RunState
 from aegis.stores.run_store import RunStore
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
@@ -21,35 +30,44 @@ class Journal:
     """One run's memory. ``state`` is always the one that is on disk.
 
     Raises:
-        RunFolderError: the stored state belongs to another job, or is damaged.
+        RunFolderError: the stored state belongs to another job, is damaged, or was saved when the log was longer.
     """
 
     def __init__(
         self, job: FederationJob, initial: Arrays, *, store: RunStore, audit: HashLog, profile: Profile
     ) -> None:
         self.store, self._audit, self._profile = store, audit, profile
-        state = store.load()
+        about, state = {"job": job.job_id, "job_digest": job.digest()}, store.load()
         if state is None:
-            state = RunState(job_digest=job.digest(), models=(store.save_model(initial),))
-            self.log("run", "started", {"job": job.job_id, "job_digest": job.digest()})
-        elif state.job_digest != job.digest():
+            self.state = self._placed(RunState(job_digest=job.digest(), models=(store.save_model(initial),)))
+            self._digest = store.save(self.state)
+            self.log("run", "started", about)
+            return
+        if state.job_digest != job.digest():
             raise RunFolderError("this run folder belongs to another job: choose another --out")
-        else:
-            self.log("run", "resumed", {"completed_rounds": state.completed_rounds})
-        self.state = state
-        store.save(state)
+        if state.log.size > audit.head.size:
+            raise RunFolderError(
+                f"the run's log has {audit.head.size} lines, {state.log.size} were written before its state was saved: "
+                "lines were cut off. Restore audit.jsonl from a backup, or start a new run"
+            )
+        self.state, self._digest = state, state.digest()
+        last = [record.model_dump(mode="json") for record in state.history[-1:]]
+        self.log(
+            "run", "resumed", {**about, "completed_rounds": state.completed_rounds, "record": last[0] if last else None}
+        )
 
     def save(self, state: RunState | None = None, /, **changes: Any) -> RunState:
         """Make ``state`` (by default the present one) with ``changes`` the present one; durable when this returns."""
         following = (self.state if state is None else state).model_copy(update=changes)
         if following != self.state:
-            self.store.save(following)
+            following = self._placed(following)
+            self._digest = self.store.save(following)
             self.state = following
         return following
 
     def log(self, action: str, outcome: str, details: Mapping[str, object], reason: str | None = None) -> None:
-        """One line of the audit log, which says the profile."""
-        about = {**self._profile.label(), **details}
+        """One line of the audit log, which says the profile and names the state that is on disk."""
+        about = {**self._profile.label(), "state": self._digest, **details}
         self._audit.append(actor="coordinator", action=action, outcome=outcome, reason=reason, details=about)
 
     def refuse(self, action: str, site: str, reason: str, message: str, **details: object) -> None:
@@ -64,6 +82,11 @@ class Journal:
             until = {"site": site, "offences": conduct[site].offences, "asked_again": conduct[site].asked_again}
             self.log("quarantine", "offence", {**until, "turn": turn}, reason)
         return {"conduct": conduct, "offended": tuple(sorted({*self.state.offended, *offences}))}
+
+    def _placed(self, state: RunState) -> RunState:
+        """``state`` with the log's present position."""
+        head = self._audit.head
+        return state.model_copy(update={"log": LogPosition(size=head.size, head=head.head)})
 
     def readmit(self, sites: Collection[str]) -> None:
         """Forget the offences of ``sites``: a person's decision, which is logged."""

@@ -186,9 +186,10 @@ class Turn:
             conduct=self._forgiven(attempt),
             strategy=strategy,
         )
-        self._forget(before)
+        if self._drawing is not None:
+            self._forget(before)  # client-level privacy: nobody who reads this folder is shown a single site's update
         self._journal.store.keep_strategy(strategy.digests())
-        completed = {"round": record.round_number, "model": digest, "used": list(record.used)}
+        completed = {"round": record.round_number, "model": digest, "record": record.model_dump(mode="json")}
         self._journal.log("round", "completed", completed)
         self._note_health()
         self._observe(record)
@@ -202,7 +203,9 @@ class Turn:
         tail = models[1:][-job.average_last_rounds :]
         return RoundRecord(
             round_number=state.open_round,
+            enrolled=tuple(sorted(self._run.enrolments())),
             admitted=tuple(admitted),
+            envelopes={site: state.received[site].envelope for site in admitted},
             refused=dict(sorted({**state.left_out, **attempt.refused, **aside}.items())),
             used=combined.used,
             provenance={site: accepted.update.provenance for site, accepted in admitted.items()},
@@ -231,7 +234,7 @@ class Turn:
         return {site: conduct for site, conduct in records.items() if conduct is not None}
 
     def _forget(self, state: RunState) -> None:
-        """The arrays of a round that is over; the envelopes stay for whoever checks signatures."""
+        """The arrays of an attempt from which no model came; the envelopes stay for whoever checks signatures."""
         for kept in state.received.values():
             self._journal.store.drop_arrays(kept.envelope)
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aegis.client_privacy import ClientPrivacy
-from aegis.errors import InvalidJob
+from aegis.errors import InvalidJob, RunFolderError
 from aegis.federated_coordinator import FederatedCoordinator
-from aegis.federation import FederationFolder
+from aegis.federation import FederationConfig, FederationFolder
 from aegis.jobs import resolve
 from aegis.runs.folder import RunFolder, installed_versions
+from aegis.runs.pins import pinned, require_coordinator_key, require_pinned
 from aegis.runs.results import Outcome, lineages_of, read_outcome, write_results
+from aegis.runs.resuming import record_configuration, require_whole, sign_checkpoint
 from aegis.runs.runtimes import LocalLedger, OpenedSites, RuntimeName, opened_on
 from aegis.runs.site_privacy import client_privacy_of, require_site_budget
 from aegis.runtimes.nvflare.options import FlareOptions
@@ -23,7 +25,6 @@ from aegis.stores.run_state import RoundRecord
 from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import opened
-from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.errors import JobRejected
 from coreason_enclave.hardware.discovery import attester_named
 from coreason_enclave.ledger import LineageClaim
@@ -90,13 +91,20 @@ def prepare(job: FederationJob, execution: Execution) -> FederationJob:
     """Begin the run's folder, or find it begun by the same job; return the job with every privacy value explicit.
 
     Raises:
-        AegisError: the job or the folder cannot be used.
+        AegisError: the job or the folder cannot be used, or the run was begun under other values.
     """
-    config = execution.federation.config()
+    folder, federation = execution.folder, execution.federation
+    config = federation.config()
     job = resolve(job, delta=config.delta)
     _require_attackers(execution, len(config.public_keys))
     require_site_budget(job, config)
-    execution.folder.begin(job, _configuration(job, execution, config.profile))
+    if folder.is_finished:
+        raise RunFolderError(f"{folder.path} holds a finished run: choose another folder")
+    if folder.is_started:
+        require_coordinator_key(federation)
+        require_pinned(folder.read_json("config.json"), pinned(job, execution.options(), federation, config))
+    else:
+        folder.begin(job, _configuration(job, execution, config), federation.evaluation_data())
     return job
 
 
@@ -136,10 +144,17 @@ def _require_release(job: FederationJob, model: Arrays, sites: OpenedSites) -> N
 
 @contextmanager
 def _audited(execution: Execution) -> Iterator[HashLog]:
-    """The run's log, with the configuration that it goes on with; one process at a time holds it."""
-    audit = HashLog(execution.folder.path / "audit.jsonl")
+    """The run's log, once everything that was kept belongs to it; one process at a time holds it.
+
+    Raises:
+        RunFolderError: the run's records are damaged, or do not belong to each other.
+    """
+    folder, signer = execution.folder, execution.federation.signer()
+    audit = HashLog(folder.path / "audit.jsonl")
     try:
-        _log_configuration(audit, execution.folder, execution.federation.config().profile)
+        require_whole(folder, signer.public_hex)
+        record_configuration(folder, audit, execution.federation.config().profile)
+        sign_checkpoint(folder, audit, signer)
         yield audit
     finally:
         audit.close()
@@ -176,8 +191,15 @@ def _coordinator(
         revoked=lambda: federation.config().revoked,
         readmit=execution.readmit,
         evaluate=_evaluator(job, federation),
-        observe=lambda record: report_round(execution, sites.sites, job, record),
+        observe=lambda record: _after_round(execution, sites.sites, job, audit, record),
     )
+
+
+def _after_round(
+    execution: Execution, sites: Mapping[str, LocalLedger], job: FederationJob, audit: HashLog, record: RoundRecord
+) -> None:
+    sign_checkpoint(execution.folder, audit, execution.federation.signer())
+    report_round(execution, sites, job, record)
 
 
 def _appraiser(federation: FederationFolder) -> Appraiser:
@@ -203,24 +225,13 @@ def report_round(
     execution.observe(RoundReport(record, claims))
 
 
-def _log_configuration(audit: HashLog, folder: RunFolder, profile: Profile) -> None:
-    """``config.json`` is not signed; the log that names its digest is."""
-    digest = sha256_hex((folder.path / "config.json").read_bytes())
-    details = {**profile.label(), "config": digest}
-    audit.append(actor="coordinator", action="configuration", outcome="recorded", details=details)
-
-
-def _configuration(job: FederationJob, execution: Execution, profile: Profile) -> dict[str, Any]:
-    config = execution.federation.config()
+def _configuration(job: FederationJob, execution: Execution, config: FederationConfig) -> dict[str, Any]:
+    """``config.json``: what the run is pinned to, and what else a reader wants to know of its beginning."""
     return {
         "job": job.job_id,
-        "job_digest": job.digest(),
-        "options": execution.options(),
+        **pinned(job, execution.options(), execution.federation, config),
         "randomness": "secret keys made by each site" if execution.unsafe_seed is None else "UNSAFE: injected seed",
-        "profile": profile.value,
-        "attestation": "simulated" if profile is Profile.DEVELOPMENT else "required",
-        "coordinator_key": execution.federation.signer().public_hex,
-        "participants": config.public_keys,
+        "attestation": "simulated" if config.profile is Profile.DEVELOPMENT else "required",
         "local_sites": [folder.name for folder in execution.federation.site_folders()],
         "versions": installed_versions(),
         **({"flare": execution.flare.described()} if execution.runtime is RuntimeName.NVFLARE else {}),

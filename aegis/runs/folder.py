@@ -3,7 +3,8 @@
 ::
 
     job.yaml                 the job as ordered
-    config.json              how it was run: seeds, versions, profile, participants' keys
+    config.json              how it is run: what it is pinned to (:mod:`aegis.runs.pins`), seeds, versions
+    evaluation.safetensors   the federation's declared PUBLIC evaluation set, where there is one
     audit.jsonl              the coordinator's hash-chained log; audit.checkpoint.json signs its head
     state/                   durable state; running the same command again continues from it
     flower-run.json          while a coordinator drives a Flower run: which
@@ -11,8 +12,9 @@
     nvflare-run.json         while a job goes on in a FLARE deployment: which
     metrics.csv              one line a round
     model.safetensors        the released model
-    ledger/<site>.json       each local site's privacy ledger, exported
+    ledger/<site>.json       each local site's privacy ledger, exported; <site>.dsse: that site's signature over it
     ledger/coordinator.json  the coordinator's own, of a job with client-level privacy
+    manifest.json            signed by the coordinator: the digest of every file (:mod:`aegis.runs.manifest`)
     outcome.json             written last: a run folder without it is unfinished
 """
 
@@ -36,7 +38,9 @@ from aegis.stores.run_store import FileRunStore
 from coreason_enclave.files import replace_file
 from coreason_enclave.schemas import FederationJob
 
-__all__ = ["RunFolder", "installed_versions", "metrics_csv"]
+__all__ = ["EVALUATION_SET", "RunFolder", "installed_versions", "metrics_csv"]
+
+EVALUATION_SET = "evaluation.safetensors"
 
 _RECORDED_PACKAGES = (
     "aegis-fl",
@@ -67,20 +71,13 @@ class RunFolder:
         """Whether a job was begun here."""
         return (self.path / "config.json").exists()
 
-    def begin(self, job: FederationJob, config: Mapping[str, Any]) -> None:
-        """Record job and configuration, or check that the folder's own are the same.
-
-        Raises:
-            RunFolderError: the folder holds another job, another configuration, or a finished run.
-        """
-        if self.is_finished:
-            raise RunFolderError(f"{self.path} holds a finished run: choose another folder")
+    def begin(self, job: FederationJob, config: Mapping[str, Any], evaluation: bytes | None) -> None:
+        """Record how the run begins: its job, the evaluation set, and last its configuration."""
         self.path.mkdir(parents=True, exist_ok=True)
-        if not self.is_started:
-            replace_file(self.path / "job.yaml", dump_job(job).encode())
-            self.write_json("config.json", config)
-        if self.job() != job or self.read_json("config.json")["options"] != dict(config)["options"]:
-            raise RunFolderError(f"{self.path} holds an unfinished run of another job or with other options")
+        replace_file(self.path / "job.yaml", dump_job(job).encode())
+        if evaluation is not None:
+            replace_file(self.path / EVALUATION_SET, evaluation)
+        self.write_json("config.json", config)
 
     def job(self) -> FederationJob:
         """The job as ordered."""

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aegis.client_privacy import ClientPrivacy
+from aegis.coordination.spending import federation_epsilon
 from aegis.federation import FederationFolder
 from aegis.runs.folder import RunFolder, metrics_csv
+from aegis.runs.manifest import sign_manifest
 from aegis.runs.runtimes import LocalLedger
 from aegis.runs.site_privacy import EXPORT, statement
 from aegis.security.audit import HashLog
 from aegis.stores.run_state import RoundRecord
+from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.files import replace_file
+from coreason_enclave.heads import seal_export
+from coreason_enclave.keys import Signer, read_private
+from coreason_enclave.schemas import FederationJob
 from coreason_enclave.updates import Array, decode_arrays, encode_arrays, model_digest
 
 __all__ = ["Outcome", "content_changes", "lineages_of", "read_outcome", "write_results"]
@@ -43,36 +52,73 @@ def write_results(
     Args:
         audit: the run's log, which is signed as it stands then. sites: those on this host, by id.
     """
-    state = folder.state()
+    state, job, signer = folder.state(), folder.job(), federation.signer()
     digest, last = model_digest(model), state.history[-1]
     replace_file(folder.path / "model.safetensors", encode_arrays(model))
     replace_file(folder.path / "metrics.csv", metrics_csv(state.history).encode())
-    (folder.path / "ledger").mkdir(exist_ok=True)
-    for name, site in sites.items():
-        replace_file(folder.path / "ledger" / f"{name}.json", site.ledger.export())
+    heads = _export_ledgers(federation, folder, sites)
     if privacy is not None:
         replace_file(folder.path / EXPORT, privacy.ledger.export())
+    config = folder.read_json("config.json")
+    outcome = {
+        "model": digest,
+        "rounds": state.completed_rounds,
+        "metrics": last.metrics,
+        "evaluation_set": config["evaluation_set"],
+        "epsilon": last.epsilon,
+        "ledger_epsilon": _ledger_epsilon(sites, job.job_id, job.dataset_id),
+        "content_changed": content_changes(state.history),
+        "federation_epsilon": across_sites(job, last.steps, config["disjoint_units"]),
+        "provenance": sorted({value.value for record in state.history for value in record.provenance.values()}),
+        **({} if privacy is None else {"client_privacy": statement(privacy)}),
+    }
+    text = f"{json.dumps(outcome, indent=2, sort_keys=True, allow_nan=False)}\n".encode()
     released = {
         **federation.config().profile.label(),
         "model": digest,
-        "averaged_rounds": folder.job().average_last_rounds,
+        "averaged_rounds": job.average_last_rounds,
+        "metrics": last.metrics,
+        "evaluation_set": config["evaluation_set"],
+        "state": sha256_hex((folder.path / "state" / "state.json").read_bytes()),
+        "outcome": sha256_hex(text),
+        "ledgers": heads,
     }
     audit.append(actor="coordinator", action="run", outcome="finished", details=released)
-    replace_file(folder.path / "audit.checkpoint.json", audit.checkpoint(federation.signer()))
-    folder.write_json(
-        "outcome.json",
-        {
-            "model": digest,
-            "rounds": state.completed_rounds,
-            "metrics": last.metrics,
-            "epsilon": last.epsilon,
-            "ledger_epsilon": _ledger_epsilon(sites, folder.job().job_id, folder.job().dataset_id),
-            "content_changed": content_changes(state.history),
-            "provenance": sorted({value.value for record in state.history for value in record.provenance.values()}),
-            **({} if privacy is None else {"client_privacy": statement(privacy)}),
-        },
-    )
+    replace_file(folder.path / "audit.checkpoint.json", audit.checkpoint(signer))
+    sign_manifest(folder.path, job.digest(), signer, pending={"outcome.json": text})
+    replace_file(folder.path / "outcome.json", text)
     return Outcome(model, digest, last, last.metrics)
+
+
+def across_sites(job: FederationJob, steps: Mapping[str, int], claim: str | None) -> dict[str, Any]:
+    """What the job costs one unit, wherever its data is (JSON types), and on whose word that rests.
+
+    Args:
+        steps: accounted steps by site. claim: who says that no unit is at two sites, and on what ground.
+    """
+    disjoint = claim is not None
+    return {
+        "epsilon": federation_epsilon(job, steps, disjoint=disjoint),
+        "delta": job.privacy.delta,
+        "rule": "maximum over sites" if disjoint else "composition over sites",
+        "claimed_disjoint_by": claim,
+    }
+
+
+def _export_ledgers(
+    federation: FederationFolder, folder: RunFolder, sites: Mapping[str, LocalLedger]
+) -> dict[str, dict[str, Any]]:
+    """Export the ledgers of the sites on this host, each signed by its own site; return their heads."""
+    (folder.path / "ledger").mkdir(exist_ok=True)
+    heads = {}
+    for name, site in sites.items():
+        export = site.ledger.export()
+        key = read_private(federation.path / "sites" / name / site.config.keys / "signing.key")
+        signed = seal_export(export, name, Signer.from_seed(key), now=time.time())
+        replace_file(folder.path / "ledger" / f"{name}.json", export)
+        replace_file(folder.path / "ledger" / f"{name}.dsse", signed)
+        heads[name] = json.loads(export)["head"]
+    return heads
 
 
 def read_outcome(folder: RunFolder) -> Outcome:

@@ -12,17 +12,21 @@ from pydantic import Field
 from aegis.coordination.quarantine import Conduct
 from coreason_enclave.schemas import Flag, HexDigest, Provenance, SafeId, StrictModel, UnixSeconds, in_range
 
-__all__ = ["ClientDraw", "KeptUpdate", "RoundRecord", "RunState", "StrategyState"]
+__all__ = ["ClientDraw", "KeptUpdate", "LogPosition", "RoundRecord", "RunState", "StrategyState"]
 
 
 class RoundRecord(StrictModel):
     """One completed round. ``epsilon`` is each site's job so far, recomputed from the events that were admitted.
 
     ``content_changed``: the sites whose rows were other ones than at their draw before.
+    ``enrolled`` are the sites of the roll-call when the round was completed: SCAFFOLD's denominator. ``envelopes`` are
+    the admitted updates' own, by SHA-256, beside which their arrays are kept.
     """
 
     round_number: Annotated[int, *in_range(1, 1 << 53)]
+    enrolled: tuple[SafeId, ...] = ()
     admitted: tuple[SafeId, ...]
+    envelopes: dict[SafeId, HexDigest] = Field(default_factory=dict)
     refused: dict[SafeId, str]
     used: tuple[SafeId, ...]
     provenance: dict[SafeId, Provenance]
@@ -73,10 +77,18 @@ class StrategyState(StrictModel):
         return frozenset(each for each in (self.control, self.moments, *self.variates.values()) if each is not None)
 
 
+class LogPosition(StrictModel):
+    """Where the audit log stood: its number of lines, and the SHA-256 of the last; 64 zeros where there is none."""
+
+    size: Annotated[int, *in_range(0, 1 << 53)] = 0
+    head: HexDigest = "0" * 64
+
+
 class RunState(StrictModel):
     """Everything that must not be forgotten.
 
     Attributes:
+        log: where the audit log stood when this state was saved. Every line that is written later names this state.
         turn: rounds completed or paused so far; quarantine is counted in these.
         enrolments: the envelope of each site that enrolled: the roll-call.
         conduct: the sites whose offences still count.
@@ -88,8 +100,9 @@ class RunState(StrictModel):
         client_draw: of a job with client-level privacy, from its first draw on.
     """
 
-    version: Annotated[int, *in_range(2, 2)] = 2
+    version: Annotated[int, *in_range(3, 3)] = 3
     job_digest: HexDigest
+    log: LogPosition = LogPosition()
     turn: Annotated[int, *in_range(0, 1 << 53)] = 0
     enrolments: dict[SafeId, str] = Field(default_factory=dict)
     conduct: dict[SafeId, Conduct] = Field(default_factory=dict)

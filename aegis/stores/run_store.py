@@ -8,7 +8,7 @@ their digest. A file is on disk before the state that names it, so a state never
     state.json                          the state
     models/<digest>.safetensors         global models
     updates/<digest>.json               each admitted update's envelope, named by its SHA-256, kept for an auditor
-    updates/<digest>.safetensors        its arrays, until its round is complete
+    updates/<digest>.safetensors        its arrays, in the clear: what each round's model is computed from again
     strategy/<digest>.safetensors       what the strategy remembers: SCAFFOLD's variates, Adam's and Yogi's moments
     health.json                         what was last known of the sites
 """
@@ -42,8 +42,8 @@ class RunStore(Protocol):
         """The last saved state; None where nothing was saved yet."""
         ...
 
-    def save(self, state: RunState) -> None:
-        """Replace the state; durable when this returns."""
+    def save(self, state: RunState) -> str:
+        """Replace the state, durable when this returns, and return the SHA-256 of what is on disk now."""
         ...
 
     def load_model(self, digest: str) -> dict[str, Array]:
@@ -105,9 +105,11 @@ class FileRunStore:
             what = explain(error) if isinstance(error, ValidationError) else str(error)
             raise RunFolderError(f"{path} is damaged ({what}): start a new run") from error
 
-    def save(self, state: RunState) -> None:
+    def save(self, state: RunState) -> str:
         """See :class:`RunStore`."""
-        replace_file(self._folder / "state.json", state.canonical())
+        data = state.canonical()
+        replace_file(self._folder / "state.json", data)
+        return sha256_hex(data)
 
     def load_model(self, digest: str) -> dict[str, Array]:
         """See :class:`RunStore`."""

@@ -3,12 +3,15 @@
 ::
 
     report = verify_run(Path("runs/latest"))
-    report.ok, report.exit_code
+    report.conclusion, report.exit_code
     for finding in report.findings: ...
 
-Reads and never writes; needs no framework and no network. A run folder cannot vouch for itself: what only somebody
-outside can know, such as the coordinator's key or an older checkpoint of its log, is given as a :class:`Reference`,
-and listed as not checked where it is not.
+Reads and never writes; needs no network, and no framework unless a model is of an architecture that does not come with
+the agent. A run is *verified*; or *not verified*, where something contradicts something else, or was taken away; or it
+*cannot be verified*, where a record that somebody else keeps is not here.
+
+A run folder cannot vouch for itself: what only somebody outside can know, such as the coordinator's key or an older
+checkpoint of its log, is given as a :class:`Reference`, and listed as not checked where it is not.
 """
 
 from __future__ import annotations
@@ -17,14 +20,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aegis.errors import AegisError, RunFolderError, VerificationFailed
+from aegis.runs.manifest import MANIFEST, SIGNATURE, files_of
 from aegis.verification.checks import CHECKS
-from aegis.verification.findings import Answer, Check, Finding, Reference, Report, Verdict
+from aegis.verification.coverage import coverage
+from aegis.verification.findings import Answer, Check, Conclusion, Finding, Reference, Report, Verdict
 from aegis.verification.ledgers import SiteLedger
 from aegis.verification.records import Records
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.schemas import Mechanism, Provenance
 
-__all__ = ["Check", "Finding", "Reference", "Report", "Verdict", "verify_run"]
+__all__ = ["Check", "Conclusion", "Finding", "Reference", "Report", "Verdict", "verify_run"]
 
 
 def verify_run(path: Path, reference: Reference | None = None) -> Report:
@@ -35,12 +40,12 @@ def verify_run(path: Path, reference: Reference | None = None) -> Report:
         reference: what the caller knows from elsewhere.
 
     Raises:
-        RunFolderError: there is no run folder at ``path``, or its run has not finished.
+        RunFolderError: there is no run folder at ``path``, its run has not finished, or a file may not be read.
     """
     records, reference = Records(path), reference or Reference()
     if not records.exists("job.yaml") and not records.exists("config.json"):
         raise RunFolderError(f"{path} is not a run folder: it has neither job.yaml nor config.json")
-    if not records.exists("outcome.json") and not records.exists("audit.checkpoint.json"):
+    if not _has_finished(records):
         raise RunFolderError(f"the run in {path} has not finished: the command that started it goes on with it")
     findings: list[Finding] = []
     failed: list[Check] = []
@@ -50,7 +55,23 @@ def verify_run(path: Path, reference: Reference | None = None) -> Report:
         if any(answer.verdict is Verdict.FAILS for answer in answers):
             failed.append(check)
     findings += [Finding(what, Verdict.NOT_CHECKED, why) for what, why in _beyond(records, reference)]
-    return Report(tuple(findings), tuple(failed), tuple(_notices(records)))
+    return Report(tuple(findings), tuple(failed), tuple(_notices(records)), _files(records, reference))
+
+
+def _has_finished(records: Records) -> bool:
+    """Whether anything says so: a run is not taken for one that goes on because a file of it was deleted."""
+    if any(records.exists(name) for name in ("outcome.json", "audit.checkpoint.json", MANIFEST, SIGNATURE)):
+        return True
+    return (
+        records.exists("audit.jsonl") and b'"outcome":"finished"' in records.data("audit.jsonl").rpartition(b"\n{")[2]
+    )
+
+
+def _files(records: Records, reference: Reference) -> dict[str, bool]:
+    try:
+        return dict(sorted(coverage(records, reference).items()))
+    except (VerificationFailed, EnclaveError):
+        return dict.fromkeys(files_of(records.folder), False)
 
 
 def _answers(check: Check, records: Records, reference: Reference, failed: list[Check]) -> list[Answer]:
@@ -60,6 +81,8 @@ def _answers(check: Check, records: Records, reference: Reference, failed: list[
     answers: list[Answer] = []
     try:
         answers.extend(CHECKS[check].run(records, reference))
+    except RunFolderError:
+        raise  # a file that may not be read says nothing about the run
     except (AegisError, EnclaveError) as error:
         answers.append(Answer(Verdict.FAILS, " ".join(str(error).split())))
     return answers
@@ -72,17 +95,30 @@ def _beyond(records: Records, reference: Reference) -> Iterator[tuple[str, str]]
     if reference.checkpoint is None:
         yield "external checkpoint", "none given: a log rewritten with the coordinator's key would pass (--checkpoint)"
     yield "attestation", _attestation(records)
-    yield "participants' keys", "taken from config.json, which the log names: compare them with the sites' own word"
-    yield "aggregation", "updates are not kept: how a round's model came of them is not computed again"
-    yield "utility", "accuracy, loss and AUC are not measured again: the evaluation set is not part of the records"
+    yield from _about_config(records, reference)
     if _promises_clients(records):
         yield (
             "sampling of sites",
             "this folder tells whom each round asked: to its readers no site was hidden by chance",
         )
-    yield "overlap of sites", "epsilon is each site's own; it composes where one person's data is at several sites"
     for open_question in sorted(_open_at_ledgers(records)):
         yield "ledgers", open_question
+
+
+def _about_config(records: Records, reference: Reference) -> Iterator[tuple[str, str]]:
+    """What config.json says, and nothing else in the folder confirms."""
+    try:
+        config = records.config
+    except (AegisError, EnclaveError):
+        return
+    taken = sorted(config.participants.keys() - reference.participants.keys())
+    if taken:
+        what = f"of {', '.join(taken)}: taken from config.json, compare them with the sites' own word"
+        yield "participants' keys", f"{what} (--participant-key)"
+    if config.evaluation_set is not None:
+        yield "evaluation set", f"the coordinator's choice, digest {config.evaluation_set[:16]}…: is it a fair one?"
+    if config.disjoint_units is not None:
+        yield "overlap of sites", f"that no unit is at two sites is a claim: {config.disjoint_units}"
 
 
 def _promises_clients(records: Records) -> bool:

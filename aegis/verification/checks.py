@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from aegis.errors import VerificationFailed
+from aegis.rounds.turn import average
 from aegis.runs.folder import metrics_csv
+from aegis.runs.resuming import RECORDED_FILES
 from aegis.verification.clients import check_client_privacy
 from aegis.verification.content import check_content
+from aegis.verification.coverage import check_manifest
 from aegis.verification.epsilon import check_epsilon, is_epsilon
-from aegis.verification.findings import Answer, Answers, Check, Reference, fails, holds, require, stays_open
+from aegis.verification.exports import check_events, check_ledgers
+from aegis.verification.findings import Answers, Check, Reference, holds, require, stays_open
 from aegis.verification.ledgers import SiteLedger
+from aegis.verification.measuring import check_utility
 from aegis.verification.records import EXPECTED_FILES, Records, read_rows
+from aegis.verification.replay import check_aggregation
 from aegis.verification.signatures import check_signatures
-from coreason_enclave.accounting import Event, NonPrivate
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import KeyRing
 from coreason_enclave.hashlog import verify_checkpoint, verify_lines
 from coreason_enclave.ledger import NoiseSource
 from coreason_enclave.schemas import Provenance
-from coreason_enclave.updates import Array
+from coreason_enclave.updates import model_digest
 
 __all__ = ["CHECKS"]
-
-_TOLERANCE = 1e-4  # relative, between two builds of one sum
 
 
 def check_files(records: Records, _: Reference) -> Answers:
@@ -67,15 +67,20 @@ def check_job(records: Records, _: Reference) -> Answers:
 
 
 def check_rounds(records: Records, _: Reference) -> Answers:
-    """Numbers, sites and models of every round; metrics but for epsilon, which has a check of its own."""
-    rounds, history = records.trail.rounds, records.state.history
+    """The state is the one that the log ends with; each round's record, the metrics and the outcome tell the same."""
+    rounds, history, released = records.trail.rounds, records.state.history, records.trail.released
     expected = list(range(1, records.job.rounds + 1))
     require([each.number for each in rounds] == expected, f"the log does not tell of rounds 1 to {len(expected)}")
     require([each.round_number for each in history] == expected, "state/state.json has other rounds than the log")
     require(len(records.state.models) == len(history) + 1, "state/state.json does not name one model for each round")
     for audited, record, model in zip(rounds, history, records.state.models[1:], strict=True):
-        same = set(audited.admitted) == set(record.admitted) and audited.model in (None, record.model_digest)
-        require(same and model == record.model_digest, f"round {audited.number}: state/state.json differs from the log")
+        told = f"round {audited.number}: state/state.json differs from the log"
+        require(set(audited.admitted) == set(record.admitted) and audited.model == record.model_digest == model, told)
+        require(audited.record == record, told)
+    if released is not None:
+        state = sha256_hex(records.data("state/state.json"))
+        require(released.state == state, "state/state.json is not the state that the log ends with")
+        require(released.metrics == history[-1].metrics, "the log's last line has other metrics than its last round")
     require(
         records.outcome.rounds == len(history), f"outcome.json says {records.outcome.rounds} rounds of {len(history)}"
     )
@@ -94,83 +99,18 @@ def _require_same_cells(stated: tuple[Mapping[str, str], ...], recorded: list[di
 
 
 def check_model(records: Records, _: Reference) -> Answers:
-    """The file's digest against log and outcome, and its weights against the rounds' own models."""
+    """The file's digest against log and outcome, and against the average of the rounds' own models."""
     digest, released = sha256_hex(records.data("model.safetensors")), records.trail.released
     if released is None:
         raise VerificationFailed("the log does not end with the release of a model")
     require(digest == released.model, f"its digest is {digest[:16]}…, the log released {released.model[:16]}…")
     require(digest == records.outcome.model, "outcome.json names another model")
     yield holds(f"digest {digest[:16]}…")
-    yield _derivation(records, released.averaged_rounds)
-
-
-def _derivation(records: Records, averaged_rounds: int) -> Answer:
-    names = [f"state/models/{each}.safetensors" for each in records.state.models[1:][-averaged_rounds:]]
-    if not all(records.exists(name) for name in names):
-        return stays_open("whether it is the average of the last rounds' models: they are no longer in state/models")
-    damaged = [name for name in names if sha256_hex(records.data(name)) not in name]
-    require(not damaged, f"{', '.join(damaged)} does not have the digest that it is named by")
-    released, models = records.model("model.safetensors"), [records.model(name) for name in names]
-    for name, array in released.items():
-        mean = _mean([model[name] for model in models if name in model])
-        close = mean.shape == array.shape and np.allclose(array, mean, rtol=_TOLERANCE, atol=1e-7)
-        require(bool(close), f"{name} is not the average of the last {len(models)} rounds' models")
-    return holds(f"the average of the last {len(models)} rounds' models")
-
-
-def _mean(arrays: Sequence[Array]) -> npt.NDArray[np.float64]:
-    return np.mean([array.astype(np.float64) for array in arrays], axis=0) if arrays else np.empty(0)
-
-
-def check_ledgers(records: Records, _: Reference) -> Answers:
-    """Each export by itself, and against every head that came with an admitted update."""
-    for site, ledger in records.ledgers.items():
-        if records.is_elsewhere(site):
-            yield stays_open(
-                f"{site}: its ledger is its own: ask it for an export, and put that into ledger/{site}.json"
-            )
-            continue
-        if isinstance(ledger, str):
-            yield fails(f"{site}: {ledger}")
-            continue
-        unknown = [update for update in records.updates_of(site) if not ledger.knows(update.ledger_head)]
-        if unknown:
-            where = f"entry {unknown[0].ledger_head.seq}, which the coordinator saw (line {unknown[0].line})"
-            yield fails(f"{site}: {where}, is not in its ledger: rolled back, or the ledger of another site")
-        else:
-            head = ledger.findings.head
-            yield holds(f"{site}: {ledger.findings.entries} entries, head {head.seq}:{head.hash[:16]}…")
-
-
-def check_events(records: Records, _: Reference) -> Answers:
-    """Every admitted update, those of repeated attempts included, against the ledger of its site."""
-    for site, ledger in records.ledgers.items():
-        if isinstance(ledger, str):
-            why = "its ledger is not here" if records.is_elsewhere(site) else "its ledger does not verify"
-            yield stays_open(f"{site}: {why}")
-        else:
-            yield _paid_for(records, site, ledger)
-
-
-def _paid_for(records: Records, site: str, ledger: SiteLedger) -> Answer:
-    digest, replaced = records.job.digest(), False
-    for update in records.updates_of(site):
-        if (difference := ledger.disagreement(digest, update)) is not None:
-            return fails(f"{site}, round {update.round_number} (line {update.line}): {difference}")
-        if ledger.released(digest, update.round_number) == update.digest:
-            continue
-        if site not in records.config.declared_attackers:
-            return fails(
-                f"{site}, round {update.round_number}: the admitted update is not the one that its ledger released"
-            )
-        replaced = True
-    if replaced:
-        return stays_open(
-            f"{site}: events agree; its updates were replaced after release, as config.json declares (attacker)"
-        )
-    events = [update.event for update in records.updates_of(site)]
-    steps = "non-private" if NonPrivate() in events else f"{sum(_steps(event) for event in events)} steps"
-    return holds(f"{site}: {len(events)} updates, {steps}")
+    models = [records.kept_model(each) for each in records.state.models[1:][-released.averaged_rounds :]]
+    same = model_digest(average(models)) == digest
+    require(same, f"it is not the average of the last {len(models)} rounds' models")
+    require(released.averaged_rounds == records.job.average_last_rounds, "the log averages other rounds than the job")
+    yield holds(f"the average of the last {len(models)} rounds' models, to the last bit")
 
 
 def check_labels(records: Records, _: Reference) -> Answers:
@@ -180,8 +120,7 @@ def check_labels(records: Records, _: Reference) -> Answers:
     require(
         audited == set(outcome.provenance), f"outcome.json says {_names(outcome.provenance)}, the log {_names(audited)}"
     )
-    recorded = sha256_hex(records.data("config.json"))
-    require(records.trail.configurations == {recorded}, "config.json is not the one that the log recorded")
+    _require_recorded(records)
     require(records.trail.profiles == {config.profile}, f"config.json says profile {config.profile}, the log does not")
     said = "an injected seed" if config.options.unsafe_seed is not None else "secret keys"
     if not records.trail.updates:
@@ -192,6 +131,18 @@ def check_labels(records: Records, _: Reference) -> Answers:
     seeded = _seeded_sites(records)
     require(bool(seeded) == (config.options.unsafe_seed is not None), f"config.json says {said}, the ledgers do not")
     yield holds(f"provenance {_names(audited)}, noise from {said}")
+
+
+def _require_recorded(records: Records) -> None:
+    """The files that say how the run is carried out are the ones that every start of it recorded."""
+    for field, name in RECORDED_FILES.items():
+        digest = sha256_hex(records.data(name)) if records.exists(name) else None
+        told = {getattr(each, field) for each in records.trail.configurations}
+        require(told == {digest}, f"{name} is not the one that the log recorded")
+    evaluation = records.config.evaluation_set
+    released = records.trail.released
+    said = {records.outcome.evaluation_set, None if released is None else released.evaluation_set}
+    require(said == {evaluation}, "log, config.json and outcome.json do not name one evaluation set")
 
 
 def _seeded_sites(records: Records) -> list[str]:
@@ -205,10 +156,6 @@ def _seeded_sites(records: Records) -> list[str]:
 
 def _names(values: Iterable[str]) -> str:
     return ", ".join(sorted(values)) or "nothing"
-
-
-def _steps(event: Event) -> int:
-    return 0 if isinstance(event, NonPrivate) else event.steps
 
 
 @dataclass(frozen=True)
@@ -225,12 +172,15 @@ CHECKS: Mapping[Check, _Step] = {
     Check.CHECKPOINT: _Step(check_checkpoint, needs=(Check.AUDIT,)),
     Check.JOB: _Step(check_job, needs=(Check.AUDIT,)),
     Check.ROUNDS: _Step(check_rounds, needs=(Check.AUDIT, Check.JOB)),
-    Check.MODEL: _Step(check_model, needs=(Check.AUDIT,)),
+    Check.MODEL: _Step(check_model, needs=(Check.AUDIT, Check.ROUNDS)),
     Check.LEDGERS: _Step(check_ledgers, needs=(Check.AUDIT,)),
     Check.EVENTS: _Step(check_events, needs=(Check.AUDIT, Check.JOB)),
     Check.EPSILON: _Step(check_epsilon, needs=(Check.AUDIT, Check.JOB)),
     Check.LABELS: _Step(check_labels, needs=(Check.AUDIT, Check.JOB)),
     Check.SIGNATURES: _Step(check_signatures, needs=(Check.AUDIT, Check.JOB)),
+    Check.AGGREGATION: _Step(check_aggregation, needs=(Check.AUDIT, Check.JOB, Check.ROUNDS, Check.SIGNATURES)),
+    Check.UTILITY: _Step(check_utility, needs=(Check.AUDIT, Check.JOB, Check.ROUNDS, Check.LABELS)),
     Check.CLIENT_PRIVACY: _Step(check_client_privacy, needs=(Check.AUDIT, Check.JOB, Check.ROUNDS)),
     Check.CONTENT: _Step(check_content, needs=(Check.AUDIT, Check.JOB, Check.ROUNDS)),
+    Check.MANIFEST: _Step(check_manifest),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from aegis.client_privacy import round_of
 from aegis.errors import VerificationFailed
 from aegis.runs.site_privacy import EXPORT
+from aegis.verification.epsilon import is_same
 from aegis.verification.findings import Answers, Reference, holds, require, stays_open
 from aegis.verification.ledgers import SiteLedger, read_ledger
 from aegis.verification.records import ClientStatement, Records
@@ -18,8 +19,6 @@ from coreason_enclave.ledger.state import RoundRecord
 from coreason_enclave.schemas import ClientPrivacyConfig, PrivacyUnit
 
 __all__ = ["check_client_privacy"]
-
-_TOLERANCE = 1e-4  # relative, between two builds of one accountant
 
 
 def check_client_privacy(records: Records, _: Reference) -> Answers:
@@ -80,10 +79,12 @@ def _composed(records: Records, promised: ClientPrivacyConfig, stated: ClientSta
     """Every draw that was reserved counts, whether it gave a model or not."""
     draws = sum(job == records.job.digest() for job, _ in ledger.rounds)
     epsilon = compose_epsilon([_event(promised, draws)], promised.delta).epsilon
-    close = abs(stated.epsilon - epsilon) <= _TOLERANCE * epsilon
-    require(close, f"outcome.json states {stated.epsilon:.6g} per client, {draws} draws compose to {epsilon:.6g}")
+    require(
+        is_same(records, stated.epsilon, epsilon),
+        f"outcome.json states {stated.epsilon:.6g} per client, {draws} draws compose to {epsilon:.6g}",
+    )
     cap = promised.target_epsilon
-    require(epsilon <= cap * (1 + _TOLERANCE), f"{epsilon:.4g} per client exceeds the job's cap {cap:g}")
+    require(epsilon <= cap or is_same(records, epsilon, cap), f"{epsilon:.4g} per client exceeds the job's cap {cap:g}")
     for name in ("delta", "noise_multiplier", "clip_norm", "sample_rate"):
         same = getattr(stated, name) == getattr(promised, name)
         require(same, f"outcome.json states another {name} of its client-level privacy than the job has")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from aegis.coordination.spending import epsilon_so_far, steps_so_far
+from aegis.runs.results import across_sites
 from aegis.verification.findings import Answer, Answers, Reference, fails, holds, require
+from aegis.verification.ledgers import SiteLedger
 from aegis.verification.records import Records
 from aegis.verification.trail import AuditedRound
-from coreason_enclave.accounting import Event, PoissonSampledGaussian, compose_epsilon
 
-__all__ = ["check_epsilon", "is_epsilon"]
+__all__ = ["check_epsilon", "is_epsilon", "is_same"]
 
-_TOLERANCE = 1e-4  # relative, between two builds of one accountant
+_OTHER_BUILD = 1e-9
+"""Relative: what other code, or another build of the numerical libraries, may make of the same sum; else nothing."""
 
 
 def is_epsilon(column: str) -> bool:
@@ -20,8 +23,25 @@ def is_epsilon(column: str) -> bool:
     return column.startswith("epsilon:")
 
 
+def is_same(records: Records, stated: object, computed: float | None) -> bool:
+    """Whether a stated number, or its text, is the one that was computed again: exactly, by the build that made it."""
+    if stated is None or computed is None:
+        return stated is None and computed is None
+    try:
+        number = float(str(stated))
+    except ValueError:
+        return False
+    slack = 0.0 if records.is_of_this_build else _OTHER_BUILD * abs(computed)
+    return math.isfinite(number) and abs(number - computed) <= slack
+
+
 def check_epsilon(records: Records, _: Reference) -> Answers:
-    """Per site and round, in metrics.csv, state and outcome: composed again from the admitted events."""
+    """Composed again from the admitted events, at the job's own noise and rate, no event having less noise:
+
+    1. each site's, after each round, in metrics.csv and state, and the last one in outcome.json;
+    2. what each site's ledger counts, refused and unanswered rounds included, in outcome.json;
+    3. the federation's: the largest of the sites' where somebody claims that no unit is at two, their composition else.
+    """
     sites = sorted({site for each in records.trail.rounds for site in each.admitted})
     stated = {name for row in records.metrics for name, value in row.items() if is_epsilon(name) and value}
     strangers = sorted(
@@ -31,65 +51,78 @@ def check_epsilon(records: Records, _: Reference) -> Answers:
     require(len(records.metrics) == len(records.trail.rounds), "metrics.csv does not have one line a round")
     for site in sites:
         yield _epsilon_of(records, site)
+    _require_ledgers_own(records)
+    yield _across_sites(records)
 
 
 def _epsilon_of(records: Records, site: str) -> Answer:
-    history, bounds = records.state.history, None
-    for index, events in enumerate(_running_events(records.trail.rounds, site)):
-        bounds = _bounds(records, events)
+    history, computed = records.state.history, None
+    for index, steps in enumerate(_running_steps(records.trail.rounds, site)):
+        computed = None if steps is None else epsilon_so_far(records.job, {site: steps})[site]
         places: dict[str, object] = {"metrics.csv": records.metrics[index].get(f"epsilon:{site}") or None}
         if index < len(history):
             places["state/state.json"] = history[index].epsilon.get(site)
         if index == len(records.trail.rounds) - 1:
             places["outcome.json"] = records.outcome.epsilon.get(site)
         for place, value in places.items():
-            if not _is_within(value, bounds):
-                expected = "no epsilon" if bounds is None else f"epsilon {bounds[0]:.6g}"
+            if not is_same(records, value, computed):
+                expected = "no epsilon" if computed is None else f"epsilon {computed:.6g}"
                 return fails(f"{site}, round {index + 1}: {place} states {value}, its events give {expected}")
-    return holds(f"{site}: {_claimed(records, site, bounds)}")
+    return holds(f"{site}: {_claimed(records, site, computed)}")
 
 
-def _running_events(rounds: tuple[AuditedRound, ...], site: str) -> Iterator[tuple[Event, ...]]:
-    events: tuple[Event, ...] = ()
+def _running_steps(rounds: tuple[AuditedRound, ...], site: str) -> Iterator[int | None]:
+    """Accounted steps after each round; None before the site's first."""
+    steps: dict[str, int] = {}
     for each in rounds:
         if site in each.admitted:
-            events = (*events, each.admitted[site].event)
-        yield events
+            steps = steps_so_far(steps, {site: each.admitted[site].event})
+        yield steps.get(site)
 
 
-def _bounds(records: Records, events: tuple[Event, ...]) -> tuple[float, float] | None:
-    """The least and the most that may be stated: what ran, and as many steps at the job's own noise and rate."""
-    privacy = records.job.privacy
-    private = [event for event in events if isinstance(event, PoissonSampledGaussian)]
-    if len(private) < len(events) or not events or privacy.delta is None or privacy.noise_multiplier is None:
-        return None
-    steps = sum(event.steps for event in private)
-    most = PoissonSampledGaussian(privacy.noise_multiplier, privacy.sample_rate, steps)
-    least_epsilon = compose_epsilon(private, privacy.delta).epsilon
-    return least_epsilon, max(least_epsilon, compose_epsilon([most], privacy.delta).epsilon)
-
-
-def _is_within(value: object, bounds: tuple[float, float] | None) -> bool:
-    if bounds is None or value is None:
-        return bounds is None and value is None
-    try:
-        number = float(str(value))
-    except ValueError:
-        return False
-    least, most = bounds
-    return math.isfinite(number) and least * (1 - _TOLERANCE) <= number <= most * (1 + _TOLERANCE)
-
-
-def _claimed(records: Records, site: str, bounds: tuple[float, float] | None) -> str:
-    if bounds is None:
+def _claimed(records: Records, site: str, computed: float | None) -> str:
+    if computed is None:
         return "non-private training: no epsilon is stated, and none holds"
     target, delta = records.job.privacy.target_epsilon, records.job.privacy.delta
-    require(
-        target is None or bounds[0] <= target * (1 + _TOLERANCE), f"{site}: {bounds[0]:.4g} exceeds the cap {target}"
-    )
-    sentence = f"{bounds[0]:.4g} of {target} at delta {delta}"
-    ledger = records.ledgers[site]
-    claim = None if isinstance(ledger, str) else ledger.claim(records.job.digest())
-    if claim is None or claim.guarantee is None or claim.guarantee.epsilon <= bounds[1] * (1 + _TOLERANCE):
+    within = target is None or computed <= target * (1 + _OTHER_BUILD)
+    require(within, f"{site}: {computed:.4g} exceeds the cap {target}")
+    sentence = f"{computed:.4g} of {target} at delta {delta}"
+    counted = _counted(records, site)
+    if counted is None or counted <= computed * (1 + _OTHER_BUILD):
         return sentence
-    return f"{sentence}; its ledger counts {claim.guarantee.epsilon:.4g}, for what was not admitted is spent as well"
+    return f"{sentence}; its ledger counts {counted:.4g}, for what was not admitted is spent as well"
+
+
+def _counted(records: Records, site: str) -> float | None:
+    """What a site's ledger counts for the job; None where its ledger is not here, or the job is not private."""
+    ledger = records.ledgers.get(site)
+    claim = ledger.claim(records.job.digest()) if isinstance(ledger, SiteLedger) else None
+    return None if claim is None or claim.guarantee is None else claim.guarantee.epsilon
+
+
+def _require_ledgers_own(records: Records) -> None:
+    for site, stated in sorted(records.outcome.ledger_epsilon.items()):
+        if isinstance(records.ledgers.get(site), SiteLedger):
+            counted = _counted(records, site)
+            said = f"outcome.json states {stated} in the ledger of {site}, which counts {counted}"
+            require(is_same(records, stated, counted), said)
+
+
+def _across_sites(records: Records) -> Answer:
+    steps: dict[str, int] = {}
+    for each in records.trail.rounds:
+        steps = steps_so_far(steps, {site: update.event for site, update in each.admitted.items()})
+    stated, computed = (
+        records.outcome.federation_epsilon,
+        across_sites(records.job, steps, records.config.disjoint_units),
+    )
+    for name in ("rule", "claimed_disjoint_by", "delta"):
+        same = getattr(stated, name) == computed[name]
+        require(same, f"outcome.json states another {name} of the federation's epsilon than config.json gives")
+    if not is_same(records, stated.epsilon, computed["epsilon"]):
+        return fails(f"outcome.json states {stated.epsilon} for the federation, the events give {computed['epsilon']}")
+    if computed["epsilon"] is None:
+        return holds("no epsilon is stated for the federation, and none holds")
+    claim = computed["claimed_disjoint_by"]
+    ground = "a unit may be at every site" if claim is None else f"no unit is at two sites, as is CLAIMED: {claim}"
+    return holds(f"federation: {computed['epsilon']:.4g} at delta {computed['delta']}, {computed['rule']}: {ground}")

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from aegis.errors import VerificationFailed
 
 __all__ = [
+    "INCOMPLETE",
     "Answer",
     "Answers",
     "Check",
+    "Conclusion",
     "Finding",
     "Reference",
     "Report",
     "Verdict",
     "fails",
     "holds",
+    "is_missing",
     "require",
     "stays_open",
 ]
+
+INCOMPLETE = 30
+"""The exit code of a run that cannot be verified."""
 
 
 class Check(IntEnum):
@@ -38,6 +44,9 @@ class Check(IntEnum):
     LABELS = 19
     SIGNATURES = 20
     CLIENT_PRIVACY = 21
+    AGGREGATION = 24
+    UTILITY = 25
+    MANIFEST = 26
     CONTENT = 29
 
     @property
@@ -57,23 +66,39 @@ _QUESTIONS = {
     Check.CHECKPOINT: "is the log the one whose head the coordinator signed?",
     Check.JOB: "is job.yaml the job that was run?",
     Check.ROUNDS: "do state, metrics and outcome tell the rounds that the log tells?",
-    Check.MODEL: "is model.safetensors the model that the log says was released?",
-    Check.LEDGERS: "does each site's ledger verify, and hold every head that the coordinator saw?",
+    Check.MODEL: "is model.safetensors the average of the rounds' models, and the one that the log says was released?",
+    Check.AGGREGATION: "does each round's model follow, to the last bit, from the updates that the sites signed?",
+    Check.UTILITY: "does each model do on the evaluation set as well as the log says?",
+    Check.LEDGERS: "does each site's ledger verify, is it signed by the site, and whole up to the heads in the log?",
     Check.EVENTS: "is every admitted update paid for in its site's ledger, as the very event that it claimed?",
     Check.EPSILON: "is every stated epsilon what the admitted events compose to?",
     Check.LABELS: "are simulated attestation and injected noise called what they are?",
     Check.SIGNATURES: "did each site sign its admitted updates, and what the log says of them?",
+    Check.MANIFEST: "is every file of the folder one that was signed as it is, and is none missing?",
     Check.CLIENT_PRIVACY: "is every round of a job with client_privacy paid for in the coordinator's own ledger?",
     Check.CONTENT: "did each site's rows stay the same within the job, or is every change named and allowed?",
 }
 
 
 class Verdict(StrEnum):
-    """``HOLDS`` and ``FAILS`` answer a question; ``NOT_CHECKED`` says that it stays open, and why."""
+    """``HOLDS`` and ``FAILS`` answer a question.
+
+    ``MISSING``: a record that would answer it is not in the folder, and somebody may have it. ``NOT_CHECKED``: no
+    record of a run can answer it, or a check that it rests on has failed.
+    """
 
     HOLDS = "holds"
     FAILS = "fails"
+    MISSING = "missing"
     NOT_CHECKED = "not checked"
+
+
+class Conclusion(StrEnum):
+    """What a whole verification comes to."""
+
+    VERIFIED = "verified"
+    NOT_VERIFIED = "not verified"
+    CANNOT_BE_VERIFIED = "cannot be verified"
 
 
 @dataclass(frozen=True)
@@ -92,21 +117,37 @@ class Report:
     Attributes:
         failed: the checks that failed; the first one gives :attr:`exit_code`.
         notices: what a reader has to know before any number, such as that attestation was simulated.
+        files: every file of the folder, by its path: whether a signature covers it.
     """
 
     findings: tuple[Finding, ...]
     failed: tuple[Check, ...]
     notices: tuple[str, ...]
+    files: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def conclusion(self) -> Conclusion:
+        """Not verified if a check failed; else verified, unless a record is missing that a check needs."""
+        if self.failed:
+            return Conclusion.NOT_VERIFIED
+        return Conclusion.CANNOT_BE_VERIFIED if self.missing else Conclusion.VERIFIED
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What is missing, in words."""
+        return tuple(finding.detail for finding in self.findings if finding.verdict is Verdict.MISSING)
 
     @property
     def ok(self) -> bool:
-        """Whether nothing failed. What was not checked stays open all the same."""
-        return not self.failed
+        """Whether the run is verified. What was not checked stays open all the same."""
+        return self.conclusion is Conclusion.VERIFIED
 
     @property
     def exit_code(self) -> int:
-        """0, or the value of the first check that failed."""
-        return int(self.failed[0]) if self.failed else 0
+        """0, the value of the first check that failed, or :data:`INCOMPLETE`."""
+        if self.failed:
+            return int(self.failed[0])
+        return 0 if self.ok else INCOMPLETE
 
 
 @dataclass(frozen=True)
@@ -116,10 +157,12 @@ class Reference:
     Attributes:
         coordinator_key: Ed25519, hex; None takes the run folder's own word for it.
         checkpoint: an older signed head of the same log, kept outside the run folder.
+        participants: Ed25519 keys (hex) of sites, by site id.
     """
 
     coordinator_key: str | None = None
     checkpoint: bytes | None = None
+    participants: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,6 +184,11 @@ def holds(detail: str) -> Answer:
 def fails(detail: str) -> Answer:
     """The question is answered with no."""
     return Answer(Verdict.FAILS, detail)
+
+
+def is_missing(detail: str) -> Answer:
+    """The record that would answer the question is not here; ``detail`` says which, and who has it."""
+    return Answer(Verdict.MISSING, detail)
 
 
 def stays_open(detail: str) -> Answer:

@@ -10,16 +10,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aegis.errors import VerificationFailed
-from aegis.runs.folder import RunFolder
+from aegis.errors import RunFolderError, VerificationFailed
+from aegis.runs.folder import RunFolder, installed_versions
+from aegis.runs.pins import code_in_use
 from aegis.stores.run_state import RunState
+from aegis.verification.findings import require
 from aegis.verification.ledgers import SiteLedger, read_ledger
 from aegis.verification.trail import AuditedUpdate, Trail, read_trail
-from coreason_enclave.encoding import parse_json
+from coreason_enclave.encoding import parse_json, sha256_hex
+from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.hashlog import verify_lines
+from coreason_enclave.orders import UPDATE_TYPE, UpdateStatement, parse_statement
 from coreason_enclave.schemas import FederationJob, HexDigest, Provenance, SafeId, explain
 from coreason_enclave.updates import Array, decode_arrays
 
@@ -33,6 +37,8 @@ EXPECTED_FILES = (
     "state/state.json",
     "metrics.csv",
     "model.safetensors",
+    "manifest.json",
+    "manifest.dsse",
     "outcome.json",
 )
 _LIMIT = 1 << 30
@@ -53,6 +59,9 @@ class Configuration(_Document):
     """``config.json``: how the run says that it was run.
 
     Attributes:
+        disjoint_units: who claims that no unit is at two sites, and on what ground.
+        evaluation_set: SHA-256 of the declared public evaluation set; None where utility was not measured.
+        code, versions: what made the numbers.
         local_sites: the sites on the coordinator's host, whose ledgers a run exports; left out, all of them.
     """
 
@@ -62,6 +71,10 @@ class Configuration(_Document):
     profile: str
     attestation: str
     options: _Options
+    disjoint_units: str | None = None
+    evaluation_set: HexDigest | None = None
+    code: dict[str, str] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
     local_sites: tuple[SafeId, ...] | None = None
 
     @property
@@ -81,12 +94,23 @@ class ClientStatement(_Document):
     sample_rate: float
 
 
+class AcrossSites(_Document):
+    """What ``outcome.json`` says of the whole federation: see :func:`aegis.runs.results.across_sites`."""
+
+    epsilon: float | None
+    delta: float | None
+    rule: str
+    claimed_disjoint_by: str | None
+
+
 class Outcome(_Document):
     """``outcome.json``: what the run claims to have achieved."""
 
     model: HexDigest
     rounds: int
     metrics: dict[str, float]
+    evaluation_set: HexDigest | None
+    federation_epsilon: AcrossSites
     epsilon: dict[SafeId, float | None]
     ledger_epsilon: dict[SafeId, float | None]
     provenance: tuple[Provenance, ...]
@@ -107,6 +131,8 @@ class Records:
         """A file's bytes."""
         try:
             return (self.folder / name).read_bytes()
+        except PermissionError as error:
+            raise RunFolderError(f"{self.folder / name} cannot be read: {error.strerror}: ask for access") from error
         except OSError as error:
             raise VerificationFailed(f"{name} cannot be read: {error.strerror}") from error
 
@@ -129,6 +155,7 @@ class Records:
     @cached_property
     def job(self) -> FederationJob:
         """The job as ordered."""
+        self.data("job.yaml")  # one that may not be read is another matter than one that holds no job
         return RunFolder(self.folder).job()
 
     @cached_property
@@ -159,10 +186,56 @@ class Records:
         """By site that an update was admitted of: its verified ledger, or what is wrong with it."""
         return {site: self._ledger(site) for site in sorted({update.site for update in self.trail.updates})}
 
-    def is_elsewhere(self, site: str) -> bool:
-        """Whether a site keeps its ledger on its own host, and no export of it was put here."""
+    def digest(self, name: str) -> str:
+        """A file's SHA-256, which is computed once."""
+        if name not in self._digests:
+            self._digests[name] = sha256_hex(self.data(name))
+        return self._digests[name]
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {}
+
+    @cached_property
+    def is_of_this_build(self) -> bool:
+        """Whether this very code, over these very libraries, made the run's numbers."""
+        return self.config.code == code_in_use() and self.config.versions == installed_versions()
+
+    def is_remote(self, site: str) -> bool:
+        """Whether a site keeps its ledger on its own host, so that its export comes from there."""
         local = self.config.local_sites
-        return local is not None and site not in local and not self.exists(f"ledger/{site}.json")
+        return local is not None and site not in local
+
+    def is_elsewhere(self, site: str) -> bool:
+        """Whether a remote site's export was not put here."""
+        return self.is_remote(site) and not self.exists(f"ledger/{site}.json")
+
+    def statement(self, update: AuditedUpdate) -> UpdateStatement:
+        """What the site signed of an admitted update.
+
+        Raises:
+            VerificationFailed: the envelope is missing, or not the one that the log names.
+            EnvelopeError: it is not signed by the site's registered key.
+        """
+        key = self.config.participants.get(update.site)
+        if key is None:
+            raise VerificationFailed(f"{update.site} is not among the participants of config.json")
+        if update.envelope is None:
+            raise VerificationFailed("the log does not say which envelope the site signed")
+        name = f"state/updates/{update.envelope}.json"
+        if not self.exists(name):
+            raise VerificationFailed(f"{name}, which the site signed, is missing")
+        envelope = self.data(name)
+        if sha256_hex(envelope) != update.envelope:
+            raise VerificationFailed(f"{name} does not have the digest that it is named by")
+        return parse_statement(open_envelope(envelope, UPDATE_TYPE, KeyRing({update.site: key})).payload)
+
+    def kept_model(self, digest: str) -> dict[str, Array]:
+        """A round's model, by its digest."""
+        name = f"state/models/{digest}.safetensors"
+        require(self.exists(name), f"{name} is missing")
+        require(self.digest(name) == digest, f"{name} does not have the digest that it is named by")
+        return self.model(name)
 
     def updates_of(self, site: str) -> list[AuditedUpdate]:
         """The updates of one site that the log admitted, in its order."""

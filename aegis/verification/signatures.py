@@ -4,47 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aegis.errors import VerificationFailed
+from aegis.coordination.enrolment import admit_enrolment
+from aegis.errors import UpdateRefused, VerificationFailed
 from aegis.verification.evidence import covers_its_order, is_simulated
-from aegis.verification.findings import Answer, Answers, Reference, fails, holds, stays_open
+from aegis.verification.findings import Answer, Answers, Reference, fails, holds, require
 from aegis.verification.records import Records
 from aegis.verification.trail import AuditedUpdate
 from coreason_enclave.accounting import event_from_dict
-from coreason_enclave.encoding import sha256_hex
-from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.heads import open_head
-from coreason_enclave.orders import UPDATE_TYPE, UpdateStatement, parse_statement
 from coreason_enclave.schemas import Provenance
+from coreason_enclave.updates import SealedMessage
 
 __all__ = ["check_signatures"]
 
 
-def check_signatures(records: Records, _: Reference) -> Answers:
-    """Every envelope that the log names, under the key that the site is registered with."""
-    for site in sorted({update.site for update in records.trail.updates}):
+def check_signatures(records: Records, reference: Reference) -> Answers:
+    """Under the key that each site is registered with:
+
+    1. that key is the one that the caller knows, where the caller knows one;
+    2. the site's enrolment for this very job, for every site of the roll-call;
+    3. every envelope that the log names is here, was signed, and says what the log says.
+    """
+    for site, key in sorted(reference.participants.items()):
+        known = records.config.participants.get(site)
+        require(known == key, f"config.json names {'no' if known is None else 'another'} key for {site}")
+    sites = {update.site for update in records.trail.updates}
+    enrolled = sites.union(*(record.enrolled for record in records.state.history))
+    for site in sorted(enrolled):
+        _require_enrolled(records, site)
+    for site in sorted(sites):
         yield _signed_by(records, site)
+
+
+def _require_enrolled(records: Records, site: str) -> None:
+    envelope, key = records.state.enrolments.get(site), records.config.participants.get(site)
+    require(envelope is not None and key is not None, f"{site} took part: its enrolment, or its key, is missing")
+    try:
+        admit_enrolment(SealedMessage(str(envelope).encode()), records.job, site, str(key))
+    except UpdateRefused as refusal:
+        raise VerificationFailed(f"the enrolment of {site}: {refusal}") from refusal
 
 
 def _signed_by(records: Records, site: str) -> Answer:
     updates = records.updates_of(site)
-    kept = [update for update in updates if update.envelope and records.exists(_name(update))]
-    for update in kept:
+    for update in updates:
+        where = f"{site}, round {update.round_number} (line {update.line})"
         try:
-            differing = list(_differences(records, update))
-        except EnclaveError as error:
-            return fails(f"{site}, round {update.round_number} (line {update.line}): {error}")
-        if differing:
-            what = f"the log says another {differing[0]} than the site signed"
-            return fails(f"{site}, round {update.round_number} (line {update.line}): {what}")
-    if len(kept) < len(updates):
-        return stays_open(f"{site}: {len(updates) - len(kept)} of {len(updates)} envelopes are no longer kept")
-    return holds(f"{site}: {len(kept)} signatures by key {records.config.participants[site][:16]}…")
+            differing = next(_differences(records, update), None)
+        except (EnclaveError, VerificationFailed) as error:
+            return fails(f"{where}: {error}")
+        if differing is not None:
+            return fails(f"{where}: the log says another {differing} than the site signed")
+    return holds(f"{site}: {len(updates)} signatures by key {records.config.participants[site][:16]}…")
 
 
 def _differences(records: Records, update: AuditedUpdate) -> Iterator[str]:
     """Where the log's line and the signed statement part."""
-    statement, key = _opened(records, update), records.config.participants[update.site]
+    statement, key = records.statement(update), records.config.participants[update.site]
     head = open_head(statement.signed_head, update.site, key)
     pairs: dict[str, tuple[object, object]] = {
         "site": (update.site, statement.site_id),
@@ -61,17 +78,3 @@ def _differences(records: Records, update: AuditedUpdate) -> Iterator[str]:
         "ledger head": ((update.ledger_head.seq, update.ledger_head.hash), (head.seq, head.hash)),
     }
     return (name for name, (said, signed) in pairs.items() if said != signed)
-
-
-def _opened(records: Records, update: AuditedUpdate) -> UpdateStatement:
-    key = records.config.participants.get(update.site)
-    if key is None:
-        raise VerificationFailed(f"{update.site} is not among the participants of config.json")
-    envelope = records.data(_name(update))
-    if sha256_hex(envelope) != update.envelope:
-        raise VerificationFailed(f"{_name(update)} does not have the digest that it is named by")
-    return parse_statement(open_envelope(envelope, UPDATE_TYPE, KeyRing({update.site: key})).payload)
-
-
-def _name(update: AuditedUpdate) -> str:
-    return f"state/updates/{update.envelope}.json"

@@ -11,16 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aegis.errors import VerificationFailed
+from aegis.stores.run_state import RoundRecord
 from coreason_enclave.accounting.events import Event, event_from_dict
 from coreason_enclave.encoding import parse_json
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.orders import LedgerHeadStatement
 from coreason_enclave.schemas import HexDigest, Provenance, SafeId, explain
 
-__all__ = ["AuditedDraw", "AuditedRound", "AuditedUpdate", "Released", "Trail", "read_trail"]
+__all__ = ["AuditedDraw", "AuditedRound", "AuditedUpdate", "Recorded", "Released", "Trail", "read_trail"]
 
 
 class _Details(BaseModel):
@@ -42,20 +43,30 @@ class _Started(_Details):
 
 class _Configured(_Details):
     config: HexDigest
+    job_file: HexDigest | None = None
+    evaluation_set: HexDigest | None = None
 
 
 class _Resumed(_Details):
     completed_rounds: int
+    job_digest: HexDigest | None = None
+    record: RoundRecord | None = None
 
 
 class _Completed(_Details):
     round: int
     model: HexDigest
+    record: RoundRecord | None = None
 
 
 class _Finished(_Details):
     model: HexDigest
     averaged_rounds: int
+    metrics: dict[str, float] | None = None
+    evaluation_set: HexDigest | None = None
+    state: HexDigest | None = None
+    outcome: HexDigest | None = None
+    ledgers: dict[SafeId, LedgerHeadStatement] = Field(default_factory=dict)
 
 
 class _Paid(_Details):
@@ -96,19 +107,41 @@ class AuditedUpdate:
 
 @dataclass(frozen=True)
 class AuditedRound:
-    """One completed round. ``model`` is None where a crash came between the state and its line in the log."""
+    """One completed round. ``record`` is None only in a log that was not written by this version."""
 
     number: int
     admitted: Mapping[str, AuditedUpdate]
     model: str | None
+    record: RoundRecord | None = None
 
 
 @dataclass(frozen=True)
 class Released:
-    """The released model: its digest, and over how many of the last rounds' models it is the average."""
+    """What the last line says of the released model.
+
+    Attributes:
+        model: its digest. averaged_rounds: over how many of the last rounds' models it is the average.
+        metrics: its utility on the evaluation set of that digest; None where the log does not say.
+        state: digest of the last state. outcome: of ``outcome.json``.
+        ledgers: heads of the ledgers that were exported, by site.
+    """
 
     model: str
     averaged_rounds: int
+    metrics: Mapping[str, float] | None
+    evaluation_set: str | None
+    state: str | None
+    outcome: str | None
+    ledgers: Mapping[str, LedgerHeadStatement]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The files that one start of the run went by, by digest; None where there was none."""
+
+    config: str
+    job_file: str | None
+    evaluation_set: str | None
 
 
 @dataclass(frozen=True)
@@ -129,7 +162,7 @@ class Trail:
         updates: every admitted update, those of attempts that were repeated or lost in a crash included.
         released: what the log's last line releases; None where it ends otherwise.
         profiles: profiles that the coordinator's lines were written under.
-        configurations: digests of ``config.json`` that the run was carried out under; a run has one.
+        configurations: the files that the run was carried out by; a run has one set of them.
         draws: of a job with client-level privacy: what was paid for before a model was kept.
     """
 
@@ -138,7 +171,7 @@ class Trail:
     updates: tuple[AuditedUpdate, ...]
     released: Released | None
     profiles: frozenset[str]
-    configurations: frozenset[str]
+    configurations: frozenset[Recorded]
     draws: tuple[AuditedDraw, ...]
 
 
@@ -168,7 +201,7 @@ class _Reading:
     open: dict[str, AuditedUpdate] = field(default_factory=dict)
     released: Released | None = None
     profiles: set[str] = field(default_factory=set)
-    configurations: set[str] = field(default_factory=set)
+    configurations: set[Recorded] = field(default_factory=set)
     draws: list[AuditedDraw] = field(default_factory=list)
 
     def follow(self, number: int, line: _Line) -> None:
@@ -178,19 +211,20 @@ class _Reading:
         self.profiles.add(str(line.details.get("profile", "unnamed")))
         match line.action, line.outcome:
             case "configuration", "recorded":
-                self.configurations.add(_read(_Configured, line).config)
+                said = _read(_Configured, line)
+                self.configurations.add(Recorded(said.config, said.job_file, said.evaluation_set))
             case "run", "started":
                 self.jobs.add(_read(_Started, line).job_digest)
             case "run", "resumed":
-                self._resume(_read(_Resumed, line).completed_rounds)
+                self._resume(_read(_Resumed, line))
             case "run", "finished":
                 finished = _read(_Finished, line)
-                self.released = Released(finished.model, finished.averaged_rounds)
+                self.released = Released(**{name: getattr(finished, name) for name in _Finished.model_fields})
             case "round", "opened":
                 self.open = {}
             case "round", "completed":
                 completed = _read(_Completed, line)
-                self._complete(completed.round, completed.model)
+                self._complete(completed.round, completed.model, completed.record)
             case "client_privacy", "committed":
                 self.draws.append(AuditedDraw(number, _read(_Paid, line).ledger_head))
             case "admit", "accepted":
@@ -198,17 +232,21 @@ class _Reading:
                 self.updates.append(update)
                 self.open[update.site] = update
 
-    def _resume(self, completed_rounds: int) -> None:
+    def _resume(self, resumed: _Resumed) -> None:
+        """After a crash between a round's state and its line, this line says what that one would have said."""
+        completed_rounds, record = resumed.completed_rounds, resumed.record
+        if resumed.job_digest is not None:
+            self.jobs.add(resumed.job_digest)
         if completed_rounds - len(self.rounds) not in (0, 1):
             raise VerificationFailed(
                 f"the log resumes after {completed_rounds} rounds, having told of {len(self.rounds)}: lines are missing"
             )
         if completed_rounds > len(self.rounds):
-            self._complete(completed_rounds, None)
+            self._complete(completed_rounds, None if record is None else record.model_digest, record)
         self.open = {}
 
-    def _complete(self, number: int, model: str | None) -> None:
-        self.rounds.append(AuditedRound(number, dict(self.open), model))
+    def _complete(self, number: int, model: str | None, record: RoundRecord | None) -> None:
+        self.rounds.append(AuditedRound(number, dict(self.open), model, record))
         self.open = {}
 
     def trail(self) -> Trail:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from aegis.cli import main
-from aegis.federation import FederationConfig, FederationFolder
+from aegis.federation import EvaluationSet, FederationConfig, FederationFolder
 from aegis.jobs import dump_job
 from coreason_enclave.keys import write_private
 from coreason_enclave.policy import Profile
@@ -53,6 +54,15 @@ def found_study(root: Path, federation_at: Callable[[Path], Any]) -> Study:
     return Study(root, sites.job)
 
 
+def public_examples() -> EvaluationSet:
+    """A declared public evaluation set for the clinics' job; some rows stand there twice, so that scores tie."""
+    chance = np.random.default_rng(3)
+    features = chance.uniform(0, 1, (200, 3)).astype(np.float32)
+    features[:40] = features[40:80]
+    labels = (features @ [1.0, -1.0, 0.5] + chance.normal(0, 0.2, 200) > 0.25).astype(np.int64)
+    return EvaluationSet(features, labels)
+
+
 @pytest.fixture(scope="session")
 def aegis() -> Callable[..., Result]:
     return invoke
@@ -67,6 +77,7 @@ def study(tmp_path: Path, federation_at: Callable[[Path], Any]) -> Study:
 def finished_run(tmp_path_factory: pytest.TempPathFactory, federation_at: Callable[[Path], Any]) -> Path:
     """Three rounds, the model averaged over the last two. Never to be written to."""
     study = found_study(tmp_path_factory.mktemp("finished"), federation_at)
+    FederationFolder(study.federation).save_evaluation_set(public_examples())
     job = study.write_job("study-1", average_last_rounds=2)
     result = invoke("run", job, "--federation", study.federation, "--out", study.root / "run")
     assert result.exit_code == 0, result.output

@@ -245,10 +245,10 @@ def test_killed_before_any_state_was_kept_a_run_goes_on_and_its_records_still_ve
     arguments = ("run", study.write_job("s"), "--federation", study.federation, "--out", study.root / "run")
     keep, kept = FileRunStore.save, iter(range(save - 1))
 
-    def die_at_once(self: FileRunStore, state: Any) -> None:
+    def die_at_once(self: FileRunStore, state: Any) -> str:
         if next(kept, None) is None:
             raise SystemExit(9)
-        keep(self, state)
+        return keep(self, state)
 
     with monkeypatch.context() as once:
         once.setattr(FileRunStore, "save", die_at_once)

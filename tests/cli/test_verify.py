@@ -16,22 +16,26 @@ import yaml
 from click.testing import Result
 
 from aegis.verification import Check, Reference, Report, Verdict, verify_run
-from aegis.verification.checks import check_ledgers
+from aegis.verification.exports import check_ledgers
+from aegis.verification.findings import INCOMPLETE
 from aegis.verification.records import Records
 from coreason_enclave.encoding import canonical_json, sha256_hex
 from coreason_enclave.envelope import seal
 from coreason_enclave.hashlog import HashLog
+from coreason_enclave.heads import seal_export
 from coreason_enclave.keys import Signer
 from coreason_enclave.ledger.chain import make_link
 from coreason_enclave.ledger.records import LedgerHead
 from coreason_enclave.orders import UPDATE_TYPE
 from coreason_enclave.updates import decode_arrays, encode_arrays
+from tests.attacked.forging import Owner
+from tests.conftest import site_signer
 
 Aegis = Callable[..., Result]
 Falsify = Callable[[Path], None]
 
 COORDINATOR = Signer.from_seed(bytes([7]) * 32)
-CLINIC_1 = Signer.from_seed(bytes.fromhex(sha256_hex(b"clinic-1")))
+CLINIC_1 = site_signer("clinic-1")
 
 
 def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -110,6 +114,8 @@ def rechain_ledger(run: Path, change: Callable[[list[dict[str, Any]]], object], 
     assert head is not None
     document |= {"entries": rows, "head": {"seq": head.seq, "hash": head.hash}}
     path.write_bytes(canonical_json(document))
+    signed = seal_export(path.read_bytes(), site, site_signer(site), now=1.8e9)
+    (run / "ledger" / f"{site}.dsse").write_bytes(signed)
 
 
 def and_the_coordinator_saw_it(falsify: Falsify, site: str = "clinic-1") -> Falsify:
@@ -123,6 +129,8 @@ def and_the_coordinator_saw_it(falsify: Falsify, site: str = "clinic-1") -> Fals
             admitted = (line["details"] for line in lines if (line["action"], line["outcome"]) == ADMITTED)
             for details in (details for details in admitted if details["site"] == site):
                 details["ledger_head"]["hash"] = rows[details["ledger_head"]["seq"]]["hash"]
+            finished = next(line["details"] for line in lines if (line["action"], line["outcome"]) == FINISHED)
+            finished["ledgers"][site] = {"seq": rows[-1]["seq"], "hash": rows[-1]["hash"]}
 
         rewrite_audit(run, adopt)
 
@@ -141,7 +149,8 @@ def cut_ledger(run: Path) -> None:
 
 
 def exchange_ledgers(run: Path) -> None:
-    shutil.copy(run / "ledger" / "clinic-2.json", run / "ledger" / "clinic-1.json")
+    for kind in ("json", "dsse"):
+        shutil.copy(run / "ledger" / f"clinic-2.{kind}", run / "ledger" / f"clinic-1.{kind}")
 
 
 def another_model(run: Path) -> bytes:
@@ -207,6 +216,10 @@ def envelope_of(run: Path, site: str = "clinic-1") -> str:
     admitted = (line["details"] for line in audit_lines(run) if (line["action"], line["outcome"]) == ADMITTED)
     digest = next(details["envelope"] for details in admitted if details["site"] == site)
     return f"state/updates/{digest}.json"
+
+
+def arrays_of(run: Path) -> str:
+    return envelope_of(run).replace(".json", ".safetensors")
 
 
 def signed_again(signer: Signer, **changes: Any) -> Falsify:
@@ -296,7 +309,7 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
     ),
     "a refusal that metrics.csv invents": (
         Check.ROUNDS,
-        in_text("metrics.csv", "\n1,simulated,2,,", "\n1,simulated,2,clinic-3=late,"),
+        in_text("metrics.csv", ",2,,", ",2,clinic-3=late,"),
     ),
     "a round less in metrics.csv": (
         Check.ROUNDS,
@@ -401,7 +414,7 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
     "NaN for an epsilon in metrics.csv": (Check.EPSILON, epsilon_cell("nan")),
     "a word for an epsilon in metrics.csv": (Check.EPSILON, epsilon_cell("little")),
     "a smaller epsilon in the state": (
-        Check.EPSILON,
+        Check.ROUNDS,
         in_json("state/state.json", lambda state: state["history"][0]["epsilon"].update({"clinic-1": 0.01})),
     ),
     # labels
@@ -446,6 +459,45 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
     "an update whose evidence covers another nonce": (Check.SIGNATURES, signed_again(CLINIC_1, nonce="ab" * 32)),
     "an update whose evidence covers another key": (Check.SIGNATURES, signed_again(CLINIC_1, kem_key="ab" * 32)),
     "an update without evidence": (Check.SIGNATURES, signed_again(CLINIC_1, evidence={})),
+    "no envelope of an admitted update": (Check.SIGNATURES, lambda run: (run / envelope_of(run)).unlink()),
+    "a ledger that its site did not sign": (Check.LEDGERS, without("ledger/clinic-1.dsse")),
+    "a ledger signed by the coordinator": (
+        Check.LEDGERS,
+        lambda run: (run / "ledger" / "clinic-1.dsse").write_bytes(
+            seal_export((run / "ledger" / "clinic-1.json").read_bytes(), "clinic-1", COORDINATOR, now=1.8e9)
+        ),
+    ),
+    "an epsilon of the federation that no composition gives": (
+        Check.EPSILON,
+        in_json("outcome.json", lambda outcome: outcome["federation_epsilon"].update(epsilon=4.3)),
+    ),
+    "a claim of disjoint sites that the federation does not make": (
+        Check.EPSILON,
+        in_json("outcome.json", lambda outcome: outcome["federation_epsilon"].update(claimed_disjoint_by="somebody")),
+    ),
+    "a smaller epsilon in the ledger's name": (
+        Check.EPSILON,
+        in_json("outcome.json", lambda outcome: outcome["ledger_epsilon"].update({"clinic-1": 0.1})),
+    ),
+    "another comment in the job file": (
+        Check.LABELS,
+        lambda run: (run / "job.yaml").write_text((run / "job.yaml").read_text() + "# approved\n"),
+    ),
+    "another evaluation set": (Check.LABELS, flip_a_bit("evaluation.safetensors")),
+    "one bit of an update": (Check.AGGREGATION, lambda run: flip_a_bit(arrays_of(run))(run)),
+    "an update without its arrays": (Check.AGGREGATION, lambda run: (run / arrays_of(run)).unlink()),
+    "a better accuracy wherever it stands": (
+        Check.UTILITY,
+        lambda run: Owner(run, COORDINATOR).boast(accuracy=0.97),
+    ),
+    "a file that nobody signed": (Check.MANIFEST, lambda run: (run / "approval.txt").write_text("approved")),
+    "a folder of files that nobody signed": (
+        Check.MANIFEST,
+        lambda run: shutil.copytree(run / "state", run / "state-2"),
+    ),
+    "a link in place of a file": (Check.MANIFEST, lambda run: (run / "more").symlink_to("state")),
+    "one bit of the signed list of files": (Check.MANIFEST, flip_a_bit("manifest.json", 40)),
+    "a last checkpoint that is gone": (Check.MANIFEST, without("state/checkpoint.json")),
 }
 
 
@@ -481,6 +533,7 @@ def test_a_log_rewritten_with_the_stolen_key_passes_until_somebody_shows_an_olde
 ) -> None:
     kept_elsewhere = (finished_run / "audit.checkpoint.json").read_bytes()
     rewrite_audit(run_copy, lambda lines: lines[0]["details"].update(remark="rewritten"))
+    Owner(run_copy, COORDINATOR).sign_again()
 
     assert verify_run(run_copy).ok
     report = verify_run(run_copy, Reference(checkpoint=kept_elsewhere))
@@ -522,9 +575,7 @@ def test_what_no_run_folder_can_show_is_said(finished_run: Path) -> None:
         "external checkpoint",
         "attestation",
         "participants' keys",
-        "aggregation",
-        "utility",
-        "overlap of sites",
+        "evaluation set",
         "ledgers",
     }
 
@@ -538,9 +589,9 @@ def test_a_check_whose_ground_is_gone_is_not_answered(run_copy: Path) -> None:
 
     report = verify_run(run_copy)
 
-    assert report.failed == (Check.AUDIT,)
+    assert report.failed == (Check.AUDIT, Check.MANIFEST)
     assert subjects(report, Verdict.HOLDS) == {"files"}
-    assert {check.label for check in Check} - {"files", "audit"} <= subjects(report, Verdict.NOT_CHECKED)
+    assert {check.label for check in Check} - {"files", "audit", "manifest"} <= subjects(report, Verdict.NOT_CHECKED)
 
 
 def test_one_bad_ledger_does_not_hide_what_the_others_say(run_copy: Path) -> None:
@@ -553,13 +604,10 @@ def test_one_bad_ledger_does_not_hide_what_the_others_say(run_copy: Path) -> Non
     assert not any(detail.startswith("clinic-1: 3 updates") for detail in held)
 
 
-def test_models_that_were_cleared_away_leave_a_question_open_and_not_a_failure(run_copy: Path) -> None:
+def test_models_that_were_cleared_away_are_missed(run_copy: Path) -> None:
     shutil.rmtree(run_copy / "state" / "models")
 
-    report = verify_run(run_copy)
-
-    assert report.ok
-    assert "model" in subjects(report, Verdict.NOT_CHECKED)
+    assert set(verify_run(run_copy).failed) == {Check.MODEL, Check.AGGREGATION, Check.UTILITY, Check.MANIFEST}
 
 
 def test_verifying_writes_nothing(run_copy: Path) -> None:
@@ -590,8 +638,10 @@ def test_what_is_no_run_folder_is_refused_as_input(aegis: Aegis, tmp_path: Path,
 
 
 def test_a_run_that_goes_on_is_not_verified_yet(aegis: Aegis, run_copy: Path) -> None:
-    (run_copy / "outcome.json").unlink()
-    (run_copy / "audit.checkpoint.json").unlink()
+    for name in ("outcome.json", "audit.checkpoint.json", "manifest.json", "manifest.dsse"):
+        (run_copy / name).unlink()
+    assert aegis("verify", run_copy).exit_code == Check.FILES, "the log says that it has finished"
+    cut_the_log(run_copy)
 
     result = aegis("verify", run_copy)
 
@@ -599,19 +649,115 @@ def test_a_run_that_goes_on_is_not_verified_yet(aegis: Aegis, run_copy: Path) ->
     assert "has not finished" in result.stderr
 
 
-def test_a_ledger_that_a_site_keeps_on_its_own_host_is_a_question_and_an_export_of_it_answers(run_copy: Path) -> None:
-    in_json("config.json", lambda config: config.update(local_sites=["clinic-1"]))(run_copy)
-    export = run_copy / "ledger" / "clinic-2.json"
-    kept = export.read_bytes()
-    export.unlink()
+def test_a_run_whose_site_keeps_its_ledger_cannot_be_verified_until_the_site_sends_it(
+    aegis: Aegis, run_copy: Path, finished_run: Path
+) -> None:
+    """As the coordinator of a site on another host writes it: without that site's ledger, and honest otherwise."""
+    owner, sent = Owner(run_copy, COORDINATOR), ("clinic-2.json", "clinic-2.dsse")
+    owner.edit_config(lambda config: config.update(local_sites=["clinic-1"]))
+    for name in sent:
+        (run_copy / "ledger" / name).unlink()
 
-    elsewhere = _ledger_verdicts(run_copy)
-    export.write_bytes(kept)
+    def not_exported(lines: list[dict[str, Any]]) -> None:
+        del next(line["details"] for line in lines if (line["action"], line["outcome"]) == FINISHED)["ledgers"][
+            "clinic-2"
+        ]
 
-    assert elsewhere == {"clinic-1": Verdict.HOLDS, "clinic-2": Verdict.NOT_CHECKED}
-    assert _ledger_verdicts(run_copy) == {"clinic-1": Verdict.HOLDS, "clinic-2": Verdict.HOLDS}
+    rewrite_audit(run_copy, not_exported)
+    in_json("outcome.json", lambda outcome: outcome["ledger_epsilon"].pop("clinic-2"))(run_copy)
+    owner.sign_again()
+
+    before = aegis("verify", run_copy)
+    assert (before.exit_code, _ledger_verdicts(run_copy)["clinic-2"]) == (INCOMPLETE, Verdict.MISSING)
+    assert "CANNOT BE VERIFIED" in before.stdout.splitlines()[-1]
+    assert "the ledger of clinic-2" in before.stdout.splitlines()[-1]
+    shutil.copy(finished_run / "ledger" / sent[0], run_copy / "ledger")
+    assert aegis("verify", run_copy).exit_code == Check.MANIFEST, "an export that nobody signed"
+    shutil.copy(finished_run / "ledger" / sent[1], run_copy / "ledger")
+    after = aegis("verify", run_copy)
+    assert (after.exit_code, _ledger_verdicts(run_copy)["clinic-2"]) == (0, Verdict.HOLDS), after.output
+
+
+NO_REFERENCES: Mapping[str, tuple[str, str]] = {
+    "a key that is too short": ("--coordinator-key", "abcd"),
+    "a key that is no hex": ("--coordinator-key", "zz" * 32),
+    "a key with white space": ("--coordinator-key", "ab " * 32),
+    "a site without a key": ("--participant-key", "clinic-1"),
+    "a site with a key that is none": ("--participant-key", "clinic-1=1234"),
+    "the log in place of a checkpoint": ("--checkpoint", "audit.jsonl"),
+    "the model in place of a checkpoint": ("--checkpoint", "model.safetensors"),
+    "another signed document": ("--checkpoint", "manifest.dsse"),
+}
+
+
+@pytest.mark.parametrize(("option", "value"), NO_REFERENCES.values(), ids=NO_REFERENCES)
+def test_what_is_no_key_and_no_checkpoint_says_nothing_about_the_run(
+    aegis: Aegis, finished_run: Path, option: str, value: str
+) -> None:
+    given = finished_run / value if option == "--checkpoint" else value
+
+    result = aegis("verify", finished_run, option, given)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("name", ["audit.jsonl", "job.yaml", "evaluation.safetensors", "ledger/clinic-1.json"])
+def test_a_file_that_may_not_be_read_says_nothing_about_the_run(
+    aegis: Aegis, finished_run: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    read = Path.read_bytes
+
+    def denied(path: Path) -> bytes:
+        if path == finished_run / name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    result = aegis("verify", finished_run)
+
+    assert result.exit_code == 2, result.output
+    assert name in result.stderr
+
+
+def test_every_file_is_listed_as_covered_or_not(aegis: Aegis, run_copy: Path) -> None:
+    (run_copy / "nvflare.log").write_text("what another program printed")
+    document = json.loads(aegis("verify", run_copy, "--json").stdout)
+    page = aegis("verify", run_copy, "--files").stdout
+
+    assert document["conclusion"] == "verified"
+    assert {name for name, covered in document["files"].items() if not covered} == {"nvflare.log"}
+    assert set(document["files"]) == {
+        path.relative_to(run_copy).as_posix() for path in run_copy.rglob("*") if path.is_file()
+    }
+    assert "NOT COVERED  nvflare.log" in page
+    assert "covered      model.safetensors" in page
+
+
+CONCLUSIONS: Mapping[str, tuple[Falsify, str]] = {
+    "an honest run": (lambda run: None, "VERIFIED. Every figure was computed again"),
+    "a falsified run": (flip_a_bit("model.safetensors"), "NOT VERIFIED. Do not rely on this run"),
+}
+
+
+@pytest.mark.parametrize(("falsify", "said"), CONCLUSIONS.values(), ids=CONCLUSIONS)
+def test_the_last_line_is_for_a_reader_who_is_no_programmer(
+    aegis: Aegis, run_copy: Path, falsify: Falsify, said: str
+) -> None:
+    falsify(run_copy)
+    assert said in aegis("verify", run_copy).stdout.splitlines()[-1]
+
+
+def test_a_participants_key_from_elsewhere_is_compared(aegis: Aegis, finished_run: Path) -> None:
+    right = aegis("verify", finished_run, "--participant-key", f"clinic-1={CLINIC_1.public_hex}")
+    wrong = aegis("verify", finished_run, "--participant-key", f"clinic-1={COORDINATOR.public_hex}")
+
+    assert (right.exit_code, wrong.exit_code) == (0, Check.SIGNATURES)
+    assert "of clinic-2: taken from config.json" in right.stdout
 
 
 def _ledger_verdicts(run: Path) -> dict[str, Verdict]:
     answers = check_ledgers(Records(run), Reference())
-    return {answer.detail.partition(":")[0]: answer.verdict for answer in answers}
+    return {
+        site: answer.verdict for answer in answers for site in ("clinic-1", "clinic-2") if site in answer.detail[:30]
+    }

@@ -17,7 +17,8 @@ from aegis.cli import main
 from aegis.federation import ClientBudget, FederationFolder
 from aegis.runs.execution import Execution, execute
 from aegis.runs.folder import RunFolder
-from aegis.verification import Verdict, verify_run
+from aegis.verification import Conclusion, Verdict, verify_run
+from aegis.verification.findings import INCOMPLETE
 from coreason_enclave.hashlog import HashLog
 from coreason_enclave.keys import Signer
 from coreason_enclave.ledger import verify_export
@@ -146,7 +147,7 @@ def test_an_injected_seed_gives_the_same_model_again_and_is_called_unsafe(
         job = study.job(job_id="s", rounds=3, min_clients=2, client_privacy={**CLIENT, "sample_rate": 0.8})
         digests.append(execute(job, execution).digest)
         assert folder.read_json("outcome.json")["client_privacy"]["noise_sources"] == ["unsafe_seeded"]
-        assert verify_run(folder.path).ok
+        assert verify_run(folder.path).failed == ()
     assert digests[0] == digests[1]
 
 
@@ -161,12 +162,20 @@ def findings(run: Path) -> tuple[int, list[str]]:
 
 def test_it_verifies_and_says_what_stays_open(finished: tuple[Path, str]) -> None:
     exit_code, told = findings(finished[0])
-    assert exit_code == 0
+    assert exit_code == INCOMPLETE
     assert told[0].startswith("holds: 3 rounds")
     assert "over 3 draws" in told[1]
     assert told[2].startswith("not checked: that sites were drawn, updates clipped, models noised")
     opened = [each for each in verify_run(finished[0]).findings if each.verdict is Verdict.NOT_CHECKED]
     assert any("to its readers no site was hidden by chance" in each.detail for each in opened)
+
+
+def test_what_hides_a_sites_update_keeps_the_run_from_being_verified_to_the_end(finished: tuple[Path, str]) -> None:
+    """Said with what is missing; and no update is left in the folder for whoever reads it."""
+    report = verify_run(finished[0])
+    assert report.conclusion is Conclusion.CANNOT_BE_VERIFIED
+    assert [missing[:18] for missing in report.missing] == ["the single updates"]
+    assert not list((finished[0] / "state" / "updates").glob("*.safetensors"))
 
 
 def test_the_independent_verifier_reads_the_run_and_the_coordinators_ledger(finished: tuple[Path, str]) -> None:
@@ -181,7 +190,7 @@ def test_a_run_in_which_nobody_was_ever_drawn_verifies(clinics: Study) -> None:
     path = job_file(clinics, sample_rate=1e-9)
     assert aegis("run", path, "--federation", clinics.federation, "--out", clinics.root / "run").exit_code == 0
     report = verify_run(clinics.root / "run")
-    assert report.ok, report
+    assert report.failed == (), report
     assert any("no update was admitted" in each.detail for each in report.findings)
 
 

@@ -198,12 +198,12 @@ DAMAGED = {
     "no JSON": b"\x00" * 100,
     "a list": b"[]",
     "an empty object": b"{}",
-    "a field that no state has": b'{"version":2,"job_digest":"%s","models":[],"extra":1}' % JOB.encode(),
+    "a field that no state has": b'{"version":3,"job_digest":"%s","models":[],"extra":1}' % JOB.encode(),
     "an earlier version": b'{"version":1,"job_digest":"%s","models":[]}' % JOB.encode(),
-    "a later version": b'{"version":3,"job_digest":"%s","models":[]}' % JOB.encode(),
-    "a digest that is none": b'{"version":2,"job_digest":"../../etc","models":[]}',
-    "an attempt below one": b'{"version":2,"job_digest":"%s","models":[],"attempt":0}' % JOB.encode(),
-    "a model named by a path": b'{"version":2,"job_digest":"%s","models":["../../etc/passwd"]}' % JOB.encode(),
+    "a later version": b'{"version":4,"job_digest":"%s","models":[]}' % JOB.encode(),
+    "a digest that is none": b'{"version":3,"job_digest":"../../etc","models":[]}',
+    "an attempt below one": b'{"version":3,"job_digest":"%s","models":[],"attempt":0}' % JOB.encode(),
+    "a model named by a path": b'{"version":3,"job_digest":"%s","models":["../../etc/passwd"]}' % JOB.encode(),
 }
 
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from aegis.runs.manifest import MANIFEST_TYPE, FileList, ManifestStatement
 from coreason_enclave.accounting.events import PoissonSampledGaussian, event_to_dict
 from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.binding import Binding, Role
@@ -29,7 +30,7 @@ from coreason_enclave.encoding import canonical_json, digest, sha256_hex
 from coreason_enclave.envelope import KeyRing, open_envelope, seal
 from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.hashlog import HashLog
-from coreason_enclave.heads import seal_head
+from coreason_enclave.heads import seal_export, seal_head
 from coreason_enclave.kem import KemKey, info_for
 from coreason_enclave.keys import Signer
 from coreason_enclave.ledger.chain import Link, make_link
@@ -71,6 +72,7 @@ EVIDENCE = VECTORS / "evidence"
 """Made once, by hosts of this repository's own vendors: their signatures differ each time, too."""
 
 NOW = 1_800_000_000
+MODEL = "model.safetensors"
 SITES = ("clinic-1", "clinic-2", "clinic-3")
 NONCE = sha256_hex(b"TEST NONCE")
 CHALLENGE, SITES_CHALLENGE = sha256_hex(b"TEST CHALLENGE to a site"), sha256_hex(b"TEST CHALLENGE to a coordinator")
@@ -431,6 +433,20 @@ def vectors() -> dict[str, dict[str, Any]]:
         "update": _envelope("update", update(), KEYS["clinic-1"]),
         "ledger-head": _envelope(
             "ledger-head", seal_head(head, "clinic-1", KEYS["clinic-1"]).encode(), KEYS["clinic-1"]
+        ),
+        "ledger-export": _envelope(
+            "ledger-export", seal_export(write_export(links), "clinic-1", KEYS["clinic-1"], now=NOW), KEYS["clinic-1"]
+        ),
+        "run-manifest": _envelope(
+            "run-manifest",
+            seal(
+                MANIFEST_TYPE,
+                ManifestStatement(
+                    job_digest=JOB.digest(), manifest=FileList(files={MODEL: sha256_hex(b"")}).digest()
+                ).canonical(),
+                COORDINATOR,
+            ),
+            COORDINATOR,
         ),
         "health": _envelope("health", health(), KEYS["clinic-1"]),
         "participation-request": _envelope("participation-request", request(), KEYS["clinic-1"]),

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from aegis.runs.manifest import ManifestStatement
 from coreason_enclave.attestation.evidence import CpuReport, Evidence, GpuReport
 from coreason_enclave.encoding import canonical_json, parse_json
 from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.hashlog import verify_checkpoint, verify_lines
+from coreason_enclave.heads import LedgerExportStatement
 from coreason_enclave.keys import Signer
 from coreason_enclave.ledger import LedgerHead, verify_export
 from coreason_enclave.orders import (
@@ -45,6 +47,8 @@ DOCUMENTS: dict[str, type[StrictModel]] = {
     "round-order": RoundOrder,
     "update": UpdateStatement,
     "ledger-head": SiteLedgerHead,
+    "ledger-export": LedgerExportStatement,
+    "run-manifest": ManifestStatement,
     "health": HealthStatement,
     "participation-request": ParticipationRequest,
     "participation-welcome": ParticipationWelcome,

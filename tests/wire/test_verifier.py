@@ -30,7 +30,9 @@ ALONE = {"cryptography", *sys.stdlib_module_names}
 # What of each vector is signed or hashed; the rest of its file says what to expect.
 SEALED = {
     **dict.fromkeys(("job-invitation", "enrolment", "round-order", "update", "ledger-head"), ("envelope",)),
-    **dict.fromkeys(("health", "participation-request", "participation-welcome"), ("envelope",)),
+    **dict.fromkeys(
+        ("ledger-export", "run-manifest", "health", "participation-request", "participation-welcome"), ("envelope",)
+    ),
     **dict.fromkeys(("attestation-request", "attestation", "attestation-result"), ("envelope",)),
     **dict.fromkeys(("attestation-sgx", "attestation-tdx", "attestation-snp"), ("envelope",)),
     **dict.fromkeys(("encrypted-model", "encrypted-update"), ("envelope", "ciphertext")),

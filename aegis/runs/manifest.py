@@ -1,0 +1,109 @@
+"""The manifest of a finished run: every file of its folder by digest, signed by the coordinator.
+
+Two files, since a list of all files of a long run is larger than an envelope may be: ``manifest.json`` is the list, and
+``manifest.dsse`` the coordinator's signature over its digest and the job's.
+
+A few files are not covered, because other programs than the coordinator write them, before or after a run has
+finished; nothing that a run claims follows from them:
+
+- ``nvflare.log``, ``nvflare/``, ``nvflare-run.json``, ``nvflare-end.json``, ``flower-run.json``: the runtime's notes;
+- ``federation/``: a demonstration's own federation, whose sites and ledgers go on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from aegis.errors import VerificationFailed
+from coreason_enclave.encoding import parse_json, sha256_hex
+from coreason_enclave.envelope import KeyRing, open_envelope, seal
+from coreason_enclave.errors import EnclaveError
+from coreason_enclave.files import replace_file
+from coreason_enclave.keys import Signer
+from coreason_enclave.schemas import FormatVersion, HexDigest, StrictModel, explain
+
+__all__ = [
+    "MANIFEST",
+    "MANIFEST_TYPE",
+    "SIGNATURE",
+    "FileList",
+    "ManifestStatement",
+    "files_of",
+    "is_left_out",
+    "read_manifest",
+    "sign_manifest",
+]
+
+MANIFEST, SIGNATURE = "manifest.json", "manifest.dsse"
+MANIFEST_TYPE = "application/vnd.aegis.run-manifest.v1+json"
+
+_LEFT_OUT = re.compile(r"nvflare\.log|nvflare-(run|end)\.json|flower-run\.json|(.+/)?(nvflare|federation)/.*")
+_LARGEST = 1 << 30
+
+
+class FileList(StrictModel):
+    """``manifest.json``: the SHA-256 of each file, by its path relative to the run folder."""
+
+    version: FormatVersion = 1
+    files: dict[Annotated[str, Field(min_length=1, max_length=4096)], HexDigest]
+
+
+class ManifestStatement(StrictModel):
+    """What a coordinator signs when a run has finished: which job, and which list of files (SHA-256 of its bytes)."""
+
+    version: FormatVersion = 1
+    job_digest: HexDigest
+    manifest: HexDigest
+
+
+def sign_manifest(folder: Path, job_digest: str, signer: Signer, *, pending: Mapping[str, bytes]) -> None:
+    """Write the manifest of what is in ``folder``; durable when this returns.
+
+    Args:
+        pending: files that are about to be written, or replaced, with these bytes.
+    """
+    found = {name: sha256_hex((folder / name).read_bytes()) for name in files_of(folder) if name not in pending}
+    found |= {name: sha256_hex(data) for name, data in pending.items()}
+    listed = FileList(files={name: found[name] for name in found if not is_left_out(name)}).canonical()
+    statement = ManifestStatement(job_digest=job_digest, manifest=sha256_hex(listed))
+    replace_file(folder / MANIFEST, listed)
+    replace_file(folder / SIGNATURE, seal(MANIFEST_TYPE, statement.canonical(), signer))
+
+
+def read_manifest(listed: bytes, signature: bytes, job_digest: str, coordinator_key: str) -> Mapping[str, str]:
+    """The digests by path of a manifest that the coordinator signed for this job.
+
+    Raises:
+        VerificationFailed: it is malformed, or signed by another key, for another job or over another list.
+    """
+    try:
+        payload = open_envelope(signature, MANIFEST_TYPE, KeyRing({"coordinator": coordinator_key})).payload
+        statement = ManifestStatement.model_validate(parse_json(payload))
+        files = FileList.model_validate(parse_json(listed, limit=_LARGEST)).files
+    except ValidationError as error:
+        raise VerificationFailed(f"{MANIFEST}: {explain(error)}") from error
+    except EnclaveError as error:
+        raise VerificationFailed(f"{SIGNATURE}: {error}") from error
+    if statement.job_digest != job_digest:
+        raise VerificationFailed(f"{SIGNATURE} is of another job")
+    if statement.manifest != sha256_hex(listed):
+        raise VerificationFailed(f"{MANIFEST} is not the list that {SIGNATURE} signs")
+    return files
+
+
+def files_of(folder: Path) -> Iterator[str]:
+    """The paths of everything in ``folder`` but folders and the manifest itself, in order."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name not in (MANIFEST, SIGNATURE) and (path.is_symlink() or not path.is_dir()):
+            yield name
+
+
+def is_left_out(name: str) -> bool:
+    """Whether a file is of the few that no manifest covers."""
+    return _LEFT_OUT.fullmatch(name) is not None

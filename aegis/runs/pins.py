@@ -1,0 +1,131 @@
+"""What a run is pinned to when it begins, and the comparison that every later start has to pass.
+
+A run that went on under another profile, policy, key, code or evaluation set would be two runs under one name. What is
+pinned stands in ``config.json``, whose digest the first line of the log names:
+
+- the job, aggregator and strategy included, by its digest;
+- the runtime, injected randomness and simulated attackers;
+- the profile, and the digest of the attestation policy;
+- the coordinator's key, and the key of every participant;
+- the claim that no person is at two sites, where the federation makes it;
+- the public evaluation set, by its digest;
+- this very code: its version, and a digest over the source files of both packages.
+
+Revocation is no part of it: a site may be revoked while a run goes on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from aegis.errors import RunFolderError
+from aegis.federation import FederationConfig, FederationFolder
+from coreason_enclave.encoding import canonical_json, sha256_hex
+from coreason_enclave.schemas import FederationJob
+
+__all__ = ["code_in_use", "pinned", "require_coordinator_key", "require_pinned"]
+
+_PACKAGES = ("aegis", "coreason_enclave")
+_NEW_RUN = "or start a new run (another --out)"
+
+_REMEDIES: Mapping[str, tuple[str, str]] = {
+    "job_digest": ("this is another job", f"give the job that the run began with, {_NEW_RUN}"),
+    "options": ("the runtime options", f"give the options that the run began with, {_NEW_RUN}"),
+    "profile": ("the profile", f"set profile in federation.toml back, {_NEW_RUN}"),
+    "attestation_policy": ("the attestation policy", f"restore [attestation] in federation.toml, {_NEW_RUN}"),
+    "coordinator_key": ("the coordinator's key", "restore coordinator/signing.key of the federation from a backup"),
+    "participants": ("the participants' keys", f"restore public_keys in federation.toml, {_NEW_RUN}"),
+    "disjoint_units": ("the claim disjoint_units", f"restore disjoint_units in federation.toml, {_NEW_RUN}"),
+    "evaluation_set": ("the evaluation set", f"restore evaluation.safetensors of the federation, {_NEW_RUN}"),
+    "code": ("the code", f"install the version that began the run, {_NEW_RUN}"),
+}
+"""By name in ``config.json``: in words, and what to do where it differs. The first that differs is reported."""
+
+
+def pinned(
+    job: FederationJob, options: Mapping[str, Any], federation: FederationFolder, config: FederationConfig
+) -> dict[str, Any]:
+    """The pinned values as they are now (JSON types).
+
+    Raises:
+        AegisError: a value cannot be determined: there is no policy, or no usable evaluation set.
+    """
+    evaluation = federation.evaluation_data()
+    return {
+        "job_digest": job.digest(),
+        "options": dict(options),
+        "profile": config.profile.value,
+        "attestation_policy": config.attestation_policy().digest(),
+        "coordinator_key": federation.signer().public_hex,
+        "participants": dict(config.public_keys),
+        "disjoint_units": config.disjoint_units,
+        "evaluation_set": None if evaluation is None else sha256_hex(evaluation),
+        "code": code_in_use(),
+    }
+
+
+def require_pinned(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on where a pinned value is another one.
+
+    Raises:
+        RunFolderError: says what differs, what the run began with, what it is now, and what to do.
+    """
+    for name, (words, remedy) in _REMEDIES.items():
+        if name not in recorded:
+            raise RunFolderError(f"config.json does not say what the run began with ({name}): {_NEW_RUN[3:]}")
+        if recorded[name] != now[name]:
+            began, found = _told(recorded[name], now[name])
+            raise RunFolderError(f"{words}: the run began with {began}, now it is {found}: {remedy}")
+
+
+def require_coordinator_key(federation: FederationFolder) -> None:
+    """Refuse to go on without the coordinator's key: a new one would be made in its place, and no site knows that.
+
+    Raises:
+        RunFolderError: the key's file is missing.
+    """
+    path = federation.coordinator / "signing.key"
+    if not path.exists():
+        raise RunFolderError(f"the coordinator's key is missing: {_REMEDIES['coordinator_key'][1]} ({path})")
+
+
+@cache
+def code_in_use() -> Mapping[str, str]:
+    """The installed version, and for each package the SHA-256 over the names and contents of its source files."""
+    return {"version": _version(), **{name: sha256_hex(canonical_json(dict(_sources(name)))) for name in _PACKAGES}}
+
+
+def _version() -> str:
+    try:
+        return metadata.version("aegis-fl")
+    except metadata.PackageNotFoundError:
+        return "not installed as a package"
+
+
+def _sources(package: str) -> Iterator[tuple[str, str]]:
+    found = importlib.util.find_spec(package)
+    for root in map(Path, (found.submodule_search_locations or ()) if found is not None else ()):
+        for path in sorted(root.rglob("*.py")):
+            yield path.relative_to(root).as_posix(), sha256_hex(path.read_bytes())
+
+
+def _told(recorded: object, now: object) -> tuple[str, str]:
+    """Both values in words: of two tables, only the entries that differ."""
+    if not isinstance(recorded, Mapping) or not isinstance(now, Mapping):
+        return _short(recorded), _short(now)
+    differing = sorted(name for name in recorded.keys() | now.keys() if recorded.get(name) != now.get(name))
+    told = [
+        ", ".join(f"{name} {_short(each[name])}" if name in each else f"no {name}" for name in differing)
+        for each in (recorded, now)
+    ]
+    return told[0], told[1]
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return f"{text[:16]}…" if len(text) == 64 and text.isalnum() else f"{text:.200}"

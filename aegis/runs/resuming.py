@@ -1,0 +1,173 @@
+"""Whether a run's records are whole and belong to each other, before anything is asked of a site.
+
+Checked in this order; the first that fails is told, and nothing has been changed or spent:
+
+1. ``config.json``, ``job.yaml`` and the evaluation set are the very files that the log recorded;
+2. the log extends the last checkpoint that this coordinator signed over it;
+3. the state is there, and neither older nor newer than the log says;
+4. every model and strategy document that the state names is there, with the digest that it is named by;
+5. every envelope that the log admitted is there, and the arrays of every update that went, or may go, into a model.
+
+What a crash leaves is not refused: each act is on disk before the next, so a crash leaves a state whose last line is
+missing, a log without its newest checkpoint, or files that nothing names. The opposite of each is damage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from aegis.errors import RunFolderError
+from aegis.runs.folder import EVALUATION_SET, RunFolder
+from aegis.security.audit import HashLog, verify_checkpoint
+from aegis.stores.run_state import RunState
+from coreason_enclave.encoding import parse_json, sha256_hex
+from coreason_enclave.envelope import KeyRing, unverified_payload
+from coreason_enclave.errors import EnclaveError
+from coreason_enclave.files import replace_file
+from coreason_enclave.keys import Signer
+from coreason_enclave.orders import parse_statement
+from coreason_enclave.policy import Profile
+
+__all__ = ["CHECKPOINT", "RECORDED_FILES", "record_configuration", "require_whole", "sign_checkpoint"]
+
+RECORDED_FILES = {"config": "config.json", "job_file": "job.yaml", "evaluation_set": EVALUATION_SET}
+"""What each start of a run records in the log by SHA-256; the evaluation set where there is one."""
+
+CHECKPOINT = "state/checkpoint.json"
+"""The newest signed head of the log of a run that goes on."""
+
+_RESTORE = "restore the run folder from a backup, or start a new run (another --out)"
+
+
+def record_configuration(folder: RunFolder, audit: HashLog, profile: Profile) -> None:
+    """Name the files that say how the run is carried out: none of them is signed, the log is."""
+    paths = {field: folder.path / name for field, name in RECORDED_FILES.items()}
+    digests = {field: sha256_hex(path.read_bytes()) if path.exists() else None for field, path in paths.items()}
+    audit.append(
+        actor="coordinator", action="configuration", outcome="recorded", details={**profile.label(), **digests}
+    )
+
+
+def sign_checkpoint(folder: RunFolder, audit: HashLog, signer: Signer) -> None:
+    """Keep a signed head of the log as it stands; durable when this returns."""
+    path = folder.path / CHECKPOINT
+    path.parent.mkdir(exist_ok=True)
+    replace_file(path, audit.checkpoint(signer))
+
+
+def require_whole(folder: RunFolder, coordinator_key: str) -> None:
+    """Make the checks of a run that was begun in ``folder``, whose log this process holds open.
+
+    Args:
+        coordinator_key: Ed25519, hex.
+
+    Raises:
+        RunFolderError: says which file, what is wrong with it, and what to do.
+    """
+    checks = _Checks(folder, coordinator_key)
+    recorded = [line for line in checks.lines if _act(line) == ("configuration", "recorded")]
+    if not recorded:
+        checks.require_nothing_else()
+        return
+    checks.require_recorded(recorded)
+    checks.require_checkpoint()
+    if checks.require_state():
+        checks.require_named_files()
+        checks.require_updates()
+
+
+@dataclass(frozen=True)
+class _Checks:
+    folder: RunFolder
+    coordinator_key: str
+
+    @cached_property
+    def log(self) -> bytes:
+        return (self.folder.path / "audit.jsonl").read_bytes()
+
+    @cached_property
+    def lines(self) -> list[dict[str, Any]]:
+        return [parse_json(line, limit=len(self.log)) for line in self.log.split(b"\n")[:-1]]
+
+    @cached_property
+    def state(self) -> RunState:
+        return self.folder.state()
+
+    def require_nothing_else(self) -> None:
+        """A log that records no configuration is one that a crash cut short before anything else was written."""
+        for name in ("state/state.json", CHECKPOINT):
+            if (self.folder.path / name).exists():
+                raise _damaged("audit.jsonl", f"it is missing or cut, though {name} tells of a run that was started")
+
+    def require_recorded(self, recorded: list[dict[str, Any]]) -> None:
+        for field, name in RECORDED_FILES.items():
+            path = self.folder.path / name
+            digest = sha256_hex(path.read_bytes()) if path.exists() else None
+            if any(line["details"].get(field) != digest for line in recorded):
+                raise _damaged(name, "it is not the file that the log recorded")
+
+    def require_checkpoint(self) -> None:
+        path = self.folder.path / CHECKPOINT
+        if not path.exists():
+            if self.folder.has_state:
+                raise _damaged(CHECKPOINT, "it is missing")
+            return
+        try:
+            verify_checkpoint(self.log, path.read_bytes(), KeyRing({"coordinator": self.coordinator_key}))
+        except EnclaveError as error:
+            raise _damaged("audit.jsonl", f"it does not extend {CHECKPOINT}: {error}") from error
+
+    def require_state(self) -> bool:
+        """Whether there is a state; there is none where a crash came before the first was saved."""
+        told = [line for line in self.lines if _act(line)[0] not in ("configuration", "recovered")]
+        if not self.folder.has_state:
+            if told:
+                raise _damaged("state/state.json", f"it is missing, though the log tells of {_act(told[-1])[0]}")
+            return False
+        position, size = self.state.log, len(self.lines)
+        if position.size > size:
+            raise _damaged("audit.jsonl", f"it has {size} lines, the state was saved after {position.size}")
+        if position.size and sha256_hex(self.log.split(b"\n")[position.size - 1]) != position.head:
+            raise _damaged("audit.jsonl", f"line {position.size} is not the one that the state was saved after")
+        digest = sha256_hex((self.folder.path / "state" / "state.json").read_bytes())
+        later = {line["details"]["state"] for line in self.lines[position.size :] if "state" in line["details"]}
+        if later - {digest}:
+            raise _damaged("state/state.json", "the log names another state: it was exchanged, changed or set back")
+        return True
+
+    def require_named_files(self) -> None:
+        names = [f"models/{digest}" for digest in self.state.models]
+        names += [f"strategy/{digest}" for digest in sorted(self.state.strategy.digests())]
+        for name in names:
+            self._require_digest(f"state/{name}.safetensors", name.partition("/")[2])
+
+    def require_updates(self) -> None:
+        accepted = [line["details"]["envelope"] for line in self.lines if _act(line) == ("admit", "accepted")]
+        with_arrays = {kept.envelope for kept in self.state.received.values()}
+        if self.folder.job().client_privacy is None:
+            with_arrays |= {each for record in self.state.history for each in record.envelopes.values()}
+        for digest in sorted({*accepted, *with_arrays}):
+            envelope = self._require_digest(f"state/updates/{digest}.json", digest)
+            if digest in with_arrays:
+                statement = parse_statement(unverified_payload(envelope))
+                self._require_digest(f"state/updates/{digest}.safetensors", statement.update_digest)
+
+    def _require_digest(self, name: str, digest: str) -> bytes:
+        try:
+            data = (self.folder.path / name).read_bytes()
+        except FileNotFoundError as error:
+            raise _damaged(name, "it is missing") from error
+        if sha256_hex(data) != digest:
+            raise _damaged(name, "its content does not have the digest that it is named by")
+        return data
+
+
+def _act(line: Mapping[str, Any]) -> tuple[str, str]:
+    return str(line.get("action")), str(line.get("outcome"))
+
+
+def _damaged(name: str, what: str) -> RunFolderError:
+    return RunFolderError(f"{name}: {what}. Nothing was asked of any site: {_RESTORE}")

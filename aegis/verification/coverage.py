@@ -1,0 +1,93 @@
+"""Which files of a run folder a signature covers, and that each of them is as it was signed.
+
+A file is covered by the manifest, which the coordinator signed when the run had finished; the manifest and the log's
+checkpoint by their own signatures; and a remote site's ledger, which is put into the folder later, by that site's. What
+else lies in the folder was added by somebody, and fails, unless it is one of the few files that
+:mod:`aegis.runs.manifest` names: those are listed as not covered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from aegis.runs.manifest import MANIFEST, SIGNATURE, files_of, is_left_out, read_manifest
+from aegis.verification.findings import Answers, Reference, fails, holds, stays_open
+from aegis.verification.records import Records
+from coreason_enclave.errors import EnclaveError
+from coreason_enclave.heads import open_export
+
+__all__ = ["check_manifest", "coverage"]
+
+_SHOWN = 5
+
+
+def check_manifest(records: Records, reference: Reference) -> Answers:
+    """The list is signed, everything on it is here as it was, and nothing else is here."""
+    listed, found = _listed(records, reference), coverage(records, reference)
+    missing = sorted(name for name in listed if name not in found)
+    changed = sorted(
+        name for name in listed if name in found and not (records.folder / name).is_symlink() and not found[name]
+    )
+    added = sorted(name for name, covered in found.items() if not covered and name not in listed)
+    for what, names in (("missing", missing), ("not as signed", changed)):
+        if names:
+            yield fails(f"{what}: {_some(names)}")
+    strangers = [name for name in added if not is_left_out(name)]
+    if strangers:
+        yield fails(f"not covered by any signature, added after the run: {_some(strangers)}")
+    if not missing and not changed and not strangers:
+        yield holds(f"{sum(found.values())} files are as they were signed")
+    released = records.trail.released
+    if released is not None and released.outcome != records.digest("outcome.json"):
+        yield fails("outcome.json is not the one that the log ends with")
+    for folder, names in _by_folder([name for name in added if is_left_out(name)]).items():
+        yield stays_open(
+            f"not covered: {folder} ({len(names)} files of other programs; nothing above follows from them)"
+        )
+
+
+def coverage(records: Records, reference: Reference) -> Mapping[str, bool]:
+    """Every file of the folder by its path: whether a signature covers it as it is."""
+    listed = _listed(records, reference)
+    found = {name: _is_covered(records, listed, name) for name in files_of(records.folder)}
+    return {**found, MANIFEST: True, SIGNATURE: True}
+
+
+def _listed(records: Records, reference: Reference) -> Mapping[str, str]:
+    key = reference.coordinator_key or records.config.coordinator_key
+    return read_manifest(records.data(MANIFEST), records.data(SIGNATURE), records.config.job_digest, key)
+
+
+def _is_covered(records: Records, listed: Mapping[str, str], name: str) -> bool:
+    path = records.folder / name
+    if path.is_symlink() or not path.is_file():
+        return False
+    if name in listed:
+        return records.digest(name) == listed[name]
+    return name in set(_signed_later(records))
+
+
+def _signed_later(records: Records) -> Iterator[str]:
+    """The ledgers that remote sites sent after the run, each with its signature."""
+    for site, key in records.config.participants.items():
+        export, signed = f"ledger/{site}.json", f"ledger/{site}.dsse"
+        if not records.is_remote(site) or not records.exists(export) or not records.exists(signed):
+            continue
+        try:
+            open_export(records.data(signed), records.data(export), site, key)
+        except EnclaveError:
+            continue
+        yield from (export, signed)
+
+
+def _by_folder(names: list[str]) -> Mapping[str, list[str]]:
+    folders: dict[str, list[str]] = {}
+    for name in names:
+        head, _, rest = name.partition("/")
+        folders.setdefault(f"{head}/" if rest else name, []).append(name)
+    return folders
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

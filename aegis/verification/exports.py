@@ -1,0 +1,97 @@
+"""The sites' ledgers as they lie in a run folder: whole, signed by their sites, and paying for what was admitted."""
+
+from __future__ import annotations
+
+from aegis.errors import VerificationFailed
+from aegis.verification.findings import Answer, Answers, Reference, fails, holds, is_missing, require, stays_open
+from aegis.verification.ledgers import SiteLedger
+from aegis.verification.records import Records
+from coreason_enclave.accounting import Event, NonPrivate
+from coreason_enclave.errors import EnclaveError
+from coreason_enclave.heads import open_export
+
+__all__ = ["check_events", "check_ledgers"]
+
+
+def check_ledgers(records: Records, _: Reference) -> Answers:
+    """Of every site that an update was admitted of:
+
+    1. its export is here, and verifies by itself;
+    2. it holds every head that came with an admitted update;
+    3. the site signed this very export;
+    4. it ends with the head that the log's last line has, where the coordinator exported it.
+    """
+    for site, ledger in records.ledgers.items():
+        if records.is_elsewhere(site):
+            yield is_missing(f"the ledger of {site}: {_ask(site)}")
+        elif isinstance(ledger, str):
+            yield fails(f"{site}: {ledger}")
+        else:
+            yield _signed(records, site, ledger)
+
+
+def _signed(records: Records, site: str, ledger: SiteLedger) -> Answer:
+    unknown = [update for update in records.updates_of(site) if not ledger.knows(update.ledger_head)]
+    if unknown:
+        where = f"entry {unknown[0].ledger_head.seq}, which the coordinator saw (line {unknown[0].line})"
+        return fails(f"{site}: {where}, is not in its ledger: rolled back, or the ledger of another site")
+    head, released = ledger.findings.head, records.trail.released
+    logged = None if released is None else released.ledgers.get(site)
+    if not records.exists(f"ledger/{site}.dsse"):
+        if records.is_remote(site):
+            return is_missing(f"the signature of {site} over its ledger: {_ask(site)}")
+        return fails(f"{site}: ledger/{site}.dsse is missing: nothing shows that the site wrote this ledger")
+    try:
+        _require_signature(records, site, ledger)
+    except (EnclaveError, VerificationFailed) as error:
+        return fails(f"{site}: {error}")
+    if logged is None and not records.is_remote(site):
+        return fails(f"{site}: the log does not say with which head its ledger was exported")
+    if logged is not None and (logged.seq, logged.hash) != (head.seq, head.hash):
+        return fails(f"{site}: its ledger ends with entry {head.seq}, the log says {logged.seq}")
+    return holds(f"{site}: {ledger.findings.entries} entries, head {head.seq}:{head.hash[:16]}…, signed by the site")
+
+
+def _require_signature(records: Records, site: str, ledger: SiteLedger) -> None:
+    export, signed = records.data(f"ledger/{site}.json"), records.data(f"ledger/{site}.dsse")
+    statement, head = open_export(signed, export, site, records.config.participants[site]), ledger.findings.head
+    require((statement.head.seq, statement.head.hash) == (head.seq, head.hash), "it was signed with another head")
+
+
+def _ask(site: str) -> str:
+    return f"ask {site} for what `coreason-enclave export-ledger` writes, and put both files into ledger/"
+
+
+def check_events(records: Records, _: Reference) -> Answers:
+    """Every admitted update, those of repeated attempts included, against the ledger of its site."""
+    for site, ledger in records.ledgers.items():
+        if isinstance(ledger, str):
+            why = "its ledger is not here" if records.is_elsewhere(site) else "its ledger does not verify"
+            yield stays_open(f"{site}: {why}")
+        else:
+            yield _paid_for(records, site, ledger)
+
+
+def _paid_for(records: Records, site: str, ledger: SiteLedger) -> Answer:
+    digest, replaced = records.job.digest(), False
+    for update in records.updates_of(site):
+        if (difference := ledger.disagreement(digest, update)) is not None:
+            return fails(f"{site}, round {update.round_number} (line {update.line}): {difference}")
+        if ledger.released(digest, update.round_number) == update.digest:
+            continue
+        if site not in records.config.declared_attackers:
+            return fails(
+                f"{site}, round {update.round_number}: the admitted update is not the one that its ledger released"
+            )
+        replaced = True
+    if replaced:
+        return stays_open(
+            f"{site}: events agree; its updates were replaced after release, as config.json declares (attacker)"
+        )
+    events = [update.event for update in records.updates_of(site)]
+    steps = "non-private" if NonPrivate() in events else f"{sum(_steps(event) for event in events)} steps"
+    return holds(f"{site}: {len(events)} updates, {steps}")
+
+
+def _steps(event: Event) -> int:
+    return 0 if isinstance(event, NonPrivate) else event.steps

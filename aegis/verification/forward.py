@@ -1,0 +1,104 @@
+"""The architectures that come with the agent, computed in NumPy: values in float64, and how far float32 may be off.
+
+A layer computed in float32 differs from the exact sum by at most ``(k + 2) u`` times the sum of absolute products, with
+``k`` terms and ``u = 2**-24`` (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1), whatever
+the order of the sum. tanh is good to a few ``u``, and changes by no more than its steepest slope within a bound.
+Bounds are carried from layer to layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aegis.errors import VerificationFailed
+from coreason_enclave.updates import Arrays
+
+__all__ = ["KNOWN", "Logits", "forward"]
+
+_U = 2.0**-24
+_TANH = 8 * _U
+
+_Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Values, and for each the most by which a float32 computation of it differs; of the same shape."""
+
+    value: _Float64
+    bound: _Float64
+
+
+def forward(arch: str, arrays: Arrays, features: _Float64) -> Logits:
+    """Logits of shape (n, classes) of one of :data:`KNOWN`; a single logit z stands as (0, z).
+
+    Raises:
+        VerificationFailed: weights or features are not of this architecture.
+    """
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return KNOWN[arch](arrays, Logits(features, np.zeros_like(features)))
+    except (KeyError, ValueError, IndexError) as error:
+        raise VerificationFailed(f"model and evaluation set do not fit {arch}: {error}") from error
+
+
+def _linear(arrays: Arrays, name: str, given: Logits) -> Logits:
+    weight, bias = (arrays[f"{name}.{part}"].astype(np.float64) for part in ("weight", "bias"))
+    sizes = np.abs(given.value) @ np.abs(weight).T + np.abs(bias)
+    bound = given.bound @ np.abs(weight).T + (weight.shape[1] + 2) * _U * sizes
+    return Logits(given.value @ weight.T + bias, bound)
+
+
+def _tanh(given: Logits) -> Logits:
+    nearest = np.maximum(np.abs(given.value) - given.bound, 0.0)  # to zero, where tanh is steepest
+    return Logits(np.tanh(given.value), given.bound * (1.0 - np.tanh(nearest) ** 2) + _TANH)
+
+
+def _flat(given: Logits) -> Logits:
+    return Logits(given.value.reshape(len(given.value), -1), given.bound.reshape(len(given.bound), -1))
+
+
+def _halving(arrays: Arrays, name: str, given: Logits) -> Logits:
+    """A convolution of 3 x 3 with stride 2 and padding 1, as a linear layer over patches."""
+    weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
+    patches = Logits(_patches(given.value), _patches(given.bound))
+    n, rows, columns, width = patches.value.shape
+    flat = Logits(patches.value.reshape(-1, width), patches.bound.reshape(-1, width))
+    done = _linear({"c.weight": weight.reshape(len(weight), -1), "c.bias": bias}, "c", flat)
+    value, bound = (part.reshape(n, rows, columns, -1).transpose(0, 3, 1, 2) for part in (done.value, done.bound))
+    return Logits(value, bound)
+
+
+def _patches(images: _Float64) -> _Float64:
+    """(n, channels, rows, columns) to (n, rows / 2, columns / 2, channels * 9), rounded up."""
+    padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::2, ::2]
+    n, channels, rows, columns = windows.shape[:4]
+    return np.ascontiguousarray(windows.transpose(0, 2, 3, 1, 4, 5).reshape(n, rows, columns, channels * 9))
+
+
+def _logistic_regression(arrays: Arrays, given: Logits) -> Logits:
+    one = _linear(arrays, "linear", given)
+    zero = np.zeros_like(one.value)
+    return Logits(np.concatenate([zero, one.value], axis=1), np.concatenate([zero, one.bound], axis=1))
+
+
+def _simple_mlp(arrays: Arrays, given: Logits) -> Logits:
+    return _linear(arrays, "output", _tanh(_linear(arrays, "hidden", _flat(given))))
+
+
+def _small_cnn(arrays: Arrays, given: Logits) -> Logits:
+    hidden = _tanh(_halving(arrays, "conv2", _tanh(_halving(arrays, "conv1", given))))
+    return _linear(arrays, "output", _flat(hidden))
+
+
+KNOWN: Mapping[str, Callable[[Arrays, Logits], Logits]] = {
+    "LogisticRegression": _logistic_regression,
+    "SimpleMLP": _simple_mlp,
+    "SmallCNN": _small_cnn,
+}
+"""By the name that a job gives; another one of the same name in a site's own code is that site's, not a run's."""

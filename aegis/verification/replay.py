@@ -1,0 +1,114 @@
+"""Each round's model, computed again from the updates that the sites signed, by the run's own aggregator and optimizer.
+
+A run keeps the arrays of every admitted update beside its envelope, which names their digest and that of the base model
+they were trained from. So a round is checked from both ends: what the sites say that they were sent, and what became of
+what they sent. Digests are compared, nothing is "close".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from aegis.aggregation import aggregate
+from aegis.errors import AggregationError, VerificationFailed
+from aegis.stores.run_state import RoundRecord
+from aegis.strategies import Moments, correction, following_control, following_variate, server_step
+from aegis.verification.findings import Answers, Reference, holds, is_missing, require
+from aegis.verification.records import Records
+from aegis.verification.trail import AuditedRound, AuditedUpdate
+from coreason_enclave.schemas import AggregationStrategy
+from coreason_enclave.updates import AdmittedUpdate, Array, Arrays, layout_of, model_digest, with_correction
+
+__all__ = ["check_aggregation"]
+
+
+def check_aggregation(records: Records, _: Reference) -> Answers:
+    """From the initial model on, for every round in turn:
+
+    1. each admitted site signed that it was sent this base model, with its own correction under SCAFFOLD;
+    2. the arrays are those that it signed;
+    3. the aggregator, the server optimizer and the control variates make of them the model that the log names.
+    """
+    if records.job.client_privacy is not None:
+        yield is_missing(
+            "the single updates, from which each round's model could be computed again: client-level privacy hides them"
+        )
+        return
+    memory = _Memory(records.kept_model(records.state.models[0]))
+    for audited, record in zip(records.trail.rounds, records.state.history, strict=True):
+        try:
+            memory = _next(records, memory, audited, record)
+        except (AggregationError, VerificationFailed) as error:
+            raise VerificationFailed(f"round {record.round_number}: {error}") from error
+    yield holds(f"{len(records.state.history)} rounds, computed again from the signed updates to the same digests")
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What a coordinator remembers between two rounds; None and no entry stand for zeros."""
+
+    model: Arrays
+    control: Arrays | None = None
+    variates: Mapping[str, Arrays] = field(default_factory=dict)
+    moments: Moments | None = None
+
+    def own(self, site: str) -> Arrays:
+        return self.variates.get(site) or _zeros(self.model)
+
+    def shared(self) -> Arrays:
+        return self.control or _zeros(self.model)
+
+
+def _next(records: Records, memory: _Memory, audited: AuditedRound, record: RoundRecord) -> _Memory:
+    job = records.job
+    updates = [_signed(records, memory, audited.admitted[site]) for site in sorted(audited.admitted)]
+    combined = aggregate(
+        updates,
+        rule=job.aggregator,
+        num_byzantine=job.num_byzantine,
+        layout=layout_of(memory.model),
+        max_norm=job.max_update_norm,
+        weight_cap=job.num_examples_cap,
+    )
+    require(combined.used == record.used, f"the aggregator uses {', '.join(combined.used)}, the records say otherwise")
+    model, moments = server_step(memory.model, combined.delta, job.server_optimizer, memory.moments)
+    same = model_digest(model) == record.model_digest
+    require(same, "the model that follows from the signed updates is not the one that the log names")
+    following = replace(memory, model=model, moments=moments)
+    if job.strategy is not AggregationStrategy.SCAFFOLD:
+        return following
+    counted = {update.site_id: update.arrays for update in updates if update.site_id not in combined.quarantined}
+    lasting = job.local_steps * job.learning_rate
+    variates = {
+        site: following_variate(memory.own(site), memory.shared(), arrays, lasting=lasting)
+        for site, arrays in counted.items()
+    }
+    share = len(counted) / len({*record.enrolled, *counted})
+    control = following_control(memory.shared(), combined.delta, share=share, lasting=lasting)
+    return replace(following, control=control, variates={**memory.variates, **variates})
+
+
+def _signed(records: Records, memory: _Memory, update: AuditedUpdate) -> AdmittedUpdate:
+    """One update as the aggregator was given it, once it is what its site signed."""
+    statement, name = records.statement(update), f"state/updates/{update.envelope}.safetensors"
+    base = memory.model
+    if records.job.strategy is AggregationStrategy.SCAFFOLD:
+        base = with_correction(base, correction(memory.shared(), memory.own(update.site)))
+    require(statement.base_model_digest == model_digest(base), f"{update.site} signed that it was sent another model")
+    require(records.exists(name), f"{name}, the update of {update.site}, is missing")
+    require(records.digest(name) == statement.update_digest, f"{name} is not the update that {update.site} signed")
+    return AdmittedUpdate(
+        update.site,
+        records.model(name),
+        update.digest,
+        update.event,
+        update.provenance,
+        statement.nominal_units,
+    )
+
+
+def _zeros(like: Arrays) -> dict[str, Array]:
+    return {name: np.zeros_like(array) for name, array in like.items()}
