@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from coreason_enclave.errors import EnvelopeError
+from coreason_enclave.heads import open_export
 from coreason_enclave.main import COMMANDS, main
+from tests.conftest import site_signer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,7 +22,9 @@ def enclave(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-@pytest.mark.parametrize("path", [(), ("ledger",), ("ledger", "show"), ("ledger", "verify"), ("ledger", "export")])
+@pytest.mark.parametrize(
+    "path", [(), ("export-ledger",), ("ledger",), ("ledger", "show"), ("ledger", "verify"), ("ledger", "export")]
+)
 def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
     result = enclave(*path, "--help")
 
@@ -62,3 +68,43 @@ def test_the_program_loads_no_framework() -> None:
 
 def test_the_version_is_said() -> None:
     assert enclave("--version").stdout.startswith("coreason-enclave 0.")
+
+
+def test_a_sites_exported_ledger_is_under_its_own_signature(finished_run: Path, tmp_path: Path) -> None:
+    site = finished_run.parent / "federation" / "sites" / "clinic-1"
+    result = enclave("export-ledger", site, "--out", tmp_path / "sent")
+    export, signed = ((tmp_path / "sent" / f"clinic-1.{kind}").read_bytes() for kind in ("json", "dsse"))
+
+    assert result.exit_code == 0, result.output
+    statement = open_export(signed, export, "clinic-1", site_signer("clinic-1").public_hex)
+    assert f"head {statement.head.seq}:{statement.head.hash}, signed" in result.stdout
+    assert export == (finished_run / "ledger" / "clinic-1.json").read_bytes()
+
+
+WRONG_EXPORTS: dict[str, tuple[str, str, bytes]] = {
+    "another site's name": ("clinic-2", "clinic-1", b""),
+    "another site's key": ("clinic-1", "clinic-2", b""),
+    "another export": ("clinic-1", "clinic-1", b" "),
+}
+
+
+@pytest.mark.parametrize(("site", "key", "added"), WRONG_EXPORTS.values(), ids=WRONG_EXPORTS)
+def test_a_signature_counts_for_one_site_one_key_and_one_export(
+    finished_run: Path, site: str, key: str, added: bytes
+) -> None:
+    export, signed = ((finished_run / "ledger" / f"clinic-1.{kind}").read_bytes() for kind in ("json", "dsse"))
+
+    with pytest.raises(EnvelopeError):
+        open_export(signed, export + added, site, site_signer(key).public_hex)
+
+
+def test_no_ledger_is_exported_where_a_site_has_none(finished_run: Path, tmp_path: Path) -> None:
+    site = Path(shutil.copytree(finished_run.parent / "federation" / "sites" / "clinic-1", tmp_path / "clinic-1"))
+    for path in site.glob("ledger.sqlite*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    result = enclave("export-ledger", site, "--out", tmp_path / "sent")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "keeps no ledger there" in result.stderr
+    assert not (tmp_path / "sent").exists()
