@@ -31,12 +31,12 @@ def epsilon_so_far(job: FederationJob, steps: Mapping[str, int]) -> dict[str, fl
 
 
 def federation_epsilon(job: FederationJob, steps: Mapping[str, int], *, disjoint: bool) -> float | None:
-    """What a job costs one unit, wherever that unit's data is; None where it promises no privacy, or nothing ran.
+    """Epsilon of a job for one unit over all sites; None for a job without privacy, and before the first update.
 
     Args:
         steps: accounted steps by site.
-        disjoint: no unit is at two sites, as somebody claims: then the largest of the sites' epsilons holds for
-            everybody. Otherwise a unit may be at every site, and the mechanisms of all of them compose.
+        disjoint: somebody claims that no unit is at two sites; the largest of the sites' epsilons then holds for
+            everybody. Without the claim a unit may be at every site, and the mechanisms of all sites compose.
     """
     if not disjoint:
         steps = {"all": sum(steps.values())} if steps else {}

@@ -1,7 +1,7 @@
-"""What a run is pinned to when it begins, and the comparison that every later start has to pass.
+"""Pinned values of a run: recorded at its beginning, compared at every later start.
 
-A run that went on under another profile, policy, key, code or evaluation set would be two runs under one name. What is
-pinned stands in ``config.json``, whose digest the first line of the log names:
+A run that went on under another profile, policy, key, code or evaluation set would be two runs under one name. Pinned
+values stand in ``config.json``, and the first line of the log names that file's digest:
 
 - the job, aggregator and strategy included, by its digest;
 - the runtime, injected randomness and simulated attackers;
@@ -11,7 +11,7 @@ pinned stands in ``config.json``, whose digest the first line of the log names:
 - the public evaluation set, by its digest;
 - this very code: its version, and a digest over the source files of both packages.
 
-Revocation is no part of it: a site may be revoked while a run goes on.
+Revocations are not pinned: a site may be revoked while a run goes on.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _REMEDIES: Mapping[str, tuple[str, str]] = {
 def pinned(
     job: FederationJob, options: Mapping[str, Any], federation: FederationFolder, config: FederationConfig
 ) -> dict[str, Any]:
-    """The pinned values as they are now (JSON types).
+    """Present values of everything that a run is pinned to (JSON types).
 
     Raises:
         AegisError: a value cannot be determined: there is no policy, or no usable evaluation set.
@@ -73,7 +73,7 @@ def require_pinned(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to go on where a pinned value is another one.
 
     Raises:
-        RunFolderError: says what differs, what the run began with, what it is now, and what to do.
+        RunFolderError: names the value, the recorded and the present one, and the remedy.
     """
     for name, (words, remedy) in _REMEDIES.items():
         if name not in recorded:

@@ -91,7 +91,7 @@ def write_results(
 
 
 def across_sites(job: FederationJob, steps: Mapping[str, int], claim: str | None) -> dict[str, Any]:
-    """What the job costs one unit, wherever its data is (JSON types), and on whose word that rests.
+    """The federation's epsilon for one unit, over all sites, and the claim behind the number (JSON types).
 
     Args:
         steps: accounted steps by site. claim: who says that no unit is at two sites, and on what ground.

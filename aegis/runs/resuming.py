@@ -5,11 +5,11 @@ Checked in this order; the first that fails is told, and nothing has been change
 1. ``config.json``, ``job.yaml`` and the evaluation set are the very files that the log recorded;
 2. the log extends the last checkpoint that this coordinator signed over it;
 3. the state is there, and neither older nor newer than the log says;
-4. every model and strategy document that the state names is there, with the digest that it is named by;
-5. every envelope that the log admitted is there, and the arrays of every update that went, or may go, into a model.
+4. models and strategy documents named by the state: present, with the digests in their names;
+5. envelopes named by the log, and arrays of every update that went, or may go, into a model: likewise.
 
-What a crash leaves is not refused: each act is on disk before the next, so a crash leaves a state whose last line is
-missing, a log without its newest checkpoint, or files that nothing names. The opposite of each is damage.
+Traces of a crash pass: each act is on disk before the next act begins, so a crash leaves a state without the log line
+that follows, a log without the newest checkpoint, or files that no state names. The opposite of each trace is damage.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _RESTORE = "restore the run folder from a backup, or start a new run (another --
 
 
 def record_configuration(folder: RunFolder, audit: HashLog, profile: Profile) -> None:
-    """Name the files that say how the run is carried out: none of them is signed, the log is."""
+    """Record the digests of configuration, job file and evaluation set in the log, whose head is signed later."""
     paths = {field: folder.path / name for field, name in RECORDED_FILES.items()}
     digests = {field: sha256_hex(path.read_bytes()) if path.exists() else None for field, path in paths.items()}
     audit.append(
@@ -65,7 +65,7 @@ def require_whole(folder: RunFolder, coordinator_key: str) -> None:
         coordinator_key: Ed25519, hex.
 
     Raises:
-        RunFolderError: says which file, what is wrong with it, and what to do.
+        RunFolderError: names the file, the damage and the remedy.
     """
     checks = _Checks(folder, coordinator_key)
     recorded = [line for line in checks.lines if _act(line) == ("configuration", "recorded")]
@@ -97,7 +97,7 @@ class _Checks:
         return self.folder.state()
 
     def require_nothing_else(self) -> None:
-        """A log that records no configuration is one that a crash cut short before anything else was written."""
+        """A log without a configuration line is a crash's work only if no later file exists."""
         for name in ("state/state.json", CHECKPOINT):
             if (self.folder.path / name).exists():
                 raise _damaged("audit.jsonl", f"it is missing or cut, though {name} tells of a run that was started")
@@ -121,7 +121,7 @@ class _Checks:
             raise _damaged("audit.jsonl", f"it does not extend {CHECKPOINT}: {error}") from error
 
     def require_state(self) -> bool:
-        """Whether there is a state; there is none where a crash came before the first was saved."""
+        """Returns False for a run that crashed before its first state was saved."""
         told = [line for line in self.lines if _act(line)[0] not in ("configuration", "recovered")]
         if not self.folder.has_state:
             if told:

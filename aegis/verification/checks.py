@@ -142,6 +142,7 @@ def _require_recorded(records: Records) -> None:
     evaluation = records.config.evaluation_set
     released = records.trail.released
     said = {records.outcome.evaluation_set, None if released is None else released.evaluation_set}
+    said |= {each.evaluation_set for each in records.trail.configurations}
     require(said == {evaluation}, "log, config.json and outcome.json do not name one evaluation set")
 
 

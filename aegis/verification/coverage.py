@@ -1,9 +1,12 @@
-"""Which files of a run folder a signature covers, and that each of them is as it was signed.
+"""The check of every file in a run folder against the signatures that cover the folder.
 
-A file is covered by the manifest, which the coordinator signed when the run had finished; the manifest and the log's
-checkpoint by their own signatures; and a remote site's ledger, which is put into the folder later, by that site's. What
-else lies in the folder was added by somebody, and fails, unless it is one of the few files that
-:mod:`aegis.runs.manifest` names: those are listed as not covered.
+A file is covered by
+
+- the manifest, which the coordinator signs at the end of the run;
+- its own signature: the manifest, the log's checkpoint;
+- a remote site's signature: the site's ledger, which is put into the folder after the run.
+
+The few files that :mod:`aegis.runs.manifest` leaves out are listed as not covered. Every other uncovered file fails.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ _SHOWN = 5
 
 
 def check_manifest(records: Records, reference: Reference) -> Answers:
-    """The list is signed, everything on it is here as it was, and nothing else is here."""
+    """The manifest is signed; every listed file is present and unchanged; every other file is covered or left out."""
     listed, found = _listed(records, reference), coverage(records, reference)
     missing = sorted(name for name in listed if name not in found)
     changed = sorted(
@@ -47,7 +50,7 @@ def check_manifest(records: Records, reference: Reference) -> Answers:
 
 
 def coverage(records: Records, reference: Reference) -> Mapping[str, bool]:
-    """Every file of the folder by its path: whether a signature covers it as it is."""
+    """By path, for every file of the folder: True if a signature covers the present bytes."""
     listed = _listed(records, reference)
     found = {name: _is_covered(records, listed, name) for name in files_of(records.folder)}
     return {**found, MANIFEST: True, SIGNATURE: True}
@@ -68,7 +71,7 @@ def _is_covered(records: Records, listed: Mapping[str, str], name: str) -> bool:
 
 
 def _signed_later(records: Records) -> Iterator[str]:
-    """The ledgers that remote sites sent after the run, each with its signature."""
+    """Paths of ledgers that remote sites sent after the run, and of the sites' signatures over these ledgers."""
     for site, key in records.config.participants.items():
         export, signed = f"ledger/{site}.json", f"ledger/{site}.dsse"
         if not records.is_remote(site) or not records.exists(export) or not records.exists(signed):

@@ -16,10 +16,10 @@ __all__ = ["check_events", "check_ledgers"]
 def check_ledgers(records: Records, _: Reference) -> Answers:
     """Of every site that an update was admitted of:
 
-    1. its export is here, and verifies by itself;
-    2. it holds every head that came with an admitted update;
+    1. the ledger's export is present, and verifies by itself;
+    2. the export holds every ledger head that came with an admitted update;
     3. the site signed this very export;
-    4. it ends with the head that the log's last line has, where the coordinator exported it.
+    4. the export's head equals the head in the log's last line, for sites on the coordinator's host.
     """
     for site, ledger in records.ledgers.items():
         if records.is_elsewhere(site):

@@ -83,8 +83,8 @@ _QUESTIONS = {
 class Verdict(StrEnum):
     """``HOLDS`` and ``FAILS`` answer a question.
 
-    ``MISSING``: a record that would answer it is not in the folder, and somebody may have it. ``NOT_CHECKED``: no
-    record of a run can answer it, or a check that it rests on has failed.
+    ``MISSING``: the answer needs a record that somebody else keeps. ``NOT_CHECKED``: no record of a run can answer the
+    question, or an earlier check, on which the answer rests, has failed.
     """
 
     HOLDS = "holds"
@@ -94,7 +94,7 @@ class Verdict(StrEnum):
 
 
 class Conclusion(StrEnum):
-    """What a whole verification comes to."""
+    """The verdict over a whole run."""
 
     VERIFIED = "verified"
     NOT_VERIFIED = "not verified"
@@ -187,7 +187,7 @@ def fails(detail: str) -> Answer:
 
 
 def is_missing(detail: str) -> Answer:
-    """The record that would answer the question is not here; ``detail`` says which, and who has it."""
+    """The answer needs a record outside the folder; ``detail`` names the record and its keeper."""
     return Answer(Verdict.MISSING, detail)
 
 

@@ -1,8 +1,8 @@
-"""Utility, measured again: each round's model on the public evaluation set that the run keeps.
+"""Utility, measured again: each round's model on the public evaluation set in the run folder.
 
-The architectures that come with the agent are computed here in NumPy and float64, without the framework that made the
-run. What float32 arithmetic may have made of the same numbers is bounded along with them (:mod:`forward`), and a stated
-metric has to lie within what that bound allows. Any other architecture takes PyTorch and its own installation.
+Models of the agent's own architectures are evaluated in NumPy and float64, without PyTorch. :mod:`forward` bounds the
+rounding of a float32 computation along the way, and a stated metric has to lie within the range that the bound gives.
+Any other architecture is evaluated by PyTorch, if the architecture is installed here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SATURATED = 30.0  # beyond this logit two probabilities may be equal in float64
 
 
 def check_utility(records: Records, _: Reference) -> Answers:
-    """The metrics of every round's model, which is averaged as the released one is, and of the last one."""
+    """The metrics of every round's model. As for the release, the last ``average_last_rounds`` models are averaged."""
     if records.config.evaluation_set is None:
         stated = [record.round_number for record in records.state.history if record.metrics]
         require(not stated, f"round {stated[:1]} states metrics, and the run had no evaluation set")
@@ -71,7 +71,7 @@ def _differing(stated: Mapping[str, float], measured: Mapping[str, Range]) -> st
 
 
 def _measure(records: Records, evaluation: EvaluationSet) -> Measure | str:
-    """How this job's models are measured; in words, what it would take where that is not here."""
+    """The measure for this job's models; or a text that names the missing software."""
     job = records.job
     if job.model_arch in KNOWN:
         return lambda arrays: utility_range(
@@ -90,7 +90,7 @@ def _measure(records: Records, evaluation: EvaluationSet) -> Measure | str:
 
 
 def utility_range(logits: Logits, labels: npt.NDArray[np.int64]) -> dict[str, Range]:
-    """What accuracy, loss and AUC may be, where each logit is off by at most its bound.
+    """Ranges of accuracy, loss and AUC, if each logit is off by at most the logit's bound.
 
     Args:
         logits: of shape (n, classes). labels: of shape (n,), integers below ``classes``.

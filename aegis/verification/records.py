@@ -24,6 +24,7 @@ from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.hashlog import verify_lines
 from coreason_enclave.orders import UPDATE_TYPE, UpdateStatement, parse_statement
+from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob, HexDigest, Provenance, SafeId, explain
 from coreason_enclave.updates import Array, decode_arrays
 
@@ -80,6 +81,8 @@ class Configuration(_Document):
     @property
     def declared_attackers(self) -> frozenset[str]:
         """The sites that a demonstration says a simulated attacker took over: the first by name."""
+        if self.profile != Profile.DEVELOPMENT:
+            return frozenset()
         return frozenset(sorted(self.participants)[: self.options.simulated_attackers])
 
 

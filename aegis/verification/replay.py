@@ -1,8 +1,8 @@
 """Each round's model, computed again from the updates that the sites signed, by the run's own aggregator and optimizer.
 
-A run keeps the arrays of every admitted update beside its envelope, which names their digest and that of the base model
-they were trained from. So a round is checked from both ends: what the sites say that they were sent, and what became of
-what they sent. Digests are compared, nothing is "close".
+A run keeps the arrays of every admitted update beside the update's envelope. The envelope names the digests of the arrays
+and of the base model, so a round is checked from both ends: which model each site was sent, and which model the sites'
+updates give. Digests are compared exactly; no tolerance applies.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = ["check_aggregation"]
 def check_aggregation(records: Records, _: Reference) -> Answers:
     """From the initial model on, for every round in turn:
 
-    1. each admitted site signed that it was sent this base model, with its own correction under SCAFFOLD;
-    2. the arrays are those that it signed;
-    3. the aggregator, the server optimizer and the control variates make of them the model that the log names.
+    1. each admitted site signed the digest of this base model (under SCAFFOLD with the site's own correction);
+    2. each update's arrays have the digest that the site signed;
+    3. the aggregator, the server optimizer and the control variates turn these updates into the model in the log.
     """
     if records.job.client_privacy is not None:
         yield is_missing(
@@ -48,7 +48,7 @@ def check_aggregation(records: Records, _: Reference) -> Answers:
 
 @dataclass(frozen=True)
 class _Memory:
-    """What a coordinator remembers between two rounds; None and no entry stand for zeros."""
+    """A coordinator's memory between two rounds: global model, control variates, moments. Missing entries mean zeros."""
 
     model: Arrays
     control: Arrays | None = None
@@ -92,7 +92,7 @@ def _next(records: Records, memory: _Memory, audited: AuditedRound, record: Roun
 
 
 def _signed(records: Records, memory: _Memory, update: AuditedUpdate) -> AdmittedUpdate:
-    """One update as the aggregator was given it, once it is what its site signed."""
+    """The aggregator's input for one admitted update; base model and arrays are checked against the site's signature."""
     statement, name = records.statement(update), f"state/updates/{update.envelope}.safetensors"
     base = memory.model
     if records.job.strategy is AggregationStrategy.SCAFFOLD:

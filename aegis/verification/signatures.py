@@ -22,9 +22,9 @@ __all__ = ["check_signatures"]
 def check_signatures(records: Records, reference: Reference) -> Answers:
     """Under the key that each site is registered with:
 
-    1. that key is the one that the caller knows, where the caller knows one;
-    2. the site's enrolment for this very job, for every site of the roll-call;
-    3. every envelope that the log names is here, was signed, and says what the log says.
+    1. the key equals the caller's key for the site, if the caller gave a key;
+    2. every site of the roll-call enrolled for this very job;
+    3. every envelope named in the log is present, is signed, and says the same as the log.
     """
     for site, key in sorted(reference.participants.items()):
         known = records.config.participants.get(site)

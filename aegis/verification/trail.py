@@ -107,7 +107,7 @@ class AuditedUpdate:
 
 @dataclass(frozen=True)
 class AuditedRound:
-    """One completed round. ``record`` is None only in a log that was not written by this version."""
+    """One completed round. ``model`` and ``record`` are None only in logs of earlier versions."""
 
     number: int
     admitted: Mapping[str, AuditedUpdate]
@@ -117,11 +117,11 @@ class AuditedRound:
 
 @dataclass(frozen=True)
 class Released:
-    """What the last line says of the released model.
+    """The log's last line: the release of the model.
 
     Attributes:
-        model: its digest. averaged_rounds: over how many of the last rounds' models it is the average.
-        metrics: its utility on the evaluation set of that digest; None where the log does not say.
+        model: the released model's digest. averaged_rounds: number of last rounds whose models were averaged.
+        metrics: the released model's utility. evaluation_set: digest of the public examples behind ``metrics``.
         state: digest of the last state. outcome: of ``outcome.json``.
         ledgers: heads of the ledgers that were exported, by site.
     """
@@ -137,7 +137,7 @@ class Released:
 
 @dataclass(frozen=True)
 class Recorded:
-    """The files that one start of the run went by, by digest; None where there was none."""
+    """Digests of the files behind one start of the run; None for a missing file."""
 
     config: str
     job_file: str | None
