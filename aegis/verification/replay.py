@@ -1,8 +1,8 @@
 """Each round's model, computed again from the updates that the sites signed, by the run's own aggregator and optimizer.
 
-A run keeps the arrays of every admitted update beside the update's envelope. The envelope names the digests of the arrays
-and of the base model, so a round is checked from both ends: which model each site was sent, and which model the sites'
-updates give. Digests are compared exactly; no tolerance applies.
+A run keeps the arrays of every admitted update beside the update's envelope. The envelope names the digests of arrays and
+base model, so a round is checked from both ends: which model each site was sent, and which model the sites' updates
+give. Digests are compared exactly; no tolerance applies.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def check_aggregation(records: Records, _: Reference) -> Answers:
 
 @dataclass(frozen=True)
 class _Memory:
-    """A coordinator's memory between two rounds: global model, control variates, moments. Missing entries mean zeros."""
+    """A coordinator's memory between rounds: global model, control variates, moments. Missing entries mean zeros."""
 
     model: Arrays
     control: Arrays | None = None
@@ -92,7 +92,7 @@ def _next(records: Records, memory: _Memory, audited: AuditedRound, record: Roun
 
 
 def _signed(records: Records, memory: _Memory, update: AuditedUpdate) -> AdmittedUpdate:
-    """The aggregator's input for one admitted update; base model and arrays are checked against the site's signature."""
+    """The aggregator's input for one admitted update; base model and arrays are those that the site signed."""
     statement, name = records.statement(update), f"state/updates/{update.envelope}.safetensors"
     base = memory.model
     if records.job.strategy is AggregationStrategy.SCAFFOLD:
