@@ -1,7 +1,7 @@
 """Each round's model, computed again from the updates that the sites signed, by the run's own aggregator and optimizer.
 
-A run keeps the arrays of every admitted update beside the update's envelope. The envelope names the digests of arrays and
-base model, so a round is checked from both ends: which model each site was sent, and which model the sites' updates
+A run keeps the arrays of every admitted update beside the update's envelope. The envelope names the digests of arrays
+and base model, so a round is checked from both ends: which model each site was sent, and which model the sites' updates
 give. Digests are compared exactly; no tolerance applies.
 """
 
