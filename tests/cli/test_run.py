@@ -316,7 +316,7 @@ def test_what_a_site_spent_on_an_update_that_was_not_admitted_is_seen_in_its_led
 
     assert "round 3/3: 1 admitted, clinic-2 refused (norm_exceeded)" in result.stdout
     report = verify_run(study.root / "run")
-    (said,) = [finding.detail for finding in report.findings if finding.detail.startswith("clinic-2: 3.537 of 8")]
+    (said,) = [finding.detail for finding in report.findings if finding.detail.startswith("clinic-2: 3.538 of 8")]
     assert report.ok
     assert "its ledger counts 4.347, for what was not admitted is spent as well" in said
 
