@@ -191,14 +191,19 @@ class _Tail:
         return self.mesh * (self.first - 1) + inside
 
 
-def _composed(steps: Sequence[StepLoss], counts: Sequence[int], delta: float, window: _Window, mesh: float) -> _Tail:
-    """Convolve through the Fourier transform of the tilted distributions; keep the losses that can matter."""
+def _composed(
+    steps: Sequence[StepLoss], counts: Sequence[int], delta: float, window: _Window, mesh: float
+) -> _Tail | None:
+    """Convolve through the Fourier transform of the tilted distributions; keep the losses that can matter.
+
+    None where the mesh is too coarse for these steps: rounding would be most of the loss.
+    """
     order, lost = window.order, delta * _LOST
     # Chernoff: the composed loss exceeds ``top`` with probability at most ``lost``.
     top = (_total_rounded(steps, counts, window.top_order) - math.log(lost)) / window.top_order
     points = int(fft.next_fast_len(math.ceil((max(top, window.high) - window.low) / mesh) + 64, real=True))
     if points > 2 * _MOST_POINTS:
-        return None  # the mesh is too coarse for these steps: rounding would be most of the loss
+        return None
     transform = _transform(steps, counts, order, points)
     tilted = np.maximum(fft.irfft(transform, points), 0.0)
     peak = 2 * float(np.abs(transform).sum()) / points
