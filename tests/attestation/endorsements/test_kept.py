@@ -234,6 +234,17 @@ def test_a_list_that_cannot_be_read_is_not_the_same_as_no_list() -> None:
         assert Trial(host, policy=lenient, evidence=evidence, source=FirstOf([source])).refusal() == outcome
 
 
+def test_an_unusable_file_of_a_bundle_is_named_and_no_sites_fault(tmp_path: Path) -> None:
+    path = tmp_path / CRL.name
+    path.parent.mkdir(parents=True)
+    for content in (b"junk", b"<html>We will be back.</html>", bytes((1 << 20) + 1)):
+        path.write_bytes(content)
+        source = FirstOf([OfflineBundle(tmp_path)])
+        assert refusal(source)[1] is Reason.ATTESTATION_UNAVAILABLE
+        with pytest.raises(VerificationRefused, match=CRL.name):
+            source.get(CRL, NOW)
+
+
 def test_what_is_out_of_date_is_given_where_there_is_nothing_better(tmp_path: Path) -> None:
     old = crl(last=NOW - 1)
     assert FirstOf([Counting({CRL.name: old}), Counting()]).get(CRL, NOW) == old
