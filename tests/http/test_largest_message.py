@@ -138,14 +138,15 @@ def test_an_answer_has_only_so_many_objects(gateway: RunningGateway, children: i
 def test_after_a_restart_an_update_of_the_same_model_still_passes_and_a_larger_one_does_not(
     federation: Federation, superlink: FakeSuperLink, superlink_port: int
 ) -> None:
+    large = 10 * MODEL
     with running_gateway(federation, superlink, superlink_port) as gateway, gateway.client("site-a") as client:
-        ordered(gateway, client)
+        ordered(gateway, client, model=large)
     with running_gateway(federation, superlink, superlink_port) as gateway, gateway.client("site-a") as client:
         superlink.answers("push-messages", asked(["update"], "session-order"))
         answered(client)
 
-        assert post(client, "push-object", update(MODEL + ANSWER_SLACK_BYTES + 10_000)) == 401
-        assert post(client, "push-object", update(MODEL)) == 200
+        assert post(client, "push-object", update(large + ANSWER_SLACK_BYTES + 10_000)) == 401
+        assert post(client, "push-object", update(large)) == 200
         superlink.answers("pull-messages", given("next", []))
         assert post(client, "pull-messages", pull(A)) == 200
         assert post(client, "push-messages", encoded(answer(A, "order-before"))) == 401
