@@ -14,6 +14,7 @@ import pytest
 import aegis.cli
 import coreason_enclave.main
 from aegis.federation import FederationConfig
+from aegis.http.limits import GatewayLimits
 from coreason_enclave.attestation.endorsements import items
 from coreason_enclave.attestation.evidence import CpuKind
 from coreason_enclave.attestation.verify.verdict import Refusal
@@ -56,8 +57,10 @@ def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return {**under, **over, **both}
 
 
-def read(example: dict[str, Any]) -> SiteConfig | FederationConfig:
-    """A whole file, or, of a site's, lines to write into the first one."""
+def read(example: dict[str, Any]) -> SiteConfig | FederationConfig | GatewayLimits:
+    """A whole file, or, of a site's, lines to write into the first one; of the gateway's, its limits."""
+    if "limits" in example:
+        return GatewayLimits.model_validate(example["limits"])
     if "public_keys" in example:
         return FederationConfig.model_validate(example)
     site = next(each for each in examples() if "site_id" in each)
@@ -67,7 +70,20 @@ def read(example: dict[str, Any]) -> SiteConfig | FederationConfig:
 def test_every_configuration_on_the_page_is_one() -> None:
     kinds = [type(read(example)) for example in examples()]
 
-    assert sorted(kind.__name__ for kind in kinds) == ["FederationConfig", "SiteConfig", "SiteConfig"]
+    assert sorted(kind.__name__ for kind in kinds) == ["FederationConfig", "GatewayLimits", "SiteConfig", "SiteConfig"]
+
+
+def test_the_gateways_limits_on_the_page_are_the_ones_that_hold() -> None:
+    table = TEXT.partition("| `[limits]` |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (`[^|]+) \| ([0-9][^|]*) \|", table, flags=re.MULTILINE)
+    said = {
+        name: float(value)
+        for names, values in rows
+        for name, value in zip(re.findall(r"`(\w+)`", names), values.split(", "), strict=True)
+    }
+
+    assert said == {name: float(value) for name, value in GatewayLimits().model_dump().items()}
+    assert f"the limits above {GatewayLimits().descriptors:,}" in TEXT
 
 
 def test_the_examples_of_attestation_leave_nothing_out_that_would_refuse_everybody() -> None:
