@@ -1,6 +1,6 @@
-"""Logs that stay small whatever happens: repeated lines become a count, and files are rotated while they are written.
+"""Small logs: repeated lines become a count, and files are rotated while a process writes them.
 
-Somebody who makes a process complain must not fill its disk, nor hide a line among a million others.
+An attacker who makes a process complain must neither fill the disk nor hide one line among a million others.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class Repeats:
 class SparingHandler(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes records to a stream, so many of a kind in a minute; then how many were left out.
 
-    A kind is a logger, a level, and the beginning of a message before its arguments are put in: which client it was
-    makes no new kind.
+    A kind is a logger, a level, and the beginning of the message template: arguments, such as a client's address, make
+    no new kind.
     """
 
     def __init__(self, repeats: Repeats | None = None) -> None:
@@ -95,7 +95,7 @@ class SparingHandler(logging.StreamHandler):  # type: ignore[type-arg]
             super().emit(record)
 
     def close(self) -> None:
-        """Write the counts that are open."""
+        """Write the pending counts of left-out lines."""
         for kind, count in self._repeats.left_out().items():
             self._tell(kind, count)
         super().close()
@@ -116,10 +116,10 @@ def log_sparingly(layout: str) -> None:
 
 
 def trim_log(path: Path, most_bytes: int = MOST_LOG_BYTES) -> bool:
-    """Rotate a log that has grown too large, while a process appends to it; return True if it was rotated.
+    """Rotate a log above ``most_bytes`` while a process appends to the file; return True after a rotation.
 
-    The content is copied to ``<name>.1`` and the file emptied: a process that appends (``O_APPEND``) goes on at its new
-    end and need not know. What it writes between the two acts is lost.
+    The content is copied to ``<name>.1`` and the file emptied: a process that appends (``O_APPEND``) continues at the
+    new end of the file. Lines written between copying and emptying are lost.
     """
     try:
         if path.stat().st_size <= most_bytes:

@@ -1,6 +1,6 @@
-"""Accepting connections from anybody: what stands in front of TLS.
+"""The acceptor: accepts connections from anybody, in front of TLS.
 
-A connection passes these stages, and costs as little as it can at each:
+A connection passes three stages, each as cheap as possible:
 
 1. *silent*: accepted, its TLS hello not whole. A socket, and no buffer: the kernel holds what has come, and tells when
    the whole record is there (``SO_RCVLOWAT``). What does not begin as TLS ends here.
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Newcomer:
-    """A connection whose handshake is not done."""
+    """A connection before the end of its handshake."""
 
     socket: socket.socket
     address: str
@@ -64,7 +64,7 @@ class Acceptor:
     Args:
         listening: bound and listening.
         context: the server's side of TLS.
-        protocol: makes what answers on a connection whose handshake is done.
+        protocol: makes the protocol that serves a connection after its handshake.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Acceptor:
 
     @property
     def unfinished(self) -> int:
-        """Connections whose handshake is not done."""
+        """The number of connections before the end of their handshake."""
         return len(self._silent) + len(self._waiting) + len(self._shaking)
 
     def open(self) -> None:

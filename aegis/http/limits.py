@@ -1,8 +1,8 @@
 """How much of the gateway one party may have: the table ``[limits]`` of ``gateway.toml``.
 
-Before a client certificate is known the party is an address (an IPv6 network of 64 bits counts as one), afterwards the
-site that the certificate is pinned for. Certificates that are pinned for nobody, or whose site is revoked, are one
-party together.
+Before a client shows its certificate, the party is the client's address (an IPv6 network of 64 bits counts as one
+address); afterwards, the site that the certificate is pinned for. Certificates pinned for nobody, and certificates of
+revoked sites, share one party.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How full the gateway is, and whom its limits have turned away."""
+"""The gateway's load: connections in use, and the parties that its limits have turned away."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _FELT_BY_OTHERS = frozenset({Turned.SILENT, Turned.WAITING, Turned.HANDSHAKE, Tu
 
 
 class GatewayLoad(StrictModel):
-    """How full the gateway is. Times are Unix seconds, counts are since its start.
+    """The gateway's load. Times are Unix seconds, counts run since the gateway's start.
 
     Attributes:
         connections, most_connections: with a certificate, now and at most.
@@ -69,7 +69,7 @@ class GatewayLoad(StrictModel):
         return self.crowded_at is not None and self.crowded_at >= moment
 
     def in_words(self) -> str:
-        """One line for a person: what is taken, by whom, and who was turned away."""
+        """One line for a person: connections in use, their holders, and the parties turned away."""
         held = ", ".join(f"{site} holds {count}" for site, count in self.by_site.items())
         turned = ", ".join(f"{reason}: {count}" for reason, count in self.turned_away.items())
         whom = ", ".join(f"{party} ({count})" for party, count in self.most_turned_away.items())

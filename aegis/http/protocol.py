@@ -52,7 +52,7 @@ class PeerCertificateProtocol(HttpToolsProtocol):
 
     @property
     def standing(self) -> Standing:
-        """What the connection is doing now."""
+        """The connection's present standing."""
         if self._head_timer is not None:
             return Standing.HEAD
         return Standing.BUSY if self._is_answering() else Standing.IDLE

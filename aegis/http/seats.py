@@ -1,4 +1,4 @@
-"""Who holds the gateway's connections once certificates are known: a share for each site, none for one alone.
+"""The gateway's connections once certificates are known: a share for each site.
 
 A newcomer gets in by these rules, in this order:
 
@@ -74,7 +74,7 @@ class Seats:
         counts.by_site = self.by_site
 
     def take(self, connection: Seated, site: str, address: str) -> Seat | None:
-        """Seat a newcomer, and end another connection where one has to give way; None: the newcomer has to go."""
+        """Seat a newcomer, ending another connection where the rules say so; return None to refuse the newcomer."""
         seat = Seat(connection, site, address)
         of_site = [other for other in self._taken if other.site == site]
         if len(of_site) >= self._limits.connections_per_site and not self._make_room(of_site, seat, Turned.SITE):

@@ -87,7 +87,7 @@ class ServerTls:
 
 @dataclass(frozen=True)
 class Listener:
-    """One bound Unix socket and what answers on it.
+    """One bound Unix socket and the application behind it.
 
     Attributes:
         on_stop: called in the loop when the end begins, before requests in progress are waited for.
@@ -100,7 +100,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class TlsListener(Listener):
-    """One bound TCP socket that anybody may reach.
+    """One bound TCP socket, reachable for anybody.
 
     Attributes:
         tls: the server's side. site_of: the site that a verified certificate is pinned for, or the empty string.

@@ -1,7 +1,9 @@
 """Fair shares: members by key, oldest first, with a cap for each key and one for all.
 
-Whoever is over a cap loses the oldest member. Which key loses is decided by size: the key itself where its own cap is
-passed, the largest key where the cap for all is passed. So a key that holds less than the largest always gets in.
+Passing a cap costs one key its oldest member:
+
+- the cap for each key: the key that passed it;
+- the cap for all: the key with the most members. So a key with fewer members than the largest always gets in.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class Shares(Generic[Key, Member]):
         return self._count
 
     def add(self, key: Key, member: Member) -> Member | None:
-        """Take a member in; return the member that was dropped for it, if one had to be."""
+        """Add a member; return the member dropped in exchange, or None where every cap still holds."""
         self._members.setdefault(key, OrderedDict())[member] = None
         self._count += 1
         if self.held(key) > self._most_per_key:
@@ -48,7 +50,7 @@ class Shares(Generic[Key, Member]):
         return None
 
     def discard(self, key: Key, member: Member) -> bool:
-        """Let a member go; return False if it was not there."""
+        """Remove a member; return False for an unknown member."""
         held = self._members.get(key)
         if held is None or member not in held:
             return False

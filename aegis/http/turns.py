@@ -35,21 +35,21 @@ class Pace:
         self._tokens, self._at = burst, clock()
 
     def take(self) -> float:
-        """Take one token; return the seconds to wait until it is there."""
+        """Take one token, on credit where the bucket is empty; return the seconds until the credit is paid."""
         now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s) - 1.0
         self._at = now
         return max(0.0, -self._tokens / self._per_s)
 
     def ready(self) -> bool:
-        """Take one token if it is there."""
+        """Take one token; return False, and take none, where the bucket is empty."""
         if (wait_s := self.take()) > 0.0:
             self._tokens += 1.0
         return wait_s == 0.0
 
 
 class Paces(Generic[Key]):
-    """A token bucket for each key; those that were asked for longest ago are forgotten.
+    """A token bucket for each key; the least recently used buckets are dropped beyond some thousand.
 
     Args:
         clock: monotonic seconds.
@@ -60,7 +60,7 @@ class Paces(Generic[Key]):
         self._paces: OrderedDict[Key, Pace] = OrderedDict()
 
     def ready(self, key: Key) -> bool:
-        """Take one token of the key's if it is there."""
+        """Take one token from the key's bucket; return False, and take none, where the bucket is empty."""
         pace = self._paces.get(key)
         if pace is None:
             pace = self._paces[key] = Pace(self._per_s, self._per_s * BURST_S, self._clock)
@@ -89,7 +89,7 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def request(self, site: str) -> AsyncIterator[None]:
-        """Around one request of a site; entered when it is its turn."""
+        """Enclose one request of a site; wait for the site's share of requests and for its rate before the body."""
         share = self._share(site)
         share.users += 1
         try:

@@ -1,4 +1,4 @@
-"""SuperLink's database on disk: what was consumed gives its room back, while SuperLink runs.
+"""SuperLink's database on disk: the room of consumed messages returns to the file system while SuperLink runs.
 
 SuperLink deletes a message's objects once they are confirmed, and keeps the room: SQLite reuses free pages and never
 shortens a file by itself, and its write-ahead file stays as long as it once was. Here the database is made so that free
@@ -30,7 +30,7 @@ class SuperLinkStorage:
     """One database file.
 
     Args:
-        database: the file; its write-ahead file is ``<name>-wal`` beside it.
+        database: the file; SQLite keeps the write-ahead file ``<name>-wal`` next to the database.
     """
 
     def __init__(self, database: Path) -> None:
@@ -38,7 +38,7 @@ class SuperLinkStorage:
         self._write_ahead = database.with_name(f"{database.name}-wal")
 
     def prepare(self) -> None:
-        """Make or convert the database, and give back all that is free; only while no SuperLink runs on it."""
+        """Make or convert the database and return every free page; call only while no SuperLink uses the file."""
         with self._opened(wait_s=5.0) as database:
             if _number(database, "auto_vacuum") != _INCREMENTAL:
                 database.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
@@ -48,7 +48,7 @@ class SuperLinkStorage:
         self._database.chmod(0o600)
 
     def tidy(self) -> None:
-        """Give back some of what is free, if it is much; SuperLink may run."""
+        """Return free pages to the file system where they exceed 8 MiB; SuperLink may run meanwhile."""
         if not self._database.exists():
             return
         with self._opened(wait_s=_WAIT_S) as database:
@@ -80,7 +80,7 @@ class SuperLinkStorage:
 
 
 def _give_back(database: sqlite3.Connection, most_pages: int = 0) -> None:
-    """Give so many free pages back, all for 0. As a script: ``execute`` would stop after the first page."""
+    """Return at most ``most_pages`` free pages, 0 for all. As a script: ``execute`` would stop after the first page."""
     database.executescript(f"PRAGMA incremental_vacuum({most_pages})")
 
 
