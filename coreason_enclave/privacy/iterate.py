@@ -85,6 +85,8 @@ class PrivateIterate:
         self.steps = 0
         self._base, self._names, self._visible_optimizer = base, dict(names), optimizer
         self._pairs = [(parameter, _copied(parameter)) for parameter in names]
+        # By every name: a tied parameter has two.
+        self._held = {name: id(value) for name, value in model.state_dict(keep_vars=True).items()}
         self._frozen = [(p, p.detach().clone()) for p in model.parameters() if p not in names]
         self._attached = hyperparameters_of(optimizer)
         self._optimizer = self._fresh(self._attached)
@@ -95,8 +97,9 @@ class PrivateIterate:
                 "the optimizer has stepped before: its state may hold gradients without noise. Attach a new one"
             )
         if base is None and not self._is_unstepped():  # an experiment that goes on from an earlier one
-            self._optimizer.load_state_dict(optimizer.state_dict())
             self._first_state = _states(optimizer, [parameter for parameter, _ in self._pairs])
+            for (_, shadow), state in zip(self._pairs, self._first_state, strict=True):
+                self._optimizer.state[shadow] = _deep_copied(state)
 
     def require_untouched(self) -> None:
         """Raise :class:`UnsafeTrainingError` unless the loop's weights and optimizer are as the last step left them."""
@@ -121,7 +124,7 @@ class PrivateIterate:
         for group, values in zip(self._optimizer.param_groups, self._plan(self.steps), strict=True):
             group.update(values)
         for parameter, shadow in self._pairs:
-            shadow.grad = parameter.grad
+            shadow.grad = None if parameter.grad is None else parameter.grad.clone()
         type(self._optimizer).step(self._optimizer)
         self.steps += 1
         with torch.no_grad():
@@ -133,9 +136,9 @@ class PrivateIterate:
         """The iterate minus the base model, float32, by the base model's names; inside a session only."""
         if self._base is None:
             raise UnsafeTrainingError("there is no base model outside a session")
-        reached = {self._names[p]: np.array(shadow.detach().numpy(), np.float32) for p, shadow in self._pairs}
+        reached = {id(p): np.array(shadow.detach().numpy(), np.float32) for p, shadow in self._pairs}
         with np.errstate(over="ignore", invalid="ignore"):
-            return {name: reached.get(name, value) - value for name, value in self._base.items()}
+            return {name: reached.get(self._held[name], value) - value for name, value in self._base.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of the optimizer's state, which follows from noised gradients alone."""
@@ -186,8 +189,8 @@ class IteratedOptimizer(PrivateOptimizer):
                 "fixed there, and a learning rate schedule is passed to attach(schedule=…)"
             )
         self._iterate.require_untouched()
-        self.pre_step()
-        self._iterate.advance()
+        if self.pre_step():
+            self._iterate.advance()
         self._seal()
 
     def attach_step_hook(self, fn: Callable[[Any], None]) -> None:

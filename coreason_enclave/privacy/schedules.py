@@ -55,10 +55,11 @@ def planned(optimizer: Optimizer, schedule: Schedule | None, steps: int) -> Plan
     table: list[Hyperparameters] = []
     try:
         scheduler = schedule(stand_in)
-        for _ in range(steps):
+        for number in range(steps):
+            if number:
+                stand_in.step()
+                scheduler.step()
             table.append(hyperparameters_of(stand_in))
-            stand_in.step()
-            scheduler.step()
     except (TypeError, ValueError) as error:
         raise UnsafeTrainingError(
             f"the schedule cannot be played through for {steps} steps: it has to depend on the number of steps alone"
