@@ -211,8 +211,7 @@ def spending(entries: list[Any]) -> None:
             left[lineage] -= limit * entry.get("step_cost_pico", 0)
             steps[lineage, job] = steps.get((lineage, job), 0) + limit
             need(left[lineage] >= 0 and steps[lineage, job] <= entry.get("allowed_steps", 0), "more than is allowed")
-            need(entry["reservation_id"] not in reserved, "a reservation is charged twice")
-            reserved[entry["reservation_id"]] = entry
+            need(reserved.setdefault(entry["reservation_id"], entry) is entry, "a reservation is charged twice")
         elif entry["type"] == "committed":
             paid, ran = reserved[entry["reservation_id"]], entry["event"]
             same = all(ran.get(field) == paid["plan"].get(field) for field in ("noise_multiplier", "sample_rate"))
