@@ -12,6 +12,7 @@ finished; nothing that a run claims follows from them:
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -67,9 +68,9 @@ def sign_manifest(folder: Path, job_digest: str, signer: Signer, *, pending: Map
     Args:
         pending: files that are about to be written, or replaced, with these bytes.
     """
-    found = {name: sha256_hex((folder / name).read_bytes()) for name in files_of(folder) if name not in pending}
-    found |= {name: sha256_hex(data) for name, data in pending.items()}
-    listed = FileList(files={name: found[name] for name in found if not is_left_out(name)}).canonical()
+    names = [name for name in files_of(folder) if not is_left_out(name) and name not in pending]
+    found = {name: sha256_hex((folder / name).read_bytes()) for name in names}
+    listed = FileList(files={**found, **{name: sha256_hex(data) for name, data in pending.items()}}).canonical()
     statement = ManifestStatement(job_digest=job_digest, manifest=sha256_hex(listed))
     replace_file(folder / MANIFEST, listed)
     replace_file(folder / SIGNATURE, seal(MANIFEST_TYPE, statement.canonical(), signer))
@@ -98,10 +99,11 @@ def read_manifest(listed: bytes, signature: bytes, job_digest: str, coordinator_
 
 def files_of(folder: Path) -> Iterator[str]:
     """The paths of everything in ``folder`` but folders and the manifest itself, in order."""
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if name not in (MANIFEST, SIGNATURE) and (path.is_symlink() or not path.is_dir()):
-            yield name
+    found = []
+    for place, folders, files in os.walk(folder):  # a folder that goes away meanwhile is passed over
+        links = [name for name in folders if Path(place, name).is_symlink()]
+        found += [Path(place, name).relative_to(folder).as_posix() for name in (*files, *links)]
+    yield from sorted(name for name in found if name not in (MANIFEST, SIGNATURE))
 
 
 def is_left_out(name: str) -> bool:
