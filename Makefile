@@ -13,7 +13,8 @@ CHECKED := $(wildcard $(PACKAGES) tests tools benchmarks examples)
 
 # Test processes share the cores, so each keeps its numerical libraries to one thread.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ "$$n" -gt 8 ] && n=8; echo "$$n")
-PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg $(VENV)/python -m pytest
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_CBWR=AVX2,STRICT MPLBACKEND=Agg \
+	$(VENV)/python -m pytest
 
 # Flower sends usage data and asks for updates unless told otherwise.
 export FLWR_TELEMETRY_ENABLED := 0

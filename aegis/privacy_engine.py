@@ -181,7 +181,10 @@ class DifferentialPrivacyEngine:
         run = self._reserved(account, task.unit_ids, unsafe_seed)
         try:
             private, stepper, loader = run.guard.attach(
-                model=model, optimizer=optimizer, data_loader=DataLoader(rows, batch_size=1)
+                model=model,
+                optimizer=optimizer,
+                data_loader=DataLoader(rows, batch_size=1),
+                criterion=task.loss,
             )
             _run_steps(task, self.config.steps, private, stepper, loader, on_step or (lambda step: None))
         finally:
@@ -199,14 +202,17 @@ class DifferentialPrivacyEngine:
         lineage: str,
         unit_ids: Any = None,
         unsafe_seed: bytes | None = None,
+        criterion: Callable[..., torch.Tensor] | None = None,
     ) -> tuple[torch.nn.Module, Optimizer, DataLoader[Any]]:
         """The private three, for a loop of one's own over the returned loader; :meth:`close` after it commits what ran.
+
+        Without ``criterion``, the loop's loss, the loader's first four batches are a rehearsal: see the guard.
 
         Raises what :meth:`train` and :meth:`coreason_enclave.privacy.PrivacyGuard.attach` raise.
         """
         run = self._reserved(Account(ledger, lineage), unit_ids, unsafe_seed)
         try:
-            return run.guard.attach(model=model, optimizer=optimizer, data_loader=data_loader)
+            return run.guard.attach(model=model, optimizer=optimizer, data_loader=data_loader, criterion=criterion)
         except Exception:
             self.close()
             raise

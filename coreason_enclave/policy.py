@@ -79,6 +79,9 @@ class SitePolicy(StrictModel):
         refuse_changed_content: refuse a round whose rows are not those of the job's last one, also where the job
             declares that lineages may grow.
         min_units: persons (rows, at record level) that a lineage must declare and a dataset must hold.
+        max_base_weight: the largest absolute weight of a base model. max_logit: the largest absolute output that it may
+            have for rows within what the dataset declares. A base model beyond, or one that is not finite, is refused
+            before anything is reserved.
     """
 
     coordinator_keys: tuple[HexDigest, ...]
@@ -93,6 +96,8 @@ class SitePolicy(StrictModel):
     max_update_norm: Annotated[float, *in_range(0, 1e9, open_low=True)]
     max_order_lifetime_s: Annotated[int, *in_range(1, 1 << 53)]
     refuse_changed_content: Flag = False
+    max_base_weight: Annotated[float, *in_range(0, 3.4e38, open_low=True)] = 1e4
+    max_logit: Annotated[float, *in_range(0, 3.4e38, open_low=True)] = 1e4
     coordinator_attestation: AttestationPolicy | None = None
     unsafe_unattested_coordinator: Flag = False
 

@@ -4,14 +4,15 @@
    and a ledger that knows every head it ever signed
 2. *attest*: both ends have proved themselves to each other, else there is no model to decrypt
 3. *check*: every fault that no row has to be read for, and that the job still draws from what it drew from before
-4. *reserve*: the round's worst case, durable, before any row is looked at
-5. *validate*: dataset id to checked rows below the data root
-6. *train*: under the reservation; what the gate counted is the event
-7. *sanitise*: the airlock lets through an update of the right shape with a recorded event, which is what the private
+4. *rehearse*: model, loss and training loop on synthetic rows, which shows that they keep rows apart
+5. *reserve*: the round's worst case, durable, before any row is looked at
+6. *validate*: dataset id to checked rows below the data root
+7. *train*: under the reservation; what the gate counted is the event
+8. *sanitise*: the airlock lets through an update of the right shape with a recorded event, which is what the private
    steps reached, or nothing
-8. *keep*: the update's bytes, durable, so that a lost answer is sent again and not computed again
-9. *commit*: the event and the update's digest, durable, before anything leaves
-10. *seal*: fresh evidence, a signature over digest, event, evidence, round and nonce, and the update encrypted to the
+9. *keep*: the update's bytes, durable, so that a lost answer is sent again and not computed again
+10. *commit*: the event and the update's digest, durable, before anything leaves
+11. *seal*: fresh evidence, a signature over digest, event, evidence, round and nonce, and the update encrypted to the
    coordinator's key
 
 Framework-neutral: bytes in, bytes out. Refusals raise; only their reason code may be sent on. Asked again for the same
@@ -45,6 +46,7 @@ from coreason_enclave.attestation.evidence import Attester
 from coreason_enclave.attestation.verify.verdict import in_words
 from coreason_enclave.continuity import mark_of_content, mark_of_key, require_same_content, require_same_key
 from coreason_enclave.datasets.reading import SiteDataset
+from coreason_enclave.datasets.synthetic import synthetic_dataset
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import seal
 from coreason_enclave.errors import (
@@ -66,6 +68,7 @@ from coreason_enclave.keys import Signer
 from coreason_enclave.keystream import JobKeys, Keystream
 from coreason_enclave.ledger import Draw, NoiseSource, Plan, PrivacyLedger, Reservation, RoundPlan
 from coreason_enclave.models import evaluate
+from coreason_enclave.models.bounds import require_bounded_logits, require_bounded_weights
 from coreason_enclave.orders import (
     ATTESTATION_TYPE,
     ENROLMENT_TYPE,
@@ -78,7 +81,9 @@ from coreason_enclave.policy import Profile, SiteConfig
 from coreason_enclave.preflight import require_declared, require_sound_model
 from coreason_enclave.privacy.drift import drift_of
 from coreason_enclave.privacy.gate import StepGate
+from coreason_enclave.privacy.kernel.rehearsal import Rehearsal
 from coreason_enclave.privacy.loops import contained, failure_without_words
+from coreason_enclave.privacy.rehearsing import Rehearsed, rehearse
 from coreason_enclave.privacy.release import require_known_metrics, require_reached
 from coreason_enclave.privacy.scope import TrainingScope, enter
 from coreason_enclave.privacy.training import LocalSgdTrainer, Trainer, TrainingTask
@@ -214,6 +219,7 @@ class SecureSession:
         accepted = accept(message, self.config, self.handshake, self.clock())
         self._require_ledger_of(accepted.order.last_head)
         require_sound_model(accepted)
+        require_bounded_weights(accepted.base, self.config.policy.max_base_weight)
         return accepted
 
     def _answer(self, message: SealedMessage, aborted: Aborted) -> SealedMessage:
@@ -226,17 +232,36 @@ class SecureSession:
         self._log("round", outcome, {"update": update.digest, **_named(accepted)})
         return answer
 
+    def _rehearse(self, accepted: AcceptedJob, aborted: Aborted) -> Rehearsal:
+        """Try out model, loss and loop on synthetic rows, before anything is spent and before any row is read."""
+        job, schema, base = accepted.job, self.sentry.declared(accepted.job.dataset_id), immutable(accepted.base)
+        tried = synthetic_dataset(schema, 256).features
+        require_bounded_logits(job.model_arch, job.model_args, base, tried, self.config.policy.max_logit)
+        correction = None if accepted.correction is None else immutable(accepted.correction)
+        subject = Rehearsed(
+            job=job,
+            requested=accepted.order.job.privacy,
+            base=base,
+            schema=schema,
+            nominal_units=accepted.lineage.nominal_units,
+            drift=drift_of(job, base, correction),
+            trusted=self._trusted(accepted, lambda: None),
+            aborted=aborted,
+        )
+        return rehearse(self.trainer, subject)
+
     def _compute(self, accepted: AcceptedJob, aborted: Aborted) -> ReleasableUpdate:
         plan = accepted.plan(accepted.order.round_number, self._noise_source())
         self._require_whole_job(accepted.lineage.lineage, plan)
         require_declared(accepted, self.sentry)
+        rehearsal = self._rehearse(accepted, aborted)
         key = self._job_key(accepted)
         reservation = self.ledger.reserve(accepted.lineage.lineage, plan, accepted.binding(), require_all=True)
         self._log_reservation(accepted, reservation)
         dataset = self._open(accepted)
         self._note_draw(accepted, dataset.digest, key)
         require_proof = self.handshake.watch(accepted.order, accepted.released)
-        scope = self._scope(accepted, reservation, dataset, key)
+        scope = replace(self._scope(accepted, reservation, dataset, key), rehearsal=rehearsal)
         may_stop, trusted = _watched(require_proof, aborted), self._trusted(accepted, require_proof)
         base = immutable(accepted.base)
         update = self._train(accepted, TrainingTask(accepted.job, base, dataset, scope, may_stop, trusted))

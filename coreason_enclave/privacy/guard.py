@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 import torch
-from opacus.grad_sample import GradSampleHooks
-from opacus.validators import ModuleValidator
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from coreason_enclave.accounting import compose_epsilon
 from coreason_enclave.accounting.calibration import calibrate_noise, last_affordable_step
@@ -21,6 +20,10 @@ from coreason_enclave.ledger.port import PrivacyLedger
 from coreason_enclave.ledger.records import NoiseSource, RoundPlan
 from coreason_enclave.privacy.experiments import experiment_key, experiment_scope, over_rows
 from coreason_enclave.privacy.iterate import IteratedOptimizer, PrivateIterate
+from coreason_enclave.privacy.kernel import GradientKernel
+from coreason_enclave.privacy.kernel.blocks import declared_blocks
+from coreason_enclave.privacy.kernel.layers import require_recordable
+from coreason_enclave.privacy.kernel.rehearsal import Rehearsal
 from coreason_enclave.privacy.optimizer import UnitClippingOptimizer
 from coreason_enclave.privacy.sampling import (
     PoissonUnitSampler,
@@ -30,13 +33,12 @@ from coreason_enclave.privacy.sampling import (
 )
 from coreason_enclave.privacy.schedules import Schedule
 from coreason_enclave.privacy.scope import TrainingScope, current_scope
+from coreason_enclave.privacy.synthetic import rehearse_criterion, synthetic_like
 from coreason_enclave.schemas import Mechanism, PrivacyConfig, PrivacyUnit
 
 __all__ = ["PrivacyGuard", "require_separable"]
 
 _MAX_STEPS = 1_000_000
-
-_HARMLESS = "Full backward hook is firing when gradients are computed with respect to"
 
 
 class PrivacyGuard:
@@ -72,7 +74,7 @@ class PrivacyGuard:
             raise UnsafeTrainingError(
                 "inside a session the guard uses the accepted job's privacy configuration and ledger"
             )
-        self._hooks: GradSampleHooks | None = None
+        self._kernel: GradientKernel | None = None
 
     @property
     def steps_affordable(self) -> int:
@@ -91,8 +93,15 @@ class PrivacyGuard:
         optimizer: Optimizer,
         data_loader: DataLoader[Any],
         schedule: Schedule | None = None,
+        criterion: Callable[..., torch.Tensor] | None = None,
     ) -> tuple[torch.nn.Module, Optimizer, DataLoader[Any]]:
         """The private three. The model keeps its class and parameter names; loop over the returned loader.
+
+        Batches have a public size: the rows that were drawn, and zero rows, which count for nothing. The loss is a mean
+        over the batch.
+
+        Outside a session, model and loss are shown to keep rows apart before a row is read: with ``criterion``, at
+        once; without, the loader's first four batches are synthetic, and a step on them changes and charges nothing.
 
         Steps are taken by the guard's own copy of ``optimizer``, whose hyperparameters are fixed here. ``schedule``
         makes one of torch's learning rate schedulers, which is played through here for every step that is reserved.
@@ -103,14 +112,12 @@ class PrivacyGuard:
         line for FED_PROX or SCAFFOLD.
 
         Raises:
-            UnsafeTrainingError: a layer mixes rows (its replacement is named), the loader samples by itself, the
-                optimizer holds other parameters than the model, person ids are missing, or the strategy has no term
-                for a parameter, because it is none of the global model's. Inside a session also: another model than
-                the global one, an optimizer that has stepped before, or a second attach.
+            UnsafeTrainingError: a layer, a function or the loss mixes rows (it is named, a layer with its replacement),
+                the loader samples by itself, the optimizer holds other parameters than the model, person ids are
+                missing, or the strategy has no term for a parameter, because it is none of the global model's. Inside a
+                session also: another model than the global one, an optimizer that has stepped before, or a second
+                attach.
         """
-        # Opacus hooks every layer, and the first one's inputs never need a gradient. Set here and not on import, so
-        # that a caller who restores the warning filters between two trainings is not told again.
-        warnings.filterwarnings("ignore", message=_HARMLESS)
         require_convertible(data_loader)
         require_separable(model)
         names = _trainable_names(model, optimizer)
@@ -118,13 +125,39 @@ class PrivacyGuard:
             self._scope.drift.require_fits(names)
         iterate = self._iterate_from(model, optimizer, names, schedule)
         self.detach()
-        self._scope = over_rows(self._scope, data_loader.dataset)
-        self._hooks = GradSampleHooks(model, loss_reduction="mean")
         index = UnitIndex(self._scope.unit_of_row, len(data_loader.dataset))  # type: ignore[arg-type]
-        rate, gate, keystream = self._scope.config.sample_rate, self._scope.gate, self._scope.keystream
-        sampler = PoissonUnitSampler(index, rate, keystream, gate)
-        private = self._private_optimizer(optimizer, names, rate * self._scope.nominal_units, iterate)
-        return model.train(), private, private_loader(data_loader, sampler)
+        rate, nominal = self._scope.config.sample_rate, self._scope.nominal_units
+        kernel = GradientKernel(model, declared_blocks(rate, nominal), one_row=self._scope.unit_of_row is None)
+        self._kernel = kernel
+        model.train()
+        rehearsal, synthetic = self._rehearsal(kernel, data_loader, criterion)
+        self._scope = over_rows(self._scope, data_loader.dataset)
+        rehearse = None if rehearsal is None else partial(rehearsal.draw_if_pending, kernel)
+        sampler = PoissonUnitSampler(index, rate, self._scope.keystream, self._scope.gate, rehearse)
+        private = self._private_optimizer(optimizer, names, rate * nominal, iterate, kernel, rehearsal)
+        return model, private, private_loader(data_loader, sampler, kernel, synthetic)
+
+    def _rehearsal(
+        self, kernel: GradientKernel, loader: DataLoader[Any], criterion: Callable[..., torch.Tensor] | None
+    ) -> tuple[Rehearsal | None, Dataset[Any] | None]:
+        """The rehearsal that is still to come, and its rows: None in a session's own training, which follows one."""
+        if self._scope.rehearsal is not None:
+            rehearsal = self._scope.rehearsal
+            if not rehearsal.complete:
+                return rehearsal, None
+            if kernel.signature not in rehearsal.shown:
+                raise UnsafeTrainingError("this is another model than the one that the loop was rehearsed with")
+            return None, None
+        rehearsal = Rehearsal(kernel.blocks, ends_loop=False)
+        synthetic = synthetic_like(loader.dataset, rehearsal.rows_needed)
+        if criterion is None:
+            return rehearsal, synthetic
+        try:
+            rehearse_criterion(rehearsal, kernel, synthetic, loader.collate_fn, criterion)
+        except UnsafeTrainingError:
+            self.detach()
+            raise
+        return None, None
 
     def check_budget(self) -> None:
         """Raise :class:`PrivacyBudgetExceededError` before a step that would overspend; see :class:`StepGate`."""
@@ -136,7 +169,7 @@ class PrivacyGuard:
         Raises:
             UnsafeTrainingError: nothing is attached: there is no training that a number could describe.
         """
-        if self._hooks is None:
+        if self._kernel is None:
             raise UnsafeTrainingError("attach(model=…, optimizer=…, data_loader=…) first: nothing is private yet")
         return compose_epsilon([*self._scope.reservation.prior_events, self._scope.event()], self.delta).epsilon
 
@@ -153,10 +186,10 @@ class PrivacyGuard:
         return self._scope.event()
 
     def detach(self) -> None:
-        """Take the hooks off the model; spending and history stay."""
-        if self._hooks is not None:
-            self._hooks.cleanup()
-            self._hooks = None
+        """Give the model back as it was; spending and history stay."""
+        if self._kernel is not None:
+            self._kernel.detach()
+            self._kernel = None
 
     def close(self) -> None:
         """Detach and, outside a session, commit what was run; unclosed guards stay charged in full."""
@@ -197,9 +230,13 @@ class PrivacyGuard:
         names: dict[torch.nn.Parameter, str],
         expected_units: float,
         iterate: PrivateIterate | None,
+        kernel: GradientKernel,
+        rehearsal: Rehearsal | None,
     ) -> Optimizer:
         config = self._scope.config
         settings: dict[str, Any] = {
+            "kernel": kernel,
+            "rehearsal": rehearsal,
             "names": names,
             "gate": self._scope.gate,
             "expected_units": expected_units,
@@ -217,13 +254,7 @@ def require_separable(model: torch.nn.Module) -> None:
 
     Buffers are refused with them: what a layer writes there from private rows would leave with the weights, un-noised.
     """
-    problems = ModuleValidator.validate(model, strict=False)
-    if problems:
-        texts = "; ".join(str(problem).split("\n")[0] for problem in problems[:3])
-        raise UnsafeTrainingError(
-            f"the model has layers without per-row gradients: {texts}. BatchNorm becomes GroupNorm: "
-            "opacus.validators.ModuleValidator.fix(model) replaces what it can"
-        )
+    require_recordable(model)
     buffers = [name for name, _ in model.named_buffers()]
     if buffers:
         raise UnsafeTrainingError(

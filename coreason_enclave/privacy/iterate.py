@@ -189,7 +189,7 @@ class IteratedOptimizer(PrivateOptimizer):
                 "fixed there, and a learning rate schedule is passed to attach(schedule=…)"
             )
         self._iterate.require_untouched()
-        if self.pre_step():
+        if self.pre_step():  # a rehearsal's step moves nothing
             self._iterate.advance()
         self._seal()
 

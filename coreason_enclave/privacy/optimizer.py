@@ -1,10 +1,8 @@
-"""The private step: per-unit clipping and calibrated noise in float64, inside Opacus' optimizer.
+"""The private step: the clipped sum and calibrated noise in float64, inside Opacus' optimizer.
 
-Opacus supplies per-row gradients and the optimizer's protocol. Clipping, summing and noising are done here in
-float64, for two reasons. Sums of float32 round by more than the clipping tolerates, and a person's several rows can
-cancel: their summed gradient has to be computed before its norm is. And Gaussian noise in floating point can betray
-its input through the low bits of the result (Mironov, 2012), so the noised sum is rounded to a grid of
-``2^(floor(log2(sigma C)) - 20)``: public, about a millionth of the noise's own standard deviation, and coarse
+Opacus supplies the optimizer's protocol, :mod:`~coreason_enclave.privacy.kernel` the clipped sum. Gaussian noise in
+floating point can betray its input through the low bits of the result (Mironov, 2012), so the noised sum is rounded to
+a grid of ``2^(floor(log2(sigma C)) - 20)``: public, about a millionth of the noise's own standard deviation, and coarse
 against float64's spacing, which removes those bits.
 """
 
@@ -21,6 +19,8 @@ from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.keystream import Keystream, Purpose, noise_grid
 from coreason_enclave.privacy.drift import Drift
 from coreason_enclave.privacy.gate import Batch, StepGate
+from coreason_enclave.privacy.kernel import GradientKernel
+from coreason_enclave.privacy.kernel.rehearsal import Rehearsal
 
 __all__ = ["PrivateOptimizer", "UnitClippingOptimizer"]
 
@@ -32,6 +32,8 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
 
     Args:
         optimizer: the optimizer that takes the resulting step.
+        kernel: gives the clipped sum of the batch that was drawn.
+        rehearsal: where one is running, its steps change and charge nothing.
         names: parameter to name, for messages and draws.
         max_grad_norm: the L2 bound C on one unit's contribution; ``math.inf`` clips nothing.
         expected_units: the denominator, sample_rate times the declared number of units; never a private count.
@@ -42,6 +44,8 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
         self,
         optimizer: Optimizer,
         *,
+        kernel: GradientKernel,
+        rehearsal: Rehearsal | None,
         names: dict[torch.nn.Parameter, str],
         gate: StepGate,
         max_grad_norm: float,
@@ -50,6 +54,7 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
         drift: Drift | None,
     ) -> None:
         self._names, self._gate, self._drift = names, gate, drift
+        self._kernel, self._rehearsal = kernel, rehearsal
         super().__init__(
             optimizer,
             noise_multiplier=noise_multiplier,
@@ -58,6 +63,7 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
             loss_reduction="mean",
         )
         self._step_number: int | None = None
+        self._given: dict[torch.nn.Parameter, tuple[torch.Tensor, int]] = {}
 
     def signal_skip_step(self, do_skip: bool = True) -> None:
         """Refused: a unit's rows may not be cut across physical batches."""
@@ -66,43 +72,55 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
     def pre_step(self, closure: Any = None) -> bool:
         """Charge the step, then clip, noise and scale, then add the strategy's term.
 
-        Nothing runs if the charge is refused.
+        Nothing runs if the charge is refused. A rehearsal's step is none.
         """
+        if self._rehearsal is not None and self._rehearsal.pending:
+            self._rehearsal.step(self._kernel)
+            return False
+        self._require_no_other_gradient()
         self._step_number, batch = self._gate.take_step()
         self._sum_clipped(batch)
         self.add_noise()
         self.scale_grad()
         if self._drift is not None:
             self._drift.add_to_gradients(self._names)
+        self._given = {p: (p.grad, p.grad._version) for p in self.params if p.grad is not None}
         if self.step_hook:
             self.step_hook(self)
         return True
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Take the gradients off the parameters, whatever ``set_to_none`` says: what is there must be this step's."""
+        del set_to_none
+        super().zero_grad(set_to_none=True)
+
+    def scale_grad(self) -> None:
+        """Divide by the declared expected size."""
+        for parameter in self.params:
+            parameter.grad /= self.expected_batch_size
+
     def _sum_clipped(self, batch: Batch) -> None:
-        by_unit = [self._sum_by_unit(parameter, batch) for parameter in self.params]
-        squared = sum((gradient.square().sum(dim=1) for gradient in by_unit), torch.zeros(batch.units).double())
-        finite = torch.isfinite(squared)
-        if not bool(finite.all()):
+        clipped = self._kernel.clipped_sum(batch, self.max_grad_norm)
+        if not clipped.all_finite:
             self._meet_infinite_gradient()
-        factor = (self.max_grad_norm / squared[finite].sqrt().clamp(min=1e-300)).clamp(max=1.0)
-        for parameter, gradient in zip(self.params, by_unit, strict=True):
-            parameter.summed_grad = (factor @ gradient[finite]).view(parameter.shape)
+        for parameter in self.params:
+            parameter.summed_grad = clipped.sums[parameter].view(parameter.shape)
+
+    def _require_no_other_gradient(self) -> None:
+        """The kernel leaves no gradient on a parameter: one that is there came past the layers, and is not clipped."""
+        for parameter in self.params:
+            grad, (given, version) = parameter.grad, self._given.get(parameter, (None, 0))
+            if grad is None or (grad is given and given._version == version):
+                continue
+            if bool(grad.any()):
+                raise UnsafeTrainingError(
+                    f"parameter {self._names[parameter]!r} has a gradient from outside of its layer, which no clipping "
+                    "bounds: a penalty on weights is the optimizer's weight_decay"
+                )
 
     def _meet_infinite_gradient(self) -> None:
         """Without a guarantee to keep, say what is wrong."""
         raise UnsafeTrainingError("a gradient is not finite: lower the learning rate or scale the features")
-
-    def _sum_by_unit(self, parameter: torch.nn.Parameter, batch: Batch) -> torch.Tensor:
-        """Per-row gradients summed within each unit: shape (units, parameter size), float64."""
-        per_row = getattr(parameter, "grad_sample", None)
-        if not isinstance(per_row, torch.Tensor) or len(per_row) != len(batch.rows):
-            raise UnsafeTrainingError(
-                f"parameter {self._names[parameter]!r} has no per-row gradient for exactly the batch that was drawn: "
-                "run one forward and one backward over each batch of the private loader, then step and zero_grad"
-            )
-        flat = per_row.detach().reshape(len(per_row), parameter.numel()).double()
-        total = torch.zeros(batch.units, parameter.numel(), dtype=torch.float64)
-        return total.index_add_(0, torch.from_numpy(batch.unit_of_row), flat)
 
     def add_noise(self) -> None:
         """Without a mechanism the clipped sum becomes the gradient as it is."""

@@ -7,6 +7,7 @@ instead of being believed. The private loader samples *units* (rows, or persons 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,10 @@ from torch.utils.data import (
 from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.keystream import Keystream
 from coreason_enclave.privacy.gate import Batch, StepGate
+from coreason_enclave.privacy.kernel import GradientKernel
+from coreason_enclave.privacy.kernel.blocks import filled
 
-__all__ = ["PoissonUnitSampler", "UnitIndex", "private_loader", "require_convertible"]
+__all__ = ["BatchFetcher", "PoissonUnitSampler", "SyntheticRows", "UnitIndex", "private_loader", "require_convertible"]
 
 Indices = npt.NDArray[np.int64]
 
@@ -60,20 +63,43 @@ class UnitIndex:
         )
 
 
-class PoissonUnitSampler(Sampler[Indices]):
+@dataclass(frozen=True)
+class SyntheticRows:
+    """Numbers of rows that stand for nobody."""
+
+    numbers: Indices
+
+
+Rehearse = Callable[[], Indices | None]
+
+
+class PoissonUnitSampler(Sampler[Indices | SyntheticRows]):
     """Yields the rows of a fresh Poisson sample of units, and tells the gate about each.
 
     One pass has ``round(1 / sample_rate)`` samples, the length of an epoch in expectation; it ends early where the
     training is over, and raises :class:`PrivacyBudgetExceededError` at a sample that no affordable step could use.
+
+    Args:
+        rehearse: the row numbers of the next synthetic batch; None once there is no more, which the samples follow.
     """
 
-    def __init__(self, index: UnitIndex, sample_rate: float, keystream: Keystream, gate: StepGate) -> None:
+    def __init__(
+        self,
+        index: UnitIndex,
+        sample_rate: float,
+        keystream: Keystream,
+        gate: StepGate,
+        rehearse: Rehearse | None = None,
+    ) -> None:
         self._index, self._sample_rate, self._keystream, self._gate = index, sample_rate, keystream, gate
+        self._rehearse = rehearse
 
     def __len__(self) -> int:
         return max(1, round(1 / self._sample_rate))
 
-    def __iter__(self) -> Iterator[Indices]:
+    def __iter__(self) -> Iterator[Indices | SyntheticRows]:
+        while self._rehearse is not None and (rows := self._rehearse()) is not None:
+            yield SyntheticRows(rows)
         for _ in range(len(self)):
             included = self._keystream.bernoulli(self._index.count, self._sample_rate, self._gate.next_draw())
             batch = self._index.batch(included)
@@ -109,26 +135,49 @@ def require_convertible(loader: DataLoader[Any]) -> None:
             raise UnsafeTrainingError(f"this data loader cannot be made private: {message}")
 
 
-def private_loader(loader: DataLoader[Any], sampler: PoissonUnitSampler) -> DataLoader[Any]:
-    """A loader over the same dataset whose batches are the sampler's; empty samples give empty tensors."""
-    fetch = _Fetch(loader.dataset, loader.collate_fn)
-    return DataLoader(fetch, sampler=sampler, batch_size=None, num_workers=0)
+def private_loader(
+    loader: DataLoader[Any],
+    sampler: PoissonUnitSampler,
+    kernel: GradientKernel,
+    synthetic: Dataset[Any] | None = None,
+) -> DataLoader[Any]:
+    """A loader over the same dataset whose batches are the sampler's, filled with zero rows to a public size.
+
+    Args:
+        synthetic: where the sampler's synthetic rows are; None: they are the dataset's.
+    """
+    real = BatchFetcher(loader.dataset, loader.collate_fn)
+    rehearsed = real if synthetic is None else BatchFetcher(synthetic, loader.collate_fn)
+    return DataLoader(_FilledBatches(real, rehearsed, kernel), sampler=sampler, batch_size=None, num_workers=0)
 
 
-class _Fetch(Dataset[Any]):
-    """Maps an array of row numbers to one collated batch."""
+class BatchFetcher:
+    """Collates rows of a dataset, by their numbers, to one batch; none of them to an empty one."""
 
     def __init__(self, dataset: Dataset[Any], collate: Callable[[Any], Any] | None) -> None:
         self._dataset = dataset
         self._collate = default_collate if collate is None else collate
 
-    def __getitem__(self, rows: Indices) -> Any:
+    def batch(self, rows: Indices) -> Any:
+        """The rows, in this order."""
         if isinstance(self._dataset, TensorDataset):  # one gather instead of a Python call for each row
             at = torch.from_numpy(rows)
             return [tensor[at] for tensor in self._dataset.tensors]
         if len(rows):
             return self._collate([self._dataset[int(row)] for row in rows])
         return _emptied(self._collate([self._dataset[0]]))
+
+
+class _FilledBatches(Dataset[Any]):
+    """Maps an array of row numbers to one batch of a public size."""
+
+    def __init__(self, real: BatchFetcher, synthetic: BatchFetcher, kernel: GradientKernel) -> None:
+        self._real, self._synthetic, self._kernel = real, synthetic, kernel
+
+    def __getitem__(self, rows: Indices | SyntheticRows) -> Any:
+        if isinstance(rows, SyntheticRows):
+            return filled(self._synthetic.batch(rows.numbers), self._kernel.blocks.rows_for(len(rows.numbers)))
+        return filled(self._real.batch(rows), self._kernel.serve(len(rows)))
 
 
 def _emptied(batch: Any) -> Any:

@@ -20,6 +20,7 @@ from coreason_enclave.keystream import Keystream
 from coreason_enclave.ledger.records import Reservation
 from coreason_enclave.privacy.drift import Drift
 from coreason_enclave.privacy.gate import StepGate
+from coreason_enclave.privacy.kernel.rehearsal import Rehearsal
 from coreason_enclave.schemas import Mechanism, PrivacyConfig
 from coreason_enclave.updates import Arrays
 
@@ -43,6 +44,7 @@ class TrainingScope:
         drift: what the job's strategy adds to each step; None: nothing.
         base: inside a session, the global weights, in memory that nobody can write into; None outside.
         iterates: what a guard attached: inside a session one at most, and what it reached is what may leave.
+        rehearsal: of the training loop over synthetic rows, running or passed; None: there was none.
     """
 
     config: PrivacyConfig
@@ -55,6 +57,7 @@ class TrainingScope:
     drift: Drift | None
     base: Arrays | None = None
     iterates: list[PrivateIterate] = field(default_factory=list)
+    rehearsal: Rehearsal | None = None
 
     def event(self) -> Event:
         """What was run so far, as counted here."""

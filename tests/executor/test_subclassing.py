@@ -157,6 +157,10 @@ def test_a_job_whose_schedule_overspends_is_refused_before_any_step(run: Run) ->
     assert types(flare.site) == ["founded", "registered"]
 
 
+REHEARSALS = 4
+"""A loop is run so many times over synthetic rows, to its first step, before the round is reserved."""
+
+
 # --- abort ----------------------------------------------------------------------------------------------------
 
 
@@ -169,7 +173,8 @@ def test_an_abort_between_two_steps_releases_nothing_and_is_paid_once(run: Run, 
     flare = run(kind)
     job = flare.federation.job(local_steps=12, rounds=1)
     order = flare.order(job)
-    assert flare.refused("train", order, AfterLooks(3)) == ("TASK_ABORTED", "aborted")
+    looks = 3 + (REHEARSALS if getattr(kind, "looks", True) else 0)
+    assert flare.refused("train", order, AfterLooks(looks)) == ("TASK_ABORTED", "aborted")
     assert types(flare.site)[-1] == "content_noted"
 
     flare.statement(flare.ask("train", order))
@@ -305,9 +310,12 @@ class BrokenAttester:
 def test_trust_ends_when_the_result_expires_or_the_host_proves_itself_no_more(
     federation: Any, seconds: int, breaks: bool, reason: Reason | None
 ) -> None:
-    site, now = federation.found(), [federation.clock()]
+    site, now, runs = federation.found(), [federation.clock()], list[None]()
 
     def passes() -> None:
+        runs.append(None)
+        if len(runs) <= REHEARSALS:
+            return
         now[0] += seconds
         if breaks:
             opened.session.handshake.attester = BrokenAttester()

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from opacus.grad_sample import GradSampleHooks
 
 from coreason_enclave.keystream import Keystream
 from coreason_enclave.ledger import EphemeralLedger, LineageCaps, LineageRegistration
 from coreason_enclave.privacy.gate import Batch, StepGate
+from coreason_enclave.privacy.kernel import GradientKernel
+from coreason_enclave.privacy.kernel.blocks import Blocks, filled
 from coreason_enclave.privacy.optimizer import PrivateOptimizer, UnitClippingOptimizer
 from coreason_enclave.privacy.scope import TrainingScope
 from coreason_enclave.schemas import NeighboringRelation, PrivacyUnit
@@ -34,11 +35,15 @@ class Steps:
     ) -> torch.Tensor:
         """The sum of the clipped unit gradients, all parameters in one float64 vector."""
         codes = np.unique(np.asarray(units), return_inverse=True)[1].astype(np.int64)
+        order = np.argsort(codes, kind="stable")
+        batch = Batch(order, codes[order], len(set(codes.tolist())))
         gate = StepGate(1, None)
-        gate.drawn(Batch(np.arange(len(codes)), codes, len(set(codes.tolist()))))
-        hooks = GradSampleHooks(model, loss_reduction="mean")
+        gate.drawn(batch)
+        kernel = GradientKernel(model, Blocks(64), one_row=batch.units == len(codes))
         plain = torch.optim.SGD(model.parameters(), lr=0.0)
         settings: dict[str, Any] = {
+            "kernel": kernel,
+            "rehearsal": None,
             "names": {parameter: name for name, parameter in model.named_parameters()},
             "gate": gate,
             "max_grad_norm": norm,
@@ -52,11 +57,12 @@ class Steps:
             else PrivateOptimizer(plain, keystream=keystream_of(), **settings)
         )
         try:
-            self.loss(model(features), targets).backward()
+            size = kernel.serve(len(order))
+            self.loss(model(filled(features[order], size)), filled(targets[order], size)).backward()
             optimizer.pre_step()
             return torch.cat([parameter.summed_grad.reshape(-1) for parameter in model.parameters()])
         finally:
-            hooks.cleanup()
+            kernel.detach()
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,10 @@ from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 
 from coreason_enclave.errors import UnsafeTrainingError
+from coreason_enclave.privacy.kernel.slack import SLACK
+
+SLIGHTLY = 1.01 * SLACK
+"""Clipping stays below the bound by this share of it."""
 
 
 class Steps(Protocol):
@@ -56,8 +60,7 @@ def test_a_unit_added_or_removed_moves_the_sum_by_at_most_the_norm(
     everybody = steps.clipped_sum(model, features, targets, ids, norm)
     others = steps.clipped_sum(model, features[stays], targets[stays], ids[stays], norm)
 
-    # The last term is float64's rounding where large clipped sums are subtracted.
-    assert (everybody - others).norm().item() <= norm * (1 + 1e-9)
+    assert (everybody - others).norm().item() <= norm
 
 
 def test_rows_of_a_person_that_cancel_contribute_what_is_left_and_not_more(steps: Steps) -> None:
@@ -69,7 +72,7 @@ def test_rows_of_a_person_that_cancel_contribute_what_is_left_and_not_more(steps
 
     moved = steps.clipped_sum(model, features, targets, [5, 5, 5], norm=10.0)
 
-    assert moved.item() == pytest.approx(-2 * 0.25, rel=1e-9)
+    assert moved.item() == pytest.approx(-2 * 0.25, rel=SLIGHTLY)
 
 
 def test_a_duplicated_row_counts_once_per_unit_and_twice_as_two_units(steps: Steps) -> None:
@@ -80,15 +83,18 @@ def test_a_duplicated_row_counts_once_per_unit_and_twice_as_two_units(steps: Ste
     as_one = steps.clipped_sum(model, features, targets, [1, 1], norm=1.0)
     as_two = steps.clipped_sum(model, features, targets, [1, 2], norm=1.0)
 
-    assert as_one.norm().item() == pytest.approx(1.0)
-    assert as_two.norm().item() == pytest.approx(2.0)
+    assert as_one.norm().item() == pytest.approx(1.0, rel=SLIGHTLY)
+    assert as_two.norm().item() == pytest.approx(2.0, rel=SLIGHTLY)
 
 
 @pytest.mark.parametrize("huge", [1e10, 1e30])
 def test_a_huge_gradient_is_clipped_to_the_norm_exactly(steps: Steps, huge: float) -> None:
     features, targets = some_rows(1, 0, scale=huge)
 
-    assert steps.clipped_sum(network("linear", 0), features, targets, [0], 0.5).norm().item() == pytest.approx(0.5)
+    norm = steps.clipped_sum(network("linear", 0), features, targets, [0], 0.5).norm().item()
+
+    assert norm == pytest.approx(0.5, rel=SLIGHTLY)
+    assert norm < 0.5
 
 
 POISON = {"infinite": float("inf"), "not a number": float("nan"), "overflowing when squared": 1e200}
@@ -139,7 +145,8 @@ def test_person_clipping_is_a_brute_force_reference(steps: Steps, kind: str, nor
 
     ours = steps.clipped_sum(model, features, targets, units, norm)
 
-    assert torch.allclose(ours, by_autograd(model, features, targets, units, norm), atol=1e-12)
+    expected = by_autograd(model, features, targets, units, norm)
+    assert torch.allclose(ours, expected, atol=1e-12, rtol=SLIGHTLY)
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp", "conv"])

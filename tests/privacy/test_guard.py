@@ -35,7 +35,10 @@ class Loop:
     def attach(self) -> None:
         plain = torch.optim.SGD(self.model.parameters(), lr=0.1)
         self.model, self.optimizer, self.loader = self.guard.attach(
-            model=self.model, optimizer=plain, data_loader=self.data
+            model=self.model,
+            optimizer=plain,
+            data_loader=self.data,
+            criterion=torch.nn.functional.mse_loss,
         )
         self.batches: Iterator[Any] = self._forever()
 
@@ -218,7 +221,7 @@ def test_a_seed_repeats_a_training_but_no_two_noise_levels_share_their_noise(led
         torch.nn.init.zeros_(model.bias)
         loop = Loop(guard, model)
         features, _ = next(loop.batches)
-        (loop.model(features) * 0).sum().backward()  # the step is noise and nothing else
+        (loop.model(features) * 0).mean().backward()  # the step is noise and nothing else
         loop.optimizer.step()
         return loop.weights()
 
@@ -234,7 +237,9 @@ def attach(make_scope: Make, model: torch.nn.Module, optimizer: Any = None, rows
     with enter(make_scope(**scope)):
         guard = PrivacyGuard(CONFIG_IN_SESSION.model_copy(update=scope and {"unit": PrivacyUnit.PERSON}))
     plain = torch.optim.SGD(model.parameters(), lr=1.0) if optimizer is None else optimizer
-    return guard.attach(model=model, optimizer=plain, data_loader=DataLoader(data))
+    return guard.attach(
+        model=model, optimizer=plain, data_loader=DataLoader(data), criterion=lambda outputs, *_: outputs.mean()
+    )
 
 
 def test_batch_norm_is_refused_and_its_fix_is_named(make_scope: Make) -> None:
@@ -367,7 +372,10 @@ def test_an_empty_sample_goes_through_convolutions(make_scope: Make) -> None:
     model = SmallCNN(in_channels=1, size=8, classes=3)
     data = TensorDataset(torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.long))
     model, optimizer, loader = guard.attach(
-        model=model, optimizer=torch.optim.SGD(model.parameters(), lr=1e-9), data_loader=DataLoader(data)
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=1e-9),
+        data_loader=DataLoader(data),
+        criterion=torch.nn.functional.cross_entropy,
     )
     features, labels = next(iter(loader))
     torch.nn.functional.cross_entropy(model(features), labels).backward()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chi2, norm
+from scipy.stats import binom, chi2, norm
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -27,6 +27,8 @@ from torch.utils.data import (
 from coreason_enclave.errors import PrivacyBudgetExceededError, UnsafeTrainingError
 from coreason_enclave.keystream import Keystream
 from coreason_enclave.privacy.gate import StepGate
+from coreason_enclave.privacy.kernel import GradientKernel
+from coreason_enclave.privacy.kernel.blocks import Blocks, declared_blocks
 from coreason_enclave.privacy.sampling import PoissonUnitSampler, UnitIndex, private_loader, require_convertible
 
 UNITS, RATE, DRAWS = 2000, 0.05, 400
@@ -184,6 +186,10 @@ def test_a_loader_whose_accounting_would_be_false_is_refused(loader: Callable[[]
         require_convertible(loader())
 
 
+def a_kernel() -> GradientKernel:
+    return GradientKernel(torch.nn.Linear(2, 1), Blocks(64), one_row=True)
+
+
 class Pairs(Dataset[dict[str, Any]]):
     """A dataset that is not a TensorDataset, with nested items."""
 
@@ -195,26 +201,44 @@ class Pairs(Dataset[dict[str, Any]]):
 
 
 def test_items_of_any_dataset_are_collated_as_its_own_loader_would() -> None:
-    loader = private_loader(DataLoader(Pairs()), sampler_of(1.0, UnitIndex(None, 10)))
+    loader = private_loader(DataLoader(Pairs()), sampler_of(1.0, UnitIndex(None, 10)), a_kernel())
 
     (batch,) = list(loader)
 
-    assert batch["x"].tolist() == [[row, row] for row in range(10)]
-    assert batch["y"][1].tolist() == list(range(10))
+    assert batch["x"].shape == (64, 2)
+    assert batch["x"][:10].tolist() == [[row, row] for row in range(10)]
+    assert batch["y"][1].tolist() == [*range(10), *[0] * 54]
 
 
-def test_an_empty_sample_gives_empty_tensors_of_the_right_shape() -> None:
+def test_an_empty_sample_gives_a_block_of_zeros_of_the_right_shape() -> None:
     for dataset in (Pairs(), ROWS):
-        loader = private_loader(DataLoader(dataset), sampler_of(1e-9, UnitIndex(None, 10)))
+        loader = private_loader(DataLoader(dataset), sampler_of(1e-9, UnitIndex(None, 10)), a_kernel())
         batch = next(iter(loader))
 
         first = batch["x"] if isinstance(batch, dict) else batch[0]
-        assert len(first) == 0
-    assert next(iter(private_loader(DataLoader(Pairs()), sampler_of(1e-9, UnitIndex(None, 10)))))["x"].shape == (0, 2)
+        assert first.shape == ((64, 2) if isinstance(batch, dict) else (64,))
+        assert not first.any()
+
+
+@pytest.mark.parametrize(("rows", "size"), [(0, 64), (1, 64), (64, 64), (65, 128), (129, 256), (1000, 1024)])
+def test_the_size_of_a_block_is_the_first_one_times_a_power_of_two(rows: int, size: int) -> None:
+    blocks = Blocks(64)
+
+    assert blocks.rows_for(rows) == size
+    assert blocks.weight(size) == 1.0
+    assert Blocks(192).weight(384) == Blocks(192).weight(192) == 1.5
+
+
+def test_the_size_of_a_block_follows_from_declared_numbers_and_is_hardly_ever_exceeded() -> None:
+    for rate, nominal in ((0.05, 1000), (0.5, 24), (1.0, 700), (1e-3, 100_000)):
+        blocks = declared_blocks(rate, nominal)
+        assert blocks.first % 64 == 0
+        assert binom.sf(blocks.first, nominal, rate) < 1e-8
+        assert blocks.first < 2 * (rate * nominal + 64)
 
 
 def test_items_that_are_not_tensors_cannot_be_emptied() -> None:
     loader = DataLoader([1, 2, 3], collate_fn=lambda items: "text")
 
     with pytest.raises(UnsafeTrainingError, match="collate to tensors"):
-        next(iter(private_loader(loader, sampler_of(1e-9, UnitIndex(None, 3)))))
+        next(iter(private_loader(loader, sampler_of(1e-9, UnitIndex(None, 3)), a_kernel())))

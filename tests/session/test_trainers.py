@@ -109,6 +109,8 @@ def difference(task: TrainingTask, model: torch.nn.Module) -> dict[str, Any]:
     return {name: value - task.base[name] for name, value in weights_of(model).items()}
 
 
+ReturnsNothing = spoiling(lambda _: None)
+
 WRONG_TRAINERS: dict[str, tuple[type[Any], Reason]] = {
     "that never uses the guard": (WithoutTheGuard, Reason.NO_PRIVACY_EVENT),
     "that draws a sample and takes no step": (DrawsButNeverSteps, Reason.NO_PRIVACY_EVENT),
@@ -157,8 +159,17 @@ WRONG_TRAINERS: dict[str, tuple[type[Any], Reason]] = {
         Reason.LEAKAGE,
     ),
     "that fails with a row in its message": (FailsWithARow, Reason.INTERNAL),
-    "that returns nothing": (spoiling(lambda _: None), Reason.INTERNAL),
+    "that returns nothing": (ReturnsNothing, Reason.INTERNAL),
 }
+
+
+REHEARSED = {
+    "that never uses the guard",
+    "that draws a sample and takes no step",
+    "that loosens the configuration",
+    "that fails with a row in its message",
+}
+"""Found out on synthetic rows, before anything is reserved."""
 
 
 @pytest.fixture
@@ -166,7 +177,20 @@ def site(federation: Federation) -> Any:
     return federation.found()
 
 
-@pytest.mark.parametrize("which", WRONG_TRAINERS)
+@pytest.mark.parametrize("which", sorted(REHEARSED))
+def test_nothing_leaves_and_nothing_is_spent_on_a_trainer(which: str, site: Any, federation: Federation) -> None:
+    trainer, reason = WRONG_TRAINERS[which]
+    opened = site.open(seed=5, clock=federation.clock, trainer=trainer())
+    before = site.ledger_entries()
+    with pytest.raises(EnclaveError) as refused:
+        opened.session.run(federation.order(federation.job()))
+    opened.close()
+    assert refused.value.reason is reason
+    assert site.ledger_entries() == before
+    assert [(line["outcome"], line["reason"]) for line in site.log()] == [("refused", reason.value)]
+
+
+@pytest.mark.parametrize("which", sorted(WRONG_TRAINERS.keys() - REHEARSED))
 def test_nothing_leaves_and_the_round_stays_charged_from_a_trainer(
     which: str, site: Any, federation: Federation
 ) -> None:
@@ -186,7 +210,7 @@ def test_a_repaired_trainer_answers_the_same_order_under_the_same_reservation(
     site: Any, federation: Federation
 ) -> None:
     order = federation.order(federation.job())
-    broken = site.open(seed=5, clock=federation.clock, trainer=FailsWithARow())
+    broken = site.open(seed=5, clock=federation.clock, trainer=ReturnsNothing())
     with pytest.raises(EnclaveError):
         broken.session.run(order)
     broken.close()
@@ -202,7 +226,7 @@ def test_a_repaired_trainer_answers_the_same_order_under_the_same_reservation(
 def test_another_computation_is_refused_for_a_round_that_was_reserved_and_never_answered(
     site: Any, federation: Federation
 ) -> None:
-    broken = site.open(seed=5, clock=federation.clock, trainer=FailsWithARow())
+    broken = site.open(seed=5, clock=federation.clock, trainer=ReturnsNothing())
     with pytest.raises(EnclaveError):
         broken.session.run(federation.order(federation.job()))
     broken.close()
@@ -363,7 +387,7 @@ def test_a_round_that_overran_cannot_be_answered_later(site: Any, federation: Fe
 def test_a_training_that_is_asked_to_stop_stops_and_may_be_asked_again(site: Any, federation: Federation) -> None:
     order = federation.order(federation.job())
     opened = site.open(seed=5, clock=federation.clock)
-    polls = iter([False, False, True])
+    polls = iter([*[False] * 4, False, False, True])  # four times while it is rehearsed
     with pytest.raises(EnclaveError) as refused:
         opened.session.run(order, aborted=lambda: next(polls))
     assert refused.value.reason is Reason.ABORTED
@@ -389,17 +413,21 @@ def test_two_rounds_in_one_thread_never_share_a_scope(site: Any, federation: Fed
 # --- what a coordinator could learn from a refusal ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rows", ["", "p900,10,5,5,1\n"], ids=["she is not there", "she is there"])
+@pytest.mark.parametrize("rows", ["", "p900,5.37,5,5,1\n"], ids=["she is not there", "she is there"])
 def test_weights_chosen_to_overflow_on_one_person_do_not_tell_by_a_refusal_that_she_is_there(
-    rows: str, site: Any, federation: Federation
+    rows: str, federation: Federation
 ) -> None:
-    """The first logit is 2e38 (1 + tanh): infinite for age 10, zero for anybody younger."""
+    """The first logit is infinite for age 5.37 (0.074, scaled), and zero a ten-thousandth away.
+
+    Weights of this size are refused unless a site allows them: see tests/session/test_bounded_base_models.py.
+    """
+    site = federation.found(policy={"max_base_weight": 3e38, "max_logit": 3e38})
     table = site.folder / "data/clinic/visits/rows.csv"
     table.write_text(table.read_text() + rows)
     base = {
-        "hidden.weight": np.array([[1e6, 0, 0], [0, 0, 0]], np.float32),
-        "hidden.bias": np.array([-0.9999e6, 1e6], np.float32),
-        "output.weight": np.array([[2e38, 2e38], [0, 0]], np.float32),
+        "hidden.weight": np.array([[1e6, 0, 0], [1e6, 0, 0]], np.float32),
+        "hidden.bias": np.array([-0.07398e6, -0.07402e6], np.float32),
+        "output.weight": np.array([[1.9e38, -1.9e38], [0, 0]], np.float32),
         "output.bias": np.zeros(2, np.float32),
     }
     job = federation.job(

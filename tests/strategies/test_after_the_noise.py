@@ -36,7 +36,10 @@ def gradients(scope: TrainingScope, steps: int = 1) -> np.ndarray:
     with enter(scope):
         guard = PrivacyGuard(config=scope.config)
         module, optimizer, loader = guard.attach(
-            model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.0), data_loader=DataLoader(data)
+            model=model,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.0),
+            data_loader=DataLoader(data),
+            criterion=torch.nn.functional.mse_loss,
         )
         batches = iter(loader)
         for _ in range(steps):

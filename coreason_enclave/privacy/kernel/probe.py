@@ -1,0 +1,156 @@
+"""The try-out of a model on this host, these threads and these block sizes, before anything private runs through it.
+
+That a product rounds a row the same in any place of a block is measured and not documented by anybody. So it is
+measured where it will be relied upon: rows without zeros or patterns, in every place, beside zeros, noise, huge values
+and NaN, through weights without zeros, forward and backward. What fails is refused by name. It depends on public things
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from coreason_enclave.errors import UnsafeTrainingError
+from coreason_enclave.privacy.kernel.arithmetic import describe
+from coreason_enclave.privacy.kernel.clipping import squared_norms
+from coreason_enclave.privacy.kernel.company import Stages, dense_values, mixed, same_bits
+
+if TYPE_CHECKING:
+    from coreason_enclave.privacy.kernel import GradientKernel
+
+__all__ = ["Inputs", "probe"]
+
+_TRIED_ROWS = 32
+_PLACEMENTS = (2048, 1024, 512)
+"""So many pairs of a row and a place are tried for blocks of the first size, of twice and of four times that size.
+
+A sample has to be larger by dozens of deviations to need a larger one.
+"""
+
+_SCALES = (1.0, 30.0)
+_COMPANY = ("zeros", "noise", "huge", "nan")
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and named arguments of a model's forward."""
+
+_PASSED: set[Any] = set()
+
+
+def probe(kernel: GradientKernel, inputs: Inputs) -> None:
+    """Run the recorded model over synthetic rows made from ``inputs`` (arguments of its forward) in many places.
+
+    Passed once, it is not run again in this process for the same structure, shapes, sizes and threads.
+
+    Raises:
+        UnsafeTrainingError: a row came out otherwise in another place or in other company.
+    """
+    known = (kernel.signature, _shapes(inputs), describe())
+    if known in _PASSED:
+        return
+    generator = torch.Generator().manual_seed(20_190)
+    with torch.random.fork_rng(devices=[]):
+        for scale in _SCALES:
+            values = dense_values(kernel.layers, scale)
+            tried: dict[str, torch.Tensor] = {}
+            for power, placements in enumerate(_PLACEMENTS):
+                size = kernel.blocks.first << power
+                for company, places in _placements(size, placements, generator):
+                    _require_same(tried, _computed(kernel, inputs, values, size, company, places), places)
+    _PASSED.add(known)
+
+
+def _placements(size: int, wanted: int, generator: torch.Generator) -> Iterator[tuple[str, torch.Tensor]]:
+    """Kinds of company, and which tried row is in each place; -1: company."""
+    for turn in range(max(len(_COMPANY), wanted // size)):
+        places = torch.randint(_TRIED_ROWS, (size,), generator=generator)
+        places[torch.rand(size, generator=generator) < 0.25] = -1
+        yield _COMPANY[turn % len(_COMPANY)], places
+
+
+def _computed(
+    kernel: GradientKernel, inputs: Inputs, values: Any, size: int, company: str, places: torch.Tensor
+) -> Stages:
+    recorder = kernel.recorder
+    recorder.serve(size)
+    trace = recorder.watch(values)
+    try:
+        args, kwargs = _arranged(inputs, company, places)
+        outputs = [out for out in _tensors(recorder.model(*args, **kwargs)) if out.requires_grad and out.dim()]
+        if not outputs or any(len(output) != size for output in outputs):
+            raise UnsafeTrainingError("the model must return tensors whose first dimension is the batch's")
+        torch.autograd.backward(outputs, [_cotangent(output, places) / kernel.blocks.scale(size) for output in outputs])
+        entries = recorder.take(size)
+        if entries is None:
+            raise UnsafeTrainingError(
+                "the model changes in place what a layer was computed from: leave out inplace=True"
+            )
+        stages = trace.stages(entries, size)
+        return [*stages, ("the norm of a row's gradient", squared_norms(kernel.layers, entries, size))]
+    finally:
+        recorder.unwatch()
+        recorder.clear()
+
+
+def _require_same(tried: dict[str, torch.Tensor], stages: Stages, places: torch.Tensor) -> None:
+    """Each tried row has the bits that it had first."""
+    real = places >= 0
+    here = places[real]
+    for number, (label, values) in enumerate(stages):
+        found, key = values[real], f"{number}:{label}"
+        if key not in tried:
+            tried[key] = torch.zeros(_TRIED_ROWS, *found.shape[1:], dtype=found.dtype)
+            tried[key][here] = found
+            tried[f"{key}:seen"] = torch.zeros(_TRIED_ROWS, dtype=torch.bool).index_fill_(0, here, value=True)
+        seen = tried[f"{key}:seen"]
+        fresh = ~seen[here]
+        tried[key][here[fresh]] = found[fresh]
+        seen[here] = True
+        if not same_bits(found, tried[key][here]):
+            raise mixed(label)
+
+
+def _arranged(inputs: Inputs, company: str, places: torch.Tensor) -> Any:
+    rows = _rows_of(inputs)
+    chosen = torch.where(places >= 0, places % rows, torch.arange(len(places)) % rows)
+
+    def arranged(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dim() and len(value) == rows:
+            made = value.detach()[chosen]
+            if made.is_floating_point() and company != "noise":
+                beside = {"zeros": 0.0, "huge": 1e6, "nan": float("nan")}[company]
+                made[places < 0] = made[places < 0] * beside if company == "huge" else beside
+            return made
+        if isinstance(value, dict):
+            return {key: arranged(one) for key, one in value.items()}
+        return type(value)(arranged(one) for one in value) if isinstance(value, list | tuple) else value
+
+    return arranged(inputs[0]), arranged(inputs[1])
+
+
+def _cotangent(output: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """The same gradient for the same row, whatever its place."""
+    generator = torch.Generator().manual_seed(5_912)
+    rows = torch.randn(_TRIED_ROWS + 1, *output.shape[1:], generator=generator, dtype=output.dtype)
+    return rows[places]
+
+
+def _rows_of(inputs: Inputs) -> int:
+    return next(len(tensor) for tensor in _tensors(inputs) if tensor.dim())
+
+
+def _shapes(inputs: Inputs) -> tuple[Any, ...]:
+    return tuple((tuple(tensor.shape[1:]), tensor.dtype) for tensor in _tensors(inputs))
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    if isinstance(values, torch.Tensor):
+        yield values
+    elif isinstance(values, dict):
+        for value in values.values():
+            yield from _tensors(value)
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _tensors(value)

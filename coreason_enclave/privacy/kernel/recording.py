@@ -1,0 +1,243 @@
+"""What one forward and one backward pass over a block left behind, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from coreason_enclave.errors import UnsafeTrainingError
+from coreason_enclave.privacy.kernel.blocks import Blocks
+
+__all__ = ["Entry", "Pass", "Recorder", "Trace", "rows_in"]
+
+_NEGLIGIBLE = 2.0**-64
+"""Gradients of the loss with respect to the model's outputs below this are zero.
+
+A loss divides by the size of the block, and only what is far above the smallest normal number is scaled back exactly.
+"""
+
+
+class Entry:
+    """One call of one layer.
+
+    Attributes:
+        positions: how many products each row of the block takes part in: 1, or those of a sequence or an image.
+        inputs: what went in; the first dimension is rows × positions.
+        gradients: of the loss, with respect to what came out; None until the backward pass was here.
+    """
+
+    def __init__(self, layer: str, positions: int) -> None:
+        self.layer, self.positions = layer, positions
+        self.inputs: torch.Tensor = torch.empty(0)
+        self.gradients: torch.Tensor | None = None
+        self.passed_twice = False
+        self._version = 0
+
+    def saw(self, inputs: torch.Tensor) -> None:
+        """Keep ``inputs``, without a copy."""
+        self.inputs, self._version = inputs.detach(), inputs._version
+
+    def received(self, gradients: torch.Tensor) -> None:
+        """Keep the gradient that came back."""
+        self.passed_twice |= self.gradients is not None
+        self.gradients = gradients
+
+    def unchanged(self) -> bool:
+        """Whether nobody wrote into the inputs since they were used."""
+        return self.inputs._version == self._version
+
+
+@dataclass
+class Pass:
+    """One forward pass of the whole model, in training."""
+
+    size: int
+    entries: list[Entry] = field(default_factory=list)
+    open: bool = True
+
+    @property
+    def used(self) -> bool:
+        """Whether a backward pass went through it."""
+        return any(entry.gradients is not None for entry in self.entries)
+
+
+@dataclass
+class Trace:
+    """Everything by which a row can be compared with itself in other company, in order of computation.
+
+    Attributes:
+        forward, loss: (what it is, its values with one first index a row).
+        inputs: positional and named arguments of the model.
+    """
+
+    forward: list[tuple[str, torch.Tensor]] = field(default_factory=list)
+    loss: list[tuple[str, torch.Tensor]] = field(default_factory=list)
+    inputs: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    def stages(self, entries: list[Entry], size: int) -> list[tuple[str, torch.Tensor]]:
+        """All of it that has ``size`` rows, with what came back to the layers of ``entries``, last layer first."""
+        came_back = [
+            (f"the gradient that comes back to layer {entry.layer!r}", entry.gradients.reshape(size, -1))
+            for entry in reversed(entries)
+            if entry.gradients is not None
+        ]
+        stages = [*self.forward, *self.loss, *came_back]
+        return [(label, values) for label, values in stages if values.dim() and len(values) == size]
+
+
+class Recorder:
+    """Hears of every forward pass of one model, and scales what the loss sends back.
+
+    Attributes:
+        model: what is listened to.
+        size: rows of the block that was served last.
+        trace: where set, what is compared by a rehearsal or a probe is kept there.
+        values: where set, weights by layer name that stand in for the model's own.
+    """
+
+    def __init__(self, model: torch.nn.Module, blocks: Blocks) -> None:
+        self.model = model
+        self.blocks, self.size = blocks, blocks.first
+        self.trace: Trace | None = None
+        self.values: Callable[[str], dict[str, torch.Tensor]] | None = None
+        self._passes: list[Pass] = []
+        self._watching: list[Any] = []
+        self._handles = [
+            model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True),
+            model.register_forward_hook(self._end, with_kwargs=True),
+        ]
+
+    def serve(self, size: int) -> None:
+        """A block of so many rows is handed out: forget the ones before."""
+        self.size = size
+        self._passes.clear()
+
+    def clear(self) -> None:
+        """Let go of everything that was kept."""
+        self._passes.clear()
+
+    def detach(self) -> None:
+        """Listen no more."""
+        for handle in self._handles:
+            handle.remove()
+        self.unwatch()
+        self.clear()
+
+    def entry(self, layer: str, rows: int, positions: int) -> Entry | None:
+        """Where one call of ``layer`` is kept; None where no gradient is computed.
+
+        Raises:
+            UnsafeTrainingError: the layer is not called by the model's forward, or its first dimension is not the rows.
+        """
+        if not torch.is_grad_enabled():
+            return None
+        if not self._passes or not self._passes[-1].open:
+            raise UnsafeTrainingError(f"layer {layer!r} was called by itself: call the model that was attached")
+        here = self._passes[-1]
+        if rows != here.size:
+            raise UnsafeTrainingError(
+                f"layer {layer!r} was given {rows} rows of a batch of {here.size}: its first dimension must be the "
+                "batch's, or no gradient belongs to one row"
+            )
+        entry = Entry(layer, positions)
+        here.entries.append(entry)
+        return entry
+
+    def take(self, size: int) -> list[Entry] | None:
+        """The entries of the one pass over the block that was served, of ``size`` rows; None where that is not so."""
+        used, self._passes = [one for one in self._passes if one.used], []
+        if len(used) != 1 or used[0].size != size:
+            return None
+        entries = used[0].entries
+        if any(entry.passed_twice or not entry.unchanged() for entry in entries):
+            return None
+        return entries
+
+    def watch(self, values: Callable[[str], dict[str, torch.Tensor]] | None) -> Trace:
+        """Keep a trace of what runs until :meth:`unwatch`, with ``values`` in place of the model's weights."""
+        self.unwatch()
+        for name, module in self.model.named_modules():
+            if name:
+                self._watching.append(module.register_forward_pre_hook(self._note_input(name)))
+                self._watching.append(module.register_forward_hook(self._note_output(name)))
+        self.trace, self.values = Trace(), values
+        return self.trace
+
+    def unwatch(self) -> None:
+        """Keep no trace any more, and use the model's own weights."""
+        self.trace = self.values = None
+        while self._watching:
+            self._watching.pop().remove()
+
+    def _begin(self, _module: Any, args: Any, kwargs: Any) -> None:
+        if not torch.is_grad_enabled():
+            return
+        rows = rows_in((args, kwargs))
+        if self._passes and self._passes[-1].open:
+            self._passes.pop()  # its forward raised
+        self._passes.append(Pass(self.size if rows is None else rows))
+        if self.trace is not None:
+            self.trace.inputs = (args, kwargs)
+            self._keep("what the loop gives to the model", (args, kwargs))
+
+    def _end(self, module: Any, _args: Any, _kwargs: Any, output: Any) -> None:
+        if not torch.is_grad_enabled() or not self._passes:
+            return
+        here = self._passes[-1]
+        here.open = False
+        if self.trace is not None:
+            self._keep(f"the output of the model ({type(module).__name__})", output)
+        for tensor in _tensors(output):
+            if tensor.requires_grad:
+                tensor.register_hook(self._scaled(here.size))  # type: ignore[no-untyped-call]
+
+    def _scaled(self, size: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        trace, scale = self.trace, self.blocks.scale(size)
+
+        def scaled(gradient: torch.Tensor) -> torch.Tensor:
+            larger = gradient * scale
+            larger.masked_fill_(larger.abs() < _NEGLIGIBLE, 0.0)
+            if trace is not None:
+                trace.loss.append(("the gradient of the loss", larger))
+            return larger
+
+        return scaled
+
+    def _note_input(self, name: str) -> Callable[..., None]:
+        def note(module: Any, args: Any) -> None:
+            self._keep(f"what is computed before layer {name!r} ({_kind(module)})", args)
+
+        return note
+
+    def _note_output(self, name: str) -> Callable[..., None]:
+        def note(module: Any, _args: Any, output: Any) -> None:
+            self._keep(f"layer {name!r} ({_kind(module)})", output)
+
+        return note
+
+    def _keep(self, label: str, values: Any) -> None:
+        if self.trace is not None and torch.is_grad_enabled():
+            self.trace.forward += [(label, tensor.detach()) for tensor in _tensors(values)]
+
+
+def rows_in(values: Any) -> int | None:
+    """The first dimension of the first tensor in ``values``; None where there is none."""
+    return next((len(tensor) for tensor in _tensors(values) if tensor.dim()), None)
+
+
+def _kind(module: torch.nn.Module) -> str:
+    return type(module).__name__.removeprefix("Recorded")
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    if isinstance(values, torch.Tensor):
+        yield values
+    elif isinstance(values, dict):
+        for value in values.values():
+            yield from _tensors(value)
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _tensors(value)

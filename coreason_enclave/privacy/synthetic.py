@@ -1,0 +1,109 @@
+"""Rows that stand for nobody, of the shape of a dataset's own: for a rehearsal outside of a session.
+
+Numbers are drawn, whole numbers are 0 or 1, which every label and every embedding has. No value of a row is used; where
+a dataset is none of tensors, its first row is asked for the shape of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, TensorDataset
+
+from coreason_enclave.errors import UnsafeTrainingError
+from coreason_enclave.privacy.kernel import GradientKernel
+from coreason_enclave.privacy.kernel.blocks import filled
+from coreason_enclave.privacy.kernel.rehearsal import COMPANY, Rehearsal
+from coreason_enclave.privacy.sampling import BatchFetcher
+
+__all__ = ["SyntheticDataset", "rehearse_criterion", "synthetic_like"]
+
+
+class SyntheticDataset(Dataset[Any]):
+    """A list of rows."""
+
+    def __init__(self, rows: list[Any]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> Any:
+        return self._rows[row]
+
+
+def synthetic_like(dataset: Dataset[Any], count: int) -> Dataset[Any]:
+    """``count`` rows of the shapes and types of ``dataset``'s; the first part of a row is taken for features.
+
+    Raises:
+        UnsafeTrainingError: a row has a part that cannot be drawn.
+    """
+    generator = torch.Generator().manual_seed(7)
+    if isinstance(dataset, TensorDataset):
+        parts = enumerate(dataset.tensors)
+        return TensorDataset(*(_drawn(part, count, generator, label=number > 0) for number, part in parts))
+    template = dataset[0]
+    return SyntheticDataset([_item(template, row, generator, label=False) for row in range(count)])
+
+
+def rehearse_criterion(
+    rehearsal: Rehearsal,
+    kernel: GradientKernel,
+    rows: Dataset[Any],
+    collate: Callable[[Any], Any] | None,
+    criterion: Callable[..., torch.Tensor],
+) -> None:
+    """Run model and loss over the whole rehearsal: ``criterion(model(features), *rest)`` of a batch (features, *rest).
+
+    Raises:
+        UnsafeTrainingError: something mixes rows, or it cannot be found out on synthetic rows.
+    """
+    batches = BatchFetcher(rows, collate)
+    while not rehearsal.complete:
+        numbers = rehearsal.draw(kernel)
+        batch = filled(batches.batch(numbers), kernel.blocks.rows_for(len(numbers)))
+        features, *rest = [batch] if isinstance(batch, torch.Tensor) else batch
+        try:
+            criterion(kernel.recorder.model(features), *rest).backward()  # type: ignore[no-untyped-call]
+        except UnsafeTrainingError:
+            raise
+        except Exception as error:
+            raise UnsafeTrainingError(
+                f"model and criterion fail on synthetic rows, so that nothing shows that they keep rows apart: {error}"
+            ) from error
+        rehearsal.step(kernel)
+
+
+def _drawn(like: torch.Tensor, count: int, generator: torch.Generator, *, label: bool) -> torch.Tensor:
+    shape = (count, *like.shape[1:])
+    if like.is_floating_point():  # a label may be a probability
+        draw = torch.rand if label else torch.randn
+        return draw(shape, generator=generator, dtype=like.dtype)
+    if like.is_complex():
+        raise UnsafeTrainingError("complex numbers cannot be drawn for a rehearsal: pass criterion= over real ones")
+    drawn = torch.randint(2, shape, generator=generator).to(like.dtype)
+    for number, row in enumerate(COMPANY):
+        drawn[row] = number
+    return drawn
+
+
+def _item(value: Any, row: int, generator: torch.Generator, *, label: bool) -> Any:
+    if isinstance(value, torch.Tensor):
+        return _one(value, row, generator, label=label)
+    if isinstance(value, np.ndarray | np.generic):
+        return _one(torch.as_tensor(value), row, generator, label=label).numpy()
+    if isinstance(value, bool | int | float):
+        return type(value)(_one(torch.tensor(value), row, generator, label=label).item())
+    if isinstance(value, Mapping):
+        return {key: _item(one, row, generator, label=number > 0) for number, (key, one) in enumerate(value.items())}
+    if isinstance(value, tuple | list):
+        return type(value)(_item(one, row, generator, label=number > 0) for number, one in enumerate(value))
+    raise UnsafeTrainingError(f"a rehearsal cannot draw {type(value).__name__}: a dataset gives numbers or tensors")
+
+
+def _one(like: torch.Tensor, row: int, generator: torch.Generator, *, label: bool) -> torch.Tensor:
+    drawn = _drawn(like[None], max(COMPANY) + 1, generator, label=label)
+    return drawn[row if row in COMPANY else 0]
