@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[type[Loop], str]] = {
 @pytest.mark.parametrize(("loop", "message"), REFUSED.values(), ids=REFUSED)
 def test_nothing_is_spent_and_no_row_is_read_for_a_loop(loop: type[Loop], message: str, federation: Federation) -> None:
     site = federation.found()
-    (site.folder / "data/clinic/visits/rows.csv").unlink()
+    (site.folder / "data/clinic/visits/rows.csv").write_text("no table of rows")
     opened = site.open(clock=federation.clock, trainer=loop())
     before, keys = site.ledger_entries(), sorted((site.folder / "keys").rglob("*"))
     with pytest.raises(EnclaveError, match=message) as refused:
