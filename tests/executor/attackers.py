@@ -161,7 +161,9 @@ class FoldsARowIntoAWeight(Attacker):
     def returned(self) -> Any:
         weights = weights_of(self.model)
         bias = weights["linear.bias"]
-        weights["linear.bias"] = np.nextafter(bias, np.float32(np.inf))
+        base = self._working().task.base["linear.bias"]
+        larger = np.maximum(np.abs(bias), np.abs(base))  # below that, the difference to the base would round it away
+        weights["linear.bias"] = bias + np.spacing(larger)
         return self.sentry.sanitize_output({"params": weights, "metrics": {}})
 
 
@@ -305,7 +307,13 @@ def _momentum_of_rows(attacker: Attacker) -> None:
         attacker.private.state[parameter]["momentum_buffer"] = raw[name]
 
 
+def _write_gradients(attacker: Attacker) -> None:
+    for parameter in attacker.model.parameters():
+        parameter.grad = torch.full_like(parameter, BIG)
+
+
 UNREACHABLE: dict[str, tuple[type[CoreasonExecutor], str]] = {
+    "a gradient that the loop wrote": (trying("A", before_step=_at(1, _write_gradients)), "unsafe_training"),
     "a stale optimizer, and no charged step": (Stale, "no_privacy_event"),
     "a stale optimizer after the private steps": (
         trying(
@@ -416,8 +424,8 @@ UNREACHABLE: dict[str, tuple[type[CoreasonExecutor], str]] = {
 
 HARMLESS: dict[str, type[CoreasonExecutor]] = {
     "reads the gradients without noise": trying("A", before_step=lambda self, _: self.raw_gradient()),
-    "overwrites p.grad before the step": trying(
-        "A", before_step=lambda self, _: [p.grad.fill_(BIG) for p in self.model.parameters()]
+    "finds no gradient on a parameter before the step": trying(
+        "A", before_step=lambda self, _: [p.grad.fill_(BIG) for p in self.model.parameters() if p.grad is not None]
     ),
     "hooks the step of the optimizer that it attached": trying(
         "A", before=lambda self: self.original.register_step_pre_hook(lambda *_: self.add_to_weights({}))

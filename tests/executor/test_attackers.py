@@ -32,8 +32,8 @@ def test_nothing_leaves_by_way_of(what: str, flare: Flare) -> None:
 
     assert flare.refused("train", flare.order(base=flare.federation.weights(0.25)))[1] == reason
     types = [entry["type"] for entry in flare.site.ledger_entries()]
-    assert types[:2] == ["founded", "registered"]
-    assert types[2:] in ([], ["reserved", "content_noted"])  # charged in full where it began, and never committed
+    # Seen in the rehearsal, which costs nothing; else charged in full, and never committed.
+    assert types in (["founded", "registered"], ["founded", "registered", "reserved", "content_noted"])
     assert kept(flare.site) == []
 
 
