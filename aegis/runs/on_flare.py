@@ -13,13 +13,14 @@ from aegis.federation import FederationFolder
 from aegis.jobs import load_job
 from aegis.runs.execution import Execution, conduct, prepare
 from aegis.runs.flare_outcome import record_end
+from aegis.runs.flare_pulse import beating
 from aegis.runs.folder import RunFolder
 from aegis.runs.local_ledgers import reading_local_sites
 from aegis.runs.runtimes import OpenedSites, RuntimeName
 from aegis.runtimes.nvflare.job_folder import JOB_FILE
 from aegis.runtimes.nvflare.options import FlareHosting, FlareOptions
 from aegis.runtimes.nvflare.settings import read_server_settings
-from aegis.runtimes.nvflare.workflow import FlareWorkflow
+from aegis.runtimes.nvflare.workflow import FlareWorkflow, require_gate
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.schemas import SafeId, StrictModel, explain
 
@@ -61,8 +62,9 @@ class CoordinatorWorkflow(FlareWorkflow):
                 runtime=RuntimeName.NVFLARE,
                 flare=FlareOptions(FlareHosting.STARTUP_KIT),  # recorded where nobody began the run: it was submitted
             )
-            job = prepare(job, execution)
-            with reading_local_sites(federation) as sites:
+            require_gate()
+            with beating(folder), reading_local_sites(federation) as sites:
+                job = prepare(job, execution)
                 conduct(job, execution, self._opened(federation, sites))
         except (AegisError, EnclaveError) as error:
             record_end(folder, error)

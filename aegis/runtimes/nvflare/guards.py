@@ -2,9 +2,11 @@
 
 ::
 
-    authorization.json   who may do what here: nobody brings code (``byoc``), nobody gets a shell
+    authorization.json   who may do what here: a lead has its own jobs, and no hand in others' processes (``operate``);
+                         nobody brings code (``byoc``), nobody gets a shell
     privacy.json         one scope, which is every job's: a job that names another is refused
-    resources.json       the classes that a job may name; a site's logs are not streamed to the server
+    resources.json       the classes that a job may name; a site's logs are not streamed to the server; at the server,
+                         the gate before its cells (:mod:`.cell_gate`)
     coreason.json.sample at a site, for its operator to fill in: where the site's folder is
 
 Sites and server keep them; none is in a job's power.
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aegis.errors import RunFolderError
-from aegis.runtimes.nvflare.settings import EXECUTOR, SITE_SETTINGS, WORKFLOW, allowed_classes
+from aegis.runtimes.nvflare.settings import EXECUTOR, GATE, SITE_SETTINGS, WORKFLOW, allowed_classes
 from coreason_enclave.files import replace_file
 
 __all__ = ["guard_server", "guard_site", "keep_storage_in"]
@@ -27,15 +29,13 @@ _NOBODY_BRINGS_CODE: Final = {"byoc": "none", "server-predeployed-flwr": "none",
 _AUTHORIZATION: Final[Mapping[str, Any]] = {
     "format_version": "1.0",
     "permissions": {
-        "project_admin": {"submit_job": "any", "clone_job": "any", "manage_job": "any", "download_job": "any",
-                          "view": "any", "operate": "any", **_NOBODY_BRINGS_CODE},
-        "org_admin": {"submit_job": "none", "clone_job": "none", "manage_job": "o:submitter",
-                      "download_job": "o:submitter", "view": "any", "operate": "o:site", **_NOBODY_BRINGS_CODE},
         "lead": {"submit_job": "any", "clone_job": "n:submitter", "manage_job": "n:submitter",
-                 "download_job": "n:submitter", "view": "any", "operate": "o:site", **_NOBODY_BRINGS_CODE},
-        "member": {"view": "any"},
+                 "download_job": "n:submitter", "view": "any", "operate": "none", **_NOBODY_BRINGS_CODE},
     },
 }  # fmt: skip
+"""The lead submits jobs, and ends, copies, downloads and deletes its own. No kit is given another role; FLARE denies
+every right to a role that is not named here."""
+_GATE: Final = {"id": "cell_gate", "path": GATE, "args": {}}
 _STREAMER = "site_log_streamer"
 _SITE_FOLDER = "/the/folder/with/site.toml"
 
@@ -54,7 +54,7 @@ def guard_site(local: Path) -> None:
 
 def guard_server(local: Path) -> None:
     """Set the guards of FLARE's server; raises as :func:`guard_site` does."""
-    _guard(local, WORKFLOW, lambda resources: resources)
+    _guard(local, WORKFLOW, _with_gate)
 
 
 def keep_storage_in(local: Path, storage: Path) -> None:
@@ -79,6 +79,11 @@ def _one_scope() -> dict[str, Any]:
         "scopes": [{"name": "sealed", "properties": {}, "task_result_filters": [], "task_data_filters": []}],
         "default_scope": "sealed",
     }
+
+
+def _with_gate(resources: dict[str, Any]) -> dict[str, Any]:
+    """The gate is built by the server's own processes, before they open a cell."""
+    return {**resources, "components": [*resources.get("components", []), _GATE]}
 
 
 def _without_streaming(resources: dict[str, Any]) -> dict[str, Any]:

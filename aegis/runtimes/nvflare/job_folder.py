@@ -44,7 +44,7 @@ class FlareJob:
         sites: the FLARE clients that take part.
         executor: dotted path of the class that answers at a site.
         readmit: sites whose offences are forgotten.
-        min_clients: FLARE starts the job once so many of them are connected, and ends it when fewer are left.
+        min_clients: FLARE starts the job once so many of them are connected. It does not end it when fewer are left.
     """
 
     job: FederationJob

@@ -24,13 +24,14 @@ from nvflare.lighter.provisioner import Provisioner
 from nvflare.lighter.utils import sign_folders
 
 from aegis.errors import RunFolderError
+from aegis.runtimes.nvflare.cell_rules import SERVER
 from aegis.runtimes.nvflare.guards import guard_server, guard_site
 
 __all__ = ["Kits", "Project", "provision"]
 
 _ORGANISATION: Final = "federation"
 _ROLE: Final = "lead"
-"""May submit jobs, and end and download its own. Nobody is given FLARE's ``project_admin``, who may do anything."""
+"""May submit jobs, and end, copy and download its own (:mod:`.guards`). No kit is given another role."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,13 @@ def provision(project: Project, folder: Path) -> Kits:
     ``folder/project.yml`` is what FLARE was given; its certificate authority's key is in ``folder``, too: keep it.
 
     Raises:
-        RunFolderError: the folder exists, or FLARE does not accept a name; then nothing is left.
+        RunFolderError: the folder exists, a site is named like the server, or FLARE does not accept a name; then
+            nothing is left.
     """
+    if taken := sorted({SERVER, project.server, project.admin} & set(project.sites)):
+        raise RunFolderError(
+            f"NVIDIA FLARE cannot provision this: {taken[0]} would be a site, and is the server's name"
+        )
     if folder.exists():
         raise RunFolderError(f"{folder} exists: provisioning makes a new folder")
     folder.mkdir(mode=0o700, parents=True)

@@ -22,6 +22,7 @@ from coreason_enclave.schemas import FormatVersion, StrictModel, explain
 
 __all__ = [
     "EXECUTOR",
+    "GATE",
     "SERVER_SETTINGS",
     "SITE_SETTINGS",
     "WORKFLOW",
@@ -34,6 +35,7 @@ __all__ = [
 
 EXECUTOR: Final = "coreason_enclave.federation.executor.CoreasonExecutor"
 WORKFLOW: Final = "aegis.runs.on_flare.CoordinatorWorkflow"
+GATE: Final = "aegis.runtimes.nvflare.cell_gate.CellGate"
 
 SERVER_SETTINGS: Final = "aegis.json"
 SITE_SETTINGS: Final = "coreason.json"

@@ -12,12 +12,15 @@ import sys
 
 from nvflare.private.fed.app.simulator.simulator_runner import SimulatorRunner
 
+from aegis.runtimes.nvflare.cell_gate import do_without
+
 __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> int:
     """Run one job in the simulator; FLARE's exit status."""
     workspace, job_folder, threads, *clients = arguments
+    do_without()
     runner = SimulatorRunner(
         job_folder=job_folder,
         workspace=workspace,

@@ -13,10 +13,14 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.workflows.model_controller import ModelController
 
+from aegis.errors import RunFolderError
 from aegis.runtimes.nvflare.carrier import FlareCarrier
+from aegis.runtimes.nvflare.cell_gate import is_guarded
 from aegis.runtimes.nvflare.liveness import FlareLiveness
+from aegis.runtimes.nvflare.offences import OFFENCES
+from aegis.runtimes.nvflare.stream_budget import STREAMS
 
-__all__ = ["FlareWorkflow", "bear_with_refusals"]
+__all__ = ["FlareWorkflow", "bear_with_refusals", "require_gate"]
 
 TASK_CHECK_S: Final = 0.1
 """How often FLARE clears away tasks that are done. Results do not wait for it."""
@@ -39,7 +43,13 @@ class FlareWorkflow(ModelController, ABC):  # type: ignore[misc]  # FLARE ships 
 
     def carrier(self, nodes: dict[str, int]) -> FlareCarrier:
         """A carrier to the clients of this job; ``nodes`` are node ids by client name."""
-        return FlareCarrier(self, self.fl_ctx, nodes, aborted=lambda: bool(self.abort_signal.triggered))
+
+        def aborted() -> bool:
+            return bool(self.abort_signal.triggered)
+
+        carrier = FlareCarrier(self, self.fl_ctx, nodes, aborted=aborted, expect=STREAMS.expect)
+        OFFENCES.subscribe(carrier.offended)
+        return carrier
 
     def liveness(self) -> FlareLiveness:
         """Signs of life of the clients of this job."""
@@ -60,3 +70,13 @@ def bear_with_refusals(fl_ctx: FLContext) -> None:
     runner = fl_ctx.get_prop(FLContextKey.RUNNER)
     if runner is not None:
         runner.ABORT_RETURN_CODES = []
+
+
+def require_gate() -> None:
+    """Refuse to coordinate where sites' processes could end the job.
+
+    Raises:
+        RunFolderError: the server's kit names no gate.
+    """
+    if not is_guarded():
+        raise RunFolderError("this FLARE server has no gate before its cells: see local/resources.json of its kit")

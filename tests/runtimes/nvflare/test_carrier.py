@@ -231,3 +231,42 @@ def test_once_flare_ends_the_job_every_act_says_so(carried: Carried, act: str) -
             "pull": lambda: carried.carrier.pull(["flare-1"]),
             "wait": lambda: carried.carrier.wait(0.01),
         }[act]()
+
+
+def test_what_the_gate_refused_of_a_site_is_that_sites_answer(carried: Carried) -> None:
+    asked, other = carried.push(), carried.push("clinic-2")
+
+    carried.carrier.offended("clinic-1", "sends a main section that is malformed")
+
+    (delivery,) = carried.carrier.pull([asked, other])
+    assert (delivery.message_id, delivery.node_id) == (asked, 1)
+    assert isinstance(delivery.content, EnvelopeError)
+    assert delivery.content.reason is Reason.MALFORMED
+
+
+def test_an_offence_between_two_messages_answers_the_next(carried: Carried) -> None:
+    asked = carried.push()
+    carried.controller.answer(to_shareable(UPDATE))
+    carried.carrier.offended("clinic-1", "asks _net_manager:stop")
+    carried.carrier.offended("clinic-1", "asks _net_manager:stop")
+    assert [each.content for each in carried.carrier.pull([asked])] == [UPDATE]
+
+    again, then = carried.push(), carried.push()
+
+    (delivery,) = carried.carrier.pull([again, then])
+    assert (delivery.message_id, type(delivery.content)) == (again, EnvelopeError)
+
+
+def test_an_answer_after_an_offence_does_not_take_its_place(carried: Carried) -> None:
+    asked = carried.push()
+    carried.carrier.offended("clinic-1", "sends a main section that is malformed")
+    carried.controller.answer(to_shareable(UPDATE))
+
+    assert [type(each.content) for each in carried.carrier.pull([asked])] == [EnvelopeError]
+
+
+def test_an_offence_of_a_client_that_is_no_participant_answers_nobody(carried: Carried) -> None:
+    asked = carried.push()
+    carried.carrier.offended("you@example.org", "asks admin:x")
+
+    assert carried.carrier.pull([asked]) == []

@@ -12,8 +12,12 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.wf_comm_server import WFCommServer
 from nvflare.apis.workspace import Workspace
 from nvflare.app_common.workflows.model_controller import ModelController
+from nvflare.fuel.f3.cellnet.cell import Adapter, Cell
+from nvflare.fuel.f3.cellnet.core_cell import CoreCell
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 from nvflare.private.fed.app.simulator.simulator_runner import SimulatorRunner
+from nvflare.private.fed.server.fed_server import FederatedServer
+from nvflare.private.fed.server.job_runner import JobRunner
 from nvflare.private.fed.server.server_runner import ServerRunner
 
 from aegis.runtimes.nvflare.provisioning import Kits, Project, provision
@@ -37,12 +41,36 @@ def test_three_return_codes_of_one_site_would_end_the_job_unless_they_are_borne(
     assert runner.ABORT_RETURN_CODES == []
 
 
+def test_what_the_gate_takes_the_place_of_is_as_it_was() -> None:
+    streamed, received = inspect.getsource(Adapter.call), inspect.getsource(CoreCell._process_received_msg)
+    decoding, exiting = streamed.index("decode_payload(request, StreamHeaderKey.PAYLOAD_ENCODING"), "os._exit(1)"
+    assert exiting in streamed[decoding:]
+    assert received.index("in_filter_reg.find") < received.index("_process_request(")
+    assert "in_filter" not in inspect.getsource(CoreCell._process_request)
+    assert list(inspect.signature(Adapter._send_response).parameters)[1:] == [
+        "response", "stream_req_id", "req_id", "channel", "topic", "origin", "secure",
+    ]  # fmt: skip
+    assert "payload.get(JobFailureMsgKey.CODE)" in inspect.getsource(FederatedServer.process_job_failure)
+    assert "client_outcome_wait_timeout" in inspect.getsource(JobRunner.__init__)
+
+
+def test_an_error_type_that_a_receiver_reports_would_end_a_job() -> None:
+    source = inspect.getsource(Cell._process_stream_error)
+
+    assert "error_type == BlobSizeError.__name__" in source
+    assert "os._exit(1)" in source
+
+
 def test_signatures_are_as_they_were() -> None:
     wanted = {
         SimulatorRunner.__init__: {"job_folder", "workspace", "clients", "threads", "max_clients", "end_run_for_all"},
         SimulatorRunner.run_process: {"return_dict"},
         WFCommServer.get_client_disconnect_time: {"client_name"},
         ModelController.process_result_of_unknown_task: {"client", "task_name", "client_task_id", "result", "fl_ctx"},
+        JobRunner.update_abnormal_finished_jobs: {"running_job_ids", "fl_ctx"},
+        CoreCell.add_incoming_filter: {"channel", "topic", "cb"},
+        CoreCell.register_request_cb: {"channel", "topic", "cb"},
+        CoreCell.fire_and_forget: {"channel", "topic", "targets", "message", "optional"},
         Session.submit_job: {"job_definition_path", "submit_token"},
         Session.list_jobs: {"submit_token"},
         new_secure_session: {"username", "startup_kit_location", "timeout"},

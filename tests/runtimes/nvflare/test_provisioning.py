@@ -12,12 +12,14 @@ import pytest
 from nvflare.apis.fl_exception import UnsafeComponentError
 from nvflare.apis.workspace import Workspace
 from nvflare.app_common.widgets.component_path_authorizer import ComponentPathAuthorizer
+from nvflare.fuel.sec.authz import AuthzContext, Person
 from nvflare.fuel.sec.security_content_service import LoadResult, SecurityContentManager
+from nvflare.security.security import FLAuthorizer
 
 from aegis.errors import RunFolderError
 from aegis.runtimes.nvflare.guards import guard_site, keep_storage_in
 from aegis.runtimes.nvflare.provisioning import Kits, Project, provision
-from aegis.runtimes.nvflare.settings import EXECUTOR, WORKFLOW
+from aegis.runtimes.nvflare.settings import EXECUTOR, GATE, WORKFLOW
 
 GOOD: Mapping[str, Any] = {
     "name": "aegis",
@@ -44,6 +46,35 @@ def test_nobody_brings_code_or_gets_a_shell(kits: Kits, who: str) -> None:
 
     for role, rights in permissions.items():
         assert rights.get("byoc", "none") == rights.get("shell_commands", "none") == "none", role
+
+
+OWN_JOBS = ("submit_job", "abort_job", "delete_job", "download_job", "clone_job")
+OTHERS = ("abort_job", "delete_job", "download_job", "clone_job", "configure_job_log")
+PROCESSES = ("shutdown", "restart", "remove_client", "disable_client", "enable_client", "sys_info", "report_resources",
+             "report_env", "configure_site_log", "call", "set_timeout", "cat", "ls", "byoc", "app_command")  # fmt: skip
+
+
+@pytest.mark.parametrize("who", ["server", "clinic-1"])
+def test_the_lead_has_its_own_jobs_and_no_hand_in_anybodys_processes(kits: Kits, who: str) -> None:
+    """By FLARE's own authoriser, for a lead of the very organisation that a site is of."""
+    authoriser = FLAuthorizer("federation", local(kits, who, "authorization.json"))
+
+    def may(right: str, role: str = "lead", submitter: str = "you@example.org") -> bool:
+        user, other = Person("you@example.org", "federation", role), Person(submitter, "federation", "lead")
+        allowed, error = authoriser.authorize(AuthzContext(right=right, user=user, submitter=other))
+        return bool(allowed) and not error
+
+    assert [right for right in OWN_JOBS if not may(right)] == []
+    assert [right for right in (*PROCESSES, *OTHERS) if may(right, submitter="them@example.org")] == []
+    for role in ("project_admin", "org_admin", "member", ""):
+        assert [right for right in (*OWN_JOBS, *PROCESSES, "list_jobs") if may(right, role)] == []
+
+
+def test_the_servers_kit_has_a_gate_and_a_sites_has_none(kits: Kits) -> None:
+    gates = {who: [each for each in local(kits, who, "resources.json")["components"] if each["path"] == GATE]
+             for who in ("server", "clinic-1")}  # fmt: skip
+
+    assert [len(found) for found in gates.values()] == [1, 0]
 
 
 @pytest.mark.parametrize(("who", "own"), [("server", WORKFLOW), ("clinic-1", EXECUTOR)])
@@ -102,6 +133,9 @@ BAD = {
     "an administrator without an address": {"admin": "you"},
     "a site with a space": {"sites": ("clinic 1",)},
     "a site that climbs": {"sites": ("../clinic",)},
+    "a site with the server's certificate": {"sites": ("localhost", "clinic-1")},
+    "a site with the name of the server's cell": {"sites": ("server", "clinic-1")},
+    "a site whose name is a path of cells": {"sites": ("clinic.1",)},
 }
 
 

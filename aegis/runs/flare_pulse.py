@@ -1,0 +1,122 @@
+"""Signs of life of a coordinator that runs in FLARE's process, for the command that waits for it on the same host.
+
+The coordinator touches a file in the run folder every second. FLARE's own word is not enough: a server that was killed
+and started again still lists the job as running, and a process that hangs is running to FLARE.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from aegis.runs.folder import RunFolder
+
+__all__ = ["PULSE", "PulseWatch", "beating"]
+
+PULSE = "nvflare-pulse.json"
+"""In the run folder while a coordinator works there: which process it is. Its time of change is the sign of life."""
+
+_EVERY_S = 1.0
+
+
+@contextmanager
+def beating(folder: RunFolder) -> Iterator[None]:
+    """Give signs of life during the body, as soon as the run folder is there."""
+    ended = threading.Event()
+    path = folder.path / PULSE
+    beat = threading.Thread(target=_beat, args=(path, ended), name="aegis-pulse", daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beat.join()
+        path.unlink(missing_ok=True)
+
+
+def _beat(path: Path, ended: threading.Event) -> None:
+    while True:
+        with contextlib.suppress(OSError):  # a full disk, or no folder yet: this sign is not given
+            if not path.exists():
+                path.write_text(json.dumps(_this_process()), encoding="ascii")
+            os.utime(path)
+        if ended.wait(_EVERY_S):
+            return
+
+
+class PulseWatch:
+    """Watches the signs of life in a run folder.
+
+    Args:
+        clock: monotonic seconds, which a wrong time of day does not move.
+    """
+
+    def __init__(self, folder: RunFolder, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._clock = folder.path / PULSE, clock
+        self._seen, self._since, self._began = self._version(), clock(), False
+
+    def silent_s(self) -> float:
+        """Seconds since the last sign, or since the watch began."""
+        version = self._version()
+        if version != self._seen:
+            self._began = self._began or version is not None
+            self._seen, self._since = version, self._clock()
+        return self._clock() - self._since
+
+    @property
+    def began(self) -> bool:
+        """Whether there was a sign since the watch began."""
+        self.silent_s()
+        return self._began
+
+    def end_coordinator(self, *, only_orphan: bool = False) -> None:
+        """Kill the process that gave the last sign, if it is there: two coordinators must not write to one folder.
+
+        Args:
+            only_orphan: only if its parent, which is FLARE's server, has died.
+        """
+        try:
+            said = json.loads(self._path.read_bytes())
+            pid, started, parent = int(said["pid"]), int(said["started"]), int(said["parent"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        now = _of_process(pid)
+        if not started or now.started != started:
+            return  # it has ended, and its number may have been given to another
+        if not only_orphan or now.parent != parent:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _version(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+
+class _Process(NamedTuple):
+    """A process as the kernel lists it: its parent, and when it was started, in ticks since boot; zeros for none."""
+
+    parent: int
+    started: int
+
+
+def _this_process() -> dict[str, int]:
+    return {"pid": os.getpid(), **_of_process(os.getpid())._asdict()}
+
+
+def _of_process(pid: int) -> _Process:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        return _Process(parent=int(fields[1]), started=int(fields[19]))
+    except (OSError, ValueError, IndexError):
+        return _Process(0, 0)

@@ -1,0 +1,66 @@
+"""What sites answer to FLARE's administration of a job (resources, deployment, start), made safe for FLARE to read.
+
+FLARE reads an answer as the object that its own client sends. Anything else raises in the server's one job runner,
+which then starts nobody's job; so does an answer that a site could not start its part. An answer that FLARE could not
+read is taken for none, and the job begins without that site.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+from nvflare.apis.shareable import Shareable
+from nvflare.private.admin_defs import Message as AdminMessage
+from nvflare.private.admin_defs import MsgHeader, ReturnCode
+from nvflare.private.defs import ERROR_MSG_PREFIX, TrainingTopic
+from nvflare.private.scheduler_constants import ShareableHeader
+
+from aegis.runtimes.nvflare.offences import Offences
+
+__all__ = ["note_failures", "without_unreadable"]
+
+_FIELDS: Final = frozenset({"id", "topic", "body", "headers"})
+
+
+def without_unreadable(replies: Sequence[Any], offences: Offences) -> Sequence[Any]:
+    """FLARE's ``ClientReply`` objects, each without its answer where FLARE could not read that one."""
+    for each in replies:
+        if each.reply is not None and not _is_readable(each.reply, each.request):
+            offences.report(each.client_name, "answers FLARE's administration by what is no answer")
+            each.reply = None
+    return replies
+
+
+def note_failures(replies: Sequence[Any], client_sites: Collection[str], command: str, **_: Any) -> list[str]:
+    """In place of FLARE's check, which ends the job for all when one site could not start its part."""
+    for each in replies:
+        body = getattr(each.reply, "body", None)
+        if isinstance(body, str) and body.startswith(ERROR_MSG_PREFIX):
+            logging.getLogger(__name__).warning(
+                "%s of %d sites: %s failed", command, len(client_sites), each.client_name
+            )
+    return []
+
+
+def _is_readable(reply: Any, request: Any) -> bool:
+    if type(reply) is not AdminMessage or vars(reply).keys() != _FIELDS:
+        return False
+    headers, body = reply.headers, reply.body
+    if type(headers) is not dict or not all(isinstance(key, str) for key in headers):
+        return False
+    code = headers.get(MsgHeader.RETURN_CODE, ReturnCode.OK)
+    if getattr(request, "topic", None) == TrainingTopic.CHECK_RESOURCE and code == ReturnCode.OK:
+        return isinstance(body, Shareable) and _says_whether(body)
+    return isinstance(code, str) and type(body) in (type(None), str, bytes, dict, list)
+
+
+def _says_whether(body: Shareable) -> bool:
+    """Whether there are resources, and a token for them."""
+    try:
+        enough = body.get_header(ShareableHeader.IS_RESOURCE_ENOUGH, False)
+        token = body.get_header(ShareableHeader.RESOURCE_RESERVE_TOKEN, "")
+    except (AttributeError, TypeError, ValueError):  # headers that are no mapping
+        return False
+    return isinstance(enough, bool) and isinstance(token, str)

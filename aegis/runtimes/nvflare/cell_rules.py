@@ -1,0 +1,210 @@
+"""Which messages a FLARE client or administrator may send to FLARE's server: every other one is refused.
+
+FLARE connects its processes by cells, which address each other by name: ``server``, ``server.<job>``, ``<site>``,
+``<site>.<job>``. A request names a channel and a topic; a streamed one names both in the stream's headers. By itself
+FLARE checks who connects, and takes from whoever is connected nearly every message that any of its cells understands:
+events that end a job, commands of the server's own processes, bulk messages with other messages inside.
+
+A message passes if
+
+1. its origin is the connected cell, or below it;
+2. an administrator's certificate bears an e-mail address, and a site's does not, as provisioning makes them;
+3. it is for the server, for one of the server's jobs, or for a cell of the sender's own;
+4. it is not encrypted for the cell, which would hide it from this check;
+5. what it asks for is listed here; an answer is one to a question that FLARE's server asks of sites.
+
+The server's own processes are not asked. A violation is told by the site's name, so that it can be set aside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nvflare.apis.fl_constant import ReservedTopic, ServerCommandNames
+from nvflare.fuel.f3.cellnet.defs import CellChannel, CellChannelTopic, MessageHeaderKey, MessagePropKey, MessageType
+from nvflare.fuel.f3.endpoint import Endpoint
+from nvflare.fuel.f3.message import Message
+from nvflare.fuel.f3.streaming.download_service import OBJ_DOWNLOADER_CHANNEL
+from nvflare.fuel.f3.streaming.stream_const import (
+    STREAM_ACK_TOPIC,
+    STREAM_CHANNEL,
+    STREAM_DATA_TOPIC,
+    STREAM_ERROR_TOPIC,
+    StreamHeaderKey,
+)
+from nvflare.fuel.utils.admin_name_utils import is_valid_admin_client_name
+from nvflare.private.stream_runner import TOPIC_STREAM_ABORT, TOPIC_STREAM_REQUEST
+
+__all__ = ["SERVER", "Refused", "disarm", "refused", "sender_of"]
+
+SERVER: Final = "server"
+
+_ANY: Final = "*"
+_Asked = frozenset[tuple[str, str]]
+
+_MEMBERSHIP: Final[_Asked] = frozenset(
+    {
+        (CellChannel.SERVER_MAIN, CellChannelTopic.Challenge),
+        (CellChannel.SERVER_MAIN, CellChannelTopic.Register),
+        (CellChannel.CELLNET, CellChannelTopic.Bye),
+    }
+)
+_SITE_ASKS_SERVER: Final[_Asked] = _MEMBERSHIP | {
+    (CellChannel.SERVER_MAIN, CellChannelTopic.Quit),
+    (CellChannel.SERVER_MAIN, CellChannelTopic.HEART_BEAT),
+    (CellChannel.SERVER_MAIN, CellChannelTopic.REPORT_JOB_FAILURE),
+}
+_SITE_STREAMS_TO_JOB: Final[_Asked] = frozenset(
+    {
+        (CellChannel.SERVER_COMMAND, ServerCommandNames.GET_TASK),
+        (CellChannel.SERVER_COMMAND, ServerCommandNames.SUBMIT_UPDATE),
+        (CellChannel.AUX_COMMUNICATION, ReservedTopic.SYNC_RUNNER),
+        (CellChannel.AUX_COMMUNICATION, ReservedTopic.JOB_HEART_BEAT),
+        (CellChannel.AUX_COMMUNICATION, ReservedTopic.TASK_CHECK),
+    }
+)
+_ADMIN_STREAMS_TO_SERVER: Final[_Asked] = frozenset(
+    {
+        (CellChannel.HCI, _ANY),
+        (CellChannel.AUX_COMMUNICATION, TOPIC_STREAM_REQUEST),
+        (CellChannel.AUX_COMMUNICATION, TOPIC_STREAM_ABORT),
+        (OBJ_DOWNLOADER_CHANNEL, _ANY),
+    }
+)
+_SITE_ANSWERS: Final = frozenset({CellChannel.CLIENT_MAIN, CellChannel.CELLNET})
+"""Channels of the server's questions to sites: FLARE's administration of a job, and a cell's goodbye."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A message that is not let in.
+
+    Attributes:
+        sender: the site, or the administrator's address; None where the connection names nobody.
+        why: for the log, and for the site's record; holds nothing that the sender wrote.
+    """
+
+    sender: str | None
+    why: str
+
+
+def sender_of(message: Message) -> str | None:
+    """The cell whose word a message is, by its connection; None for the server's own processes.
+
+    A job's cell is connected to the server's alone, which has checked the origins of what it passes on.
+    """
+    endpoint = message.get_prop(MessagePropKey.ENDPOINT)
+    connected = endpoint.name if isinstance(endpoint, Endpoint) else ""
+    if not _is_servers(connected):
+        return connected
+    origin = message.get_header(MessageHeaderKey.ORIGIN)
+    return None if not isinstance(origin, str) or _is_servers(origin) else origin
+
+
+def refused(message: Message) -> Refused | None:
+    """Why a message may not pass; None if it may."""
+    sender = sender_of(message)
+    if sender is None:
+        return None
+    is_admin = bool(is_valid_admin_client_name(sender))
+    common_name = message.get_prop(MessagePropKey.COMMON_NAME)
+    name = common_name if is_admin and isinstance(common_name, str) else _root(sender)
+    why = _identity(message, sender, is_admin, common_name) or (_of_admin if is_admin else _of_site)(message, sender)
+    return None if why is None else Refused(name or None, why)
+
+
+def disarm(message: Message) -> None:
+    """Take out of a message that passes whatever makes FLARE's server connect elsewhere, read on, or end its job.
+
+    - an address to connect to, and the wish that large parts be fetched from a cell that the sender names;
+    - the error type on which a job's process exits, wherever a stream's receiver reports it.
+    """
+    for header in (MessageHeaderKey.CONN_URL, MessageHeaderKey.PASS_THROUGH, StreamHeaderKey.ERROR_TYPE):
+        message.remove_header(header)
+
+
+def _identity(message: Message, sender: str, is_admin: bool, common_name: Any) -> str | None:
+    if not sender:
+        return "the connection names no cell"
+    if isinstance(common_name, str) and ("@" in common_name) != is_admin:
+        return "the certificate is not one for such a cell"
+    if not _is_within(message.get_header(MessageHeaderKey.ORIGIN), sender if is_admin else _root(sender)):
+        return "the origin is not the sender's"
+    if message.get_header(MessageHeaderKey.ENCRYPTED, False):
+        return "the payload is encrypted for the cell"
+    return None
+
+
+def _of_admin(message: Message, sender: str) -> str | None:
+    del sender
+    if message.get_header(MessageHeaderKey.DESTINATION) != SERVER:
+        return "an administrator's message for another cell than the server"
+    if message.get_header(MessageHeaderKey.MSG_TYPE) != MessageType.REQ:
+        return (
+            None if message.get_header(MessageHeaderKey.MSG_TYPE) == MessageType.REPLY else "neither asks nor answers"
+        )
+    return _unlisted(message, _MEMBERSHIP, _ADMIN_STREAMS_TO_SERVER)
+
+
+def _of_site(message: Message, sender: str) -> str | None:
+    destination, kind = (message.get_header(key) for key in (MessageHeaderKey.DESTINATION, MessageHeaderKey.MSG_TYPE))
+    if _is_within(destination, _root(sender)):
+        return None
+    is_job = isinstance(destination, str) and destination.startswith(f"{SERVER}.") and destination.count(".") == 1
+    if not is_job and destination != SERVER:
+        return "a message for somebody else's cell"
+    if kind == MessageType.REQ:
+        return (
+            _unlisted(message, frozenset(), _SITE_STREAMS_TO_JOB) if is_job else _unlisted(message, _SITE_ASKS_SERVER)
+        )
+    if kind == MessageType.RETURN:
+        return _undeliverable(message, sender)
+    if kind == MessageType.REPLY and message.get_header(MessageHeaderKey.CHANNEL) in _SITE_ANSWERS:
+        return None
+    return "an answer to what nobody asked"
+
+
+def _undeliverable(message: Message, sender: str) -> str | None:
+    """A site's cell returns what it cannot pass on to a cell below it, and nothing else."""
+    headers = message.get_header(MessageHeaderKey.ORIGINAL_HEADERS)
+    meant_for = headers.get(MessageHeaderKey.DESTINATION) if isinstance(headers, dict) else None
+    return None if _is_within(meant_for, _root(sender)) else "returns what was not sent to it"
+
+
+def _unlisted(message: Message, asked: _Asked, streamed: _Asked = frozenset()) -> str | None:
+    channel, topic = message.get_header(MessageHeaderKey.CHANNEL), message.get_header(MessageHeaderKey.TOPIC)
+    if channel != STREAM_CHANNEL:
+        return None if _listed(channel, topic, asked) else _named("asks", channel, topic)
+    if topic in (STREAM_ACK_TOPIC, STREAM_ERROR_TOPIC):
+        return None
+    channel, inner = message.get_header(StreamHeaderKey.CHANNEL), message.get_header(StreamHeaderKey.TOPIC)
+    if topic == STREAM_DATA_TOPIC and _listed(channel, inner, streamed):
+        return None
+    return _named("streams", channel, inner)
+
+
+def _listed(channel: Any, topic: Any, those: _Asked) -> bool:
+    if not (isinstance(channel, str) and isinstance(topic, str)):
+        return False
+    return (channel, topic) in those or (channel, _ANY) in those
+
+
+def _named(verb: str, channel: Any, topic: Any) -> str:
+    """The words of FLARE's own vocabulary are told; others could be anything."""
+    known = f"{channel}:{topic}"
+    return (
+        f"{verb} {known}" if len(known) <= 80 and known.isascii() and known.isprintable() else f"{verb} what is unknown"
+    )
+
+
+def _is_servers(name: str) -> bool:
+    return name == SERVER or name.startswith(f"{SERVER}.")
+
+
+def _root(name: str) -> str:
+    return name.split(".", 1)[0]
+
+
+def _is_within(name: Any, family: str) -> bool:
+    return isinstance(name, str) and bool(family) and (name == family or name.startswith(f"{family}."))

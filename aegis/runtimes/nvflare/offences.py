@@ -1,0 +1,53 @@
+"""What a FLARE client did that no FLARE client of this federation does, told by the gate to whoever coordinates."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+__all__ = ["OFFENCES", "Offences"]
+
+_QUIET_S = 60.0
+_MOST_KEPT = 1_000
+
+
+class Offences:
+    """Takes offences from any thread, passes each on, and logs each kind of a sender once a minute.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._lock = clock, threading.Lock()
+        self._tellers: list[Callable[[str, str], None]] = []
+        self._logged: dict[tuple[str, str], float] = {}
+
+    def subscribe(self, tell: Callable[[str, str], None]) -> None:
+        """Have ``tell(site, why)`` called for every offence from now on."""
+        with self._lock:
+            self._tellers.append(tell)
+
+    def report(self, sender: str | None, why: str) -> None:
+        """Take one; ``sender`` is None where the connection named nobody."""
+        with self._lock:
+            tellers, is_news = list(self._tellers), self._is_news(sender or "an unknown client", why)
+        if is_news:
+            logging.getLogger(__name__).warning("refused a message of %s: %s", sender or "an unknown client", why)
+        for tell in tellers if sender is not None else ():
+            tell(str(sender), why)
+
+    def _is_news(self, name: str, why: str) -> bool:
+        now = self._clock()
+        if now - self._logged.get((name, why), -_QUIET_S) < _QUIET_S:
+            return False
+        if len(self._logged) >= _MOST_KEPT:
+            self._logged.clear()
+        self._logged[name, why] = now
+        return True
+
+
+OFFENCES = Offences()
+"""Of this process."""

@@ -1,0 +1,136 @@
+"""FLARE's serialisation, narrowed to what sealed messages need: containers, text, numbers and byte strings.
+
+FOBS builds any of some sixty classes that a sender names, calls their decomposers, fetches parts from cells and writes
+files that a payload asks for. What a site sends is looked through first; a payload is plain if
+
+1. it is one main section, then sections of text or bytes, no files, each whole;
+2. its main section is well-formed, no longer than :data:`MOST_MAIN` bytes, no deeper than :data:`MOST_DEPTH`
+   containers, and holds no more than :data:`MOST_ITEMS` items;
+3. every class that it names is one of :data:`CLASSES`; numpy and tensors are none.
+
+The simulator, whose processes are one host's own, does without.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgpack  # type: ignore[import-untyped]
+from nvflare.fuel.utils.fobs import lobs
+from nvflare.fuel.utils.fobs.fobs import FOBS_DATA, FOBS_DECOMPOSER, FOBS_TYPE
+
+__all__ = ["CLASSES", "MOST_DEPTH", "MOST_MAIN", "NotPlain", "require_plain"]
+
+MOST_DEPTH: Final = 32
+MOST_MAIN: Final = 48 << 20
+"""A message has three byte strings; those above FLARE's ten megabytes are in sections of their own."""
+MOST_ITEMS: Final = 10_000
+MOST_SECTIONS: Final = 64
+
+_DICT: Final = "nvflare.fuel.utils.fobs.decomposer.DictDecomposer"
+_DATA: Final = "nvflare.fuel.utils.fobs.decomposer.DataClassDecomposer"
+_ENUM: Final = "nvflare.fuel.utils.fobs.decomposer.EnumTypeDecomposer"
+_FLARE: Final = "nvflare.apis.utils.decomposers.flare_decomposers"
+
+CLASSES: Final = {
+    "nvflare.apis.shareable.Shareable": _DICT,
+    "nvflare.apis.fl_context.FLContext": f"{_FLARE}.ContextDecomposer",
+    "nvflare.apis.dxo.DXO": f"{_FLARE}.DXODecomposer",
+    "nvflare.apis.dxo.DataKind": _ENUM,
+    "nvflare.fuel.utils.fobs.datum.DatumRef": _DATA,
+    "nvflare.private.admin_defs.Message": _DATA,
+    "tuple": "nvflare.fuel.utils.fobs.decomposers.core_decomposers.TupleDecomposer",
+}
+"""The classes that a payload may name, each with the one decomposer that it may name for it."""
+
+_SECTION = struct.Struct(">BBQ")
+_NAMING = frozenset({FOBS_TYPE, FOBS_DATA, FOBS_DECOMPOSER})
+
+
+class NotPlain(ValueError):
+    """A payload that is not decoded. The message holds nothing that its sender wrote."""
+
+
+def require_plain(payload: bytes) -> None:
+    """Return if ``payload`` may be decoded by FOBS.
+
+    Raises:
+        NotPlain: it may not.
+    """
+    main, *_ = list(_sections(payload))
+    if len(main) > MOST_MAIN:
+        raise NotPlain(f"a main section of {len(main)} bytes")
+    seen = _Seen()
+    try:
+        found = msgpack.unpackb(
+            main,
+            strict_map_key=False,
+            object_hook=seen.mapping,
+            list_hook=seen.sequence,
+            max_ext_len=0,
+            max_map_len=MOST_ITEMS,
+            max_array_len=MOST_ITEMS,
+        )
+    except NotPlain:
+        raise
+    except Exception as error:  # noqa: BLE001 - msgpack and UTF-8 raise many kinds: all mean that it is malformed
+        raise NotPlain(f"a main section that is malformed ({type(error).__name__})") from None
+    _require_shallow(found)
+
+
+def _sections(payload: bytes) -> Iterable[memoryview]:
+    view, at, number = memoryview(payload), 0, 0
+    while at < len(view) or number == 0:
+        if len(view) - at < _SECTION.size:
+            raise NotPlain("a section that is cut short")
+        marker, dot, size = _SECTION.unpack_from(view, at)
+        at += _SECTION.size
+        allowed = (lobs.MARKER_DATUM_BLOB, lobs.MARKER_DATUM_TEXT) if number else (lobs.MARKER_MAIN,)
+        if marker not in allowed or dot:
+            raise NotPlain("a section of another kind than text or bytes")
+        if not 0 < size <= len(view) - at or (number and size <= lobs.DATUM_ID_LEN):
+            raise NotPlain("a section that is cut short")
+        if number == MOST_SECTIONS:
+            raise NotPlain("too many sections")
+        yield view[at : at + size]
+        at, number = at + size, number + 1
+
+
+class _Seen:
+    """The containers of one main section, as they are completed, from the inside outwards."""
+
+    def __init__(self) -> None:
+        self._items = 0
+
+    def sequence(self, items: list[Any]) -> list[Any]:
+        """A list that was read."""
+        self._count(len(items))
+        return items
+
+    def mapping(self, mapping: dict[Any, Any]) -> Any:
+        """A mapping that was read; one that stands for an object is replaced by the object's data."""
+        self._count(len(mapping))
+        if FOBS_TYPE not in mapping:
+            return mapping
+        name, decomposer = mapping[FOBS_TYPE], mapping.get(FOBS_DECOMPOSER)
+        if not isinstance(name, str) or name not in CLASSES or mapping.keys() != _NAMING or decomposer != CLASSES[name]:
+            raise NotPlain("an object of a class that is not a message's")
+        return mapping[FOBS_DATA]
+
+    def _count(self, number: int) -> None:
+        self._items += number
+        if self._items > MOST_ITEMS:
+            raise NotPlain(f"more than {MOST_ITEMS} items")
+
+
+def _require_shallow(found: Any) -> None:
+    level, depth = [found], 0
+    while level:
+        if depth > MOST_DEPTH:
+            raise NotPlain(f"more than {MOST_DEPTH} containers in each other")
+        inner: list[Any] = []
+        for each in level:
+            inner += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+        level, depth = inner, depth + 1
