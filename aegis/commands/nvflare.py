@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ def provision(folder: Path, server: str, port: int, admin: str, out: Path, runs:
 
     require_flare()
     from aegis.runtimes.nvflare.guards import keep_storage_in
+    from aegis.runtimes.nvflare.kits import remember_admin_kit
     from aegis.runtimes.nvflare.provisioning import Project, provision
     from aegis.runtimes.nvflare.settings import ServerSettings, write_settings
 
@@ -59,6 +61,7 @@ def provision(folder: Path, server: str, port: int, admin: str, out: Path, runs:
     if not (sites := sorted(config.public_keys.keys() - set(config.revoked))):
         raise RunFolderError(f"{folder}: nobody takes part in this federation yet: admit a site first")
     kits = provision(Project("aegis", server, port, admin, sites), out)
+    remember_admin_kit(folder, kits.admin)
     keep_storage_in(kits.server / "local", kits.server.absolute() / "storage")
     settings = ServerSettings(version=1, federation=str(folder.absolute()), runs=str(runs.absolute()))
     write_settings(kits.server / "local", settings)
@@ -102,15 +105,22 @@ def export_job(
     """
     from aegis.runs.flare import run_name
     from aegis.runtimes.nvflare.job_folder import FlareJob, write_job_folder
+    from aegis.runtimes.nvflare.kits import remembered_admin_kit
 
     config = FederationFolder(federation).config()
     job = resolve(load_job(job_file), delta=config.delta)
     sites = sorted(config.public_keys.keys() - set(config.revoked))
     name = run_name(job.job_id if run is None else run)
     write_job_folder(out, FlareJob(job, run=name, sites=sites, readmit=readmit, min_clients=job.min_clients))
-    said = {"job": str(out), "run": name, "sites": sites}
+    kit = remembered_admin_kit(federation)
+    said = {"job": str(out), "run": name, "sites": sites, "startup_kit": None if kit is None else str(kit)}
     click.echo(json.dumps(said, sort_keys=True) if as_json else _next(said))
 
 
 def _next(said: Mapping[str, Any]) -> str:
-    return f"wrote {said['job']}, for {len(said['sites'])} sites\nnext: nvflare job submit -j {said['job']}"
+    """A line that works as printed, where the kits were made on this host; else one that says what is missing."""
+    made = f"wrote {said['job']}, for {len(said['sites'])} sites"
+    submit = f"next: nvflare job submit -j {shlex.quote(said['job'])} --startup-kit"
+    if said["startup_kit"] is None:
+        return f"{made}\n{submit} KIT, the administrator's that `aegis nvflare provision` makes"
+    return f"{made}\n{submit} {shlex.quote(said['startup_kit'])}"

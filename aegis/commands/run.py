@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,8 @@ def run(
     label = ", ".join(f"{name} {value}" for name, value in config.profile.label().items())
     rounds.say(f"{job.job_id}: {job.rounds} rounds over {len(config.public_keys)} sites, {label}")
     chosen = RuntimeName(runtime)
-    execute(job, Execution(participants, folder, observe=rounds.observe, readmit=readmit, runtime=chosen, flare=flare))
+    execution = Execution(participants, folder, readmit=readmit, runtime=chosen, flare=flare)
+    execute(job, replace(execution, observe=rounds.observe, say=rounds.say))
     outcome = folder.read_json("outcome.json")
     if as_json:
         click.echo(json.dumps({"run": str(folder.path), **outcome}, sort_keys=True))

@@ -51,7 +51,7 @@ class Execution:
     Attributes:
         unsafe_seed: inject all sampling and noise from this number. Reproducible, and unsafe: recorded as such.
         attackers: how many sites (the first by name) a simulated attacker takes over.
-        observe: called after each round.
+        observe: called after each round. say: called with a line, where a run waits longer than it should.
         readmit: sites whose offences are forgotten before the run goes on.
         runtime: what carries the messages; the model is the same on each.
         flare: how a run over NVIDIA FLARE is hosted.
@@ -62,6 +62,7 @@ class Execution:
     unsafe_seed: int | None = None
     attackers: int = 0
     observe: Callable[[RoundReport], None] = field(default=lambda _: None)
+    say: Callable[[str], None] = field(default=lambda _: None)
     readmit: tuple[str, ...] = ()
     runtime: RuntimeName = RuntimeName.IN_PROCESS
     flare: FlareOptions = field(default_factory=FlareOptions)

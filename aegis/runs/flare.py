@@ -15,10 +15,12 @@ from typing import Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
-from aegis.errors import CarrierUnreachable, InvalidJob, RunAborted, RunFolderError
+from aegis.errors import AegisError, CarrierUnreachable, InvalidJob, RunAborted, RunFolderError
 from aegis.federation import FederationFolder
 from aegis.runs.execution import Execution, report_round
 from aegis.runs.flare_outcome import forget_end, has_ended, raise_as_ended
+from aegis.runs.flare_pulse import PulseWatch
+from aegis.runs.flare_waiting import Lost, Waiting
 from aegis.runs.following import RoundFollower
 from aegis.runs.local_ledgers import reading_local_sites
 from aegis.runtimes.nvflare.job_folder import FlareJob
@@ -36,6 +38,7 @@ NOTE = "nvflare-run.json"
 """In the run folder, while a job goes on in a deployment: which."""
 
 _POLL_S = 0.1
+_TRIES = 3
 
 
 class Running(Protocol):
@@ -46,17 +49,25 @@ class Running(Protocol):
         """Whether it is over, however."""
         ...
 
+    @property
+    def job_is_over(self) -> bool:
+        """Whether it ended because FLARE says that the job did; not so where FLARE could not be asked."""
+        ...
+
     def let_end(self) -> None:
         """Let it end by itself, now that its work is done, for as long as it may take."""
         ...
 
-    def last_words(self) -> str:
-        """What it complained of last."""
+    def own_words(self) -> str | None:
+        """Why it was given up, where that was this project's own decision and not FLARE's."""
         ...
 
 
 def coordinate_on_flare(job: FederationJob, execution: Execution) -> None:
     """Have a run that was prepared carried out, or gone on with, in a FLARE job; return once it has finished.
+
+    A FLARE job that is lost on the way (a server or a process that was killed, or hangs) is submitted anew: it goes on
+    with the run's state. So it is for as long as rounds are completed, and twice more.
 
     Raises:
         AegisError: what the coordinator refused or paused with; or FLARE cannot be started, or ended before it did.
@@ -65,23 +76,73 @@ def coordinate_on_flare(job: FederationJob, execution: Execution) -> None:
     folder = execution.folder
     if has_ended(folder) or not (folder.path / NOTE).exists():
         forget_end(folder)  # a job that goes on in a deployment may end any moment now
-    with reading_local_sites(execution.federation) as sites, _hosted(job, execution) as running:
+    with reading_local_sites(execution.federation) as sites:
         follower = RoundFollower(folder, lambda record: report_round(execution, sites, job, record))
-        while not has_ended(folder) and not running.ended:
-            follower.look()
-            time.sleep(_POLL_S)
-        follower.look()
-        if has_ended(folder):
-            running.let_end()
-        words = running.last_words()
-    if not has_ended(folder):
-        kind = RunAborted if folder.has_state else CarrierUnreachable
-        raise kind(f"NVIDIA FLARE ended the job before the coordinator did: {words}")
+        _see_through(job, execution, follower)
     (folder.path / NOTE).unlink(missing_ok=True)
     try:
         raise_as_ended(folder)
     except RunAborted as error:
-        raise RunAborted(f"{error}; FLARE's log said last: {words}") from error
+        raise RunAborted(f"{error}; {_where_logs_lie(execution)}") from error
+
+
+def _see_through(job: FederationJob, execution: Execution, follower: RoundFollower) -> None:
+    """Have FLARE jobs run until a coordinator has ended by itself."""
+    tries_left, began = _tries(execution), False
+    while True:
+        told, watch = follower.told, PulseWatch(execution.folder)
+        with _hosted(job, execution) as running:
+            lost = _wait(execution, follower, watch, running)
+            words = running.own_words()
+        if lost is None:
+            return
+        began = began or watch.began
+        tries_left = _tries(execution) if follower.told > told else tries_left
+        tries_left -= 1
+        if tries_left <= 0 or not began:  # what never began has a reason that another try does not mend
+            raise _given_up(execution, lost, words)
+        execution.say(f"{lost.value}: it is submitted anew, and goes on after round {follower.told}")
+
+
+def _wait(execution: Execution, follower: RoundFollower, watch: PulseWatch, running: Running) -> Lost | None:
+    """Follow the run folder until the coordinator has ended (None), or there is no use in waiting for it."""
+    folder, lost = execution.folder, None
+    waiting = Waiting(watch, lambda: running.ended, execution.say)
+    while not has_ended(folder) and lost is None:
+        follower.look()
+        lost = waiting.look()
+        time.sleep(_POLL_S)
+    follower.look()
+    if has_ended(folder):
+        running.let_end()
+        return None
+    # It may outlive its server: two must not write to one run folder. Behind a server that does not answer us for a
+    # while, it may also be at work, and is found again.
+    watch.end_coordinator(only_orphan=lost is Lost.ENDED and not running.job_is_over)
+    if lost is Lost.SILENT:
+        (folder.path / NOTE).unlink(missing_ok=True)
+    return lost
+
+
+def _tries(execution: Execution) -> int:
+    """How many FLARE jobs may be lost one after the other; a simulator ends with whoever started it."""
+    return 1 if execution.flare.hosting is FlareHosting.SIMULATOR else _TRIES
+
+
+def _given_up(execution: Execution, lost: Lost, words: str | None) -> AegisError:
+    kind = RunAborted if execution.folder.has_state else CarrierUnreachable
+    return kind(f"{words or lost.value}; {_where_logs_lie(execution)}")
+
+
+def _where_logs_lie(execution: Execution) -> str:
+    log = execution.folder.path / LOG
+    match execution.flare.hosting:
+        case FlareHosting.SIMULATOR:
+            return f"FLARE's own log: {log}"
+        case FlareHosting.POC:
+            return f"FLARE's own logs: {log} and {execution.folder.path / 'nvflare' / 'logs'}"
+        case FlareHosting.STARTUP_KIT:
+            return f"FLARE's own logs: {log}, and log.txt in the kits of its server and of its clients"
 
 
 def require_flare() -> None:
@@ -152,6 +213,7 @@ def _deployed(job: FederationJob, execution: Execution) -> AbstractContextManage
             folder=_own_folder(execution),
             note=execution.folder.path / NOTE,
             log=execution.folder.path / LOG,
+            clients=tuple(_registered(execution.federation)),
         )
     )
 

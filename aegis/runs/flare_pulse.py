@@ -21,7 +21,7 @@ from aegis.runs.folder import RunFolder
 
 __all__ = ["PULSE", "PulseWatch", "beating"]
 
-PULSE = "nvflare-pulse.json"
+PULSE = Path("nvflare") / "pulse.json"
 """In the run folder while a coordinator works there: which process it is. Its time of change is the sign of life."""
 
 _EVERY_S = 1.0
@@ -29,7 +29,7 @@ _EVERY_S = 1.0
 
 @contextmanager
 def beating(folder: RunFolder) -> Iterator[None]:
-    """Give signs of life during the body, as soon as the run folder is there."""
+    """Give signs of life during the body, in a run folder that was begun."""
     ended = threading.Event()
     path = folder.path / PULSE
     beat = threading.Thread(target=_beat, args=(path, ended), name="aegis-pulse", daemon=True)
@@ -44,8 +44,9 @@ def beating(folder: RunFolder) -> Iterator[None]:
 
 def _beat(path: Path, ended: threading.Event) -> None:
     while True:
-        with contextlib.suppress(OSError):  # a full disk, or no folder yet: this sign is not given
+        with contextlib.suppress(OSError):  # a full disk: this sign is not given
             if not path.exists():
+                path.parent.mkdir(exist_ok=True)
                 path.write_text(json.dumps(_this_process()), encoding="ascii")
             os.utime(path)
         if ended.wait(_EVERY_S):

@@ -16,12 +16,15 @@ class RoundFollower:
 
     Args:
         tell: called with each.
+
+    Attributes:
+        told: the number of the last round that is known to be completed.
     """
 
     def __init__(self, folder: RunFolder, tell: Callable[[RoundRecord], None]) -> None:
         self._folder, self._tell = folder, tell
         self._read: object = None
-        self._told = len(folder.state().history) if folder.has_state else 0
+        self.told = len(folder.state().history) if folder.has_state else 0
 
     def look(self) -> None:
         """Tell what has been completed since the last look."""
@@ -29,8 +32,8 @@ class RoundFollower:
         if version is None or version == self._read:
             return
         self._read = version  # of before the read: a state written meanwhile is read at the next look
-        for record in self._folder.state().history[self._told :]:
-            self._told += 1
+        for record in self._folder.state().history[self.told :]:
+            self.told += 1
             self._tell(record)
 
 

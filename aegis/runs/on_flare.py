@@ -63,8 +63,8 @@ class CoordinatorWorkflow(FlareWorkflow):
                 flare=FlareOptions(FlareHosting.STARTUP_KIT),  # recorded where nobody began the run: it was submitted
             )
             require_gate()
+            job = prepare(job, execution)
             with beating(folder), reading_local_sites(federation) as sites:
-                job = prepare(job, execution)
                 conduct(job, execution, self._opened(federation, sites))
         except (AegisError, EnclaveError) as error:
             record_end(folder, error)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,20 @@ def test_kits_are_made_for_everybody_who_takes_part_and_is_not_revoked(aegis: Ae
     assert list(said["sites"]) == ["clinic-1"]
     settings = json.loads((Path(said["server"]) / "local" / "aegis.json").read_bytes())
     assert settings["federation"] == str(study.federation)
+
+
+def test_the_next_line_names_the_kit_that_was_made_here(aegis: Aegis, study: Any) -> None:
+    pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed")
+    made = aegis("nvflare", "provision", study.federation, *KIT, "--out", study.root / "my kits", "--json")
+    admin = Path(json.loads(made.stdout)["admin"])
+
+    export = ("nvflare", "export-job", study.write_job("study-1"), "--federation", study.federation, "--out")
+    words = shlex.split(aegis(*export, study.root / "exported job").stdout.splitlines()[-1])
+
+    assert words == ["next:", "nvflare", "job", "submit", "-j", str(study.root / "exported job"),
+                     "--startup-kit", str(admin)]  # fmt: skip
+    shutil.rmtree(admin)
+    assert "--startup-kit KIT, the administrator's" in aegis(*export, study.root / "again").stdout
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "a b", "", "{run}"])

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aegis.runtimes.nvflare.hosting import FlareProcess
+from aegis.runtimes.nvflare.hosting import FlareProcess, started
 from aegis.runtimes.nvflare.job_folder import FlareJob, write_job_folder
 from aegis.runtimes.nvflare.kits import AdminKit
-from coreason_enclave.processes import spawn, terminate
+from coreason_enclave.processes import terminate
 
 __all__ = ["Submission", "submitted"]
 
@@ -26,7 +26,8 @@ class Submission:
 
     Attributes:
         folder: of this run, for FLARE's job folder. note: names the submitted job until it has ended.
-        log: what FLARE prints here is appended. clients: are waited for before the job is submitted.
+        log: what FLARE prints here is appended.
+        clients: are waited for before the job is submitted: all of them for a while, then as many as the job needs.
     """
 
     kit: AdminKit
@@ -44,11 +45,12 @@ def submitted(submission: Submission, *, linger_s: float = 0.0) -> Iterator[Flar
     shutil.rmtree(job_folder, ignore_errors=True)
     write_job_folder(job_folder, submission.job)
     command = [sys.executable, "-m", _PROCESS, str(submission.kit.folder), str(job_folder), str(submission.note)]
-    process = spawn([*command, *sorted(submission.clients)], log=submission.log, env=_environment())
+    command += [str(submission.job.job.min_clients), *sorted(submission.clients)]
+    running = started(command, submission.log, _environment(), linger_s=linger_s)
     try:
-        yield FlareProcess(process, submission.log, linger_s)
+        yield running
     finally:
-        terminate(process)
+        terminate(running.process)
 
 
 def _environment() -> Mapping[str, str]:

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aegis.runtimes.nvflare.hosting import FlareProcess
+from aegis.runtimes.nvflare.hosting import FlareProcess, started
 from aegis.runtimes.nvflare.job_folder import FlareJob, write_job_folder
 from aegis.runtimes.nvflare.settings import ServerSettings, SiteSettings, allowed_classes, write_settings
-from coreason_enclave.processes import spawn, terminate
+from coreason_enclave.processes import terminate
 
 __all__ = ["Simulation", "simulating"]
 
@@ -53,11 +53,11 @@ def simulating(simulation: Simulation) -> Iterator[FlareProcess]:
     workspace = simulation.folder / "workspace"
     names = sorted(simulation.job.sites)
     command = [sys.executable, "-m", _PROCESS, str(workspace), str(job_folder), str(simulation.threads), *names]
-    process = spawn(command, log=simulation.log, env=_environment(simulation))
+    running = started(command, simulation.log, _environment(simulation), linger_s=_END_S)
     try:
-        yield FlareProcess(process, simulation.log, _END_S)
+        yield running
     finally:
-        terminate(process)
+        terminate(running.process)
 
 
 def _prepared(simulation: Simulation) -> Path:

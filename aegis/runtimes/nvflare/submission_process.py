@@ -1,9 +1,10 @@
 """The process that submits a job to a running FLARE server, over FLARE's own admin API, and waits for its end.
 
-    python -m aegis.runtimes.nvflare.submission_process KIT JOB_FOLDER NOTE CLIENT...
+    python -m aegis.runtimes.nvflare.submission_process KIT JOB_FOLDER NOTE NEEDED CLIENT...
 
 Started by :mod:`aegis.runtimes.nvflare.deployment`. ``NOTE`` is a file that names the submitted job: while that job
-has not ended, the same command waits for it instead of submitting another. ``CLIENT``\\ s are waited for first.
+has not ended, the same command waits for it instead of submitting another. ``CLIENT``\\ s are waited for first: all of
+them for a while, then ``NEEDED`` of them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Final, TypeVar
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from aegis.errors import AegisError, CarrierUnreachable, RunFolderError
+from aegis.runtimes.nvflare.hosting import OWN
 from aegis.runtimes.nvflare.kits import AdminKit, read_admin_kit
 from coreason_enclave.files import replace_file
 
@@ -32,6 +34,8 @@ _PATIENCE_S: Final = 60.0
 """How long a server that does not answer is asked again."""
 _POLL_S: Final = 0.5
 _CLIENTS_S: Final = 60.0
+_STRAGGLERS_S: Final = 15.0
+"""How long those who are not needed are waited for."""
 _GOING_ON = ("SUBMITTED", "APPROVED", "DISPATCHED", "RUNNING")
 
 
@@ -51,7 +55,8 @@ class _Server:
             except Exception as error:  # FLARE raises many kinds over a broken connection
                 self._session = None
                 if time.monotonic() > end:
-                    raise CarrierUnreachable(f"{self._kit.server} does not answer: {error}") from error
+                    _log(error)
+                    raise CarrierUnreachable(f"FLARE's server {self._kit.server} does not answer") from error
             time.sleep(_POLL_S)
 
     def once(self, question: Callable[[Session], _Answer]) -> _Answer:
@@ -66,21 +71,21 @@ class _Server:
 
 def main(arguments: list[str]) -> int:
     """Submit or find the job, wait for its end; 0 once it has ended, however."""
-    kit, job_folder, note, *clients = arguments
+    kit, job_folder, note, needed, *clients = arguments
     try:
         server = _Server(read_admin_kit(Path(kit)))
         token = _unfinished(server, Path(note))
         if token is None:
             token = secrets.token_hex(16)
             replace_file(Path(note), json.dumps({"submit_token": token}).encode())
-            _await(server, set(clients))
+            _await(server, set(clients), int(needed))
             _submit(server, Path(job_folder), token)
         status = _ended(server, token)
     except AegisError as error:
-        _say(f"Error: {error}")
+        _say(str(error))
         return 2
     Path(note).unlink(missing_ok=True)
-    _say(f"the FLARE job ended: {status}")
+    _say(f"NVIDIA FLARE ended the job: {status}")
     return 0
 
 
@@ -93,11 +98,12 @@ def _unfinished(server: _Server, note: Path) -> str | None:
     return token if _goes_on(_status(server, token)) else None
 
 
-def _await(server: _Server, clients: set[str]) -> None:
-    """Until all clients are connected, or have had their time: the job goes to those that are there."""
-    end = time.monotonic() + _CLIENTS_S
+def _await(server: _Server, clients: set[str], needed: int) -> None:
+    """Until the clients are connected, or have had their time: the job goes to those that are there."""
+    began = time.monotonic()
     while missing := clients - _connected(server):
-        if time.monotonic() > end:
+        waited_s = time.monotonic() - began
+        if waited_s > _CLIENTS_S or (waited_s > _STRAGGLERS_S and len(clients) - len(missing) >= needed):
             break
         time.sleep(_POLL_S)
     if missing:
@@ -116,7 +122,8 @@ def _submit(server: _Server, job_folder: Path, token: str) -> None:
     except AegisError:
         raise
     except Exception as error:  # whatever FLARE has against it
-        raise RunFolderError(f"NVIDIA FLARE does not take the job: {error}") from error
+        _log(error)
+        raise RunFolderError("NVIDIA FLARE does not take the job") from error
 
 
 def _ended(server: _Server, token: str) -> str:
@@ -135,9 +142,14 @@ def _status(server: _Server, token: str) -> str | None:
     return str(found[0].get("status")) if found else None
 
 
+def _log(error: Exception) -> None:
+    """FLARE's own words, for whoever reads the log."""
+    sys.stderr.write(f"{type(error).__name__}: {error}\n")
+
+
 def _say(line: str) -> None:
-    """For the log that this process's output goes to."""
-    sys.stdout.write(f"{line}\n")
+    """For the log that this process's output goes to, among FLARE's own lines."""
+    sys.stdout.write(f"\n{OWN}{' '.join(line.split())}\n")
     sys.stdout.flush()
 
 

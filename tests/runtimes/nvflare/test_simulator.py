@@ -94,11 +94,13 @@ def test_whatever_is_killed_the_same_command_goes_on_and_nothing_is_spent_twice(
 
 
 @pytest.mark.slow
-def test_a_class_that_is_no_executor_ends_the_run_with_flares_own_words(hosted: Found) -> None:
+def test_a_class_that_is_no_executor_ends_the_run_and_names_flares_log(hosted: Found) -> None:
     federation = hosted()
 
-    with pytest.raises(RunAborted, match=r"FLARE's log said last: .*ConfigError: .*JSONDecoder"):
+    with pytest.raises(RunAborted, match=r"ended the job.*; FLARE's own log: .*nvflare\.log$"):
         federation.run(executor="json.JSONDecoder")
+
+    assert "JSONDecoder" in (federation.folder.path / "nvflare.log").read_text()
 
 
 def test_simulated_sessions_need_the_development_profile(hosted: Found) -> None:
