@@ -39,19 +39,19 @@ class SuperLinkStorage:
 
     def prepare(self) -> None:
         """Make or convert the database and return every free page; call only while no SuperLink uses the file."""
-        with self._opened(wait_s=5.0) as database:
+        with _or_another_time(), self._opened(wait_s=5.0) as database:
             if _number(database, "auto_vacuum") != _INCREMENTAL:
                 database.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
                 database.execute("VACUUM")  # rewrites the file: the choice holds from here on
             _give_back(database)
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        self._database.chmod(0o600)
+            self._database.chmod(0o600)
 
     def tidy(self) -> None:
         """Return free pages to the file system where they exceed 8 MiB; SuperLink may run meanwhile."""
         if not self._database.exists():
             return
-        with self._opened(wait_s=_WAIT_S) as database:
+        with _or_another_time(), self._opened(wait_s=_WAIT_S) as database:
             free = _number(database, "freelist_count") * _number(database, "page_size") > _LARGE_BYTES
             if free:
                 for _ in range(_STEPS):
@@ -65,18 +65,19 @@ class SuperLinkStorage:
         except FileNotFoundError:
             return 0
 
-    @contextlib.contextmanager
-    def _opened(self, wait_s: float) -> Iterator[sqlite3.Connection]:
-        """A connection for the body; a database that is busy is left to the next time."""
-        try:
-            with contextlib.closing(
-                sqlite3.connect(self._database, timeout=wait_s, isolation_level=None)
-            ) as connection:
-                yield connection
-        except sqlite3.OperationalError as error:
-            _log.info("SuperLink's database is not tidied now: %s", error)
-        except sqlite3.DatabaseError as error:  # SuperLink itself says what is wrong with it
-            _log.warning("SuperLink's database cannot be tidied: %s", error)
+    def _opened(self, wait_s: float) -> contextlib.closing[sqlite3.Connection]:
+        return contextlib.closing(sqlite3.connect(self._database, timeout=wait_s, isolation_level=None))
+
+
+@contextlib.contextmanager
+def _or_another_time() -> Iterator[None]:
+    """A database that is busy, or damaged, is left alone: SuperLink itself says what is wrong with a damaged one."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        _log.info("SuperLink's database is not tidied now: %s", error)
+    except sqlite3.DatabaseError as error:
+        _log.warning("SuperLink's database cannot be tidied: %s", error)
 
 
 def _give_back(database: sqlite3.Connection, most_pages: int = 0) -> None:
