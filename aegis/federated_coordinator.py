@@ -54,6 +54,7 @@ from aegis.coordination.cohort import require_enough
 from aegis.coordination.liveness import Liveness, NoLiveness
 from aegis.coordination.participants import Participant
 from aegis.errors import InvalidJob, RunPaused
+from aegis.rounds.announcing import announce
 from aegis.rounds.carrier import Carrier, CarrierFailed, Content, Delivery, Errand, Parcel, SiteRefused, Undelivered
 from aegis.rounds.enrolling import drop_other_keys
 from aegis.rounds.exchange import Exchange
@@ -62,6 +63,7 @@ from aegis.rounds.hearing import Attempt
 from aegis.rounds.journal import Journal
 from aegis.rounds.run import Run, Sites
 from aegis.rounds.turn import Turn, average
+from aegis.rounds.witnesses import Witnesses
 from aegis.security.audit import HashLog
 from aegis.stores.heads import HeadStore
 from aegis.stores.run_state import RoundRecord, RunState
@@ -157,6 +159,13 @@ class FederatedCoordinator(Strategy):
             turn.take(exchange)
         return self.released_model(run.journal.state)
 
+    def announce(self, carrier: Carrier) -> Mapping[str, bytes]:
+        """Show the sites the log as it ends; return what each that answers in time states of it, by site.
+
+        Nothing is written to the log any more, and a site that does not answer changes nothing.
+        """
+        return {} if self._run is None else announce(self._run, self._exchange_over(carrier))
+
     def released_model(self, state: RunState) -> dict[str, Array]:
         """The model as it would be released after ``state``: the tail average of the global models."""
         last = min(self.job.average_last_rounds, max(state.completed_rounds, 1))
@@ -172,6 +181,7 @@ class FederatedCoordinator(Strategy):
             self._sites,
             self._heads,
             journal,
+            Witnesses(self._audit, self.job.digest(), self._signer),
             self._clock,
             self._client_privacy,
         )
@@ -293,7 +303,12 @@ class GridCarrier:
             self._sleep(seconds)
 
 
-_MESSAGE_TYPES = {Errand.TRAIN: MessageType.TRAIN, Errand.ENROL: "query.enrol", Errand.ATTEST: "query.attest"}
+_MESSAGE_TYPES = {
+    Errand.TRAIN: MessageType.TRAIN,
+    Errand.ENROL: "query.enrol",
+    Errand.ATTEST: "query.attest",
+    Errand.WITNESS: "query.witness",
+}
 
 _APP_FAILED = frozenset(
     {

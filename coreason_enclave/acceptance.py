@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coreason_enclave.accounting import calibrate_noise
+from coreason_enclave.checkpoints import ANNOUNCEMENT_TYPE, LogAnnouncement, parse_announcement
 from coreason_enclave.encoding import digest, sha256_hex
 from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnvelopeError, JobRejected, Reason
@@ -38,7 +39,14 @@ from coreason_enclave.rollcall import read_roll_call
 from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechanism, PrivacyConfig
 from coreason_enclave.updates import Arrays, SealedMessage, decode_arrays, layout_of, split_correction
 
-__all__ = ["AcceptedJob", "ResolvedJob", "accept", "accept_attestation_request", "accept_invitation"]
+__all__ = [
+    "AcceptedJob",
+    "ResolvedJob",
+    "accept",
+    "accept_announcement",
+    "accept_attestation_request",
+    "accept_invitation",
+]
 
 MAX_MODEL_BYTES = 1 << 30
 CLOCK_SKEW_S = 60
@@ -100,13 +108,14 @@ class AcceptedJob(ResolvedJob):
     """An order that this site agreed to.
 
     Attributes:
-        order: as signed by the coordinator.
+        order: as signed by the coordinator. coordinator_key: the key (Ed25519, hex) that signed it.
         released: what was decrypted for it, and under which of this site's keys.
         base: the global weights to train from.
         correction: what SCAFFOLD adds to each gradient, with the names and shapes of ``base``; else None.
     """
 
     order: RoundOrder
+    coordinator_key: str
     released: Released
     base: Arrays
     correction: Arrays | None
@@ -144,7 +153,9 @@ def accept(message: SealedMessage, config: SiteConfig, handshake: SiteHandshake,
     weights = sum(array.size for array in base.values())
     require_less_noise_than_norm(resolved.job, parameters=weights, nominal_units=resolved.lineage.nominal_units)
     _require_cohort(order, message.roll_call, config, handshake.signer.public_hex)
-    return AcceptedJob(resolved.job, resolved.job_digest, resolved.lineage, order, released, base, correction)
+    return AcceptedJob(
+        resolved.job, resolved.job_digest, resolved.lineage, order, coordinator_key, released, base, correction
+    )
 
 
 def accept_attestation_request(
@@ -161,6 +172,20 @@ def accept_attestation_request(
     _require_timely(request, config, now)
     _require_bare(message, "an attestation request")
     return request, coordinator_key
+
+
+def accept_announcement(message: SealedMessage, config: SiteConfig, now: float) -> tuple[LogAnnouncement, str]:
+    """Verify the announcement that a run has ended; return it with the coordinator's key. ``now`` is Unix seconds.
+
+    Raises:
+        EnvelopeError: not authentic, malformed, or with a model or a roll-call.
+        JobRejected: authentic, and for another site, or not timely.
+    """
+    payload, coordinator_key = _open(message, ANNOUNCEMENT_TYPE, config)
+    announcement = parse_announcement(payload)
+    _require_timely(announcement, config, now)
+    _require_bare(message, "an announcement")
+    return announcement, coordinator_key
 
 
 def accept_invitation(message: SealedMessage, config: SiteConfig, now: float) -> ResolvedJob:
@@ -196,7 +221,9 @@ def _allowed(job: FederationJob, config: SiteConfig) -> ResolvedJob:
     return ResolvedJob(resolved, job.digest(), lineage)
 
 
-def _require_timely(asked: RoundOrder | JobInvitation | AttestationRequest, config: SiteConfig, now: float) -> None:
+def _require_timely(
+    asked: RoundOrder | JobInvitation | AttestationRequest | LogAnnouncement, config: SiteConfig, now: float
+) -> None:
     if asked.site_id != config.site_id:
         raise JobRejected(f"the order is addressed to {asked.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
     if asked.issued_at > now + CLOCK_SKEW_S:

@@ -90,6 +90,9 @@ class Reason(StrEnum):
     JOB_KEY_CHANGED = "job_key_changed"
     # the cohort
     ROLL_CALL = "roll_call"
+    # the coordinator's log
+    LOG_UNPROVEN = "log_unproven"
+    LOG_FORKED = "log_forked"
     # admission at the coordinator
     UNKNOWN_SITE = "unknown_site"
     REVOKED = "revoked"

@@ -2,8 +2,9 @@
 
 One JSON object a line. ``prev`` is the digest of the previous line's exact bytes (64 zeros for the first), so a
 verifier hashes what it reads and never re-serialises. A chain alone does not show that its end was cut off or
-that all of it was rewritten: :meth:`HashLog.checkpoint` signs the size and head, and whoever keeps an older
-checkpoint elsewhere sees both. A rewrite with a stolen key is visible only against such an external copy.
+that all of it was rewritten: :meth:`HashLog.checkpoint` signs size, head and the root of a Merkle tree over the lines
+(RFC 9162), and whoever keeps an older checkpoint elsewhere sees both, by a short proof and without the lines. A rewrite
+with a stolen key is visible only against such an external copy: see :mod:`coreason_enclave.witness`.
 
 A line torn by a crash (no line feed at the end) was never acknowledged: it is cut off on the next opening, and
 the cut is recorded in the log itself.
@@ -21,15 +22,25 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from coreason_enclave.checkpoints import CHECKPOINT_TYPE, LogCheckpoint, LogProof, LogSeen, parse_checkpoint
 from coreason_enclave.encoding import canonical_json, parse_json, sha256_hex
 from coreason_enclave.envelope import KeyRing, open_envelope, seal
 from coreason_enclave.errors import EnclaveError, EnvelopeError, Reason
 from coreason_enclave.keys import Signer
+from coreason_enclave.merkle import MerkleTree, leaf_hash
 
-__all__ = ["CHECKPOINT_TYPE", "GENESIS", "HashLog", "LogCorrupted", "LogHead", "verify_checkpoint", "verify_lines"]
+__all__ = [
+    "CHECKPOINT_TYPE",
+    "GENESIS",
+    "HashLog",
+    "LogCorrupted",
+    "LogHead",
+    "tree_of",
+    "verify_checkpoint",
+    "verify_lines",
+]
 
 GENESIS = "0" * 64
-CHECKPOINT_TYPE = "application/vnd.aegis.log-checkpoint.v1+json"
 
 Clock = Callable[[], float]
 
@@ -65,7 +76,7 @@ class HashLog:
         self._usable = True
         try:
             whole, torn = _split_torn(self._file.read())
-            self._head = verify_lines(whole)
+            self._head, self._tree = verify_lines(whole), tree_of(whole)
             self._file.truncate(len(whole))
             self._file.seek(len(whole))
         except BaseException:
@@ -108,6 +119,7 @@ class HashLog:
             )
             self._write(line + b"\n")
             self._head = LogHead(self._head.size + 1, sha256_hex(line))
+            self._tree.append(leaf_hash(line))
             return self._head
 
     def _write(self, line: bytes) -> None:
@@ -120,10 +132,36 @@ class HashLog:
         os.fsync(self._file.fileno())
         self._usable = True
 
-    def checkpoint(self, signer: Signer) -> bytes:
-        """A signed statement of size and head, as an envelope to be kept beside the log and elsewhere."""
+    def checkpoint(self, signer: Signer, origin: str) -> bytes:
+        """A signed statement of size, head and root, as an envelope to be kept beside the log and elsewhere.
+
+        Args:
+            origin: the log's identity, under which others keep its checkpoints.
+        """
+        with self._lock:
+            newest = self._checkpoint(origin)
+        return seal(CHECKPOINT_TYPE, newest.canonical(), signer)
+
+    def shown_to(self, seen: LogSeen | None, signer: Signer, origin: str) -> tuple[bytes, LogProof]:
+        """A checkpoint, and the proof that the log continues what somebody saw before.
+
+        The proof of a checkpoint that this log never had is the nearest that there is, and convinces nobody.
+        """
+        with self._lock:  # one size for both
+            newest = self._checkpoint(origin)
+            since = 0 if seen is None or seen.size > newest.size else seen.size
+            path = self._tree.consistency(since, newest.size)
+        proof = LogProof(since=since, hashes=tuple(each.hex() for each in path))
+        return seal(CHECKPOINT_TYPE, newest.canonical(), signer), proof
+
+    def had(self, seen: LogSeen) -> bool:
+        """Whether the log's first ``seen.size`` lines have this root."""
+        with self._lock:
+            return seen.size <= self._tree.size and self._tree.root(seen.size).hex() == seen.root
+
+    def _checkpoint(self, origin: str) -> LogCheckpoint:
         head = self._head
-        return seal(CHECKPOINT_TYPE, canonical_json({"size": head.size, "head": head.head}), signer)
+        return LogCheckpoint(origin=origin, size=head.size, head=head.head, root=self._tree.root(head.size).hex())
 
     def close(self) -> None:
         """Release the file and its lock."""
@@ -153,14 +191,22 @@ def verify_checkpoint(data: bytes, checkpoint: bytes, keys: KeyRing) -> LogHead:
     Raises:
         LogCorrupted: lines are missing or differ. EnvelopeError: the checkpoint itself is not authentic.
     """
-    signed = parse_json(open_envelope(checkpoint, CHECKPOINT_TYPE, keys).payload)
+    signed = parse_checkpoint(open_envelope(checkpoint, CHECKPOINT_TYPE, keys).payload)
     lines = data.split(b"\n")[:-1]
-    size, head = signed.get("size"), signed.get("head")
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(lines):
+    size, head = signed.size, signed.head
+    if size > len(lines):
         raise LogCorrupted(f"the checkpoint covers {size} lines, the log has {len(lines)}: lines were cut off")
-    if head != (sha256_hex(lines[size - 1]) if size else GENESIS):
+    if head != (sha256_hex(lines[size - 1]) if size else GENESIS) or signed.root != tree_of(data).root(size).hex():
         raise LogCorrupted("the log does not agree with its signed checkpoint: it was rewritten")
     return LogHead(size, head)
+
+
+def tree_of(data: bytes) -> MerkleTree:
+    """The Merkle tree over a log's whole lines; a leaf is a line without its line feed."""
+    tree = MerkleTree()
+    for line in data.split(b"\n")[:-1]:
+        tree.append(leaf_hash(line))
+    return tree
 
 
 def _open_exclusively(path: Path) -> FileIO:

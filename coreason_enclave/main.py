@@ -12,6 +12,9 @@ __all__ = ["main"]
 COMMANDS = {
     "agent": Later("coreason_enclave.agent.commands:agent", "Run this site's agent."),
     "attest": Later("coreason_enclave.agent.attest:attest", "Collect evidence of this host's hardware."),
+    "checkpoints": Later(
+        "coreason_enclave.witness.commands:checkpoints", "What this site was shown of its coordinators' logs."
+    ),
     "doctor": Later("coreason_enclave.agent.doctor.command:doctor", "Check this site's set-up, and say what to do."),
     "export-ledger": Later(
         "coreason_enclave.joining.exporting:export_ledger", "Write this site's ledger, signed, for an auditor."

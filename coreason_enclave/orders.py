@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError
 
+from coreason_enclave.checkpoints import Envelope, LogProof, LogSeen
 from coreason_enclave.encoding import parse_json
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import (
@@ -67,8 +68,6 @@ COORDINATOR = "coordinator"
 """The name under which a coordinator's evidence is bound."""
 
 Round = Annotated[int, *in_range(1, 100_000)]
-Envelope = Annotated[str, Field(min_length=1, max_length=1 << 16)]
-"""A DSSE envelope's own text inside another document; whoever reads it verifies it again."""
 
 
 class JobInvitation(StrictModel):
@@ -113,7 +112,8 @@ class SiteAttestation(StrictModel):
     """A site's evidence over the coordinator's challenge, and its own challenge to the coordinator.
 
     The evidence is bound to ``public_key`` (Ed25519), which also signed this, and to ``kem_key`` (X25519), which models
-    are then encrypted to; both hex.
+    are then encrypted to; both hex. ``log_seen`` is the newest checkpoint of this job's log that the site accepted;
+    None: it was shown none.
     """
 
     version: FormatVersion = 1
@@ -126,6 +126,7 @@ class SiteAttestation(StrictModel):
     evidence: dict[str, Any]
     challenge: HexDigest
     attested_at: UnixSeconds
+    log_seen: LogSeen | None = None
 
 
 class CoordinatorIdentity(StrictModel):
@@ -148,6 +149,9 @@ class RoundOrder(StrictModel):
     ``roll_call_digest`` is the SHA-256 of the roll-call's bytes, which travel beside the order. ``last_head`` is the
     newest ledger head that this site ever signed for this coordinator, shown back to it: a ledger that does not
     know it was restored from an older copy.
+
+    ``log`` is a checkpoint (an envelope) of the coordinator's log of this run, and ``log_proof`` shows that the log
+    continues the newest checkpoint that this site said it had seen.
     """
 
     version: FormatVersion = 1
@@ -160,6 +164,8 @@ class RoundOrder(StrictModel):
     last_head: Envelope | None = None
     coordinator: CoordinatorIdentity
     attestation: Envelope
+    log: Envelope
+    log_proof: LogProof
     issued_at: UnixSeconds
     expires_at: UnixSeconds
 
@@ -186,7 +192,7 @@ class UpdateStatement(StrictModel):
     size, never a count of rows. ``content_changed``: the rows are other ones than the job's draw before had at this
     site, which the job has to allow; how they changed is not said. ``signed_head`` is an envelope of
     :class:`SiteLedgerHead` with the same head. The evidence is fresh: it covers the order's nonce, and both of the
-    site's keys.
+    site's keys. ``log_seen`` is the newest checkpoint of the run's log that the site accepted.
     """
 
     version: FormatVersion = 1
@@ -209,6 +215,7 @@ class UpdateStatement(StrictModel):
     evidence: dict[str, Any]
     ledger_head: LedgerHeadStatement
     signed_head: Envelope
+    log_seen: LogSeen
 
 
 class FreeBudget(StrictModel):

@@ -156,7 +156,8 @@ class SitePolicy(StrictModel):
 
 
 class SiteConfig(StrictModel):
-    """A site: who it is, where its data, keys, ledger, log, released updates and challenges are, and its policy.
+    """A site: who it is, where its data, keys, ledger, log, released updates, challenges and checkpoints are, and its
+    policy.
 
     Paths are relative to ``site.toml``.
 
@@ -180,6 +181,7 @@ class SiteConfig(StrictModel):
     endorsements: EndorsementSettings = Field(default_factory=EndorsementSettings)
     released: str = "released"
     challenges: str = "challenges"
+    checkpoints: str = "checkpoints"
     trainer: TrainerName | None = None
     policy: SitePolicy
     lineages: tuple[LineagePolicy, ...]

@@ -1,7 +1,7 @@
 """The sandwich: everything a site does with one order, in the only order it may be done.
 
 1. *accept*: signature, address, expiry, the site's own policy, the data lineage's unit and delta, the roll-call,
-   and a ledger that knows every head it ever signed
+   a ledger that knows every head it ever signed, and a coordinator's log that continues the one that was seen before
 2. *attest*: both ends have proved themselves to each other, else there is no model to decrypt
 3. *check*: every fault that no row has to be read for, and that the job still draws from what it drew from before
 4. *rehearse*: model, loss and training loop on synthetic rows, which shows that they keep rows apart
@@ -23,7 +23,8 @@ Besides, a site *validates* an order's model on its own rows, for its own eyes, 
 before: neither trains, and neither spends.
 
 Before a job's first round a site *enrols*: it signs that it takes part in this very job, which spends nothing. Before
-it is sent a model it *attests*: it proves what runs here, see :mod:`coreason_enclave.handshake`.
+it is sent a model it *attests*: it proves what runs here, see :mod:`coreason_enclave.handshake`. When the run has ended
+it *witnesses*: it keeps the last checkpoint of the coordinator's log, see :mod:`coreason_enclave.witness`.
 """
 
 from __future__ import annotations
@@ -38,12 +39,14 @@ from coreason_enclave.acceptance import (
     AcceptedJob,
     ResolvedJob,
     accept,
+    accept_announcement,
     accept_attestation_request,
     accept_invitation,
 )
 from coreason_enclave.accounting.events import event_to_dict
 from coreason_enclave.attestation.evidence import Attester
 from coreason_enclave.attestation.verify.verdict import in_words
+from coreason_enclave.checkpoints import LogSeen
 from coreason_enclave.continuity import mark_of_content, mark_of_key, require_same_content, require_same_key
 from coreason_enclave.datasets.reading import SiteDataset
 from coreason_enclave.datasets.synthetic import synthetic_dataset
@@ -92,6 +95,7 @@ from coreason_enclave.schemas import AttestationReport
 from coreason_enclave.sentry import DataSentry
 from coreason_enclave.updates import ReleasableUpdate, SealedMessage, TrainedUpdate, immutable, layout_of
 from coreason_enclave.validations import Validations
+from coreason_enclave.witness import CheckpointStore, ShownLog, witness_statement
 
 __all__ = ["SecureSession"]
 
@@ -115,6 +119,7 @@ class SecureSession:
     log: HashLog
     released: ReleasedUpdates
     validations: Validations
+    checkpoints: CheckpointStore
     clock: Callable[[], float]
 
     def __post_init__(self) -> None:
@@ -151,10 +156,27 @@ class SecureSession:
         """
         with self._refusals_logged("attestation", message):
             request, coordinator_key = accept_attestation_request(message, self.config, self.clock())
-            attestation = self.handshake.answer(request, coordinator_key)
+            seen = self.checkpoints.seen(coordinator_key, request.job_digest)
+            attestation = self.handshake.answer(request, coordinator_key).model_copy(update={"log_seen": seen})
             told = {"job": request.job_id, "attester": self.attester.kind, "kem_key": attestation.kem_key}
             self._log("attestation", "signed", told)
             return SealedMessage(seal(ATTESTATION_TYPE, attestation.canonical(), self.signer))
+
+    def witness(self, message: SealedMessage) -> SealedMessage:
+        """Keep the last checkpoint of a run's log, and sign what this site holds of that log. Spends nothing.
+
+        Raises:
+            EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
+        """
+        with self._refusals_logged("witness", message):
+            told, coordinator_key = accept_announcement(message, self.config, self.clock())
+            if self.checkpoints.seen(coordinator_key, told.job_digest) is None:
+                raise JobRejected(f"this site took no part in job {told.job_id!r}: there is nothing to witness")
+            about = ShownLog(told.job_id, told.job_digest, coordinator_key, None, told.log, told.log_proof)
+            seen = self.checkpoints.witness(about, self.clock())
+            log = self.checkpoints.log(coordinator_key, told.job_digest)
+            self._log("witness", "kept", {"job": told.job_id, "size": seen.size, "root": seen.root})
+            return SealedMessage(witness_statement(self.config.site_id, self.signer, (log,), self.clock()))
 
     def validate(self, message: SealedMessage) -> None:
         """Evaluate an order's model on this site's own rows, for this site's own eyes. Spends nothing, answers nothing.
@@ -220,6 +242,10 @@ class SecureSession:
         self._require_ledger_of(accepted.order.last_head)
         require_sound_model(accepted)
         require_bounded_weights(accepted.base, self.config.policy.max_base_weight)
+        order = accepted.order
+        shown = (order.round_number, order.log, order.log_proof)
+        about = ShownLog(order.job.job_id, accepted.job_digest, accepted.coordinator_key, *shown)
+        self.checkpoints.witness(about, self.clock())
         return accepted
 
     def _answer(self, message: SealedMessage, aborted: Aborted) -> SealedMessage:
@@ -429,7 +455,14 @@ class SecureSession:
             evidence=evidence.model_dump(mode="json"),
             ledger_head=LedgerHeadStatement(seq=head.seq, hash=head.hash),
             signed_head=seal_head(head, self.config.site_id, self.signer),
+            log_seen=self._seen(accepted),
         )
+
+    def _seen(self, accepted: AcceptedJob) -> LogSeen:
+        seen = self.checkpoints.seen(accepted.coordinator_key, accepted.job_digest)
+        if seen is None:
+            raise ConfigurationError("the checkpoint of the coordinator's log is gone: nothing is signed without one")
+        return seen
 
     def _log_refusal(self, action: str, message: SealedMessage, refusal: EnclaveError) -> None:
         details = {"message": in_words(refusal), "order": sha256_hex(message.envelope)}

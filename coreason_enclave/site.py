@@ -34,6 +34,7 @@ from coreason_enclave.schemas import NeighboringRelation
 from coreason_enclave.sentry import DataSentry
 from coreason_enclave.session import SecureSession
 from coreason_enclave.validations import Validations
+from coreason_enclave.witness import CheckpointStore
 
 __all__ = ["Site", "found_site", "open_site", "prepare_site"]
 
@@ -132,6 +133,7 @@ def open_site(
             log=log,
             released=ReleasedUpdates(folder / config.released),
             validations=Validations(folder / VALIDATIONS_FILE),
+            checkpoints=CheckpointStore(folder / config.checkpoints),
             clock=clock,
         )
         opened.pop_all()

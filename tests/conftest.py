@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coreason_enclave.checkpoints import CHECKPOINT_TYPE, LogCheckpoint, LogProof, origin_of_run
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import seal
 from coreason_enclave.keys import Signer, write_private
+from coreason_enclave.merkle import MerkleTree, leaf_hash
 from coreason_enclave.orders import (
     ENROLMENT_TYPE,
     INVITATION_TYPE,
@@ -254,6 +256,17 @@ class SmallFederation:
             seal(payload_type, JobInvitation.model_construct(**fields).canonical(), signer or self.signer)
         )
 
+    def shown(self, job: FederationJob, number: Any, *, signer: Signer | None = None) -> dict[str, Any]:
+        """A log that grows by two lines a round, as a site sees it that answers one round after the other."""
+        tree = MerkleTree()
+        for line in range(max(2 * number, 2) if isinstance(number, int) else 2):
+            tree.append(leaf_hash(b"line %d" % line))
+        origin, since = origin_of_run(job.digest()), max(tree.size - 2, 0)
+        checkpoint = LogCheckpoint(origin=origin, size=tree.size, head="ee" * 32, root=tree.root().hex())
+        proof = LogProof(since=since, hashes=tuple(each.hex() for each in tree.consistency(since)))
+        envelope = seal(CHECKPOINT_TYPE, checkpoint.canonical(), signer or self.signer)
+        return {"log": envelope.decode(), "log_proof": proof}
+
     def order(
         self,
         job: FederationJob,
@@ -281,6 +294,7 @@ class SmallFederation:
             "roll_call_digest": sha256_hex(called),
             "coordinator": CoordinatorIdentity(kem_key="cc" * 32, challenge="dd" * 32),
             "attestation": "of no matter to a site that is opened in the open",
+            **self.shown(job, changes.get("round_number", 1), signer=signer),
             "issued_at": self.now,
             "expires_at": self.now + 600,
             **changes,

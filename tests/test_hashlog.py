@@ -147,7 +147,7 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes],
         path = tmp_path_factory.mktemp("signed") / "audit.jsonl"
         path.write_bytes(data)
         log = HashLog(path)
-        checkpoint = log.checkpoint(SIGNER)
+        checkpoint = log.checkpoint(SIGNER, "aegis/test")
         log.close()
         return checkpoint
 

@@ -36,6 +36,10 @@ class SimulatedForger:
         """Proves itself like anybody else."""
         return self.session.attest(message)
 
+    def witness(self, message: SealedMessage) -> SealedMessage:
+        """Witnesses like anybody else."""
+        return self.session.witness(message)
+
     def run(self, message: SealedMessage) -> SealedMessage:
         """The honest answer, with its update forged and signed again."""
         return self.revealed(message)[0]

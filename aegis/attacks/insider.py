@@ -33,6 +33,10 @@ class Revealing(Protocol):
         """Answer a challenge."""
         ...
 
+    def witness(self, message: SealedMessage) -> SealedMessage:
+        """Answer an announcement."""
+        ...
+
     def revealed(self, message: SealedMessage) -> tuple[SealedMessage, Arrays]:
         """Answer an order; the answer, and the update in it."""
         ...
@@ -51,6 +55,10 @@ class Insider:
     def attest(self, message: SealedMessage) -> SealedMessage:
         """Proves itself like anybody else."""
         return self.session.attest(message)
+
+    def witness(self, message: SealedMessage) -> SealedMessage:
+        """Witnesses like anybody else."""
+        return self.session.witness(message)
 
     def revealed(self, message: SealedMessage) -> tuple[SealedMessage, Arrays]:
         """See :class:`Revealing`."""

@@ -92,6 +92,10 @@ class Tapped:
         """Passed on."""
         return self.handler.attest(message)
 
+    def witness(self, message: SealedMessage) -> SealedMessage:
+        """Passed on."""
+        return self.handler.witness(message)
+
     def run(self, message: SealedMessage) -> SealedMessage:
         """Passed on, and noted."""
         number = round_of(message)

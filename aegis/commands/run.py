@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aegis.commands.export import RunCommand
 from aegis.federation import FederationFolder
 from aegis.jobs import load_job
 from aegis.runs.folder import RunFolder
@@ -28,7 +29,9 @@ __all__ = ["run"]
 _METRICS = ("accuracy", "auc", "loss")
 
 
-@click.command(epilog="\b\nExample: aegis run study.yaml --federation federations/six-sites --out runs/study-1")
+@click.command(
+    cls=RunCommand, epilog="\b\nExample: aegis run study.yaml --federation federations/six-sites --out runs/study-1"
+)
 @click.argument("job_file", metavar="JOB.yaml", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--federation",
@@ -78,6 +81,8 @@ def run(
 
     Each round is durable once its line appears: interrupted or killed, the same command goes on where it was, and
     nothing is spent twice. Exit code 4: too few sites could be admitted, and the round waits.
+
+    `aegis run export RUN --out FILE` writes the records of a finished run to one file for an auditor.
     """
     flare = _flare(runtime, **hosting)
     job, participants = load_job(job_file), FederationFolder(federation)

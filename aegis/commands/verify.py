@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from aegis.commands.witness import read_witness
+from aegis.runs.bundle import opened_run
 from aegis.security.audit import CHECKPOINT_TYPE
 from aegis.verification import Check, Conclusion, Reference, Report, Verdict, verify_run
 from aegis.verification.findings import INCOMPLETE
@@ -66,7 +68,7 @@ def _checkpoint(_: click.Context, __: click.Parameter, path: Path | None) -> byt
 
 
 @click.command(epilog=f"{_EXIT_CODES}\n\n\b\nExample: aegis verify runs/latest --json")
-@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("run_dir", metavar="RUN", type=click.Path(exists=True, path_type=Path))
 @click.option("--coordinator-key", metavar="HEX", callback=_key, help="The coordinator's Ed25519 key, from elsewhere.")
 @click.option(
     "--participant-key",
@@ -82,6 +84,14 @@ def _checkpoint(_: click.Context, __: click.Parameter, path: Path | None) -> byt
     callback=_checkpoint,
     help="An older signed checkpoint of this log, kept elsewhere.",
 )
+@click.option(
+    "--witness",
+    "witnesses",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What a site was shown of this log: its `coreason-enclave checkpoints export`. May be repeated.",
+)
 @click.option("--files", "list_files", is_flag=True, help="List every file: whether a signature covers it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
@@ -91,17 +101,20 @@ def verify(
     coordinator_key: str | None,
     participants: dict[str, str],
     checkpoint: bytes | None,
+    witnesses: tuple[Path, ...],
     list_files: bool,
     as_json: bool,
 ) -> None:
-    """Check the claims of the finished run in RUN_DIR against its own records.
+    """Check the claims of the finished run in RUN, a folder or a bundle of one, against its own records.
 
     Chain and signature of the audit log; every site's ledger under its own signature; every admitted update, its
     privacy event, and every epsilon (composed again); each round's model, computed again from the updates that the
     sites signed; its utility, measured again; and every file of the folder. Offline, read-only, and without the
     frameworks that made the run. Says as well what it could not check.
     """
-    report = verify_run(run_dir, Reference(coordinator_key, checkpoint, participants))
+    stated = tuple(read_witness(path) for path in witnesses)
+    with opened_run(run_dir) as folder:
+        report = verify_run(folder, Reference(coordinator_key, checkpoint, participants, stated))
     click.echo(_document(run_dir, report) if as_json else _page(run_dir, report, list_files))
     if not report.ok:
         click.echo(f"error: {_in_one_line(run_dir, report)}", err=True)

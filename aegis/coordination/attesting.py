@@ -19,6 +19,7 @@ from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.binding import Binding, Role
 from coreason_enclave.attestation.challenges import Challenges
 from coreason_enclave.attestation.evidence import parse_evidence
+from coreason_enclave.checkpoints import LogSeen
 from coreason_enclave.envelope import MAX_ENVELOPE_BYTES, KeyRing, open_envelope
 from coreason_enclave.errors import AttestationError, EnclaveError, Reason
 from coreason_enclave.kem import require_receiver
@@ -31,10 +32,11 @@ __all__ = ["Proved", "admit_attestation"]
 
 @dataclass(frozen=True)
 class Proved:
-    """What a site proved, and its challenge to the coordinator."""
+    """What a site proved, its challenge to the coordinator, and what it has seen of the coordinator's log."""
 
     report: AttestationReport
     challenge: str
+    log_seen: LogSeen | None
 
 
 def admit_attestation(
@@ -60,7 +62,7 @@ def admit_attestation(
             Role.SITE, request.nonce, public_key, attestation.kem_key, request.site_id, request.job_digest
         )
         report = appraiser.appraise(parse_evidence(attestation.evidence), binding, int(now))  # 5
-    return Proved(report, attestation.challenge)
+    return Proved(report, attestation.challenge, attestation.log_seen)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from coreason_enclave.checkpoints import LogProof
 from coreason_enclave.orders import CoordinatorIdentity, JobInvitation, RoundOrder
 from coreason_enclave.schemas import FederationJob
 
@@ -33,6 +34,8 @@ def issue_order(
     last_head: str | None,
     coordinator: CoordinatorIdentity,
     attestation: str,
+    log: str,
+    log_proof: LogProof,
     now: float,
 ) -> RoundOrder:
     """The order that asks it. Issued again, it differs in its times and in what both ends have proved since.
@@ -40,6 +43,7 @@ def issue_order(
     Args:
         last_head: the envelope of the newest ledger head that the site ever sent.
         attestation: the site's attestation result. now: Unix seconds.
+        log: a checkpoint's envelope. log_proof: from the checkpoint that the site saw last.
     """
     return RoundOrder(
         job=question.job,
@@ -51,6 +55,8 @@ def issue_order(
         last_head=last_head,
         coordinator=coordinator,
         attestation=attestation,
+        log=log,
+        log_proof=log_proof,
         issued_at=int(now),
         expires_at=int(now + question.job.round_deadline_s) + GRACE_S,
     )

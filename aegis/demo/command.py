@@ -81,8 +81,9 @@ def demo(
     """Train one model over the six sites of a real study under differential privacy.
 
     Founds new SIMULATED sites from public data (the RAND Health Insurance Experiment) under --runs, trains privately,
-    then without privacy beside it, and leaves model, ledgers, audit log, plots and a summary in runs/latest. Killed at
-    any moment, the same command continues where it was; otherwise a second run is a second set of sites.
+    then without privacy beside it, and leaves model, ledgers, audit log, plots and a summary in runs/latest; the sites
+    with their keys stay beside it, in runs/latest-federation. Killed at any moment, the same command continues where it
+    was; otherwise a second run is a second set of sites.
 
     Example: aegis demo --attackers 1 --aggregator mean
     """
@@ -126,7 +127,7 @@ def _next_commands(runs: Path, attackers: int) -> tuple[str, ...]:
     return (
         f"{here}aegis verify {runs}/latest",
         "  recomputes what this run claims from its own records",
-        f"{here}coreason-enclave ledger show {runs}/latest/federation/sites/site-1/ledger.sqlite",
+        f"{here}coreason-enclave ledger show {runs}/latest-federation/sites/site-1/ledger.sqlite",
         "  shows what was spent on one site's data, and what is left",
         f"{here}aegis demo {other}",
         f"  shows what {shows}",

@@ -28,15 +28,26 @@ from aegis.stores.run_state import RoundRecord
 from coreason_enclave.files import replace_file
 from coreason_enclave.schemas import FederationJob
 
-__all__ = ["DemoRun", "choose_run", "run_demo"]
+__all__ = ["FEDERATIONS", "DemoRun", "choose_run", "run_demo"]
+
+FEDERATIONS = "federations"
+"""Beside the runs' folders: one folder for each run, with the federations that it founded."""
 
 
 @dataclass(frozen=True)
 class DemoRun:
-    """A demonstration's folder; it is finished once ``summary.md``, which is written last, is there."""
+    """A demonstration's folder; it is finished once ``summary.md``, which is written last, is there.
+
+    Its federations, with every private key, lie beside it: the run's folder may be given away.
+    """
 
     path: Path
     resumed: bool
+
+    @property
+    def federations(self) -> Path:
+        """The folder of the federations that this demonstration founded."""
+        return self.path.parent / FEDERATIONS / self.name
 
     @property
     def name(self) -> str:
@@ -51,9 +62,10 @@ def choose_run(root: Path, options: DemoOptions) -> DemoRun:
     """
     latest = root / "latest"
     if latest.exists() and not (latest / "summary.md").exists() and _options_of(latest.resolve()) == options.to_dict():
+        _require_keys_elsewhere(latest.resolve())
         return DemoRun(latest.resolve(), resumed=True)
     path = _new_folder(root)
-    RunFolder(path).write_json("demo.json", {"options": options.to_dict()})
+    RunFolder(path).write_json("demo.json", _about(path, options))
     _point(latest, path)
     return DemoRun(path, resumed=False)
 
@@ -68,7 +80,8 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
     console.print(
         f"[1/5] {options.sites} of one study's six real sites, founded here as SIMULATED sites, each with its own keys"
     )
-    federation = found_demo_federation(run.path / "federation", options)
+    federation = found_demo_federation(run.federations / "main", options)
+    _point(run.path.parent / "latest-federation", federation.path)
     with _processes(run, federation, options, console):
         private = _run(job, _execution(run.path, federation, options), console, f"[2/5] private job {_where(options)}")
         twin = _run(
@@ -93,7 +106,7 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
         attackers=sorted(federation.config().public_keys)[: options.attackers],
     )
     _draw(run.path / "plots", result, repeats)
-    RunFolder(run.path).write_json("demo.json", {"options": options.to_dict(), "result": result.to_dict()})
+    RunFolder(run.path).write_json("demo.json", {**_about(run.path, options), "result": result.to_dict()})
     summary = write_summary(result).encode()
     sign_manifest(run.path, job.digest(), federation.signer(), pending={"summary.md": summary})
     replace_file(run.path / "summary.md", summary)
@@ -147,7 +160,7 @@ def _repeat(run: DemoRun, job: FederationJob, options: DemoOptions, console: Con
             if status is not None:
                 status.update(words)
             folder = run.path / "repeats" / str(number)
-            federation = found_demo_federation(folder / "federation", options)
+            federation = found_demo_federation(run.federations / f"repeat-{number}", options)
             seed = None if options.seed is None else options.seed + number
             execution = Execution(federation, RunFolder(folder / "run"), seed, options.attackers)
             if not execution.folder.is_finished:
@@ -178,6 +191,19 @@ def _draw(folder: Path, result: DemoResult, repeats: Sequence[Sequence[RoundReco
     )
 
 
+def _about(path: Path, options: DemoOptions) -> dict[str, object]:
+    return {"options": options.to_dict(), "federations": f"../{FEDERATIONS}/{path.name}"}
+
+
+def _require_keys_elsewhere(path: Path) -> None:
+    """A run that an earlier version began holds its sites' private keys: it cannot become one that is given away."""
+    if (path / "federation").exists():
+        raise RunFolderError(
+            f"{path} was begun by an earlier version, with private keys inside: finish it with that version, or move "
+            f"{path.parent / 'latest'} aside, and the same command begins a new one"
+        )
+
+
 def _options_of(path: Path) -> object:
     try:
         return RunFolder(path).read_json("demo.json").get("options")
@@ -199,7 +225,8 @@ def _new_folder(root: Path) -> Path:
 
 
 def _point(link: Path, target: Path) -> None:
-    """Let ``latest`` point to the new run, atomically."""
-    temporary = link.with_name(f".latest-{target.name}")
-    temporary.symlink_to(target.name)
+    """Let ``link`` point to ``target``, which lies below its own folder, atomically."""
+    temporary = link.with_name(f".{link.name}-{target.name}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target.relative_to(link.parent.resolve()))
     temporary.replace(link)

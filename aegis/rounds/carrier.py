@@ -26,6 +26,7 @@ class Errand(StrEnum):
     TRAIN = "train"
     ENROL = "enrol"
     ATTEST = "attest"
+    WITNESS = "witness"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from coreason_enclave.attestation.binding import Binding, Role
 from coreason_enclave.attestation.challenges import CHALLENGE_S, Challenges
 from coreason_enclave.attestation.evidence import Attester
 from coreason_enclave.attestation.results import seal_result
+from coreason_enclave.checkpoints import LogSeen
 from coreason_enclave.errors import AttestationError, Reason
 from coreason_enclave.kem import KemKey, encrypt_to, info_for
 from coreason_enclave.keys import Signer
@@ -31,11 +32,15 @@ CLOCK_STEPPED_S = 60
 
 @dataclass(frozen=True)
 class Attested:
-    """A site that proved itself: the report, that as a signed result, and what the coordinator shows it."""
+    """A site that proved itself: the report, that as a signed result, and what the coordinator shows it.
+
+    ``log_seen``: the checkpoint of this job's log that the site said it had accepted last.
+    """
 
     report: AttestationReport
     result: str
     identity: CoordinatorIdentity
+    log_seen: LogSeen | None
 
 
 @dataclass
@@ -83,7 +88,8 @@ class CoordinatorHandshake:
         proved = admit_attestation(
             message, request, public_key, challenges=self.challenges, appraiser=self.appraiser, now=now
         )
-        attested = Attested(proved.report, seal_result(proved.report, self.signer), self._identity(proved))
+        result = seal_result(proved.report, self.signer)
+        attested = Attested(proved.report, result, self._identity(proved), proved.log_seen)
         self._attested[site] = attested
         return attested
 

@@ -23,6 +23,7 @@ from aegis.rounds.run import Run
 from aegis.rounds.strategy import BaseModels
 from aegis.stores.run_state import KeptUpdate
 from coreason_enclave.attestation.challenges import CHALLENGE_S
+from coreason_enclave.checkpoints import LogSeen
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import seal
 from coreason_enclave.errors import AttestationError, EnvelopeError, Reason
@@ -41,6 +42,8 @@ _CANNOT_PROVE = frozenset(
 _ASK_AGAIN = frozenset({Reason.ATTESTATION_REQUIRED, Reason.EXPIRED})
 _OURS = Reason.ATTESTATION_UNAVAILABLE
 """Why an answer could not be judged here: a vendor's service, or an endorsement of this host's own. No site's fault."""
+_ASK_FIRST = frozenset({Reason.ATTESTATION_REQUIRED, Reason.LOG_UNPROVEN})
+"""Refusals of an order that attesting anew mends: the site has no keys, or saw more of the log than it was asked."""
 
 
 @dataclass
@@ -86,6 +89,8 @@ class Attempt:
             for parcel in self._following():
                 if parcel.errand is Errand.ATTEST:
                     exchange.then(parcel)
+                else:  # made anew when orders are sent
+                    self._of.witnesses.withdraw(parcel.site)
 
     def restore(self) -> None:
         """Admit once more what was admitted before a crash; what is not acceptable any more is asked for again.
@@ -100,7 +105,8 @@ class Attempt:
             try:
                 message = self._journal.store.load_update(kept.envelope)
                 admission = self._admission(site, reveal=lambda kept: kept.arrays)  # kept as they were admitted
-                self._accept(site, admission.admit(message, now=kept.admitted_at), kept.envelope)
+                admitted = self._agreeing(site, admission.admit(message, now=kept.admitted_at))
+                self._accept(site, admitted, kept.envelope)
             except (LedgerForked, UpdateRefused) as error:
                 if isinstance(error, UpdateRefused) and error.reason is Reason.WRONG_DIGEST:
                     raise RunFolderError(
@@ -175,7 +181,7 @@ class Attempt:
     def _declined(self, site: str, reason: Reason, errand: Errand | None, changes: _Batch) -> None:
         """A site that has no keys any more, or slept through a challenge, is asked to prove itself once more."""
         attesting = errand is Errand.ATTEST
-        expected = reason in _ASK_AGAIN if attesting else reason is Reason.ATTESTATION_REQUIRED
+        expected = reason in (_ASK_AGAIN if attesting else _ASK_FIRST)
         if expected and self._challenge_again(site):
             return
         unable = reason in _CANNOT_PROVE if attesting else reason is Reason.ATTESTATION_UNAVAILABLE
@@ -196,6 +202,7 @@ class Attempt:
             self._refuse(site, error.reason, f"this host cannot prove itself: {error}", changes, offence=False)
         else:
             self._log_attested(attested)
+            self._note_seen(site, attested.log_seen)
             order = self._order(site)
             if order is not None:
                 self._next.append(order)
@@ -220,7 +227,7 @@ class Attempt:
     def _admit(self, site: str, message: SealedMessage, changes: _Batch) -> None:
         now = self._of.clock()
         try:
-            admitted = self._admission(site).admit(message, now=now)
+            admitted = self._agreeing(site, self._admission(site).admit(message, now=now))
             self._of.heads.require_no_fork(site, admitted.statement.signed_head)
             self.admitted[site] = admitted
         except (UpdateRefused, LedgerForked) as refusal:
@@ -228,6 +235,19 @@ class Attempt:
         else:
             kept = SealedMessage(message.envelope, self.admitted[site].payload)
             changes.received[site] = KeptUpdate(envelope=self._journal.store.save_update(kept), admitted_at=int(now))
+
+    def _agreeing(self, site: str, admitted: Admitted) -> Admitted:
+        """What the site says it saw of the log is kept with its update: it may not contradict the log by a lie."""
+        if not self._of.witnesses.heard(site, seen := admitted.statement.log_seen):
+            what = f"{site} says that it saw line {seen.size} of another log: an update with that would accuse this one"
+            raise UpdateRefused(site, Reason.LOG_FORKED, what)
+        return admitted
+
+    def _note_seen(self, site: str, seen: LogSeen | None) -> None:
+        """A site that saw more than there is refuses its order: this log was lost, or written anew."""
+        if not self._of.witnesses.heard(site, seen) and seen is not None:
+            what = "it saw another log of this run, or a longer one: restore the newest copy of audit.jsonl"
+            self._journal.refuse("witness", site, Reason.LOG_FORKED, what, size=seen.size, root=seen.root)
 
     def _again(self, heard: Heard, changes: _Batch) -> None:
         """One more answer to one order: no matter if it says the same, a replay or a change of mind if it does not."""
@@ -318,7 +338,7 @@ class Attempt:
         return Closing(enough, job.straggler_grace_s)
 
     def _proven(self, site: str) -> bool:
-        return self._of.handshake.attested(site, self._of.job) is not None
+        return self._attested(site) is not None
 
     def _unheard(self) -> list[str]:
         heard = self.admitted.keys() | self.refused.keys()
@@ -330,21 +350,29 @@ class Attempt:
 
     def _order(self, site: str) -> Parcel | None:
         """The order of a site that is attested; None where it has to prove itself first."""
-        attested = self._of.handshake.attested(site, self._of.job)
+        attested = self._attested(site)
         if attested is None:
             return None
+        log, log_proof = self._of.witnesses.show(site)
         order = issue_order(
             self._questions[site],
             roll_call_digest=sha256_hex(self._roll_call),
             last_head=self._of.heads.get(site),
             coordinator=attested.identity,
             attestation=attested.result,
+            log=log,
+            log_proof=log_proof,
             now=self._of.clock(),
         )
         envelope = seal(ORDER_TYPE, order.canonical(), self._of.signer)
         model = self._of.handshake.release(attested, self._models.encoded(site), envelope)
         message = SealedMessage(envelope, model, self._roll_call)
         return self._parcel(site, Errand.TRAIN, message, self._of.job.round_deadline_s)
+
+    def _attested(self, site: str) -> Attested | None:
+        """What is held of a site, unless its last answer was lost, which would have said what it saw of the log."""
+        held = self._of.handshake.attested(site, self._of.job)
+        return held if self._of.witnesses.is_known(site) else None
 
     def _challenge(self, site: str) -> Parcel:
         """A request to ``site`` to prove itself over a new challenge."""

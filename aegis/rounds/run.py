@@ -11,6 +11,7 @@ from aegis.coordination.participants import Participant
 from aegis.coordination.quarantine import note_late
 from aegis.rounds.handshake import CoordinatorHandshake
 from aegis.rounds.journal import Journal
+from aegis.rounds.witnesses import Witnesses
 from aegis.stores.heads import HeadStore
 from coreason_enclave.errors import Reason
 from coreason_enclave.keys import Signer
@@ -48,7 +49,10 @@ class Sites:
 
 @dataclass(frozen=True)
 class Run:
-    """One job's run in this process. ``clock``: Unix seconds. ``client_privacy``: there if the job asks for it."""
+    """One job's run in this process. ``clock``: Unix seconds. ``client_privacy``: there if the job asks for it.
+
+    ``witnesses``: what the sites are shown of the run's log.
+    """
 
     job: FederationJob
     signer: Signer
@@ -56,6 +60,7 @@ class Run:
     sites: Sites
     heads: HeadStore
     journal: Journal
+    witnesses: Witnesses
     clock: Callable[[], float]
     client_privacy: ClientPrivacy | None = None
 

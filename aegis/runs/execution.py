@@ -127,7 +127,8 @@ def _conduct(job: FederationJob, execution: Execution, sites: OpenedSites, audit
     with client_privacy_of(job, execution.federation, execution.unsafe_seed) as privacy:
         coordinator = _coordinator(job, execution, sites, audit, privacy)
         model = coordinator.run_over(sites.carrier, first)
-        return write_results(execution.federation, execution.folder, audit, sites.sites, model, privacy)
+        where = execution.federation, execution.folder, audit, sites.sites
+        return write_results(*where, model, privacy, lambda: coordinator.announce(sites.carrier))
 
 
 def _require_release(job: FederationJob, model: Arrays, sites: OpenedSites) -> None:

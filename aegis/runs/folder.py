@@ -12,6 +12,7 @@
     nvflare-run.json         while a job goes on in a FLARE deployment: which
     metrics.csv              one line a round
     model.safetensors        the released model
+    witness/<site>.json      what each site that answered states of the log, which it was shown as it ended
     ledger/<site>.json       each local site's privacy ledger, exported; <site>.dsse: that site's signature over it
     ledger/coordinator.json  the coordinator's own, of a job with client-level privacy
     manifest.json            signed by the coordinator: the digest of every file (:mod:`aegis.runs.manifest`)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from aegis.runs.runtimes import LocalLedger
 from aegis.runs.site_privacy import EXPORT, statement
 from aegis.security.audit import HashLog
 from aegis.stores.run_state import RoundRecord
+from coreason_enclave.checkpoints import origin_of_run
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.files import replace_file
 from coreason_enclave.heads import seal_export
@@ -46,11 +47,13 @@ def write_results(
     sites: Mapping[str, LocalLedger],
     model: Mapping[str, Array],
     privacy: ClientPrivacy | None,
+    announce: Callable[[], Mapping[str, bytes]] = dict,
 ) -> Outcome:
     """Write the results; each file whole, ``outcome.json`` last, so that a crash here is repeated, not half done.
 
     Args:
         audit: the run's log, which is signed as it stands then. sites: those on this host, by id.
+        announce: shows the sites the log as it was signed, and returns what they state of it, by site.
     """
     state, job, signer = folder.state(), folder.job(), federation.signer()
     digest, last = model_digest(model), state.history[-1]
@@ -84,7 +87,11 @@ def write_results(
         "ledgers": heads,
     }
     audit.append(actor="coordinator", action="run", outcome="finished", details=released)
-    replace_file(folder.path / "audit.checkpoint.json", audit.checkpoint(signer))
+    checkpoint = audit.checkpoint(signer, origin_of_run(job.digest()))
+    replace_file(folder.path / "audit.checkpoint.json", checkpoint)
+    (folder.path / "witness").mkdir(exist_ok=True)
+    for name, statement_of_site in announce().items():
+        replace_file(folder.path / "witness" / f"{name}.json", statement_of_site)
     sign_manifest(folder.path, job.digest(), signer, pending={"outcome.json": text})
     replace_file(folder.path / "outcome.json", text)
     return Outcome(model, digest, last, last.metrics)

@@ -23,6 +23,7 @@ from aegis.errors import RunFolderError
 from aegis.runs.folder import EVALUATION_SET, RunFolder
 from aegis.security.audit import HashLog, verify_checkpoint
 from aegis.stores.run_state import RunState
+from coreason_enclave.checkpoints import origin_of_run
 from coreason_enclave.encoding import parse_json, sha256_hex
 from coreason_enclave.envelope import KeyRing, unverified_payload
 from coreason_enclave.errors import EnclaveError
@@ -55,7 +56,7 @@ def sign_checkpoint(folder: RunFolder, audit: HashLog, signer: Signer) -> None:
     """Keep a signed head of the log as it stands; durable when this returns."""
     path = folder.path / CHECKPOINT
     path.parent.mkdir(exist_ok=True)
-    replace_file(path, audit.checkpoint(signer))
+    replace_file(path, audit.checkpoint(signer, origin_of_run(folder.job().digest())))
 
 
 def require_whole(folder: RunFolder, coordinator_key: str) -> None:

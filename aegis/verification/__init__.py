@@ -94,6 +94,8 @@ def _beyond(records: Records, reference: Reference) -> Iterator[tuple[str, str]]
         yield "coordinator's key", "taken from the run folder: compare it with one that you know (--coordinator-key)"
     if reference.checkpoint is None:
         yield "external checkpoint", "none given: a log rewritten with the coordinator's key would pass (--checkpoint)"
+    if not reference.witnesses:
+        yield "witnesses", "no site's statement given: what sites were shown of the log is its owner's word (--witness)"
     yield "attestation", _attestation(records)
     yield from _about_config(records, reference)
     if _promises_clients(records):

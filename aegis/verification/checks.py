@@ -20,6 +20,7 @@ from aegis.verification.measuring import check_utility
 from aegis.verification.records import EXPECTED_FILES, Records, read_rows
 from aegis.verification.replay import check_aggregation
 from aegis.verification.signatures import check_signatures
+from aegis.verification.witness import check_witnesses
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import KeyRing
 from coreason_enclave.hashlog import verify_checkpoint, verify_lines
@@ -184,4 +185,5 @@ CHECKS: Mapping[Check, _Step] = {
     Check.CLIENT_PRIVACY: _Step(check_client_privacy, needs=(Check.AUDIT, Check.JOB, Check.ROUNDS)),
     Check.CONTENT: _Step(check_content, needs=(Check.AUDIT, Check.JOB, Check.ROUNDS)),
     Check.MANIFEST: _Step(check_manifest),
+    Check.WITNESS: _Step(check_witnesses, needs=(Check.AUDIT, Check.JOB, Check.CHECKPOINT)),
 }

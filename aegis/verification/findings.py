@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from aegis.errors import VerificationFailed
+from coreason_enclave.checkpoints import WitnessStatement
 
 __all__ = [
     "INCOMPLETE",
@@ -44,6 +45,7 @@ class Check(IntEnum):
     LABELS = 19
     SIGNATURES = 20
     CLIENT_PRIVACY = 21
+    WITNESS = 22
     AGGREGATION = 24
     UTILITY = 25
     MANIFEST = 26
@@ -76,6 +78,7 @@ _QUESTIONS = {
     Check.SIGNATURES: "did each site sign its admitted updates, and what the log says of them?",
     Check.MANIFEST: "is every file of the folder one that was signed as it is, and is none missing?",
     Check.CLIENT_PRIVACY: "is every round of a job with client_privacy paid for in the coordinator's own ledger?",
+    Check.WITNESS: "is the log the one that the sites were shown while the run went on?",
     Check.CONTENT: "did each site's rows stay the same within the job, or is every change named and allowed?",
 }
 
@@ -158,11 +161,13 @@ class Reference:
         coordinator_key: Ed25519, hex; None takes the run folder's own word for it.
         checkpoint: an older signed head of the same log, kept outside the run folder.
         participants: Ed25519 keys (hex) of sites, by site id.
+        witnesses: what sites stated of the logs that they were shown.
     """
 
     coordinator_key: str | None = None
     checkpoint: bytes | None = None
     participants: Mapping[str, str] = field(default_factory=dict)
+    witnesses: tuple[WitnessStatement, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,10 @@ class Stoppable:
         """See :class:`Handler`."""
         return self._session.attest(message)
 
+    def witness(self, message: SealedMessage) -> SealedMessage:
+        """See :class:`Handler`."""
+        return self._session.witness(message)
+
     def validate(self, message: SealedMessage) -> None:
         """See :class:`Handler`."""
         self._session.validate(message)
@@ -78,6 +82,10 @@ class InPlaceOf:
     def attest(self, message: SealedMessage) -> SealedMessage:
         """See :class:`Handler`."""
         return self._handler.attest(message)
+
+    def witness(self, message: SealedMessage) -> SealedMessage:
+        """See :class:`Handler`."""
+        return self._session.witness(message)
 
     def validate(self, message: SealedMessage) -> None:
         """See :class:`Handler`."""
@@ -121,6 +129,10 @@ class Answering:
     def attest(self, message: SealedMessage) -> SealedMessage:
         """See :class:`Handler`."""
         return self._in_turn("challenge", lambda: self._handler.attest(message))
+
+    def witness(self, message: SealedMessage) -> SealedMessage:
+        """See :class:`Handler`."""
+        return self._in_turn("announcement", lambda: self._handler.witness(message))
 
     def validate(self, message: SealedMessage) -> None:
         """See :class:`Handler`."""

@@ -118,6 +118,8 @@ def _handled(kind: str, message: SealedMessage, handler: Handler, gone: Aborted)
             return handler.enrol(message)
         case "attest":
             return handler.attest(message)
+        case "witness":
+            return handler.witness(message)
         case "submit":
             return handler.submit(message)
         case "validate":

@@ -81,6 +81,7 @@ TASKS: Final[Mapping[str, _Answer]] = {
     "train": lambda handler, message, aborted: sealed_reply(handler.run(message, aborted=aborted)),
     "enrol": lambda handler, message, _: sealed_reply(handler.enrol(message)),
     "attest": lambda handler, message, _: sealed_reply(handler.attest(message)),
+    "witness": lambda handler, message, _: sealed_reply(handler.witness(message)),
     "validate": _validated,
     "submit_model": lambda handler, message, _: sealed_reply(handler.submit(message)),
 }

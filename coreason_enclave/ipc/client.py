@@ -44,6 +44,10 @@ class AgentClient:
         """Have a challenge answered. Raises :class:`EnclaveError` with the agent's reason."""
         return self._sealed("attest", message)
 
+    def witness(self, message: SealedMessage) -> SealedMessage:
+        """Have an announcement answered. Raises :class:`EnclaveError` with the agent's reason."""
+        return self._sealed("witness", message)
+
     def validate(self, message: SealedMessage) -> None:
         """Have an order's model evaluated, for the site alone. Raises :class:`EnclaveError` with the agent's reason."""
         self._asked(encode_frame({"kind": "validate"}, message))

@@ -26,7 +26,7 @@ from coreason_enclave.updates import SealedMessage
 __all__ = ["KINDS", "MAX_HEADER_BYTES", "ReadExactly", "encode_frame", "message_parts", "read_frame"]
 
 VERSION: Final = 1
-KINDS: Final = ("run", "enrol", "attest", "validate", "submit", "status")
+KINDS: Final = ("run", "enrol", "attest", "witness", "validate", "submit", "status")
 MAX_HEADER_BYTES: Final = 1 << 16
 LIMITS: Final[Mapping[str, int]] = {
     "envelope": MAX_ENVELOPE_BYTES,

@@ -37,6 +37,10 @@ class Handler(Protocol):
         """Answer a challenge with evidence."""
         ...
 
+    def witness(self, message: SealedMessage) -> SealedMessage:
+        """Answer the announcement that a run has ended with what this site holds of its log."""
+        ...
+
     def validate(self, message: SealedMessage) -> None:
         """Evaluate an order's model on the site's own rows, for the site's own eyes: there is no answer."""
         ...

@@ -58,6 +58,9 @@ class Echo:
     def attest(self, message: SealedMessage) -> SealedMessage:
         return self._act("attest", message)
 
+    def witness(self, message: SealedMessage) -> SealedMessage:
+        return self._act("witness", message)
+
     def validate(self, message: SealedMessage) -> None:
         self._act("validate", message)
 
@@ -116,9 +119,9 @@ def framed(header: dict[str, Any], rest: bytes = b"") -> bytes:
 
 def test_an_order_and_its_answer_pass_whole(folder: Path, handler: Echo) -> None:
     assert AgentClient(folder).run(ORDER) == ANSWER
-    for kind in ("enrol", "attest", "submit"):
+    for kind in ("enrol", "attest", "witness", "submit"):
         assert getattr(AgentClient(folder), kind)(ORDER) == ANSWER
-    assert handler.heard == [(kind, ORDER) for kind in ("run", "enrol", "attest", "submit")]
+    assert handler.heard == [(kind, ORDER) for kind in ("run", "enrol", "attest", "witness", "submit")]
 
 
 def test_a_validation_is_answered_without_a_message(folder: Path, handler: Echo) -> None:

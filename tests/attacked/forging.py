@@ -11,6 +11,7 @@ from aegis.jobs import dump_job, load_job
 from aegis.runs.folder import metrics_csv
 from aegis.runs.manifest import MANIFEST, SIGNATURE, sign_manifest
 from aegis.stores.run_state import RunState
+from coreason_enclave.checkpoints import origin_of_run
 from coreason_enclave.encoding import canonical_json, parse_json, sha256_hex
 from coreason_enclave.hashlog import HashLog
 from coreason_enclave.keys import Signer
@@ -44,7 +45,8 @@ class Owner:
         log = HashLog(self.run / "audit.jsonl", clock=lambda: next(times))
         for entry in entries:
             log.append(**{name: entry[name] for name in ("actor", "action", "outcome", "reason", "details")})
-        (self.run / "audit.checkpoint.json").write_bytes(log.checkpoint(self.signer))
+        origin = origin_of_run(json.loads((self.run / "config.json").read_text())["job_digest"])
+        (self.run / "audit.checkpoint.json").write_bytes(log.checkpoint(self.signer, origin))
         log.close()
 
     def sign_again(self) -> None:

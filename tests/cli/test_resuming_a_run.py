@@ -168,7 +168,7 @@ def rechained(begun: Begun) -> None:
 
 def signed_by_another(begun: Begun) -> None:
     log = HashLog(begun.run / "audit.jsonl")
-    (begun.run / "state" / "checkpoint.json").write_bytes(log.checkpoint(Signer.generate()))
+    (begun.run / "state" / "checkpoint.json").write_bytes(log.checkpoint(Signer.generate(), "aegis/run"))
     log.close()
 
 

@@ -15,10 +15,12 @@ import pytest
 import yaml
 from click.testing import Result
 
+from aegis.jobs import load_job
 from aegis.verification import Check, Reference, Report, Verdict, verify_run
 from aegis.verification.exports import check_ledgers
 from aegis.verification.findings import INCOMPLETE
 from aegis.verification.records import Records
+from coreason_enclave.checkpoints import origin_of_run
 from coreason_enclave.encoding import canonical_json, sha256_hex
 from coreason_enclave.envelope import seal
 from coreason_enclave.hashlog import HashLog
@@ -74,6 +76,10 @@ def audit_lines(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "audit.jsonl").read_text().splitlines()]
 
 
+def origin_of(run: Path) -> str:
+    return origin_of_run(load_job(run / "job.yaml").digest())
+
+
 def rewrite_audit(run: Path, change: Callable[[list[dict[str, Any]]], object], signer: Signer = COORDINATOR) -> None:
     """What somebody with the coordinator's key can do: a new chain over changed lines, signed again."""
     lines = audit_lines(run)
@@ -83,7 +89,7 @@ def rewrite_audit(run: Path, change: Callable[[list[dict[str, Any]]], object], s
     for line in lines:
         kept = {name: line[name] for name in ("actor", "action", "outcome", "reason", "details")}
         log.append(**kept)
-    (run / "audit.checkpoint.json").write_bytes(log.checkpoint(signer))
+    (run / "audit.checkpoint.json").write_bytes(log.checkpoint(signer, origin_of(run)))
     log.close()
 
 
@@ -544,7 +550,7 @@ def test_an_older_checkpoint_of_the_same_log_agrees(aegis: Aegis, finished_run: 
     early = tmp_path / "audit.jsonl"
     early.write_bytes(b"".join((finished_run / "audit.jsonl").read_bytes().splitlines(keepends=True)[:3]))
     log = HashLog(early)
-    (tmp_path / "checkpoint.json").write_bytes(log.checkpoint(COORDINATOR))
+    (tmp_path / "checkpoint.json").write_bytes(log.checkpoint(COORDINATOR, origin_of(finished_run)))
     log.close()
 
     result = aegis("verify", finished_run, "--checkpoint", tmp_path / "checkpoint.json")

@@ -227,7 +227,7 @@ def forget_a_payment(run: Path) -> None:
     for line in lines:
         if line["action"] != "client_privacy":
             log.append(**{name: line[name] for name in ("actor", "action", "outcome", "reason", "details")})
-    (run / "audit.checkpoint.json").write_bytes(log.checkpoint(Signer.from_seed(bytes([7]) * 32)))
+    (run / "audit.checkpoint.json").write_bytes(log.checkpoint(Signer.from_seed(bytes([7]) * 32), "aegis/run"))
     log.close()
 
 

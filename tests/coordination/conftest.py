@@ -123,6 +123,7 @@ class Exchange:
             "evidence": self.evidence(),
             "ledger_head": {"seq": 3, "hash": "ab" * 32},
             "signed_head": self.head(),
+            "log_seen": {"size": 4, "root": "0f" * 32},
         }
         return {**honest, **changes}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
 import hashlib
@@ -11,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,48 @@ def test_the_run_folder_has_the_mandated_layout(part: str, finished: Finished) -
     assert all(0.5 < float(row["auc"]) < 0.8 for row in rows)
 
 
+def secrets_of(federations: Path) -> list[bytes]:
+    """Every private key below ``federations``, in each spelling that a file could have it in."""
+    keys = [path.read_bytes() for path in federations.rglob("*") if path.is_file() and "keys" in path.parts]
+    keys += [path.read_bytes() for path in federations.rglob("*.key")]
+    raw = [key for key in keys if len(key) >= 32]
+    return [*raw, *(key.hex().encode() for key in raw), *(base64.b64encode(key) for key in raw)]
+
+
+def files_that_tell(folder: Path, secrets: list[bytes]) -> list[str]:
+    """The files below ``folder`` that hold any of ``secrets``."""
+    held = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return sorted(name for name, data in held.items() if any(secret in data for secret in secrets))
+
+
+def check_nothing_private(folder: Path, run: Path, bundle: Path) -> None:
+    federations = folder / "runs" / "federations" / run.name
+    secrets = secrets_of(federations)
+    assert len(secrets) >= 3 * (len(SITES) + 1)
+    assert files_that_tell(federations, secrets) != []  # the scan finds what is there
+    assert files_that_tell(run, secrets) == []
+    for part in ("", "twin"):  # every site was reached after the last round, whatever carries the messages
+        assert sorted(path.stem for path in (run / part / "witness").glob("*.json")) == list(SITES)
+    assert [str(path) for path in run.rglob("*") if {"keys", "federation"} & set(path.relative_to(run).parts)] == []
+    exported = aegis(folder, "run", "export", str(run), "--out", str(bundle))
+    assert exported.returncode == 0, exported.stderr
+    unpacked = bundle.with_suffix("")
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(unpacked)
+    assert files_that_tell(unpacked, secrets) == []
+    assert not any(secret in bundle.read_bytes() for secret in secrets)
+
+
+def test_no_private_key_is_in_the_run_folder_nor_in_what_is_given_to_an_auditor(
+    finished: Finished, tmp_path: Path
+) -> None:
+    folder, run = finished[0], run_of(finished)
+    check_nothing_private(folder, run, tmp_path / "bundle.zip")
+    assert json.loads((run / "demo.json").read_text())["federations"] == f"../federations/{run.name}"
+    verified = aegis(tmp_path, "verify", "bundle.zip")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
 def test_log_and_ledgers_of_a_finished_run_verify(finished: Finished) -> None:
     run = run_of(finished)
     log = (run / "audit.jsonl").read_bytes()
@@ -231,6 +275,7 @@ def test_over_processes_it_gives_the_same_model_and_leaves_no_process(finished: 
     assert "starting SuperLink, gateway, and for each of 3 sites its agent" in done.stdout
     check_same_models(tmp_path, finished)
     assert processes_of(tmp_path) == {}
+    check_nothing_private(tmp_path, latest(tmp_path), tmp_path / "bundle.zip")
 
 
 @pytest.mark.slow
@@ -312,6 +357,13 @@ def test_an_unfinished_run_is_resumed_by_the_same_options_only(tmp_path: Path) -
         assert new.path != first.path
         assert choose_run(tmp_path, other).path == new.path
     assert len([path for path in tmp_path.iterdir() if not path.is_symlink()]) == 7
+
+
+def test_an_unfinished_run_with_keys_inside_it_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    first = choose_run(tmp_path, DemoOptions())
+    (first.path / "federation" / "sites").mkdir(parents=True)
+    with pytest.raises(RunFolderError, match="begun by an earlier version, with private keys inside"):
+        choose_run(tmp_path, DemoOptions())
 
 
 def test_a_finished_run_is_never_gone_on_with(tmp_path: Path) -> None:

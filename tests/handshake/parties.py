@@ -19,6 +19,7 @@ from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import NoEndorsements
 from coreason_enclave.attestation.evidence import CpuKind, Evidence
 from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.checkpoints import LogProof
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import seal
 from coreason_enclave.errors import AttestationError, Reason
@@ -142,6 +143,8 @@ class Pair:
             last_head=None,
             coordinator=attested.identity,
             attestation=attested.result,
+            log="of no matter to a handshake",
+            log_proof=LogProof(since=0),
             now=self.clock(),
         ).model_copy(update=changes)
         envelope = seal(ORDER_TYPE, order.canonical(), self.signer)

@@ -61,12 +61,13 @@ class Target:
         return replace(self, site=replace(self.site, folder=folder))
 
     def files(self) -> dict[str, bytes]:
-        """All that the site keeps, but for its own log and SQLite's housekeeping."""
+        """All that the site keeps, but for its log, what it witnessed, and SQLite's housekeeping."""
         left_out = ("audit.jsonl", "-wal", "-shm", ".lock")
         return {
             str(path.relative_to(self.site.folder)): path.read_bytes()
             for path in sorted(self.site.folder.rglob("*"))
             if path.is_file() and not path.name.endswith(left_out) and ".sqlite" not in path.name
+            if path.parent.name != "checkpoints"
         }
 
 

@@ -63,9 +63,9 @@ def test_splitting_a_study_into_jobs_ends_at_the_lineages_cap(target: Target) ->
 def test_rounds_out_of_order_cost_what_rounds_in_order_cost(target: Target, order_of_rounds: tuple[int, ...]) -> None:
     study = job(target.federation)
     opened = target.site.open(clock=target.federation.clock)
-    for number in order_of_rounds:
-        base = target.federation.weights(number / 10)
-        opened.session.run(target.federation.order(study, base, round_number=number))
+    for turn, number in enumerate(order_of_rounds, start=2):
+        base, shown = target.federation.weights(number / 10), target.federation.shown(study, turn)
+        opened.session.run(target.federation.order(study, base, round_number=number, **shown))
     claim = opened.ledger.job_claim(target.site.lineage, study.job_id)
     opened.close()
     assert (claim.steps_run, claim.rounds) == (study.total_steps, (1, *order_of_rounds))

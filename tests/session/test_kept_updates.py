@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coreason_enclave.envelope import KeyRing, open_envelope
-from coreason_enclave.errors import ConfigurationError, EnclaveError, LedgerConflict
+from coreason_enclave.errors import ConfigurationError, EnclaveError, JobRejected, LedgerConflict, Reason
 from coreason_enclave.orders import UPDATE_TYPE, UpdateStatement, parse_statement
 from coreason_enclave.released import KEPT_JOBS, KeptUpdate, ReleasedUpdates
 from coreason_enclave.updates import SealedMessage
@@ -73,9 +73,22 @@ def test_the_order_of_an_older_round_that_was_answered_is_answered_again(federat
 def test_an_older_round_that_this_site_missed_is_answered_once_and_charged(federation: Federation) -> None:
     site, job = federation.found(), federation.job()
     answer(site, federation, federation.order(job, federation.weights(0.1), round_number=3))
-    assert answer(site, federation, federation.order(job, round_number=2)).arrays
+    later = federation.shown(job, 4)  # the log has grown since, whichever round it asks for
+    assert answer(site, federation, federation.order(job, round_number=2, **later)).arrays
     with pytest.raises(LedgerConflict, match="reserved for another computation"):
-        answer(site, federation, federation.order(job, federation.weights(0.2), round_number=2))
+        answer(site, federation, federation.order(job, federation.weights(0.2), round_number=2, **later))
+
+
+def test_an_older_round_with_a_log_that_is_shorter_than_the_one_seen_is_refused_and_costs_nothing(
+    federation: Federation,
+) -> None:
+    site, job = federation.found(), federation.job()
+    answer(site, federation, federation.order(job, federation.weights(0.1), round_number=3))
+    entries = site.ledger_entries()
+    with pytest.raises(JobRejected, match="do not continue") as refused:
+        answer(site, federation, federation.order(job, round_number=2))
+    assert refused.value.reason is Reason.LOG_FORKED
+    assert site.ledger_entries() == entries
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,24 @@ from coreason_enclave.attestation.endorsements import NoEndorsements
 from coreason_enclave.attestation.evidence import CpuKind, Evidence
 from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.attestation.results import seal_result
+from coreason_enclave.checkpoints import (
+    ANNOUNCEMENT_TYPE,
+    CHECKPOINT_TYPE,
+    AbandonedLog,
+    LogAnnouncement,
+    LogCheckpoint,
+    LogProof,
+    LogSeen,
+    RefusedLog,
+    WitnessedLog,
+    WitnessStatement,
+    origin_of_run,
+    seal_witness,
+)
 from coreason_enclave.encoding import canonical_json, digest, sha256_hex
 from coreason_enclave.envelope import KeyRing, open_envelope, seal
 from coreason_enclave.hardware.simulated import SimulatedAttester
-from coreason_enclave.hashlog import HashLog
+from coreason_enclave.hashlog import HashLog, tree_of
 from coreason_enclave.heads import seal_export, seal_head
 from coreason_enclave.kem import KemKey, info_for
 from coreason_enclave.keys import Signer
@@ -38,6 +52,7 @@ from coreason_enclave.ledger.entries import Acknowledged, Committed, ContentNote
 from coreason_enclave.ledger.export import write_export
 from coreason_enclave.ledger.records import LineageCaps, LineageRegistration, NoiseSource, RoundPlan
 from coreason_enclave.ledger.rules import reservation_id
+from coreason_enclave.merkle import MerkleTree, leaf_hash
 from coreason_enclave.orders import (
     ATTESTATION_REQUEST_TYPE,
     ATTESTATION_TYPE,
@@ -270,6 +285,7 @@ def attestation(evidence: Evidence | None = None) -> bytes:
         evidence=shown.model_dump(mode="json"),
         challenge=SITES_CHALLENGE,
         attested_at=NOW - 15,
+        log_seen=_seen(1),
     )
     return seal(ATTESTATION_TYPE, document.canonical(), KEYS["clinic-1"])
 
@@ -280,6 +296,76 @@ def result() -> str:
     report = appraiser.appraise(_simulated(site_binding(CHALLENGE)), site_binding(CHALLENGE), NOW - 14)
     fields = {**report.model_dump(mode="json"), "policy": sha256_hex(b"TEST POLICY")}
     return seal_result(AttestationReport.model_validate(fields), COORDINATOR)
+
+
+def _shown_log(older: int = 1) -> dict[str, Any]:
+    """What an order shows of the log: its first two lines, to a site that saw the first ``older``."""
+    lines, checkpoint = log()
+    path = tree_of(lines).consistency(older, 2)
+    return {"log": checkpoint.decode(), "log_proof": LogProof(since=older, hashes=tuple(x.hex() for x in path))}
+
+
+def _seen(size: int) -> LogSeen:
+    return LogSeen(size=size, root=tree_of(log()[0]).root(size).hex())
+
+
+def announcement() -> bytes:
+    """After the last round: all three lines, to a site that saw two."""
+    lines, whole = log()[0], log(3)[1]
+    path = tree_of(lines).consistency(2, 3)
+    document = LogAnnouncement(
+        site_id="clinic-1",
+        job_id=JOB.job_id,
+        job_digest=JOB.digest(),
+        log=whole.decode(),
+        log_proof=LogProof(since=2, hashes=tuple(each.hex() for each in path)),
+        issued_at=NOW + 700,
+        expires_at=NOW + 1300,
+    )
+    return seal(ANNOUNCEMENT_TYPE, document.canonical(), COORDINATOR)
+
+
+def witness_statement() -> bytes:
+    """A site that accepted one branch of three, refused a branch before, and gave up another one."""
+    last, middle = log(3)[1].decode(), log()[1].decode()
+    other = _forked_checkpoint().decode()
+    kept = WitnessedLog(
+        job_id=JOB.job_id,
+        coordinator_key=COORDINATOR.public_hex,
+        origin=origin_of_run(JOB.digest()),
+        last=last,
+        refused=(RefusedLog(held=middle, shown=other, at=NOW + 300),),
+        abandoned=(AbandonedLog(held=other, taken=middle, by="A. Person", why="the disk was restored", at=NOW + 9),),
+    )
+    key = KEYS["clinic-1"]
+    document = WitnessStatement(site_id="clinic-1", public_key=key.public_hex, made_at=NOW + 800, logs=(kept,))
+    return seal_witness(document, key)
+
+
+def _forked_checkpoint() -> bytes:
+    head, root = sha256_hex(b"TEST LINE"), leaf_hash(b"TEST LINE").hex()
+    document = LogCheckpoint(origin=origin_of_run(JOB.digest()), size=1, head=head, root=root)
+    return seal(CHECKPOINT_TYPE, document.canonical(), COORDINATOR)
+
+
+def proofs() -> dict[str, Any]:
+    """Consistency proofs over a log of seven lines: between any two sizes."""
+    tree = MerkleTree()
+    lines = [f"line {number}" for number in range(7)]
+    for line in lines:
+        tree.append(leaf_hash(line.encode()))
+    cases = [
+        {
+            "older": older,
+            "older_root": tree.root(older).hex(),
+            "size": size,
+            "root": tree.root(size).hex(),
+            "hashes": [each.hex() for each in tree.consistency(older, size)],
+        }
+        for size in range(8)
+        for older in range(size + 1)
+    ]
+    return {"lines": lines, "cases": cases}
 
 
 def order() -> bytes:
@@ -297,6 +383,7 @@ def order() -> bytes:
             evidence=_simulated(coordinator_binding()).model_dump(mode="json"),
         ),
         attestation=result(),
+        **_shown_log(),
         issued_at=NOW,
         expires_at=NOW + 660,
     )
@@ -325,6 +412,7 @@ def update() -> bytes:
         evidence=_simulated(site_binding(NONCE)).model_dump(mode="json"),
         ledger_head=LedgerHeadStatement(seq=head.seq, hash=head.hash),
         signed_head=seal_head(head, "clinic-1", key),
+        log_seen=_seen(2),
     )
     return seal(UPDATE_TYPE, document.canonical(), key)
 
@@ -386,8 +474,8 @@ def welcome() -> bytes:
     return seal_welcome(document, COORDINATOR)
 
 
-def log() -> tuple[bytes, bytes]:
-    """A log of three lines, and the checkpoint that signs the first two."""
+def log(signed: int = 2) -> tuple[bytes, bytes]:
+    """A log of three lines, and the checkpoint that signs the first two, or all of them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "audit.jsonl"
         written = HashLog(path, clock=lambda: NOW + 0.25)
@@ -395,8 +483,10 @@ def log() -> tuple[bytes, bytes]:
         written.append(
             actor="coordinator", action="admit", outcome="refused", reason="late", details={"site": "zürich"}
         )
-        checkpoint = written.checkpoint(COORDINATOR)
+        checkpoint = written.checkpoint(COORDINATOR, origin_of_run(JOB.digest()))
         written.append(actor="coordinator", action="round", outcome="completed")
+        if signed == 3:
+            checkpoint = written.checkpoint(COORDINATOR, origin_of_run(JOB.digest()))
         written.close()
         return path.read_bytes(), checkpoint
 
@@ -431,6 +521,9 @@ def vectors() -> dict[str, dict[str, Any]]:
         "attestation-result": _envelope("attestation-result", result().encode(), COORDINATOR),
         "round-order": _envelope("round-order", order(), COORDINATOR),
         "update": _envelope("update", update(), KEYS["clinic-1"]),
+        "log-checkpoint": _envelope("log-checkpoint", checkpoint, COORDINATOR),
+        "log-announcement": _envelope("log-announcement", announcement(), COORDINATOR),
+        "witness-statement": _envelope("witness-statement", witness_statement(), KEYS["clinic-1"]),
         "ledger-head": _envelope(
             "ledger-head", seal_head(head, "clinic-1", KEYS["clinic-1"]).encode(), KEYS["clinic-1"]
         ),
@@ -474,6 +567,7 @@ def vectors() -> dict[str, dict[str, Any]]:
             "kind": "log",
             "lines": lines.decode(),
             "checkpoint": checkpoint.decode(),
+            "proofs": proofs(),
             "public_key": COORDINATOR.public_hex,
         },
     }

@@ -11,6 +11,16 @@ from pydantic import ValidationError
 
 from aegis.runs.manifest import ManifestStatement
 from coreason_enclave.attestation.evidence import CpuReport, Evidence, GpuReport
+from coreason_enclave.checkpoints import (
+    AbandonedLog,
+    LogAnnouncement,
+    LogCheckpoint,
+    LogProof,
+    LogSeen,
+    RefusedLog,
+    WitnessedLog,
+    WitnessStatement,
+)
 from coreason_enclave.encoding import canonical_json, parse_json
 from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError
@@ -49,6 +59,9 @@ DOCUMENTS: dict[str, type[StrictModel]] = {
     "ledger-head": SiteLedgerHead,
     "ledger-export": LedgerExportStatement,
     "run-manifest": ManifestStatement,
+    "log-checkpoint": LogCheckpoint,
+    "log-announcement": LogAnnouncement,
+    "witness-statement": WitnessStatement,
     "health": HealthStatement,
     "participation-request": ParticipationRequest,
     "participation-welcome": ParticipationWelcome,
@@ -165,6 +178,11 @@ INSIDE: dict[str, tuple[type[StrictModel], dict[str, Any]]] = {
     "evidence": (Evidence, SHOWN),
     "cpu": (CpuReport, {**SHOWN["cpu"], "certificates": ["AAEC"]}),
     "gpu": (GpuReport, SHOWN["gpus"][0]),
+    "log-proof": (LogProof, read("round-order")["payload"]["log_proof"]),
+    "log-seen": (LogSeen, read("update")["payload"]["log_seen"]),
+    "witnessed-log": (WitnessedLog, read("witness-statement")["payload"]["logs"][0]),
+    "refused-log": (RefusedLog, read("witness-statement")["payload"]["logs"][0]["refused"][0]),
+    "abandoned-log": (AbandonedLog, read("witness-statement")["payload"]["logs"][0]["abandoned"][0]),
     "coordinator": (CoordinatorIdentity, read("round-order")["payload"]["coordinator"]),
 }
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coreason_enclave.checkpoints import origin_of_run
 from coreason_enclave.encoding import canonical_json, sha256_hex
 from coreason_enclave.hashlog import HashLog
 from coreason_enclave.keys import Signer
@@ -43,11 +44,19 @@ SEALED = {
         *("attestation-request", "attestation", "round-order", "update", "roll_call"),
         *("model.ciphertext", "arrays.ciphertext"),
     ),
+    **dict.fromkeys(("log-checkpoint", "log-announcement", "witness-statement"), ("envelope",)),
     "ledger": ("export",),
     "log": ("checkpoint",),
 }
 IN_HEX = ("bytes", "ciphertext", "model.ciphertext", "arrays.ciphertext")
-LARGE = ("exchange", "participation-welcome", "attestation-sgx", "attestation-tdx", "attestation-snp")
+LARGE = (
+    "exchange",
+    "witness-statement",
+    "participation-welcome",
+    "attestation-sgx",
+    "attestation-tdx",
+    "attestation-snp",
+)
 SMALL = tuple(name for name in SEALED if name not in LARGE)
 PLACES = [(name, field) for name, fields in SEALED.items() for field in fields]
 
@@ -352,8 +361,13 @@ def _rewritten_log(run: Path, change: Callable[[list[dict[str, Any]]], object]) 
     log = HashLog(run / "audit.jsonl", clock=lambda: story.NOW)
     for line in lines:
         log.append(**{name: line[name] for name in ("actor", "action", "outcome", "reason", "details")})
-    (run / "audit.checkpoint.json").write_bytes(log.checkpoint(Signer.from_seed(bytes([7]) * 32)))
+    (run / "audit.checkpoint.json").write_bytes(log.checkpoint(Signer.from_seed(bytes([7]) * 32), origin_of(run)))
     log.close()
+
+
+def origin_of(run: Path) -> str:
+    digest: str = json.loads((run / "config.json").read_text())["job_digest"]
+    return origin_of_run(digest)
 
 
 def _details(lines: list[dict[str, Any]], action: str, outcome: str) -> dict[str, Any]:

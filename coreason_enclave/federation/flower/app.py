@@ -32,6 +32,10 @@ class OrderHandler(Protocol):
         """Answer a challenge with evidence. Raises :class:`EnclaveError` to refuse."""
         ...
 
+    def witness(self, message: SealedMessage) -> SealedMessage:
+        """Answer an announcement with a statement. Raises :class:`EnclaveError` to refuse."""
+        ...
+
 
 def client_app(handler: OrderHandler) -> ClientApp:
     """A ``ClientApp`` that hands each message to ``handler``. Details of a refusal stay at the site."""
@@ -51,6 +55,11 @@ def client_app(handler: OrderHandler) -> ClientApp:
     def attest(message: Message, context: Context) -> Message:
         del context
         return _answered(message, handler.attest)
+
+    @app.query("witness")
+    def witness(message: Message, context: Context) -> Message:
+        del context
+        return _answered(message, handler.witness)
 
     return app
 

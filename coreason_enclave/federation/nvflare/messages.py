@@ -50,6 +50,8 @@ _CODES: Final[Mapping[str, tuple[Reason, ...]]] = {
         Reason.ATTESTATION_REQUIRED,
         Reason.UNDECRYPTABLE,
         Reason.ROLL_CALL,
+        Reason.LOG_UNPROVEN,
+        Reason.LOG_FORKED,
         Reason.WRONG_ROUND,
         Reason.WRONG_NONCE,
         Reason.REPLAYED,

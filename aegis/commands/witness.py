@@ -1,0 +1,23 @@
+"""Reading a site's witness statement from a file that somebody was sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aegis.errors import RunFolderError
+from coreason_enclave.checkpoints import WitnessStatement, open_witness
+from coreason_enclave.envelope import MAX_ENVELOPE_BYTES
+from coreason_enclave.errors import EnclaveError
+
+__all__ = ["read_witness"]
+
+
+def read_witness(path: Path) -> WitnessStatement:
+    """The statement in ``path``; raises :class:`RunFolderError` where it is none, or not authentic."""
+    with path.open("rb") as file:
+        data = file.read(MAX_ENVELOPE_BYTES + 1)
+    try:
+        return open_witness(data)
+    except EnclaveError as error:
+        what = f"{path} is not a site's witness statement ({error}): coreason-enclave checkpoints export writes one"
+        raise RunFolderError(what) from error

@@ -1,0 +1,131 @@
+"""A finished run as one file for an auditor: its records and public halves of keys, and nothing private.
+
+A bundle is a zip archive, written without compression, with names in order and one fixed date: the same run gives the
+same bytes, and what is read is never larger than the file. Left out are
+
+- private files (mode 0600; the log alone is kept so, and is for the auditor), links, and whatever is no file
+- ``keys/`` and ``coordinator/`` folders, and whole federations
+- notes of the runtime (``flower-run.json``, ``nvflare/`` and its kits, its log), which may hold tokens or keys
+- what a write that was killed left behind
+
+Read, an archive is refused that is compressed, larger than its file, or that names a path outside, twice, or a link.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+from aegis.errors import RunFolderError
+from aegis.runs.folder import RunFolder
+from coreason_enclave.files import create_file
+
+__all__ = ["exported_names", "opened_run", "write_bundle"]
+
+_LOG = "audit.jsonl"
+_FOLDERS = frozenset({"keys", "coordinator", "federation", "nvflare"})
+_NOTES = re.compile(r"flower-run\.json|nvflare\.log|nvflare-(run|end)\.json")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,15}")
+_DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can tell
+_MODE = (stat.S_IFREG | 0o644) << 16
+_MOST_FILES = 1_000_000
+
+
+def exported_names(run: Path) -> list[str]:
+    """The files of a run folder that go into its bundle, by name, in order."""
+    found = [path.relative_to(run) for path in run.rglob("*") if not path.is_dir() or path.is_symlink()]
+    return sorted(name.as_posix() for name in found if _is_public(run, name))
+
+
+def write_bundle(run: Path, out: Path) -> list[str]:
+    """Write the bundle of a finished run; return the names in it.
+
+    Raises:
+        RunFolderError: there is no finished run in ``run``, a file of it cannot be read, or ``out`` exists.
+    """
+    folder = RunFolder(run)
+    if not folder.is_started:
+        raise RunFolderError(f"{run} is not a run folder: it has no config.json")
+    if not folder.is_finished:
+        raise RunFolderError(f"the run in {run} has not finished: the command that started it goes on with it")
+    names = exported_names(run)
+    try:
+        create_file(out, _archive(run, names))
+    except FileExistsError as error:
+        raise RunFolderError(f"{out} exists: choose another name") from error
+    except OSError as error:
+        raise RunFolderError(f"{error.filename or out}: {error.strerror}: nothing was written") from error
+    return names
+
+
+@contextmanager
+def opened_run(path: Path) -> Iterator[Path]:
+    """A run's folder: ``path`` itself or, where that is a bundle, what it holds, for as long as the body runs.
+
+    Raises:
+        RunFolderError: ``path`` is a file and no bundle.
+    """
+    if path.is_dir():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="aegis-bundle-") as folder:
+        _unpack(path, Path(folder))
+        yield Path(folder)
+
+
+def _is_public(run: Path, name: Path) -> bool:
+    status = (run / name).lstat()
+    private = status.st_mode & 0o077 == 0 and name.name != _LOG
+    excluded = _FOLDERS.intersection(name.parts[:-1]) or _NOTES.fullmatch(name.name) or not _NAME.fullmatch(str(name))
+    return stat.S_ISREG(status.st_mode) and not private and not excluded
+
+
+def _archive(run: Path, names: list[str]) -> bytes:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in names:
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.external_attr, entry.create_system = _MODE, 3
+            archive.writestr(entry, (run / name).read_bytes())
+    return buffer.getvalue()
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            _require_harmless(path, entries)
+            for entry in entries:
+                target = folder / entry.filename
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(entry) as source, target.open("xb") as file:
+                    while data := source.read(1 << 20):
+                        file.write(data)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
+        raise RunFolderError(f"{path} is not the bundle of a run: {error}") from error
+
+
+def _require_harmless(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Every name is a plain relative one and there once; nothing is compressed, linked or larger than the archive."""
+    names = [entry.filename for entry in entries]
+    _require(path, len(names) <= _MOST_FILES, f"it holds more than {_MOST_FILES} files")
+    _require(path, len({name.casefold() for name in names}) == len(names), "it names a file twice")
+    for entry in entries:
+        shown, kind = f"{entry.filename[:80]!r}", stat.S_IFMT(entry.external_attr >> 16)
+        _require(path, _NAME.fullmatch(entry.filename) is not None, f"{shown} is no path inside a run folder")
+        _require(path, kind in (0, stat.S_IFREG), f"{shown} is a link or no file")
+        stored = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
+        _require(path, stored and not entry.flag_bits & 1, f"{shown} is compressed or encrypted")
+    size = sum(entry.file_size for entry in entries)
+    _require(path, size <= path.stat().st_size, f"its files would be {size} bytes, more than the archive itself")
+
+
+def _require(path: Path, condition: bool, why: str) -> None:
+    if not condition:
+        raise RunFolderError(f"{path} is not the bundle of a run: {why}")

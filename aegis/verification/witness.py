@@ -1,0 +1,147 @@
+"""That the log is the one that the sites were shown, while the run went on.
+
+Whoever holds the coordinator's key can write a log anew and sign it. The sites hold the checkpoints that were signed
+before: in what they say with each update, and in the statements that they export for an auditor.
+
+A statement contradicts a log, and the run is not verified, where
+
+- a checkpoint that the site accepted, refused or gave up is not one of this log: its coordinator signed two logs
+- the site holds this job's log under another coordinator key
+- the site, updates of which the log admitted, was never shown this log
+- it is not signed by the key that the run has for that site
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aegis.verification.findings import Answer, Answers, Reference, fails, holds, require, stays_open
+from aegis.verification.records import Records
+from aegis.verification.trail import AuditedUpdate
+from coreason_enclave.checkpoints import (
+    CHECKPOINT_TYPE,
+    LogCheckpoint,
+    LogSeen,
+    WitnessedLog,
+    WitnessStatement,
+    open_checkpoint,
+    open_witness,
+    origin_of_run,
+    parse_checkpoint,
+)
+from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.envelope import KeyRing, open_envelope
+from coreason_enclave.errors import EnclaveError
+from coreason_enclave.hashlog import GENESIS, tree_of
+from coreason_enclave.orders import UPDATE_TYPE, parse_statement
+
+__all__ = ["check_witnesses"]
+
+
+def check_witnesses(records: Records, reference: Reference) -> Answers:
+    """The folder's checkpoint names this run; what sites signed with their updates, and what they stated, agrees."""
+    origin = origin_of_run(records.job.digest())
+    key = records.config.coordinator_key if reference.coordinator_key is None else reference.coordinator_key
+    keys = KeyRing({"coordinator": key})
+    own = parse_checkpoint(open_envelope(records.data("audit.checkpoint.json"), CHECKPOINT_TYPE, keys).payload)
+    require(own.origin == origin, f"audit.checkpoint.json is of log {own.origin}, not of this run's {origin}")
+    log = _Log(records.audit, origin, key)
+    yield from _said_with_updates(records, log)
+    for statement in (*_in_the_folder(records), *reference.witnesses):
+        yield from _stated(records, log, statement)
+
+
+def _in_the_folder(records: Records) -> list[WitnessStatement]:
+    """What the sites stated when the run ended; whoever keeps the folder could take it away."""
+    return [open_witness(path.read_bytes()) for path in sorted(records.folder.glob("witness/*.json"))]
+
+
+class _Log:
+    """The run's log, to be compared with checkpoints of it."""
+
+    def __init__(self, data: bytes, origin: str, key: str) -> None:
+        self.origin, self.key = origin, key
+        self._lines, self._tree = data.split(b"\n")[:-1], tree_of(data)
+
+    @property
+    def size(self) -> int:
+        return len(self._lines)
+
+    def had(self, seen: LogSeen) -> bool:
+        return seen.size <= self.size and self._tree.root(seen.size).hex() == seen.root
+
+    def is_of(self, checkpoint: LogCheckpoint) -> bool:
+        """Whether its first lines, and the hash of the last of them, are the ones that were signed."""
+        size = checkpoint.size
+        if not self.had(LogSeen(size=size, root=checkpoint.root)):
+            return False
+        return checkpoint.head == (sha256_hex(self._lines[size - 1]) if size else GENESIS)
+
+
+def _said_with_updates(records: Records, log: _Log) -> Answers:
+    """What the admitted updates' envelopes, as far as they are there and authentic, say that their sites had seen."""
+    agreeing = 0
+    for update in records.trail.updates:
+        seen = _seen_by(records, update)
+        if seen is None:
+            continue  # the check of signatures tells
+        if not log.had(seen):
+            where = f"round {update.round_number} (line {update.line})"
+            yield fails(f"{update.site}, {where}: signed that it saw {seen.size} lines of another log than this one")
+            return
+        agreeing += 1
+    if agreeing:
+        yield holds(f"{agreeing} signed updates name a checkpoint of this log")
+
+
+def _seen_by(records: Records, update: AuditedUpdate) -> LogSeen | None:
+    name, key = f"state/updates/{update.envelope}.json", records.config.participants.get(update.site)
+    if key is None or not records.exists(name):
+        return None
+    try:
+        opened = open_envelope(records.data(name), UPDATE_TYPE, KeyRing({update.site: key}))
+        return parse_statement(opened.payload).log_seen
+    except EnclaveError:
+        return None
+
+
+def _stated(records: Records, log: _Log, statement: WitnessStatement) -> Iterator[Answer]:
+    site = statement.site_id
+    registered = records.config.participants.get(site)
+    if registered != statement.public_key:
+        whose = "no participant of this run" if registered is None else "signed by another key than the run has for it"
+        yield fails(f"{site}: its witness statement is {whose}")
+        return
+    of_this_job = [kept for kept in statement.logs if kept.origin == log.origin]
+    foreign = [kept for kept in of_this_job if kept.coordinator_key != log.key]
+    if foreign:
+        other = foreign[0].coordinator_key[:16]
+        yield fails(f"{site} was shown this job's log under another coordinator key ({other}…)")
+        return
+    if not of_this_job:
+        yield _never_shown(records, site)
+    for kept in of_this_job:
+        yield from _compared(site, log, kept)
+
+
+def _never_shown(records: Records, site: str) -> Answer:
+    if records.updates_of(site):
+        return fails(f"{site}, of which the log admitted updates, was never shown this run's log")
+    return stays_open(f"{site} was not shown this run's log, and no update of it was admitted")
+
+
+def _compared(site: str, log: _Log, kept: WitnessedLog) -> Iterator[Answer]:
+    last = open_checkpoint(kept.last, log.key)
+    if not log.is_of(last):
+        yield fails(f"contradicted by {site}: it was shown {last.size} lines of another log, signed by the same key")
+        return
+    for refused in (open_checkpoint(each.shown, log.key) for each in kept.refused):
+        if not log.is_of(refused):
+            what = f"it refused {refused.size} lines of another log, signed by the same key"
+            yield fails(f"contradicted by {site}: {what}")
+            return
+    given_up = [each for each in kept.abandoned if not log.is_of(open_checkpoint(each.held, log.key))]
+    for each in given_up:
+        lost = open_checkpoint(each.held, log.key).size
+        yield stays_open(f"{site} was shown {lost} lines that were lost; {each.by} went on without them ({each.why})")
+    yield holds(f"{site} was shown the first {last.size} of {log.size} lines as they stand here")

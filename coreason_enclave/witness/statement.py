@@ -1,0 +1,25 @@
+"""What a site signs for an auditor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coreason_enclave.checkpoints import WitnessedLog, WitnessStatement, seal_witness
+from coreason_enclave.envelope import MAX_ENVELOPE_BYTES
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.keys import Signer
+
+__all__ = ["witness_statement"]
+
+
+def witness_statement(site_id: str, signer: Signer, logs: Sequence[WitnessedLog], now: float) -> bytes:
+    """The envelope in which ``site_id`` says what it holds of ``logs``; ``now`` is Unix seconds.
+
+    Raises:
+        ConfigurationError: it would be larger than an envelope may be.
+    """
+    statement = WitnessStatement(site_id=site_id, public_key=signer.public_hex, made_at=int(now), logs=tuple(logs))
+    envelope = seal_witness(statement, signer)
+    if len(envelope) > MAX_ENVELOPE_BYTES:
+        raise ConfigurationError(f"the checkpoints of {len(logs)} jobs do not fit one file: name the job (--job)")
+    return envelope

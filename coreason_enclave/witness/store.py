@@ -1,0 +1,256 @@
+"""The checkpoints that a site was shown, one file for each coordinator key and job; durable before the site answers.
+
+A checkpoint is judged against the newest one that was accepted before:
+
+1. none was: it is accepted (trust on first use)
+2. it is one that was accepted before, shown again with a round no later than then: nothing changes
+3. it is larger, and the proof starts from another size: *unproven*; the coordinator has to ask what this site holds
+4. it is larger, and the proof shows that the log continues: it is accepted
+5. anything else (smaller, equal with other lines, or without a proof that holds): *forked*; both checkpoints are kept
+
+A refusal does not stick: a log that continues the accepted one is accepted afterwards. A log that was lost stays
+refused until a person acknowledges one of the refused checkpoints.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import ValidationError
+
+from coreason_enclave.checkpoints import (
+    AbandonedLog,
+    LogCheckpoint,
+    LogProof,
+    LogSeen,
+    RefusedLog,
+    WitnessedLog,
+    open_checkpoint,
+    origin_of_run,
+)
+from coreason_enclave.encoding import parse_json
+from coreason_enclave.errors import ConfigurationError, EnclaveError, JobRejected, Reason
+from coreason_enclave.files import PRIVATE, replace_file, sync_folder
+from coreason_enclave.schemas import FormatVersion, StrictModel, explain, in_range
+
+__all__ = ["KEPT_ACCEPTED", "KEPT_REFUSED", "CheckpointStore", "ShownLog"]
+
+KEPT_ACCEPTED = 32
+"""How many of the newest accepted checkpoints may be shown again by an order that was repeated or late."""
+KEPT_REFUSED = 16
+"""The first refused ones and the latest are kept: a coordinator that goes on forking fills no disk."""
+
+_NAME = re.compile(r"[0-9a-f]{64}-[0-9a-f]{64}\.json")
+_LAST_ROUND = 1 << 53
+
+
+@dataclass(frozen=True)
+class ShownLog:
+    """A checkpoint as a coordinator shows it, with an order of a round or, without one, after the last.
+
+    Attributes:
+        coordinator_key: Ed25519, hex: the key that signed the message, and has to have signed the checkpoint.
+        envelope: the checkpoint's. proof: from the one that the site was shown before.
+    """
+
+    job_id: str
+    job_digest: str
+    coordinator_key: str
+    round_number: int | None
+    envelope: str
+    proof: LogProof
+
+
+class _Accepted(StrictModel):
+    size: Annotated[int, *in_range(0, 1 << 53)]
+    root: str
+    round_number: Annotated[int, *in_range(0, _LAST_ROUND)]
+
+
+class _Kept(StrictModel):
+    """One file. ``accepted``: the newest ones, oldest first; the last of them is ``log.last``."""
+
+    version: FormatVersion = 1
+    log: WitnessedLog
+    accepted: tuple[_Accepted, ...]
+
+
+class CheckpointStore:
+    """The store in one folder, made on first use with mode 0700.
+
+    Processes and threads may share it: whoever changes a file holds the folder's lock.
+
+    Raises:
+        ConfigurationError: from every method, where a file is damaged or the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def seen(self, coordinator_key: str, job_digest: str) -> LogSeen | None:
+        """The newest accepted checkpoint of that coordinator's log of that job."""
+        kept = self._read(self._path(coordinator_key, job_digest))
+        return None if kept is None else _seen(_last(kept.log))
+
+    def log(self, coordinator_key: str, job_digest: str) -> WitnessedLog:
+        """All that is held of one log."""
+        kept = self._read(path := self._path(coordinator_key, job_digest))
+        if kept is None:
+            raise ConfigurationError(f"there is no {path}: no checkpoint of that log was accepted here")
+        return kept.log
+
+    def logs(self) -> list[WitnessedLog]:
+        """All that is held of every log, by coordinator key and job digest."""
+        names = sorted(path for path in self._folder.glob("*.json") if _NAME.fullmatch(path.name))
+        read = [self._read(path) for path in names]
+        return [kept.log for kept in read if kept is not None]
+
+    def witness(self, shown: ShownLog, now: float) -> LogSeen:
+        """Judge a checkpoint, and keep what was decided; durable when this returns or raises.
+
+        Returns:
+            The newest accepted checkpoint.
+
+        Raises:
+            EnvelopeError: it is no checkpoint, or another key signed it.
+            JobRejected: ``wrong_digest``: of another log; ``log_unproven``: rule 3; ``log_forked``: rule 5.
+        """
+        newest = open_checkpoint(shown.envelope, shown.coordinator_key)
+        if newest.origin != origin_of_run(shown.job_digest):
+            what = f"the checkpoint is of log {newest.origin}, not of job {shown.job_id!r}"
+            raise JobRejected(what, reason=Reason.WRONG_DIGEST)
+        path = self._path(shown.coordinator_key, shown.job_digest)
+        with self._locked():
+            kept = self._read(path)
+            if kept is None:  # 1
+                first = WitnessedLog(
+                    job_id=shown.job_id,
+                    coordinator_key=shown.coordinator_key,
+                    origin=newest.origin,
+                    last=shown.envelope,
+                )
+                self._write(path, _Kept(log=first, accepted=(_accepted(newest, shown),)))
+                return _seen(newest)
+            last = _last(kept.log)
+            if _again(kept, last, newest, shown):  # 2
+                return _seen(last)
+            if newest.size > last.size and shown.proof.since != last.size:  # 3
+                raise JobRejected(_UNPROVEN.format(shown.proof.since, last.size), reason=Reason.LOG_UNPROVEN)
+            if newest.size > last.size and shown.proof.shows(last, newest):  # 4
+                self._write(path, _continued(kept, newest, shown))
+                return _seen(newest)
+            self._write(path, _with_refused(kept, shown.envelope, int(now)))  # 5
+            raise JobRejected(_forked(shown, last, newest), reason=Reason.LOG_FORKED)
+
+    def acknowledge(
+        self, job_digest: str, coordinator_key: str, taken: LogSeen, *, by: str, why: str, now: float
+    ) -> None:
+        """Go on from a checkpoint that was refused; what was accepted before stays on record, with name and reason.
+
+        Raises:
+            ConfigurationError: no such checkpoint of that log was refused here.
+        """
+        path = self._path(coordinator_key, job_digest)
+        with self._locked():
+            kept = self._read(path)
+            refused = () if kept is None else kept.log.refused
+            match = [each.shown for each in refused if _seen(open_checkpoint(each.shown, coordinator_key)) == taken]
+            if kept is None or not match:
+                raise ConfigurationError(f"no checkpoint {taken.size}:{taken.root} of that log was refused here")
+            given_up = AbandonedLog(held=kept.log.last, taken=match[0], by=by, why=why, at=int(now))
+            changed = {"last": match[0], "abandoned": (*kept.log.abandoned, given_up)}
+            newest = _Accepted(size=taken.size, root=taken.root, round_number=_LAST_ROUND)
+            self._write(path, _Kept(log=kept.log.model_copy(update=changed), accepted=(newest,)))
+
+    def _path(self, coordinator_key: str, job_digest: str) -> Path:
+        return self._folder / f"{job_digest}-{coordinator_key}.json"
+
+    def _read(self, path: Path) -> _Kept | None:
+        try:
+            kept = _Kept.model_validate(parse_json(path.read_bytes()))
+            _last(kept.log)  # signed by the key that the file names
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+        except (ValidationError, EnclaveError) as error:
+            what = explain(error) if isinstance(error, ValidationError) else str(error)
+            raise ConfigurationError(f"{path} is damaged ({what}): restore it from a backup") from error
+        if path != self._path(kept.log.coordinator_key, kept.log.origin.removeprefix(origin_of_run(""))):
+            raise ConfigurationError(f"{path} holds another log than its name says: restore it from a backup")
+        return kept
+
+    def _write(self, path: Path, kept: _Kept) -> None:
+        try:
+            replace_file(path, kept.canonical(), mode=PRIVATE)
+        except OSError as error:
+            raise ConfigurationError(f"the store of checkpoints cannot be written: {error}") from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            if not self._folder.exists():
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                sync_folder(self._folder.parent)
+            descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        except OSError as error:
+            raise ConfigurationError(f"the store of checkpoints cannot be used: {error}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+_UNPROVEN = "the log's proof starts from line {}, this site was shown {} lines: the coordinator has to ask it first"
+
+
+def _last(log: WitnessedLog) -> LogCheckpoint:
+    return open_checkpoint(log.last, log.coordinator_key)
+
+
+def _seen(checkpoint: LogCheckpoint) -> LogSeen:
+    return LogSeen(size=checkpoint.size, root=checkpoint.root)
+
+
+def _accepted(checkpoint: LogCheckpoint, shown: ShownLog) -> _Accepted:
+    number = _LAST_ROUND if shown.round_number is None else shown.round_number
+    return _Accepted(size=checkpoint.size, root=checkpoint.root, round_number=number)
+
+
+def _again(kept: _Kept, last: LogCheckpoint, newest: LogCheckpoint, shown: ShownLog) -> bool:
+    """A late or repeated order. With a *later* round, an old checkpoint would hide what was written since."""
+    now = _accepted(newest, shown)
+    same = [each for each in kept.accepted if (each.size, each.root) == (now.size, now.root)]
+    return bool(same) and now.round_number <= same[0].round_number and (newest.size < last.size or newest == last)
+
+
+def _continued(kept: _Kept, newest: LogCheckpoint, shown: ShownLog) -> _Kept:
+    accepted = (*kept.accepted, _accepted(newest, shown))[-KEPT_ACCEPTED:]
+    return kept.model_copy(update={"log": kept.log.model_copy(update={"last": shown.envelope}), "accepted": accepted})
+
+
+def _with_refused(kept: _Kept, envelope: str, now: int) -> _Kept:
+    refused = kept.log.refused
+    if any((each.held, each.shown) == (kept.log.last, envelope) for each in refused):
+        return kept
+    evidence = RefusedLog(held=kept.log.last, shown=envelope, at=now)
+    refused = (*refused[: KEPT_REFUSED - 1], evidence)
+    return kept.model_copy(update={"log": kept.log.model_copy(update={"refused": refused})})
+
+
+def _forked(shown: ShownLog, last: LogCheckpoint, newest: LogCheckpoint) -> str:
+    return (
+        f"the coordinator's log of job {shown.job_id!r} has {newest.size} lines that do not continue the {last.size} "
+        "lines that this site was shown: it was written anew, or lost and begun from an older copy. Both signed "
+        "checkpoints are kept; coreason-enclave checkpoints export gives them to an auditor. Where the coordinator "
+        "lost its log, a person goes on with the shorter one: coreason-enclave checkpoints acknowledge SITE --job "
+        f"{shown.job_digest} --checkpoint {newest.size}:{newest.root} --by NAME --why TEXT"
+    )
