@@ -1,12 +1,11 @@
 """A finished run as one file for an auditor: its records and public halves of keys, and nothing private.
 
 A bundle is a zip archive, written without compression, with names in order and one fixed date: the same run gives the
-same bytes, and what is read is never larger than the file. Left out are
+same bytes, and what is read is never larger than the file. It holds the manifest and
+what that names; notes of the runtime, which may hold tokens or keys, stay out. Refused is a manifest that names
 
-- private files (mode 0600; the log alone is kept so, and is for the auditor), links, and whatever is no file
-- ``keys/`` and ``coordinator/`` folders, and whole federations
-- notes of the runtime (``flower-run.json``, ``nvflare/`` and its kits, its log), which may hold tokens or keys
-- what a write that was killed left behind
+- a file that its owner alone may read (the log alone is kept so, and is for the auditor), a link, or no file
+- anything in a folder ``keys``, ``coordinator``, ``federation`` or ``nvflare``
 
 Read, an archive is refused that is compressed, larger than its file, or that names a path outside, twice, or a link.
 """
@@ -22,25 +21,40 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from aegis.errors import RunFolderError
 from aegis.runs.folder import RunFolder
+from aegis.runs.manifest import MANIFEST, SIGNATURE, FileList
+from coreason_enclave.commandline import one_line
+from coreason_enclave.encoding import parse_json
+from coreason_enclave.errors import EnclaveError
 from coreason_enclave.files import create_file
 
 __all__ = ["exported_names", "opened_run", "write_bundle"]
 
 _LOG = "audit.jsonl"
 _FOLDERS = frozenset({"keys", "coordinator", "federation", "nvflare"})
-_NOTES = re.compile(r"flower-run\.json|nvflare\.log|nvflare-(run|end)\.json")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,15}")
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can tell
 _MODE = (stat.S_IFREG | 0o644) << 16
-_MOST_FILES = 1_000_000
+_MOST_FILES, _LARGEST = 1_000_000, 1 << 30
 
 
 def exported_names(run: Path) -> list[str]:
-    """The files of a run folder that go into its bundle, by name, in order."""
-    found = [path.relative_to(run) for path in run.rglob("*") if not path.is_dir() or path.is_symlink()]
-    return sorted(name.as_posix() for name in found if _is_public(run, name))
+    """The files of a finished run that go into its bundle, by name, in order.
+
+    Raises:
+        RunFolderError: there is no manifest, or it names what is missing or private.
+    """
+    try:
+        listed = FileList.model_validate(parse_json((run / MANIFEST).read_bytes(), limit=_LARGEST)).files
+    except (OSError, EnclaveError, ValidationError) as error:
+        raise RunFolderError(f"{run} has no {MANIFEST} that tells which files to export: {one_line(error)}") from error
+    names = sorted({*listed, MANIFEST, SIGNATURE})
+    for name in names:
+        _require_public(run, name)
+    return names
 
 
 def write_bundle(run: Path, out: Path) -> list[str]:
@@ -79,11 +93,19 @@ def opened_run(path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _is_public(run: Path, name: Path) -> bool:
-    status = (run / name).lstat()
-    private = status.st_mode & 0o077 == 0 and name.name != _LOG
-    excluded = _FOLDERS.intersection(name.parts[:-1]) or _NOTES.fullmatch(name.name) or not _NAME.fullmatch(str(name))
-    return stat.S_ISREG(status.st_mode) and not private and not excluded
+def _require_public(run: Path, name: str) -> None:
+    path = run / name
+    if _NAME.fullmatch(name) is None or _FOLDERS.intersection(name.split("/")[:-1]):
+        raise RunFolderError(f"{path} is no record of a run: nothing was exported")
+    status = path.lstat() if path.exists() else None
+    if status is None or not stat.S_ISREG(status.st_mode) or any(part.is_symlink() for part in _above(run, path)):
+        raise RunFolderError(f"{path} is missing, a link or no file: nothing was exported")
+    if status.st_mode & 0o077 == 0 and path.name != _LOG:
+        raise RunFolderError(f"only its owner may read {path}: chmod a+r what may be given away; nothing was exported")
+
+
+def _above(run: Path, path: Path) -> list[Path]:
+    return [each for each in path.parents if each != run and run in each.parents]
 
 
 def _archive(run: Path, names: list[str]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import stat
 import zipfile
@@ -69,6 +70,37 @@ def test_records_go_into_a_bundle_and_nothing_private_does(aegis: Aegis, run_cop
     expected = {"job.yaml", "config.json", "audit.jsonl", "audit.checkpoint.json", "state/state.json", "outcome.json"}
     assert expected <= set(names)
     assert {name for name in names if name.startswith("state/updates/")}
+
+
+PRIVATE: dict[str, Callable[[Path], object]] = {
+    "a record that its owner alone may read": lambda run: (run / "config.json").chmod(0o600),
+    "a record that is gone": lambda run: (run / "metrics.csv").unlink(),
+    "a record that is a link": lambda run: [
+        (run / "metrics.csv").unlink(),
+        (run / "metrics.csv").symlink_to("/etc/hostname"),
+    ],
+    "a key that a manifest names": lambda run: name_in_manifest(run, "keys/signing.key"),
+    "a path outside": lambda run: name_in_manifest(run, "../outside"),
+    "no manifest": lambda run: (run / "manifest.json").unlink(),
+}
+
+
+def name_in_manifest(run: Path, name: str) -> None:
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).write_bytes(b"SECRET")
+    listed = json.loads((run / "manifest.json").read_text())
+    listed["files"][name] = "00" * 32
+    (run / "manifest.json").write_text(json.dumps(listed))
+
+
+@pytest.mark.parametrize("spoil", PRIVATE.values(), ids=PRIVATE)
+def test_a_run_that_would_give_away_something_else_than_records_is_not_exported(
+    aegis: Aegis, run_copy: Path, tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    spoil(run_copy)
+    result = aegis("run", "export", run_copy, "--out", tmp_path / "bundle.zip")
+    assert result.exit_code == 2, result.output
+    assert not (tmp_path / "bundle.zip").exists()
 
 
 def test_an_unfinished_run_and_what_is_none_are_refused_and_leave_nothing(
@@ -164,5 +196,5 @@ def test_a_bundle_without_a_record_is_verified_as_what_is_left(aegis: Aegis, bun
         kept = [(name, whole.read(name)) for name in whole.namelist() if name != "metrics.csv"]
     (tmp_path / "less.zip").write_bytes(archive(*kept))
     result = aegis("verify", tmp_path / "less.zip")
-    assert result.exit_code == 10
-    assert "missing: metrics.csv" in result.output
+    assert result.exit_code == 10, result.output
+    assert "metrics.csv" in result.output
