@@ -43,11 +43,23 @@ def stopping_after(rounds: int) -> Callable[[Any], None]:
 
 
 def interrupted(study: MakeStudy, job: Any) -> Study:
-    """Two of three rounds were completed."""
+    """Two of three rounds were completed; a backup was made after the first."""
     run: Study = study()
-    with pytest.raises(StopsAfter):
-        run.run(job, observe=stopping_after(2))
+    for completed in (1, 2):
+        with pytest.raises(StopsAfter):
+            run.run(job, observe=stopping_after(completed))
+        if completed == 1:
+            shutil.copytree(run.folder, backup_of(run))
     return run
+
+
+def backup_of(run: Study) -> Path:
+    return run.folder.with_name("backup")
+
+
+def restored(run: Study) -> None:
+    shutil.rmtree(run.folder)
+    shutil.copytree(backup_of(run), run.folder)
 
 
 def rewritten(run: Study, change: Callable[[list[dict[str, Any]]], object]) -> None:
@@ -62,7 +74,7 @@ def rewritten(run: Study, change: Callable[[list[dict[str, Any]]], object]) -> N
 
 
 LOST: dict[str, Callable[[Study], object]] = {
-    "the last lines of the log are cut off": lambda run: rewritten(run, lambda lines: [lines.pop() for _ in range(9)]),
+    "the run's folder is restored from an older copy": restored,
     "an early line is another one": lambda run: rewritten(run, lambda lines: lines[1]["details"].update(x=1)),
     "the run begins anew in an empty folder": lambda run: [
         shutil.rmtree(run.folder),
@@ -94,7 +106,7 @@ def test_once_a_person_at_each_site_acknowledges_a_lost_log_the_run_goes_on(
 ) -> None:
     job = a_job(federation, rounds=3)
     run = interrupted(study, job)
-    LOST["the last lines of the log are cut off"](run)
+    restored(run)
     with pytest.raises(RunPaused):
         run.run(job)
     for site in THREE:
