@@ -71,17 +71,21 @@ def test_idle_connections_end_at_a_sites_share_the_oldest_first(few: RunningGate
         assert gets_in(few)
 
 
-def test_fetches_that_a_site_holds_leave_a_share_to_the_others(few: RunningGateway) -> None:
-    site = few.federation.sites["site-b"]
-    body = pull(site.node_id)
-    head = "".join(f"{name}: {value}\r\n" for name, value in site.headers.items())
-    request = f"POST /v1/fleet/pull-messages HTTP/1.1\r\nhost: g\r\ncontent-length: {len(body)}\r\n{head}\r\n".encode()
-    few.control.hold(20.0)  # fetches wait, all of them
-    with connections(few, "site-b", 9, request + body):
-        until(lambda: holds(few, "site-b") == 5)
+def test_fetches_that_a_site_holds_leave_a_share_to_the_others(
+    federation: Federation, superlink: FakeSuperLink, superlink_port: int
+) -> None:
+    limits = FEW.model_copy(update={"heads_per_site": 16})
+    with running_gateway(federation, superlink, superlink_port, limits=limits) as gateway:
+        site = federation.sites["site-b"]
+        body = pull(site.node_id)
+        head = "".join(f"{name}: {value}\r\n" for name, value in site.headers.items())
+        line = f"POST /v1/fleet/pull-messages HTTP/1.1\r\nhost: g\r\ncontent-length: {len(body)}\r\n"
+        gateway.control.hold(20.0)  # fetches wait, all of them
+        with connections(gateway, "site-b", 9, f"{line}{head}\r\n".encode() + body):
+            until(lambda: load(gateway).turned_away.get(Turned.SITE.value) == 4)
 
-        assert gets_in(few)
-        assert Turned.SITE.value in load(few).turned_away
+            assert holds(gateway, "site-b") <= 5
+            assert gets_in(gateway)
 
 
 def test_certificates_that_are_pinned_for_nobody_are_one_party(few: RunningGateway) -> None:
