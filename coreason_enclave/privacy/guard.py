@@ -125,13 +125,13 @@ class PrivacyGuard:
             self._scope.drift.require_fits(names)
         iterate = self._iterate_from(model, optimizer, names, schedule)
         self.detach()
+        self._scope = over_rows(self._scope, data_loader.dataset)
         index = UnitIndex(self._scope.unit_of_row, len(data_loader.dataset))  # type: ignore[arg-type]
         rate, nominal = self._scope.config.sample_rate, self._scope.nominal_units
         kernel = GradientKernel(model, declared_blocks(rate, nominal), one_row=self._scope.unit_of_row is None)
         self._kernel = kernel
         model.train()
         rehearsal, synthetic = self._rehearsal(kernel, data_loader, criterion)
-        self._scope = over_rows(self._scope, data_loader.dataset)
         rehearse = None if rehearsal is None else partial(rehearsal.draw_if_pending, kernel)
         sampler = PoissonUnitSampler(index, rate, self._scope.keystream, self._scope.gate, rehearse)
         private = self._private_optimizer(optimizer, names, rate * nominal, iterate, kernel, rehearsal)

@@ -113,6 +113,8 @@ class Holds:
         asked = task.aborted
 
         def aborted() -> bool:
+            if not task.scope.rehearsal.complete:
+                return asked()
             self.steps += 1
             if self.steps == 2:
                 self.inside.set()

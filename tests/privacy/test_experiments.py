@@ -34,10 +34,13 @@ def noise_of(
     dataset = rows if isinstance(rows, list) else TensorDataset(rows)
     with PrivacyGuard(config, ledger=ledger, lineage="clinic", total_steps=1, unsafe_seed=seed) as guard:
         _, optimizer, loader = guard.attach(
-            model=model, optimizer=torch.optim.SGD(model.parameters(), lr=1.0), data_loader=DataLoader(dataset)
+            model=model,
+            optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
+            data_loader=DataLoader(dataset),
+            criterion=torch.mean,
         )
         (features,) = next(iter(loader))
-        (model(features) * 0).sum().backward()
+        (model(features) * 0).mean().backward()
         optimizer.step()
     return model.weight.detach().numpy().ravel().copy()
 

@@ -64,10 +64,11 @@ def residuals(model: torch.nn.Module, rows: torch.Tensor, scope: TrainingScope, 
             model=model,
             optimizer=torch.optim.SGD(model.parameters(), lr=0.0),
             data_loader=DataLoader(TensorDataset(rows)),
+            criterion=torch.mean,
         )
         for (batch,) in itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), steps):
             optimizer.zero_grad()
-            (model(batch) * 0).sum().backward()
+            (model(batch) * 0).mean().backward()
             optimizer.step()
             for name, parameter in model.named_parameters():
                 seen[name].append(parameter.grad.double().numpy().ravel() / unit)

@@ -14,6 +14,7 @@ from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError, Reason
 from coreason_enclave.orders import UPDATE_TYPE, parse_statement
+from coreason_enclave.privacy.training import LocalSgdTrainer
 from coreason_enclave.updates import SealedMessage
 
 Federation = Any
@@ -127,8 +128,9 @@ def test_a_job_key_that_was_lost_is_not_replaced_by_another(federation: Federati
 
 
 def test_a_round_that_crashed_is_not_computed_again_under_another_key(federation: Federation) -> None:
-    class Fails:
+    class Fails(LocalSgdTrainer):
         def train(self, task: Any) -> Any:
+            super().train(task)
             raise OSError("the power went")
 
     site, job = federation.found(), federation.job()
