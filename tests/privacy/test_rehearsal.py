@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.privacy import PrivacyGuard
+from coreason_enclave.privacy.kernel import arithmetic
 from coreason_enclave.privacy.scope import TrainingScope, enter
 
 Make = Callable[..., TrainingScope]
@@ -271,6 +272,22 @@ def test_a_loop_that_mixes_rows_before_the_model_sees_them_is_refused(make_scope
 
     with pytest.raises(UnsafeTrainingError, match="what the loop gives to the model differs"):
         train()
+
+
+def test_the_probe_finds_what_mixes_in_larger_blocks_than_the_rehearsal_has(make_scope: Make) -> None:
+    model = Through(lambda rows: rows if len(rows) < 200 else rows - rows.mean(0))
+
+    with pytest.raises(UnsafeTrainingError, match="what is computed before layer 'last'"):
+        attach(make_scope, model, functional.cross_entropy)
+
+
+def test_products_that_round_by_the_alignment_of_memory_are_refused(
+    make_scope: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arithmetic, "_mode", lambda: 1)
+
+    with pytest.raises(UnsafeTrainingError, match="set MKL_CBWR=AVX2,STRICT in the environment"):
+        attach(make_scope, network(), functional.cross_entropy)
 
 
 def test_copies_of_an_attached_model_are_plain_and_detaching_gives_it_back(make_scope: Make) -> None:

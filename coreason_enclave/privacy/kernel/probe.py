@@ -47,7 +47,7 @@ def probe(kernel: GradientKernel, inputs: Inputs) -> None:
     Raises:
         UnsafeTrainingError: a row came out otherwise in another place or in other company.
     """
-    known = (kernel.signature, _shapes(inputs), describe())
+    known = (kernel.signature, _settings(kernel), _shapes(inputs), describe())
     if known in _PASSED:
         return
     generator = torch.Generator().manual_seed(20_190)
@@ -60,6 +60,16 @@ def probe(kernel: GradientKernel, inputs: Inputs) -> None:
                 for company, places in _placements(size, placements, generator):
                     _require_same(tried, _computed(kernel, inputs, values, size, company, places), places)
     _PASSED.add(known)
+
+
+def _settings(kernel: GradientKernel) -> tuple[Any, ...]:
+    """Attributes of the modules by which a forward of their own may differ: numbers, words and functions."""
+    return tuple(
+        (name, key, value)
+        for name, module in kernel.recorder.model.named_modules()
+        for key, value in sorted(vars(module).items())
+        if not key.startswith("_") and (value is None or isinstance(value, bool | int | float | str) or callable(value))
+    )
 
 
 def _placements(size: int, wanted: int, generator: torch.Generator) -> Iterator[tuple[str, torch.Tensor]]:
