@@ -2,7 +2,7 @@
 # Wanted on the machine: git, make and Python 3.11 or newer. Nothing is installed outside this folder.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all fuzz-attestation lint format bench docs acceptance clean distclean setup-run setup-dev
+.PHONY: help demo test test-all attack fuzz-attestation lint format bench docs acceptance clean distclean setup-run setup-dev
 
 PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3; do \
 	"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
@@ -44,6 +44,12 @@ test: setup-dev ## Run the tests, without the slow ones (ARGS="-k ledger …")
 
 test-all: setup-dev ## Run every test, the slow ones too
 	@$(PYTEST) -n $(WORKERS) $(ARGS)
+
+attack: setup-dev ## Run one attack, its slow half too (NAME=clipped_sum; without NAME, list them)
+	@[ -n "$(NAME)" ] || { for file in tests/attacked/test_*.py; do \
+		name=$$(basename "$$file" .py); echo "  make attack NAME=$${name#test_}	$$(sed -n '1s/"//gp' "$$file")"; \
+		done | expand -t 46; exit 0; }; \
+	[ -z "$(NAME)" ] || $(PYTEST) -q "tests/attacked/test_$(NAME).py" $(ARGS)
 
 fuzz-attestation: setup-dev ## Damage evidence at random (SECONDS=600 ARGS="--seed 1")
 	@$(VENV)/python tools/fuzz_attestation.py --seconds $(or $(SECONDS),60) $(ARGS)
