@@ -4,7 +4,7 @@
 >>> answer = CliRunner().invoke(main, ["privacy", "epsilon", "--noise-multiplier", "1.0", "--sample-rate", "0.05",
 ...                                    "--steps", "68", "--delta", "1e-5"])
 >>> print(answer.output.splitlines()[0])
-epsilon 2.997 at delta 1e-05 (PLD; Rényi cross-check 3.513)
+epsilon 2.998 at delta 1e-05 (PLD; Rényi cross-check 3.513)
 
 Importing this module, and ``aegis --help``, load no framework: each command is imported when it is used.
 """

@@ -150,8 +150,9 @@ class EventSourcedLedger(ABC):
         record = self._verified().lineage(lineage)
         job = record.jobs.get(plan.job_id)
         reserved = None if job is None else job.rounds.get(plan.round_number)
-        if reserved is None or (reserved.binding, reserved.plan) != (binding, plan):
+        if reserved is None:
             return None
+        rules.check_same_computation((reserved.binding, reserved.plan), (binding, plan))
         return _reservation(record, plan, recomputed=True)
 
     def _decide_reservation(

@@ -98,7 +98,8 @@ class PrivacyLedger(Protocol):
     def recall(self, lineage: str, plan: Plan, binding: str) -> Reservation | None:
         """What :meth:`reserve` would return again for this very computation; None where it was never reserved.
 
-        Changes nothing. Raises ``LedgerError`` where the lineage is unknown.
+        Changes nothing. Raises ``LedgerError`` where the lineage is unknown, ``LedgerConflict`` where the round was
+        reserved for another computation.
         """
         ...
 

@@ -61,10 +61,14 @@ PROBES: dict[str, dict[str, Any]] = {
 @pytest.fixture(params=NEIGHBOURS)
 def neighbours(request: Any, federation: Federation, tmp_path: Path) -> Any:
     """Two sites of the same name, keys and history whose rows differ in one person."""
-    first = federation.found(policy={"min_clients": 2}, lineage={"epsilon": 12.0})
+    return neighbouring(request.param, federation, tmp_path, {"min_clients": 2})
+
+
+def neighbouring(how: str, federation: Federation, tmp_path: Path, policy: dict[str, Any]) -> Any:
+    first = federation.found(policy=policy, lineage={"epsilon": 12.0})
     other = type(federation)(tmp_path / "other", federation.signer, federation.now)
-    second = other.found(policy={"min_clients": 2}, lineage={"epsilon": 12.0})
-    NEIGHBOURS[request.param](second)
+    second = other.found(policy=policy, lineage={"epsilon": 12.0})
+    NEIGHBOURS[how](second)
     assert rows_of(first).read_text() != rows_of(second).read_text()
     return first, second
 
@@ -188,14 +192,28 @@ def test_a_model_with_too_few_outcomes_does_not_find_out_whether_somebody_has_th
 
 
 @pytest.mark.parametrize("act", ["run", "validate"])
-def test_weights_that_overflow_on_one_row_do_not_find_out_whether_it_is_there(
-    neighbours: Any, federation: Federation, act: str
-) -> None:
-    """Enormous weights make infinities of some rows and not of others; either way the site answers."""
-    answered = []
+def test_enormous_weights_are_refused_whatever_the_rows_are(neighbours: Any, federation: Federation, act: str) -> None:
+    refused = []
     for site in neighbours:
         opened = site.open(clock=federation.clock)
-        answer = getattr(opened.session, act)(federation.order(job(federation), federation.weights(1e38)))
+        with pytest.raises(EnclaveError) as refusal:
+            getattr(opened.session, act)(federation.order(job(federation), federation.weights(1e38)))
+        opened.close()
+        refused.append((refusal.value.reason, str(refusal.value)))
+    assert refused[0] == refused[1]
+
+
+@pytest.mark.parametrize("how", NEIGHBOURS)
+@pytest.mark.parametrize("act", ["run", "validate"])
+def test_weights_that_overflow_on_one_row_do_not_find_out_whether_it_is_there(
+    how: str, federation: Federation, tmp_path: Path, act: str
+) -> None:
+    """Where a policy lets enormous weights pass, they make infinities of some rows; either way the site answers."""
+    policy = {"min_clients": 2, "max_base_weight": 3e38, "max_logit": 3e38}
+    answered = []
+    for site in neighbouring(how, federation, tmp_path, policy):
+        opened = site.open(clock=federation.clock)
+        answer = getattr(opened.session, act)(federation.order(job(federation), federation.weights(1e37)))
         opened.close()
         answered.append(None if answer is None else len(answer.arrays))
     assert answered[0] == answered[1]

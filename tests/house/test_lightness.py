@@ -12,7 +12,18 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("flwr", "matplotlib", "numba", "opacus", "pandas", "sklearn", "statsmodels", "torch")
 
 # The site's own rooms may load what they need; every other module of the package is ground floor.
-SITE_ROOMS = {"agent", "datasets", "federation", "hardware", "models", "privacy", "sentry", "session", "site"}
+SITE_ROOMS = {
+    "agent",
+    "datasets",
+    "federation",
+    "hardware",
+    "models",
+    "preflight",
+    "privacy",
+    "sentry",
+    "session",
+    "site",
+}
 DOORS = {"aegis", "aegis.cli", "aegis.errors", "coreason_enclave", "coreason_enclave.main"}
 
 LOADED = """

@@ -212,8 +212,9 @@ class LedgerConformance:
         first = self.reserve(ledger, make_plan())
         head = ledger.head()
         assert ledger.recall(LINEAGE, make_plan(), BINDING) == replace(first, recomputed=True)
-        assert ledger.recall(LINEAGE, make_plan(), OTHER) is None
-        assert ledger.recall(LINEAGE, replace(make_plan(), noise_multiplier=9.0), BINDING) is None
+        for plan, binding in ((make_plan(), OTHER), (replace(make_plan(), noise_multiplier=9.0), BINDING)):
+            with pytest.raises(LedgerConflict, match="another computation"):
+                ledger.recall(LINEAGE, plan, binding)
         assert ledger.recall(LINEAGE, replace(make_plan(), round_number=2), BINDING) is None
         assert ledger.head() == head
         with pytest.raises(LedgerError):
