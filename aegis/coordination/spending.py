@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from coreason_enclave.accounting import compose_epsilon
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
 from coreason_enclave.schemas import FederationJob
 
-__all__ = ["epsilon_so_far", "federation_epsilon", "steps_so_far"]
+__all__ = ["across_sites", "epsilon_so_far", "federation_epsilon", "steps_so_far"]
 
 
 def steps_so_far(before: Mapping[str, int], admitted: Mapping[str, Event]) -> dict[str, int]:
@@ -42,3 +43,18 @@ def federation_epsilon(job: FederationJob, steps: Mapping[str, int], *, disjoint
         steps = {"all": sum(steps.values())} if steps else {}
     values = epsilon_so_far(job, steps).values()
     return max((value for value in values if value is not None), default=None)
+
+
+def across_sites(job: FederationJob, steps: Mapping[str, int], claim: str | None) -> dict[str, Any]:
+    """The federation's epsilon for one unit, over all sites, and the claim behind the number (JSON types).
+
+    Args:
+        steps: accounted steps by site. claim: who says that no unit is at two sites, and on what ground.
+    """
+    disjoint = claim is not None
+    return {
+        "epsilon": federation_epsilon(job, steps, disjoint=disjoint),
+        "delta": job.privacy.delta,
+        "rule": "maximum over sites" if disjoint else "composition over sites",
+        "claimed_disjoint_by": claim,
+    }

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aegis.client_privacy import ClientPrivacy
-from aegis.coordination.spending import federation_epsilon
+from aegis.coordination.spending import across_sites
 from aegis.federation import FederationFolder
 from aegis.runs.folder import RunFolder, metrics_csv
 from aegis.runs.manifest import sign_manifest
 from aegis.runs.runtimes import LocalLedger
 from aegis.runs.site_privacy import EXPORT, statement
 from aegis.security.audit import HashLog
-from aegis.stores.run_state import RoundRecord
+from aegis.stores.run_state import RoundRecord, content_changes
 from coreason_enclave.checkpoints import origin_of_run
 from coreason_enclave.encoding import sha256_hex
 from coreason_enclave.files import replace_file
 from coreason_enclave.heads import seal_export
 from coreason_enclave.keys import Signer, read_private
-from coreason_enclave.schemas import FederationJob
 from coreason_enclave.updates import Array, decode_arrays, encode_arrays, model_digest
 
-__all__ = ["Outcome", "content_changes", "lineages_of", "read_outcome", "write_results"]
+__all__ = ["Outcome", "lineages_of", "read_outcome", "write_results"]
 
 _MAX_MODEL_BYTES = 1 << 30
 
@@ -97,21 +96,6 @@ def write_results(
     return Outcome(model, digest, last, last.metrics)
 
 
-def across_sites(job: FederationJob, steps: Mapping[str, int], claim: str | None) -> dict[str, Any]:
-    """The federation's epsilon for one unit, over all sites, and the claim behind the number (JSON types).
-
-    Args:
-        steps: accounted steps by site. claim: who says that no unit is at two sites, and on what ground.
-    """
-    disjoint = claim is not None
-    return {
-        "epsilon": federation_epsilon(job, steps, disjoint=disjoint),
-        "delta": job.privacy.delta,
-        "rule": "maximum over sites" if disjoint else "composition over sites",
-        "claimed_disjoint_by": claim,
-    }
-
-
 def _export_ledgers(
     federation: FederationFolder, folder: RunFolder, sites: Mapping[str, LocalLedger]
 ) -> dict[str, dict[str, Any]]:
@@ -133,12 +117,6 @@ def read_outcome(folder: RunFolder) -> Outcome:
     model = decode_arrays((folder.path / "model.safetensors").read_bytes(), limit=_MAX_MODEL_BYTES)
     last = folder.state().history[-1]
     return Outcome(model, folder.read_json("outcome.json")["model"], last, last.metrics)
-
-
-def content_changes(history: Sequence[RoundRecord]) -> dict[str, list[int]]:
-    """By site, the rounds that drew from other rows than the site's draw before them."""
-    sites = sorted({site for record in history for site in record.content_changed})
-    return {site: [each.round_number for each in history if site in each.content_changed] for site in sites}
 
 
 def lineages_of(sites: Mapping[str, LocalLedger], dataset_id: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ One document, which names models and sealed updates by their digests; :mod:`aegi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -12,7 +13,7 @@ from pydantic import Field
 from aegis.coordination.quarantine import Conduct
 from coreason_enclave.schemas import Flag, HexDigest, Provenance, SafeId, StrictModel, UnixSeconds, in_range
 
-__all__ = ["ClientDraw", "KeptUpdate", "LogPosition", "RoundRecord", "RunState", "StrategyState"]
+__all__ = ["ClientDraw", "KeptUpdate", "LogPosition", "RoundRecord", "RunState", "StrategyState", "content_changes"]
 
 
 class RoundRecord(StrictModel):
@@ -142,3 +143,9 @@ class RunState(StrictModel):
         state = self.repeated({})
         draw = None if self.client_draw is None else self.client_draw.model_copy(update={"is_open": False})
         return state.model_copy(update={"left_out": {}, "attempt": 1, "turn": self.turn + 1, "client_draw": draw})
+
+
+def content_changes(history: Sequence[RoundRecord]) -> dict[str, list[int]]:
+    """By site, the rounds that drew from other rows than the site's draw before them."""
+    sites = sorted({site for record in history for site in record.content_changed})
+    return {site: [each.round_number for each in history if site in each.content_changed] for site in sites}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aegis.runs.results import content_changes
+from aegis.stores.run_state import content_changes
 from aegis.verification.findings import Answer, Answers, Reference, fails, holds, require, stays_open
 from aegis.verification.ledgers import SiteLedger
 from aegis.verification.records import Records

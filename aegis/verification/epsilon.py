@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from aegis.coordination.spending import epsilon_so_far, steps_so_far
-from aegis.runs.results import across_sites
+from aegis.coordination.spending import across_sites, epsilon_so_far, steps_so_far
 from aegis.verification.findings import Answer, Answers, Reference, fails, holds, require
 from aegis.verification.ledgers import SiteLedger
 from aegis.verification.records import Records

@@ -98,7 +98,7 @@ class ClientStatement(_Document):
 
 
 class AcrossSites(_Document):
-    """What ``outcome.json`` says of the whole federation: see :func:`aegis.runs.results.across_sites`."""
+    """What ``outcome.json`` says of the whole federation: see :func:`aegis.coordination.spending.across_sites`."""
 
     epsilon: float | None
     delta: float | None

@@ -42,10 +42,9 @@ _FEW_ORDERS = (*range(2, 17), *range(18, 64, 3), 128, 256, 512, 1024)  # all are
 def rdp_at(event: Event, order: int) -> float:
     """Rényi divergence of ``event`` at a whole ``order`` in [2, 4096]; infinite if non-private.
 
-        >>> from coreason_enclave.accounting.arguments import require_delta, require_epsilon
-    from coreason_enclave.accounting.events import PoissonSampledGaussian
-        >>> rdp_at(PoissonSampledGaussian(noise_multiplier=2.0, sample_rate=1.0, steps=3), order=8)  # 3 * 8 / 8
-        3.0
+    >>> from coreason_enclave.accounting.events import PoissonSampledGaussian
+    >>> rdp_at(PoissonSampledGaussian(noise_multiplier=2.0, sample_rate=1.0, steps=3), order=8)  # 3 * 8 / 8
+    3.0
     """
     _require_order(order)
     if isinstance(event, NonPrivate):

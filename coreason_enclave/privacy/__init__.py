@@ -21,7 +21,7 @@
 ...         optimizer.step()
 ...         guard.check_budget()
 ...     print(guard.steps_taken, guard.steps_affordable, round(guard.get_current_epsilon(), 2))
-20 68 1.98
+20 68 1.99
 """
 
 from coreason_enclave.privacy.guard import PrivacyGuard

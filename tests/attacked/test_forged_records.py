@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aegis.coordination.spending import epsilon_so_far
+from aegis.coordination.spending import across_sites, epsilon_so_far
 from aegis.federation import FederationFolder
 from aegis.runs.folder import metrics_csv
 from aegis.runs.manifest import sign_manifest
-from aegis.runs.results import across_sites
 from aegis.stores.run_state import RunState
 from aegis.verification import Check, Conclusion, Verdict, verify_run
 from coreason_enclave.accounting import PoissonSampledGaussian

@@ -91,7 +91,7 @@ MISUSES = {
     "an unknown command": (["bogus"], "No such command 'bogus'"),
     "an unknown option": (["--bogus"], "No such option"),
     "an unknown option of a command": (["verify", "--bogus"], "No such option"),
-    "a command without its argument": (["verify"], "Missing argument 'RUN_DIR'"),
+    "a command without its argument": (["verify"], "Missing argument 'RUN'"),
     "a command without its option": (["privacy", "calibrate", "--steps", "3"], "Missing option"),
     "an argument too many": (["privacy", "epsilon", "--delta", "1e-5", "3"], "unexpected extra argument"),
 }

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aegis.coordination.spending import epsilon_so_far, federation_epsilon
-from aegis.runs.results import across_sites
+from aegis.coordination.spending import across_sites, epsilon_so_far, federation_epsilon
 from coreason_enclave.accounting import PoissonSampledGaussian, compose_epsilon
 from tests.conftest import job
 

@@ -22,9 +22,7 @@ CALLS = {
 METHODS = {"rename", "hardlink_to"}
 
 ALLOWED = {
-    # No content is at stake: a log that is turned, a link to the newest demonstration.
-    ("aegis/runtimes/flower/host.py", "replace"),
-    ("coreason_enclave/federation/flower/supernode.py", "replace"),
+    # No content is at stake: a link to the newest demonstration.
     ("aegis/demo/study.py", "replace"),
 }
 
