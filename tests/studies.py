@@ -49,6 +49,9 @@ from coreason_enclave.updates import Arrays, SealedMessage, encode_arrays
 Federation = Any
 Adapt = Callable[[Any], ClientApp]
 MakeStudy = Callable[..., "Study"]
+REHEARSALS = 4
+"""A loop is run so many times over synthetic rows, to its first step, before the round is reserved."""
+
 THREE = ("clinic-1", "clinic-2", "clinic-3")
 
 
@@ -209,13 +212,15 @@ class Relay(Grid):
     """A grid whose replies to one round's orders pass together, by node, through :meth:`hear`.
 
     Its clock jumps as soon as nothing more can come in: nobody waits for a deadline. Everything else passes as it is;
-    orders follow upon it, so replies to orders are held back until all of it is answered.
+    orders follow upon it, so replies to orders are held back until all of it is answered and what follows was sent: a
+    coordinator may pull twice before it sends.
     """
 
     def __init__(self, grid: Any) -> None:
         self.grid, self.rounds, self.sent = grid, 0, list[Message]()
         self._orders: list[str] = []
         self._others: set[str] = set()
+        self._may_follow = False
         self._replies: list[Message] = []
         self._jumped = 0.0
 
@@ -242,15 +247,17 @@ class Relay(Grid):
         others = self.grid.pull_messages([each for each in message_ids if each not in self._orders])
         answered = {reply.metadata.reply_to_message_id for reply in others}
         self._others -= answered
+        self._may_follow = self._may_follow or bool(answered)
         if not self._orders:
             return others
         self._replies += self.grid.pull_messages(self._orders)
-        if answered or self._others or len(self._replies) < len(self._orders):
+        if self._may_follow or self._others or len(self._replies) < len(self._orders):
             return others
         self._orders = []
         return self.hear(sorted(self._replies, key=lambda reply: reply.metadata.src_node_id))
 
     def wait_for_reply(self, seconds: float) -> None:
+        self._may_follow = False  # what follows is sent next
         if self._orders or self.grid._pending:
             self.grid.wait_for_reply(seconds)
         else:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from aegis.commands.visible import visible
 from aegis.commands.witness import read_witness
 from aegis.runs.bundle import opened_run
 from aegis.security.audit import CHECKPOINT_TYPE
@@ -117,7 +118,7 @@ def verify(
         report = verify_run(folder, Reference(coordinator_key, checkpoint, participants, stated))
     click.echo(_document(run_dir, report) if as_json else _page(run_dir, report, list_files))
     if not report.ok:
-        click.echo(f"error: {_in_one_line(run_dir, report)}", err=True)
+        click.echo(visible(f"error: {_in_one_line(run_dir, report)}"), err=True)
         ctx.exit(report.exit_code)
 
 
@@ -147,7 +148,7 @@ def _page(run_dir: Path, report: Report, list_files: bool) -> str:
     ]
     if list_files:
         lines += [f"{'covered' if covered else 'NOT COVERED':<11}  {name}" for name, covered in report.files.items()]
-    return "\n".join([*lines, _conclusion(run_dir, report)])
+    return "\n".join(map(visible, [*lines, _conclusion(run_dir, report)]))
 
 
 def _conclusion(run_dir: Path, report: Report) -> str:

@@ -16,10 +16,11 @@ checkpoint of its log, is given as a :class:`Reference`, and listed as not check
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from aegis.errors import AegisError, RunFolderError, VerificationFailed
+from aegis.errors import AegisError, RunFolderError
 from aegis.runs.manifest import MANIFEST, SIGNATURE, files_of
 from aegis.verification.checks import CHECKS
 from aegis.verification.coverage import coverage
@@ -30,6 +31,8 @@ from coreason_enclave.errors import EnclaveError
 from coreason_enclave.schemas import Mechanism, Provenance
 
 __all__ = ["Check", "Conclusion", "Finding", "Reference", "Report", "Verdict", "verify_run"]
+
+_T = TypeVar("_T")
 
 
 def verify_run(path: Path, reference: Reference | None = None) -> Report:
@@ -68,10 +71,16 @@ def _has_finished(records: Records) -> bool:
 
 
 def _files(records: Records, reference: Reference) -> dict[str, bool]:
+    found = _told(lambda: dict(sorted(coverage(records, reference).items())), None)
+    return dict.fromkeys(files_of(records.folder), False) if found is None else found
+
+
+def _told(look: Callable[[], _T], otherwise: _T) -> _T:
+    """What the records tell beside the checks; ``otherwise`` where they cannot be read, which the checks say."""
     try:
-        return dict(sorted(coverage(records, reference).items()))
-    except (VerificationFailed, EnclaveError):
-        return dict.fromkeys(files_of(records.folder), False)
+        return look()
+    except Exception:  # noqa: BLE001 - the checks have looked at the same records, and say what is wrong with them
+        return otherwise
 
 
 def _answers(check: Check, records: Records, reference: Reference, failed: list[Check]) -> list[Answer]:
@@ -83,8 +92,13 @@ def _answers(check: Check, records: Records, reference: Reference, failed: list[
         answers.extend(CHECKS[check].run(records, reference))
     except RunFolderError:
         raise  # a file that may not be read says nothing about the run
+    except MemoryError as error:
+        raise RunFolderError(f"{records.folder} needs more memory than there is here: nothing is said of it") from error
     except (AegisError, EnclaveError) as error:
         answers.append(Answer(Verdict.FAILS, " ".join(str(error).split())))
+    except Exception as error:  # noqa: BLE001 - a folder that brings a check down must not pass, nor hide what others find
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        answers.append(Answer(Verdict.FAILS, f"records that no run writes brought this check down ({what[:200]})"))
     return answers
 
 
@@ -109,9 +123,8 @@ def _beyond(records: Records, reference: Reference) -> Iterator[tuple[str, str]]
 
 def _about_config(records: Records, reference: Reference) -> Iterator[tuple[str, str]]:
     """What config.json says, and nothing else in the folder confirms."""
-    try:
-        config = records.config
-    except (AegisError, EnclaveError):
+    config = _told(lambda: records.config, None)
+    if config is None:
         return
     taken = sorted(config.participants.keys() - reference.participants.keys())
     if taken:
@@ -124,10 +137,7 @@ def _about_config(records: Records, reference: Reference) -> Iterator[tuple[str,
 
 
 def _promises_clients(records: Records) -> bool:
-    try:
-        return records.job.client_privacy is not None
-    except (AegisError, EnclaveError):
-        return False
+    return _told(lambda: records.job.client_privacy is not None, False)
 
 
 def _attestation(records: Records) -> str:
@@ -137,17 +147,13 @@ def _attestation(records: Records) -> str:
 
 
 def _open_at_ledgers(records: Records) -> set[str]:
-    try:
-        ledgers = [ledger for ledger in records.ledgers.values() if isinstance(ledger, SiteLedger)]
-    except (VerificationFailed, EnclaveError):
-        return set()
-    return {question for ledger in ledgers for question in ledger.findings.not_checked}
+    ledgers: list[SiteLedger | str] = _told(lambda: list(records.ledgers.values()), [])
+    return {each for ledger in ledgers if isinstance(ledger, SiteLedger) for each in ledger.findings.not_checked}
 
 
 def _notices(records: Records) -> Iterator[str]:
-    try:
-        config, job = records.config, records.job
-    except (AegisError, EnclaveError):
+    config, job = _told(lambda: records.config, None), _told(lambda: records.job, None)
+    if config is None or job is None:
         return
     if Provenance.SIMULATED in _provenance(records):
         yield "SIMULATED attestation: a development run; nothing vouches for the code that ran at the sites"
@@ -160,7 +166,4 @@ def _notices(records: Records) -> Iterator[str]:
 
 
 def _provenance(records: Records) -> set[Provenance]:
-    try:
-        return {update.provenance for update in records.trail.updates}
-    except (VerificationFailed, EnclaveError):
-        return set()
+    return _told(lambda: {update.provenance for update in records.trail.updates}, set())

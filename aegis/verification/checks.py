@@ -107,10 +107,10 @@ def check_model(records: Records, _: Reference) -> Answers:
     require(digest == released.model, f"its digest is {digest[:16]}…, the log released {released.model[:16]}…")
     require(digest == records.outcome.model, "outcome.json names another model")
     yield holds(f"digest {digest[:16]}…")
-    models = [records.kept_model(each) for each in records.state.models[1:][-released.averaged_rounds :]]
+    require(released.averaged_rounds == records.job.average_last_rounds, "the log averages other rounds than the job")
+    models = records.kept_models(records.state.models[1:][-released.averaged_rounds :])
     same = model_digest(average(models)) == digest
     require(same, f"it is not the average of the last {len(models)} rounds' models")
-    require(released.averaged_rounds == records.job.average_last_rounds, "the log averages other rounds than the job")
     yield holds(f"the average of the last {len(models)} rounds' models, to the last bit")
 
 

@@ -54,7 +54,7 @@ def _signed(records: Records, site: str, ledger: SiteLedger) -> Answer:
 
 def _require_signature(records: Records, site: str, ledger: SiteLedger) -> None:
     export, signed = records.data(f"ledger/{site}.json"), records.data(f"ledger/{site}.dsse")
-    statement, head = open_export(signed, export, site, records.config.participants[site]), ledger.findings.head
+    statement, head = open_export(signed, export, site, records.key_of(site)), ledger.findings.head
     require((statement.head.seq, statement.head.hash) == (head.seq, head.hash), "it was signed with another head")
 
 

@@ -51,7 +51,7 @@ def check_utility(records: Records, _: Reference) -> Answers:
         return
     last, models = records.job.average_last_rounds, records.state.models
     for number, record in enumerate(records.state.history, start=1):
-        tail = [records.kept_model(each) for each in models[1 : number + 1][-last:]]
+        tail = records.kept_models(models[1 : number + 1][-last:])
         differing = _differing(record.metrics, measure(average(tail)))
         if differing is not None:
             yield fails(f"round {number}: {differing}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from coreason_enclave.hashlog import verify_lines
 from coreason_enclave.orders import UPDATE_TYPE, UpdateStatement, parse_statement
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob, HexDigest, Provenance, SafeId, explain
-from coreason_enclave.updates import Array, decode_arrays
+from coreason_enclave.updates import Array, decode_arrays, layout_of
 
 __all__ = ["EXPECTED_FILES", "ClientStatement", "Configuration", "Outcome", "Records", "read_rows"]
 
@@ -141,7 +141,10 @@ class Records:
 
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""
-        return (self.folder / name).is_file()
+        try:
+            return (self.folder / name).is_file()
+        except PermissionError as error:
+            raise RunFolderError(f"{self.folder / name} cannot be read: {error.strerror}: ask for access") from error
 
     @cached_property
     def audit(self) -> bytes:
@@ -213,6 +216,17 @@ class Records:
         """Whether a remote site's export was not put here."""
         return self.is_remote(site) and not self.exists(f"ledger/{site}.json")
 
+    def key_of(self, site: str) -> str:
+        """A site's registered Ed25519 key, hex.
+
+        Raises:
+            VerificationFailed: ``config.json`` has no key for the site.
+        """
+        key = self.config.participants.get(site)
+        if key is None:
+            raise VerificationFailed(f"{site} is not among the participants of config.json")
+        return key
+
     def statement(self, update: AuditedUpdate) -> UpdateStatement:
         """What the site signed of an admitted update.
 
@@ -220,9 +234,7 @@ class Records:
             VerificationFailed: the envelope is missing, or not the one that the log names.
             EnvelopeError: it is not signed by the site's registered key.
         """
-        key = self.config.participants.get(update.site)
-        if key is None:
-            raise VerificationFailed(f"{update.site} is not among the participants of config.json")
+        key = self.key_of(update.site)
         if update.envelope is None:
             raise VerificationFailed("the log does not say which envelope the site signed")
         name = f"state/updates/{update.envelope}.json"
@@ -239,6 +251,14 @@ class Records:
         require(self.exists(name), f"{name} is missing")
         require(self.digest(name) == digest, f"{name} does not have the digest that it is named by")
         return self.model(name)
+
+    def kept_models(self, digests: Sequence[str]) -> list[dict[str, Array]]:
+        """Rounds' models by their digests, to be averaged: of one layout."""
+        models = [self.kept_model(each) for each in digests]
+        for digest, model in zip(digests, models, strict=True):
+            same = layout_of(model) == layout_of(models[0])
+            require(same, f"state/models/{digest}.safetensors has other arrays than the models of other rounds")
+        return models
 
     def updates_of(self, site: str) -> list[AuditedUpdate]:
         """The updates of one site that the log admitted, in its order."""

@@ -56,12 +56,12 @@ def _signed_by(records: Records, site: str) -> Answer:
             return fails(f"{where}: {error}")
         if differing is not None:
             return fails(f"{where}: the log says another {differing} than the site signed")
-    return holds(f"{site}: {len(updates)} signatures by key {records.config.participants[site][:16]}…")
+    return holds(f"{site}: {len(updates)} signatures by key {records.key_of(site)[:16]}…")
 
 
 def _differences(records: Records, update: AuditedUpdate) -> Iterator[str]:
     """Where the log's line and the signed statement part."""
-    statement, key = records.statement(update), records.config.participants[update.site]
+    statement, key = records.statement(update), records.key_of(update.site)
     head = open_head(statement.signed_head, update.site, key)
     pairs: dict[str, tuple[object, object]] = {
         "site": (update.site, statement.site_id),

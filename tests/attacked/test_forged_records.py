@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +309,56 @@ def one_edit(text: str, chance: random.Random) -> str:
     place = chance.choice(places)
     digit = chance.choice([each for each in "0123456789" if each != text[place]])
     return text[:place] + digit + text[place + 1 :]
+
+
+ODD_VALUES: tuple[Any, ...] = (None, -1, 1 << 70, 1e308, "", "\ud800", "00" * 32, [], {}, True, {"x": 1}, ["x"])
+
+
+def test_records_of_any_shape_are_answered_and_never_end_in_a_traceback(finished: Path, tmp_path: Path) -> None:
+    """A field deleted, renamed or exchanged for something else, anywhere in a document, is answered by a finding."""
+    chance, unforeseen = random.Random(7), []
+    names = ["outcome.json", "state/state.json", "config.json", "ledger/clinic-1.json", "manifest.json"]
+    names += [f"witness/{site}.json" for site in SITES]
+    for number in range(EDITS):
+        run = Path(shutil.copytree(finished, tmp_path / str(number)))
+        name = chance.choice(names)
+        document = json.loads((run / name).read_text())
+        reshape(document, chance)
+        (run / name).write_text(json.dumps(document))
+        told = [finding.detail for finding in verify_run(run).findings]
+        unforeseen += [(name, detail) for detail in told if "brought this check down" in detail]
+        shutil.rmtree(run)
+    assert not unforeseen
+
+
+def reshape(document: Any, chance: random.Random) -> None:
+    """One edit of the structure, at any depth."""
+    holder, key = chance.choice(list(fields_of(document)))
+    match chance.choice(["delete", "rename", "exchange"]):
+        case "delete":
+            del holder[key]
+        case "rename" if isinstance(holder, dict):
+            holder[chance.choice(["clinic-9", "x"])] = holder.pop(key)
+        case _:
+            holder[key] = chance.choice(ODD_VALUES)
+
+
+def fields_of(document: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place of a JSON document: what holds it, and under which key or number."""
+    for key in document if isinstance(document, dict) else range(len(document)):
+        yield document, key
+        if isinstance(document[key], dict | list):
+            yield from fields_of(document[key])
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_site_that_the_configuration_does_not_know_is_a_finding(copy: Path, site: str) -> None:
+    owner = Owner(copy, OWNER)
+    owner.edit_config(lambda config: config["participants"].update({"clinic-9": config["participants"].pop(site)}))
+    owner.sign_again()
+    report = verify_run(copy)
+    assert {Check.LEDGERS, Check.SIGNATURES} <= set(report.failed)
+    assert any(f"{site} is not among the participants" in finding.detail for finding in report.findings)
 
 
 def test_an_outcome_that_is_not_the_one_in_the_log_is_found(copy: Path) -> None:

@@ -16,12 +16,13 @@ import pytest
 import yaml
 from click.testing import Result
 
+from aegis.errors import RunFolderError
 from aegis.jobs import load_job
 from aegis.verification import Check, Conclusion, Reference, Report, Verdict, verify_run
 from aegis.verification.exports import check_ledgers
 from aegis.verification.findings import INCOMPLETE
 from aegis.verification.records import Records
-from coreason_enclave.checkpoints import origin_of_run
+from coreason_enclave.checkpoints import open_witness, origin_of_run
 from coreason_enclave.encoding import canonical_json, sha256_hex
 from coreason_enclave.envelope import seal
 from coreason_enclave.hashlog import HashLog
@@ -248,6 +249,53 @@ def signed_again(signer: Signer, **changes: Any) -> Falsify:
     return falsify
 
 
+def change_of_rows_in_state_and_log(run: Path) -> None:
+    """In the state, and in the log's record of the round, with a stolen key."""
+    owner, changed = Owner(run, COORDINATOR), {"content_changed": ["clinic-1"]}
+    owner.edit_state(lambda state: state["history"][1].update(changed))
+    entries = owner.entries()
+    for details in (entry["details"] for entry in entries if entry["action"] == "round"):
+        if (record := details.get("record")) is not None and record["round_number"] == 2:
+            record.update(changed)
+    owner.rewrite_log(entries)
+
+
+def a_model_of_other_arrays(run: Path) -> None:
+    """A round's model with other names, which state and log name by its digest."""
+    owner = Owner(run, COORDINATOR)
+    old = json.loads((run / "state" / "state.json").read_text())["models"][-1]
+    arrays = decode_arrays((run / "state" / "models" / f"{old}.safetensors").read_bytes(), limit=1 << 20)
+    data = encode_arrays({f"other.{name}": array for name, array in arrays.items()})
+    (run / "state" / "models" / f"{sha256_hex(data)}.safetensors").write_bytes(data)
+
+    def renamed(state: dict[str, Any]) -> None:
+        state["models"][-1] = state["history"][-1]["model_digest"] = sha256_hex(data)
+
+    owner.edit_state(renamed)
+    owner.replace_everywhere(old, sha256_hex(data))
+
+
+def forget_a_participant(run: Path) -> None:
+    Owner(run, COORDINATOR).edit_config(lambda config: config["participants"].pop("clinic-1"))
+
+
+def circle_among_the_witnesses(run: Path) -> None:
+    (run / "witness" / "clinic-3.json").symlink_to("clinic-3.json")
+
+
+def rewritten_after_the_run(position: int) -> Falsify:
+    """A remark in one line of the log, every chain and signature that the coordinator's key gives made anew."""
+
+    def falsify(run: Path) -> None:
+        owner = Owner(run, COORDINATOR)
+        entries = owner.entries()
+        entries[position]["details"]["remark"] = "rewritten"
+        owner.rewrite_log(entries)
+        owner.sign_again()
+
+    return falsify
+
+
 CENTRAL = {"unit": "client", "epsilon": 1, "delta": 0.001, "noise_multiplier": 1, "clip_norm": 1, "sample_rate": 0.5}
 FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
     # files
@@ -347,7 +395,9 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
         lambda run: rewrite_audit(run, lambda lines: lines.pop()),
     ),
     "another model, released with a stolen key": (Check.MODEL, another_model_released_and_signed),
+    "a round's model of other arrays": (Check.MODEL, a_model_of_other_arrays),
     # ledgers
+    "a participant without a key": (Check.LEDGERS, forget_a_participant),
     "no ledger of a site that was admitted": (Check.LEDGERS, without("ledger/clinic-2.json")),
     "one bit of a ledger": (Check.LEDGERS, flip_a_bit("ledger/clinic-1.json", 300)),
     "a ledger whose last round was cut off": (Check.LEDGERS, cut_ledger),
@@ -454,9 +504,10 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
         in_json("outcome.json", lambda outcome: outcome.update(content_changed={"clinic-1": [2]})),
     ),
     "a change of rows that only the state knows": (
-        Check.CONTENT,
+        Check.ROUNDS,
         in_json("state/state.json", lambda state: state["history"][1].update(content_changed=["clinic-1"])),
     ),
+    "a change of rows that state and round tell, and no site": (Check.CONTENT, change_of_rows_in_state_and_log),
     "one bit of what a site signed": (Check.SIGNATURES, lambda run: flip_a_bit(envelope_of(run), 200)(run)),
     "an update that a stranger signed": (Check.SIGNATURES, signed_again(Signer.generate())),
     "an update that was signed for another round": (
@@ -505,6 +556,14 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
     "a link in place of a file": (Check.MANIFEST, lambda run: (run / "more").symlink_to("state")),
     "one bit of the signed list of files": (Check.MANIFEST, flip_a_bit("manifest.json", 40)),
     "a last checkpoint that is gone": (Check.MANIFEST, without("state/checkpoint.json")),
+    # witness
+    "a first line of the log that is not the one the sites saw": (Check.WITNESS, rewritten_after_the_run(0)),
+    "a last line of the log that is not the one the sites saw": (Check.WITNESS, rewritten_after_the_run(-1)),
+    "a folder in place of what a site stated": (
+        Check.WITNESS,
+        lambda run: (run / "witness" / "clinic-3.json").mkdir(parents=True),
+    ),
+    "a link in a circle in place of what a site stated": (Check.MANIFEST, circle_among_the_witnesses),
 }
 
 
@@ -535,16 +594,34 @@ def test_every_check_can_fail_and_has_an_exit_code_of_its_own() -> None:
     assert min(Check) >= 10
 
 
-def test_a_log_rewritten_with_the_stolen_key_passes_until_somebody_shows_an_older_checkpoint(
+def test_a_log_rewritten_with_the_stolen_key_is_contradicted_by_the_updates_without_any_checkpoint_from_elsewhere(
+    run_copy: Path,
+) -> None:
+    rewritten_after_the_run(0)(run_copy)
+    owner = Owner(run_copy, COORDINATOR)
+    owner.silence_witnesses()
+    owner.sign_again()
+    assert verify_run(run_copy).failed == (Check.WITNESS,)
+
+    shutil.rmtree(run_copy / "state" / "updates")
+    owner.sign_again()
+    assert Check.SIGNATURES in verify_run(run_copy).failed, "the updates cannot be taken away"
+
+
+def test_a_last_line_that_no_update_saw_passes_rewritten_until_an_older_checkpoint_or_a_site_tells(
     run_copy: Path, finished_run: Path
 ) -> None:
+    """The last updates came before that line: only the copies of the sites' statements, in the owner's hands, tell."""
     kept_elsewhere = (finished_run / "audit.checkpoint.json").read_bytes()
-    rewrite_audit(run_copy, lambda lines: lines[0]["details"].update(remark="rewritten"))
-    Owner(run_copy, COORDINATOR).sign_again()
+    of_a_site = open_witness((finished_run / "witness" / "clinic-1.json").read_bytes())
+    rewritten_after_the_run(-1)(run_copy)
+    owner = Owner(run_copy, COORDINATOR)
+    owner.silence_witnesses()
+    owner.sign_again()
 
     assert verify_run(run_copy).ok
-    report = verify_run(run_copy, Reference(checkpoint=kept_elsewhere))
-    assert report.failed == (Check.CHECKPOINT,)
+    assert verify_run(run_copy, Reference(checkpoint=kept_elsewhere)).failed[0] is Check.CHECKPOINT
+    assert verify_run(run_copy, Reference(witnesses=(of_a_site,))).failed == (Check.WITNESS,)
 
 
 def test_an_older_checkpoint_of_the_same_log_agrees(aegis: Aegis, finished_run: Path, tmp_path: Path) -> None:
@@ -580,6 +657,7 @@ def test_what_no_run_folder_can_show_is_said(finished_run: Path) -> None:
     assert subjects(verify_run(finished_run), Verdict.NOT_CHECKED) == {
         "coordinator's key",
         "external checkpoint",
+        "witnesses",
         "attestation",
         "participants' keys",
         "evaluation set",
@@ -589,6 +667,43 @@ def test_what_no_run_folder_can_show_is_said(finished_run: Path) -> None:
 
 def test_a_simulated_run_says_so_before_any_number(aegis: Aegis, finished_run: Path) -> None:
     assert aegis("verify", finished_run).stdout.startswith("! SIMULATED attestation")
+
+
+def test_a_check_that_the_records_bring_down_fails_and_hides_no_other(
+    aegis: Aegis, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a check did not foresee is a failure: never a traceback, never a pass."""
+
+    def unforeseen(*_: object) -> str:
+        raise KeyError("clinic-1")
+
+    monkeypatch.setattr(Records, "key_of", unforeseen)
+    result = aegis("verify", finished_run)
+
+    assert result.exit_code == Check.LEDGERS, result.output
+    assert "brought this check down (KeyError: 'clinic-1')" in result.stderr
+    assert "ok       manifest" in result.stdout
+
+
+def test_too_little_memory_says_nothing_about_the_run(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr(Records, "key_of", exhausted)
+    with pytest.raises(RunFolderError, match="more memory"):
+        verify_run(finished_run)
+
+
+def test_nothing_that_a_folder_holds_is_obeyed_by_a_terminal_or_stops_the_page(aegis: Aegis, run_copy: Path) -> None:
+    edit_json(run_copy / "config.json", lambda config: config.update(profile="\ud800\x1b[2J"))
+    (run_copy / "x\nok       files").touch()
+
+    result = aegis("verify", run_copy, "--files")
+
+    assert result.exit_code == Check.LABELS, result.output
+    assert "\\ud800\\u001b[2J profile" in result.stdout
+    assert result.stdout.count("\nok       files") + result.stdout.startswith("ok       files") == 1
+    assert "\x1b" not in result.output
 
 
 def test_a_check_whose_ground_is_gone_is_not_answered(run_copy: Path) -> None:
@@ -629,7 +744,7 @@ def test_verifying_writes_nothing(run_copy: Path) -> None:
 UNUSABLE = {
     "a folder that is not there": ("missing", "does not exist"),
     "a folder that holds no run": ("empty", "is not a run folder"),
-    "a file": ("file", "is a file"),
+    "a file": ("file", "is not the bundle of a run"),
 }
 
 

@@ -79,9 +79,12 @@ class CarriedOut:
 
     def refusals(self, site: str) -> list[str]:
         """The reason codes in a site's own log."""
+        return [entry["reason"] for entry in self.log(site) if entry["outcome"] == "refused"]
+
+    def log(self, site: str) -> list[dict[str, Any]]:
+        """The entries of a site's own log."""
         lines = (self.path / "sites" / site / "audit.jsonl").read_text().splitlines()
-        entries = [json.loads(line) for line in lines]
-        return [entry["reason"] for entry in entries if entry["outcome"] == "refused"]
+        return [json.loads(line) for line in lines]
 
 
 def found(path: Path, federation_at: Callable[[Path], Any], sites: Sites) -> None:

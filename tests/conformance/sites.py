@@ -6,6 +6,8 @@ that, too.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import torch
@@ -37,6 +39,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "clinic-5": {"policy": {"participants": {}}},
     "clinic-6": {"trainer": f"{__name__}:TakesNoStep"},
     "clinic-7": {"trainer": f"{__name__}:GoesOnForEver"},
+    "clinic-8": {"trainer": f"{__name__}:AttachesAgain"},
 }
 
 OTHER_REFUSALS = {
@@ -45,16 +48,20 @@ OTHER_REFUSALS = {
     "clinic-5": "roll_call",
     "clinic-6": "no_privacy_event",
     "clinic-7": "budget_exceeded",
+    "clinic-8": "unsafe_training",
 }
+
+SMUGGLED = "a-row-of-a-patient"
+"""The name that :class:`ReturnsRows` gives to what it takes along: words of a loop, which no log may hold."""
 
 
 class ReturnsRows(CoreasonExecutor):
-    """Trains as it should, and puts a row of the data beside the weights."""
+    """Trains as it should, and puts a row of the data beside the weights, under a name of its own making."""
 
     def _execute_training(self, shareable: Any, fl_ctx: Any, abort_signal: Any) -> Any:
         model = _train(self, shareable)
         rows = next(iter(self.loader))[0]
-        return {"params": {**model.state_dict(), "rows": rows}, "metrics": {}}
+        return {"params": {**model.state_dict(), SMUGGLED: rows}, "metrics": {}}
 
 
 class TakesNoStep(CoreasonExecutor):
@@ -69,22 +76,29 @@ class GoesOnForEver(CoreasonExecutor):
 
     def _execute_training(self, shareable: Any, fl_ctx: Any, abort_signal: Any) -> Any:
         model = self.model
-        try:
-            while True:
-                model = _train(self, shareable)
-        except Exception:  # noqa: BLE001 - that is the point
-            return self.sentry.sanitize_output({"params": model.state_dict()})
+        with suppress(Exception):
+            _train(self, shareable, for_ever=True)
+        return self.sentry.sanitize_output({"params": model.state_dict()})
 
 
-def _train(agent: Any, shareable: Any) -> torch.nn.Module:
-    """One pass over the private loader's batches, by the book."""
+class AttachesAgain(CoreasonExecutor):
+    """Trains as it should, and once more from where that led."""
+
+    def _execute_training(self, shareable: Any, fl_ctx: Any, abort_signal: Any) -> Any:
+        _train(self, shareable)
+        return self.sentry.sanitize_output({"params": _train(self, shareable).state_dict()})
+
+
+def _train(agent: Any, shareable: Any, *, for_ever: bool = False) -> torch.nn.Module:
+    """One pass over the private loader's batches, by the book; or pass upon pass."""
     job = agent._parse_job_config(shareable)
     guard = PrivacyGuard(config=job.privacy)
     optimizer = torch.optim.SGD(agent.model.parameters(), lr=job.learning_rate)
     model, private, loader = guard.attach(model=agent.model, optimizer=optimizer, data_loader=agent.loader)
-    for features, labels in loader:
-        private.zero_grad()
-        agent.criterion(model(features), labels).backward()
-        private.step()
+    for _ in count() if for_ever else range(1):
+        for features, labels in loader:
+            private.zero_grad()
+            agent.criterion(model(features), labels).backward()
+            private.step()
     guard.detach()
     return model

@@ -8,6 +8,7 @@ last bit.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from aegis.runs.execution import execute
 from aegis.runs.runtimes import RuntimeName
 from coreason_enclave.schemas import FederationJob
 from tests.conformance.runtimes import CarriedOut, carry_out, execution, found, kill_in_round, running
-from tests.conformance.sites import OTHER_REFUSALS, OTHERS, QUICK, QUICK_EPSILON, QUICK_REFUSALS, WILLING
+from tests.conformance.sites import OTHER_REFUSALS, OTHERS, QUICK, QUICK_EPSILON, QUICK_REFUSALS, SMUGGLED, WILLING
 
 Carry = Callable[..., CarriedOut]
 Small = Callable[[Path], Any]
@@ -88,16 +89,29 @@ def test_every_refusal_has_the_same_reason_code(
 
 
 @pytest.mark.parametrize("runtime", ALL)
-def test_the_airlock_holds_and_its_words_stay_at_the_site(
+def test_the_airlock_holds_and_no_log_quotes_what_it_refused(
     quick: Callable[[RuntimeName], CarriedOut], runtime: RuntimeName
 ) -> None:
     """What a hostile trainer put beside the weights is refused; the round was spent, and nothing was released."""
     done = quick(runtime)
     assert [kind for kind, _ in done.events("clinic-5")][:1] == ["reserved"]
     assert all(entry.get("update_digest") is None for entry in done.ledger("clinic-5"))
-    log = (done.path / "sites" / "clinic-5" / "audit.jsonl").read_text()
-    assert "rows" in log
-    assert "rows" not in (done.run.path / "audit.jsonl").read_text()
+    assert [entry["type"] for entry in done.ledger("clinic-5")].count("committed") == 0
+
+    refused = [line for line in done.log("clinic-5") if line["outcome"] == "refused"]
+    assert refused
+    for line in refused:  # the kind, the place and the reason: enough to look it up, and no word of the loop's
+        assert (line["action"], line["reason"]) == ("round", "wrong_shapes")
+        assert re.fullmatch(
+            r"DataLeakageError in the training loop; raised at coreason_enclave/airlock\.py, line \d+",
+            line["details"]["message"],
+        )
+    written = {path: path.read_bytes() for path in done.path.rglob("*") if path.is_file()}
+    assert done.run.path / "audit.jsonl" in written
+    assert [path for path, content in written.items() if SMUGGLED.encode() in content] == []
+    told = (done.run.path / "audit.jsonl").read_text()
+    assert "wrong_shapes" in told
+    assert not any(word in told for word in ("DataLeakageError", "airlock.py"))  # where it failed stays at the site
 
 
 @pytest.mark.parametrize("runtime", ALL)
@@ -168,6 +182,19 @@ def test_further_refusals_have_the_same_reason_codes(
     done = carried("others", runtime, OTHERS, job)
     assert done.error == ""
     assert done.refused == OTHER_REFUSALS
+    assert done.history[0].admitted == WILLING
+    types = {site: [entry["type"] for entry in done.ledger(site)] for site in OTHERS}
+    assert all("reserved" not in types[site] for site in OTHERS if site not in (*WILLING, *SPENDING))
+    assert types["clinic-7"].count("reserved") == types["clinic-7"].count("committed") == 1
+    (ran,) = [entry for entry in done.ledger("clinic-7") if entry["type"] == "committed"]
+    assert ran["event"]["steps"] == job.local_steps  # what ran, and not the step too many
+    assert ran["update_digest"] is None  # nothing of it left
+    assert types["clinic-8"].count("reserved") == 1
+    assert "committed" not in types["clinic-8"]  # what was reserved stays spent
+
+
+SPENDING = ("clinic-4", "clinic-7", "clinic-8")
+"""Sites whose refusal comes after the reservation: it shows on the rows, or in the training itself."""
 
 
 BAD_JOBS = {

@@ -88,7 +88,11 @@ class FromTheSecond(Relay):
         raise NotImplementedError
 
     def hear(self, replies: list[Message]) -> list[Message]:
-        return [*replies[:1], *(each for reply in replies[1:] for each in self.second(reply))]
+        return [each for reply in replies for each in (self.second(reply) if _is_second(reply) else [reply])]
+
+
+def _is_second(reply: Message) -> bool:
+    return bool(reply.metadata.src_node_id == 2)
 
 
 class Nothing(FromTheSecond):

@@ -21,6 +21,7 @@ from coreason_enclave.sentry import DataSentry
 from tests.executor import loops
 from tests.executor.conftest import AfterLooks, Flare
 from tests.executor.test_tasks import types
+from tests.studies import REHEARSALS
 
 Run = Callable[..., Flare]
 CAP = {"noise_multiplier": 1.0, "sample_rate": 0.05, "target_epsilon": 3.0, "delta": 1e-5}
@@ -155,10 +156,6 @@ def test_a_job_whose_schedule_overspends_is_refused_before_any_step(run: Run) ->
 
     assert flare.refused("train", flare.order(job)) == ("BAD_REQUEST_DATA", "budget_exceeded")
     assert types(flare.site) == ["founded", "registered"]
-
-
-REHEARSALS = 4
-"""A loop is run so many times over synthetic rows, to its first step, before the round is reserved."""
 
 
 # --- abort ----------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from coreason_enclave.orders import ATTESTATION_TYPE, parse_attestation, parse_o
 from coreason_enclave.privacy.training import LocalSgdTrainer
 from coreason_enclave.updates import SealedMessage, encode_arrays
 from tests.handshake.parties import Clock, Host, Tapped, at_sites, no_device, simulated_appraiser, with_handshake
-from tests.studies import THREE, MakeStudy, PowerFailure, Study, a_job, where
+from tests.studies import REHEARSALS, THREE, MakeStudy, PowerFailure, Study, a_job, where
 
 SECOND = "clinic-2"
 
@@ -277,19 +277,26 @@ def test_no_key_to_decrypt_with_is_ever_written_down_or_logged(
 
 
 class Long(LocalSgdTrainer):
-    """Training in which a hundred seconds pass before each step."""
+    """Training in which a hundred seconds pass before each step; its rehearsals take no time, and are counted apart."""
 
     def __init__(self, clock: Clock) -> None:
-        self.clock, self.steps = clock, list[int]()
+        self.clock, self.rehearsed, self.steps = clock, list[int](), list[int]()
 
     def train(self, task: Any) -> Any:
         def aborted() -> bool:
-            self.clock.now += 100
-            self.steps.append(task.scope.gate.steps_taken)
+            if rehearsing(task):
+                self.rehearsed.append(task.scope.gate.steps_taken)
+            else:
+                self.clock.now += 100
+                self.steps.append(task.scope.gate.steps_taken)
             answer: bool = task.aborted()
             return answer
 
         return super().train(replace(task, aborted=aborted))
+
+
+def rehearsing(task: Any) -> bool:
+    return not task.scope.rehearsal.complete
 
 
 def test_a_long_training_is_proved_again_in_the_middle_and_goes_on(three: Study) -> None:
@@ -302,6 +309,7 @@ def test_a_long_training_is_proved_again_in_the_middle_and_goes_on(three: Study)
         return replace(with_handshake(site.session, attester=host, clock=clock), trainer=trainer)
 
     three.run(a_job(three.federation, rounds=1, local_steps=8), at_sites(change))
+    assert trainer.rehearsed == [0] * REHEARSALS  # each to its first step, which charges nothing
     assert trainer.steps == list(range(8))
     assert len(host.asked) == len(set(host.asked)) == 3  # to the coordinator, after 480 s, with the update
     assert three.history()[0].admitted == THREE
@@ -312,7 +320,8 @@ def test_a_host_that_fails_while_it_trains_stops_before_the_next_step_is_charged
 
     class Breaks(Long):
         def train(self, task: Any) -> Any:
-            host.fault = no_device()
+            if not rehearsing(task):
+                host.fault = no_device()
             return super().train(task)
 
     trainer = Breaks(clock)
@@ -325,6 +334,7 @@ def test_a_host_that_fails_while_it_trains_stops_before_the_next_step_is_charged
         return session
 
     three.run(a_job(three.federation, min_clients=2, rounds=1, local_steps=8), at_sites(change))
+    assert trainer.rehearsed == [0] * REHEARSALS
     assert trainer.steps == [0, 1, 2, 3, 4]  # 500 s after it was appraised, before the fifth step
     assert handshakes[0].kem_keys._keys == {}
     assert three.history()[0].admitted == ("clinic-1", "clinic-3")
@@ -350,7 +360,8 @@ class Swallows(Long):
                 return False
             return answer
 
-        self.host.fault = no_device()
+        if not rehearsing(task):
+            self.host.fault = no_device()
         return super().train(replace(task, aborted=aborted))
 
     def __init__(self, clock: Clock, host: Host) -> None:
@@ -366,7 +377,8 @@ class NeverAsks(Long):
         self.host = host
 
     def train(self, task: Any) -> Any:
-        self.host.fault = no_device()
+        if not rehearsing(task):
+            self.host.fault = no_device()
         trained = LocalSgdTrainer.train(self, replace(task, aborted=lambda: False))
         self.clock.now += 481
         return trained

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from aegis.commands.visible import visible
 from aegis.evidence import Inspection, Judgement
 
 __all__ = ["NOT_VERIFIED", "inspection_page", "judgement_page", "printable"]
@@ -33,7 +34,7 @@ def inspection_page(found: Inspection) -> str:
 
 def printable(text: str) -> str:
     """On one line, at most 512 characters, and nothing that a terminal would obey."""
-    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    shown = visible(text)
     return shown if len(shown) <= _MOST else f"{shown[:_MOST]}…"
 
 
