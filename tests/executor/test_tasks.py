@@ -264,11 +264,11 @@ def test_what_was_never_released_is_not_computed_for_a_submission(flare: Flare) 
     assert types(flare.site) == ["founded", "registered"]
 
 
-def test_another_base_model_is_another_round_to_a_submission(flare: Flare) -> None:
+def test_a_submission_for_another_base_model_conflicts_with_what_was_released(flare: Flare) -> None:
     flare.ask("train", flare.order())
     other = flare.order(flare.federation.job(), base=flare.federation.weights(0.5))
 
-    assert flare.refused("submit_model", other) == ("BAD_TASK_DATA", "wrong_round")
+    assert flare.refused("submit_model", other)[1] == "round_conflict"
 
 
 def test_a_kept_update_that_was_damaged_is_not_submitted(flare: Flare) -> None:

@@ -243,6 +243,8 @@ class Intel:
 
     def changed(self, **fields: Any) -> Intel:
         """The same authorities (a new platform certificate where that is what changes)."""
+        for name in ("ca", "signing"):  # made on first use: made later, they would be two
+            self.party(name)
         made = fields.pop("made", self.made)
         made = {name: party for name, party in made.items() if name != "pck" or not fields.keys() & _OF_THE_PCK}
         return replace(self, made=made, **fields)
