@@ -22,6 +22,7 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_site_is_lost_in_the_middle_of_a_round_and_the_others_finish(deployment: MakeDeployment) -> None:
     federation = deployment(min_clients=2, rounds=3, round_deadline_s=10.0)
     with (
