@@ -17,6 +17,7 @@ from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.privacy.kernel.arithmetic import describe
 from coreason_enclave.privacy.kernel.clipping import squared_norms
 from coreason_enclave.privacy.kernel.company import Stages, dense_values, mixed, same_bits
+from coreason_enclave.privacy.kernel.recording import tensors_in
 
 if TYPE_CHECKING:
     from coreason_enclave.privacy.kernel import GradientKernel
@@ -88,7 +89,7 @@ def _computed(
     trace = recorder.watch(values)
     try:
         args, kwargs = _arranged(inputs, company, places)
-        outputs = [out for out in _tensors(recorder.model(*args, **kwargs)) if out.requires_grad and out.dim()]
+        outputs = [out for out in tensors_in(recorder.model(*args, **kwargs)) if out.requires_grad and out.dim()]
         if not outputs or any(len(output) != size for output in outputs):
             raise UnsafeTrainingError("the model must return tensors whose first dimension is the batch's")
         torch.autograd.backward(outputs, [_cotangent(output, places) / kernel.blocks.scale(size) for output in outputs])
@@ -148,19 +149,8 @@ def _cotangent(output: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 
 def _rows_of(inputs: Inputs) -> int:
-    return next(len(tensor) for tensor in _tensors(inputs) if tensor.dim())
+    return next(len(tensor) for tensor in tensors_in(inputs) if tensor.dim())
 
 
 def _shapes(inputs: Inputs) -> tuple[Any, ...]:
-    return tuple((tuple(tensor.shape[1:]), tensor.dtype) for tensor in _tensors(inputs))
-
-
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
-    if isinstance(values, torch.Tensor):
-        yield values
-    elif isinstance(values, dict):
-        for value in values.values():
-            yield from _tensors(value)
-    elif isinstance(values, list | tuple):
-        for value in values:
-            yield from _tensors(value)
+    return tuple((tuple(tensor.shape[1:]), tensor.dtype) for tensor in tensors_in(inputs))

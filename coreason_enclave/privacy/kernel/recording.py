@@ -11,7 +11,7 @@ import torch
 from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.privacy.kernel.blocks import Blocks
 
-__all__ = ["Entry", "Pass", "Recorder", "Trace", "rows_in"]
+__all__ = ["Entry", "Pass", "Recorder", "Trace", "rows_in", "tensors_in"]
 
 _NEGLIGIBLE = 2.0**-64
 """Gradients of the loss with respect to the model's outputs below this are zero.
@@ -190,7 +190,7 @@ class Recorder:
         here.open = False
         if self.trace is not None:
             self._keep(f"the output of the model ({type(module).__name__})", output)
-        for tensor in _tensors(output):
+        for tensor in tensors_in(output):
             if tensor.requires_grad:
                 tensor.register_hook(self._scaled(here.size))  # type: ignore[no-untyped-call]
 
@@ -220,24 +220,25 @@ class Recorder:
 
     def _keep(self, label: str, values: Any) -> None:
         if self.trace is not None and torch.is_grad_enabled():
-            self.trace.forward += [(label, tensor.detach()) for tensor in _tensors(values)]
+            self.trace.forward += [(label, tensor.detach()) for tensor in tensors_in(values)]
 
 
 def rows_in(values: Any) -> int | None:
     """The first dimension of the first tensor in ``values``; None where there is none."""
-    return next((len(tensor) for tensor in _tensors(values) if tensor.dim()), None)
+    return next((len(tensor) for tensor in tensors_in(values) if tensor.dim()), None)
 
 
 def _kind(module: torch.nn.Module) -> str:
     return type(module).__name__.removeprefix("Recorded")
 
 
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
+def tensors_in(values: Any) -> Iterator[torch.Tensor]:
+    """Every tensor in ``values``, nested in dictionaries, lists and tuples."""
     if isinstance(values, torch.Tensor):
         yield values
     elif isinstance(values, dict):
         for value in values.values():
-            yield from _tensors(value)
+            yield from tensors_in(value)
     elif isinstance(values, list | tuple):
         for value in values:
-            yield from _tensors(value)
+            yield from tensors_in(value)
