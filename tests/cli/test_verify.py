@@ -18,6 +18,7 @@ from click.testing import Result
 
 from aegis.errors import RunFolderError
 from aegis.jobs import load_job
+from aegis.rounds.turn import average
 from aegis.verification import Check, Conclusion, Reference, Report, Verdict, verify_run
 from aegis.verification.exports import check_ledgers
 from aegis.verification.findings import INCOMPLETE
@@ -31,7 +32,7 @@ from coreason_enclave.keys import Signer
 from coreason_enclave.ledger.chain import make_link
 from coreason_enclave.ledger.records import LedgerHead
 from coreason_enclave.orders import UPDATE_TYPE
-from coreason_enclave.updates import decode_arrays, encode_arrays
+from coreason_enclave.updates import Array, Arrays, decode_arrays, encode_arrays
 from tests.attacked.forging import Owner
 from tests.conftest import site_signer
 
@@ -260,19 +261,46 @@ def change_of_rows_in_state_and_log(run: Path) -> None:
     owner.rewrite_log(entries)
 
 
-def a_model_of_other_arrays(run: Path) -> None:
-    """A round's model with other names, which state and log name by its digest."""
-    owner = Owner(run, COORDINATOR)
-    old = json.loads((run / "state" / "state.json").read_text())["models"][-1]
-    arrays = decode_arrays((run / "state" / "models" / f"{old}.safetensors").read_bytes(), limit=1 << 20)
-    data = encode_arrays({f"other.{name}": array for name, array in arrays.items()})
-    (run / "state" / "models" / f"{sha256_hex(data)}.safetensors").write_bytes(data)
+def another_last_model(change: Callable[[Arrays], Arrays], released: bool = False) -> Falsify:
+    """Replace the last round's model; state and log name the new one, and the released average follows if asked."""
 
-    def renamed(state: dict[str, Any]) -> None:
-        state["models"][-1] = state["history"][-1]["model_digest"] = sha256_hex(data)
+    def falsify(run: Path) -> None:
+        owner, models = Owner(run, COORDINATOR), run / "state" / "models"
+        before, old = json.loads((run / "state" / "state.json").read_text())["models"][-2:]
+        data = encode_arrays(change(arrays_at(models / f"{old}.safetensors")))
+        (models / f"{sha256_hex(data)}.safetensors").write_bytes(data)
 
-    owner.edit_state(renamed)
-    owner.replace_everywhere(old, sha256_hex(data))
+        def renamed(state: dict[str, Any]) -> None:
+            state["models"][-1] = state["history"][-1]["model_digest"] = sha256_hex(data)
+
+        owner.edit_state(renamed)
+        owner.replace_everywhere(old, sha256_hex(data))
+        if released:
+            last_two = [arrays_at(models / f"{digest}.safetensors") for digest in (before, sha256_hex(data))]
+            release_instead(owner, encode_arrays(average(last_two)))
+
+    return falsify
+
+
+def release_instead(owner: Owner, model: bytes) -> None:
+    """Another released model, named so in outcome and log."""
+    old = sha256_hex((owner.run / "model.safetensors").read_bytes())
+    (owner.run / "model.safetensors").write_bytes(model)
+    owner.edit("outcome.json", lambda outcome: outcome.update(model=sha256_hex(model)))
+    owner.replace_everywhere(old, sha256_hex(model))
+    owner.sign_again()
+
+
+def arrays_at(path: Path) -> dict[str, Array]:
+    return decode_arrays(path.read_bytes(), limit=1 << 20)
+
+
+def with_other_names(arrays: Arrays) -> Arrays:
+    return {f"other.{name}": array for name, array in arrays.items()}
+
+
+def half_as_large_again(arrays: Arrays) -> Arrays:
+    return {name: (array * 1.5).astype(np.float32) for name, array in arrays.items()}
 
 
 def forget_a_participant(run: Path) -> None:
@@ -395,7 +423,7 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
         lambda run: rewrite_audit(run, lambda lines: lines.pop()),
     ),
     "another model, released with a stolen key": (Check.MODEL, another_model_released_and_signed),
-    "a round's model of other arrays": (Check.MODEL, a_model_of_other_arrays),
+    "a round's model of other arrays": (Check.MODEL, another_last_model(with_other_names)),
     # ledgers
     "a participant without a key": (Check.LEDGERS, forget_a_participant),
     "no ledger of a site that was admitted": (Check.LEDGERS, without("ledger/clinic-2.json")),
@@ -543,6 +571,10 @@ FALSIFICATIONS: Mapping[str, tuple[Check, Falsify]] = {
     ),
     "another evaluation set": (Check.LABELS, flip_a_bit("evaluation.safetensors")),
     "one bit of an update": (Check.AGGREGATION, lambda run: flip_a_bit(arrays_of(run))(run)),
+    "a last round's model that no update led to, and its release": (
+        Check.AGGREGATION,
+        another_last_model(half_as_large_again, released=True),
+    ),
     "an update without its arrays": (Check.AGGREGATION, lambda run: (run / arrays_of(run)).unlink()),
     "a better accuracy wherever it stands": (
         Check.UTILITY,
