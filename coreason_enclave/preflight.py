@@ -3,7 +3,7 @@
 Acceptance has looked at the order by itself. Here it meets what this site declares about its data (``dataset.toml``,
 which is no row) and what its models are. In this order:
 
-1. the base model has the layout of the job's architecture, and every weight is finite
+1. the base model has the layout of the job's architecture, and every weight is finite and within ``max_base_weight``
 2. the dataset is there, by its declaration and its file
 3. its declared unit and publicity are those of the lineage's registration
 4. the model can be trained by private steps: no layer that mixes rows, no buffer
@@ -14,12 +14,11 @@ A fault found later would cost the round's reservation, and one found from the r
 
 from __future__ import annotations
 
-import numpy as np
-
 from coreason_enclave.acceptance import AcceptedJob
 from coreason_enclave.datasets.schema import DatasetSchema
 from coreason_enclave.errors import DatasetRejected, JobRejected, Reason
 from coreason_enclave.models import build, layout, require_fits
+from coreason_enclave.models.bounds import require_bounded_weights
 from coreason_enclave.privacy.guard import require_separable
 from coreason_enclave.schemas import PrivacyUnit
 from coreason_enclave.sentry import DataSentry
@@ -28,14 +27,16 @@ from coreason_enclave.updates import layout_of
 __all__ = ["require_declared", "require_sound_model"]
 
 
-def require_sound_model(accepted: AcceptedJob) -> None:
-    """The base model is one of the job's architecture, and finite; raises :class:`JobRejected`."""
+def require_sound_model(accepted: AcceptedJob, max_base_weight: float) -> None:
+    """The base model is one of the job's architecture, finite and within the site's bound.
+
+    Raises:
+        JobRejected: by ``wrong_shapes``, ``non_finite`` or ``policy``.
+    """
     job = accepted.job
     if layout_of(accepted.base) != layout(job.model_arch, job.model_args):
         raise JobRejected(f"the base model is not a {job.model_arch} of these model_args", reason=Reason.WRONG_SHAPES)
-    wild = sorted(name for name, array in accepted.base.items() if not np.isfinite(array).all())
-    if wild:
-        raise JobRejected(f"the base model is not finite: {', '.join(wild[:3])}", reason=Reason.NON_FINITE)
+    require_bounded_weights(accepted.base, max_base_weight)
 
 
 def require_declared(accepted: AcceptedJob, sentry: DataSentry) -> None:

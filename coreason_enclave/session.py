@@ -71,7 +71,7 @@ from coreason_enclave.keys import Signer
 from coreason_enclave.keystream import JobKeys, Keystream
 from coreason_enclave.ledger import Draw, NoiseSource, Plan, PrivacyLedger, Reservation, RoundPlan
 from coreason_enclave.models import evaluate
-from coreason_enclave.models.bounds import require_bounded_logits, require_bounded_weights
+from coreason_enclave.models.bounds import require_bounded_logits
 from coreason_enclave.orders import (
     ATTESTATION_TYPE,
     ENROLMENT_TYPE,
@@ -240,8 +240,7 @@ class SecureSession:
     def _accepted(self, message: SealedMessage) -> AcceptedJob:
         accepted = accept(message, self.config, self.handshake, self.clock())
         self._require_ledger_of(accepted.order.last_head)
-        require_sound_model(accepted)
-        require_bounded_weights(accepted.base, self.config.policy.max_base_weight)
+        require_sound_model(accepted, self.config.policy.max_base_weight)
         order = accepted.order
         shown = (order.round_number, order.log, order.log_proof)
         about = ShownLog(order.job.job_id, accepted.job_digest, accepted.coordinator_key, *shown)

@@ -39,16 +39,11 @@ def raising(make: Callable[[], BaseException]) -> type[CoreasonExecutor]:
     return type("Raises", (CoreasonExecutor,), {"_execute_training": loop})
 
 
-def compiled() -> Any:
-    """A loop whose file is called like a row."""
+def of_a_file(name: str) -> type[CoreasonExecutor]:
+    """A loop that fails, written in a file of that name."""
     space: dict[str, Any] = {}
-    exec(compile(f"def fail():\n    raise ValueError({ROW!r})\n", f"/tmp/{ROW}.py", "exec"), space)
-    space["fail"]()
-
-
-class FailsInAFileOfThatName(CoreasonExecutor):
-    def _execute_training(self, *_: Any) -> Any:
-        return compiled()
+    exec(compile(f"def loop(self, *_):\n    raise ValueError({ROW!r})\n", f"/tmp/{name}", "exec"), space)
+    return type("FailsInItsFile", (CoreasonExecutor,), {"_execute_training": space["loop"]})
 
 
 class FailsWhileItHandlesAnother(CoreasonExecutor):
@@ -99,7 +94,7 @@ ENDS: dict[str, tuple[type[CoreasonExecutor], str]] = {
     "an exception of this package": (raising(lambda: DataLeakageError(ROW)), "leakage"),
     "one with a reason of its own": (raising(lambda: TellsByItsReason(ROW)), "internal"),
     "the budget's own exception": (raising(lambda: PrivacyBudgetExceededError(ROW)), "budget_exceeded"),
-    "an exception from a file of that name": (FailsInAFileOfThatName, "internal"),
+    "an exception from a file that is called like a row": (of_a_file(f"{ROW}.py"), "internal"),
     "two exceptions": (FailsWhileItHandlesAnother, "internal"),
     "a metric that is called like a row": (NamesAMetricAfterARow, "leakage"),
     "a parameter that is called like a row": (NamesAParameterAfterARow, "leakage"),

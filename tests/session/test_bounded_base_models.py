@@ -15,8 +15,8 @@ LARGE = np.array([[1e9, -1e9, 1.0]], np.float32)
 REFUSED: dict[str, tuple[Any, Reason, str]] = {
     "weights that cancel": (LARGE, Reason.POLICY, "max_base_weight is 10000, the base model's linear.weight"),
     "the largest numbers": (LARGE * np.float32(3e29), Reason.POLICY, "max_base_weight"),
-    "NaN": (LARGE * np.float32("nan"), Reason.NON_FINITE, "not finite: linear.weight"),
-    "infinity": (LARGE * np.float32("inf"), Reason.NON_FINITE, "not finite: linear.weight"),
+    "NaN": (LARGE * np.float32("nan"), Reason.NON_FINITE, "linear.weight is not finite"),
+    "infinity": (LARGE * np.float32("inf"), Reason.NON_FINITE, "linear.weight is not finite"),
     "outputs that are too large": (np.full((1, 3), 9e3, np.float32), Reason.POLICY, "max_logit is 10000"),
 }
 
