@@ -251,7 +251,7 @@ def signed_again(signer: Signer, **changes: Any) -> Falsify:
 
 
 def change_of_rows_in_state_and_log(run: Path) -> None:
-    """In the state, and in the log's record of the round, with a stolen key."""
+    """In outcome, state and the log's record of the round, with a stolen key; no admission says so."""
     owner, changed = Owner(run, COORDINATOR), {"content_changed": ["clinic-1"]}
     owner.edit_state(lambda state: state["history"][1].update(changed))
     entries = owner.entries()
@@ -259,6 +259,7 @@ def change_of_rows_in_state_and_log(run: Path) -> None:
         if (record := details.get("record")) is not None and record["round_number"] == 2:
             record.update(changed)
     owner.rewrite_log(entries)
+    owner.edit("outcome.json", lambda outcome: outcome.update(content_changed={"clinic-1": [2]}))
 
 
 def another_last_model(change: Callable[[Arrays], Arrays], released: bool = False) -> Falsify:
@@ -301,6 +302,11 @@ def with_other_names(arrays: Arrays) -> Arrays:
 
 def half_as_large_again(arrays: Arrays) -> Arrays:
     return {name: (array * 1.5).astype(np.float32) for name, array in arrays.items()}
+
+
+def other_rows_in_round_2(entries: list[dict[str, Any]]) -> None:
+    """The ledger notes another content for round 2, of which the site's updates say nothing."""
+    next(e for e in entries if e["type"] == "content_noted" and e["round_number"] == 2).update(content_mark="00" * 32)
 
 
 def forget_a_participant(run: Path) -> None:
@@ -618,6 +624,13 @@ def test_a_falsified_run_does_not_verify(aegis: Aegis, run_copy: Path, check: Ch
     assert (result.exit_code, document["exit_code"], document["ok"]) == (check.value, check.value, False)
     assert result.stderr.count("\n") == 1
     assert f"does not verify: {check.label}: " in result.stderr
+
+
+def test_a_change_of_rows_that_only_a_ledger_notes_is_found(run_copy: Path) -> None:
+    """The signed updates name the ledger's heads, so another ledger never falsifies one check alone."""
+    and_the_coordinator_saw_it(lambda run: rechain_ledger(run, other_rows_in_round_2))(run_copy)
+
+    assert Check.CONTENT in verify_run(run_copy).failed
 
 
 def test_every_check_can_fail_and_has_an_exit_code_of_its_own() -> None:
