@@ -25,7 +25,7 @@ from aegis.errors import (
     RunPaused,
 )
 from coreason_enclave import __version__
-from coreason_enclave.commandline import CommandLine, ExitCode, Later
+from coreason_enclave.command_line import CommandLine, ExitCode, Later
 
 __all__ = ["main"]
 

@@ -33,7 +33,7 @@ A coordinator wants every privacy value explicit, because it checks what sites s
 >>> audit.close()
 
 ``coordinator.run(grid, initial_weights)`` then runs the job, or goes on with it; so does ``run_over`` with any other
-:class:`~aegis.rounds.carrier.Carrier`. ``aegis run`` does so for a folder.
+:class:`~aegis.rounds.transport.Carrier`. ``aegis run`` does so for a folder.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ from aegis.coordination.cohort import require_enough
 from aegis.coordination.liveness import Liveness, NoLiveness
 from aegis.coordination.participants import Participant
 from aegis.errors import InvalidJob, RunPaused
-from aegis.rounds.announcing import announce
-from aegis.rounds.carrier import Carrier, CarrierFailed, Content, Delivery, Errand, Parcel, SiteRefused, Undelivered
-from aegis.rounds.enrolling import drop_other_keys
-from aegis.rounds.exchange import Exchange
-from aegis.rounds.handshake import CoordinatorHandshake
-from aegis.rounds.hearing import Attempt
+from aegis.rounds.attestation_handshake import CoordinatorHandshake
+from aegis.rounds.context import Run, Sites
+from aegis.rounds.dispatcher import Exchange
+from aegis.rounds.enrolment import drop_other_keys
 from aegis.rounds.journal import Journal
-from aegis.rounds.run import Run, Sites
-from aegis.rounds.turn import Turn, average
+from aegis.rounds.log_announcement import announce
+from aegis.rounds.round_attempt import Attempt
+from aegis.rounds.round_runner import Turn, average
+from aegis.rounds.transport import Carrier, CarrierFailed, Content, Delivery, Errand, Parcel, SiteRefused, Undelivered
 from aegis.rounds.witnesses import Witnesses
 from aegis.security.audit import HashLog
 from aegis.stores.heads import HeadStore
@@ -71,11 +71,11 @@ from aegis.stores.run_store import RunStore
 from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.challenges import Challenges
 from coreason_enclave.attestation.evidence import Attester
+from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.keys import Signer
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob, Mechanism
-from coreason_enclave.updates import WIRE_RECORD, Array, Arrays, SealedMessage
+from coreason_enclave.wire.updates import WIRE_RECORD, Array, Arrays, SealedMessage
 
 __all__ = ["CUT_OFF", "FederatedCoordinator", "GridCarrier", "Participant", "SignallingGrid", "average"]
 
@@ -84,7 +84,7 @@ class FederatedCoordinator(Strategy):
     """Runs one job over registered participants.
 
     Args:
-        job: with every privacy value explicit; see :func:`aegis.jobs.resolve`.
+        job: with every privacy value explicit; see :func:`aegis.federation.job_files.resolve`.
         signer: the coordinator's key, which the sites' policies name.
         store, audit: durable state and log of this run.
         heads: the newest ledger head of each site, over all runs of this coordinator.
@@ -282,21 +282,21 @@ class GridCarrier:
         self._grid, self._sleep = grid, wait
 
     def push(self, parcels: Sequence[Parcel]) -> Sequence[str | None]:
-        """See :class:`~aegis.rounds.carrier.Carrier`."""
+        """See :class:`~aegis.rounds.transport.Carrier`."""
         try:
             return [message_id or None for message_id in self._grid.push_messages([_message(each) for each in parcels])]
         except Exception as error:
             raise CarrierFailed(type(error).__name__) from error
 
     def pull(self, message_ids: Collection[str]) -> Sequence[Delivery]:
-        """See :class:`~aegis.rounds.carrier.Carrier`."""
+        """See :class:`~aegis.rounds.transport.Carrier`."""
         try:
             return [_delivery(reply) for reply in self._grid.pull_messages(message_ids)]
         except Exception as error:
             raise CarrierFailed(type(error).__name__) from error
 
     def wait(self, seconds: float) -> None:
-        """See :class:`~aegis.rounds.carrier.Carrier`."""
+        """See :class:`~aegis.rounds.transport.Carrier`."""
         if isinstance(self._grid, SignallingGrid):
             self._grid.wait_for_reply(seconds)
         else:

@@ -39,9 +39,9 @@ from aegis.tuning import Account, Calibration, Comparison, EngineConfig, Spent, 
 from coreason_enclave.accounting import Accountant, Guarantee
 from coreason_enclave.ledger import JobClaim, NoiseSource, PrivacyLedger
 from coreason_enclave.privacy import PrivacyGuard
-from coreason_enclave.privacy.experiments import experiment_key, experiment_scope
 from coreason_enclave.privacy.opacus_accountants import OpacusAccountant, opacus_epsilon
 from coreason_enclave.privacy.scope import TrainingScope, enter
+from coreason_enclave.privacy.standalone import experiment_key, experiment_scope
 from coreason_enclave.schemas import PrivacyUnit
 
 __all__ = ["Calibration", "DifferentialPrivacyEngine", "EngineConfig", "Task", "TrainingResult"]

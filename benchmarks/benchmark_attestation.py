@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from aegis.evidence.endorsing import GivenEndorsements
+from aegis.evidence.given_endorsements import GivenEndorsements
 from coreason_enclave.attestation.appraisal import Appraiser, Verifiers
 from coreason_enclave.attestation.binding import Binding, Role
 from coreason_enclave.attestation.evidence import parse_evidence
@@ -34,12 +34,12 @@ from coreason_enclave.attestation.verify.nvidia import NvidiaEndorsements, Nvidi
 from coreason_enclave.attestation.verify.nvidia.roots import pinned_roots
 from coreason_enclave.attestation.verify.rim import verify_manifest_under
 from coreason_enclave.attestation.verify.snp import SnpEndorsements, SnpPlatformPolicy, verify_snp
-from coreason_enclave.encoding import parse_json
+from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.policy import Profile
-from tests.attestation.dcap import hierarchy as intel
-from tests.attestation.nvidia import hierarchy as nvidia
-from tests.attestation.snp import hierarchy as amd
-from tests.cli.evidence_files import endorsing, host
+from tests.aegis.commands.evidence_files import endorsing, host
+from tests.coreason_enclave.attestation.dcap import hierarchy as intel
+from tests.coreason_enclave.attestation.nvidia import hierarchy as nvidia
+from tests.coreason_enclave.attestation.snp import hierarchy as amd
 
 LIMIT_S = 0.020
 HEADER = ["evidence", "of", "runs", "median_ms", "p95_ms", "median_cpu_ms", "p95_cpu_ms", "limit_over_p95_cpu"]

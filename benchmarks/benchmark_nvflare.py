@@ -23,9 +23,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from aegis.demo.founding import found_demo_federation
 from aegis.demo.recipe import DELTA, DemoOptions, private_job
-from aegis.jobs import dump_job, resolve
+from aegis.demo.setup import found_demo_federation
+from aegis.federation.job_files import dump_job, resolve
 from aegis.runtimes.nvflare.job_folder import FlareJob
 from aegis.runtimes.nvflare.settings import ServerSettings, SiteSettings
 from aegis.runtimes.nvflare.simulator import Simulation, simulating

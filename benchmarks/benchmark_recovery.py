@@ -28,10 +28,11 @@ from pathlib import Path
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
-from aegis.federation import FederationFolder
-from aegis.runs.execution import Execution, execute
+from aegis.federation.registry import FederationFolder
+from aegis.runs.connect import RuntimeName
 from aegis.runs.folder import RunFolder
-from aegis.runs.runtimes import RuntimeName
+from aegis.runs.plan import Execution
+from aegis.runs.runner import execute
 from benchmarks.benchmark_round_overhead import SITES, found, the_job
 
 LIMIT_S = 10.0

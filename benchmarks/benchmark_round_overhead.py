@@ -29,22 +29,23 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
 import numpy as np
 
-from aegis.federation import FederationConfig, FederationFolder
-from aegis.jobs import resolve
-from aegis.runs.execution import Execution, execute
+from aegis.federation.job_files import resolve
+from aegis.federation.registry import FederationConfig, FederationFolder
+from aegis.runs.connect import RuntimeName
 from aegis.runs.folder import RunFolder
-from aegis.runs.runtimes import RuntimeName
+from aegis.runs.plan import Execution
+from aegis.runs.runner import execute
 from aegis.runtimes.in_process import Site, client_app, found_site, initial_model, opened_sites
 from aegis.security.audit import HashLog
 from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import NoEndorsements
 from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.crypto.signing import load_or_create_signer
 from coreason_enclave.hardware.simulated import SimulatedAttester
-from coreason_enclave.keys import load_or_create_signer
 from coreason_enclave.policy import Profile, SiteConfig
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.updates import SealedMessage, encode_arrays
+from coreason_enclave.wire.updates import SealedMessage, encode_arrays
 
 SITES, FEATURES, HIDDEN, DATASET = 3, 3, 4166, "bench/rows"
 HEADER = ["runtime", "rounds", "best_s", "median_s", "worst_s"]

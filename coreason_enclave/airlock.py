@@ -19,9 +19,9 @@ from types import MappingProxyType
 import numpy as np
 
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
-from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.errors import DataLeakageError, Reason
-from coreason_enclave.updates import Array, Arrays, Layout, ReleasableUpdate, TrainedUpdate, encode_arrays
+from coreason_enclave.wire.updates import Array, Arrays, Layout, ReleasableUpdate, TrainedUpdate, encode_arrays
 
 __all__ = [
     "MAX_UPDATE_BYTES",

@@ -5,25 +5,25 @@ from __future__ import annotations
 import click
 
 from coreason_enclave import __version__
-from coreason_enclave.commandline import CommandLine, Later
+from coreason_enclave.command_line import CommandLine, Later
 
 __all__ = ["main"]
 
 COMMANDS = {
-    "agent": Later("coreason_enclave.agent.commands:agent", "Run this site's agent."),
-    "attest": Later("coreason_enclave.agent.attest:attest", "Collect evidence of this host's hardware."),
+    "agent": Later("coreason_enclave.commands.agent:agent", "Run this site's agent."),
+    "attest": Later("coreason_enclave.commands.attest:attest", "Collect evidence of this host's hardware."),
     "checkpoints": Later(
-        "coreason_enclave.witness.commands:checkpoints", "What this site was shown of its coordinators' logs."
+        "coreason_enclave.commands.checkpoints:checkpoints", "What this site was shown of its coordinators' logs."
     ),
-    "doctor": Later("coreason_enclave.agent.doctor.command:doctor", "Check this site's set-up, and say what to do."),
+    "doctor": Later("coreason_enclave.commands.doctor:doctor", "Check this site's set-up, and say what to do."),
     "export-ledger": Later(
-        "coreason_enclave.joining.exporting:export_ledger", "Write this site's ledger, signed, for an auditor."
+        "coreason_enclave.commands.export_ledger:export_ledger", "Write this site's ledger, signed, for an auditor."
     ),
-    "found": Later("coreason_enclave.joining.commands:found", "Found a site from the site.toml that you wrote."),
-    "join": Later("coreason_enclave.joining.commands:join", "Take a coordinator's welcome."),
-    "ledger": Later("coreason_enclave.ledger.commands:ledger", "Show, verify or export this site's privacy ledger."),
-    "request": Later("coreason_enclave.joining.commands:request", "Write a request to take part in a federation."),
-    "status": Later("coreason_enclave.agent.commands:status", "How this site's agent is."),
+    "found": Later("coreason_enclave.commands.registration:found", "Found a site from the site.toml that you wrote."),
+    "join": Later("coreason_enclave.commands.registration:join", "Take a coordinator's welcome."),
+    "ledger": Later("coreason_enclave.commands.ledger:ledger", "Show, verify or export this site's privacy ledger."),
+    "request": Later("coreason_enclave.commands.registration:request", "Write a request to take part in a federation."),
+    "status": Later("coreason_enclave.commands.agent:status", "How this site's agent is."),
 }
 
 EXIT_CODES = """\b

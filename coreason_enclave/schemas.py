@@ -34,7 +34,7 @@ from pydantic import (
     model_validator,
 )
 
-from coreason_enclave.encoding import canonical_json, sha256_hex
+from coreason_enclave.crypto.encoding import canonical_json, sha256_hex
 
 __all__ = [
     "AggregationStrategy",

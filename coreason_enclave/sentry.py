@@ -54,7 +54,7 @@ from coreason_enclave.datasets.reading import (
 )
 from coreason_enclave.datasets.schema import DatasetExpectation, DatasetSchema
 from coreason_enclave.errors import DataLeakageError
-from coreason_enclave.updates import Array, Layout, ReleasableUpdate, TrainedUpdate
+from coreason_enclave.wire.updates import Array, Layout, ReleasableUpdate, TrainedUpdate
 
 __all__ = ["DataSentry", "DatasetExpectation", "SanitizedOutput", "SiteDataset"]
 

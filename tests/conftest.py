@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coreason_enclave.checkpoints import CHECKPOINT_TYPE, LogCheckpoint, LogProof, origin_of_run
-from coreason_enclave.encoding import sha256_hex
-from coreason_enclave.envelope import seal
-from coreason_enclave.keys import Signer, write_private
-from coreason_enclave.merkle import MerkleTree, leaf_hash
-from coreason_enclave.orders import (
+from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.crypto.envelope import seal
+from coreason_enclave.crypto.merkle import MerkleTree, leaf_hash
+from coreason_enclave.crypto.signing import Signer, write_private
+from coreason_enclave.policy import SiteConfig
+from coreason_enclave.schemas import FederationJob
+from coreason_enclave.wire.checkpoints import CHECKPOINT_TYPE, LogCheckpoint, LogProof, origin_of_run
+from coreason_enclave.wire.documents import (
     ENROLMENT_TYPE,
     INVITATION_TYPE,
     ORDER_TYPE,
@@ -29,12 +31,10 @@ from coreason_enclave.orders import (
     JobInvitation,
     RoundOrder,
 )
-from coreason_enclave.policy import SiteConfig
-from coreason_enclave.rollcall import encode_roll_call
-from coreason_enclave.schemas import FederationJob
-from coreason_enclave.updates import SealedMessage, encode_arrays
+from coreason_enclave.wire.roll_call import encode_roll_call
+from coreason_enclave.wire.updates import SealedMessage, encode_arrays
 
-pytest.register_assert_rewrite("tests.studies")
+pytest.register_assert_rewrite("tests.support.studies")
 
 DATASET = "clinic/visits"
 FEATURES = ("age", "income", "years")
@@ -160,9 +160,9 @@ class SmallSite:
 
         Models and updates travel in the open, so that a test can look at them; tests/handshake is about the rest.
         """
-        from coreason_enclave.jobkeys import UnsafeSeededNoise
-        from coreason_enclave.site import open_site
-        from tests.in_the_open import in_the_open
+        from coreason_enclave.crypto.job_keys import UnsafeSeededNoise
+        from coreason_enclave.site.opening import open_site
+        from tests.support.in_the_open import in_the_open
 
         keys = None if seed is None else UnsafeSeededNoise(bytes([seed]) * 32)
         return in_the_open(open_site(self.folder, job_keys=keys, **options))
@@ -195,7 +195,7 @@ class SmallFederation:
 
     def found(self, site_id: str = "clinic-1", *, rows: int = 1, persons: int = 20, **changes: Any) -> SmallSite:
         """Found a site; ``rows`` seeds its data."""
-        from coreason_enclave.site import found_site
+        from coreason_enclave.site.opening import found_site
 
         folder = self.root / site_id
         config = site_config(site_id, self.signer.public_hex, **changes)
@@ -319,7 +319,7 @@ def study(federation: SmallFederation, tmp_path: Path) -> Callable[..., Any]:
     """Found ``sites`` sites (each with its own rows) and an empty run folder."""
 
     def make(sites: int = 3, **changes: Any) -> Any:
-        from tests.studies import Study
+        from tests.support.studies import Study
 
         founded = [federation.found(f"clinic-{n}", rows=n, **changes) for n in range(1, sites + 1)]
         return Study(federation, tmp_path / "run", founded)

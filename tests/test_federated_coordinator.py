@@ -1,6 +1,6 @@
 """The coordinator over small real sites: what it trains, whom it leaves out, and when it stops.
 
-How it hears replies, goes on after a crash and serves as a Flower strategy: ``tests/coordinator``.
+How it hears replies, goes on after a crash and serves as a Flower strategy: ``tests/aegis/rounds``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aegis.attacks.insider import Insider
-from aegis.attacks.overhearing import Overheard
+from aegis.attacks.hostile.eavesdropper import Overheard
+from aegis.attacks.hostile.insider import Insider
 from aegis.errors import InvalidJob, RunFolderError, RunPaused
 from aegis.federated_coordinator import average
-from aegis.jobs import resolve
+from aegis.federation.job_files import resolve
 from aegis.runtimes.in_process import (
     initial_model,
     public_evaluator,
@@ -24,8 +24,8 @@ from aegis.runtimes.in_process import (
 from coreason_enclave.accounting import PoissonSampledGaussian, compose_epsilon
 from coreason_enclave.errors import Reason
 from coreason_enclave.policy import Profile
-from coreason_enclave.updates import Arrays, SealedMessage, encode_arrays, model_digest
-from tests.studies import (
+from coreason_enclave.wire.updates import Arrays, SealedMessage, encode_arrays, model_digest
+from tests.support.studies import (
     THREE,
     Federation,
     Forges,

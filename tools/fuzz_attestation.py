@@ -125,7 +125,9 @@ def fuzz(targets: Sequence[Target], seconds: float, seed: int) -> Tally:
 
 def all_targets() -> list[Target]:
     """Every parser and every verifier, over generated evidence and over recorded evidence where there is some."""
-    targets: list[Target] = import_module("tests.attestation.targets").all_targets(os.environ.get("AEGIS_EVIDENCE_DIR"))
+    targets: list[Target] = import_module("tests.coreason_enclave.attestation.targets").all_targets(
+        os.environ.get("AEGIS_EVIDENCE_DIR")
+    )
     return targets
 
 

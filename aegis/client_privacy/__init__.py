@@ -6,7 +6,7 @@ noise to their sum, and divides by the expected number of sites, whoever answere
 the coordinator's own before anybody is drawn.
 
 >>> import numpy as np
->>> from coreason_enclave.keystream import Keystream
+>>> from coreason_enclave.crypto.keystream import Keystream
 >>> two = [{"w": np.array([3.0, 4.0], np.float32)}, {"w": np.array([0.0, 0.5], np.float32)}]
 >>> clipped_sum(two, {"w": (2,)}, clip_norm=1.0)["w"]  # the first has norm 5, the second less than 1
 array([0.6, 1.3])

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from coreason_enclave.encoding import digest
-from coreason_enclave.keystream import Keystream
-from coreason_enclave.updates import AdmittedUpdate
+from coreason_enclave.crypto.encoding import digest
+from coreason_enclave.crypto.keystream import Keystream
+from coreason_enclave.wire.updates import AdmittedUpdate
 
 __all__ = ["Draw", "drawn_sites", "noise_keystream", "sampling_keystream"]
 

@@ -1,7 +1,7 @@
 """The mechanism itself, as pure functions: clip each update, sum, add noise, divide by what was expected.
 
 Everything until the division is computed in float64, and the noised sum is rounded to a public grid
-(:func:`coreason_enclave.keystream.noise_grid`); what follows is post-processing.
+(:func:`coreason_enclave.crypto.keystream.noise_grid`); what follows is post-processing.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from coreason_enclave.keystream import Keystream, Purpose, noise_grid
-from coreason_enclave.updates import Array, Arrays, Layout
+from coreason_enclave.crypto.keystream import Keystream, Purpose, noise_grid
+from coreason_enclave.wire.updates import Array, Arrays, Layout
 
 __all__ = ["clip_factor", "clipped_sum", "noised_mean"]
 

@@ -12,11 +12,11 @@ from aegis.client_privacy.draws import Draw, drawn_sites, noise_keystream, sampl
 from aegis.client_privacy.mechanism import clipped_sum, noised_mean
 from aegis.errors import AegisError
 from coreason_enclave.accounting import ClientGuarantee
+from coreason_enclave.crypto.keystream import JobKeys
 from coreason_enclave.errors import LedgerConflict
-from coreason_enclave.keystream import JobKeys
 from coreason_enclave.ledger import LineageCaps, NoiseSource, PrivacyLedger, Reservation
 from coreason_enclave.schemas import Aggregator, ClientPrivacyConfig, FederationJob
-from coreason_enclave.updates import AdmittedUpdate
+from coreason_enclave.wire.updates import AdmittedUpdate
 
 __all__ = ["ClientPrivacy", "ReleasedOtherwise"]
 

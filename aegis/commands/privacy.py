@@ -11,8 +11,8 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from coreason_enclave.accounting import ComposedEpsilon, PoissonSampledGaussian, calibrate_noise, compose_epsilon
+from coreason_enclave.accounting.noise_norm import signal_to_noise
 from coreason_enclave.errors import AccountingError
-from coreason_enclave.noise_norm import signal_to_noise
 from coreason_enclave.schemas import Delta, Epsilon, NoiseMultiplier, SampleRate, explain
 
 __all__ = ["privacy"]

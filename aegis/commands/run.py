@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aegis.commands.export import RunCommand
-from aegis.federation import FederationFolder
-from aegis.jobs import load_job
+from aegis.federation.job_files import load_job
+from aegis.federation.registry import FederationFolder
 from aegis.runs.folder import RunFolder
 from aegis.runtimes.nvflare.options import FlareHosting, FlareOptions
 from aegis.runtimes.nvflare.settings import EXECUTOR
 from coreason_enclave.schemas import FederationJob, Mechanism
 
 if TYPE_CHECKING:
-    from aegis.runs.execution import RoundReport
+    from aegis.runs.plan import RoundReport
 
 __all__ = ["run"]
 
@@ -87,8 +87,9 @@ def run(
     flare = _flare(runtime, **hosting)
     job, participants = load_job(job_file), FederationFolder(federation)
     config = participants.config()
-    from aegis.runs.execution import Execution, execute  # the frameworks, only once the input can be used
-    from aegis.runs.runtimes import RuntimeName
+    from aegis.runs.connect import RuntimeName
+    from aegis.runs.plan import Execution
+    from aegis.runs.runner import execute
 
     folder = RunFolder(Path("runs", job.job_id) if out is None else out)
     rounds = _Rounds(job, as_json)

@@ -8,15 +8,15 @@ from typing import Any
 
 import click
 
-from aegis.commands.visible import visible
+from aegis.commands.terminal_text import visible
 from aegis.commands.witness import read_witness
 from aegis.runs.bundle import opened_run
 from aegis.security.audit import CHECKPOINT_TYPE
 from aegis.verification import Check, Conclusion, Reference, Report, Verdict, verify_run
 from aegis.verification.findings import INCOMPLETE
-from coreason_enclave.encoding import parse_json
+from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.crypto.signing import public_key_from_hex
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.keys import public_key_from_hex
 
 __all__ = ["verify"]
 

@@ -23,21 +23,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aegis.coordination.issuing import Question
+from aegis.coordination.orders import Question
 from aegis.errors import UpdateRefused
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian, event_from_dict
 from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.binding import Binding, Role
 from coreason_enclave.attestation.evidence import parse_evidence
 from coreason_enclave.attestation.verify.verdict import in_words
-from coreason_enclave.encoding import sha256_hex
-from coreason_enclave.envelope import MAX_ENVELOPE_BYTES, KeyRing, open_envelope
+from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.crypto.encryption import OVERHEAD_BYTES
+from coreason_enclave.crypto.envelope import MAX_ENVELOPE_BYTES, KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError, Reason
-from coreason_enclave.heads import open_head
-from coreason_enclave.kem import OVERHEAD_BYTES
-from coreason_enclave.orders import UPDATE_TYPE, UpdateStatement, parse_statement
+from coreason_enclave.ledger.signed_heads import open_head
 from coreason_enclave.schemas import FederationJob, Mechanism, Provenance
-from coreason_enclave.updates import AdmittedUpdate, Array, Layout, SealedMessage, decode_arrays, layout_of
+from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement, parse_statement
+from coreason_enclave.wire.updates import AdmittedUpdate, Array, Layout, SealedMessage, decode_arrays, layout_of
 
 __all__ = ["Admission", "Admitted"]
 

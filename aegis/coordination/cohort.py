@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from aegis.errors import InvalidJob
-from coreason_enclave.encoding import digest
+from coreason_enclave.crypto.encoding import digest
 from coreason_enclave.schemas import FederationJob
 
 __all__ = ["choose_cohort", "require_enough"]

@@ -14,7 +14,7 @@ from rich.console import Console
 from aegis.demo.recipe import DemoOptions, private_job
 from aegis.demo.study import choose_run, run_demo
 from aegis.demo.summary import headline
-from aegis.runs.runtimes import RuntimeName
+from aegis.runs.connect import RuntimeName
 from coreason_enclave.schemas import Aggregator, PrivacyUnit
 
 __all__ = ["demo"]

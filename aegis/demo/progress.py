@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from aegis.runs.execution import RoundReport
+from aegis.runs.plan import RoundReport
 from aegis.stores.run_state import RoundRecord
 from coreason_enclave.ledger import LineageClaim
 

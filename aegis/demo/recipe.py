@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from aegis.coordination.rounds import updates_required
-from aegis.demo.randhie import DATASET_ID
+from aegis.coordination.round_decisions import updates_required
 from aegis.demo.randhie_columns import COLUMNS
+from aegis.demo.randhie_data import DATASET_ID
 from aegis.errors import InvalidJob
-from aegis.runs.runtimes import RuntimeName
+from aegis.runs.connect import RuntimeName
 from coreason_enclave.schemas import (
     AggregationStrategy,
     Aggregator,

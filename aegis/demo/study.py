@@ -10,23 +10,24 @@ from pathlib import Path
 
 from rich.console import Console
 
-from aegis.demo.founding import found_demo_federation
 from aegis.demo.plots import plot_epsilon, plot_utility
 from aegis.demo.progress import RoundTable
-from aegis.demo.randhie import central_reference
+from aegis.demo.randhie_data import central_reference
 from aegis.demo.recipe import DELTA, DemoOptions, private_job, twin_of
+from aegis.demo.setup import found_demo_federation
 from aegis.demo.summary import DemoResult, write_summary
 from aegis.errors import RunFolderError
-from aegis.federation import FederationFolder
-from aegis.jobs import resolve
-from aegis.runs.execution import Execution, execute
+from aegis.federation.job_files import resolve
+from aegis.federation.registry import FederationFolder
+from aegis.runs.connect import RuntimeName
 from aegis.runs.folder import RunFolder
 from aegis.runs.manifest import sign_manifest
-from aegis.runs.runtimes import RuntimeName
-from aegis.runtimes.flower.running import federation_running
+from aegis.runs.plan import Execution
+from aegis.runs.runner import execute
+from aegis.runtimes.flower.federation_process import federation_running
 from aegis.stores.run_state import RoundRecord
-from coreason_enclave.files import replace_file
 from coreason_enclave.schemas import FederationJob
+from coreason_enclave.system.files import replace_file
 
 __all__ = ["FEDERATIONS", "DemoRun", "choose_run", "run_demo"]
 

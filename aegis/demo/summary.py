@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from aegis.demo.founding import DISJOINT_UNITS
 from aegis.demo.recipe import DemoOptions
+from aegis.demo.setup import DISJOINT_UNITS
 from aegis.stores.run_state import RoundRecord
 from coreason_enclave.schemas import FederationJob
 

@@ -6,7 +6,7 @@ Offline, and under the vendors' pinned roots alone: what is needed besides the e
 
 from aegis.evidence.files import Kind, read_capped, read_evidence
 from aegis.evidence.inspection import Inspection, inspect
-from aegis.evidence.judgement import Judgement
+from aegis.evidence.outcome import Judgement
 from aegis.evidence.verification import Question, verify
 
 __all__ = ["Inspection", "Judgement", "Kind", "Question", "inspect", "read_capped", "read_evidence", "verify"]

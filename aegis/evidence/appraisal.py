@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aegis.evidence.endorsing import GivenEndorsements
 from aegis.evidence.files import Kind, read_evidence
-from aegis.evidence.judgement import Judgement
+from aegis.evidence.given_endorsements import GivenEndorsements
+from aegis.evidence.outcome import Judgement
 from aegis.evidence.verification import PlatformPolicy, Question, outcomes
 from coreason_enclave.attestation.appraisal import Appraiser, appraise_report
 from coreason_enclave.attestation.binding import Binding

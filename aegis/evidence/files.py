@@ -13,7 +13,7 @@ from coreason_enclave.attestation.evidence import Evidence, parse_evidence
 from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 from coreason_enclave.configuration import read_toml
-from coreason_enclave.encoding import parse_json
+from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.errors import AttestationError, ConfigurationError, EnvelopeError, Reason
 from coreason_enclave.schemas import StrictModel, explain
 

@@ -6,9 +6,9 @@ import hmac
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from aegis.evidence.endorsing import dcap_endorsements, handed_over
 from aegis.evidence.files import Kind, read_evidence
-from aegis.evidence.judgement import Judgement
+from aegis.evidence.given_endorsements import dcap_endorsements, handed_over
+from aegis.evidence.outcome import Judgement
 from coreason_enclave.attestation.binding import gpu_nonce, manual_context, report_data
 from coreason_enclave.attestation.evidence import Evidence
 from coreason_enclave.attestation.verify.dcap import DcapPlatformPolicy, verify_sgx, verify_tdx

@@ -24,10 +24,10 @@ from asyncio import TimerHandle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from aegis.http.fair_shares import Shares
 from aegis.http.limits import GatewayLimits, party_address
 from aegis.http.load import CrowdCounts, Turned
-from aegis.http.shares import Shares
-from aegis.http.turns import Pace, Paces
+from aegis.http.request_shares import Pace, Paces
 
 __all__ = ["Acceptor"]
 

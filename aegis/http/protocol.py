@@ -9,9 +9,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from aegis.http.connection_shares import Seat, Seats, Standing
 from aegis.http.limits import party_address
 from aegis.http.load import CrowdCounts, Turned
-from aegis.http.seats import Seat, Seats, Standing
 
 __all__ = ["HEAD_BYTES", "HEAD_S", "Admission", "PeerCertificateProtocol"]
 
@@ -35,7 +35,7 @@ class Admission:
 class PeerCertificateProtocol(HttpToolsProtocol):
     """One connection.
 
-    Its bounds, beside those of its :class:`~aegis.http.seats.Seats`:
+    Its bounds, beside those of its :class:`~aegis.http.connection_shares.Seats`:
 
     - a head is in after :data:`HEAD_S`, and no longer than :data:`HEAD_BYTES`;
     - one request at a time: a client that sends a second one before its answer is cut off, since uvicorn would keep any

@@ -21,7 +21,7 @@ from aegis.stores.run_state import LogPosition, RunState
 from aegis.stores.run_store import RunStore
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.updates import Arrays
+from coreason_enclave.wire.updates import Arrays
 
 __all__ = ["Journal"]
 

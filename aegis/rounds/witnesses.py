@@ -7,8 +7,8 @@ here: a coordinator that was started anew attests with every site before it send
 from __future__ import annotations
 
 from aegis.security.audit import HashLog
-from coreason_enclave.checkpoints import LogProof, LogSeen, origin_of_run
-from coreason_enclave.keys import Signer
+from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.wire.checkpoints import LogProof, LogSeen, had_log, origin_of_run, show_log
 
 __all__ = ["Witnesses"]
 
@@ -36,7 +36,7 @@ class Witnesses:
 
     def agrees(self, seen: LogSeen) -> bool:
         """Whether this log once was what ``seen`` says."""
-        return self._log.had(seen)
+        return had_log(self._log, seen)
 
     def is_known(self, site: str) -> bool:
         """Whether it is known what ``site`` saw: not where it was shown something since, and has not said so."""
@@ -49,5 +49,5 @@ class Witnesses:
     def show(self, site: str) -> tuple[str, LogProof]:
         """A checkpoint of the log as it is now (an envelope), and the proof that it continues what ``site`` saw."""
         self._unanswered.add(site)
-        envelope, proof = self._log.shown_to(self._seen.get(site), self._signer, self._origin)
+        envelope, proof = show_log(self._log, self._seen.get(site), self._signer, self._origin)
         return envelope.decode(), proof

@@ -33,11 +33,11 @@ from typing import Any
 
 from aegis.coordination.quarantine import sits_out
 from aegis.errors import RunFolderError
-from aegis.jobs import dump_job, load_job
+from aegis.federation.job_files import dump_job, load_job
 from aegis.stores.run_state import RoundRecord, RunState
 from aegis.stores.run_store import FileRunStore
-from coreason_enclave.files import replace_file
 from coreason_enclave.schemas import FederationJob
+from coreason_enclave.system.files import replace_file
 
 __all__ = ["EVALUATION_SET", "RunFolder", "installed_versions", "metrics_csv"]
 

@@ -21,12 +21,12 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from aegis.errors import VerificationFailed
-from coreason_enclave.encoding import parse_json, sha256_hex
-from coreason_enclave.envelope import KeyRing, open_envelope, seal
+from coreason_enclave.crypto.encoding import parse_json, sha256_hex
+from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal
+from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.files import replace_file
-from coreason_enclave.keys import Signer
 from coreason_enclave.schemas import FormatVersion, HexDigest, StrictModel, explain
+from coreason_enclave.system.files import replace_file
 
 __all__ = [
     "MANIFEST",

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from aegis.errors import RunFolderError
-from aegis.federation import FederationConfig, FederationFolder
-from coreason_enclave.encoding import canonical_json, sha256_hex
+from aegis.federation.registry import FederationConfig, FederationFolder
+from coreason_enclave.crypto.encoding import canonical_json, sha256_hex
 from coreason_enclave.schemas import FederationJob
 
 __all__ = ["code_in_use", "pinned", "require_coordinator_key", "require_pinned"]

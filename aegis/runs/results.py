@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from aegis.client_privacy import ClientPrivacy
-from aegis.coordination.spending import across_sites
-from aegis.federation import FederationFolder
+from aegis.coordination.privacy_spend import across_sites
+from aegis.federation.registry import FederationFolder
+from aegis.runs.connect import LocalLedger
 from aegis.runs.folder import RunFolder, metrics_csv
 from aegis.runs.manifest import sign_manifest
-from aegis.runs.runtimes import LocalLedger
 from aegis.runs.site_privacy import EXPORT, statement
 from aegis.security.audit import HashLog
 from aegis.stores.run_state import RoundRecord, content_changes
-from coreason_enclave.checkpoints import origin_of_run
-from coreason_enclave.encoding import sha256_hex
-from coreason_enclave.files import replace_file
-from coreason_enclave.heads import seal_export
-from coreason_enclave.keys import Signer, read_private
-from coreason_enclave.updates import Array, decode_arrays, encode_arrays, model_digest
+from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.crypto.signing import Signer, read_private
+from coreason_enclave.ledger.signed_heads import seal_export
+from coreason_enclave.system.files import replace_file
+from coreason_enclave.wire.checkpoints import origin_of_run, sign_log
+from coreason_enclave.wire.updates import Array, decode_arrays, encode_arrays, model_digest
 
 __all__ = ["Outcome", "lineages_of", "read_outcome", "write_results"]
 
@@ -86,7 +86,7 @@ def write_results(
         "ledgers": heads,
     }
     audit.append(actor="coordinator", action="run", outcome="finished", details=released)
-    checkpoint = audit.checkpoint(signer, origin_of_run(job.digest()))
+    checkpoint = sign_log(audit, signer, origin_of_run(job.digest()))
     replace_file(folder.path / "audit.checkpoint.json", checkpoint)
     (folder.path / "witness").mkdir(exist_ok=True)
     for name, statement_of_site in announce().items():

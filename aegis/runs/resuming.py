@@ -23,14 +23,14 @@ from aegis.errors import RunFolderError
 from aegis.runs.folder import EVALUATION_SET, RunFolder
 from aegis.security.audit import HashLog, verify_checkpoint
 from aegis.stores.run_state import RunState
-from coreason_enclave.checkpoints import origin_of_run
-from coreason_enclave.encoding import parse_json, sha256_hex
-from coreason_enclave.envelope import KeyRing, unverified_payload
+from coreason_enclave.crypto.encoding import parse_json, sha256_hex
+from coreason_enclave.crypto.envelope import KeyRing, unverified_payload
+from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.files import replace_file
-from coreason_enclave.keys import Signer
-from coreason_enclave.orders import parse_statement
 from coreason_enclave.policy import Profile
+from coreason_enclave.system.files import replace_file
+from coreason_enclave.wire.checkpoints import origin_of_run, sign_log
+from coreason_enclave.wire.documents import parse_statement
 
 __all__ = ["CHECKPOINT", "RECORDED_FILES", "record_configuration", "require_whole", "sign_checkpoint"]
 
@@ -56,7 +56,7 @@ def sign_checkpoint(folder: RunFolder, audit: HashLog, signer: Signer) -> None:
     """Keep a signed head of the log as it stands; durable when this returns."""
     path = folder.path / CHECKPOINT
     path.parent.mkdir(exist_ok=True)
-    replace_file(path, audit.checkpoint(signer, origin_of_run(folder.job().digest())))
+    replace_file(path, sign_log(audit, signer, origin_of_run(folder.job().digest())))
 
 
 def require_whole(folder: RunFolder, coordinator_key: str) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 from aegis.client_privacy import LINEAGE, ClientPrivacy
 from aegis.errors import InvalidJob
-from aegis.federation import ClientBudget, FederationConfig, FederationFolder
-from coreason_enclave.jobkeys import SecretJobKeys, unsafe_seeded_keys
-from coreason_enclave.keystream import JobKeys
+from aegis.federation.registry import ClientBudget, FederationConfig, FederationFolder
+from coreason_enclave.crypto.job_keys import SecretJobKeys, unsafe_seeded_keys
+from coreason_enclave.crypto.keystream import JobKeys
 from coreason_enclave.ledger import SqliteLedger
 from coreason_enclave.schemas import FederationJob
 

@@ -27,17 +27,17 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from aegis.coordination.liveness import NoLiveness
+from aegis.evaluation import utility
 from aegis.federated_coordinator import Participant
 from aegis.runtimes.lanes import PATIENCE_S, Lanes
-from aegis.utility import utility
+from coreason_enclave.crypto.job_keys import unsafe_seeded_keys
+from coreason_enclave.crypto.keystream import JobKeys
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.federation.flower import client_app
-from coreason_enclave.jobkeys import unsafe_seeded_keys
-from coreason_enclave.keystream import JobKeys
 from coreason_enclave.models import initial_weights, predict_probabilities
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.site import Site, found_site, open_site
-from coreason_enclave.updates import Array, Arrays
+from coreason_enclave.site.opening import Site, found_site, open_site
+from coreason_enclave.wire.updates import Array, Arrays
 
 __all__ = [
     "ClientApp",

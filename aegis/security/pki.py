@@ -8,7 +8,7 @@
 
 Private keys are files of mode 0600; a participant's private key never comes here: it sends a certificate request, of
 which nothing but the public key is used. Being issued is not being admitted: the registry pins each participant's
-certificate by its SHA-256 (:class:`aegis.federation.FederationConfig`), and revoking is done there.
+certificate by its SHA-256 (:class:`aegis.federation.registry.FederationConfig`), and revoking is done there.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from aegis.errors import CertificateRefused
-from coreason_enclave.certificates import load_pem_certificates, load_pem_request
-from coreason_enclave.encoding import sha256_hex
-from coreason_enclave.files import PRIVATE, replace_file
-from coreason_enclave.keys import write_private
-from coreason_enclave.moments import DAY_S, as_datetime
+from coreason_enclave.crypto.certificates import load_pem_certificates, load_pem_request
+from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.crypto.signing import write_private
+from coreason_enclave.system.files import PRIVATE, replace_file
+from coreason_enclave.system.timestamps import DAY_S, as_datetime
 
 __all__ = [
     "PARTICIPANT_URN",

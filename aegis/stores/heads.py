@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from aegis.errors import LedgerForked, RunFolderError
-from coreason_enclave.envelope import unverified_payload
+from coreason_enclave.crypto.envelope import unverified_payload
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.files import replace_file
-from coreason_enclave.orders import LedgerHeadStatement, parse_head
+from coreason_enclave.system.files import replace_file
+from coreason_enclave.wire.documents import LedgerHeadStatement, parse_head
 
 __all__ = ["FileHeadStore", "HeadStore"]
 

@@ -23,11 +23,11 @@ from pydantic import ValidationError
 
 from aegis.errors import RunFolderError
 from aegis.stores.run_state import RunState
-from coreason_enclave.encoding import canonical_json, parse_json, sha256_hex
+from coreason_enclave.crypto.encoding import canonical_json, parse_json, sha256_hex
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.files import replace_file, sync_folder, write_whole
 from coreason_enclave.schemas import explain
-from coreason_enclave.updates import Array, Arrays, SealedMessage, decode_arrays, encode_arrays
+from coreason_enclave.system.files import replace_file, sync_folder, write_whole
+from coreason_enclave.wire.updates import Array, Arrays, SealedMessage, decode_arrays, encode_arrays
 
 __all__ = ["FileRunStore", "RunStore"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreason_enclave.schemas import ServerOptimizer, ServerOptimizerConfig
-from coreason_enclave.updates import Array, Arrays
+from coreason_enclave.wire.updates import Array, Arrays
 
 __all__ = ["Moments", "server_step"]
 

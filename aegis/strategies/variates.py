@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from coreason_enclave.updates import Array, Arrays
+from coreason_enclave.wire.updates import Array, Arrays
 
 __all__ = ["correction", "following_control", "following_variate"]
 

@@ -4,9 +4,9 @@ Nothing here knows Torch. :mod:`aegis.privacy_engine` is the door; it adds the t
 """
 
 from aegis.tuning.account import Comparison, Spent, StepSpent, calibrated, epsilon_of, guarantee_of
-from aegis.tuning.configuration import EngineConfig
+from aegis.tuning.config import EngineConfig
 from aegis.tuning.curve import Calibration, CurvePoint
-from aegis.tuning.reserving import Account, account_for, experiment, name_of_draws, privacy_config, reserve
+from aegis.tuning.reservations import Account, account_for, experiment, name_of_draws, privacy_config, reserve
 from aegis.tuning.search import smallest_epsilon
 from aegis.tuning.targeting import find_calibration, trial_key, warn_of_cost
 

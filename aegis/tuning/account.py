@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from aegis.errors import InvalidEngine
-from aegis.tuning.configuration import EngineConfig
+from aegis.tuning.config import EngineConfig
 from coreason_enclave.accounting import Accountant, Guarantee, calibrate_noise, compose_epsilon
 from coreason_enclave.accounting.calibration import CALIBRATION_TOLERANCE
 from coreason_enclave.accounting.cross_check import rdp_epsilon

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from aegis.tuning.configuration import EngineConfig
+from aegis.tuning.config import EngineConfig
 
 __all__ = ["Calibration", "CurvePoint", "describe"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from aegis.errors import InvalidEngine, PrivacySpentByTuning, TuningStopped
 from aegis.tuning.account import calibrated, epsilon_of
-from aegis.tuning.configuration import EngineConfig
+from aegis.tuning.config import EngineConfig
 from aegis.tuning.curve import Calibration, CurvePoint, describe
 from aegis.tuning.search import smallest_epsilon
 from coreason_enclave.errors import PrivacyBudgetExceededError

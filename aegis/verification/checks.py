@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from aegis.errors import VerificationFailed
-from aegis.rounds.turn import average
+from aegis.rounds.round_runner import average
 from aegis.runs.folder import metrics_csv
 from aegis.runs.resuming import RECORDED_FILES
-from aegis.verification.clients import check_client_privacy
+from aegis.verification.client_privacy import check_client_privacy
 from aegis.verification.content import check_content
 from aegis.verification.coverage import check_manifest
 from aegis.verification.epsilon import check_epsilon, is_epsilon
@@ -21,12 +21,13 @@ from aegis.verification.records import EXPECTED_FILES, Records, read_rows
 from aegis.verification.replay import check_aggregation
 from aegis.verification.signatures import check_signatures
 from aegis.verification.witness import check_witnesses
-from coreason_enclave.encoding import sha256_hex
-from coreason_enclave.envelope import KeyRing
-from coreason_enclave.hashlog import verify_checkpoint, verify_lines
+from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.crypto.envelope import KeyRing
+from coreason_enclave.crypto.hash_log import verify_lines
 from coreason_enclave.ledger import NoiseSource
 from coreason_enclave.schemas import Provenance
-from coreason_enclave.updates import model_digest
+from coreason_enclave.wire.checkpoints import verify_checkpoint
+from coreason_enclave.wire.updates import model_digest
 
 __all__ = ["CHECKS"]
 

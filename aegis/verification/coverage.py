@@ -17,7 +17,7 @@ from aegis.runs.manifest import MANIFEST, SIGNATURE, files_of, is_left_out, read
 from aegis.verification.findings import Answers, Reference, fails, holds, stays_open
 from aegis.verification.records import Records
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.heads import open_export
+from coreason_enclave.ledger.signed_heads import open_export
 
 __all__ = ["check_manifest", "coverage"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from aegis.coordination.spending import across_sites, epsilon_so_far, steps_so_far
+from aegis.coordination.privacy_spend import across_sites, epsilon_so_far, steps_so_far
+from aegis.verification.audit_trail import AuditedRound
 from aegis.verification.findings import Answer, Answers, Reference, fails, holds, require
 from aegis.verification.ledgers import SiteLedger
 from aegis.verification.records import Records
-from aegis.verification.trail import AuditedRound
 
 __all__ = ["check_epsilon", "is_epsilon", "is_same"]
 

@@ -10,9 +10,9 @@ import hmac
 
 from coreason_enclave.attestation.binding import Binding, Role, gpu_nonce, report_data
 from coreason_enclave.attestation.evidence import CpuKind, CpuReport, parse_evidence
-from coreason_enclave.encoding import canonical_json
-from coreason_enclave.hardware.echo import covered_by_cpu, covered_by_gpu
-from coreason_enclave.orders import UpdateStatement
+from coreason_enclave.crypto.encoding import canonical_json
+from coreason_enclave.hardware.report_binding import covered_by_cpu, covered_by_gpu
+from coreason_enclave.wire.documents import UpdateStatement
 
 __all__ = ["covers_its_order", "is_simulated"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from aegis.errors import VerificationFailed
-from coreason_enclave.checkpoints import WitnessStatement
+from coreason_enclave.wire.checkpoints import WitnessStatement
 
 __all__ = [
     "INCOMPLETE",

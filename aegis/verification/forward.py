@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aegis.errors import VerificationFailed
-from coreason_enclave.updates import Arrays
+from coreason_enclave.wire.updates import Arrays
 
 __all__ = ["KNOWN", "Logits", "forward"]
 

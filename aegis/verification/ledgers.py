@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aegis.errors import VerificationFailed
-from aegis.verification.trail import AuditedUpdate
-from coreason_enclave.encoding import parse_json
+from aegis.verification.audit_trail import AuditedUpdate
+from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.ledger import ExportFindings, JobClaim, NoiseSource, RoundPlan, verify_export
 from coreason_enclave.ledger.chain import Link
 from coreason_enclave.ledger.state import LedgerState, RoundRecord, follow
-from coreason_enclave.orders import LedgerHeadStatement
+from coreason_enclave.wire.documents import LedgerHeadStatement
 
 __all__ = ["SiteLedger", "read_ledger"]
 

@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from aegis.errors import AegisError, RunFolderError, VerificationFailed
-from aegis.federation import EvaluationSet
-from aegis.rounds.turn import average
+from aegis.federation.registry import EvaluationSet
+from aegis.rounds.round_runner import average
 from aegis.runs.folder import EVALUATION_SET
 from aegis.verification.findings import Answers, Reference, fails, holds, is_missing, require, stays_open
 from aegis.verification.forward import KNOWN, Logits, forward
 from aegis.verification.records import Records
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.updates import Arrays
+from coreason_enclave.wire.updates import Arrays
 
 __all__ = ["Range", "check_utility", "utility_range"]
 
@@ -117,7 +117,7 @@ def _accuracy(values: _Float64, bound: _Float64, labels: npt.NDArray[np.int64]) 
 def _loss(values: _Float64, bound: _Float64, labels: npt.NDArray[np.int64]) -> Range:
     top = values.max(axis=1, keepdims=True)
     logs = values - top - np.log(np.exp(values - top).sum(axis=1, keepdims=True))
-    least = -math.log(1e-12)  # as aegis.utility floors a probability
+    least = -math.log(1e-12)  # as aegis.evaluation floors a probability
     loss = float(np.minimum(-logs[np.arange(len(labels)), labels], least).mean())
     slack = 2 * float(bound.mean()) + _ROUNDING * (1 + loss)
     return loss - slack, loss + slack

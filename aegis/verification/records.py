@@ -16,17 +16,17 @@ from aegis.errors import RunFolderError, VerificationFailed
 from aegis.runs.folder import RunFolder, installed_versions
 from aegis.runs.pins import code_in_use
 from aegis.stores.run_state import RunState
+from aegis.verification.audit_trail import AuditedUpdate, Trail, read_trail
 from aegis.verification.findings import require
 from aegis.verification.ledgers import SiteLedger, read_ledger
-from aegis.verification.trail import AuditedUpdate, Trail, read_trail
-from coreason_enclave.encoding import parse_json, sha256_hex
-from coreason_enclave.envelope import KeyRing, open_envelope
+from coreason_enclave.crypto.encoding import parse_json, sha256_hex
+from coreason_enclave.crypto.envelope import KeyRing, open_envelope
+from coreason_enclave.crypto.hash_log import verify_lines
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.hashlog import verify_lines
-from coreason_enclave.orders import UPDATE_TYPE, UpdateStatement, parse_statement
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob, HexDigest, Provenance, SafeId, explain
-from coreason_enclave.updates import Array, decode_arrays, layout_of
+from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement, parse_statement
+from coreason_enclave.wire.updates import Array, decode_arrays, layout_of
 
 __all__ = ["EXPECTED_FILES", "ClientStatement", "Configuration", "Outcome", "Records", "read_rows"]
 
@@ -98,7 +98,7 @@ class ClientStatement(_Document):
 
 
 class AcrossSites(_Document):
-    """What ``outcome.json`` says of the whole federation: see :func:`aegis.coordination.spending.across_sites`."""
+    """What ``outcome.json`` says of the whole federation: see :func:`aegis.coordination.privacy_spend.across_sites`."""
 
     epsilon: float | None
     delta: float | None

@@ -16,11 +16,11 @@ from aegis.aggregation import aggregate
 from aegis.errors import AggregationError, VerificationFailed
 from aegis.stores.run_state import RoundRecord
 from aegis.strategies import Moments, correction, following_control, following_variate, server_step
+from aegis.verification.audit_trail import AuditedRound, AuditedUpdate
 from aegis.verification.findings import Answers, Reference, holds, is_missing, require
 from aegis.verification.records import Records
-from aegis.verification.trail import AuditedRound, AuditedUpdate
 from coreason_enclave.schemas import AggregationStrategy
-from coreason_enclave.updates import AdmittedUpdate, Array, Arrays, layout_of, model_digest, with_correction
+from coreason_enclave.wire.updates import AdmittedUpdate, Array, Arrays, layout_of, model_digest, with_correction
 
 __all__ = ["check_aggregation"]
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aegis.coordination.enrolment import admit_enrolment
+from aegis.coordination.enrolment_admission import admit_enrolment
 from aegis.errors import UpdateRefused, VerificationFailed
+from aegis.verification.audit_trail import AuditedUpdate
 from aegis.verification.evidence import covers_its_order, is_simulated
 from aegis.verification.findings import Answer, Answers, Reference, fails, holds, require
 from aegis.verification.records import Records
-from aegis.verification.trail import AuditedUpdate
 from coreason_enclave.accounting import event_from_dict
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.heads import open_head
+from coreason_enclave.ledger.signed_heads import open_head
 from coreason_enclave.schemas import Provenance
-from coreason_enclave.updates import SealedMessage
+from coreason_enclave.wire.updates import SealedMessage
 
 __all__ = ["check_signatures"]
 

@@ -15,10 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from aegis.verification.audit_trail import AuditedUpdate
 from aegis.verification.findings import Answer, Answers, Reference, fails, holds, require, stays_open
 from aegis.verification.records import Records
-from aegis.verification.trail import AuditedUpdate
-from coreason_enclave.checkpoints import (
+from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.crypto.envelope import KeyRing, open_envelope
+from coreason_enclave.crypto.hash_log import GENESIS, tree_of
+from coreason_enclave.errors import EnclaveError
+from coreason_enclave.wire.checkpoints import (
     CHECKPOINT_TYPE,
     LogCheckpoint,
     LogSeen,
@@ -29,11 +33,7 @@ from coreason_enclave.checkpoints import (
     origin_of_run,
     parse_checkpoint,
 )
-from coreason_enclave.encoding import sha256_hex
-from coreason_enclave.envelope import KeyRing, open_envelope
-from coreason_enclave.errors import EnclaveError
-from coreason_enclave.hashlog import GENESIS, tree_of
-from coreason_enclave.orders import UPDATE_TYPE, parse_statement
+from coreason_enclave.wire.documents import UPDATE_TYPE, parse_statement
 
 __all__ = ["check_witnesses"]
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from coreason_enclave import __version__
-from coreason_enclave.envelope import seal
+from coreason_enclave.crypto.envelope import seal
+from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.keys import Signer
 from coreason_enclave.ledger import LedgerHead, PrivacyLedger
-from coreason_enclave.orders import HEALTH_TYPE, FreeBudget, HealthStatement
 from coreason_enclave.policy import SiteConfig
-from coreason_enclave.transport.connection import Connection, GatewayHttp
+from coreason_enclave.site.connection import Connection, GatewayHttp
+from coreason_enclave.wire.documents import HEALTH_TYPE, FreeBudget, HealthStatement
 
 __all__ = ["HEALTH_PATH", "Budgets", "HealthSender"]
 

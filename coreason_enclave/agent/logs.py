@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TextIO
 
-from coreason_enclave.logfiles import Repeats
+from coreason_enclave.system.log_files import Repeats
 
 __all__ = ["MOST_A_MINUTE", "AgentLog"]
 

@@ -1,8 +1,8 @@
 """The agent as a process: everything at a site, composed once, tended by one loop in the main thread.
 
-Orders come in over Flower (:mod:`coreason_enclave.agent.flower`) and over the site's own socket, where other carriers
-and ``coreason-enclave status`` ask; or over the socket alone. Whichever way, they are handed to one
-:class:`~coreason_enclave.agent.answering.Answering`, which lets one in at a time.
+Orders come in over Flower (:mod:`coreason_enclave.agent.flower_supervisor`) and over the site's own socket, where other
+carriers and ``coreason-enclave status`` ask; or over the socket alone. Whichever way, they are handed to one
+:class:`~coreason_enclave.agent.order_queue.Answering`, which lets one in at a time.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coreason_enclave import __version__
-from coreason_enclave.agent.answering import Answering, Answers, InPlaceOf, Stoppable
 from coreason_enclave.agent.health import Budgets
 from coreason_enclave.agent.logs import AgentLog
-from coreason_enclave.agent.sockets import serving_socket
+from coreason_enclave.agent.order_queue import Answering, Answers, InPlaceOf, Stoppable
+from coreason_enclave.agent.unix_socket import serving_socket
+from coreason_enclave.crypto.keystream import JobKeys
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.ipc.handler import Handler
-from coreason_enclave.keystream import JobKeys
 from coreason_enclave.policy import SiteConfig, load_site_config
-from coreason_enclave.transport.connection import load_connection
+from coreason_enclave.site.connection import load_connection
+from coreason_enclave.wire.handler import Handler
 
 if TYPE_CHECKING:
-    from coreason_enclave.agent.flower import OverFlower
+    from coreason_enclave.agent.flower_supervisor import OverFlower
     from coreason_enclave.agent.link import FlowerLink
-    from coreason_enclave.site import Site
+    from coreason_enclave.site.opening import Site
 
 __all__ = ["Adapt", "run_agent"]
 
@@ -78,14 +78,14 @@ def run_agent(
 
 def _loading_frameworks() -> threading.Thread:
     """Import what trains in a thread, while the main thread starts the SuperNode: both take seconds."""
-    thread = threading.Thread(target=importlib.import_module, args=("coreason_enclave.site",), daemon=True)
+    thread = threading.Thread(target=importlib.import_module, args=("coreason_enclave.site.opening",), daemon=True)
     thread.start()
     return thread
 
 
 def _opened_site(folder: Path, job_keys: JobKeys | None) -> Site:
-    from coreason_enclave.privacy.threads import train_on_one_thread
-    from coreason_enclave.site import open_site
+    from coreason_enclave.privacy.training_threads import train_on_one_thread
+    from coreason_enclave.site.opening import open_site
 
     train_on_one_thread()
     return open_site(folder, job_keys=job_keys)
@@ -148,7 +148,9 @@ class _Agent:
         }
 
     def _over_flower(self, link: FlowerLink) -> OverFlower:
-        from coreason_enclave.agent.flower import OverFlower  # not needed, and perhaps not there, where it is not used
+        from coreason_enclave.agent.flower_supervisor import (
+            OverFlower,  # not needed, and perhaps not there, where it is not used
+        )
 
         return OverFlower(self._site, link, self._answering, self._budgets, self._log, self._stop)
 

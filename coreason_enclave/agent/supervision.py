@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from coreason_enclave.agent.answering import Answering
 from coreason_enclave.agent.logs import AgentLog
+from coreason_enclave.agent.order_queue import Answering
 from coreason_enclave.agent.tunnel import Tunnel
-from coreason_enclave.processes import Child
+from coreason_enclave.system.processes import Child
 
 __all__ = ["SILENCE_S", "Supervision"]
 

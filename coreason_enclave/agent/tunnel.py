@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from coreason_enclave.agent.loopback import LoopbackCertificate
-from coreason_enclave.agent.requesthead import MAX_HEAD_BYTES, MalformedRequest, RequestHead, parse_head
+from coreason_enclave.agent.http_head import MAX_HEAD_BYTES, MalformedRequest, RequestHead, parse_head
+from coreason_enclave.agent.loopback_certificate import LoopbackCertificate
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.transport.connection import Connection
+from coreason_enclave.site.connection import Connection
 
 __all__ = ["FLEET", "Tunnel", "opened_tunnel"]
 

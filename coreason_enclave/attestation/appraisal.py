@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from pydantic import TypeAdapter, ValidationError
 
-from coreason_enclave.attestation.acceptance import Accepted, appraise_report
+from coreason_enclave.attestation.acceptance_rules import Accepted, appraise_report
 from coreason_enclave.attestation.binding import Binding, gpu_nonce, report_data
 from coreason_enclave.attestation.endorsements import EndorsementSource
 from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence, GpuReport
@@ -30,7 +30,7 @@ from coreason_enclave.attestation.verify.snp import SnpVerifier
 from coreason_enclave.attestation.verify.snp import parse_report as parse_snp_report
 from coreason_enclave.attestation.verify.snp.verifier import PINNED as PINNED_SNP
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
-from coreason_enclave.encoding import canonical_json
+from coreason_enclave.crypto.encoding import canonical_json
 from coreason_enclave.errors import AttestationError, Reason
 from coreason_enclave.schemas import AttestationReport, Profile, Provenance, SafeId, explain
 

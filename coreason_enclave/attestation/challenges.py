@@ -11,9 +11,9 @@ import secrets
 from pathlib import Path
 from typing import Protocol
 
-from coreason_enclave.encoding import digest
+from coreason_enclave.crypto.encoding import digest
 from coreason_enclave.errors import AttestationError, ConfigurationError, Reason
-from coreason_enclave.files import sync_folder
+from coreason_enclave.system.files import sync_folder
 
 __all__ = ["CHALLENGE_S", "Challenges", "FileChallenges"]
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from coreason_enclave.encoding import canonical_json
+from coreason_enclave.crypto.encoding import canonical_json
 from coreason_enclave.errors import AttestationError, Reason
 from coreason_enclave.schemas import FormatVersion, StrictModel, explain
 

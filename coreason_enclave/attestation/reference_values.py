@@ -17,8 +17,8 @@ from pydantic import AfterValidator, model_validator
 from coreason_enclave.attestation.evidence import CpuKind
 from coreason_enclave.attestation.verify.dcap.verifier import MEASURED_BYTES as OF_QUOTES
 from coreason_enclave.attestation.verify.snp.verifier import MEASURED_BYTES as OF_REPORTS
-from coreason_enclave.moments import end_of
 from coreason_enclave.schemas import SafeId, StrictModel, of_form
+from coreason_enclave.system.timestamps import end_of
 
 __all__ = ["IDENTIFYING", "MEASURED_BYTES", "ReferenceValue", "matching"]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from coreason_enclave.attestation.policy import LIFETIME_S
-from coreason_enclave.encoding import parse_json
-from coreason_enclave.envelope import KeyRing, open_envelope, seal
+from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal
+from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import EnvelopeError
-from coreason_enclave.keys import Signer
 from coreason_enclave.schemas import AttestationReport, explain
 
 __all__ = ["RESULT_TYPE", "open_result", "seal_result"]

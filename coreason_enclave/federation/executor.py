@@ -1,7 +1,7 @@
 """The site as an ``Executor`` of NVIDIA FLARE: sealed bytes in, sealed bytes or a reason out.
 
 :class:`CoreasonExecutor` takes part in a federation as it is. Whoever writes the training loop subclasses it; the loop
-runs inside the site's session, between its checks and its airlock (see :mod:`coreason_enclave.session`):
+runs inside the site's session, between its checks and its airlock (see :mod:`coreason_enclave.session.secure_session`):
 
 >>> import torch
 >>> from coreason_enclave.privacy import PrivacyGuard
@@ -57,15 +57,17 @@ from coreason_enclave.errors import (
     Reason,
     TrainingAborted,
 )
-from coreason_enclave.federation.nvflare.hosting import Answerer, answerer
+from coreason_enclave.federation.nvflare.handlers import Answerer, answerer
 from coreason_enclave.federation.nvflare.messages import message_in, nothing_to_tell, refusal, sealed_reply
-from coreason_enclave.ipc.handler import Aborted, Handler
 from coreason_enclave.schemas import AttestationReport, FederationJob
-from coreason_enclave.updates import SealedMessage
+from coreason_enclave.wire.handler import Aborted, Handler
+from coreason_enclave.wire.updates import SealedMessage
 
 if TYPE_CHECKING:
     from coreason_enclave.federation.nvflare.tasks import Work
-    from coreason_enclave.privacy.material import Material
+    from coreason_enclave.privacy.training import Trainer
+    from coreason_enclave.privacy.training_inputs import Material
+    from coreason_enclave.sentry import DataSentry
 
 __all__ = ["TASKS", "CoreasonExecutor"]
 
@@ -199,22 +201,30 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
             raise ConfigurationError("there is a job only while a task is trained")
         return self._work
 
+    # --- for whoever opens a site whose site.toml names this class ---------------------------------------------------
+
+    def as_trainer(self, site_id: str, sentry: DataSentry) -> Trainer:
+        """This executor's training loop as the trainer of a site, outside of FLARE's process."""
+        from coreason_enclave.federation.nvflare.trainer import ExecutorTrainer  # loads the frameworks
+
+        return ExecutorTrainer(self, site_id, sentry)
+
     # --- for the trainer that this executor is -------------------------------------------------------------------
 
     def take_up(self, work: Work, material: Material) -> None:
-        """See :class:`~coreason_enclave.federation.nvflare.training.Trains`."""
+        """See :class:`~coreason_enclave.federation.nvflare.trainer.Trains`."""
         self._work = work
         self.model, self.loader, self.criterion = material.model, material.loader, material.criterion
         self.sentry = work.sentry
 
     def lay_down(self) -> None:
-        """See :class:`~coreason_enclave.federation.nvflare.training.Trains`."""
+        """See :class:`~coreason_enclave.federation.nvflare.trainer.Trains`."""
         self._work = None
         for name in ("model", "loader", "criterion", "sentry"):
             self.__dict__.pop(name, None)
 
     def surroundings(self) -> FLContext | None:
-        """See :class:`~coreason_enclave.federation.nvflare.training.Trains`."""
+        """See :class:`~coreason_enclave.federation.nvflare.trainer.Trains`."""
         return self._context
 
     def _own_loop(self) -> str | None:

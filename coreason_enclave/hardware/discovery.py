@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from coreason_enclave.attestation.evidence import Attester, CpuKind
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.hardware.collecting import CpuCollector, unavailable
+from coreason_enclave.hardware.collectors import CpuCollector, unavailable
 from coreason_enclave.hardware.devices import DeviceTree, HostDevices
 from coreason_enclave.hardware.gramine import ATTESTATION, GramineCollector
 from coreason_enclave.hardware.host import HostAttester

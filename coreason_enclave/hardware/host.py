@@ -6,8 +6,8 @@ import hmac
 
 from coreason_enclave.attestation.binding import gpu_nonce, report_data
 from coreason_enclave.attestation.evidence import MAX_GPUS, CpuKind, Evidence, GpuReport
-from coreason_enclave.hardware.collecting import CpuCollector, GpuCollector, unavailable
-from coreason_enclave.hardware.echo import covered_by_cpu, covered_by_gpu
+from coreason_enclave.hardware.collectors import CpuCollector, GpuCollector, unavailable
+from coreason_enclave.hardware.report_binding import covered_by_cpu, covered_by_gpu
 
 __all__ = ["HostAttester"]
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from coreason_enclave.attestation.evidence import GpuReport, to_base64
-from coreason_enclave.hardware.collecting import NONCE_BYTES, unavailable
+from coreason_enclave.hardware.collectors import NONCE_BYTES, unavailable
 
 __all__ = ["NvidiaCollector", "Nvml", "NvmlSession"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from coreason_enclave.hardware.collecting import unavailable
+from coreason_enclave.hardware.collectors import unavailable
 
 __all__ = ["BINDING", "PythonNvml"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coreason_enclave.attestation.binding import report_data
 from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence, to_base64
-from coreason_enclave.encoding import canonical_json
+from coreason_enclave.crypto.encoding import canonical_json
 
 __all__ = ["SimulatedAttester"]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError, Reason, TrainingAborted
 from coreason_enclave.ipc.frames import encode_frame, read_frame
-from coreason_enclave.ipc.handler import Aborted, never
 from coreason_enclave.ipc.streams import exact_reader, socket_path
-from coreason_enclave.updates import SealedMessage
+from coreason_enclave.wire.handler import Aborted, never
+from coreason_enclave.wire.updates import SealedMessage
 
 __all__ = ["AgentClient"]
 

@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from coreason_enclave.encoding import canonical_json, parse_json
-from coreason_enclave.envelope import MAX_ENVELOPE_BYTES
+from coreason_enclave.crypto.encoding import canonical_json, parse_json
+from coreason_enclave.crypto.envelope import MAX_ENVELOPE_BYTES
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.rollcall import MAX_ROLL_CALL_BYTES
-from coreason_enclave.updates import SealedMessage
+from coreason_enclave.wire.roll_call import MAX_ROLL_CALL_BYTES
+from coreason_enclave.wire.updates import SealedMessage
 
 __all__ = ["KINDS", "MAX_HEADER_BYTES", "ReadExactly", "encode_frame", "message_parts", "read_frame"]
 

@@ -31,7 +31,7 @@ The next fifty steps do not fit under the job's own cap:
 
 from coreason_enclave.ledger.ephemeral import EphemeralLedger
 from coreason_enclave.ledger.export import ExportFindings, verify_export
-from coreason_enclave.ledger.port import PrivacyLedger
+from coreason_enclave.ledger.interface import PrivacyLedger
 from coreason_enclave.ledger.records import (
     Acknowledgement,
     Draw,

@@ -11,9 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from coreason_enclave.errors import ConfigurationError, LedgerError
-from coreason_enclave.files import PRIVATE, create_file
 from coreason_enclave.ledger.export import ExportFindings, verify_export
 from coreason_enclave.ledger.sqlite import SqliteLedger
+from coreason_enclave.system.files import PRIVATE, create_file
 
 __all__ = ["back_up"]
 

@@ -2,14 +2,14 @@
 
 The bytes are hashed as they were stored and never re-serialised, so that reading cannot change what is
 verified. A chain shows a change, a gap or a swap. It cannot show that its own end was cut off: only a head
-that somebody else kept can (:meth:`~coreason_enclave.ledger.port.PrivacyLedger.knows`).
+that somebody else kept can (:meth:`~coreason_enclave.ledger.interface.PrivacyLedger.knows`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coreason_enclave.encoding import digest
+from coreason_enclave.crypto.encoding import digest
 from coreason_enclave.errors import LedgerCorrupted
 from coreason_enclave.ledger.records import LedgerHead
 

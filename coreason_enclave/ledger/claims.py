@@ -16,7 +16,7 @@ __all__ = ["job_claim", "lineage_claim"]
 
 
 def lineage_claim(state: LedgerState, name: str) -> LineageClaim:
-    """See :meth:`coreason_enclave.ledger.port.PrivacyLedger.lineage_claim`."""
+    """See :meth:`coreason_enclave.ledger.interface.PrivacyLedger.lineage_claim`."""
     lineage = state.lineage(name)
     registration = lineage.registration
     records = [record for job in lineage.jobs.values() for record in job.rounds.values()]
@@ -44,7 +44,7 @@ def lineage_claim(state: LedgerState, name: str) -> LineageClaim:
 
 
 def job_claim(state: LedgerState, name: str, job_id: str) -> JobClaim:
-    """See :meth:`coreason_enclave.ledger.port.PrivacyLedger.job_claim`."""
+    """See :meth:`coreason_enclave.ledger.interface.PrivacyLedger.job_claim`."""
     lineage, job = state.lineage(name), state.job(name, job_id)
     plan = job.first if isinstance(job.first, RoundPlan) else None
     records = job.rounds.values()

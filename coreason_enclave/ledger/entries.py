@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
 from coreason_enclave.accounting.events import Event, event_from_dict, event_to_dict
-from coreason_enclave.encoding import parse_json
+from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.errors import EnclaveError, LedgerCorrupted
 from coreason_enclave.ledger.records import LineageRegistration, NonPrivatePlan, RoundPlan
 from coreason_enclave.schemas import HexDigest, SafeId, SafePath, StrictModel, explain

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, ValidationError
 
 from coreason_enclave.accounting.composition import compose_epsilon
 from coreason_enclave.accounting.events import PoissonSampledGaussian
-from coreason_enclave.encoding import canonical_json, parse_json
+from coreason_enclave.crypto.encoding import canonical_json, parse_json
 from coreason_enclave.errors import EnvelopeError, LedgerCorrupted
 from coreason_enclave.ledger import claims
 from coreason_enclave.ledger.chain import Link

@@ -58,7 +58,7 @@ def system_clock() -> int:
 
 
 class EventSourcedLedger(ABC):
-    """The operations of :class:`~coreason_enclave.ledger.port.PrivacyLedger`; a store adds four methods."""
+    """The operations of :class:`~coreason_enclave.ledger.interface.PrivacyLedger`; a store adds four methods."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

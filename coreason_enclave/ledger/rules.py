@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
-from coreason_enclave.encoding import digest
+from coreason_enclave.crypto.encoding import digest
 from coreason_enclave.errors import (
     JobRejected,
     LedgerConflict,

@@ -28,10 +28,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from coreason_enclave.errors import ConfigurationError, LedgerCorrupted, LedgerError
-from coreason_enclave.files import sync_folder
 from coreason_enclave.ledger.chain import Link
 from coreason_enclave.ledger.operations import Clock, Decision, EventSourcedLedger, next_link, system_clock
 from coreason_enclave.ledger.state import LedgerState, follow
+from coreason_enclave.system.files import sync_folder
 
 __all__ = ["SqliteLedger"]
 

@@ -10,7 +10,7 @@ import torch
 
 from coreason_enclave.errors import JobRejected, Reason
 from coreason_enclave.models.registry import build, load_weights
-from coreason_enclave.updates import Arrays
+from coreason_enclave.wire.updates import Arrays
 
 __all__ = ["require_bounded_logits", "require_bounded_weights"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coreason_enclave.models.registry import predict_probabilities
-from coreason_enclave.updates import Arrays
+from coreason_enclave.wire.updates import Arrays
 
 __all__ = ["Evaluation", "evaluate"]
 

@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from coreason_enclave.encoding import canonical_json, digest
+from coreason_enclave.crypto.encoding import canonical_json, digest
 from coreason_enclave.errors import ConfigurationError, JobRejected, Reason
-from coreason_enclave.updates import Array, Arrays
+from coreason_enclave.wire.updates import Array, Arrays
 
 __all__ = [
     "MAX_PARAMETERS",

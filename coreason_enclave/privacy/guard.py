@@ -14,11 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 from coreason_enclave.accounting import compose_epsilon
 from coreason_enclave.accounting.calibration import calibrate_noise, last_affordable_step
 from coreason_enclave.accounting.events import Event
-from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.errors import ConfigurationError, PrivacyBudgetExceededError, UnsafeTrainingError
-from coreason_enclave.ledger.port import PrivacyLedger
+from coreason_enclave.ledger.interface import PrivacyLedger
 from coreason_enclave.ledger.records import NoiseSource, RoundPlan
-from coreason_enclave.privacy.experiments import experiment_key, experiment_scope, over_rows
 from coreason_enclave.privacy.iterate import IteratedOptimizer, PrivateIterate
 from coreason_enclave.privacy.kernel import GradientKernel
 from coreason_enclave.privacy.kernel.blocks import declared_blocks
@@ -33,6 +32,7 @@ from coreason_enclave.privacy.sampling import (
 )
 from coreason_enclave.privacy.schedules import Schedule
 from coreason_enclave.privacy.scope import TrainingScope, current_scope
+from coreason_enclave.privacy.standalone import experiment_key, experiment_scope, over_rows
 from coreason_enclave.privacy.synthetic import rehearse_criterion, synthetic_like
 from coreason_enclave.schemas import Mechanism, PrivacyConfig, PrivacyUnit
 

@@ -15,12 +15,12 @@ import torch
 from opacus.optimizers import DPOptimizer
 from torch.optim import Optimizer
 
+from coreason_enclave.crypto.keystream import Keystream, Purpose, noise_grid
 from coreason_enclave.errors import UnsafeTrainingError
-from coreason_enclave.keystream import Keystream, Purpose, noise_grid
-from coreason_enclave.privacy.drift import Drift
-from coreason_enclave.privacy.gate import Batch, StepGate
+from coreason_enclave.privacy.drift_correction import Drift
 from coreason_enclave.privacy.kernel import GradientKernel
 from coreason_enclave.privacy.kernel.rehearsal import Rehearsal
+from coreason_enclave.privacy.step_gate import Batch, StepGate
 
 __all__ = ["PrivateOptimizer", "UnitClippingOptimizer"]
 

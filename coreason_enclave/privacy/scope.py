@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
-from coreason_enclave.keystream import Keystream
+from coreason_enclave.crypto.keystream import Keystream
 from coreason_enclave.ledger.records import Reservation
-from coreason_enclave.privacy.drift import Drift
-from coreason_enclave.privacy.gate import StepGate
+from coreason_enclave.privacy.drift_correction import Drift
 from coreason_enclave.privacy.kernel.rehearsal import Rehearsal
+from coreason_enclave.privacy.step_gate import StepGate
 from coreason_enclave.schemas import Mechanism, PrivacyConfig
-from coreason_enclave.updates import Arrays
+from coreason_enclave.wire.updates import Arrays
 
 if TYPE_CHECKING:
     from coreason_enclave.privacy.iterate import PrivateIterate

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coreason_enclave.checkpoints import WitnessedLog, WitnessStatement, seal_witness
-from coreason_enclave.envelope import MAX_ENVELOPE_BYTES
+from coreason_enclave.crypto.envelope import MAX_ENVELOPE_BYTES
+from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.keys import Signer
+from coreason_enclave.wire.checkpoints import WitnessedLog, WitnessStatement, seal_witness
 
 __all__ = ["witness_statement"]
 

@@ -25,7 +25,11 @@ from typing import Annotated
 
 from pydantic import ValidationError
 
-from coreason_enclave.checkpoints import (
+from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.errors import ConfigurationError, EnclaveError, JobRejected, Reason
+from coreason_enclave.schemas import FormatVersion, StrictModel, explain, in_range
+from coreason_enclave.system.files import PRIVATE, replace_file, sync_folder
+from coreason_enclave.wire.checkpoints import (
     AbandonedLog,
     LogCheckpoint,
     LogProof,
@@ -35,10 +39,6 @@ from coreason_enclave.checkpoints import (
     open_checkpoint,
     origin_of_run,
 )
-from coreason_enclave.encoding import parse_json
-from coreason_enclave.errors import ConfigurationError, EnclaveError, JobRejected, Reason
-from coreason_enclave.files import PRIVATE, replace_file, sync_folder
-from coreason_enclave.schemas import FormatVersion, StrictModel, explain, in_range
 
 __all__ = ["KEPT_ACCEPTED", "KEPT_REFUSED", "CheckpointStore", "ShownLog"]
 

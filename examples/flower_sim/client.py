@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from aegis.attacks.byzantine import SimulatedForger
-from aegis.attacks.forging import Attack, forge_of
-from aegis.attacks.insider import Insider
-from aegis.attacks.overhearing import Overheard
+from aegis.attacks.hostile.byzantine import SimulatedForger
+from aegis.attacks.hostile.eavesdropper import Overheard
+from aegis.attacks.hostile.forged_evidence import Attack, forge_of
+from aegis.attacks.hostile.insider import Insider
 from aegis.runtimes.in_process import ClientApp, Site, client_app, found_site
-from coreason_enclave.keys import load_or_create_signer
+from coreason_enclave.crypto.signing import load_or_create_signer
 from examples.flower_sim.dataset import DATASET_ID, Digits, turned_around, write_share
 from examples.simulated_sites import Budget, simulated_site
 

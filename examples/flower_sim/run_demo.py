@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from aegis.attacks.forging import Attack
+from aegis.attacks.hostile.forged_evidence import Attack
 from aegis.runtimes.in_process import initial_model, public_evaluator
 from coreason_enclave.schemas import Aggregator
 from examples.flower_sim.client import DELTA, names_of

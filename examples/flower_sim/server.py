@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aegis.aggregation import updates_needed
-from aegis.attacks.forging import Attack
-from aegis.attacks.overhearing import Overheard
+from aegis.attacks.hostile.eavesdropper import Overheard
+from aegis.attacks.hostile.forged_evidence import Attack
 from aegis.errors import RunPaused
 from aegis.federated_coordinator import FederatedCoordinator
-from aegis.jobs import resolve
+from aegis.federation.job_files import resolve
 from aegis.runtimes.in_process import initial_model, opened_sites, public_evaluator, seeded_keys
 from aegis.security.audit import HashLog
 from aegis.stores.heads import FileHeadStore
@@ -21,8 +21,8 @@ from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import NoEndorsements
 from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.hardware.simulated import SimulatedAttester
-from coreason_enclave.keys import Signer
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import (
     AggregationStrategy,
@@ -32,7 +32,7 @@ from coreason_enclave.schemas import (
     PrivacyConfig,
     PrivacyUnit,
 )
-from coreason_enclave.updates import Arrays
+from coreason_enclave.wire.updates import Arrays
 from examples.flower_sim.client import DELTA, answering, found_clients, names_of
 from examples.flower_sim.dataset import CLASSES, DATASET_ID, PIXELS, Digits
 

@@ -18,12 +18,12 @@ import safetensors.numpy
 import tomli_w
 
 from aegis.errors import AegisError
-from aegis.federation import EvaluationSet, FederationConfig, FederationFolder
-from aegis.jobs import dump_job
+from aegis.federation.job_files import dump_job
+from aegis.federation.registry import EvaluationSet, FederationConfig, FederationFolder
 from aegis.runtimes.in_process import found_site
+from coreason_enclave.crypto.signing import load_or_create_signer
 from coreason_enclave.datasets.schema import DataFormat, DatasetSchema, Label, TensorFeatures
 from coreason_enclave.errors import ConfigurationError, EnclaveError
-from coreason_enclave.keys import load_or_create_signer
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import (
     AggregationStrategy,

@@ -94,7 +94,7 @@ class Attack:
 
 def client_context(folder: Path) -> ssl.SSLContext:
     """TLS with a site's own certificate."""
-    from coreason_enclave.transport.connection import load_connection
+    from coreason_enclave.site.connection import load_connection
 
     context = load_connection(folder).tls()
     context.check_hostname = False

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.attacked.rounds", "tests.federation.deployments")
+pytest.register_assert_rewrite("tests.attacked.rounds", "tests.aegis.runtimes.flower.deployments")
 
+from tests.aegis.runtimes.flower.deployments import wait_for  # noqa: E402
 from tests.attacked.rounds import Attacked, attacked  # noqa: E402
-from tests.federation.deployments import wait_for  # noqa: E402
 
 
 @pytest.fixture

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from aegis.jobs import dump_job, load_job
+from aegis.federation.job_files import dump_job, load_job
 from aegis.runs.folder import metrics_csv
 from aegis.runs.manifest import MANIFEST, SIGNATURE, sign_manifest
 from aegis.stores.run_state import RunState
-from coreason_enclave.checkpoints import origin_of_run
-from coreason_enclave.encoding import canonical_json, parse_json, sha256_hex
-from coreason_enclave.hashlog import HashLog
-from coreason_enclave.keys import Signer
+from coreason_enclave.crypto.encoding import canonical_json, parse_json, sha256_hex
+from coreason_enclave.crypto.hash_log import HashLog
+from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.ledger.chain import make_link
 from coreason_enclave.ledger.records import LedgerHead
 from coreason_enclave.schemas import FederationJob
+from coreason_enclave.wire.checkpoints import origin_of_run, sign_log
 
 __all__ = ["Owner"]
 
@@ -47,7 +47,7 @@ class Owner:
         for entry in entries:
             log.append(**{name: entry[name] for name in ("actor", "action", "outcome", "reason", "details")})
         origin = origin_of_run(json.loads((self.run / "config.json").read_text())["job_digest"])
-        (self.run / "audit.checkpoint.json").write_bytes(log.checkpoint(self.signer, origin))
+        (self.run / "audit.checkpoint.json").write_bytes(sign_log(log, self.signer, origin))
         log.close()
 
     def sign_again(self) -> None:

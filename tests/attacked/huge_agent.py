@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coreason_enclave.updates import SealedMessage
+from coreason_enclave.wire.updates import SealedMessage
 
 HUGE_BYTES = 240 << 20
 
@@ -40,7 +40,7 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     from coreason_enclave.agent.process import run_agent
-    from coreason_enclave.jobkeys import unsafe_seeded_keys
+    from coreason_enclave.crypto.job_keys import unsafe_seeded_keys
 
     keys = unsafe_seeded_keys(seed, config.parent.name)
     run_agent(config.parent, adapt=lambda site: Huge(site.session), job_keys=keys, stop=stop)

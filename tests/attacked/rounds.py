@@ -13,13 +13,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from aegis.federation import FederationFolder
-from aegis.http.configuration import GatewayFiles
-from aegis.http.status import StatusReport
-from aegis.membership import prepare_network
+from aegis.federation.registry import FederationFolder
+from aegis.gateway.config import GatewayFiles
+from aegis.gateway.status import StatusReport
 from aegis.runtimes.flower.local_sites import join_local_sites
-from coreason_enclave.processes import spawn, terminate
-from tests.federation.deployments import ROOT, Deployment, found, wait_for
+from aegis.services.participants import prepare_network
+from coreason_enclave.system.processes import spawn, terminate
+from tests.aegis.runtimes.flower.deployments import ROOT, Deployment, found, wait_for
 
 LEAST = 0.8
 """The share of undisturbed rounds that honest sites keep under attack."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from aegis.membership import prepare_network
 from aegis.runtimes.flower.local_sites import agent_command, join_local_sites
-from coreason_enclave.processes import spawn, terminate
-from tests.federation.deployments import ROOT, SEED, Deployment, found, wait_for
+from aegis.services.participants import prepare_network
+from coreason_enclave.system.processes import spawn, terminate
+from tests.aegis.runtimes.flower.deployments import ROOT, SEED, Deployment, found, wait_for
 
 HOSTILE = "clinic-3"
 

@@ -23,11 +23,11 @@ from coreason_enclave.accounting import PoissonSampledGaussian, compose_epsilon
 from coreason_enclave.models import LogisticRegression, SimpleMLP, SmallCNN, make_criterion
 from coreason_enclave.models.registry import Loss
 from coreason_enclave.privacy import PrivacyGuard
-from coreason_enclave.privacy.gate import Batch
 from coreason_enclave.privacy.kernel import GradientKernel
 from coreason_enclave.privacy.kernel.blocks import Blocks, filled
 from coreason_enclave.privacy.scope import enter
-from tests.training_scopes import a_scope
+from coreason_enclave.privacy.step_gate import Batch
+from tests.support.training_scopes import a_scope
 
 Summed = Callable[[nn.Module, nn.Module, torch.Tensor, torch.Tensor, Any, float], torch.Tensor]
 

@@ -15,23 +15,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aegis.coordination.spending import across_sites, epsilon_so_far
-from aegis.federation import FederationFolder
+from aegis.coordination.privacy_spend import across_sites, epsilon_so_far
+from aegis.federation.registry import FederationFolder
 from aegis.runs.folder import metrics_csv
 from aegis.runs.manifest import sign_manifest
 from aegis.stores.run_state import RunState
 from aegis.verification import Check, Conclusion, Verdict, verify_run
 from coreason_enclave.accounting import PoissonSampledGaussian
-from coreason_enclave.encoding import canonical_json, parse_json, sha256_hex
-from coreason_enclave.envelope import seal
-from coreason_enclave.heads import EXPORT_TYPE, seal_export
-from coreason_enclave.keys import Signer
+from coreason_enclave.crypto.encoding import canonical_json, parse_json, sha256_hex
+from coreason_enclave.crypto.envelope import seal
+from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.ledger.pricing import step_cost_pico
 from coreason_enclave.ledger.records import NoiseSource, RoundPlan
+from coreason_enclave.ledger.signed_heads import EXPORT_TYPE, seal_export
 from coreason_enclave.schemas import PrivacyUnit
-from coreason_enclave.updates import decode_arrays, encode_arrays
+from coreason_enclave.wire.updates import decode_arrays, encode_arrays
+from tests.aegis.commands.conftest import SITES, found_study, invoke, public_examples
 from tests.attacked.forging import Owner
-from tests.cli.conftest import SITES, found_study, invoke, public_examples
 
 OWNER = Signer.from_seed(bytes([7]) * 32)
 MODEL = "model.safetensors"

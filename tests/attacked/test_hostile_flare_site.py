@@ -20,10 +20,10 @@ import pytest
 
 pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed")
 
-from aegis.jobs import dump_job
+from aegis.federation.job_files import dump_job
+from tests.aegis.runtimes.flower.deployments import ROOT, found, wait_for
+from tests.aegis.runtimes.nvflare.provisioned import Kits, flare_environment, provisioned, started
 from tests.attacked.hostile_flare_client import ANSWERS, ATTACKS, ORDERS
-from tests.federation.deployments import ROOT, found, wait_for
-from tests.runtimes.nvflare.provisioned import Kits, flare_environment, provisioned, started
 
 pytestmark = pytest.mark.slow
 

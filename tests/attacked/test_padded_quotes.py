@@ -16,9 +16,9 @@ import pytest
 from coreason_enclave.attestation.verify.dcap import DcapPlatformPolicy
 from coreason_enclave.attestation.verify.dcap.quote import MAX_QUOTE_BYTES, parse_quote, without_padding
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from tests.attestation.dcap.hierarchy import NOW, Intel, td_report
-from tests.hardware.devices import GramineTree, TsmTree
-from tests.hardware.hosts import collector_of, sgx_quote, tdx_quote, verified
+from tests.coreason_enclave.attestation.dcap.hierarchy import NOW, Intel, td_report
+from tests.coreason_enclave.hardware.devices import GramineTree, TsmTree
+from tests.coreason_enclave.hardware.hosts import collector_of, sgx_quote, tdx_quote, verified
 
 CLOUD_BUFFER = 8_000
 DATA = bytes(range(64))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from aegis.jobs import load_job
-from aegis.runs.execution import execute
-from aegis.runs.runtimes import RuntimeName
+from aegis.federation.job_files import load_job
+from aegis.runs.connect import RuntimeName
+from aegis.runs.runner import execute
 from tests.conformance.runtimes import execution
 
 

@@ -10,7 +10,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.conformance.runtimes")
 
-from aegis.runs.runtimes import RuntimeName  # noqa: E402
+from aegis.runs.connect import RuntimeName  # noqa: E402
 from coreason_enclave.schemas import FederationJob  # noqa: E402
 from tests.conformance.runtimes import ROOT, CarriedOut, Sites, carry_out, found, processes_naming, wait_for  # noqa: E402
 

@@ -19,18 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from aegis.errors import AegisError
-from aegis.federation import FederationConfig, FederationFolder
-from aegis.jobs import dump_job
-from aegis.runs.execution import Execution, execute
+from aegis.federation.job_files import dump_job
+from aegis.federation.registry import FederationConfig, FederationFolder
+from aegis.runs.connect import RuntimeName
 from aegis.runs.folder import RunFolder
-from aegis.runs.runtimes import RuntimeName
+from aegis.runs.plan import Execution
+from aegis.runs.runner import execute
 from aegis.stores.run_state import RoundRecord
+from coreason_enclave.crypto.signing import write_private
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.keys import write_private
 from coreason_enclave.ledger import SqliteLedger
 from coreason_enclave.policy import Profile
-from coreason_enclave.processes import spawn, terminate
 from coreason_enclave.schemas import FederationJob
+from coreason_enclave.system.processes import spawn, terminate
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 11

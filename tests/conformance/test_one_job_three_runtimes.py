@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from aegis.runs.execution import execute
-from aegis.runs.runtimes import RuntimeName
+from aegis.runs.connect import RuntimeName
+from aegis.runs.runner import execute
 from coreason_enclave.schemas import FederationJob
 from tests.conformance.runtimes import CarriedOut, carry_out, execution, found, kill_in_round, running
 from tests.conformance.sites import OTHER_REFUSALS, OTHERS, QUICK, QUICK_EPSILON, QUICK_REFUSALS, SMUGGLED, WILLING
@@ -129,7 +129,7 @@ KILLED = [
     pytest.param(RuntimeName.IN_PROCESS, marks=pytest.mark.slow),
     pytest.param(RuntimeName.FLOWER, marks=pytest.mark.slow),
 ]
-"""The fast half kills Flower's coordinator in tests/federation, and a run in one process in tests/cli."""
+"""In the fast half, tests/aegis/runtimes/flower kills a coordinator, and tests/aegis/commands a run in one process."""
 
 
 @pytest.mark.parametrize("runtime", KILLED)

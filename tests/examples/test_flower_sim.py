@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 pytest.importorskip("sklearn", reason="the example's images come with scikit-learn")
 
-from aegis.attacks.forging import Attack
+from aegis.attacks.hostile.forged_evidence import Attack
 from aegis.runtimes.in_process import initial_model, public_evaluator
 from coreason_enclave.schemas import Aggregator
 from examples.flower_sim import dataset, flowers_own, picture, run_demo, server

@@ -11,26 +11,32 @@ from typing import Any
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from aegis.coordination.issuing import Question, issue_order
-from aegis.rounds.handshake import Attested, CoordinatorHandshake
+from aegis.coordination.orders import Question, issue_order
+from aegis.rounds.attestation_handshake import Attested, CoordinatorHandshake
 from aegis.runtimes.in_process import InProcessSites, client_app, opened_sites
 from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import NoEndorsements
 from coreason_enclave.attestation.evidence import CpuKind, Evidence
 from coreason_enclave.attestation.policy import AttestationPolicy
-from coreason_enclave.checkpoints import LogProof
-from coreason_enclave.encoding import sha256_hex
-from coreason_enclave.envelope import seal
+from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.crypto.envelope import seal
+from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import AttestationError, Reason
-from coreason_enclave.handshake import Released, SiteHandshake
 from coreason_enclave.hardware.simulated import SimulatedAttester
-from coreason_enclave.keys import Signer
-from coreason_enclave.orders import ATTESTATION_TYPE, ORDER_TYPE, AttestationRequest, RoundOrder, SiteAttestation
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.updates import WIRE_RECORD, SealedMessage
-from tests.studies import Adapt, Study
+from coreason_enclave.session.handshake import Released, SiteHandshake
+from coreason_enclave.wire.checkpoints import LogProof
+from coreason_enclave.wire.documents import (
+    ATTESTATION_TYPE,
+    ORDER_TYPE,
+    AttestationRequest,
+    RoundOrder,
+    SiteAttestation,
+)
+from coreason_enclave.wire.updates import WIRE_RECORD, SealedMessage
+from tests.support.studies import Adapt, Study
 
 NOW = 1_800_000_000
 SITE = "clinic-1"

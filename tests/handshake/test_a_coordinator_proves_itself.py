@@ -11,14 +11,14 @@ import pytest
 from aegis.errors import RunPaused
 from coreason_enclave.attestation.binding import Binding, Role
 from coreason_enclave.attestation.evidence import CpuKind
+from coreason_enclave.crypto.encryption import KemKey
+from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import AttestationError, EnclaveError, Reason
 from coreason_enclave.hardware.simulated import SimulatedAttester
-from coreason_enclave.kem import KemKey
-from coreason_enclave.keys import Signer
-from coreason_enclave.orders import COORDINATOR, CoordinatorIdentity
 from coreason_enclave.policy import Profile, SiteConfig
-from tests.attestation.appraisal import hosts
+from coreason_enclave.wire.documents import COORDINATOR, CoordinatorIdentity
 from tests.conftest import site_config
+from tests.coreason_enclave.attestation.appraisal import hosts
 from tests.handshake.parties import MODEL, NOW, SITE, Host, Order, Pair, Tapped, no_device, simulated_appraiser
 
 PairOf = Callable[..., Pair]
@@ -222,8 +222,8 @@ def test_a_production_site_says_what_it_asks_of_coordinators_or_that_it_asks_not
 
 
 def test_what_it_asks_of_coordinators_is_there_when_it_is_opened(federation: Any, monkeypatch: Any) -> None:
-    from coreason_enclave import site as site_rooms
-    from coreason_enclave.site import open_site
+    from coreason_enclave.site import opening as site_rooms
+    from coreason_enclave.site.opening import open_site
 
     monkeypatch.setattr(site_rooms, "attester_named", lambda name: hosts.Host(CpuKind.SNP))
     strict = federation.found(

@@ -18,7 +18,7 @@ from coreason_enclave.attestation.evidence import Evidence
 from coreason_enclave.errors import AttestationError, Reason
 from coreason_enclave.schemas import AttestationReport
 from tests.handshake.parties import NOW, SITE, Host, Pair, simulated_appraiser
-from tests.studies import MakeStudy, a_job
+from tests.support.studies import MakeStudy, a_job
 
 PairOf = Callable[..., Pair]
 ODD: tuple[Exception, ...] = (

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coreason_enclave.crypto.encryption import OVERHEAD_BYTES, KemKey, encrypt_to, info_for, require_receiver
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.kem import OVERHEAD_BYTES, KemKey, encrypt_to, info_for, require_receiver
 
 TEXT, INFO = b"weights of a model", b"an order's envelope"
 

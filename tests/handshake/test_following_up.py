@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.coordination.liveness import SiteHealth
-from aegis.rounds.carrier import Delivery, Errand, Parcel
-from aegis.rounds.exchange import Came, Heard
+from aegis.rounds.dispatcher import Came, Heard
+from aegis.rounds.transport import Delivery, Errand, Parcel
 from coreason_enclave.errors import Reason
-from tests.rounds.scripted import LOST, REFUSAL, Script, answer, parcels
+from tests.aegis.rounds.scripted import LOST, REFUSAL, Script, answer, parcels
 
 
 @dataclass

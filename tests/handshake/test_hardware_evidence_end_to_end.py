@@ -13,16 +13,16 @@ import pytest
 from aegis.coordination.quarantine import Conduct
 from aegis.errors import RunPaused
 from aegis.runtimes.in_process import client_app
-from coreason_enclave import site as site_rooms
 from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.evidence import CpuKind, Evidence
 from coreason_enclave.attestation.policy import AttestationPolicy
-from coreason_enclave.orders import COORDINATOR
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import Provenance
-from tests.attestation.appraisal import hosts
+from coreason_enclave.site import opening as site_rooms
+from coreason_enclave.wire.documents import COORDINATOR
+from tests.coreason_enclave.attestation.appraisal import hosts
 from tests.handshake.parties import Clock, Tapped, UnderSecretKeys, with_handshake
-from tests.studies import MakeStudy, Study, a_job
+from tests.support.studies import MakeStudy, Study, a_job
 
 KINDS = {"clinic-1": CpuKind.SNP, "clinic-2": CpuKind.TDX, "clinic-3": CpuKind.SNP}
 BOTH = [CpuKind.SNP, CpuKind.TDX]

@@ -18,19 +18,19 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord, ConfigRecord
 
-from aegis.attacks.insider import Insider
+from aegis.attacks.hostile.insider import Insider
 from aegis.errors import RunPaused
 from aegis.runtimes.in_process import initial_model
 from coreason_enclave.attestation.challenges import CHALLENGE_S, FileChallenges
-from coreason_enclave.envelope import seal, unverified_payload
+from coreason_enclave.crypto.encryption import KemKey, encrypt_to, info_for
+from coreason_enclave.crypto.envelope import seal, unverified_payload
 from coreason_enclave.errors import ConfigurationError, EnclaveError, Reason
-from coreason_enclave.handshake import SiteHandshake
-from coreason_enclave.kem import KemKey, encrypt_to, info_for
-from coreason_enclave.orders import ATTESTATION_TYPE, parse_attestation, parse_order
 from coreason_enclave.privacy.training import LocalSgdTrainer
-from coreason_enclave.updates import SealedMessage, encode_arrays
+from coreason_enclave.session.handshake import SiteHandshake
+from coreason_enclave.wire.documents import ATTESTATION_TYPE, parse_attestation, parse_order
+from coreason_enclave.wire.updates import SealedMessage, encode_arrays
 from tests.handshake.parties import Clock, Host, Tapped, at_sites, no_device, simulated_appraiser, with_handshake
-from tests.studies import REHEARSALS, THREE, MakeStudy, PowerFailure, Study, a_job, where
+from tests.support.studies import REHEARSALS, THREE, MakeStudy, PowerFailure, Study, a_job, where
 
 SECOND = "clinic-2"
 

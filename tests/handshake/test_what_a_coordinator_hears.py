@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from aegis.errors import UpdateRefused
-from aegis.rounds.handshake import Attested
+from aegis.rounds.attestation_handshake import Attested
 from coreason_enclave.attestation.binding import Binding, Role
 from coreason_enclave.attestation.results import open_result
-from coreason_enclave.envelope import seal
+from coreason_enclave.crypto.encryption import KemKey, encrypt_to, info_for
+from coreason_enclave.crypto.envelope import seal
+from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import AttestationError, ConfigurationError, EnvelopeError, Reason
 from coreason_enclave.hardware.simulated import SimulatedAttester
-from coreason_enclave.kem import KemKey, encrypt_to, info_for
-from coreason_enclave.keys import Signer
-from coreason_enclave.orders import ATTESTATION_TYPE, ENROLMENT_TYPE, SiteAttestation
 from coreason_enclave.schemas import Provenance
-from coreason_enclave.updates import SealedMessage
-from tests.attestation.appraisal import hosts
+from coreason_enclave.wire.documents import ATTESTATION_TYPE, ENROLMENT_TYPE, SiteAttestation
+from coreason_enclave.wire.updates import SealedMessage
+from tests.coreason_enclave.attestation.appraisal import hosts
 from tests.handshake.parties import MODEL, NOW, SITE, Host, Pair, simulated_appraiser
 from tests.handshake.test_encryption_to_one_key import SMALL_ORDER
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from aegis.rounds.handshake import Attested
+from aegis.rounds.attestation_handshake import Attested
 from coreason_enclave.attestation.results import RESULT_TYPE, open_result, seal_result
-from coreason_enclave.envelope import seal
+from coreason_enclave.crypto.encryption import KemKey, UnsafeDerivedKemKeys, encrypt_to, info_for
+from coreason_enclave.crypto.envelope import seal
+from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import AttestationError, EnclaveError, EnvelopeError, Reason
-from coreason_enclave.kem import KemKey, UnsafeDerivedKemKeys, encrypt_to, info_for
-from coreason_enclave.keys import Signer
-from coreason_enclave.orders import CoordinatorIdentity
+from coreason_enclave.wire.documents import CoordinatorIdentity
 from tests.handshake.parties import MODEL, NOW, Order, Pair, no_device, simulated_appraiser
 from tests.handshake.test_encryption_to_one_key import SMALL_ORDER
 

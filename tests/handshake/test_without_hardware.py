@@ -11,24 +11,24 @@ import pytest
 from click.testing import Result
 
 from aegis.errors import RunPaused
-from aegis.federation import FederationConfig, FederationFolder
-from aegis.jobs import dump_job
+from aegis.federation.job_files import dump_job
+from aegis.federation.registry import FederationConfig, FederationFolder
 from aegis.runtimes.in_process import client_app, initial_model
 from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.endorsements import NoEndorsements
 from coreason_enclave.attestation.evidence import CpuKind
 from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.crypto.signing import write_private
 from coreason_enclave.hardware.discovery import DEVICES
 from coreason_enclave.hardware.simulated import SimulatedAttester
-from coreason_enclave.keys import write_private
 from coreason_enclave.policy import Profile
-from coreason_enclave.updates import encode_arrays
-from tests.attestation.appraisal import hosts
-from tests.cli.conftest import invoke
+from coreason_enclave.wire.updates import encode_arrays
+from tests.aegis.commands.conftest import invoke
 from tests.conftest import SmallFederation, SmallSite
+from tests.coreason_enclave.attestation.appraisal import hosts
 from tests.handshake.parties import Tapped, UnderSecretKeys, with_handshake
 from tests.handshake.test_hardware_evidence_end_to_end import accepts
-from tests.studies import MakeStudy, Study, a_job
+from tests.support.studies import MakeStudy, Study, a_job
 
 NAMES = ("clinic-1", "clinic-2", "clinic-3")
 POLICY = accepts(dict.fromkeys(NAMES, CpuKind.SNP))

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from coreason_enclave.envelope import KeyRing, open_envelope
+from coreason_enclave.crypto.envelope import KeyRing, open_envelope
 from coreason_enclave.federation.flower import client_app
-from coreason_enclave.orders import UPDATE_TYPE, UpdateStatement, parse_statement
-from coreason_enclave.updates import WIRE_RECORD, SealedMessage
+from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement, parse_statement
+from coreason_enclave.wire.updates import WIRE_RECORD, SealedMessage
 
 Federation = Any
 

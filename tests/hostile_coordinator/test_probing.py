@@ -114,8 +114,8 @@ def test_a_budget_runs_out_at_neighbours_in_the_same_round(neighbours: Any, fede
 
 
 def test_neighbours_take_the_same_steps_and_state_the_same_figures(neighbours: Any, federation: Federation) -> None:
-    from coreason_enclave.envelope import KeyRing, open_envelope
-    from coreason_enclave.orders import UPDATE_TYPE, parse_statement
+    from coreason_enclave.crypto.envelope import KeyRing, open_envelope
+    from coreason_enclave.wire.documents import UPDATE_TYPE, parse_statement
 
     stated = []
     for site in neighbours:

@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 
-from coreason_enclave.encoding import canonical_json, sha256_hex
-from coreason_enclave.envelope import seal
+from coreason_enclave.crypto.encoding import canonical_json, sha256_hex
+from coreason_enclave.crypto.envelope import seal
+from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import Reason
 from coreason_enclave.federation.flower import REFUSED
-from coreason_enclave.heads import seal_head
-from coreason_enclave.keys import Signer
 from coreason_enclave.ledger import LedgerHead
-from coreason_enclave.orders import INVITATION_TYPE, ORDER_TYPE, UPDATE_TYPE
-from coreason_enclave.rollcall import encode_roll_call
-from coreason_enclave.updates import SealedMessage, with_correction
+from coreason_enclave.ledger.signed_heads import seal_head
+from coreason_enclave.wire.documents import INVITATION_TYPE, ORDER_TYPE, UPDATE_TYPE
+from coreason_enclave.wire.roll_call import encode_roll_call
+from coreason_enclave.wire.updates import SealedMessage, with_correction
 from tests.hostile_coordinator.conftest import NeverTrains, job, send, what_left
 
 Target = Any

@@ -1,4 +1,4 @@
-"""Files are replaced in one place, :mod:`coreason_enclave.files`, and made durable there."""
+"""Files are replaced in one place, :mod:`coreason_enclave.system.files`, and made durable there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-THE_PLACE = "coreason_enclave/files.py"
+THE_PLACE = "coreason_enclave/system/files.py"
 
 CALLS = {
     ("os", "replace"),

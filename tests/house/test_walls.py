@@ -34,6 +34,7 @@ SITE_BELOW = "The site never imports the platform"
 GROUND_FLOOR = "The platform imports only the site's ground floor, with three named exceptions"
 SITE_LAYERS = "Layers of the site"
 PLATFORM_LAYERS = "Layers of the platform"
+CIRCLES = "No import goes round in a circle, between rooms or between modules"
 RUNTIMES = "Runtimes know nothing of each other"
 TORCH = "Torch only where models are trained"
 OPACUS = "Opacus lives in one room"
@@ -48,10 +49,10 @@ NO_WEB = "No web framework and no database toolkit"
 
 BREACHES = {
     "the site's session asks the platform for its errors": Breach(
-        SITE_BELOW, "coreason_enclave/session.py", "import aegis.errors", "aegis/errors.py"
+        SITE_BELOW, "coreason_enclave/session/secure_session.py", "import aegis.errors", "aegis/errors.py"
     ),
     "the ground floor asks the platform inside a function": Breach(
-        SITE_BELOW, "coreason_enclave/envelope.py", "def later():\n    import aegis.errors", "aegis/errors.py"
+        SITE_BELOW, "coreason_enclave/crypto/envelope.py", "def later():\n    import aegis.errors", "aegis/errors.py"
     ),
     "the site names a platform type for its annotations only": Breach(
         SITE_BELOW,
@@ -60,7 +61,10 @@ BREACHES = {
         "aegis/errors.py",
     ),
     "the command line reaches into a site's session": Breach(
-        GROUND_FLOOR, "aegis/cli.py", "import coreason_enclave.session", "coreason_enclave/session.py"
+        GROUND_FLOOR,
+        "aegis/cli.py",
+        "import coreason_enclave.session.secure_session",
+        "coreason_enclave/session/secure_session.py",
     ),
     "the demo founds a site itself instead of asking the runtime": Breach(
         GROUND_FLOOR,
@@ -82,7 +86,7 @@ BREACHES = {
     ),
     "a room that nobody opened is closed to the platform": Breach(
         GROUND_FLOOR,
-        "aegis/utility.py",
+        "aegis/evaluation.py",
         "import coreason_enclave.airlock",
         "coreason_enclave/airlock.py",
     ),
@@ -108,6 +112,9 @@ BREACHES = {
         "aegis/coordination/__init__.py",
     ),
     "a room appears in the platform that no layer places": Breach(PLATFORM_LAYERS, "aegis/annexe.py", "PLACE = None"),
+    "two files of one room import each other": Breach(
+        CIRCLES, "coreason_enclave/ledger/records.py", "def later():\n    import coreason_enclave.ledger.operations"
+    ),
     "one runtime leans on another": Breach(
         RUNTIMES,
         "aegis/runtimes/flower.py",
@@ -115,16 +122,18 @@ BREACHES = {
         "aegis/runtimes/in_process.py",
     ),
     "the ground floor counts with Torch": Breach(
-        TORCH, "coreason_enclave/updates.py", "def convert():\n    import torch"
+        TORCH, "coreason_enclave/wire/updates.py", "def convert():\n    import torch"
     ),
     "the command line loads Torch": Breach(TORCH, "aegis/cli.py", "import torch"),
     "a model zoo calls Opacus": Breach(OPACUS, "coreason_enclave/models/shortcut.py", "import opacus"),
     "the DP engine calls Opacus past the site's room": Breach(OPACUS, "aegis/privacy_engine.py", "import opacus"),
-    "the session speaks Flower": Breach(FLOWER, "coreason_enclave/session.py", "import flwr.clientapp"),
+    "the session speaks Flower": Breach(FLOWER, "coreason_enclave/session/secure_session.py", "import flwr.clientapp"),
     "the rules of coordination speak Flower": Breach(
         FLOWER, "aegis/coordination/shortcut.py", "from flwr.serverapp import Grid"
     ),
-    "the session speaks FLARE": Breach(NVFLARE, "coreason_enclave/session.py", "from nvflare.apis.dxo import DXO"),
+    "the session speaks FLARE": Breach(
+        NVFLARE, "coreason_enclave/session/secure_session.py", "from nvflare.apis.dxo import DXO"
+    ),
     "the Flower runtime speaks FLARE": Breach(
         NVFLARE, "aegis/runtimes/flower/shortcut.py", "def later():\n    import nvflare"
     ),
@@ -135,7 +144,7 @@ BREACHES = {
     "a GPU's verifier reads XML itself": Breach(
         XML, "coreason_enclave/attestation/verify/nvidia/verifier.py", "from lxml import etree"
     ),
-    "an envelope carries signed XML": Breach(XML, "coreason_enclave/envelope.py", "import signxml"),
+    "an envelope carries signed XML": Breach(XML, "coreason_enclave/crypto/envelope.py", "import signxml"),
     "a verifier asks this host's GPUs": Breach(
         NVML, "coreason_enclave/attestation/verify/nvidia/verifier.py", "import pynvml"
     ),
@@ -214,7 +223,9 @@ def test_a_wrong_import_breaks_the_contract_that_forbids_it(
     importer = module_at(copy, breach.importer)
     importer.write_text(f"{importer.read_text(encoding='utf-8')}\n{breach.line}\n", encoding="utf-8")
 
-    assert broken(copy) - broken_already == {breach.contract}
+    found = broken(copy) - broken_already
+    assert breach.contract in found
+    assert found <= {breach.contract, CIRCLES}, "an import that goes up a layer may close a circle; nothing else breaks"
 
 
 def test_no_string_in_the_site_names_a_module_of_the_platform() -> None:

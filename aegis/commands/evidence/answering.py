@@ -12,9 +12,9 @@ import click
 
 from aegis.commands.evidence.text import judgement_page, printable
 from aegis.evidence import Judgement, read_capped
-from aegis.evidence.endorsing import unreadable
+from aegis.evidence.given_endorsements import unreadable
 from coreason_enclave.attestation.verify.verdict import VerificationRefused
-from coreason_enclave.commandline import ExitCode
+from coreason_enclave.command_line import ExitCode
 
 __all__ = ["EXITS", "answer", "moment"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from aegis.commands.visible import visible
+from aegis.commands.terminal_text import visible
 from aegis.evidence import Inspection, Judgement
 
 __all__ = ["NOT_VERIFIED", "inspection_page", "judgement_page", "printable"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from aegis.errors import BudgetRefused, GatewayUnreachable, RunPaused
-from aegis.http.control import GatewayControl
+from aegis.gateway.control import GatewayControl
 
 __all__ = ["naming_a_full_gateway"]
 

@@ -12,24 +12,24 @@ import sys
 from pathlib import Path
 
 from aegis.errors import AegisError
-from aegis.federation import FederationFolder
-from aegis.http.configuration import GatewayConfig, GatewayFiles
-from aegis.http.control import ControlApplication
-from aegis.http.exchange import BodyLimits
-from aegis.http.gate import PullGate
-from aegis.http.gateway import Gateway
+from aegis.federation.registry import FederationFolder
+from aegis.gateway.app import Gateway
+from aegis.gateway.config import GatewayConfig, GatewayFiles
+from aegis.gateway.control import ControlApplication
+from aegis.gateway.fleet_proxy import FleetPassage
+from aegis.gateway.identity import Registry
+from aegis.gateway.node_registry import NodeBook
+from aegis.gateway.pull_barrier import PullGate
+from aegis.gateway.refusals import GatewayAudit
+from aegis.gateway.upstream import Upstream
 from aegis.http.limits import GatewayLimits, raise_descriptor_limit
 from aegis.http.load import CrowdCounts
-from aegis.http.nodes import NodeBook
-from aegis.http.passage import FleetPassage
-from aegis.http.refusals import GatewayAudit
-from aegis.http.registry import Registry
-from aegis.http.serving import Listener, ServerTls, TlsListener, bind_tcp, bind_unix, serve
-from aegis.http.upstream import Upstream
-from aegis.runtimes.flower.fleet import FlowerFleet
+from aegis.http.request import BodyLimits
+from aegis.http.tls_server import Listener, ServerTls, TlsListener, bind_tcp, bind_unix, serve
+from aegis.runtimes.flower.fleet_codec import FlowerFleet
 from aegis.security.audit import HashLog
 from coreason_enclave.errors import ConfigurationError, EnclaveError
-from coreason_enclave.logfiles import log_sparingly
+from coreason_enclave.system.log_files import log_sparingly
 
 __all__ = ["gateway_listeners", "serve_gateway"]
 

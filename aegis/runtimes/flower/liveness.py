@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from aegis.coordination.liveness import SiteHealth
 from aegis.errors import GatewayUnreachable
-from aegis.http.control import GatewayControl, SiteStatus
+from aegis.gateway.control import GatewayControl, SiteStatus
 
 __all__ = ["GatewayLiveness"]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from aegis.errors import CarrierUnreachable, GatewayUnreachable, RunFolderError
 from aegis.federated_coordinator import Participant
-from aegis.federation import FederationConfig, FederationFolder
-from aegis.http.control import GatewayControl
+from aegis.federation.registry import FederationConfig, FederationFolder
+from aegis.gateway.control import GatewayControl
 from aegis.runtimes.flower.control import SuperLinkControl
-from aegis.runtimes.flower.driving import DrivenGrid, driving
-from aegis.runtimes.flower.host import FederationHost
 from aegis.runtimes.flower.liveness import GatewayLiveness
+from aegis.runtimes.flower.run_driver import DrivenGrid, driving
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint
+from aegis.runtimes.flower.supervisor import FederationHost
 from coreason_enclave.ledger import PrivacyLedger, SqliteLedger
 from coreason_enclave.policy import SiteConfig, load_site_config
 

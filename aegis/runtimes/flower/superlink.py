@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-from coreason_enclave.keys import load_or_create_secret
+from coreason_enclave.crypto.signing import load_or_create_secret
 
 __all__ = ["SuperLinkEndpoint", "SuperLinkFiles", "flower_environment", "superlink_command"]
 

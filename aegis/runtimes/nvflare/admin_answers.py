@@ -17,7 +17,7 @@ from nvflare.private.admin_defs import MsgHeader, ReturnCode
 from nvflare.private.defs import ERROR_MSG_PREFIX, TrainingTopic
 from nvflare.private.scheduler_constants import ShareableHeader
 
-from aegis.runtimes.nvflare.offences import Offences
+from aegis.runtimes.nvflare.violations import Offences
 
 __all__ = ["note_failures", "without_unreadable"]
 

@@ -44,9 +44,9 @@ from nvflare.private.fed.server.fed_server import FederatedServer
 
 from aegis.runtimes.nvflare.admin_answers import note_failures, without_unreadable
 from aegis.runtimes.nvflare.cell_rules import SERVER, disarm, refused, sender_of
-from aegis.runtimes.nvflare.offences import OFFENCES
 from aegis.runtimes.nvflare.plain_payloads import NotPlain, require_plain
 from aegis.runtimes.nvflare.stream_budget import STREAMS
+from aegis.runtimes.nvflare.violations import OFFENCES
 
 __all__ = ["CellGate", "do_without", "is_guarded"]
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aegis.runtimes.nvflare.hosting import FlareProcess, started
+from aegis.runtimes.nvflare.flare_process import FlareProcess, started
 from aegis.runtimes.nvflare.job_folder import FlareJob, write_job_folder
-from aegis.runtimes.nvflare.kits import AdminKit
-from coreason_enclave.processes import terminate
+from aegis.runtimes.nvflare.startup_kits import AdminKit
+from coreason_enclave.system.processes import terminate
 
 __all__ = ["Submission", "submitted"]
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from aegis.errors import RunFolderError
-from aegis.jobs import dump_job
-from aegis.rounds.carrier import Errand
+from aegis.federation.job_files import dump_job
+from aegis.rounds.transport import Errand
 from aegis.runtimes.nvflare.settings import EXECUTOR, WORKFLOW
 from coreason_enclave.schemas import FederationJob
 

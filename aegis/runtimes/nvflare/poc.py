@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Final
 
 from aegis.errors import RunFolderError
-from aegis.membership import free_ports
 from aegis.runtimes.nvflare.deployment import Submission, submitted
-from aegis.runtimes.nvflare.guards import keep_storage_in
-from aegis.runtimes.nvflare.hosting import FlareProcess, last_words
+from aegis.runtimes.nvflare.flare_process import FlareProcess, last_words
 from aegis.runtimes.nvflare.job_folder import FlareJob
-from aegis.runtimes.nvflare.kits import read_admin_kit
 from aegis.runtimes.nvflare.provisioning import Kits, Project, provision
 from aegis.runtimes.nvflare.settings import ServerSettings, SiteSettings, write_settings
-from coreason_enclave.processes import spawn, terminate
+from aegis.runtimes.nvflare.site_guards import keep_storage_in
+from aegis.runtimes.nvflare.startup_kits import read_admin_kit
+from aegis.services.participants import free_ports
+from coreason_enclave.system.processes import spawn, terminate
 
 __all__ = ["ProofOfConcept", "proof_of_concept"]
 

@@ -13,9 +13,9 @@ from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import Shareable
 
-from aegis.rounds.carrier import Content, SiteRefused, Undelivered
+from aegis.rounds.transport import Content, SiteRefused, Undelivered
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.updates import SealedMessage
+from coreason_enclave.wire.updates import SealedMessage
 
 __all__ = ["REASON_HEADER", "content_of", "to_shareable"]
 

@@ -25,7 +25,7 @@ from nvflare.lighter.utils import sign_folders
 
 from aegis.errors import RunFolderError
 from aegis.runtimes.nvflare.cell_rules import SERVER
-from aegis.runtimes.nvflare.guards import guard_server, guard_site
+from aegis.runtimes.nvflare.site_guards import guard_server, guard_site
 
 __all__ = ["Kits", "Project", "provision"]
 

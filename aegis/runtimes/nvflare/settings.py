@@ -15,10 +15,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from aegis.errors import RunFolderError
-from coreason_enclave.encoding import parse_json
+from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.errors import EnvelopeError
-from coreason_enclave.files import replace_file
 from coreason_enclave.schemas import FormatVersion, StrictModel, explain
+from coreason_enclave.system.files import replace_file
 
 __all__ = [
     "EXECUTOR",
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 EXECUTOR: Final = "coreason_enclave.federation.executor.CoreasonExecutor"
-WORKFLOW: Final = "aegis.runs.on_flare.CoordinatorWorkflow"
+WORKFLOW: Final = "aegis.runs.nvflare_server.CoordinatorWorkflow"
 GATE: Final = "aegis.runtimes.nvflare.cell_gate.CellGate"
 
 SERVER_SETTINGS: Final = "aegis.json"

@@ -21,9 +21,9 @@ from typing import Final, TypeVar
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from aegis.errors import AegisError, CarrierUnreachable, RunFolderError
-from aegis.runtimes.nvflare.hosting import OWN
-from aegis.runtimes.nvflare.kits import AdminKit, read_admin_kit
-from coreason_enclave.files import replace_file
+from aegis.runtimes.nvflare.flare_process import OWN
+from aegis.runtimes.nvflare.startup_kits import AdminKit, read_admin_kit
+from coreason_enclave.system.files import replace_file
 
 __all__ = ["main"]
 

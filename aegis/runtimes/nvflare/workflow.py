@@ -14,11 +14,11 @@ from nvflare.apis.shareable import Shareable
 from nvflare.app_common.workflows.model_controller import ModelController
 
 from aegis.errors import RunFolderError
-from aegis.runtimes.nvflare.carrier import FlareCarrier
 from aegis.runtimes.nvflare.cell_gate import is_guarded
 from aegis.runtimes.nvflare.liveness import FlareLiveness
-from aegis.runtimes.nvflare.offences import OFFENCES
 from aegis.runtimes.nvflare.stream_budget import STREAMS
+from aegis.runtimes.nvflare.transport import FlareCarrier
+from aegis.runtimes.nvflare.violations import OFFENCES
 
 __all__ = ["FlareWorkflow", "bear_with_refusals", "require_gate"]
 

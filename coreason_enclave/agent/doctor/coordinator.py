@@ -11,9 +11,9 @@ from coreason_enclave.attestation.endorsements import EndorsementSettings, opene
 from coreason_enclave.attestation.evidence import CpuKind
 from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.attestation.reference_values import IDENTIFYING
-from coreason_enclave.moments import DAY_S, as_datetime, end_of
-from coreason_enclave.orders import COORDINATOR
 from coreason_enclave.policy import Profile
+from coreason_enclave.system.timestamps import DAY_S, as_datetime, end_of
+from coreason_enclave.wire.documents import COORDINATOR
 
 __all__ = ["evidence_of_coordinators"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from coreason_enclave.commandline import one_line
+from coreason_enclave.command_line import one_line
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.policy import SiteConfig
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict
 from coreason_enclave.agent.health import HEALTH_PATH, HealthSender
-from coreason_enclave.envelope import seal
-from coreason_enclave.keys import Signer, load_or_create_secret
-from coreason_enclave.moments import DAY_S, unix_seconds
-from coreason_enclave.orders import HEALTH_TYPE
-from coreason_enclave.transport.connection import Connection, load_connection
+from coreason_enclave.crypto.envelope import seal
+from coreason_enclave.crypto.signing import Signer, load_or_create_secret
+from coreason_enclave.site.connection import Connection, load_connection
+from coreason_enclave.system.timestamps import DAY_S, unix_seconds
+from coreason_enclave.wire.documents import HEALTH_TYPE
 
 __all__ = ["gateway"]
 

@@ -14,7 +14,8 @@ def trainer(site: Examined) -> Iterator[Finding]:
     name = site.config.trainer
     if name is None:
         return
-    from coreason_enclave.federation.nvflare.training import installed_trainer  # loads the frameworks
+    from coreason_enclave.sentry import DataSentry
+    from coreason_enclave.site.trainer_loading import load_trainer  # loads the frameworks
 
-    installed_trainer(name, site.folder, site.config)
+    load_trainer(name, site.config.site_id, DataSentry(site.folder / site.config.data_root))
     yield Finding("trainer", Verdict.OK, f"{name}, a loop of this site's own")

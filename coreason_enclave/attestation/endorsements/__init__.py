@@ -6,9 +6,8 @@ service. None of them is trusted: whatever a source gives is verified up to the 
 
 from __future__ import annotations
 
-from coreason_enclave.attestation.endorsements.bundle import OfflineBundle
 from coreason_enclave.attestation.endorsements.cache import CachedEndorsements
-from coreason_enclave.attestation.endorsements.fetched import Addresses, FetchedEndorsements
+from coreason_enclave.attestation.endorsements.file_bundle import OfflineBundle
 from coreason_enclave.attestation.endorsements.http import HttpPort, HttpReply, HttpsClient
 from coreason_enclave.attestation.endorsements.settings import EndorsementSettings, opened
 from coreason_enclave.attestation.endorsements.sources import (
@@ -17,6 +16,7 @@ from coreason_enclave.attestation.endorsements.sources import (
     ItemwiseSource,
     NoEndorsements,
 )
+from coreason_enclave.attestation.endorsements.vendor_services import Addresses, FetchedEndorsements
 
 __all__ = [
     "Addresses",

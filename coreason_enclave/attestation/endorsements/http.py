@@ -12,7 +12,7 @@ from typing import IO, Protocol
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
-from coreason_enclave.attestation.endorsements.items import MAX_ITEM_BYTES
+from coreason_enclave.attestation.endorsements.collateral import MAX_ITEM_BYTES
 from coreason_enclave.attestation.endorsements.sources import missing
 from coreason_enclave.attestation.verify.verdict import VerificationRefused
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from coreason_enclave.attestation.endorsements.http import HttpPort, HttpReply
 from coreason_enclave.attestation.endorsements.sources import missing
-from coreason_enclave.moments import unix_seconds
+from coreason_enclave.system.timestamps import unix_seconds
 
 __all__ = ["ATTEMPTS", "MOST_PAUSE_S", "MOST_QUIET_S", "PatientHttp"]
 

@@ -16,9 +16,8 @@ from typing import Annotated, Self
 
 from pydantic import StringConstraints, model_validator
 
-from coreason_enclave.attestation.endorsements.bundle import OfflineBundle
 from coreason_enclave.attestation.endorsements.cache import DEFAULT_MAX_AGE_S, CachedEndorsements
-from coreason_enclave.attestation.endorsements.fetched import FetchedEndorsements
+from coreason_enclave.attestation.endorsements.file_bundle import OfflineBundle
 from coreason_enclave.attestation.endorsements.http import HttpsClient
 from coreason_enclave.attestation.endorsements.patience import PatientHttp
 from coreason_enclave.attestation.endorsements.sources import (
@@ -27,6 +26,7 @@ from coreason_enclave.attestation.endorsements.sources import (
     ItemwiseSource,
     NoEndorsements,
 )
+from coreason_enclave.attestation.endorsements.vendor_services import FetchedEndorsements
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.schemas import Flag, StrictModel, in_range
 

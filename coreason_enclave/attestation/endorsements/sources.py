@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from coreason_enclave.attestation.endorsements.items import Item, SnpAuthorities, SnpRevocationList
-from coreason_enclave.attestation.endorsements.wanted import (
+from coreason_enclave.attestation.endorsements.collateral import Item, SnpAuthorities, SnpRevocationList
+from coreason_enclave.attestation.endorsements.requirements import (
     answers_of,
     certificates_of,
     collateral_of,

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.certificates import load_certificate
-from coreason_enclave.moments import as_text, unix_seconds
+from coreason_enclave.crypto.certificates import load_certificate
+from coreason_enclave.system.timestamps import as_text, unix_seconds
 
 __all__ = [
     "BAD_CERTIFICATE",

@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.updates import WIRE_RECORD, SealedMessage
+from coreason_enclave.wire.updates import WIRE_RECORD, SealedMessage
 
 __all__ = ["REFUSED", "OrderHandler", "client_app"]
 
@@ -18,7 +18,7 @@ REFUSED = 1000
 
 
 class OrderHandler(Protocol):
-    """Answers what coordinators send; :class:`~coreason_enclave.session.SecureSession` does."""
+    """Answers what coordinators send; :class:`~coreason_enclave.session.secure_session.SecureSession` does."""
 
     def run(self, message: SealedMessage) -> SealedMessage:
         """Answer an order with an update. Raises :class:`EnclaveError` to refuse."""

@@ -24,9 +24,9 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from coreason_enclave.logfiles import trim_log
-from coreason_enclave.processes import spawn
-from coreason_enclave.transport.keys import NODE_KEY, load_node_key
+from coreason_enclave.site.tls_keys import NODE_KEY, load_node_key
+from coreason_enclave.system.log_files import trim_log
+from coreason_enclave.system.processes import spawn
 
 __all__ = ["SuperNode", "last_node_id", "quiet_environment"]
 
@@ -53,7 +53,7 @@ def quiet_environment(home: Path, base: Mapping[str, str] = os.environ) -> dict[
 
 @dataclass
 class SuperNode:
-    """How to start it; tending is the caller's (:class:`coreason_enclave.processes.Child`).
+    """How to start it; tending is the caller's (:class:`coreason_enclave.system.processes.Child`).
 
     Attributes:
         home: a folder of its own, mode 0700. keys: the folder that holds the node key.

@@ -3,7 +3,8 @@
 In process isolation a SuperNode waits for somebody who knows the shared secret to acquire a task, to fetch its message,
 to answer, and to send heartbeats meanwhile: a task's token expires after a minute of silence. Stock Flower spawns a
 process for each task, which installs and runs the app that the SuperLink sent; here it is answered in place, and that
-app is never unpacked. ``tests/agent/test_flower_internals.py`` fails where an upgrade moves what is used here.
+app is never unpacked. ``tests/coreason_enclave/agent/test_flower_internals.py`` fails where an upgrade moves what is
+used here.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from coreason_enclave.encoding import parse_json
+from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.errors import ConfigurationError, EnvelopeError
 from coreason_enclave.schemas import FormatVersion, SafeId, StrictModel, explain, in_range
 

@@ -13,7 +13,7 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.apis.signal import Signal
 from pydantic import ValidationError
 
-from coreason_enclave.encoding import parse_json
+from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.errors import DataLeakageError, EnclaveError, EnvelopeError, JobRejected, Reason, TrainingAborted
 from coreason_enclave.schemas import FederationJob, explain
 from coreason_enclave.sentry import DataSentry, SanitizedOutput

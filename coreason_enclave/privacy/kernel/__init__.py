@@ -23,12 +23,12 @@ from typing import Self
 import torch
 
 from coreason_enclave.errors import UnsafeTrainingError
-from coreason_enclave.privacy.gate import Batch
 from coreason_enclave.privacy.kernel.arithmetic import require_strict
 from coreason_enclave.privacy.kernel.blocks import Blocks
 from coreason_enclave.privacy.kernel.clipping import Clipped, clipped_sum
 from coreason_enclave.privacy.kernel.layers import attach_layers, detach_layers
 from coreason_enclave.privacy.kernel.recording import Entry, Recorder
+from coreason_enclave.privacy.step_gate import Batch
 
 __all__ = ["GradientKernel"]
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from coreason_enclave.errors import UnsafeTrainingError
-from coreason_enclave.privacy.gate import Batch
 from coreason_enclave.privacy.kernel.gradients import Sums, Units, gradient_terms, unit_gradients
 from coreason_enclave.privacy.kernel.recording import Entry
 from coreason_enclave.privacy.kernel.slack import PART, SLACK, required
+from coreason_enclave.privacy.step_gate import Batch
 
 __all__ = ["Clipped", "clipped_sum", "squared_norms"]
 

@@ -16,7 +16,7 @@ import torch
 from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.privacy.kernel.arithmetic import describe
 from coreason_enclave.privacy.kernel.clipping import squared_norms
-from coreason_enclave.privacy.kernel.company import Stages, dense_values, mixed, same_bits
+from coreason_enclave.privacy.kernel.isolation import Stages, dense_values, mixed, same_bits
 from coreason_enclave.privacy.kernel.recording import tensors_in
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import torch
 
 from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.privacy.kernel.blocks import Blocks
-from coreason_enclave.privacy.kernel.company import Stages, dense_values, mixed, same_bits
+from coreason_enclave.privacy.kernel.isolation import Stages, dense_values, mixed, same_bits
 from coreason_enclave.privacy.kernel.probe import Inputs, probe
 
 if TYPE_CHECKING:

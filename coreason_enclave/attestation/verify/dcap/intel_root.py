@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 
-from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.crypto.encoding import sha256_hex
 
 __all__ = ["INTEL_SGX_ROOT", "INTEL_SGX_ROOT_SHA256"]
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from coreason_enclave.moments import end_of
 from coreason_enclave.schemas import Flag, StrictModel, in_range
+from coreason_enclave.system.timestamps import end_of
 
 __all__ = ["DcapPlatformPolicy"]
 

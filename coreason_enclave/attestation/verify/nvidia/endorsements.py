@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from coreason_enclave.attestation.verify.nvidia.revocation import NvidiaRevocation
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.encoding import parse_json
+from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import explain
 

@@ -10,7 +10,7 @@ from pydantic import StringConstraints, ValidationError
 
 from coreason_enclave.attestation.verify.nvidia_chain import Chain, canonical_base64, load_pem_chain
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.encoding import parse_json
+from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import StrictModel, explain
 

@@ -30,9 +30,9 @@ from coreason_enclave.attestation.verify.nvidia_chain import (
     refusing,
 )
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.certificates import load_ocsp_response
-from coreason_enclave.moments import unix_seconds
+from coreason_enclave.crypto.certificates import load_ocsp_response
 from coreason_enclave.schemas import FormatVersion, StrictModel
+from coreason_enclave.system.timestamps import unix_seconds
 
 __all__ = ["NvidiaRevocation", "RevocationStatement", "RevocationStatus"]
 

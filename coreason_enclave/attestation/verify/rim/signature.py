@@ -28,7 +28,7 @@ from coreason_enclave.attestation.verify.nvidia_chain import (
 )
 from coreason_enclave.attestation.verify.rim.xml import hardened_parser, parse_untrusted
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.moments import as_datetime
+from coreason_enclave.system.timestamps import as_datetime
 
 __all__ = ["Signed", "open_signed"]
 

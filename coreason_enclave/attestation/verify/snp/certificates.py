@@ -20,8 +20,8 @@ from coreason_enclave.attestation.verify.snp.der import (
 )
 from coreason_enclave.attestation.verify.snp.products import LINES, SnpProduct
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.certificates import load_certificate
-from coreason_enclave.moments import unix_seconds
+from coreason_enclave.crypto.certificates import load_certificate
+from coreason_enclave.system.timestamps import unix_seconds
 
 __all__ = ["Certificate", "KeyClaims", "read_certificate", "read_key_claims", "readable"]
 

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from coreason_enclave.attestation.verify.snp.chain import Root
 from coreason_enclave.attestation.verify.snp.products import SnpProduct
-from coreason_enclave.encoding import sha256_hex
+from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.errors import ConfigurationError
 
 __all__ = ["PINS", "load_pinned_roots"]

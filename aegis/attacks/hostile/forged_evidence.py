@@ -1,0 +1,143 @@
+"""What a hostile site sends in place of its update: six attacks, five of them pure functions on updates.
+
+Updates are model deltas (new weights minus base weights), float32 arrays by name. Sums are taken in float64.
+
+===========  ====================================================================  ===========================
+attack       what is sent                                                          what the attacker must know
+===========  ====================================================================  ===========================
+sign_flip    minus its own honest update                                           nothing
+scaled       -20 times its own honest update                                       nothing
+nan          NaN everywhere                                                        nothing
+label_flip   an honest update, trained on rows whose labels were turned around     nothing; it is in the rows
+alie         the honest updates' mean less ``z`` of their standard deviations      all honest updates
+ipm          minus half of the honest updates' mean                                all honest updates
+===========  ====================================================================  ===========================
+
+*A little is enough* (alie): G. Baruch, M. Baruch, Y. Goldberg, NeurIPS 2019. *Inner product manipulation* (ipm):
+C. Xie, O. Koyejo, I. Gupta, "Fall of Empires", UAI 2019. The strongest attacker of both papers is omniscient, as here:
+it sees this round's honest updates before it answers, which a real site does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+import numpy as np
+from scipy.stats import norm
+
+from coreason_enclave.wire.updates import Array, Arrays
+
+__all__ = [
+    "ALIE_DEVIATIONS",
+    "Attack",
+    "Forge",
+    "alie",
+    "alie_largest_z",
+    "forge_of",
+    "ipm",
+    "not_a_number",
+    "scaled",
+    "sign_flip",
+]
+
+Forge = Callable[[Arrays, Sequence[Arrays]], dict[str, Array]]
+"""From the attacker's own honest update and the other sites' to what it sends."""
+
+ALIE_DEVIATIONS = 1.5
+"""Used where :func:`alie_largest_z` gives less: for one hostile site of five it gives 0, which is no attack."""
+
+
+class Attack(StrEnum):
+    """The attacks by the names that a command line uses."""
+
+    SIGN_FLIP = "sign_flip"
+    SCALED = "scaled"
+    NAN = "nan"
+    LABEL_FLIP = "label_flip"
+    ALIE = "alie"
+    IPM = "ipm"
+
+    @property
+    def is_omniscient(self) -> bool:
+        """Whether the attacker needs every honest update of the round."""
+        return self in (Attack.ALIE, Attack.IPM)
+
+
+def forge_of(attack: Attack) -> Forge | None:
+    """What ``attack`` makes of an update; None for label_flip, whose update is honest work on dishonest rows."""
+    forges: dict[Attack, Forge] = {
+        Attack.SIGN_FLIP: lambda own, _: sign_flip(own),
+        Attack.SCALED: lambda own, _: scaled(own),
+        Attack.NAN: lambda own, _: not_a_number(own),
+        Attack.ALIE: lambda _, honest: alie(honest),
+        Attack.IPM: lambda _, honest: ipm(honest),
+    }
+    return forges.get(attack)
+
+
+def sign_flip(own: Arrays) -> dict[str, Array]:
+    """Minus the honest update: the same length, the opposite way."""
+    return scaled(own, -1.0)
+
+
+def scaled(own: Arrays, factor: float = -20.0) -> dict[str, Array]:
+    """``factor`` times the honest update: a few such outvote everybody where updates are averaged.
+
+    >>> scaled({"w": np.array([1.0, -0.5], np.float32)}, factor=-10.0)
+    {'w': array([-10.,   5.], dtype=float32)}
+    """
+    return {name: (factor * array.astype(np.float64)).astype(np.float32) for name, array in own.items()}
+
+
+def not_a_number(own: Arrays) -> dict[str, Array]:
+    """NaN in every place: one such value makes a mean NaN for ever."""
+    return {name: np.full_like(array, np.nan) for name, array in own.items()}
+
+
+def alie(honest: Sequence[Arrays], *, deviations: float | None = None) -> dict[str, Array]:
+    """The honest mean less ``deviations`` times the honest standard deviation (population), in every coordinate.
+
+    Args:
+        honest: at least one update. deviations: left out, :func:`alie_largest_z` for one attacker beside these, or
+            :data:`ALIE_DEVIATIONS` where that is larger.
+
+    >>> alie([{"w": np.array([1.0], np.float32)}, {"w": np.array([3.0], np.float32)}], deviations=0.5)
+    {'w': array([1.5], dtype=float32)}
+    """
+    z = max(alie_largest_z(len(honest) + 1, 1), ALIE_DEVIATIONS) if deviations is None else deviations
+    return {
+        name: (values.mean(axis=0) - z * values.std(axis=0)).astype(np.float32)
+        for name, values in _stacked(honest).items()
+    }
+
+
+def alie_largest_z(sites: int, hostile: int) -> float:
+    """How many deviations are expected to stay within the honest majority's own spread (the paper's z max).
+
+    With ``s = floor(sites / 2 + 1) - hostile`` honest supporters needed, the quantile of the standard normal at
+    ``(sites - hostile - s) / (sites - hostile)``; 0 where no such deviation exists.
+
+    >>> round(alie_largest_z(50, 24), 3)
+    1.426
+    """
+    honest = sites - hostile
+    supporters = math.floor(sites / 2 + 1) - hostile
+    share = (honest - supporters) / honest
+    return max(float(norm.ppf(share)), 0.0) if 0 < share < 1 else 0.0
+
+
+def ipm(honest: Sequence[Arrays], *, strength: float = 0.5) -> dict[str, Array]:
+    """Minus ``strength`` times the honest mean: small enough to hide, and its inner product with the mean is negative.
+
+    >>> ipm([{"w": np.array([1.0], np.float32)}, {"w": np.array([3.0], np.float32)}])
+    {'w': array([-1.], dtype=float32)}
+    """
+    return {name: (-strength * values.mean(axis=0)).astype(np.float32) for name, values in _stacked(honest).items()}
+
+
+def _stacked(updates: Sequence[Arrays]) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
+    if not updates:
+        raise ValueError("an omniscient attacker needs at least one honest update to look at")
+    return {name: np.stack([update[name] for update in updates]).astype(np.float64) for name in updates[0]}

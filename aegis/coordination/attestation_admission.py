@@ -1,0 +1,108 @@
+"""Whose attestation counts: numbered checks of a site's answer to a challenge, each with its reason code.
+
+1. size cap, and nothing beside the envelope
+2. signature by the registered key over an attestation
+3. it names the site that was asked, that key, this very job, the challenge that it was set, and a key that something
+   can be encrypted to
+4. the challenge is open: it is used up here, whatever comes of the rest
+5. the evidence is appraised: authentic, acceptable, and bound to all of these
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from aegis.errors import UpdateRefused
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.binding import Binding, Role
+from coreason_enclave.attestation.challenges import Challenges
+from coreason_enclave.attestation.evidence import parse_evidence
+from coreason_enclave.crypto.encryption import require_receiver
+from coreason_enclave.crypto.envelope import MAX_ENVELOPE_BYTES, KeyRing, open_envelope
+from coreason_enclave.errors import AttestationError, EnclaveError, Reason
+from coreason_enclave.schemas import AttestationReport
+from coreason_enclave.wire.checkpoints import LogSeen
+from coreason_enclave.wire.documents import ATTESTATION_TYPE, AttestationRequest, SiteAttestation, parse_attestation
+from coreason_enclave.wire.updates import SealedMessage
+
+__all__ = ["Proved", "admit_attestation"]
+
+
+@dataclass(frozen=True)
+class Proved:
+    """What a site proved, its challenge to the coordinator, and what it has seen of the coordinator's log."""
+
+    report: AttestationReport
+    challenge: str
+    log_seen: LogSeen | None
+
+
+def admit_attestation(
+    message: SealedMessage,
+    request: AttestationRequest,
+    public_key: str,
+    *,
+    challenges: Challenges,
+    appraiser: Appraiser,
+    now: float,
+) -> Proved:
+    """Check what the site that ``request`` asked has answered; its registered Ed25519 key is ``public_key`` (hex).
+
+    Raises:
+        UpdateRefused: with the reason code of the first check that failed.
+        ConfigurationError: challenges cannot be used up on this host.
+    """
+    with _refusals_of(request.site_id):
+        attestation = _checked(message, request, public_key)  # 1, 2, 3
+    _redeem(challenges, request, now)  # 4
+    with _refusals_of(request.site_id):
+        binding = Binding(
+            Role.SITE, request.nonce, public_key, attestation.kem_key, request.site_id, request.job_digest
+        )
+        report = appraiser.appraise(parse_evidence(attestation.evidence), binding, int(now))  # 5
+    return Proved(report, attestation.challenge, attestation.log_seen)
+
+
+@contextmanager
+def _refusals_of(site: str) -> Iterator[None]:
+    """Whatever goes wrong over one site's answer is that site's refusal: it never ends the round of the others."""
+    try:
+        yield
+    except EnclaveError as error:
+        raise _refused(site, error) from error
+    except Exception as error:
+        message = f"the attestation of {site} could not be judged: {type(error).__name__}: {error}"
+        raise UpdateRefused(site, Reason.INTERNAL, message) from error
+
+
+def _redeem(challenges: Challenges, request: AttestationRequest, now: float) -> None:
+    """A folder that this host cannot write to is no fault of the site's: that is not turned into a refusal."""
+    try:
+        challenges.redeem(request.nonce, request.site_id, now)
+    except AttestationError as error:
+        raise _refused(request.site_id, error) from error
+
+
+def _refused(site: str, error: EnclaveError) -> UpdateRefused:
+    return UpdateRefused(site, error.reason, f"the attestation of {site} is refused: {error}")
+
+
+def _checked(message: SealedMessage, request: AttestationRequest, public_key: str) -> SiteAttestation:
+    _require(len(message.envelope) <= MAX_ENVELOPE_BYTES, Reason.OVERSIZED, "it is too large")  # 1
+    _require(not message.arrays and not message.roll_call, Reason.OVERSIZED, "it carries more than an envelope")
+    keys = KeyRing({request.site_id: public_key})
+    attestation = parse_attestation(open_envelope(message.envelope, ATTESTATION_TYPE, keys).payload)  # 2
+    _require(attestation.site_id == request.site_id, Reason.UNKNOWN_SITE, "it names another site")  # 3
+    _require(attestation.public_key == public_key, Reason.UNKNOWN_SIGNER, "it names another key")
+    same_job = (attestation.job_id, attestation.job_digest) == (request.job_id, request.job_digest)
+    _require(same_job, Reason.WRONG_DIGEST, "it is for another job")
+    _require(attestation.nonce == request.nonce, Reason.WRONG_NONCE, "it answers another challenge")
+    require_receiver(attestation.kem_key)
+    return attestation
+
+
+def _require(condition: bool, reason: Reason, message: str) -> None:
+    if not condition:
+        raise EnclaveError(message, reason=reason)

@@ -1,0 +1,49 @@
+"""Whose enrolment counts: signed by the registered key, for this job, by the site that was invited.
+
+1. size cap, and nothing beside the envelope: it travels to every other site
+2. signature by the registered key over an enrolment
+3. it names the site that was invited, that key, and this very job
+"""
+
+from __future__ import annotations
+
+from aegis.errors import UpdateRefused
+from coreason_enclave.crypto.envelope import KeyRing, open_envelope
+from coreason_enclave.errors import EnclaveError, Reason
+from coreason_enclave.schemas import FederationJob
+from coreason_enclave.wire.documents import ENROLMENT_TYPE, Enrolment, parse_enrolment
+from coreason_enclave.wire.updates import SealedMessage
+
+__all__ = ["MAX_ENROLMENT_BYTES", "admit_enrolment"]
+
+MAX_ENROLMENT_BYTES = 1 << 12
+"""Several times what an honest one needs; a large one would crowd others out of the roll-call."""
+
+
+def admit_enrolment(message: SealedMessage, job: FederationJob, site_id: str, public_key: str) -> Enrolment:
+    """Check an enrolment of ``site_id``, whose registered Ed25519 key is ``public_key`` (hex).
+
+    Raises:
+        UpdateRefused: with the reason code of the first check that failed.
+    """
+    try:
+        return _checked(message, job, site_id, public_key)
+    except EnclaveError as error:
+        raise UpdateRefused(site_id, error.reason, f"the enrolment of {site_id} is refused: {error}") from error
+
+
+def _checked(message: SealedMessage, job: FederationJob, site_id: str, public_key: str) -> Enrolment:
+    _require(len(message.envelope) <= MAX_ENROLMENT_BYTES, Reason.OVERSIZED, "it is too large")  # 1
+    _require(not message.arrays and not message.roll_call, Reason.OVERSIZED, "it carries more than an envelope")
+    opened = open_envelope(message.envelope, ENROLMENT_TYPE, KeyRing({site_id: public_key}))  # 2
+    enrolment = parse_enrolment(opened.payload)
+    _require(enrolment.site_id == site_id, Reason.UNKNOWN_SITE, "it names another site")  # 3
+    _require(enrolment.public_key == public_key, Reason.UNKNOWN_SIGNER, "it names another key")
+    same_job = enrolment.job_id == job.job_id and enrolment.job_digest == job.digest()
+    _require(same_job, Reason.WRONG_DIGEST, "it is for another job")
+    return enrolment
+
+
+def _require(condition: bool, reason: Reason, message: str) -> None:
+    if not condition:
+        raise EnclaveError(message, reason=reason)

@@ -1,0 +1,216 @@
+"""The RAND Health Insurance Experiment as six sites with private rows and one declared public evaluation set.
+
+20,190 person-years of 5,912 people at six real sites (1974 to 1982), in the public domain, in the wheel of
+statsmodels. A quarter of the people, with all their years, is set aside as the public evaluation set; the
+rows of the others go to the folder of the site where they lived. Nobody is in both.
+
+The number of persons that each site declares comes from the published size of its enrolment, rounded: a
+privacy guarantee must not rest on a count of private rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tomli_w
+
+from aegis.demo.randhie_columns import DATASET_ID, LABEL, PERSON, ROWS_FILE, SCHEMA, Rows, derive
+from coreason_enclave.datasets.schema import DatasetSchema
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.schemas import PrivacyUnit
+from coreason_enclave.system.files import replace_file
+
+__all__ = [
+    "DATASET_ID",
+    "NUM_SITES",
+    "CentralReference",
+    "EvaluationSet",
+    "PreparedSite",
+    "central_reference",
+    "load_evaluation_set",
+    "prepare_sites",
+    "schema_for",
+]
+
+STATSMODELS_VERSION = "0.15.0"
+"""The first release whose wheel carries the file with all columns, ``site`` and ``zper`` among them."""
+
+SOURCE_PATH = Path("datasets", "randhie", "src", "randhie.csv")
+SOURCE_SHA256 = "fe64f3c8e987779daa6052dd756d9ce277e025330f5549126c7c2f6a3c9c5541"
+
+NOMINAL_PERSONS = (850, 900, 550, 700, 600, 800)
+"""Three quarters of each site's published enrolment (1164, 1232, 735, 905, 786, 1090), rounded to fifty."""
+
+NOMINAL_RECORDS = (3350, 3050, 1850, 2300, 1950, 2700)
+"""Three quarters of each site's published person-years (4462, 4036, 2436, 3090, 2595, 3571), rounded to fifty."""
+
+NUM_SITES = len(NOMINAL_PERSONS)
+
+EVALUATION_SHARE = 0.25
+SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class PreparedSite:
+    """One site's folder, ready to be registered. ``nominal_units`` is declared and public, not counted."""
+
+    site_id: str
+    data_root: Path
+    dataset_id: str
+    nominal_units: int
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """The declared public evaluation set: rows of people whom no site trains on.
+
+    ``features``: float32, (n, d), scaled to [-1, 1] by the sites' schema. ``labels``: int64, (n,), 0 or 1.
+    """
+
+    features: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CentralReference:
+    """What all six sites' rows in one place would reach without privacy: AUC on the public evaluation set."""
+
+    logistic_auc: float
+    boosted_trees_auc: float
+
+
+def prepare_sites(
+    root: Path, *, sites: int = NUM_SITES, unit: PrivacyUnit = PrivacyUnit.PERSON
+) -> tuple[PreparedSite, ...]:
+    """Write ``rows.csv`` and ``dataset.toml`` below ``root/<site id>/data`` for the first ``sites`` sites.
+
+    The same call writes the same bytes, and each file appears whole or not at all: an interrupted call can be
+    repeated.
+
+    Raises:
+        ConfigurationError: ``sites`` is not 1 to 6, or the data is not installed as it should be.
+    """
+    if not 1 <= sites <= NUM_SITES:
+        raise ConfigurationError(f"sites must be 1 to {NUM_SITES}, the experiment's real sites, got {sites}")
+    source = _load_source()
+    training, _ = _split(source)
+    private = _take(source, training)
+    return tuple(
+        _prepare_site(root, number, unit, _take(private, np.flatnonzero(private["site"] == number)))
+        for number in range(1, sites + 1)
+    )
+
+
+def load_evaluation_set() -> EvaluationSet:
+    """The quarter of all people, from all six sites, that is declared public.
+
+    Raises:
+        ConfigurationError: the data is not installed as it should be.
+    """
+    source = _load_source()
+    _, evaluation = _split(source)
+    return _scaled(_take(source, evaluation))
+
+
+def central_reference() -> CentralReference:
+    """Fit the non-private references on all training rows together and measure them; takes a few seconds.
+
+    Raises:
+        ConfigurationError: the data is not installed as it should be.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+
+    source = _load_source()
+    train, test = (_scaled(_take(source, rows)) for rows in _split(source))
+
+    def auc(model: LogisticRegression | HistGradientBoostingClassifier) -> float:
+        fitted = model.fit(train.features, train.labels)
+        return float(roc_auc_score(test.labels, fitted.predict_proba(test.features)[:, 1]))
+
+    return CentralReference(
+        logistic_auc=auc(LogisticRegression(C=1000.0, max_iter=2000)),
+        boosted_trees_auc=auc(HistGradientBoostingClassifier(learning_rate=0.05, random_state=0)),
+    )
+
+
+def schema_for(unit: PrivacyUnit) -> DatasetSchema:
+    """What a site declares at this unit: at record level no column names a person."""
+    return SCHEMA if unit is PrivacyUnit.PERSON else SCHEMA.model_copy(update={"unit_column": None})
+
+
+def _load_source() -> Rows:
+    data = _source_bytes()
+    if hashlib.sha256(data).hexdigest() != SOURCE_SHA256:
+        raise ConfigurationError(f"{SOURCE_PATH.name} is not the file that the demo declares: {_remedy()}")
+    header, *lines = csv.reader(io.StringIO(data.decode("ascii")))
+    cells = np.array([[float(cell) if cell else np.nan for cell in line] for line in lines])
+    return dict(zip(header, cells.T, strict=True))
+
+
+def _take(rows: Rows, positions: npt.NDArray[np.int64]) -> Rows:
+    return {name: values[positions] for name, values in rows.items()}
+
+
+def _source_bytes() -> bytes:
+    spec = util.find_spec("statsmodels")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError(f"the demo's data comes with statsmodels, which is not installed: {_remedy()}")
+    path = Path(spec.origin).parent / SOURCE_PATH
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        installed = metadata.version("statsmodels")
+        raise ConfigurationError(
+            f"statsmodels {installed} does not carry {SOURCE_PATH.as_posix()} ({error.strerror}): {_remedy()}"
+        ) from error
+
+
+def _remedy() -> str:
+    return f"install statsmodels=={STATSMODELS_VERSION}, for example with: pip install 'aegis-fl[demo]'"
+
+
+def _split(source: Rows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Row positions for training and for public evaluation; a person's rows all fall on one side."""
+    from sklearn.model_selection import GroupShuffleSplit
+
+    splitter = GroupShuffleSplit(n_splits=1, test_size=EVALUATION_SHARE, random_state=SPLIT_SEED)
+    training, evaluation = next(splitter.split(source[PERSON], groups=source[PERSON]))
+    return training, evaluation
+
+
+def _scaled(source: Rows) -> EvaluationSet:
+    rows = derive(source)
+    return EvaluationSet(features=SCHEMA.scale(rows), labels=rows[LABEL].astype(np.int64))
+
+
+def _prepare_site(root: Path, number: int, unit: PrivacyUnit, source: Rows) -> PreparedSite:
+    site_id, schema = f"site-{number}", schema_for(unit)
+    data_root = root / site_id / "data"
+    folder = data_root.joinpath(*DATASET_ID.split("/"))
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = {name: values for name, values in derive(source).items() if name != PERSON or schema.unit_column}
+    replace_file(folder / ROWS_FILE, _csv(rows).encode())
+    replace_file(folder / "dataset.toml", tomli_w.dumps(schema.model_dump(mode="json", exclude_none=True)).encode())
+    nominal = NOMINAL_PERSONS if unit is PrivacyUnit.PERSON else NOMINAL_RECORDS
+    return PreparedSite(site_id, data_root, DATASET_ID, nominal[number - 1])
+
+
+def _csv(rows: Rows) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows)
+    writer.writerows([_cell(value) for value in line] for line in zip(*rows.values(), strict=True))
+    return text.getvalue()
+
+
+def _cell(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.9g}"

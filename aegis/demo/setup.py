@@ -1,0 +1,102 @@
+"""New simulated sites under a run's own folder: real rows, real keys, real ledgers, simulated attestation.
+
+Their data is registered as public, which is what allows the development profile and the non-private twin. Every
+demonstration founds its own sites and with them its own budgets; it never refunds those of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from aegis.demo.randhie_data import PreparedSite, load_evaluation_set, prepare_sites
+from aegis.demo.recipe import DELTA, MAX_UPDATE_NORM, DemoOptions
+from aegis.federation.registry import EvaluationSet, FederationConfig, FederationFolder
+from aegis.runtimes.in_process import found_site
+from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.crypto.signing import load_or_create_signer
+from coreason_enclave.policy import LineagePolicy, Profile, SiteConfig, SitePolicy
+from coreason_enclave.schemas import AggregationStrategy, Aggregator
+
+__all__ = ["DISJOINT_UNITS", "found_demo_federation"]
+
+DISJOINT_UNITS = "the study's designers: every family was enrolled at one site; in this file no person has two"
+
+_KEYS = "keys"
+_LINEAGE_ALLOWANCE = 1.5
+"""Room for one job, whose Rényi cost is a tenth above its epsilon, and not for a second: that one is refused."""
+
+
+def found_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
+    """Found the federation in ``path``, or return it where that is done; an interrupted founding is completed."""
+    federation = FederationFolder(path)
+    if federation.is_founded:
+        return federation
+    coordinator_key = federation.signer().public_hex
+    prepared = prepare_sites(path / "sites", sites=options.sites, unit=options.unit)
+    keys = {site.site_id: _key_of(path / "sites" / site.site_id) for site in prepared}  # first: each names the others
+    for site in prepared:
+        _found(path / "sites" / site.site_id, _config(site, options, coordinator_key, keys))
+    evaluation = load_evaluation_set()
+    federation.save_evaluation_set(EvaluationSet(evaluation.features, evaluation.labels))
+    federation.found(
+        FederationConfig(
+            profile=Profile.DEVELOPMENT,
+            delta=DELTA,
+            public_keys=keys,
+            disjoint_units=DISJOINT_UNITS,
+            attester="simulated",
+        )
+    )
+    return federation
+
+
+def _key_of(folder: Path) -> str:
+    return load_or_create_signer(folder / _KEYS / "signing.key").public_hex
+
+
+def _found(folder: Path, config: SiteConfig) -> None:
+    if not (folder / "site.toml").exists():
+        found_site(folder, config)
+
+
+def _config(
+    site: PreparedSite, options: DemoOptions, coordinator_key: str, public_keys: Mapping[str, str]
+) -> SiteConfig:
+    policy = SitePolicy(
+        coordinator_keys=(coordinator_key,),
+        participants=dict(public_keys),
+        model_archs=("LogisticRegression",),
+        strategies=tuple(AggregationStrategy),
+        aggregators=tuple(Aggregator),
+        min_clients=2,
+        min_units=100,
+        min_noise_multiplier=0.3,
+        max_update_norm=MAX_UPDATE_NORM,
+        max_order_lifetime_s=3600,
+        coordinator_attestation=AttestationPolicy.simulated_only(),
+    )
+    allowance = min(_LINEAGE_ALLOWANCE * options.epsilon, 1000.0)
+    lineage = LineagePolicy(
+        lineage=f"{site.site_id}/randhie",
+        dataset_id=site.dataset_id,
+        unit=options.unit,
+        nominal_units=site.nominal_units,
+        public=True,
+        epsilon=allowance,
+        delta=DELTA,
+        job_epsilon=allowance,
+        job_delta=DELTA,
+    )
+    return SiteConfig(
+        version=1,
+        site_id=site.site_id,
+        profile=Profile.DEVELOPMENT,
+        data_root="data",
+        keys=_KEYS,
+        ledger="ledger.sqlite",
+        audit="audit.jsonl",
+        attester="simulated",
+        policy=policy,
+        lineages=(lineage,),
+    )

@@ -1,0 +1,5 @@
+"""A federation on disk: its registry, its folder, and job files.
+
+Enters: ``federation.toml``, job YAML, a public evaluation set. Leaves: validated configuration, paths, jobs.
+Never: opens a connection, starts a process, or decides who takes part.
+"""

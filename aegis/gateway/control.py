@@ -1,0 +1,129 @@
+"""The gateway's control socket: what it knows of the sites, and holding deliveries while a round is being pushed.
+
+A Unix socket of mode 0600 for processes of the same user: ``GET /status``, ``POST /hold {"for_s": 10}``,
+``POST /release``; JSON both ways.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from aegis.errors import GatewayUnreachable
+from aegis.gateway.pull_barrier import MOST_HOLD_S, PullGate
+from aegis.gateway.status import SiteStatus, StatusReport
+from aegis.http.request import Receive, Scope, Send, follow_lifespan, read_all, respond
+from aegis.http.unix_socket import short_name
+from coreason_enclave.crypto.encoding import canonical_json, parse_json
+from coreason_enclave.errors import EnvelopeError
+from coreason_enclave.schemas import explain
+
+__all__ = ["ControlApplication", "GatewayControl", "SiteStatus"]
+
+_MAX_BODY_BYTES = 1 << 10
+_TIMEOUT_S = 10.0
+
+
+class GatewayControl:
+    """Client of one gateway's control socket. Every method raises :class:`GatewayUnreachable`.
+
+    Args:
+        path: of the socket.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def status(self) -> dict[str, SiteStatus]:
+        """What is known of every participant, by site id."""
+        return dict(self.report().sites)
+
+    def report(self) -> StatusReport:
+        """What is known of every participant, and how full the gateway is."""
+        try:
+            return StatusReport.model_validate_json(self._ask("GET", "/status"))
+        except ValidationError as error:
+            raise GatewayUnreachable(f"the gateway at {self._path} answers nonsense: {explain(error)}") from error
+
+    def hold(self, for_s: float) -> None:
+        """Let no site fetch a message until :meth:`release`, or for ``for_s`` seconds, whichever comes first.
+
+        When this returns, no fetch is on its way either.
+        """
+        self._ask("POST", "/hold", {"for_s": for_s})
+
+    def release(self) -> None:
+        """End the hold and let every waiting site fetch at once."""
+        self._ask("POST", "/release", {})
+
+    def _ask(self, method: str, path: str, document: dict[str, Any] | None = None) -> bytes:
+        connection = _UnixConnection(self._path)
+        try:
+            connection.request(method, path, None if document is None else json.dumps(document))
+            response = connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise GatewayUnreachable(f"no gateway answers at {self._path}: {error}") from error
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise GatewayUnreachable(f"the gateway at {self._path} refused {path}: {body[:200]!r}")
+        return body
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        with short_name(self._path) as name:
+            self.sock.connect(name)
+
+
+class ControlApplication:
+    """The server's part, an ASGI application in the gateway's own event loop.
+
+    Args:
+        report: gives the sites' status. gate: what holding and releasing act on.
+    """
+
+    def __init__(self, report: Callable[[], StatusReport], gate: PullGate) -> None:
+        self._report = report
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await follow_lifespan(receive, send)
+            return
+        match scope["method"], scope["path"]:
+            case "GET", "/status":
+                await respond(send, 200, self._report().canonical())
+            case "POST", "/hold":
+                await self._hold(receive, send)
+            case "POST", "/release":
+                self._gate.release()
+                await respond(send, 200, b"{}")
+            case _:
+                await respond(send, 404, b"{}")
+
+    async def _hold(self, receive: Receive, send: Send) -> None:
+        try:
+            for_s = parse_json(await read_all(receive, _MAX_BODY_BYTES)).get("for_s")
+        except EnvelopeError as error:
+            await respond(send, 400, canonical_json({"error": str(error)}))
+            return
+        if isinstance(for_s, bool) or not isinstance(for_s, int | float) or not 0 < for_s <= MOST_HOLD_S:
+            await respond(send, 400, canonical_json({"error": f"for_s must be above 0 and at most {MOST_HOLD_S}"}))
+            return
+        await self._gate.hold(for_s)
+        await respond(send, 200, b"{}")

@@ -1,0 +1,283 @@
+"""What is done with a participant's fleet request: checked against its node, passed to SuperLink, its answer noted."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx
+
+from aegis.errors import RequestRefused
+from aegis.gateway.fleet_protocol import FleetInspector, NodeRequest, UploadHead, UploadReader
+from aegis.gateway.identity import Participant
+from aegis.gateway.node_registry import NodeBook, NodeState
+from aegis.gateway.pull_barrier import PullGate
+from aegis.gateway.refusals import GatewayAudit
+from aegis.gateway.upstream import Headers, NotReached, Upstream
+from aegis.http.request import Disconnected, Exchange
+from coreason_enclave.errors import Reason
+
+__all__ = ["FLEET", "FLEET_NAMES", "FleetPassage", "Polling"]
+
+FLEET = "/v1/fleet/"
+FLEET_NAMES = frozenset(
+    {
+        "activate-node",
+        "confirm-message-received",
+        "deactivate-node",
+        "get-fab",
+        "get-run",
+        "pull-messages",
+        "pull-object",
+        "push-messages",
+        "push-object",
+        "send-node-heartbeat",
+    }
+)
+"""What passes to SuperLink. Registering and unregistering nodes is the coordinator's business."""
+
+MAX_REQUEST_BYTES = 1 << 18
+"""Of everything but an upload. It is gathered, and what is in it SuperLink keeps."""
+RUN_NOT_RUNNING = 403
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Polling:
+    """The rhythm of one fetch, in seconds.
+
+    Attributes:
+        longest_s: how long it is held open while there is no message; Flower's own client gives up at 30.
+        first_wait_s, most_wait_s: the pauses between looking again, doubling. A release ends a pause at once, so that
+            the longest is only for messages that nobody announced.
+    """
+
+    longest_s: float = 25.0
+    first_wait_s: float = 0.02
+    most_wait_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Call:
+    name: str
+    exchange: Exchange
+    participant: Participant
+    node: NodeState
+    headers: Headers
+
+    @property
+    def path(self) -> str:
+        return FLEET + self.name
+
+
+class FleetPassage:
+    """Between the sites' nodes and SuperLink.
+
+    Args:
+        upstream: SuperLink. fleet: reads Flower's protocol. nodes: what was given to whom. audit: the log.
+        gate: holds fetches while a round is pushed. object_bytes: the largest upload. clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        fleet: FleetInspector,
+        *,
+        nodes: NodeBook,
+        audit: GatewayAudit,
+        gate: PullGate,
+        object_bytes: int,
+        polling: Polling = Polling(),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._upstream = upstream
+        self._fleet = fleet
+        self._nodes = nodes
+        self._audit = audit
+        self._gate = gate
+        self._object_bytes = object_bytes
+        self._polling = polling
+        self._clock = clock
+
+    async def close(self) -> None:
+        """Close the connections to SuperLink."""
+        await self._upstream.close()
+
+    async def handle(self, name: str, exchange: Exchange, participant: Participant) -> None:
+        """Check one request, pass it on and answer it; raises :class:`RequestRefused`."""
+        node = self._node(exchange, participant)
+        headers = exchange.headers(self._fleet.request_headers)
+        call = _Call(name, exchange, participant, node, headers)
+        if name == "push-object":
+            await self._upload(call)
+            return
+        body = await exchange.body(MAX_REQUEST_BYTES)
+        request = self._fleet.request(name, body)
+        node.check(request, public_key=base64.b64decode(node.node_key))
+        match name:
+            case "activate-node":
+                await self._activate(call, body)
+            case "pull-messages":
+                await self._fetch(call, request, body)
+            case "push-messages":
+                await self._answer(call, request, body)
+            case _:
+                await self._relay(call, request, body)
+
+    def _node(self, exchange: Exchange, participant: Participant) -> NodeState:
+        header = exchange.header(self._fleet.key_header)
+        if participant.node_key is None or header != participant.node_key.encode():
+            raise RequestRefused(Reason.UNKNOWN_SIGNER, "not the node key that is registered for this participant")
+        node = self._nodes.node(participant.site_id, participant.node_key)
+        node.last_request, node.connected = self._clock(), True
+        return node
+
+    async def _activate(self, call: _Call, body: bytes) -> None:
+        response, answer = await self._upstream.post(call.path, call.headers, body)
+        if 400 <= response.status_code < 500 and response.status_code != 401:
+            raise RequestRefused(Reason.TRANSPORT, f"SuperLink does not activate yet: {response.status_code}")
+        if self._judge(response):
+            call.node.activate(_read(self._fleet.activated, answer))
+            self._nodes.save()
+            self._audit.accepted(call.participant.site_id, "activate", node_id=str(call.node.node_id))
+        await call.exchange.respond(response.status_code, answer, self._passed(response))
+
+    async def _answer(self, call: _Call, request: NodeRequest, body: bytes) -> None:
+        response, answer = await self._upstream.post(call.path, call.headers, body)
+        if self._judge(response):
+            call.node.learn(request.node_id)
+            call.node.answer(request, _read(self._fleet.pushed, answer))
+        await call.exchange.respond(response.status_code, answer, self._passed(response))
+
+    async def _relay(self, call: _Call, request: NodeRequest, body: bytes) -> None:
+        async with self._upstream.streaming(call.path, call.headers, body, len(body)) as response:
+            done = self._judge(response)
+            if done:
+                call.node.learn(request.node_id)
+                if call.name == "deactivate-node":
+                    call.node.connected = False
+            counted = _Counted(response.aiter_raw())
+            await call.exchange.relay(response.status_code, counted.chunks(), self._passed(response))
+            if done and call.name == "pull-object" and call.node.fetched(request, counted.size):
+                self._nodes.save()
+
+    async def _fetch(self, call: _Call, request: NodeRequest, body: bytes) -> None:
+        call.node.last_poll = self._clock()
+        if call.node.ask():
+            self._nodes.save()
+        response, answer = await self._while_it_waits(call, body)
+        if response is None:
+            await call.exchange.respond(200, headers=[])
+            return
+        if self._judge(response):
+            call.node.learn(request.node_id)
+            if (pulled := _read(self._fleet.pulled, answer)) is not None:
+                call.node.give(pulled)
+        await call.exchange.respond(response.status_code, answer, self._passed(response))
+
+    async def _while_it_waits(self, call: _Call, body: bytes) -> tuple[httpx.Response | None, bytes]:
+        """Fetch for as long as the node keeps its connection: a message fetched for nobody is lost."""
+        poll = asyncio.ensure_future(self._poll(call, body))
+        gone = asyncio.ensure_future(call.exchange.gone())
+        try:
+            await asyncio.wait({poll, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not poll.done():
+                call.node.connected = False
+                raise Disconnected
+            return poll.result()
+        finally:
+            poll.cancel()
+            gone.cancel()
+            await asyncio.gather(poll, gone, return_exceptions=True)
+
+    async def _poll(self, call: _Call, body: bytes) -> tuple[httpx.Response | None, bytes]:
+        loop = asyncio.get_running_loop()
+        end, wait_s = loop.time() + self._polling.longest_s, self._polling.first_wait_s
+        while await self._gate.opened(end):
+            response, answer = await self._look(call, body)
+            if answer or response.status_code != 200:
+                return response, answer
+            woken = await self._gate.rest(min(wait_s, end - loop.time()))
+            wait_s = self._polling.first_wait_s if woken else min(2 * wait_s, self._polling.most_wait_s)
+        return None, b""
+
+    async def _look(self, call: _Call, body: bytes) -> tuple[httpx.Response, bytes]:
+        """Ask SuperLink once. Where its answer does not come in, a message may have been given to nobody."""
+        async with self._gate.fetching():
+            call.node.doubtful = True
+            try:
+                found = await self._upstream.post(call.path, call.headers, body)
+            except NotReached:
+                call.node.doubtful = False
+                raise
+            call.node.doubtful = False
+            return found
+
+    async def _upload(self, call: _Call) -> None:
+        length = call.exchange.content_length(self._object_bytes)
+        reader, chunks = self._fleet.upload(length), call.exchange.chunks()
+        ready = b""
+        while reader.head is None and not call.exchange.body_is_in:
+            ready = reader.feed(await anext(chunks, b""))
+        if reader.head is None:
+            raise RequestRefused(Reason.MALFORMED, "an upload that is cut off")
+        head = reader.head
+        call.node.check_upload(head, length)
+        content = _checked(reader, head, call.node, ready, chunks)
+        async with self._upstream.streaming(call.path, call.headers, content, length) as response:
+            if self._judge(response):
+                call.node.learn(head.node_id)
+                call.node.uploaded(head, length)
+            await call.exchange.relay(response.status_code, response.aiter_raw(), self._passed(response))
+
+    def _judge(self, response: httpx.Response) -> bool:
+        """Whether SuperLink did it; False where its run has ended, which the node is to be told as it is."""
+        status = response.status_code
+        if status == 200 or status == RUN_NOT_RUNNING:
+            return status == 200
+        if status == 401:
+            raise RequestRefused(Reason.UNKNOWN_SIGNER, "SuperLink does not take the node's signature for its own")
+        if 400 <= status < 500 and status not in (408, 429):
+            raise RequestRefused(Reason.UNSUPPORTED, f"SuperLink refused the request: {status}")
+        raise RequestRefused(Reason.TRANSPORT, f"SuperLink answered {status}")
+
+    def _passed(self, response: httpx.Response) -> Headers:
+        return [(name, value) for name, value in response.headers.raw if name.lower() in self._fleet.response_headers]
+
+
+async def _checked(
+    reader: UploadReader, head: UploadHead, node: NodeState, ready: bytes, chunks: AsyncIterator[bytes]
+) -> AsyncIterator[bytes]:
+    """An upload's bytes as they come; its last ones only after its session was checked."""
+    yield ready
+    async for chunk in chunks:
+        if ready := reader.feed(chunk):
+            yield ready
+    session_id, kept = reader.finish()
+    node.check_session(head, session_id)
+    yield kept
+
+
+class _Counted:
+    """Bytes as they pass, and how many there were."""
+
+    def __init__(self, source: AsyncIterator[bytes]) -> None:
+        self._source = source
+        self.size = 0
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        async for chunk in self._source:
+            self.size += len(chunk)
+            yield chunk
+
+
+def _read(reading: Callable[[bytes], _T], answer: bytes) -> _T:
+    try:
+        return reading(answer)
+    except ValueError as error:
+        raise RequestRefused(Reason.TRANSPORT, f"SuperLink's answer: {error}") from error

@@ -1,0 +1,280 @@
+"""What each site's node may ask for, from what it was given before; and how it fares.
+
+Flower's SuperLink checks that a request's node id belongs to the key that signed it, and no more: whoever knows an
+object's id can read the object. Here a node reads only what belongs to messages that it was given itself, and sends
+only what it was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import ValidationError
+
+from aegis.errors import RequestRefused
+from aegis.gateway.fleet_protocol import NodeRequest, Pulled, Pushed, UploadHead
+from coreason_enclave.errors import Reason
+from coreason_enclave.schemas import FormatVersion, SafeId, StrictModel, in_range
+from coreason_enclave.system.files import replace_file
+from coreason_enclave.wire.documents import HealthStatement
+
+__all__ = ["ANSWER_SLACK_BYTES", "NodeBook", "NodeState"]
+
+_KEPT = 4
+"""Messages a node: Flower's node handles one at a time, the others are for its retries."""
+ANSWER_SLACK_BYTES = (1 << 20) + (1 << 16)
+"""How much larger than what it answers an answer may be: its envelope with evidence, and Flower's own framing."""
+
+_log = logging.getLogger(__name__)
+_Value = TypeVar("_Value")
+_Count = Annotated[int, *in_range(0, (1 << 64) - 1)]
+
+
+class KnownNode(StrictModel):
+    """What is kept of a node over a restart of the gateway."""
+
+    node_key: str
+    node_id: _Count | None
+    activations: _Count
+    largest_message: _Count = 0
+
+
+class _Book(StrictModel):
+    version: FormatVersion = 1
+    nodes: dict[SafeId, KnownNode]
+
+
+@dataclass
+class _Given:
+    """A message that a node was given, and what became of it; bytes by object, as they travel.
+
+    Attributes:
+        floor: bytes that it is taken for where its own are not known.
+    """
+
+    floor: int = 0
+    fetched: dict[str, int] = field(default_factory=dict)
+    answered: dict[str, int] = field(default_factory=dict)
+
+    def left(self, object_id: str) -> int:
+        """How large this object of its answer may be.
+
+        An order carries the whole model, and an update for it has the same layout; what carries no model is answered
+        without one. So an answer is no larger than its message, its envelope apart.
+        """
+        others = sum(size for name, size in self.answered.items() if name != object_id)
+        return max(self.floor, sum(self.fetched.values())) + ANSWER_SLACK_BYTES - others
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Objects of an answer that SuperLink asked a node for."""
+
+    run_id: int
+    reply_to: str
+    pushed: Pushed
+
+
+@dataclass
+class NodeState:
+    """One site's node.
+
+    Attributes:
+        node_id: by SuperLink's word. connected, last_poll, last_seen, activations: as in
+            :class:`aegis.gateway.status.SiteStatus`.
+        doubtful: it may have been given a message of which nothing is known here.
+        largest_message: bytes of the largest message that it ever fetched.
+        oversized: the latest messages that it answered with more than their answer may be.
+    """
+
+    node_key: str
+    node_id: int | None = None
+    activations: int = 0
+    doubtful: bool = False
+    connected: bool = False
+    last_poll: float | None = None
+    last_request: float | None = None
+    largest_message: int = 0
+    oversized: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    _pulled: OrderedDict[str, Pulled] = field(default_factory=OrderedDict)
+    _given: OrderedDict[str, _Given] = field(default_factory=OrderedDict)
+    _pushed: OrderedDict[str, _Asked] = field(default_factory=OrderedDict)
+    _open: str | None = None
+    _owed: set[str] = field(default_factory=set)
+
+    def check(self, request: NodeRequest, *, public_key: bytes) -> None:
+        """Refuse a request in another's name, or for another's objects.
+
+        Args:
+            public_key: the node key's bytes.
+        """
+        if request.public_key is not None and request.public_key != public_key:
+            raise RequestRefused(Reason.UNKNOWN_SIGNER, "an activation for another node key")
+        if request.node_id is not None:
+            self._check_node(request.node_id)
+        if request.object_id is not None and not self._was_given(request.run_id, request.object_id):
+            raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "an object of no message that this node was given")
+        if request.reply_to is not None and request.reply_to not in self._given and not self.doubtful:
+            raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "an answer to no message that this node was given")
+
+    def check_upload(self, head: UploadHead, size: int) -> None:
+        """Refuse an object that this node was not asked for, or that makes its answer larger than it may be.
+
+        Args:
+            size: bytes that the upload says it has.
+        """
+        self._check_node(head.node_id)
+        asked = next((asked for asked in reversed(self._pushed.values()) if self._asks(asked, head)), None)
+        if asked is None:
+            raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "an object that this node was not asked for")
+        most = self._given[asked.reply_to].left(head.object_id) if asked.reply_to in self._given else 0
+        if size > most:
+            _keep(self.oversized, asked.reply_to, None)
+            raise RequestRefused(
+                Reason.OVERSIZED, f"{size} bytes in an answer that may have {most} more: the model is not that large"
+            )
+
+    def check_session(self, head: UploadHead, session_id: str) -> None:
+        """Refuse an object for another session than the one that it was asked for in."""
+        asked = self._pushed.get(session_id)
+        if asked is None or not self._asks(asked, head):
+            raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "an object for another session")
+
+    def learn(self, node_id: int | None) -> None:
+        """SuperLink accepted a request in this id's name, and it had authenticated the node."""
+        if node_id is not None:
+            self.node_id = node_id
+
+    def activate(self, node_id: int) -> None:
+        """It joined: what it was given before is forgotten."""
+        self.node_id, self.doubtful, self._open = node_id, False, None
+        self.activations += 1
+        for known in (self._pulled, self._given, self._pushed, self._owed):
+            known.clear()
+
+    def ask(self) -> bool:
+        """It asks for a message. A node handles one at a time, so what it has not answered by now is lost to it.
+
+        Returns:
+            whether something was lost, which counts as an activation.
+        """
+        lost = self.doubtful or self._open is not None or bool(self._owed)
+        self.doubtful, self._open = False, None
+        self._owed.clear()
+        self.activations += lost
+        return lost
+
+    def give(self, pulled: Pulled) -> None:
+        """It is given a message."""
+        self._open = pulled.message_id
+        _keep(self._pulled, pulled.message_id, pulled)
+        _keep(self._given, pulled.message_id, _Given())
+
+    def fetched(self, request: NodeRequest, size: int) -> bool:
+        """It fetched an object of ``size`` bytes; True if no message of its was ever larger, which is worth keeping."""
+        for message_id, pulled in self._pulled.items():
+            if pulled.run_id == request.run_id and request.object_id in pulled.object_ids and message_id in self._given:
+                given = self._given[message_id]
+                given.fetched[request.object_id] = max(size, given.fetched.get(request.object_id, 0))
+        largest = max((sum(given.fetched.values()) for given in self._given.values()), default=0)
+        grown = largest > self.largest_message
+        self.largest_message = max(largest, self.largest_message)
+        return grown
+
+    def answer(self, request: NodeRequest, pushed: Pushed) -> None:
+        """SuperLink took its answer and asks for these objects."""
+        if request.reply_to == self._open:
+            self._open, self._owed = None, set(pushed.object_ids)
+        reply_to = request.reply_to or ""
+        if reply_to not in self._given:  # it was given before the gateway started anew
+            _keep(self._given, reply_to, _Given(self.largest_message))
+        _keep(self._pushed, pushed.session_id, _Asked(request.run_id or 0, reply_to, pushed))
+
+    def uploaded(self, head: UploadHead, size: int) -> None:
+        """SuperLink took an object of ``size`` bytes."""
+        self._owed.discard(head.object_id)
+        for asked in self._pushed.values():
+            if self._asks(asked, head) and asked.reply_to in self._given:
+                self._given[asked.reply_to].answered[head.object_id] = size
+
+    def _check_node(self, node_id: int) -> None:
+        # While the id is not known, SuperLink alone decides: it knows which id belongs to the key that signed.
+        if self.node_id is not None and node_id != self.node_id:
+            raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "a request in the name of another node")
+
+    def _was_given(self, run_id: int | None, object_id: str) -> bool:
+        return any(pulled.run_id == run_id and object_id in pulled.object_ids for pulled in self._pulled.values())
+
+    @staticmethod
+    def _asks(asked: _Asked, head: UploadHead) -> bool:
+        return asked.run_id == head.run_id and head.object_id in asked.pushed.object_ids
+
+
+class NodeBook:
+    """Every site's node. Node ids and counts of activations outlive the gateway, in one small file.
+
+    Args:
+        path: of that file; missing is a first start, damaged is one too, and said in the log.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._nodes = {
+            site_id: NodeState(
+                known.node_key,
+                known.node_id,
+                known.activations,
+                doubtful=True,
+                largest_message=known.largest_message,
+            )
+            for site_id, known in _read(path).items()
+        }
+        self.health: dict[str, tuple[float, HealthStatement]] = {}
+
+    def node(self, site_id: str, node_key: str) -> NodeState:
+        """The node of a site; a new one where its key has changed."""
+        known = self._nodes.get(site_id)
+        if known is None or known.node_key != node_key:
+            activations = 0 if known is None else known.activations
+            known = self._nodes[site_id] = NodeState(node_key, activations=activations)
+        return known
+
+    def known(self, site_id: str) -> NodeState | None:
+        """The node of a site, if it was ever heard of."""
+        return self._nodes.get(site_id)
+
+    def save(self) -> None:
+        """Make ids and counts durable."""
+        nodes = {
+            site: KnownNode(
+                node_key=node.node_key,
+                node_id=node.node_id,
+                activations=node.activations,
+                largest_message=node.largest_message,
+            )
+            for site, node in self._nodes.items()
+        }
+        replace_file(self._path, _Book(nodes=nodes).canonical())
+
+
+def _read(path: Path) -> Mapping[str, KnownNode]:
+    try:
+        return _Book.model_validate(json.loads(path.read_bytes())).nodes
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, ValidationError) as error:
+        _log.warning("%s is not usable and begins anew: %s", path.name, type(error).__name__)
+        return {}
+
+
+def _keep(kept: OrderedDict[str, _Value], key: str, value: _Value) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > _KEPT:
+        kept.popitem(last=False)

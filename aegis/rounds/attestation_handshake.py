@@ -1,0 +1,146 @@
+"""A coordinator's half of mutual attestation: what it asks of sites, what it holds of them, what it shows them.
+
+Nothing of it outlives the process but the open challenges: a coordinator that was started anew has new keys, and
+attests with every site again before that is sent a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aegis.coordination.attestation_admission import Proved, admit_attestation
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.binding import Binding, Role
+from coreason_enclave.attestation.challenges import CHALLENGE_S, Challenges
+from coreason_enclave.attestation.evidence import Attester
+from coreason_enclave.attestation.results import seal_result
+from coreason_enclave.crypto.encryption import KemKey, encrypt_to, info_for
+from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.errors import AttestationError, Reason
+from coreason_enclave.schemas import AttestationReport, FederationJob
+from coreason_enclave.wire.checkpoints import LogSeen
+from coreason_enclave.wire.documents import COORDINATOR, AttestationRequest, CoordinatorIdentity
+from coreason_enclave.wire.updates import SealedMessage
+
+__all__ = ["Attested", "CoordinatorHandshake"]
+
+CLOCK_STEPPED_S = 60
+"""By how much this host's clock may be set back before results are taken for results of another time."""
+
+
+@dataclass(frozen=True)
+class Attested:
+    """A site that proved itself: the report, that as a signed result, and what the coordinator shows it.
+
+    ``log_seen``: the checkpoint of this job's log that the site said it had accepted last.
+    """
+
+    report: AttestationReport
+    result: str
+    identity: CoordinatorIdentity
+    log_seen: LogSeen | None
+
+
+@dataclass
+class CoordinatorHandshake:
+    """What a coordinator needs to attest with its sites.
+
+    Args:
+        signer: signs results. appraiser: what sites have to prove. challenges: durable.
+        attester: what this host proves itself with; None where it cannot, which sites' policies may refuse.
+        clock: Unix seconds.
+    """
+
+    signer: Signer
+    appraiser: Appraiser
+    attester: Attester | None
+    challenges: Challenges
+    clock: Callable[[], float]
+    _key: KemKey = field(default_factory=KemKey.generate, repr=False)
+    _asked: dict[str, AttestationRequest] = field(default_factory=dict)
+    _attested: dict[str, Attested] = field(default_factory=dict)
+
+    def request(self, site: str, job: FederationJob) -> AttestationRequest:
+        """A new challenge to ``site``, durable when this returns; an earlier one is not waited for any more."""
+        now = self.clock()
+        request = AttestationRequest(
+            site_id=site,
+            job_id=job.job_id,
+            job_digest=job.digest(),
+            nonce=self.challenges.issue(site, now),
+            issued_at=int(now),
+            expires_at=int(now) + CHALLENGE_S,
+        )
+        self._asked[site] = request
+        return request
+
+    def hear(self, site: str, public_key: str, message: SealedMessage) -> Attested:
+        """Check and appraise a site's answer to its last challenge.
+
+        Raises:
+            UpdateRefused: with the reason code of the first check that failed; the site counts as not attested.
+            AttestationError: this host cannot prove itself to that site.
+        """
+        request, now = self._asked[site], self.clock()
+        self._attested.pop(site, None)
+        proved = admit_attestation(
+            message, request, public_key, challenges=self.challenges, appraiser=self.appraiser, now=now
+        )
+        result = seal_result(proved.report, self.signer)
+        attested = Attested(proved.report, result, self._identity(proved), proved.log_seen)
+        self._attested[site] = attested
+        return attested
+
+    def attested(self, site: str, job: FederationJob) -> Attested | None:
+        """What is held of ``site`` for ``job``, as long as it need not be asked again."""
+        held = self._attested.get(site)
+        if held is None or held.report.job_digest != job.digest():
+            return None
+        known_since = held.report.appraised_at - CLOCK_STEPPED_S  # a clock set back: no longer known
+        return held if known_since <= self.clock() < held.report.renewal_due else None
+
+    def forget(self, site: str) -> None:
+        """Ask ``site`` again before it is sent anything."""
+        self._attested.pop(site, None)
+
+    def release(self, attested: Attested, model: bytes, envelope: bytes) -> bytes:
+        """The model, encrypted to the key that the site proved to hold; there is no other way to a model.
+
+        Raises:
+            AttestationError: the result has expired.
+        """
+        if self.clock() >= attested.report.expires_at:
+            raise AttestationError("the attestation result has expired", reason=Reason.ATTESTATION_REQUIRED)
+        return encrypt_to(attested.report.kem_key, model, info_for("model", envelope))
+
+    def reveal(self, message: SealedMessage) -> bytes:
+        """An update's arrays, decrypted; raises :class:`EnvelopeError`."""
+        return self._key.decrypt(message.arrays, info_for("update", message.envelope))
+
+    def _identity(self, proved: Proved) -> CoordinatorIdentity:
+        """Evidence over the site's own challenge, which no other site and no other moment has."""
+        evidence = None
+        if self.attester is not None:
+            binding = Binding(
+                Role.COORDINATOR,
+                proved.challenge,
+                self.signer.public_hex,
+                self._key.public_hex,
+                COORDINATOR,
+                proved.report.job_digest,
+            )
+            evidence = _proof(self.attester, binding.context())
+        return CoordinatorIdentity(kem_key=self._key.public_hex, challenge=proved.challenge, evidence=evidence)
+
+
+def _proof(attester: Attester, context: bytes) -> dict[str, Any]:
+    """This host's evidence in JSON types; an attester that broke is an attester that refuses."""
+    try:
+        return attester.produce(context).model_dump(mode="json")
+    except AttestationError:
+        raise
+    except Exception as error:
+        message = f"evidence could not be collected: {type(error).__name__}: {error}"
+        raise AttestationError(message, reason=Reason.INTERNAL) from error

@@ -1,0 +1,84 @@
+"""After the last round: the sites are shown the log as it ends, and say what they hold of it.
+
+Best effort. The log is signed and closed by then, so nothing of this is written to it; what a site has seen with its
+last order it holds anyway.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from aegis.coordination.orders import GRACE_S
+from aegis.rounds.context import Run
+from aegis.rounds.dispatcher import Came, Exchange, Heard
+from aegis.rounds.transport import Errand, Parcel
+from coreason_enclave.crypto.envelope import seal, unverified_payload
+from coreason_enclave.errors import EnclaveError
+from coreason_enclave.wire.checkpoints import (
+    ANNOUNCEMENT_TYPE,
+    LogAnnouncement,
+    open_checkpoint,
+    open_witness,
+    origin_of_run,
+    parse_announcement,
+)
+from coreason_enclave.wire.updates import SealedMessage
+
+__all__ = ["ANNOUNCE_S", "announce"]
+
+ANNOUNCE_S = 10.0
+"""How long sites may take to answer: they only read, write one small file and sign."""
+
+
+def announce(run: Run, exchange: Exchange) -> Mapping[str, bytes]:
+    """Announce the end to the sites of the last round; return their witness statements, by site."""
+    last = run.journal.state.history[-1].admitted if run.journal.state.history else ()
+    asked = [site for site in last if site in run.sites.registered and not run.sites.is_revoked(site)]
+    parcels = {site: _parcel(run, site) for site in asked}
+    statements: dict[str, bytes] = {}
+    for batch in exchange.ask(list(parcels.values()), ANNOUNCE_S):
+        for heard in batch:
+            if heard.came is Came.FIRST and isinstance(heard.content, SealedMessage):
+                _keep(run, heard, parcels[heard.site], statements)
+    return dict(sorted(statements.items()))
+
+
+def _parcel(run: Run, site: str) -> Parcel:
+    log, log_proof = run.witnesses.show(site)
+    now = run.clock()
+    announcement = LogAnnouncement(
+        site_id=site,
+        job_id=run.job.job_id,
+        job_digest=run.job.digest(),
+        log=log,
+        log_proof=log_proof,
+        issued_at=int(now),
+        expires_at=int(now + ANNOUNCE_S) + GRACE_S,
+    )
+    return Parcel(
+        site=site,
+        node_id=run.sites.registered[site].node_id,
+        errand=Errand.WITNESS,
+        message=SealedMessage(seal(ANNOUNCEMENT_TYPE, announcement.canonical(), run.signer)),
+        group="witness",
+        ttl_s=ANNOUNCE_S + GRACE_S,
+    )
+
+
+def _keep(run: Run, heard: Heard, parcel: Parcel, statements: dict[str, bytes]) -> None:
+    """A statement counts if its site signed it, and it holds the checkpoint that was announced."""
+    if not isinstance(heard.content, SealedMessage):
+        return
+    key = run.signer.public_hex
+    try:
+        announced = open_checkpoint(parse_announcement(unverified_payload(parcel.message.envelope)).log, key)
+        statement = open_witness(heard.content.envelope)
+        held = [each for each in statement.logs if each.origin == origin_of_run(run.job.digest())]
+        whose = statement.site_id, statement.public_key
+        if whose == (heard.site, run.sites.registered[heard.site].public_key) and [
+            open_checkpoint(each.last, key) for each in held
+        ] == [announced]:
+            statements[heard.site] = heard.content.envelope
+    except EnclaveError as error:
+        logging.getLogger(__name__).warning("%s stated nothing that counts: %s", heard.site, error)

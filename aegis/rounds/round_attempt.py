@@ -1,0 +1,408 @@
+"""One attempt at a round: orders out, answers in, each admitted or refused as it arrives and kept before the next.
+
+A site that is not attested now is asked to prove itself first; its order follows as soon as it did, without waiting for
+the others. One that lost its keys since says so, and is asked again.
+
+Whatever was admitted is on disk with the state that names it, so a coordinator that was killed neither asks those
+sites again nor loses what they spent privacy on; what it restores passes the same checks once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from aegis.coordination.admission import Admission, Admitted
+from aegis.coordination.orders import GRACE_S, Question, issue_order
+from aegis.coordination.round_decisions import updates_required
+from aegis.errors import LedgerForked, RunFolderError, UpdateRefused
+from aegis.rounds.attestation_handshake import Attested
+from aegis.rounds.context import Run
+from aegis.rounds.dispatcher import Came, Closing, Exchange, Heard
+from aegis.rounds.server_step import BaseModels
+from aegis.rounds.transport import Delivery, Errand, Parcel, SiteRefused, Undelivered
+from aegis.stores.run_state import KeptUpdate
+from coreason_enclave.attestation.challenges import CHALLENGE_S
+from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.crypto.envelope import seal
+from coreason_enclave.errors import AttestationError, EnvelopeError, Reason
+from coreason_enclave.wire.checkpoints import LogSeen
+from coreason_enclave.wire.documents import ATTESTATION_REQUEST_TYPE, ORDER_TYPE
+from coreason_enclave.wire.roll_call import encode_roll_call
+from coreason_enclave.wire.updates import SealedMessage
+
+__all__ = ["Attempt"]
+
+_MOST_CHALLENGES = 8
+"""How often a site is asked to prove itself in one attempt: it may be restarted, or sleep through a challenge."""
+
+_CANNOT_PROVE = frozenset(
+    {Reason.ATTESTATION_UNAVAILABLE, Reason.ATTESTATION_INVALID, Reason.ATTESTATION_UNACCEPTABLE, Reason.INTERNAL}
+)
+_ASK_AGAIN = frozenset({Reason.ATTESTATION_REQUIRED, Reason.EXPIRED})
+_OURS = Reason.ATTESTATION_UNAVAILABLE
+"""Why an answer could not be judged here: a vendor's service, or an endorsement of this host's own. No site's fault."""
+_ASK_FIRST = frozenset({Reason.ATTESTATION_REQUIRED, Reason.LOG_UNPROVEN})
+"""Refusals of an order that attesting anew mends: the site has no keys, or saw more of the log than it was asked."""
+
+
+@dataclass
+class _Batch:
+    """What one batch of things heard changes."""
+
+    received: dict[str, KeptUpdate] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    offences: dict[str, str] = field(default_factory=dict)
+
+
+class Attempt:
+    """The open attempt of the open round: its base model, and what was admitted and refused (reason codes) so far."""
+
+    def __init__(self, of: Run) -> None:
+        self._of, self._journal = of, of.journal
+        state = of.journal.state
+        self._models = BaseModels(of)
+        self.base = self._models.arrays
+        self._roll_call = encode_roll_call({site: text.encode() for site, text in of.enrolments().items()})
+        self._questions = self._pose()
+        self._challenged: dict[str, int] = {}
+        self._next: list[Parcel] = []
+        self.admitted: dict[str, Admitted] = {}
+        self.refused: dict[str, str] = dict(state.refused)
+
+    def run(self, exchange: Exchange) -> None:
+        """Ask every site that has not been heard yet, and hear them until the round closes: see :meth:`_closing`."""
+        self.restore()
+        self._drop_the_unreachable()
+        first = [self._order(site) or self._challenge(site) for site in self._unheard()]
+        for batch in exchange.ask(first, self._of.job.round_deadline_s, self._closing()):
+            self.hear(batch)
+            for parcel in self._following():
+                exchange.then(parcel)
+
+    def attest(self, exchange: Exchange) -> None:
+        """Have whoever is not attested prove itself, and send no order yet."""
+        unproven = [site for site in self._unheard() if not self._proven(site)]
+        challenges = [self._challenge(site) for site in unproven]
+        for batch in exchange.ask(challenges, self._of.job.round_deadline_s, self._closing(attested=True)):
+            self.hear(batch)
+            for parcel in self._following():
+                if parcel.errand is Errand.ATTEST:
+                    exchange.then(parcel)
+                else:  # made anew when orders are sent
+                    self._of.witnesses.withdraw(parcel.site)
+
+    def restore(self) -> None:
+        """Admit once more what was admitted before a crash; what is not acceptable any more is asked for again.
+
+        Raises:
+            RunFolderError: what was kept is missing or damaged, which no crash brings about.
+        """
+        received = self._journal.state.received
+        for site, kept in received.items():
+            if site not in self._of.sites.registered or self._of.sites.is_revoked(site):
+                continue
+            try:
+                message = self._journal.store.load_update(kept.envelope)
+                admission = self._admission(site, reveal=lambda kept: kept.arrays)  # kept as they were admitted
+                admitted = self._agreeing(site, admission.admit(message, now=kept.admitted_at))
+                self._accept(site, admitted, kept.envelope)
+            except (LedgerForked, UpdateRefused) as error:
+                if isinstance(error, UpdateRefused) and error.reason is Reason.WRONG_DIGEST:
+                    raise RunFolderError(
+                        f"the kept update of {site} is damaged ({error}): restore the run folder from a backup, "
+                        "or start a new run"
+                    ) from error
+                self._journal.log("admit", "lost", {"site": site, "message": str(error)})
+        self._journal.save(received={site: kept for site, kept in received.items() if site in self.admitted})
+
+    def parcels(self) -> list[Parcel]:
+        """The orders of the sites that are attested and have not been heard yet."""
+        orders = [self._order(site) for site in self._unheard()]
+        return [parcel for parcel in orders if parcel is not None]
+
+    def hear_all(self, deliveries: Iterable[Delivery]) -> None:
+        """Take replies that somebody else brought, by the node that they come from; who is missing stayed silent."""
+        asked = {self._of.sites.registered[site].node_id: site for site in self._unheard()}
+        waiting, heard = dict(asked), list[Heard]()
+        for delivery in deliveries:
+            if isinstance(delivery.content, Undelivered):
+                continue
+            site = asked.get(delivery.node_id)
+            first = waiting.pop(delivery.node_id, None) is not None
+            came = Came.STRAY if site is None else Came.FIRST if first else Came.AGAIN
+            heard.append(Heard(came, site or "", delivery.node_id, delivery.content))
+        silent = [Heard(Came.NEVER, site, node, reason=Reason.NO_REPLY) for node, site in waiting.items()]
+        self.hear([*heard, *silent])
+        self._leave_unproven([parcel.site for parcel in self._following()])
+
+    def hear(self, batch: Iterable[Heard]) -> None:
+        """Take what came in; durable when this returns."""
+        changes = _Batch()
+        for heard in batch:
+            self._hear(heard, changes)
+        state = self._journal.state
+        self.refused.update(changes.refused)
+        recorded = self._journal.offended(changes.offences, self._of.sites.activations()) if changes.offences else {}
+        self._journal.save(
+            received={**state.received, **changes.received}, refused={**state.refused, **changes.refused}, **recorded
+        )
+        for site, kept in changes.received.items():
+            self._accept(site, self.admitted[site], kept.envelope)
+
+    def _hear(self, heard: Heard, changes: _Batch) -> None:
+        match heard.came:
+            case Came.FIRST:
+                self._first(heard, changes)
+            case Came.AGAIN:
+                self._again(heard, changes)
+            case Came.NEVER:
+                self._refuse(heard.site, heard.reason or Reason.NO_REPLY, "", changes, heard.reason is Reason.NO_REPLY)
+            case Came.LATE:
+                self._of.note_late(heard.site)
+            case Came.STRAY:
+                self._of.note_stray(heard.node_id)
+
+    def _first(self, heard: Heard, changes: _Batch) -> None:
+        """The numbered checks; a site's own refusal is its right, anything else that is wrong is an offence."""
+        site, content = heard.site, heard.content
+        if self._of.sites.is_revoked(site):
+            self._refuse(site, Reason.REVOKED, f"{site} is revoked", changes, offence=False)
+        elif isinstance(content, SiteRefused):
+            self._declined(site, content.reason, heard.errand, changes)
+        elif heard.errand is Errand.ATTEST and isinstance(content, SealedMessage):
+            self._prove(site, content, changes)
+        elif not isinstance(content, SealedMessage):
+            reason = content.reason if isinstance(content, EnvelopeError) else Reason.MALFORMED
+            self._refuse(site, reason, f"the answer of {site} is refused: {content}", changes)
+        else:
+            self._admit(site, content, changes)
+
+    def _declined(self, site: str, reason: Reason, errand: Errand | None, changes: _Batch) -> None:
+        """A site that has no keys any more, or slept through a challenge, is asked to prove itself once more."""
+        attesting = errand is Errand.ATTEST
+        expected = reason in (_ASK_AGAIN if attesting else _ASK_FIRST)
+        if expected and self._challenge_again(site):
+            return
+        unable = reason in _CANNOT_PROVE if attesting else reason is Reason.ATTESTATION_UNAVAILABLE
+        if reason in _CANNOT_PROVE:
+            self._of.handshake.forget(site)  # what the two proved to each other before is over
+        what = "did not prove itself" if attesting else "refused the order"
+        self._refuse(site, reason, f"{site} {what}", changes, offence=unable)
+
+    def _prove(self, site: str, message: SealedMessage, changes: _Batch) -> None:
+        """Appraise what a site shows; its order follows, or it sits out."""
+        try:
+            attested = self._of.handshake.hear(site, self._of.sites.registered[site].public_key, message)
+        except UpdateRefused as refusal:
+            if refusal.reason is Reason.ATTESTATION_REQUIRED and self._challenge_again(site):
+                return
+            self._refuse(site, refusal.reason, str(refusal), changes, offence=refusal.reason is not _OURS)
+        except AttestationError as error:
+            self._refuse(site, error.reason, f"this host cannot prove itself: {error}", changes, offence=False)
+        else:
+            self._log_attested(attested)
+            self._note_seen(site, attested.log_seen)
+            order = self._order(site)
+            if order is not None:
+                self._next.append(order)
+
+    def _leave_unproven(self, sites: Iterable[str]) -> None:
+        """Sites that would have to prove themselves once more, where nothing more can be asked of them."""
+        changes = _Batch()
+        for site in sites:
+            message = f"{site} has to prove itself anew"
+            self._refuse(site, Reason.ATTESTATION_REQUIRED, message, changes, offence=False)
+        if changes.refused:
+            self.refused.update(changes.refused)
+            self._journal.save(refused={**self._journal.state.refused, **changes.refused})
+
+    def _challenge_again(self, site: str) -> bool:
+        self._of.handshake.forget(site)
+        if self._challenged.get(site, 0) >= _MOST_CHALLENGES:
+            return False
+        self._next.append(self._challenge(site))
+        return True
+
+    def _admit(self, site: str, message: SealedMessage, changes: _Batch) -> None:
+        now = self._of.clock()
+        try:
+            admitted = self._agreeing(site, self._admission(site).admit(message, now=now))
+            self._of.heads.require_no_fork(site, admitted.statement.signed_head)
+            self.admitted[site] = admitted
+        except (UpdateRefused, LedgerForked) as refusal:
+            self._refuse(site, refusal.reason, str(refusal), changes, offence=refusal.reason is not _OURS)
+        else:
+            kept = SealedMessage(message.envelope, self.admitted[site].payload)
+            changes.received[site] = KeptUpdate(envelope=self._journal.store.save_update(kept), admitted_at=int(now))
+
+    def _agreeing(self, site: str, admitted: Admitted) -> Admitted:
+        """What the site says it saw of the log is kept with its update: it may not contradict the log by a lie."""
+        if not self._of.witnesses.heard(site, seen := admitted.statement.log_seen):
+            what = f"{site} says that it saw line {seen.size} of another log: an update with that would accuse this one"
+            raise UpdateRefused(site, Reason.LOG_FORKED, what)
+        return admitted
+
+    def _note_seen(self, site: str, seen: LogSeen | None) -> None:
+        """A site that saw more than there is refuses its order: this log was lost, or written anew."""
+        if not self._of.witnesses.heard(site, seen) and seen is not None:
+            what = "it saw another log of this run, or a longer one: restore the newest copy of audit.jsonl"
+            self._journal.refuse("witness", site, Reason.LOG_FORKED, what, size=seen.size, root=seen.root)
+
+    def _again(self, heard: Heard, changes: _Batch) -> None:
+        """One more answer to one order: no matter if it says the same, a replay or a change of mind if it does not."""
+        site, admitted = heard.site, self.admitted.get(heard.site)
+        if heard.errand is Errand.ATTEST or admitted is None or isinstance(heard.content, SiteRefused):
+            return  # the first answer decided
+        try:
+            if isinstance(heard.content, SealedMessage):
+                again = self._admission(site).admit(heard.content, now=self._of.clock())
+                if again.update.digest == admitted.update.digest:
+                    return
+        except UpdateRefused:
+            pass
+        message = f"{site} answered one order twice, and not the same"
+        self._journal.refuse("admit", site, Reason.REPLAYED, message)
+        changes.offences[site] = Reason.REPLAYED
+
+    def _refuse(self, site: str, reason: Reason, message: str, changes: _Batch, offence: bool = True) -> None:
+        changes.refused[site] = reason.value
+        if offence:
+            changes.offences[site] = reason.value
+        self._journal.refuse("admit", site, reason, message)
+
+    def _accept(self, site: str, accepted: Admitted, envelope: str) -> None:
+        """Keep the site's ledger head for its next order, and say what was admitted."""
+        self.admitted[site] = accepted
+        statement = accepted.statement
+        newest = self._of.heads.put(site, statement.signed_head)
+        details = {
+            "site": site,
+            "round": statement.round_number,
+            "update": statement.update_digest,
+            "envelope": envelope,
+            "event": statement.event,
+            "provenance": accepted.update.provenance.value,
+            "noise_source": statement.noise_source,
+            "unit": statement.unit,
+            "delta": statement.delta,
+            "ledger_head": statement.ledger_head.model_dump(),
+            "content_changed": statement.content_changed,
+            **({} if newest else {"ledger_set_back": True}),
+        }
+        self._journal.log("admit", "accepted", details)
+
+    def _drop_the_unreachable(self) -> None:
+        """Sites that left the registry, or were revoked, while their round was open."""
+        changes = _Batch()
+        for site in self._journal.state.nonces.keys() - self.admitted.keys() - self.refused.keys():
+            if self._of.sites.is_revoked(site):
+                self._refuse(site, Reason.REVOKED, f"{site} is revoked", changes, offence=False)
+            elif site not in self._of.sites.registered:
+                self._refuse(site, Reason.NO_REPLY, f"{site} is not registered any more", changes, offence=False)
+        if changes.refused:
+            self.refused.update(changes.refused)
+            self._journal.save(refused={**self._journal.state.refused, **changes.refused})
+
+    def _admission(self, site: str, reveal: Callable[[SealedMessage], bytes] | None = None) -> Admission:
+        handshake = self._of.handshake
+        return Admission(
+            self._questions[site],
+            self._of.sites.registered[site].public_key,
+            self._models.layout,
+            handshake.appraiser,
+            handshake.reveal if reveal is None else reveal,
+        )
+
+    def _pose(self) -> dict[str, Question]:
+        state, job = self._journal.state, self._of.job
+        return {
+            site: Question(job, state.open_round, site, nonce, self._models.digest(site))
+            for site, nonce in sorted(state.nonces.items())
+        }
+
+    def _closing(self, *, attested: bool = False) -> Closing | None:
+        """Close once enough updates were admitted or, to be ``attested``, enough sites proved themselves.
+
+        None under client-level privacy, where a round lasts until its deadline: an early end would show how many sites
+        were drawn.
+        """
+        job = self._of.job
+        if self._of.client_privacy is not None:
+            return None
+
+        def enough() -> bool:
+            proven = [site for site in self._unheard() if self._proven(site)] if attested else []
+            return len(self.admitted) + len(proven) >= updates_required(job)
+
+        return Closing(enough, job.straggler_grace_s)
+
+    def _proven(self, site: str) -> bool:
+        return self._attested(site) is not None
+
+    def _unheard(self) -> list[str]:
+        heard = self.admitted.keys() | self.refused.keys()
+        return [site for site in self._questions if site not in heard]
+
+    def _following(self) -> list[Parcel]:
+        following, self._next = self._next, []
+        return following
+
+    def _order(self, site: str) -> Parcel | None:
+        """The order of a site that is attested; None where it has to prove itself first."""
+        attested = self._attested(site)
+        if attested is None:
+            return None
+        log, log_proof = self._of.witnesses.show(site)
+        order = issue_order(
+            self._questions[site],
+            roll_call_digest=sha256_hex(self._roll_call),
+            last_head=self._of.heads.get(site),
+            coordinator=attested.identity,
+            attestation=attested.result,
+            log=log,
+            log_proof=log_proof,
+            now=self._of.clock(),
+        )
+        envelope = seal(ORDER_TYPE, order.canonical(), self._of.signer)
+        model = self._of.handshake.release(attested, self._models.encoded(site), envelope)
+        message = SealedMessage(envelope, model, self._roll_call)
+        return self._parcel(site, Errand.TRAIN, message, self._of.job.round_deadline_s)
+
+    def _attested(self, site: str) -> Attested | None:
+        """What is held of a site, unless its last answer was lost, which would have said what it saw of the log."""
+        held = self._of.handshake.attested(site, self._of.job)
+        return held if self._of.witnesses.is_known(site) else None
+
+    def _challenge(self, site: str) -> Parcel:
+        """A request to ``site`` to prove itself over a new challenge."""
+        self._challenged[site] = self._challenged.get(site, 0) + 1
+        request = self._of.handshake.request(site, self._of.job)
+        message = SealedMessage(seal(ATTESTATION_REQUEST_TYPE, request.canonical(), self._of.signer))
+        return self._parcel(site, Errand.ATTEST, message, CHALLENGE_S)
+
+    def _parcel(self, site: str, errand: Errand, message: SealedMessage, within_s: float) -> Parcel:
+        return Parcel(
+            site=site,
+            node_id=self._of.sites.registered[site].node_id,
+            errand=errand,
+            message=message,
+            group=str(self._journal.state.open_round),
+            ttl_s=within_s + GRACE_S,
+        )
+
+    def _log_attested(self, attested: Attested) -> None:
+        report = attested.report
+        told = {
+            "site": report.subject,
+            "provenance": report.provenance.value,
+            "kind": report.kind,
+            "measurement": report.measurement,
+            "platform_ids": list(report.platform_ids),
+            "kem_key": report.kem_key,
+            "nonce": report.nonce,
+            "expires_at": report.expires_at,
+            "not_checked": list(report.not_checked),
+            "result": sha256_hex(attested.result.encode()),
+        }
+        self._journal.log("attest", "accepted", told)

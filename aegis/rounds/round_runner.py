@@ -1,0 +1,263 @@
+"""One turn: a round completed, or the run paused with the reason. Each step is on disk before the next."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import numpy as np
+
+from aegis.aggregation import aggregate
+from aegis.aggregation.combining import Aggregate
+from aegis.client_privacy import ReleasedOtherwise
+from aegis.coordination.cohort import choose_cohort
+from aegis.coordination.participants import draw_up
+from aegis.coordination.privacy_spend import epsilon_so_far, steps_so_far
+from aegis.coordination.quarantine import Conduct, forgive
+from aegis.coordination.round_decisions import NextAct, decide, may_open
+from aegis.errors import BudgetRefused, RunPaused, TooFewUpdates
+from aegis.rounds.client_sampling import Drawing
+from aegis.rounds.context import Run
+from aegis.rounds.dispatcher import Exchange
+from aegis.rounds.enrolment import invite
+from aegis.rounds.round_attempt import Attempt
+from aegis.rounds.server_step import Step
+from aegis.stores.run_state import ClientDraw, RoundRecord, RunState
+from coreason_enclave.errors import PrivacyBudgetExceededError, Reason
+from coreason_enclave.wire.updates import Array, Arrays, layout_of
+
+__all__ = ["Turn", "average"]
+
+
+class Turn:
+    """Carries out turns of ``run``, and goes on with one that was begun.
+
+    Args:
+        evaluate: utility of a model on **public** data.
+        observe: called with each completed round.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        evaluate: Callable[[Arrays], Mapping[str, float]],
+        observe: Callable[[RoundRecord], None],
+    ) -> None:
+        self._run, self._journal = run, run.journal
+        self._drawing = None if run.client_privacy is None else Drawing(run, run.client_privacy)
+        self._evaluate, self._observe = evaluate, observe
+        self._started = time.monotonic()
+
+    def take(self, exchange: Exchange) -> RunState:
+        """Run the open or the next round to its end.
+
+        Raises:
+            RunPaused: too few sites could be asked, or too few updates were admitted twice.
+        """
+        self._started = time.monotonic()
+        while True:
+            self.open(exchange)
+            attempt = Attempt(self._run)
+            attempt.run(exchange)
+            if (following := self.settle(attempt)) is not None:
+                return following
+
+    def open(self, exchange: Exchange) -> None:
+        """Invite whoever has not enrolled, and decide whom the round asks; nothing, where one is open already.
+
+        Raises:
+            RunPaused: too few sites can be asked.
+        """
+        state = self._journal.state
+        if state.is_open:
+            return
+        declined = invite(self._run, exchange)
+        state, sites = self._journal.state, self._run.sites
+        roster = draw_up(
+            sites.registered,
+            enrolled=self._run.enrolments(),
+            declined=declined,
+            revoked=sites.revoked(),
+            conduct=state.conduct,
+            turn=state.turn,
+            health=sites.health(),
+        )
+        cohort = choose_cohort(roster.eligible, self._run.job, state.open_round)
+        decision = may_open(self._run.job, cohort, roster.left_out, state.conduct, state.turn)
+        if decision.act is NextAct.PAUSE:
+            raise self._pause(decision.why, roster.left_out.values())
+        cohort, draw = self._drawn(cohort)
+        self._journal.save(nonces=_fresh(cohort), left_out=dict(roster.left_out), client_draw=draw)
+        self._log_opened()
+
+    def settle(self, attempt: Attempt) -> RunState | None:
+        """Complete the round with what was admitted; None where it was opened once more.
+
+        Raises:
+            RunPaused: too few updates were admitted, again.
+        """
+        if self._drawing is not None:
+            return self._settle_drawn(attempt, self._drawing)
+        job, state = self._run.job, self._journal.state
+        refused = {**state.left_out, **attempt.refused}
+        decision = decide(job, admitted=len(attempt.admitted), refused=refused, attempt=state.attempt)
+        if decision.act is NextAct.AGGREGATE:
+            try:
+                return self._complete(attempt, self._combine(attempt))
+            except TooFewUpdates as error:  # screening inside the aggregator set further updates aside
+                refused |= error.quarantined
+                self._set_aside(error.quarantined)
+                decision = decide(job, admitted=error.admitted, refused=refused, attempt=state.attempt)
+        if decision.act is NextAct.PAUSE:
+            raise self._pause(decision.why, refused.values(), attempt)
+        self.repeat(decision.why)
+        return None
+
+    def _drawn(self, candidates: tuple[str, ...]) -> tuple[tuple[str, ...], ClientDraw | None]:
+        """Whom the round asks: all candidates or, where the job promises client-level privacy, those that are drawn."""
+        if self._drawing is None:
+            return candidates, None
+        try:
+            return self._drawing.draw(candidates)
+        except PrivacyBudgetExceededError as error:
+            raise self._pause(str(error), [Reason.BUDGET_EXCEEDED.value]) from error
+
+    def _settle_drawn(self, attempt: Attempt, drawing: Drawing) -> RunState | None:
+        """Whatever was admitted is enough: to ask again would be another release, and to wait for more would show."""
+        try:
+            return self._complete(attempt, drawing.combine(attempt))
+        except ReleasedOtherwise as error:
+            before = self._journal.state
+            self._journal.save(drawing.drawn_anew(str(error)))
+            self._forget(before)
+            return None
+
+    def repeat(self, why: str) -> None:
+        """Open the same round once more for the same sites, with fresh nonces."""
+        state = self._journal.state
+        self._journal.log("round", NextAct.REPEAT.value, {"round": state.open_round, "why": why})
+        self._journal.save(state.repeated(_fresh(state.nonces)))
+        self._forget(state)
+        self._log_opened()
+
+    def _pause(self, why: str, reasons: Collection[str], attempt: Attempt | None = None) -> RunPaused:
+        state = self._journal.state
+        self._journal.log("round", NextAct.PAUSE.value, {"round": state.open_round, "turn": state.turn, "why": why})
+        conduct = state.conduct if attempt is None else self._forgiven(attempt)
+        self._journal.save(state.closed(), conduct=conduct)
+        self._forget(state)
+        self._note_health()
+        for_good = set(reasons) == {Reason.BUDGET_EXCEEDED.value}
+        return (BudgetRefused if for_good else RunPaused)(f"round {state.open_round} cannot be completed: {why}")
+
+    def _combine(self, attempt: Attempt) -> Aggregate:
+        job = self._run.job
+        return aggregate(
+            [accepted.update for accepted in attempt.admitted.values()],
+            rule=job.aggregator,
+            num_byzantine=job.num_byzantine,
+            layout=layout_of(attempt.base),
+            max_norm=job.max_update_norm,
+            weight_cap=job.num_examples_cap,
+        )
+
+    def _complete(self, attempt: Attempt, combined: Aggregate) -> RunState:
+        """Keep the model, then the state that names it; the round exists from that moment on."""
+        counted = {
+            site: accepted.update.arrays
+            for site, accepted in attempt.admitted.items()
+            if site not in combined.quarantined
+        }
+        model, strategy = Step(self._run, attempt.base, counted, combined.delta).take()
+        if self._drawing is not None:
+            self._drawing.commit(model)
+        digest = self._journal.store.save_model(model)
+        aside = {site: str(reason) for site, reason in combined.quarantined.items()}
+        self._set_aside(aside)
+        before = self._journal.state
+        models = (*before.models, digest)
+        record = self._record(attempt, combined, models)
+        following = self._journal.save(
+            before.closed(),
+            models=models,
+            history=(*before.history, record),
+            conduct=self._forgiven(attempt),
+            strategy=strategy,
+        )
+        if self._drawing is not None:
+            self._forget(before)  # client-level privacy: nobody who reads this folder is shown a single site's update
+        self._journal.store.keep_strategy(strategy.digests())
+        completed = {"round": record.round_number, "model": digest, "record": record.model_dump(mode="json")}
+        self._journal.log("round", "completed", completed)
+        self._note_health()
+        self._observe(record)
+        return following
+
+    def _record(self, attempt: Attempt, combined: Aggregate, models: tuple[str, ...]) -> RoundRecord:
+        state, job, admitted = self._journal.state, self._run.job, dict(sorted(attempt.admitted.items()))
+        before = state.history[-1].steps if state.history else {}
+        steps = steps_so_far(before, {site: each.update.event for site, each in admitted.items()})
+        aside = {site: str(reason) for site, reason in combined.quarantined.items()}
+        tail = models[1:][-job.average_last_rounds :]
+        return RoundRecord(
+            round_number=state.open_round,
+            enrolled=tuple(sorted(self._run.enrolments())),
+            admitted=tuple(admitted),
+            envelopes={site: state.received[site].envelope for site in admitted},
+            refused=dict(sorted({**state.left_out, **attempt.refused, **aside}.items())),
+            used=combined.used,
+            provenance={site: accepted.update.provenance for site, accepted in admitted.items()},
+            steps=steps,
+            epsilon=epsilon_so_far(job, steps),
+            content_changed=tuple(site for site, each in admitted.items() if each.statement.content_changed),
+            model_digest=models[-1],
+            metrics=dict(self._evaluate(average([self._journal.store.load_model(each) for each in tail]))),
+            seconds=round(time.monotonic() - self._started, 3),
+        )
+
+    def _set_aside(self, quarantined: Mapping[str, str]) -> None:
+        """What the aggregator's screening found is an offence like any other."""
+        if quarantined:
+            offences = {site: str(reason) for site, reason in quarantined.items()}
+            self._journal.save(**self._journal.offended(offences, self._run.sites.activations()))
+
+    def _forgiven(self, attempt: Attempt) -> dict[str, Conduct]:
+        """The records after this turn: one offence less for whoever was admitted and did nothing else."""
+        state = self._journal.state
+        behaved = attempt.admitted.keys() - set(state.offended)
+        records = {
+            site: forgive(conduct, state.turn) if site in behaved else conduct
+            for site, conduct in state.conduct.items()
+        }
+        return {site: conduct for site, conduct in records.items() if conduct is not None}
+
+    def _forget(self, state: RunState) -> None:
+        """The arrays of an attempt from which no model came; the envelopes stay for whoever checks signatures."""
+        for kept in state.received.values():
+            self._journal.store.drop_arrays(kept.envelope)
+
+    def _note_health(self) -> None:
+        """What is known of the sites, for the log and for whoever looks at the run's status."""
+        health = {site: seen.to_dict() for site, seen in sorted(self._run.sites.health().items())}
+        if health:
+            self._journal.log("health", "noted", {"sites": health})
+            self._journal.store.save_health({"noted_at": int(self._run.clock()), "sites": health})
+
+    def _log_opened(self) -> None:
+        state = self._journal.state
+        self._journal.log("round", "opened", {"round": state.open_round, "attempt": state.attempt})
+
+
+def average(models: Sequence[Arrays]) -> dict[str, Array]:
+    """The coordinate-wise mean of models of one layout, accumulated in float64. Post-processing: costs no privacy."""
+    return {
+        name: np.mean([model[name].astype(np.float64) for model in models], axis=0).astype(np.float32)
+        for name in models[0]
+    }
+
+
+def _fresh(sites: Collection[str]) -> dict[str, str]:
+    """A nonce for each site, used once."""
+    return {site: secrets.token_hex(32) for site in sites}

@@ -1,0 +1,126 @@
+"""Coordinating a planned run over sites that are connected: log, coordinator, results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from aegis.client_privacy import ClientPrivacy
+from aegis.errors import InvalidJob
+from aegis.federated_coordinator import FederatedCoordinator
+from aegis.federation.registry import FederationFolder
+from aegis.runs.connect import LocalLedger, OpenedSites
+from aegis.runs.plan import Execution, report_round
+from aegis.runs.results import Outcome, write_results
+from aegis.runs.resuming import record_configuration, require_whole, sign_checkpoint
+from aegis.runs.site_privacy import client_privacy_of
+from aegis.security.audit import HashLog
+from aegis.stores.heads import FileHeadStore
+from aegis.stores.run_state import RoundRecord
+from coreason_enclave.accounting.noise_norm import require_less_noise_than_norm
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.challenges import FileChallenges
+from coreason_enclave.attestation.endorsements import opened
+from coreason_enclave.errors import JobRejected
+from coreason_enclave.hardware.discovery import attester_named
+from coreason_enclave.schemas import FederationJob
+from coreason_enclave.wire.updates import Arrays
+
+__all__ = ["coordinate", "open_log"]
+
+
+def coordinate(job: FederationJob, execution: Execution, sites: OpenedSites, audit: HashLog) -> Outcome:
+    """Coordinate a prepared run over connected sites, and write its results.
+
+    Args:
+        audit: the run's log, from :func:`open_log`.
+
+    Raises:
+        AegisError: the run paused, or its state is another job's.
+    """
+    from aegis.runtimes.in_process import initial_model  # loads the frameworks, which a run elsewhere does without
+
+    first = initial_model(job)
+    _require_release(job, first, sites)
+    with client_privacy_of(job, execution.federation, execution.unsafe_seed) as privacy:
+        coordinator = _coordinator(job, execution, sites, audit, privacy)
+        model = coordinator.run_over(sites.carrier, first)
+        where = execution.federation, execution.folder, audit, sites.sites
+        return write_results(*where, model, privacy, lambda: coordinator.announce(sites.carrier))
+
+
+def _require_release(job: FederationJob, model: Arrays, sites: OpenedSites) -> None:
+    """Refuse a job whose noise alone would exceed its norm even at the largest site known here; others say so."""
+    lineages = [lineage for site in sites.sites.values() for lineage in site.config.lineages]
+    units = [lineage.nominal_units for lineage in lineages if lineage.dataset_id == job.dataset_id]
+    if not units:
+        return
+    try:
+        weights = sum(array.size for array in model.values())
+        require_less_noise_than_norm(job, parameters=weights, nominal_units=max(units))
+    except JobRejected as error:
+        raise InvalidJob(f"privacy: {error}") from error
+
+
+@contextmanager
+def open_log(execution: Execution) -> Iterator[HashLog]:
+    """The run's log, once everything that was kept belongs to it; one process at a time holds it.
+
+    Raises:
+        RunFolderError: the run's records are damaged, or do not belong to each other.
+    """
+    folder, signer = execution.folder, execution.federation.signer()
+    audit = HashLog(folder.path / "audit.jsonl")
+    try:
+        require_whole(folder, signer.public_hex)
+        record_configuration(folder, audit, execution.federation.config().profile)
+        sign_checkpoint(folder, audit, signer)
+        yield audit
+    finally:
+        audit.close()
+
+
+def _coordinator(
+    job: FederationJob, execution: Execution, sites: OpenedSites, audit: HashLog, client_privacy: ClientPrivacy | None
+) -> FederatedCoordinator:
+    federation, folder = execution.federation, execution.folder
+    config = federation.config()
+    return FederatedCoordinator(
+        job,
+        sites.participants,
+        signer=federation.signer(),
+        store=folder.store(),
+        heads=FileHeadStore(federation.path / "coordinator" / "heads"),
+        audit=audit,
+        profile=config.profile,
+        appraiser=_appraiser(federation),
+        challenges=FileChallenges(federation.coordinator / "challenges"),
+        attester=None if config.attester is None else attester_named(config.attester),
+        client_privacy=client_privacy,
+        liveness=sites.liveness,
+        revoked=lambda: federation.config().revoked,
+        readmit=execution.readmit,
+        evaluate=_evaluator(job, federation),
+        observe=lambda record: _after_round(execution, sites.sites, job, audit, record),
+    )
+
+
+def _after_round(
+    execution: Execution, sites: Mapping[str, LocalLedger], job: FederationJob, audit: HashLog, record: RoundRecord
+) -> None:
+    sign_checkpoint(execution.folder, audit, execution.federation.signer())
+    report_round(execution, sites, job, record)
+
+
+def _appraiser(federation: FederationFolder) -> Appraiser:
+    config = federation.config()
+    return Appraiser(config.attestation_policy(), config.profile, opened(config.endorsements, federation.path))
+
+
+def _evaluator(job: FederationJob, federation: FederationFolder) -> Callable[[Arrays], Mapping[str, float]]:
+    evaluation = federation.evaluation_set()
+    if evaluation is None:
+        return lambda _: {}
+    from aegis.runtimes.in_process import public_evaluator
+
+    return public_evaluator(job, evaluation.features, evaluation.labels)

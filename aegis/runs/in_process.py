@@ -1,0 +1,48 @@
+"""A federation's sites opened in this process, some of them taken over by a simulated attacker where that is asked for.
+
+A module of its own, because it loads the frameworks: whoever only waits for a run in other processes does without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from aegis.attacks.hostile.byzantine import SimulatedAttacker
+from aegis.federation.registry import FederationFolder
+from aegis.runtimes.in_process import (
+    ClientApp,
+    InProcessSites,
+    Site,
+    client_app,
+    opened_sites,
+    seeded_keys,
+)
+
+__all__ = ["sites_in_this_process"]
+
+
+@contextmanager
+def sites_in_this_process(
+    federation: FederationFolder, *, unsafe_seed: int | None, attackers: int
+) -> Iterator[InProcessSites]:
+    """Have the sites open for the body; see :func:`aegis.runs.connect.opened_on`."""
+    config = federation.config()
+    with opened_sites(
+        federation.site_folders(),
+        config.public_keys,
+        job_keys=lambda site: seeded_keys(unsafe_seed, site),
+        adapt=_adapt(attackers, sorted(config.public_keys)),
+    ) as opened:
+        yield opened
+
+
+def _adapt(attackers: int, names: list[str]) -> Callable[[Site], ClientApp]:
+    hostile = frozenset(names[:attackers])
+
+    def adapt(site: Site) -> ClientApp:
+        if site.config.site_id in hostile:
+            return client_app(SimulatedAttacker(site.session))
+        return client_app(site.session)
+
+    return adapt

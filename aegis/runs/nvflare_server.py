@@ -1,0 +1,97 @@
+"""The coordinator's whole work inside FLARE's server process: found here by its class, which FLARE jobs name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from aegis.errors import AegisError, InvalidJob
+from aegis.federated_coordinator import Participant
+from aegis.federation.job_files import load_job
+from aegis.federation.registry import FederationFolder
+from aegis.runs.connect import OpenedSites, RuntimeName
+from aegis.runs.coordinate import coordinate, open_log
+from aegis.runs.folder import RunFolder
+from aegis.runs.local_ledgers import reading_local_sites
+from aegis.runs.nvflare_heartbeat import beating
+from aegis.runs.nvflare_outcome import record_end
+from aegis.runs.plan import Execution, prepare
+from aegis.runtimes.nvflare.job_folder import JOB_FILE
+from aegis.runtimes.nvflare.options import FlareHosting, FlareOptions
+from aegis.runtimes.nvflare.settings import read_server_settings
+from aegis.runtimes.nvflare.workflow import FlareWorkflow, require_gate
+from coreason_enclave.errors import EnclaveError
+from coreason_enclave.schemas import SafeId, StrictModel, explain
+
+__all__ = ["CoordinatorWorkflow"]
+
+
+class _Arguments(StrictModel):
+    """What the job's configuration says to the workflow."""
+
+    run: SafeId
+    readmit: tuple[SafeId, ...] = ()
+
+
+class CoordinatorWorkflow(FlareWorkflow):
+    """Runs, or goes on with, the job in FLARE's job folder, in a run folder of this host.
+
+    ``aegis.json`` in the site configuration directory of FLARE's server names the federation and where run folders lie;
+    a job names a run folder only, by its name. How the run ended is left in its folder, too, for whoever waits there.
+
+    Args:
+        arguments: ``run``: the run folder's name. ``readmit``: sites whose offences are forgotten first.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__()
+        self._arguments = arguments
+
+    def coordinate(self, local: Path) -> None:
+        """See :class:`FlareWorkflow`; what is raised ends FLARE's job as failed, with the message."""
+        settings, said = read_server_settings(local), _read(self._arguments)
+        folder, federation = RunFolder(Path(settings.runs) / said.run), FederationFolder(Path(settings.federation))
+        try:
+            job = load_job(Path(self.get_app_dir()) / "config" / JOB_FILE)
+            execution = Execution(
+                federation,
+                folder,
+                _seed(folder),
+                readmit=said.readmit,
+                runtime=RuntimeName.NVFLARE,
+                flare=FlareOptions(FlareHosting.STARTUP_KIT),  # recorded where nobody began the run: it was submitted
+            )
+            require_gate()
+            job = prepare(job, execution)
+            with beating(folder), reading_local_sites(federation) as sites, open_log(execution) as audit:
+                coordinate(job, execution, self._opened(federation, sites), audit)
+        except (AegisError, EnclaveError) as error:
+            record_end(folder, error)
+            raise
+        record_end(folder, None)
+
+    def _opened(self, federation: FederationFolder, sites: Any) -> OpenedSites:
+        """The registered sites are the FLARE clients of the same names."""
+        keys = federation.config().public_keys
+        nodes = {site: number for number, site in enumerate(sorted(keys), start=1)}
+        participants = tuple(Participant(site, keys[site], node) for site, node in nodes.items())
+        return OpenedSites(sites, self.carrier(nodes), participants, self.liveness())
+
+
+def _read(arguments: dict[str, Any]) -> _Arguments:
+    try:
+        readmit = tuple(arguments.get("readmit") or ())
+        return _Arguments.model_validate({**arguments, "readmit": readmit})
+    except (TypeError, ValidationError) as error:
+        what = explain(error) if isinstance(error, ValidationError) else str(error)
+        raise InvalidJob(f"the FLARE job's arguments to the workflow: {what}") from error
+
+
+def _seed(folder: RunFolder) -> int | None:
+    """What a run that was begun on this host says of its sites' randomness; one begun by a FLARE job injects none."""
+    if not folder.is_started:
+        return None
+    seed = folder.read_json("config.json").get("options", {}).get("unsafe_seed")
+    return seed if isinstance(seed, int) else None

@@ -1,0 +1,115 @@
+"""The plan of one run: which job, over which federation, into which folder; and the folder's beginning.
+
+A plan names no running process. The coordinator (:mod:`aegis.runs.coordinate`), the command that runs it
+(:mod:`aegis.runs.runner`) and NVIDIA FLARE's side (:mod:`aegis.runs.nvflare_server`) all start from one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aegis.errors import InvalidJob, RunFolderError
+from aegis.federation.job_files import resolve
+from aegis.federation.registry import FederationConfig, FederationFolder
+from aegis.runs.connect import LocalLedger, RuntimeName
+from aegis.runs.folder import RunFolder, installed_versions
+from aegis.runs.pins import pinned, require_coordinator_key, require_pinned
+from aegis.runs.results import lineages_of
+from aegis.runs.site_privacy import require_site_budget
+from aegis.runtimes.nvflare.options import FlareOptions
+from aegis.stores.run_state import RoundRecord
+from coreason_enclave.ledger import LineageClaim
+from coreason_enclave.policy import Profile
+from coreason_enclave.schemas import FederationJob
+
+__all__ = ["Execution", "RoundReport", "prepare", "report_round"]
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """A completed round as an observer sees it; ``lineages`` are the local sites' own claims, by site."""
+
+    record: RoundRecord
+    lineages: Mapping[str, LineageClaim]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a job is to be run.
+
+    Attributes:
+        unsafe_seed: inject all sampling and noise from this number. Reproducible, and unsafe: recorded as such.
+        attackers: how many sites (the first by name) a simulated attacker takes over.
+        observe: called after each round. say: called with a line, where a run waits longer than it should.
+        readmit: sites whose offences are forgotten before the run goes on.
+        runtime: what carries the messages; the model is the same on each.
+        flare: how a run over NVIDIA FLARE is hosted.
+    """
+
+    federation: FederationFolder
+    folder: RunFolder
+    unsafe_seed: int | None = None
+    attackers: int = 0
+    observe: Callable[[RoundReport], None] = field(default=lambda _: None)
+    say: Callable[[str], None] = field(default=lambda _: None)
+    readmit: tuple[str, ...] = ()
+    runtime: RuntimeName = RuntimeName.IN_PROCESS
+    flare: FlareOptions = field(default_factory=FlareOptions)
+
+    def options(self) -> dict[str, Any]:
+        """The part of the configuration that a resumed run has to share."""
+        return {"runtime": self.runtime.value, "unsafe_seed": self.unsafe_seed, "simulated_attackers": self.attackers}
+
+
+def prepare(job: FederationJob, execution: Execution) -> FederationJob:
+    """Begin the run's folder, or find it begun by the same job; return the job with every privacy value explicit.
+
+    Raises:
+        AegisError: the job or the folder cannot be used, or the run was begun under other values.
+    """
+    folder, federation = execution.folder, execution.federation
+    config = federation.config()
+    job = resolve(job, delta=config.delta)
+    _require_attackers(execution, len(config.public_keys))
+    require_site_budget(job, config)
+    if folder.is_finished:
+        raise RunFolderError(f"{folder.path} holds a finished run: choose another folder")
+    if folder.is_started:
+        require_coordinator_key(federation)
+        require_pinned(folder.read_json("config.json"), pinned(job, execution.options(), federation, config))
+    else:
+        folder.begin(job, _configuration(job, execution, config), federation.evaluation_data())
+    return job
+
+
+def report_round(
+    execution: Execution, sites: Mapping[str, LocalLedger], job: FederationJob, record: RoundRecord
+) -> None:
+    """Tell whoever observes the run of a completed round, with what the local sites' ledgers say by now."""
+    having = lineages_of(sites, job.dataset_id)
+    claims = {name: sites[name].ledger.lineage_claim(lineage) for name, lineage in having.items()}
+    execution.observe(RoundReport(record, claims))
+
+
+def _configuration(job: FederationJob, execution: Execution, config: FederationConfig) -> dict[str, Any]:
+    """``config.json``: what the run is pinned to, and what else a reader wants to know of its beginning."""
+    return {
+        "job": job.job_id,
+        **pinned(job, execution.options(), execution.federation, config),
+        "randomness": "secret keys made by each site" if execution.unsafe_seed is None else "UNSAFE: injected seed",
+        "attestation": "simulated" if config.profile is Profile.DEVELOPMENT else "required",
+        "local_sites": [folder.name for folder in execution.federation.site_folders()],
+        "versions": installed_versions(),
+        **({"flare": execution.flare.described()} if execution.runtime is RuntimeName.NVFLARE else {}),
+    }
+
+
+def _require_attackers(execution: Execution, sites: int) -> None:
+    if not sites:
+        raise InvalidJob("nobody takes part in this federation yet: admit a site first")
+    if not 0 <= execution.attackers < sites:
+        raise InvalidJob(f"attackers must be in [0, {sites - 1}]: at least one of {sites} sites stays honest")
+    if execution.attackers and execution.runtime is RuntimeName.NVFLARE:
+        raise InvalidJob("there are no simulated attackers on NVIDIA FLARE: choose another runtime")

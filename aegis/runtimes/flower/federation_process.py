@@ -1,0 +1,145 @@
+"""A federation whose processes run: the ones that are up already, or ones of this process's own that end with it."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from aegis.errors import RunFolderError
+from aegis.federation.registry import FederationFolder
+from aegis.runtimes.flower.supervisor import FederationHost, HostOptions
+from coreason_enclave.system.processes import Backoff, Child, spawn, terminate
+
+__all__ = ["await_serving", "federation_running", "last_words", "serve_command"]
+
+_START_S = 120.0
+_END_S = 30.0
+_POLL_S = 0.05
+_MOST_RESTARTS = 4
+
+
+@contextmanager
+def federation_running(
+    federation: FederationFolder, *, unsafe_seed: int | None = None, attackers: int = 0
+) -> Iterator[FederationHost]:
+    """Have SuperLink, gateway and local site agents run for the body; yield where they are.
+
+    A supervisor that runs for this federation is used and left alone; otherwise one is started, and ended with the body
+    (or, whatever happens to this process, by the kernel).
+
+    Args:
+        unsafe_seed, attackers: what local agents are to run with; see :class:`HostOptions`.
+
+    Raises:
+        RunFolderError: the processes do not come up, or run with other options.
+    """
+    host, options = FederationHost(federation), HostOptions(unsafe_seed=unsafe_seed, attackers=attackers)
+    if host.running():
+        _require_options(host, options)
+        await_serving(host)
+        yield host
+        return
+    host.files.prepare()
+    with _OwnSupervisor(host, options) as own:
+        await_serving(host, lambda: own.failed)
+        yield host
+
+
+class _OwnSupervisor:
+    """A supervisor of this process's own: tended from one thread, to which the kernel ties its life."""
+
+    def __init__(self, host: FederationHost, options: HostOptions) -> None:
+        command, log = serve_command(host.federation.path, options), host.logs / "supervisor.log"
+        backoff = Backoff(0.5, 15.0, random.random)
+        self._host = host
+        self._child = Child("supervisor", lambda: spawn(command, log=log), backoff)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._tend, name="supervisor", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it had to be started again and nobody serves; before it served, that has a reason."""
+        return self._child.restarts > 0 and not self._host.running()
+
+    def _tend(self) -> None:
+        """Start it, and again when it died, unless somebody else serves by now."""
+        while not self._stop.wait(_POLL_S):
+            if self._child.running or not self._host.running():
+                self._child.tend()
+        if self._child.process is not None:
+            terminate(self._child.process, grace_s=_END_S)
+
+
+def serve_command(path: Path, options: HostOptions) -> list[str]:
+    """The command line of a supervisor."""
+    command = [sys.executable, "-m", "aegis.cli", "federation", "serve", str(path)]
+    command += [] if options.local_sites else ["--no-local-sites"]
+    command += [] if options.unsafe_seed is None else ["--unsafe-seed", str(options.unsafe_seed)]
+    return command + ([] if not options.attackers else ["--attackers", str(options.attackers)])
+
+
+def await_serving(host: FederationHost, failed: Callable[[], bool] = lambda: False) -> None:
+    """Return once SuperLink serves, nodes are registered and the gateway answers.
+
+    Raises:
+        RunFolderError: not within two minutes, or the supervisor ``failed`` before; the message has its last words.
+    """
+    end = time.monotonic() + _START_S
+    while time.monotonic() < end:
+        if failed():
+            raise RunFolderError(
+                f"the federation's processes did not start: {last_words(host.logs / 'supervisor.log')}"
+            )
+        state = host.state() or {}
+        if state.get("serving") and host.gateway_answers():
+            return
+        _require_hope(host, state.get("processes", {}))
+        time.sleep(_POLL_S)
+    raise RunFolderError(f"the federation's processes did not come up in {_START_S:g} s: see {host.logs}")
+
+
+def _require_hope(host: FederationHost, processes: Mapping[str, Mapping[str, int]]) -> None:
+    """A process that fails again and again before anything serves has a reason that waiting does not mend."""
+    for name in ("superlink", "gateway"):
+        if processes.get(name, {}).get("restarts", 0) >= _MOST_RESTARTS:
+            words = last_words(host.logs / f"{name}.log")
+            raise RunFolderError(f"{name} does not start: {words} (its ports are in {host.gateway_file})")
+
+
+def last_words(log: Path) -> str:
+    """The last complaint near the end of a log, or its last line that says something."""
+    try:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()][-20:]
+    except OSError:
+        lines = []
+    complaints = [line for line in lines if line.lower().startswith(("error", "the gateway cannot"))]
+    return [*lines, *complaints][-1] if lines else "it said nothing"
+
+
+def _require_options(host: FederationHost, options: HostOptions) -> None:
+    end = time.monotonic() + _START_S
+    while not (state := host.state() or {}).get("options") and time.monotonic() < end:
+        time.sleep(_POLL_S)
+    served = {name: value for name, value in state.get("options", {}).items() if name != "local_sites"}
+    if served != {"unsafe_seed": options.unsafe_seed, "attackers": options.attackers}:
+        raise RunFolderError(
+            f"{host.federation.path} is being served with another unsafe seed or number of attackers: "
+            "aegis federation down it first"
+        )

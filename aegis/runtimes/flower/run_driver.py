@@ -1,0 +1,277 @@
+"""Driving a Flower run from this process: starting it, holding its task, and starting another where it was lost.
+
+The run's token stays in memory. A coordinator that was killed starts a new run, and ends the one before it: orders of
+which only a part had been handed over vanish with it, and sites answer from their store what they had released already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from flwr.app import Message, RecordDict
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.serverapp import Grid
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+from flwr.supercore.run import Run
+from flwr.supercore.runtime import RuntimeHttpClient
+
+from aegis.errors import CarrierUnreachable
+from aegis.runtimes.flower.control import SuperLinkControl
+from aegis.runtimes.flower.errors import RunEnded
+from aegis.runtimes.flower.grid import FlowerRun, RunGrid, cut_off, unavailable
+from aegis.runtimes.flower.superlink import SuperLinkEndpoint
+from coreason_enclave.system.files import replace_file
+
+__all__ = ["DrivenGrid", "acquire_run", "driving"]
+
+SERVER_TASK = "flwr-serverapp"
+ACQUIRE_METHOD = "/flwr.proto.Runtime/AcquireTask"
+_HEARTBEAT_S = 15.0
+_START_S = 20.0
+_POLL_S = 0.05
+_RETRY_S = 0.5
+
+
+@contextmanager
+def driving(
+    endpoint: SuperLinkEndpoint, note: Path, oversized: Callable[[], Collection[str]] = tuple
+) -> Iterator[DrivenGrid]:
+    """A grid whose Flower run lives as long as the body.
+
+    Args:
+        note: where the run's id (no secret) is kept, so that the next coordinator of the same job ends a run that this
+            one left behind.
+        oversized: the messages (ids) whose answers the gateway cut off.
+
+    Raises:
+        CarrierUnreachable: SuperLink does not serve.
+    """
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # it tells the console of every connection
+    grid = DrivenGrid(endpoint, note, oversized)
+    try:
+        grid.start()
+        yield grid
+    finally:
+        grid.close()
+
+
+class DrivenGrid(Grid):
+    """Reaches the nodes through one Flower run at a time.
+
+    Flower stamps messages with a process-wide task identity: one coordinator at a time uses a process.
+    """
+
+    def __init__(
+        self, endpoint: SuperLinkEndpoint, note: Path, oversized: Callable[[], Collection[str]] = tuple
+    ) -> None:
+        self._endpoint, self._note, self._oversized = endpoint, note, oversized
+        self._grid: RunGrid | None = None
+        self._run_id = 0
+        self._pushed: dict[str, int] = {}
+        self._lost = threading.Event()
+        self._closed = threading.Event()
+        self._beating = threading.Thread(target=self._beat, name="flower-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Start the run and keep it alive. A SuperLink that is just being started again is waited for."""
+        end = time.monotonic() + _START_S
+        while self._grid is None:
+            try:
+                self._renew()
+            except CarrierUnreachable:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_RETRY_S)
+        self._beating.start()
+
+    def close(self) -> None:
+        """End the run, as far as SuperLink can be reached."""
+        self._closed.set()
+        if self._beating.is_alive():
+            self._beating.join()
+        if self._grid is not None:
+            self._grid.close()
+        with contextlib.suppress(CarrierUnreachable), SuperLinkControl(self._endpoint) as control:
+            _end_noted(control, self._note)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send; one id a message, empty for one that was not taken. Raises :class:`CarrierUnreachable`."""
+        grid = self._current()
+        messages = [self._stamped(message) for message in messages]
+        with self._noticing():
+            message_ids = list(grid.push_messages(messages))
+        sent = zip(message_ids, messages, strict=True)
+        self._pushed.update({message_id: message.metadata.dst_node_id for message_id, message in sent if message_id})
+        return message_ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies that are in, each once. Raises :class:`CarrierUnreachable`."""
+        grid, wanted = self._current(), set(message_ids)
+        with self._noticing():
+            replies = list(grid.pull_messages(wanted & self._pushed.keys()))
+        gone = [unavailable(self._run_id, message_id) for message_id in sorted(wanted - self._pushed.keys())]
+        for reply in replies:
+            self._pushed.pop(reply.metadata.reply_to_message_id, None)
+        return [*replies, *gone, *self._cut_off(grid, wanted)]
+
+    def _cut_off(self, grid: RunGrid, wanted: set[str]) -> list[Message]:
+        """What the gateway did not let through is never going to come: it is told now, in the site's name."""
+        message_ids = sorted(wanted & self._pushed.keys() & set(self._oversized()))
+        grid.forget(message_ids)
+        return [cut_off(self._run_id, message_id, self._pushed.pop(message_id)) for message_id in message_ids]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send, and wait for all replies or for ``timeout`` seconds; what is in by then."""
+        end = None if timeout is None else time.monotonic() + timeout
+        waiting = set(filter(None, self.push_messages(messages)))
+        replies: list[Message] = []
+        while waiting and (end is None or time.monotonic() < end):
+            arrived = list(self.pull_messages(waiting))
+            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+            replies += arrived
+            if waiting:
+                time.sleep(_POLL_S)
+        return replies
+
+    def get_node_ids(self) -> Iterable[int]:
+        """The nodes that are connected now. Raises :class:`CarrierUnreachable`."""
+        grid = self._current()
+        with self._noticing():
+            return list(grid.get_node_ids())
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to one node."""
+        return Message(content=content, message_type=message_type, dst_node_id=dst_node_id, group_id=group_id, ttl=ttl)
+
+    def set_run(self, run: Run) -> None:
+        """Flower's hook; this grid knows its run."""
+        del run
+
+    @property
+    def run(self) -> Run:
+        """Flower's description of the run."""
+        return Run.create_empty(self._run_id)
+
+    def _current(self) -> RunGrid:
+        """The present run's grid; a new run where SuperLink has ended the last one."""
+        if self._lost.is_set() or self._grid is None:
+            self._renew()
+        if self._grid is None:
+            raise CarrierUnreachable("there is no run")
+        return self._grid
+
+    def _renew(self) -> None:
+        old, self._grid = self._grid, None
+        if old is not None:
+            old.close()
+        self._grid = acquire_run(self._endpoint, self._note)
+        self._run_id, self._pushed = self._grid.run.run_id, {}
+        self._lost.clear()
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        try:
+            yield
+        except RunEnded:
+            self._lost.set()
+            raise
+
+    def _beat(self) -> None:
+        while not self._closed.wait(_HEARTBEAT_S):
+            grid = self._grid
+            if grid is None or self._lost.is_set():
+                continue
+            try:
+                grid.heartbeat()
+            except RunEnded:
+                self._lost.set()
+            except CarrierUnreachable as error:
+                logging.getLogger(__name__).warning("heartbeat: %s", error)
+
+    def _stamped(self, message: Message) -> Message:
+        """Of this run, and made now: a message that is sent again is another one to SuperLink."""
+        message.metadata.__dict__["_run_id"] = self._run_id
+        message.metadata.created_at = time.time()
+        return message
+
+
+def acquire_run(endpoint: SuperLinkEndpoint, note: Path) -> RunGrid:
+    """Start a run and take its server task; end the run that ``note`` names, if any.
+
+    Raises:
+        CarrierUnreachable: SuperLink does not serve, or offers the task to nobody.
+    """
+    with _alone(endpoint), SuperLinkControl(endpoint) as control:
+        _end_noted(control, note)
+        run_id = control.start_run()
+        replace_file(note, json.dumps({"run_id": run_id}).encode())
+        with _executor(endpoint) as executor:
+            grid = RunGrid(endpoint, _take_task(executor, control, run_id))
+    grid.begin()
+    return grid
+
+
+def _take_task(executor: RuntimeHttpClient, control: SuperLinkControl, run_id: int) -> FlowerRun:
+    """SuperLink gives the oldest task first. Starting is exclusive, so another's task was left by a killed starter."""
+    end = time.monotonic() + _START_S
+    while time.monotonic() < end:
+        try:
+            answer = executor.AcquireTask(AcquireTaskRequest(supported_task_types=[SERVER_TASK]))
+        except httpx.HTTPError as error:
+            raise CarrierUnreachable(f"no task from SuperLink: {type(error).__name__}") from error
+        if answer.token and answer.task.run_id == run_id:
+            return FlowerRun(run_id, answer.task.task_id, answer.token)
+        if answer.token:
+            control.stop_run(answer.task.run_id)
+        else:
+            time.sleep(_POLL_S)
+    raise CarrierUnreachable("SuperLink offers no task for the run that it started")
+
+
+def _executor(endpoint: SuperLinkEndpoint) -> RuntimeHttpClient:
+    """A client that may acquire tasks: it signs with the shared secret."""
+    return RuntimeHttpClient.from_server_address(
+        endpoint.address,
+        insecure=False,
+        root_certificates=endpoint.ca_certificate.read_bytes(),
+        interceptors=[
+            RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
+            SuperExecAuthHttpInterceptor(
+                master_secret=endpoint.secret.read_bytes(), protected_methods={ACQUIRE_METHOD}
+            ),
+        ],
+    )
+
+
+def _end_noted(control: SuperLinkControl, note: Path) -> None:
+    """End the run that ``note`` names, unless it has ended, and drop the note."""
+    if not note.exists():
+        return
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        run_id = int(json.loads(note.read_bytes())["run_id"])
+        if run_id in control.unfinished_runs():
+            control.stop_run(run_id)
+    note.unlink()
+
+
+@contextmanager
+def _alone(endpoint: SuperLinkEndpoint) -> Iterator[None]:
+    """One coordinator at a time starts a run on this SuperLink."""
+    descriptor = os.open(endpoint.secret.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,306 @@
+"""The supervisor: SuperLink, gateway and local site agents as children of one process, started again when they die.
+
+One single-threaded loop. Everything it starts dies with it (``coreason_enclave.system.processes``). What it is doing
+stands in ``coordinator/flower/supervisor.json``, and a lock that the operating system frees says whether it lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aegis.errors import CarrierUnreachable, GatewayUnreachable, RunFolderError
+from aegis.federation.registry import FederationConfig, FederationFolder
+from aegis.gateway.config import GatewayFiles
+from aegis.gateway.control import GatewayControl
+from aegis.runtimes.flower.control import SuperLinkControl
+from aegis.runtimes.flower.local_sites import agent_command, join_local_sites
+from aegis.runtimes.flower.storage import SuperLinkStorage
+from aegis.runtimes.flower.superlink import SuperLinkEndpoint, SuperLinkFiles, flower_environment, superlink_command
+from aegis.services.participants import free_ports, prepare_network
+from coreason_enclave.system.files import replace_file
+from coreason_enclave.system.log_files import trim_log
+from coreason_enclave.system.processes import Backoff, Child, spawn
+
+__all__ = ["FederationHost", "HostOptions", "Supervisor"]
+
+_TICK_S = 0.1
+_REGISTRY_EVERY_S = 1.0
+_PROBE_EVERY_S = 5.0
+_MOST_SILENT_S = 30.0
+_CLAIM_TRIES = 20
+_AGENT = "agent-"
+_LOGS_EVERY_S = 1.0
+_STORAGE_EVERY_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """What a supervisor runs besides SuperLink and gateway.
+
+    Attributes:
+        local_sites: an agent for each registered site whose folder is on this host.
+        unsafe_seed: their sampling and noise are injected from this number; development sites alone take it.
+        attackers: how many of them (the first by name) a simulated attacker takes over.
+    """
+
+    local_sites: bool = True
+    unsafe_seed: int | None = None
+    attackers: int = 0
+
+
+@dataclass(frozen=True)
+class FederationHost:
+    """The processes of one federation's coordinator side: where they are, and whether they run."""
+
+    federation: FederationFolder
+
+    @property
+    def files(self) -> SuperLinkFiles:
+        """SuperLink's files."""
+        return SuperLinkFiles(self.federation.coordinator / "flower", self.federation.coordinator / "pki")
+
+    @property
+    def logs(self) -> Path:
+        """One log file for each process."""
+        return self.files.folder / "logs"
+
+    @property
+    def state_file(self) -> Path:
+        """What the supervisor says of itself; only to be believed while :meth:`running`."""
+        return self.files.folder / "supervisor.json"
+
+    @property
+    def gateway_file(self) -> Path:
+        """``gateway.toml``."""
+        return GatewayFiles(self.federation.coordinator).config_file
+
+    def endpoint(self) -> SuperLinkEndpoint:
+        """Where SuperLink serves; raises :class:`RunFolderError` without a ``gateway.toml``."""
+        return self.files.endpoint(GatewayFiles(self.federation.coordinator).config().superlink_port)
+
+    def gateway(self) -> GatewayControl:
+        """The gateway's control socket."""
+        return GatewayControl(GatewayFiles(self.federation.coordinator).control_socket)
+
+    def gateway_answers(self) -> bool:
+        """Whether the gateway serves now."""
+        try:
+            self.gateway().status()
+        except GatewayUnreachable:
+            return False
+        return True
+
+    def state(self) -> dict[str, Any] | None:
+        """What the running supervisor says of itself; None where none runs."""
+        if not self.running():
+            return None
+        try:
+            state = json.loads(self.state_file.read_bytes())
+        except (OSError, ValueError):
+            return {}  # it has only just begun
+        return state if isinstance(state, dict) else {}
+
+    def running(self) -> bool:
+        """Whether a supervisor lives for this federation."""
+        descriptor = self._lock_file(create=False)
+        if descriptor is None:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: askers do not shut out a starter for long
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Be the federation's supervisor for the body; raises :class:`RunFolderError` if there is one."""
+        descriptor = self._lock_file(create=True)
+        assert descriptor is not None
+        try:
+            for _ in range(_CLAIM_TRIES):
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(_TICK_S)
+            else:
+                raise RunFolderError(f"{self.federation.path} is being served already: see aegis federation status")
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _lock_file(self, *, create: bool) -> int | None:
+        path = self.files.folder / "supervisor.lock"
+        try:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+        except FileNotFoundError:
+            return None
+
+
+@dataclass
+class Supervisor:
+    """Runs the processes of one federation until it is told to stop.
+
+    Attributes:
+        stop: set by whoever wants it to end, a signal's handler for instance.
+    """
+
+    host: FederationHost
+    options: HostOptions
+    stop: threading.Event = field(default_factory=threading.Event)
+    _children: dict[str, Child] = field(default_factory=dict, init=False)
+    _registered: Mapping[str, str] | None = field(default=None, init=False)
+    _written: dict[str, Any] = field(default_factory=dict, init=False)
+    _due: dict[str, float] = field(default_factory=dict, init=False)
+    _heard: dict[str, float] = field(default_factory=dict, init=False)
+
+    def run(self) -> None:
+        """Serve; returns once everything has ended.
+
+        Raises:
+            AegisError: the federation cannot be served: it is being served, or a local site cannot join.
+        """
+        self.host.files.prepare()
+        with self.host.claimed():
+            self.host.state_file.unlink(missing_ok=True)
+            prepare_network(self.host.federation)
+            self._add("superlink", self._start_superlink)
+            self._add("gateway", self._start_gateway)
+            try:
+                self._tend()  # they start while local sites join
+                if self.options.local_sites:
+                    join_local_sites(self.host.federation)
+                while not self.stop.wait(_TICK_S):
+                    self._tend()
+            finally:
+                self._end()
+
+    def _tend(self) -> None:
+        for child in self._children.values():
+            child.tend()
+        if self._is_due("registry", _REGISTRY_EVERY_S):
+            self._follow_registry()
+        if self._is_due("probes", _PROBE_EVERY_S):
+            self._probe()
+        if self._is_due("logs", _LOGS_EVERY_S):
+            self._trim_logs()
+        if self._is_due("storage", _STORAGE_EVERY_S):
+            self._storage().tidy()
+        self._write_state()
+
+    def _end(self) -> None:
+        """Sites first, all at once, so that they take their leave; SuperLink last."""
+        for name, child in self._children.items():
+            if name.startswith(_AGENT) and child.process is not None:
+                child.process.terminate()
+        for child in reversed(list(self._children.values())):
+            child.stop()
+        self.host.state_file.unlink(missing_ok=True)
+
+    def _follow_registry(self) -> None:
+        """Agents run and nodes are registered for whoever is admitted, now and later."""
+        config = self.host.federation.config()
+        if self.options.local_sites:
+            self._follow_agents(config)
+        if config.node_keys == self._registered:
+            return
+        try:
+            with SuperLinkControl(self.host.endpoint()) as control:
+                control.register(config.node_keys)
+        except CarrierUnreachable:
+            return  # not up yet: the next turn tries again
+        self._registered = config.node_keys
+        _log.info("serving %d nodes", len(config.node_keys))
+
+    def _follow_agents(self, config: FederationConfig) -> None:
+        hostile = sorted(config.public_keys)[: self.options.attackers]
+        for folder in self.host.federation.site_folders():
+            if folder.name in config.node_keys and folder.name not in config.revoked:
+                self._add(f"{_AGENT}{folder.name}", self._starter(folder, hostile=folder.name in hostile))
+
+    def _add(self, name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
+        if name not in self._children:
+            self._children[name] = self._child(name, start)
+
+    def _probe(self) -> None:
+        """A process that lives and does not answer is as bad as one that died."""
+        probes = {"superlink": lambda: self.host.endpoint().serves(timeout_s=2.0), "gateway": self.host.gateway_answers}
+        for name, answers in probes.items():
+            child = self._children.get(name)
+            if child is None or not child.running:
+                self._heard.pop(name, None)
+            elif answers():
+                self._heard[name] = time.monotonic()
+            elif time.monotonic() - self._heard.setdefault(name, time.monotonic()) > _MOST_SILENT_S:
+                _log.warning("%s lives and does not answer: ending it", name)
+                child.stop()
+
+    def _trim_logs(self) -> None:
+        """What its children print, and this process itself: none of them is to fill the disk."""
+        for log in self.host.logs.glob("*.log"):
+            trim_log(log)
+
+    def _is_due(self, what: str, every_s: float) -> bool:
+        if time.monotonic() < self._due.get(what, 0.0):
+            return False
+        self._due[what] = time.monotonic() + every_s
+        return True
+
+    def _write_state(self) -> None:
+        gateway = GatewayFiles(self.host.federation.coordinator).config()
+        state = {
+            "pid": os.getpid(),
+            "options": asdict(self.options),
+            "serving": self._registered is not None,
+            "gateway": gateway.public_address,
+            "processes": {
+                name: {"pid": child.process.pid if child.process else None, "restarts": max(child.restarts, 0)}
+                for name, child in self._children.items()
+            },
+        }
+        if state != self._written:
+            replace_file(self.host.state_file, json.dumps(state, indent=1).encode())
+            self._written = state
+
+    @staticmethod
+    def _child(name: str, start: Callable[[], subprocess.Popen[bytes]]) -> Child:
+        return Child(name, start, Backoff(first_s=0.25, most_s=15.0, chance=random.random))
+
+    def _start_superlink(self) -> subprocess.Popen[bytes]:
+        port = GatewayFiles(self.host.federation.coordinator).config().superlink_port
+        self._storage().prepare()
+        command = superlink_command(self.host.files, port=port, health_port=free_ports(1)[0])
+        return self._spawn("superlink", command)
+
+    def _storage(self) -> SuperLinkStorage:
+        return SuperLinkStorage(self.host.files.database)
+
+    def _start_gateway(self) -> subprocess.Popen[bytes]:
+        module = "aegis.runtimes.flower.gateway_process"
+        return self._spawn("gateway", [sys.executable, "-m", module, str(self.host.federation.path)])
+
+    def _starter(self, folder: Path, *, hostile: bool) -> Callable[[], subprocess.Popen[bytes]]:
+        command = agent_command(folder, unsafe_seed=self.options.unsafe_seed, hostile=hostile)
+        return lambda: self._spawn(f"{_AGENT}{folder.name}", command)
+
+    def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+        process = spawn(command, log=self.host.logs / f"{name}.log", env=flower_environment(self.host.files.home))
+        _log.info("started %s, process %d", name, process.pid)
+        return process

@@ -1,0 +1,113 @@
+"""FLARE's own guards, set in the site configuration folder (``local/``) of a startup kit; FLARE enforces them.
+
+::
+
+    authorization.json   who may do what here: a lead has its own jobs, and no hand in others' processes (``operate``);
+                         nobody brings code (``byoc``), nobody gets a shell
+    privacy.json         one scope, which is every job's: a job that names another is refused
+    resources.json       the classes that a job may name; a site's logs are not streamed to the server; at the server,
+                         the gate before its cells (:mod:`.cell_gate`)
+    coreason.json.sample at a site, for its operator to fill in: where the site's folder is
+
+Sites and server keep them; none is in a job's power.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from aegis.errors import RunFolderError
+from aegis.runtimes.nvflare.settings import EXECUTOR, GATE, SITE_SETTINGS, WORKFLOW, allowed_classes
+from coreason_enclave.system.files import replace_file
+
+__all__ = ["guard_server", "guard_site", "keep_storage_in"]
+
+_NOBODY_BRINGS_CODE: Final = {"byoc": "none", "server-predeployed-flwr": "none", "shell_commands": "none"}
+_AUTHORIZATION: Final[Mapping[str, Any]] = {
+    "format_version": "1.0",
+    "permissions": {
+        "lead": {"submit_job": "any", "clone_job": "n:submitter", "manage_job": "n:submitter",
+                 "download_job": "n:submitter", "view": "any", "operate": "none", **_NOBODY_BRINGS_CODE},
+    },
+}  # fmt: skip
+"""The lead submits jobs, and ends, copies, downloads and deletes its own. No kit is given another role; FLARE denies
+every right to a role that is not named here."""
+_GATE: Final = {"id": "cell_gate", "path": GATE, "args": {}}
+_STREAMER = "site_log_streamer"
+_SITE_FOLDER = "/the/folder/with/site.toml"
+
+
+def guard_site(local: Path) -> None:
+    """Set the guards of a site's FLARE client.
+
+    Raises:
+        RunFolderError: there is no kit's ``local/`` with FLARE's defaults.
+    """
+    _guard(local, EXECUTOR, _without_streaming)
+    _write(
+        local / f"{SITE_SETTINGS}.sample", {"version": 1, "runs": "agent", "sites": {local.parent.name: _SITE_FOLDER}}
+    )
+
+
+def guard_server(local: Path) -> None:
+    """Set the guards of FLARE's server; raises as :func:`guard_site` does."""
+    _guard(local, WORKFLOW, _with_gate)
+
+
+def keep_storage_in(local: Path, storage: Path) -> None:
+    """Let a server keep its jobs and snapshots in ``storage``, where FLARE would use one place in ``/tmp`` for all.
+
+    Raises:
+        RunFolderError: the server's ``resources.json`` is not one of FLARE 2.9.
+    """
+    path = local / "resources.json"
+    resources = _read(path)
+    try:
+        manager = next(each for each in resources["components"] if each["id"] == "job_manager")
+        manager["args"]["uri_root"] = str(storage / "jobs")
+        resources["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(storage / "snapshots")
+    except (KeyError, StopIteration, TypeError) as error:
+        raise RunFolderError(f"{path} is not a server's of NVIDIA FLARE 2.9") from error
+    _write(path, resources)
+
+
+def _one_scope() -> dict[str, Any]:
+    return {
+        "scopes": [{"name": "sealed", "properties": {}, "task_result_filters": [], "task_data_filters": []}],
+        "default_scope": "sealed",
+    }
+
+
+def _with_gate(resources: dict[str, Any]) -> dict[str, Any]:
+    """The gate is built by the server's own processes, before they open a cell."""
+    return {**resources, "components": [*resources.get("components", []), _GATE]}
+
+
+def _without_streaming(resources: dict[str, Any]) -> dict[str, Any]:
+    """A site's log stays at the site."""
+    components = [each for each in resources.get("components", []) if each.get("id") != _STREAMER]
+    return {**resources, "allow_log_streaming": False, "components": components}
+
+
+def _guard(local: Path, own: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    resources = allowed_classes(change(_read(local / "resources.json.default")), [own])
+    _write(local / "authorization.json", _AUTHORIZATION)
+    _write(local / "privacy.json", _one_scope())
+    _write(local / "resources.json", resources)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path} cannot be read: this is no startup kit of NVIDIA FLARE 2.9") from error
+    if not isinstance(document, dict):
+        raise RunFolderError(f"{path} must hold a JSON object")
+    return document
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    replace_file(path, f"{json.dumps(document, indent=2)}\n".encode())

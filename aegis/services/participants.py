@@ -1,0 +1,269 @@
+"""Who belongs to a federation: founding it, answering a site's request to take part, its machines, and revoking.
+
+Everything here is done by the person who runs the coordinator, in the federation's folder; a running gateway follows.
+Whose key a request is signed with, two people find out by comparing fingerprints: nothing here can.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from aegis.errors import RunFolderError
+from aegis.federation.registry import FederationConfig, FederationFolder
+from aegis.gateway.config import GatewayConfig, GatewayFiles
+from aegis.security.pki import CertificateAuthority, certificate_fingerprint, found_authority
+from coreason_enclave.policy import Profile
+from coreason_enclave.schemas import explain
+from coreason_enclave.wire.registration import (
+    ParticipationRequest,
+    ParticipationWelcome,
+    open_request,
+    parse_address,
+    seal_welcome,
+)
+
+__all__ = ["Pinned", "admit", "found_federation", "free_ports", "pin", "prepare_network", "revoke"]
+
+_LOOPBACK = "127.0.0.1"
+
+Clock = Callable[[], float]
+
+_PLATFORM = re.compile(r"[0-9a-f]{8,256}")
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """The machines that a site's evidence may come from.
+
+    Attributes:
+        before: those that were listed. shared: other participants with one of them, by machine.
+    """
+
+    site: str
+    platforms: tuple[str, ...]
+    before: tuple[str, ...]
+    shared: Mapping[str, tuple[str, ...]]
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything had to be written; the order of a list means nothing."""
+        return set(self.platforms) != set(self.before)
+
+
+def found_federation(
+    federation: FederationFolder,
+    *,
+    profile: Profile,
+    delta: float,
+    host: str = _LOOPBACK,
+    public_address: str | None = None,
+) -> GatewayConfig:
+    """Found a federation in which nobody takes part yet: the coordinator's key, its authority, the gateway.
+
+    Args:
+        host: the address that the gateway listens on. public_address: ``host:port`` as sites will be told.
+
+    Raises:
+        RunFolderError: there is a federation in this folder already, or an argument that cannot be used.
+    """
+    if federation.is_founded:
+        raise RunFolderError(f"{federation.path} holds a federation already: it is founded once")
+    config = _nobody(profile, delta)
+    _gateway(host, public_address)  # refused before anything is written
+    federation.coordinator.mkdir(mode=0o700, parents=True, exist_ok=True)
+    federation.signer()
+    gateway = prepare_network(federation, host=host, public_address=public_address)
+    federation.found(config)
+    return gateway
+
+
+def prepare_network(
+    federation: FederationFolder, *, host: str = _LOOPBACK, public_address: str | None = None, clock: Clock = time.time
+) -> GatewayConfig:
+    """Make what a federation's processes need and it lacks: authority, server certificates, ``gateway.toml``."""
+    files = GatewayFiles(federation.coordinator)
+    gateway = files.config() if files.config_file.exists() else _gateway(host, public_address)
+    authority = found_authority(_pki(federation), clock=clock)
+    if not files.certificate.exists():
+        authority.issue_server("gateway", sorted({parse_address(gateway.public_address)[0], gateway.host} - _ANY))
+    if not (_pki(federation) / "superlink.crt").exists():
+        authority.issue_server("superlink", [_LOOPBACK, "localhost"])
+    if not files.config_file.exists():
+        files.save(gateway)
+    return gateway
+
+
+def admit(
+    federation: FederationFolder, request: bytes, *, platforms: Collection[str] = (), clock: Clock = time.time
+) -> tuple[ParticipationRequest, bytes]:
+    """Admit the site that signed ``request``, or renew its certificate; return the request and the sealed welcome.
+
+    Args:
+        platforms: the machines to pin it to, as :func:`pin` does; none leaves what is pinned as it is.
+
+    Raises:
+        EnvelopeError: the request is malformed or not signed by the key that it names.
+        CertificateRefused: its certificate request is not acceptable.
+        RunFolderError: a site of this name takes part with another key, is revoked, or is pinned to other machines.
+    """
+    asked, config = open_request(request), federation.config()
+    if config.public_keys.get(asked.site_id, asked.public_key) != asked.public_key:
+        raise RunFolderError(
+            f"{asked.site_id} takes part with another key: if the site was founded anew, remove its old entries from "
+            f"{federation.registry} first"
+        )
+    pinned = _to_pin(config, asked.site_id, platforms) if platforms else None
+    gateway = prepare_network(federation, clock=clock)
+    certificate = CertificateAuthority(_pki(federation), clock).issue_client(asked.site_id, asked.tls_request.encode())
+    admitted = config.admitting(
+        asked.site_id,
+        public_key=asked.public_key,
+        node_key=asked.node_key,
+        certificate=certificate_fingerprint(certificate),
+    )
+    if pinned is not None:
+        admitted = admitted.pinning(asked.site_id, pinned.platforms)
+    welcome = _welcome(federation, admitted, asked, gateway, certificate, clock)
+    federation.found(admitted)
+    return asked, welcome
+
+
+def revoke(federation: FederationFolder, site_id: str) -> None:
+    """Accept nothing from a participant any more; raises :class:`RunFolderError` if there is none of that name."""
+    federation.found(federation.config().revoking(site_id))
+
+
+def pin(
+    federation: FederationFolder,
+    site_id: str,
+    platforms: Collection[str],
+    *,
+    replace: bool = False,
+    unsafe_shared: bool = False,
+) -> Pinned:
+    """Say which machines a participant's evidence may come from: its processor's id and each GPU's, all of them.
+
+    The same ones again change nothing. ``federation.toml`` is written whole or not at all; a run that is going on keeps
+    the policy that it began with.
+
+    Args:
+        platforms: ids as ``aegis evidence verify`` prints them. replace: put them in the place of others.
+        unsafe_shared: they may be another participant's, too.
+
+    Raises:
+        RunFolderError: no such participant, a revoked one, no ``[attestation]`` table, ids that are none, other
+            machines are listed and ``replace`` is false, or one is another's and ``unsafe_shared`` is false.
+    """
+    config = federation.config()
+    pinned = _to_pin(config, site_id, platforms, replace=replace)
+    if pinned.shared and not unsafe_shared:
+        machine, others = next(iter(pinned.shared.items()))
+        raise RunFolderError(
+            f"{machine} is pinned to {', '.join(others)}: under two names either could answer for the other "
+            "(--unsafe-shared, if that is what you mean)"
+        )
+    revised = config.pinning(site_id, pinned.platforms, shared=pinned.shared)
+    if pinned.changed:
+        federation.found(revised)
+    return pinned
+
+
+def _to_pin(config: FederationConfig, site_id: str, platforms: Collection[str], *, replace: bool = False) -> Pinned:
+    listed = config.pinned()
+    _require_machines(platforms)
+    shared = {
+        machine: tuple(sorted(who for who, theirs in listed.items() if who != site_id and machine in theirs))
+        for machine in platforms
+    }
+    pinned = Pinned(
+        site_id, tuple(platforms), listed.get(site_id, ()), {one: who for one, who in shared.items() if who}
+    )
+    if pinned.before and pinned.changed and not replace:
+        raise RunFolderError(
+            f"{site_id} is pinned to {', '.join(pinned.before)}: if it has moved, say so with "
+            "aegis federation pin --replace, and name all of its machines"
+        )
+    return pinned
+
+
+def _require_machines(platforms: Collection[str]) -> None:
+    """Ids that could match: anything else would be listed and refuse the site for ever, without a word about why."""
+    if not platforms:
+        raise RunFolderError("name at least one platform")
+    if len(set(platforms)) != len(platforms):
+        raise RunFolderError("one platform is named twice")
+    for machine in platforms:
+        if not _PLATFORM.fullmatch(machine):
+            wanted = "8 to 256 lower-case hex digits, the platform_id that aegis evidence verify prints"
+            raise RunFolderError(f"a platform must be {wanted}, got {machine[:80]!r}")
+        if not machine.strip("0"):
+            raise RunFolderError("a platform id of zeros is that of every host that masks it: no evidence has it")
+
+
+def _welcome(
+    federation: FederationFolder,
+    admitted: FederationConfig,
+    asked: ParticipationRequest,
+    gateway: GatewayConfig,
+    certificate: bytes,
+    clock: Clock,
+) -> bytes:
+    signer = federation.signer()
+    welcome = ParticipationWelcome(
+        site_id=asked.site_id,
+        public_key=asked.public_key,
+        coordinator_key=signer.public_hex,
+        gateway=gateway.public_address,
+        server_name=parse_address(gateway.public_address)[0],
+        ca_certificate=CertificateAuthority(_pki(federation), clock).certificate.decode(),
+        client_certificate=certificate.decode(),
+        participants={site: key for site, key in admitted.public_keys.items() if site not in admitted.revoked},
+        issued_at=int(clock()),
+    )
+    return seal_welcome(welcome, signer)
+
+
+def _nobody(profile: Profile, delta: float) -> FederationConfig:
+    try:
+        return FederationConfig(profile=profile, delta=delta, public_keys={})
+    except ValidationError as error:
+        raise RunFolderError(f"not a federation: {explain(error)}") from error
+
+
+def _gateway(host: str, public_address: str | None) -> GatewayConfig:
+    """On the port that sites are told, or on one that is free now."""
+    port, superlink_port = free_ports(2)
+    if public_address is None and host in _ANY:
+        raise RunFolderError(f"listening on {host}, the gateway needs the address that sites are told")
+    address = public_address or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    try:
+        port = parse_address(address)[1]
+    except ValueError as error:
+        raise RunFolderError(f"the gateway's address {error}") from error
+    return GatewayConfig(host=host, port=port, public_address=address, superlink_port=superlink_port)
+
+
+def free_ports(number: int) -> list[int]:
+    """Loopback ports that were free just now."""
+    probes = [socket.socket() for _ in range(number)]
+    try:
+        for probe in probes:
+            probe.bind((_LOOPBACK, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def _pki(federation: FederationFolder) -> Path:
+    return federation.coordinator / "pki"
+
+
+_ANY = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not listened on

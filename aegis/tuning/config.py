@@ -1,0 +1,109 @@
+"""What a DP engine is built over: every number of the guarantee, none of them by default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, ValidationError, field_validator
+
+from aegis.errors import InvalidEngine
+from coreason_enclave.accounting import Accountant, PoissonSampledGaussian
+from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.errors import EnvelopeError
+from coreason_enclave.schemas import (
+    ClippingNorm,
+    Delta,
+    NeighboringRelation,
+    NoiseMultiplier,
+    SampleRate,
+    SiteUnit,
+    StrictModel,
+    explain,
+)
+
+__all__ = ["EngineConfig"]
+
+_MOST_STEPS = 1_000_000
+
+
+def _a_number_of_steps(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_STEPS:
+        raise ValueError(f"must be a whole number in [1, {_MOST_STEPS}], got {value!r:.80}")
+    return value
+
+
+class EngineConfig(StrictModel):
+    """One DP-SGD schedule and how it is accounted for. Frozen; serialises to JSON and back without loss.
+
+    Attributes:
+        max_grad_norm: the L2 bound C on one unit's summed gradient, in (0, 1e6].
+        noise_multiplier: standard deviation of the noise in units of C, in (0, 1e6]; None where it is still to be
+            found, by :meth:`~aegis.privacy_engine.DifferentialPrivacyEngine.epsilon_targeting`.
+        sample_rate: probability that a unit enters a step's Poisson sample, in (0, 1].
+        steps: optimizer steps of one training, in [1, 1000000].
+        delta: failure probability that epsilon is stated at, in (0, 0.1]; below 1 / units to mean anything.
+        unit: whose presence is hidden.
+        neighboring_relation: what neighbouring datasets are.
+        accountant: which bound is reported: ``PLD``, tight, or ``RDP``, the modern form of the moments accountant.
+
+    >>> config = EngineConfig(
+    ...     max_grad_norm=1.0, noise_multiplier=1.0, sample_rate=0.05, steps=68, delta=1e-5, unit="record",
+    ...     neighboring_relation="add_or_remove_one", accountant="PLD")
+    >>> EngineConfig.from_json(config.to_json()) == config
+    True
+    >>> EngineConfig.from_json(config.to_json().replace("0.05", "1.05"))
+    Traceback (most recent call last):
+    aegis.errors.InvalidEngine: sample_rate must be in (0, 1], got 1.05
+    """
+
+    version: Literal[1] = 1
+    max_grad_norm: ClippingNorm
+    noise_multiplier: NoiseMultiplier | None
+    sample_rate: SampleRate
+    steps: Annotated[int, BeforeValidator(_a_number_of_steps)]
+    delta: Delta
+    unit: SiteUnit
+    neighboring_relation: NeighboringRelation
+    accountant: Accountant
+
+    @field_validator("accountant")
+    @classmethod
+    def _proves(cls, value: Accountant) -> Accountant:
+        if value is Accountant.GDP:
+            raise ValueError("must be PLD or RDP: GDP is an approximation that under-reports and can back no claim")
+        return value
+
+    def to_json(self) -> str:
+        """Canonical JSON: the same configuration always gives the same text."""
+        return self.canonical().decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read what :meth:`to_json` wrote; anything else raises :class:`~aegis.errors.InvalidEngine` in one line."""
+        try:
+            document = parse_json(text.encode() if isinstance(text, str) else text)
+        except EnvelopeError as error:
+            raise InvalidEngine(f"an engine configuration is a JSON object: {error}") from error
+        return cls.of(document)
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Self:
+        """From the fields by name; every problem is named in one line of :class:`~aegis.errors.InvalidEngine`."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise InvalidEngine(explain(error)) from error
+
+    def changed(self, **fields: object) -> Self:
+        """The same configuration with some fields replaced, validated like a new one."""
+        return self.of({**self.model_dump(), **fields})
+
+    def event(self, steps: int) -> PoissonSampledGaussian:
+        """The mechanism, run for ``steps``.
+
+        Raises:
+            InvalidEngine: the noise multiplier is still to be found.
+        """
+        if self.noise_multiplier is None:
+            raise InvalidEngine("noise_multiplier is not set: state one, or let epsilon_targeting find it")
+        return PoissonSampledGaussian(self.noise_multiplier, self.sample_rate, steps)

@@ -1,0 +1,138 @@
+"""Charging a training to a ledger before it starts."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from aegis.errors import InvalidEngine
+from aegis.tuning.config import EngineConfig
+from coreason_enclave.accounting.composition import epsilon_bound
+from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.ledger import (
+    EphemeralLedger,
+    LineageCaps,
+    LineageRegistration,
+    NoiseSource,
+    PrivacyLedger,
+    Reservation,
+    RoundPlan,
+)
+from coreason_enclave.schemas import Mechanism, PrivacyConfig
+
+__all__ = ["Account", "account_for", "experiment", "name_of_draws", "privacy_config", "reserve"]
+
+_MOST_EPSILON = 1000.0
+
+
+@dataclass(frozen=True)
+class Account:
+    """Where a training is charged: a lineage of a ledger."""
+
+    ledger: PrivacyLedger
+    lineage: str
+
+    @property
+    def registration(self) -> LineageRegistration:
+        """The lineage as its site registered it."""
+        return self.ledger.registration(self.lineage)
+
+    def within_caps(self, epsilon_range: tuple[float, float]) -> tuple[float, float]:
+        """The part of the range that the site lets one job ask for."""
+        lowest, highest = epsilon_range
+        cap = self.registration.caps.job_epsilon
+        return (min(lowest, cap), cap) if cap < highest else epsilon_range
+
+
+def experiment(config: EngineConfig, *, nominal_units: int, public: bool) -> Account:
+    """A ledger in memory whose caps hold any one training: for experiments, and its claims say so."""
+    ledger = EphemeralLedger()
+    caps = LineageCaps(epsilon=_MOST_EPSILON, delta=config.delta, job_epsilon=_MOST_EPSILON, job_delta=config.delta)
+    ledger.register(
+        LineageRegistration.with_best_order(
+            lineage="experiment",
+            unit=config.unit,
+            neighboring_relation=config.neighboring_relation,
+            nominal_units=nominal_units,
+            public=public,
+            caps=caps,
+        )
+    )
+    return Account(ledger, "experiment")
+
+
+def account_for(
+    config: EngineConfig, ledger: PrivacyLedger | None, lineage: str | None, *, nominal_units: int, public: bool
+) -> Account:
+    """Where the caller wants a training charged; where nothing was said, an :func:`experiment`.
+
+    Raises:
+        InvalidEngine: only one of the two was given, or the lineage is registered with another size.
+    """
+    if ledger is None and lineage is None:
+        return experiment(config, nominal_units=nominal_units, public=public)
+    if ledger is None or lineage is None:
+        raise InvalidEngine("a ledger and a lineage that is registered there go together: give both or neither")
+    account = Account(ledger, lineage)
+    registered = account.registration.nominal_units
+    if registered != nominal_units:
+        raise InvalidEngine(
+            f"lineage {lineage!r} is registered with {registered} nominal units, the task states {nominal_units}"
+        )
+    return account
+
+
+def reserve(config: EngineConfig, account: Account, noise_source: NoiseSource) -> Reservation:
+    """Charge the whole schedule of ``config`` as one new job of one round.
+
+    Raises:
+        PrivacyBudgetExceededError: the lineage does not afford every step.
+        JobRejected: the lineage has another unit, or lower caps on a job's epsilon or delta.
+        InvalidEngine: the schedule's epsilon is above 1000: it would promise nothing.
+    """
+    if account.registration.neighboring_relation is not config.neighboring_relation:
+        raise InvalidEngine(f"lineage {account.lineage!r} is kept for {account.registration.neighboring_relation}")
+    event = config.event(config.steps)
+    # The ledger asks the same bound for the same steps: the schedule ends exactly at this cap.
+    cap = epsilon_bound(event, config.delta)
+    if not cap <= _MOST_EPSILON:
+        raise InvalidEngine(
+            f"this schedule costs epsilon {cap:.4g}, above {_MOST_EPSILON:g}: more noise or fewer steps"
+        )
+    digest = sha256_hex(config.canonical() + secrets.token_bytes(32))
+    plan = RoundPlan(
+        job_id=f"engine-{digest[:16]}",
+        job_digest=digest,
+        round_number=1,
+        unit=config.unit,
+        noise_multiplier=event.noise_multiplier,
+        sample_rate=event.sample_rate,
+        steps=event.steps,
+        total_steps=event.steps,
+        target_epsilon=cap,
+        delta=config.delta,
+        noise_source=noise_source,
+    )
+    return account.ledger.reserve(account.lineage, plan, sha256_hex(digest.encode()), require_all=True)
+
+
+def name_of_draws(config: EngineConfig) -> str:
+    """64 hex digits that differ between schedules; the last digits of a calibrated noise multiplier do not matter.
+
+    They may differ between machines, and the same seed should give the same training on all of them.
+    """
+    noise = config.event(config.steps).noise_multiplier
+    return config.changed(noise_multiplier=float(f"{noise:.6g}")).digest()
+
+
+def privacy_config(config: EngineConfig, reservation: Reservation) -> PrivacyConfig:
+    """The configuration in the words of a site's job, every value present."""
+    return PrivacyConfig(
+        mechanism=Mechanism.DP_SGD,
+        target_epsilon=reservation.target_epsilon,
+        noise_multiplier=config.noise_multiplier,
+        max_grad_norm=config.max_grad_norm,
+        sample_rate=config.sample_rate,
+        delta=config.delta,
+        unit=config.unit,
+    )

@@ -1,0 +1,282 @@
+"""The coordinator's audit log, read as the story of one run.
+
+The log is written around durable state, so a crash may leave an event twice, or a round completed in the state whose
+line was never written; the resumption that follows says how many rounds were complete. Both are read for what they
+are. Nothing here trusts a line's content: unknown acts are passed over, malformed ones are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aegis.errors import VerificationFailed
+from aegis.stores.run_state import RoundRecord
+from coreason_enclave.accounting.events import Event, event_from_dict
+from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.errors import EnclaveError
+from coreason_enclave.schemas import HexDigest, Provenance, SafeId, explain
+from coreason_enclave.wire.documents import LedgerHeadStatement
+
+__all__ = ["AuditedDraw", "AuditedRound", "AuditedUpdate", "Recorded", "Released", "Trail", "read_trail"]
+
+
+class _Details(BaseModel):
+    """The part of a line's details that is read; other fields may stand beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class _Line(_Details):
+    actor: str
+    action: str
+    outcome: str
+    details: dict[str, Any]
+
+
+class _Started(_Details):
+    job_digest: HexDigest
+
+
+class _Configured(_Details):
+    config: HexDigest
+    job_file: HexDigest | None = None
+    evaluation_set: HexDigest | None = None
+
+
+class _Resumed(_Details):
+    completed_rounds: int
+    job_digest: HexDigest | None = None
+    record: RoundRecord | None = None
+
+
+class _Completed(_Details):
+    round: int
+    model: HexDigest
+    record: RoundRecord | None = None
+
+
+class _Finished(_Details):
+    model: HexDigest
+    averaged_rounds: int
+    metrics: dict[str, float] | None = None
+    evaluation_set: HexDigest | None = None
+    state: HexDigest | None = None
+    outcome: HexDigest | None = None
+    ledgers: dict[SafeId, LedgerHeadStatement] = Field(default_factory=dict)
+
+
+class _Paid(_Details):
+    ledger_head: LedgerHeadStatement
+
+
+class _Accepted(_Details):
+    site: SafeId
+    round: int
+    update: HexDigest
+    event: dict[str, Any]
+    provenance: Provenance
+    noise_source: SafeId
+    unit: SafeId
+    delta: float
+    ledger_head: LedgerHeadStatement
+    content_changed: bool = False
+    envelope: HexDigest | None = None
+
+
+@dataclass(frozen=True)
+class AuditedUpdate:
+    """One admitted update, as the log has it. ``line`` counts from 1; ``envelope`` is what was signed, by SHA-256."""
+
+    line: int
+    site: str
+    round_number: int
+    digest: str
+    event: Event
+    provenance: Provenance
+    noise_source: str
+    unit: str
+    delta: float
+    ledger_head: LedgerHeadStatement
+    content_changed: bool
+    envelope: str | None
+
+
+@dataclass(frozen=True)
+class AuditedRound:
+    """One completed round. ``model`` and ``record`` are None only in logs of earlier versions."""
+
+    number: int
+    admitted: Mapping[str, AuditedUpdate]
+    model: str | None
+    record: RoundRecord | None = None
+
+
+@dataclass(frozen=True)
+class Released:
+    """The log's last line: the release of the model.
+
+    Attributes:
+        model: the released model's digest. averaged_rounds: number of last rounds whose models were averaged.
+        metrics: the released model's utility. evaluation_set: digest of the public examples behind ``metrics``.
+        state: digest of the last state. outcome: of ``outcome.json``.
+        ledgers: heads of the ledgers that were exported, by site.
+    """
+
+    model: str
+    averaged_rounds: int
+    metrics: Mapping[str, float] | None
+    evaluation_set: str | None
+    state: str | None
+    outcome: str | None
+    ledgers: Mapping[str, LedgerHeadStatement]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Digests of the files behind one start of the run; None for a missing file."""
+
+    config: str
+    job_file: str | None
+    evaluation_set: str | None
+
+
+@dataclass(frozen=True)
+class AuditedDraw:
+    """A round of a job with client-level privacy that was paid for. ``ledger_head`` is the coordinator's own."""
+
+    line: int
+    ledger_head: LedgerHeadStatement
+
+
+@dataclass(frozen=True)
+class Trail:
+    """The run as the log tells it.
+
+    Attributes:
+        jobs: digests of the jobs that were started; a run has one.
+        rounds: the completed ones, in order.
+        updates: every admitted update, those of attempts that were repeated or lost in a crash included.
+        released: what the log's last line releases; None where it ends otherwise.
+        profiles: profiles that the coordinator's lines were written under.
+        configurations: the files that the run was carried out by; a run has one set of them.
+        draws: of a job with client-level privacy: what was paid for before a model was kept.
+    """
+
+    jobs: frozenset[str]
+    rounds: tuple[AuditedRound, ...]
+    updates: tuple[AuditedUpdate, ...]
+    released: Released | None
+    profiles: frozenset[str]
+    configurations: frozenset[Recorded]
+    draws: tuple[AuditedDraw, ...]
+
+
+def read_trail(data: bytes) -> Trail:
+    """Read a log whose chain holds; raises :class:`VerificationFailed` naming the line that makes no sense."""
+    reading = _Reading()
+    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
+        try:
+            reading.follow(number, _Line.model_validate(parse_json(line)))
+        except ValidationError as error:
+            raise VerificationFailed(f"audit.jsonl, line {number}: {explain(error)}") from error
+        except EnclaveError as error:
+            raise VerificationFailed(f"audit.jsonl, line {number}: {error}") from error
+    return reading.trail()
+
+
+_D = TypeVar("_D", bound=_Details)
+
+
+@dataclass
+class _Reading:
+    """A fold over the lines: what is known so far, and the answers to the round that is open."""
+
+    jobs: set[str] = field(default_factory=set)
+    rounds: list[AuditedRound] = field(default_factory=list)
+    updates: list[AuditedUpdate] = field(default_factory=list)
+    open: dict[str, AuditedUpdate] = field(default_factory=dict)
+    released: Released | None = None
+    profiles: set[str] = field(default_factory=set)
+    configurations: set[Recorded] = field(default_factory=set)
+    draws: list[AuditedDraw] = field(default_factory=list)
+
+    def follow(self, number: int, line: _Line) -> None:
+        self.released = None  # only the last line's word counts
+        if line.actor != "coordinator":
+            return
+        self.profiles.add(str(line.details.get("profile", "unnamed")))
+        match line.action, line.outcome:
+            case "configuration", "recorded":
+                said = _read(_Configured, line)
+                self.configurations.add(Recorded(said.config, said.job_file, said.evaluation_set))
+            case "run", "started":
+                self.jobs.add(_read(_Started, line).job_digest)
+            case "run", "resumed":
+                self._resume(_read(_Resumed, line))
+            case "run", "finished":
+                finished = _read(_Finished, line)
+                self.released = Released(**{name: getattr(finished, name) for name in _Finished.model_fields})
+            case "round", "opened":
+                self.open = {}
+            case "round", "completed":
+                completed = _read(_Completed, line)
+                self._complete(completed.round, completed.model, completed.record)
+            case "client_privacy", "committed":
+                self.draws.append(AuditedDraw(number, _read(_Paid, line).ledger_head))
+            case "admit", "accepted":
+                update = _update(number, _read(_Accepted, line))
+                self.updates.append(update)
+                self.open[update.site] = update
+
+    def _resume(self, resumed: _Resumed) -> None:
+        """After a crash between a round's state and its line, this line says what that one would have said."""
+        completed_rounds, record = resumed.completed_rounds, resumed.record
+        if resumed.job_digest is not None:
+            self.jobs.add(resumed.job_digest)
+        if completed_rounds - len(self.rounds) not in (0, 1):
+            raise VerificationFailed(
+                f"the log resumes after {completed_rounds} rounds, having told of {len(self.rounds)}: lines are missing"
+            )
+        if completed_rounds > len(self.rounds):
+            self._complete(completed_rounds, None if record is None else record.model_digest, record)
+        self.open = {}
+
+    def _complete(self, number: int, model: str | None, record: RoundRecord | None) -> None:
+        self.rounds.append(AuditedRound(number, dict(self.open), model, record))
+        self.open = {}
+
+    def trail(self) -> Trail:
+        return Trail(
+            frozenset(self.jobs),
+            tuple(self.rounds),
+            tuple(self.updates),
+            self.released,
+            frozenset(self.profiles),
+            frozenset(self.configurations),
+            tuple(self.draws),
+        )
+
+
+def _read(kind: type[_D], line: _Line) -> _D:
+    return kind.model_validate(line.details)
+
+
+def _update(line: int, accepted: _Accepted) -> AuditedUpdate:
+    return AuditedUpdate(
+        line=line,
+        site=accepted.site,
+        round_number=accepted.round,
+        digest=accepted.update,
+        event=event_from_dict(accepted.event),
+        provenance=accepted.provenance,
+        noise_source=accepted.noise_source,
+        unit=accepted.unit,
+        delta=accepted.delta,
+        ledger_head=accepted.ledger_head,
+        content_changed=accepted.content_changed,
+        envelope=accepted.envelope,
+    )

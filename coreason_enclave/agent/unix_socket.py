@@ -1,0 +1,135 @@
+"""The agent's Unix socket: mode 0600 in the site's folder, a few clients at a time, one frame each way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError
+from coreason_enclave.ipc.frames import encode_frame, read_frame
+from coreason_enclave.ipc.streams import SOCKET_FILE, exact_reader, socket_path
+from coreason_enclave.wire.handler import Aborted, Handler
+from coreason_enclave.wire.updates import SealedMessage
+
+__all__ = ["serving_socket"]
+
+_MAX_CLIENTS = 8
+_LINGER_S, _LINGER_BYTES = 1.0, 64 << 20
+_PATIENCE_S = 30.0
+"""How long a client may take over the next bytes of its request."""
+
+Status = Callable[[], dict[str, Any]]
+
+
+@contextmanager
+def serving_socket(folder: Path, handler: Handler, status: Status) -> Iterator[None]:
+    """Serve ``folder``/agent.sock in threads until the block ends.
+
+    Raises:
+        ConfigurationError: the socket cannot be made.
+    """
+    listener = _bound(folder)
+    accepting = threading.Thread(target=_accept_all, args=(listener, handler, status), name="socket", daemon=True)
+    accepting.start()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
+        listener.close()
+        accepting.join()
+        (folder / SOCKET_FILE).unlink(missing_ok=True)
+
+
+def _bound(folder: Path) -> socket.socket:
+    """A listening socket that only the owner may connect to, from its first moment on."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        (folder / SOCKET_FILE).unlink(missing_ok=True)  # left by an agent that was killed; a live one holds the lock
+        with socket_path(folder) as path:
+            listener.bind(path)
+        listener.listen(_MAX_CLIENTS)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(f"cannot listen at {folder / SOCKET_FILE}: {error.strerror or error}") from error
+    finally:
+        os.umask(before)
+    return listener
+
+
+def _accept_all(listener: socket.socket, handler: Handler, status: Status) -> None:
+    free = threading.BoundedSemaphore(_MAX_CLIENTS)
+    while True:
+        free.acquire()
+        try:
+            client, _ = listener.accept()
+        except OSError:  # closed
+            return
+        threading.Thread(target=_serve, args=(client, handler, status, free), name="client", daemon=True).start()
+
+
+def _serve(client: socket.socket, handler: Handler, status: Status, free: threading.BoundedSemaphore) -> None:
+    try:
+        with client:
+            client.settimeout(_PATIENCE_S)
+            client.sendall(_answer(client, handler, status))
+            _let_finish(client)
+    except (OSError, EOFError):
+        pass  # the client went away or was too slow
+    finally:
+        free.release()
+
+
+def _let_finish(client: socket.socket) -> None:
+    """Read what a refused request still has to say: closed before, the kernel would drop the answer as well."""
+    client.shutdown(socket.SHUT_WR)
+    client.settimeout(_LINGER_S)
+    left = _LINGER_BYTES
+    while left > 0 and (data := client.recv(min(left, 1 << 20))):
+        left -= len(data)
+
+
+def _answer(client: socket.socket, handler: Handler, status: Status) -> bytes:
+    try:
+        header, message = read_frame(exact_reader(client))
+        match header, message:
+            case {"kind": "status", **others}, None if not others:
+                return encode_frame({"status": status()})
+            case {"kind": str(kind), **others}, SealedMessage() if not others:
+                return encode_frame({}, _handled(kind, message, handler, _gone(client)))
+        raise EnvelopeError("no such request")
+    except EnclaveError as refusal:
+        return encode_frame({"refused": refusal.reason.value})
+
+
+def _handled(kind: str, message: SealedMessage, handler: Handler, gone: Aborted) -> SealedMessage | None:
+    match kind:
+        case "run":
+            return handler.run(message, aborted=gone)
+        case "enrol":
+            return handler.enrol(message)
+        case "attest":
+            return handler.attest(message)
+        case "witness":
+            return handler.witness(message)
+        case "submit":
+            return handler.submit(message)
+        case "validate":
+            handler.validate(message)
+            return None
+    raise EnvelopeError("no such request")
+
+
+def _gone(client: socket.socket) -> Aborted:
+    """Whether whoever asked has hung up, and waits for no answer; one that only has finished sending has not."""
+    watched = select.poll()
+    watched.register(client, 0)  # a hang-up is always reported
+    return lambda: bool(watched.poll(0))

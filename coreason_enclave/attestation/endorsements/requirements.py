@@ -1,0 +1,121 @@
+"""Which items a report needs, read off the report. Nothing of it is verified yet, and nothing of it is believed."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from cryptography import x509
+
+from coreason_enclave.attestation.endorsements.collateral import (
+    DcapCollateral,
+    NvidiaManifest,
+    NvidiaOcsp,
+    SnpKeyCertificate,
+    manifest_chain,
+)
+from coreason_enclave.attestation.evidence import CpuReport, GpuReport
+from coreason_enclave.attestation.verify.dcap.library import platform_of
+from coreason_enclave.attestation.verify.dcap.quote import parse_quote
+from coreason_enclave.attestation.verify.nvidia.opaque import Field, OpaqueData
+from coreason_enclave.attestation.verify.nvidia.spdm import parse_report as parse_spdm_report
+from coreason_enclave.attestation.verify.nvidia_chain import Chain, load_pem_chain
+from coreason_enclave.attestation.verify.snp import SigningKey, SnpEndorsements, SnpProduct, SnpReport
+from coreason_enclave.attestation.verify.snp.certificates import read_certificate
+from coreason_enclave.attestation.verify.snp.products import LINES
+from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.crypto.certificates import load_pem_certificates
+
+__all__ = ["HostCertificates", "answers_of", "certificates_of", "collateral_of", "key_certificates_of", "manifests_of"]
+
+_PRODUCT_OF_MANIFESTS = "GH100"
+
+
+def collateral_of(quote: bytes) -> DcapCollateral:
+    """The collateral for the platform of an SGX or TDX quote; raises :class:`VerificationRefused`."""
+    parsed = parse_quote(quote)
+    fmspc, _ = platform_of(parsed)
+    try:
+        issuer = load_pem_certificates(parsed.pck_chain)[0].issuer.rfc4514_string()
+    except (ValueError, IndexError) as error:
+        raise VerificationRefused(Refusal.CHAIN, "the quote's certificates cannot be read") from error
+    return DcapCollateral(parsed.kind, fmspc.lower(), "processor" if "PCK Processor CA" in issuer else "platform")
+
+
+@dataclass(frozen=True)
+class HostCertificates:
+    """What a host's certificate table holds: keys' certificates, and those of authorities (DER)."""
+
+    leaves: tuple[bytes, ...]
+    authorities: tuple[bytes, ...]
+
+    def leaf(self, wanted: SnpKeyCertificate, now: int) -> bytes | None:
+        """The one that is wanted; None where there is none, such as after an update of the firmware."""
+        for der in self.leaves:
+            try:
+                if wanted.is_current(der, now):
+                    return der
+            except VerificationRefused:
+                continue
+        return None
+
+
+def certificates_of(report: CpuReport) -> HostCertificates:
+    """The certificates that came with a SEV-SNP report; raises :class:`VerificationRefused`."""
+    given = SnpEndorsements.from_files(base64.b64decode(text) for text in report.certificates).certificates
+    authorities = tuple(der for der in given if read_certificate(der).is_authority)
+    return HostCertificates(tuple(der for der in given if der not in authorities), authorities)
+
+
+def key_certificates_of(report: SnpReport) -> Iterator[SnpKeyCertificate]:
+    """The certificate of the key that signed a report: several where the report does not say which line it is of.
+
+    Raises:
+        VerificationRefused: ``endorsements_missing``: of no line at all.
+    """
+    tcb = report.raw_tcbs["reported"]
+    lines = [product for product in SnpProduct if _may_be_of(product, report, tcb)]
+    if not lines:
+        message = f"no line of processors that is known here has CPU {report.cpuid} and a TCB {tcb.hex()}"
+        raise VerificationRefused(Refusal.ENDORSEMENTS_MISSING, message)
+    for product in lines:
+        chip = report.chip_id[: LINES[product].chip_id_bytes].hex() if report.signing_key is SigningKey.VCEK else None
+        yield SnpKeyCertificate(product, tcb.hex(), chip)
+
+
+def _may_be_of(product: SnpProduct, report: SnpReport, tcb: bytes) -> bool:
+    layout = LINES[product].tcb_layout
+    has_layout = not any(level and not name for name, level in zip(layout, tcb, strict=True))
+    return has_layout and (report.cpuid is None or LINES[product].has_cpu(*report.cpuid[:2]))
+
+
+def manifests_of(gpu: GpuReport) -> tuple[NvidiaManifest, NvidiaManifest]:
+    """The manifests of a GPU's driver and VBIOS, by the ids that NVIDIA's verifiers make (nvtrust)."""
+    said = parse_spdm_report(gpu.report_bytes()).opaque
+    board = "_".join(_word(said, number) for number in (Field.PROJECT, Field.PROJECT_SKU, Field.CHIP_SKU))
+    return (
+        NvidiaManifest(f"NV_GPU_DRIVER_{_PRODUCT_OF_MANIFESTS}_{said.driver_version}"),
+        NvidiaManifest(f"NV_GPU_VBIOS_{board}_{said.vbios_version.replace('.', '')}"),
+    )
+
+
+def _word(said: OpaqueData, number: int) -> str:
+    return (said.text(number) or "").upper()
+
+
+def answers_of(gpu: GpuReport, manifests: Sequence[bytes]) -> Iterator[NvidiaOcsp]:
+    """Whom the vendor's responder has to be asked about: not roots, nor a GPU's leaf, which its own boot ROM makes."""
+    yield from _pairs(load_pem_chain(gpu.chain_bytes(), "a GPU's chain")[1:])
+    seen: set[x509.Certificate] = set()
+    for manifest in manifests:
+        for wanted in _pairs(manifest_chain(manifest)):
+            if wanted.certificate not in seen:
+                seen.add(wanted.certificate)
+                yield wanted
+
+
+def _pairs(chain: Chain) -> Iterator[NvidiaOcsp]:
+    for certificate, issuer in pairwise(chain):
+        yield NvidiaOcsp(certificate, issuer)

@@ -1,0 +1,112 @@
+"""``coreason-enclave agent`` and ``coreason-enclave status``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coreason_enclave.command_line import site_folder
+from coreason_enclave.crypto.job_keys import UnsafeSeededNoise, unsafe_seeded_keys
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.ipc.client import AgentClient
+from coreason_enclave.policy import Profile, load_site_config
+from coreason_enclave.system.timestamps import as_text
+
+__all__ = ["agent", "status"]
+
+_PATH = click.Path(path_type=Path)
+_ANSWER_S = 10.0
+
+
+@click.command(epilog="Example: coreason-enclave agent --config /srv/clinic/site.toml")
+@click.option(
+    "--config", "folder", required=True, type=_PATH, callback=site_folder, help="The site's site.toml, or its folder."
+)
+@click.option(
+    "--unsafe-seed",
+    type=click.IntRange(min=0),
+    help="Derive the noise from this number, for runs that must be reproducible. Whoever knows it can subtract the "
+    "noise: there is NO privacy. Profile development only.",
+)
+@click.option(
+    "--socket-only",
+    is_flag=True,
+    help="Answer on the site's own socket alone, where NVIDIA FLARE's executor asks: no gateway, no SuperNode.",
+)
+def agent(folder: Path, unsafe_seed: int | None, socket_only: bool) -> None:
+    """Run this site's agent in the foreground, until SIGTERM or Ctrl-C.
+
+    It starts a SuperNode, connects to the gateway of the federation that the site has joined, and answers orders of
+    the coordinators that site.toml lists, within the policy that it sets. With --socket-only it does neither of the
+    first two. One JSON object a line on standard output.
+    """
+    keys = None if unsafe_seed is None else _unsafe_keys(folder, unsafe_seed)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # it talks to loopback and to its gateway, directly
+    from coreason_enclave.agent.process import run_agent  # loads the frameworks
+
+    run_agent(folder, job_keys=keys, stop=stop, socket_only=socket_only)
+
+
+@click.command(epilog="Example: coreason-enclave status --config /srv/clinic/site.toml")
+@click.option(
+    "--config", "folder", required=True, type=_PATH, callback=site_folder, help="The site's site.toml, or its folder."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def status(folder: Path, as_json: bool) -> None:
+    """How this site's agent is: connection, orders answered and refused, budgets left."""
+    said = AgentClient(folder, timeout_s=_ANSWER_S).status()
+    click.echo(json.dumps(said, indent=2) if as_json else _page(said))
+
+
+def _unsafe_keys(folder: Path, seed: int) -> UnsafeSeededNoise:
+    config = load_site_config(folder / "site.toml")
+    if config.profile is not Profile.DEVELOPMENT:
+        raise ConfigurationError("--unsafe-seed needs profile development: whoever knows the seed subtracts the noise")
+    click.echo(f"UNSAFE: the noise of {config.site_id} comes from a known seed; nothing here is private", err=True)
+    return unsafe_seeded_keys(seed, config.site_id)
+
+
+def _page(said: dict[str, Any]) -> str:
+    simulated = ", SIMULATED attestation" if said.get("attestation") == "simulated" else ""
+    unsafe = ", UNSAFE SEEDED NOISE" if said["unsafe_seeded_noise"] else ""
+    doing = "answering an order" if said["busy"] else "waiting"
+    return "\n".join(
+        [
+            f"{said['site_id']}: agent {said['version']}, profile {said['profile']}{simulated}{unsafe}",
+            f"  since {_moment(said['started'])}, {doing}; {said['answered']} answered, {said['refused']} refused",
+            *_ways_in(said),
+            *map(_budget_line, said["budgets"]),
+        ]
+    )
+
+
+def _ways_in(said: dict[str, Any]) -> list[str]:
+    trained = [f"  trained by {said['trainer']}"] if said["trainer"] else []
+    if said["socket_only"]:
+        return ["  answers on its socket alone: no gateway, no SuperNode", *trained]
+    trip = said["round_trip_s"]
+    reached = "no sign that it hears us" if trip is None else f"round trip {trip * 1000:.1f} ms"
+    runs = "runs" if said["supernode_running"] else "DOES NOT RUN"
+    return [
+        f"  gateway {said['gateway']}: {reached}",
+        f"  SuperNode {runs}, {said['supernode_restarts']} restarts, last asked {_moment(said['last_poll'])}",
+        *trained,
+    ]
+
+
+def _budget_line(entry: dict[str, Any]) -> str:
+    spent = f"epsilon {entry['epsilon_spent']:.3f} of {entry['epsilon_cap']:g}"
+    return f"  {entry['dataset_id']}: {spent} spent at delta {entry['delta']:g}"
+
+
+def _moment(unix: int | None) -> str:
+    return "never" if unix is None else as_text(unix)

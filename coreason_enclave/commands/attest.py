@@ -1,0 +1,81 @@
+"""``coreason-enclave attest``: evidence of this host over a nonce that somebody gave, outside of any federation."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import click
+
+from coreason_enclave.attestation.binding import gpu_nonce, manual_context, report_data
+from coreason_enclave.attestation.evidence import Evidence
+from coreason_enclave.crypto.encoding import canonical_json
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.hardware.discovery import HARDWARE, ThisHost
+from coreason_enclave.system.files import create_file
+
+__all__ = ["attest"]
+
+
+def _nonce(context: click.Context, parameter: click.Parameter, value: str) -> bytes:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise click.BadParameter("32 bytes in hex: 64 digits of 0-9 and a-f", context, parameter)
+    return bytes.fromhex(value)
+
+
+@click.command(epilog=f"Example: coreason-enclave attest --nonce {'5a' * 32} --out evidence.json")
+@click.option("--nonce", required=True, metavar="HEX", callback=_nonce, help="The verifier's 32 fresh bytes.")
+@click.option("--attester", type=click.Choice(HARDWARE), help="Left out: whatever this one host has.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="A new file for the evidence.")
+@click.option("--json", "as_json", is_flag=True, help="Print the evidence, and what it covers, as one JSON document.")
+def attest(nonce: bytes, attester: str | None, out: Path | None, as_json: bool) -> None:
+    """Collect evidence of this host's hardware over a nonce, or say which devices were looked for.
+
+    The evidence is bound to the nonce alone: its context is the frame of "aegis/attestation/manual", "1" and the nonce,
+    each behind its length as eight big-endian bytes. It speaks for no site, no key and no job, and no federation takes
+    it. The report data that is printed is what `aegis evidence verify --report-data` asks for.
+    """
+    _require_new(out)
+    host = ThisHost()
+    context = manual_context(nonce)
+    evidence = host.attester(attester or host.detected()).produce(context)
+    if out is not None:
+        _write_new(out, canonical_json(evidence.model_dump(mode="json")))
+    said = _covered(evidence, context)
+    if as_json:
+        click.echo(json.dumps({**said, "evidence": evidence.model_dump(mode="json")}, sort_keys=True))
+    else:
+        click.echo(_page(evidence, said, out))
+
+
+def _covered(evidence: Evidence, context: bytes) -> dict[str, str | None]:
+    return {
+        "report_data": report_data(context, evidence.gpus).hex(),
+        "gpu_nonce": gpu_nonce(context).hex() if evidence.gpus else None,
+    }
+
+
+def _page(evidence: Evidence, said: dict[str, str | None], out: Path | None) -> str:
+    lines = [f"collected {evidence.kind} evidence with {len(evidence.gpus)} GPUs; not verified by anybody yet"]
+    lines += [f"{name.replace('_', ' '):<11}  {value}" for name, value in said.items() if value]
+    lines.append("kept nowhere: --out writes it to a file" if out is None else f"wrote {out}")
+    return "\n".join(lines)
+
+
+def _require_new(out: Path | None) -> None:
+    if out is None:
+        return
+    if os.path.lexists(out):
+        raise ConfigurationError(f"{out} exists: evidence is written to a new file")
+    if not out.parent.is_dir():
+        raise ConfigurationError(f"there is no folder {out.parent}")
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """Whole or not at all, and never over a file that came meanwhile."""
+    try:
+        create_file(path, data)
+    except FileExistsError as error:
+        raise ConfigurationError(f"{path} exists: evidence is written to a new file") from error

@@ -1,0 +1,77 @@
+"""``coreason-enclave doctor``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from coreason_enclave.agent.doctor import coordinator, gateway, hardware, host, trainer
+from coreason_enclave.agent.doctor.findings import Check, Examined, Finding, Verdict, examined_safely
+from coreason_enclave.command_line import ExitCode, site_folder
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.policy import load_site_config
+
+__all__ = ["doctor", "examine"]
+
+CHECKS: dict[str, Check] = {
+    "keys": host.keys,
+    "policy": host.policy,
+    "ledger": host.ledger,
+    "data": host.data,
+    "disk": host.disk,
+    "socket": host.socket_place,
+    "trainer": trainer.trainer,
+    "attestation": hardware.attestation,
+    "coordinator evidence": coordinator.evidence_of_coordinators,
+    "gateway": gateway.gateway,
+}
+
+
+@click.command(epilog="Example: coreason-enclave doctor --config /srv/clinic/site.toml")
+@click.option(
+    "--config",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    callback=site_folder,
+    help="The site's site.toml, or its folder.",
+)
+@click.option("--socket-only", is_flag=True, help="As of the agent: no gateway is looked for, and no keys for it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def doctor(folder: Path, socket_only: bool, as_json: bool) -> None:
+    """Check this site's set-up: keys, policy, ledger, data, disk, socket, attestation of
+    both ends, gateway, clock.
+
+    Changes nothing, and tells no number that depends on a row. Exit code 3 if anything FAILs.
+    """
+    findings = list(examine(folder, socket_only=socket_only))
+    failed = any(finding.verdict is Verdict.FAIL for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        for finding in findings:
+            click.echo(_line(finding))
+    if failed:
+        click.get_current_context().exit(ExitCode.REFUSED)
+
+
+def examine(folder: Path, *, now: Callable[[], float] = time.time, socket_only: bool = False) -> Iterator[Finding]:
+    """Every check in turn; without a readable ``site.toml`` there is nothing else to check."""
+    try:
+        site = Examined(folder, load_site_config(folder / "site.toml"), now, socket_only)
+    except ConfigurationError as error:
+        yield Finding("site.toml", Verdict.FAIL, str(error), "mend the line that it names")
+        return
+    yield Finding("site.toml", Verdict.OK, f"{site.config.site_id}, profile {site.config.profile}")
+    for name, check in CHECKS.items():
+        yield from examined_safely(name, check, site)
+
+
+def _line(finding: Finding) -> str:
+    to_do = f" → {finding.to_do}" if finding.to_do else ""
+    return f"{finding.verdict:<5} {finding.check}: {finding.found}{to_do}"

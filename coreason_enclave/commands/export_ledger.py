@@ -1,0 +1,54 @@
+"""``coreason-enclave export-ledger``: a site's ledger under its own signature, for the auditor of a run."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from coreason_enclave.command_line import site_folder
+from coreason_enclave.crypto.signing import Signer, read_private
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.ledger import SqliteLedger, verify_export
+from coreason_enclave.ledger.signed_heads import seal_export
+from coreason_enclave.policy import load_site_config
+from coreason_enclave.system.files import replace_file
+
+__all__ = ["export_ledger"]
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("export-ledger", epilog="Example: coreason-enclave export-ledger /srv/clinic --out for-the-auditor")
+@click.argument("folder", metavar="SITE", type=_PATH, callback=site_folder)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder to write into: a run's ledger/, or one to send. Made where it is missing.",
+)
+def export_ledger(folder: Path, out: Path) -> None:
+    """Write this site's whole ledger, and its signature over it: <site>.json and <site>.dsse.
+
+    For the auditor of a run: `aegis verify` wants both in the run's folder ledger/. They hold hashes, caps and what was
+    charged; no row, no count of rows and no key.
+    """
+    config = load_site_config(folder / "site.toml")
+    signer = Signer.from_seed(read_private(folder / config.keys / "signing.key"))
+    export = _exported(folder / config.ledger)
+    head = verify_export(export).head
+    out.mkdir(parents=True, exist_ok=True)
+    replace_file(out / f"{config.site_id}.json", export)
+    replace_file(out / f"{config.site_id}.dsse", seal_export(export, config.site_id, signer, now=time.time()))
+    click.echo(f"wrote {config.site_id}.json and {config.site_id}.dsse to {out}: head {head.seq}:{head.hash}, signed")
+
+
+def _exported(path: Path) -> bytes:
+    if not path.exists():
+        raise ConfigurationError(f"{path} is missing: this site keeps no ledger there")
+    ledger = SqliteLedger(path, must_exist=True)
+    try:
+        return ledger.export()
+    finally:
+        ledger.close()

@@ -1,0 +1,77 @@
+"""Who answers behind an executor, by this host's own settings: the site's agent, or a session in FLARE's process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.federation.nvflare.settings import Runs, load_local_settings
+from coreason_enclave.ipc.client import AgentClient
+from coreason_enclave.policy import Profile, SiteConfig, load_site_config
+from coreason_enclave.wire.handler import Handler
+
+if TYPE_CHECKING:
+    from coreason_enclave.federation.nvflare.trainer import Trains
+
+__all__ = ["Answerer", "answerer"]
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """What answers, and how it is let go."""
+
+    handler: Handler
+    close: Callable[[], None]
+
+
+def answerer(settings_folder: Path, name: str, executor: Trains, trainer: str | None) -> Answerer:
+    """What answers for the client ``name``.
+
+    Args:
+        settings_folder: holds ``coreason.json``.
+        trainer: ``package.module:Class`` of an executor that brings its own training loop; None for the standard one.
+
+    Raises:
+        ConfigurationError: no settings, no such site, or a loop that would not be run here.
+        LedgerError: a session's ledger does not verify.
+    """
+    settings = load_local_settings(settings_folder)
+    folder = settings.folder_of(name)
+    config = load_site_config(folder / "site.toml")
+    if config.site_id != name:
+        raise ConfigurationError(f"the client {name} is not the site {config.site_id}, whose folder it is given")
+    if settings.runs is Runs.SESSION:
+        return _session(folder, config, settings.unsafe_seed, executor, trainer)
+    if trainer is not None:
+        raise ConfigurationError(f"the agent trains here: name {trainer} as trainer in its site.toml, not in the job")
+    return Answerer(AgentClient(folder), lambda: None)
+
+
+def _session(folder: Path, config: SiteConfig, seed: int | None, executor: Trains, trainer: str | None) -> Answerer:
+    """A session of this process. A simulator may begin a process with every task: what it forgets is derived again."""
+    if config.profile is not Profile.DEVELOPMENT:
+        raise ConfigurationError("a session in FLARE's own process needs profile development: run the site's agent")
+    if trainer is not None and config.trainer not in (None, trainer):
+        raise ConfigurationError(f"site.toml names the trainer {config.trainer}, the job brings {trainer}")
+    from coreason_enclave.crypto.encryption import UnsafeDerivedKemKeys
+    from coreason_enclave.crypto.job_keys import unsafe_seeded_keys
+    from coreason_enclave.crypto.signing import load_or_create_secret
+    from coreason_enclave.federation.nvflare.trainer import ExecutorTrainer  # loads the frameworks
+    from coreason_enclave.privacy.training_threads import train_on_one_thread
+    from coreason_enclave.sentry import DataSentry
+    from coreason_enclave.site.opening import open_site
+
+    train_on_one_thread()
+    own = None
+    if trainer is not None:
+        own = ExecutorTrainer(executor, config.site_id, DataSentry(folder / config.data_root))
+    site = open_site(
+        folder,
+        trainer=own,
+        job_keys=None if seed is None else unsafe_seeded_keys(seed, config.site_id),
+        kem_keys=UnsafeDerivedKemKeys(load_or_create_secret(folder / config.keys / "unsafe-kem.secret")),
+    )
+    return Answerer(site.session, site.close)

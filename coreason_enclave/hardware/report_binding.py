@@ -1,0 +1,40 @@
+"""What a report covers, read off the report itself: a device may answer with what somebody else asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from coreason_enclave.attestation.evidence import CpuKind, CpuReport, GpuReport
+from coreason_enclave.attestation.verify.dcap.quote import parse_quote
+from coreason_enclave.attestation.verify.nvidia.spdm import parse_report as parse_gpu_report
+from coreason_enclave.attestation.verify.snp.report import parse_report as parse_snp_report
+from coreason_enclave.attestation.verify.verdict import VerificationRefused
+from coreason_enclave.hardware.collectors import unavailable
+
+__all__ = ["covered_by_cpu", "covered_by_gpu"]
+
+
+def covered_by_cpu(report: CpuReport) -> bytes:
+    """The 64 bytes under a processor's report; raises :class:`AttestationError` where it is no report of its kind."""
+    with _readable(f"this host's {report.kind} device"):
+        if report.kind is CpuKind.SNP:
+            return parse_snp_report(report.report_bytes()).report_data
+        quote = parse_quote(report.report_bytes())
+    if quote.kind != report.kind:
+        raise unavailable(f"this host's {report.kind} device answered with a quote of kind {quote.kind}")
+    return quote.fields["report_data"]
+
+
+def covered_by_gpu(report: GpuReport) -> bytes:
+    """The 32-byte nonce under a GPU's report; raises :class:`AttestationError` where it is no such report."""
+    with _readable("a GPU"):
+        return parse_gpu_report(report.report_bytes()).nonce
+
+
+@contextmanager
+def _readable(device: str) -> Iterator[None]:
+    try:
+        yield
+    except VerificationRefused as error:
+        raise unavailable(f"{device} answered with something else than a report: {error}") from error

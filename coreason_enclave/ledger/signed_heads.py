@@ -1,0 +1,113 @@
+"""Ledger heads and whole exports, signed by their site.
+
+Heads go between site and coordinator: signed by the site, kept by the coordinator, shown back by it.
+
+A ledger that was restored from an older copy cannot tell that it forgot something. A head that the site itself
+signed later, and that its ledger does not know, does. It has to carry the site's own signature: a coordinator can
+show what it was given, and cannot stop a site with a head of its own making.
+
+An export goes to whoever audits a run. A chain of hashes alone can be made anew by anybody; signed, an export is the
+site's own word.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from coreason_enclave.crypto.encoding import parse_json, sha256_hex
+from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal
+from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.errors import EnvelopeError, LedgerError, Reason
+from coreason_enclave.ledger import LedgerHead, PrivacyLedger
+from coreason_enclave.schemas import FormatVersion, HexDigest, SafeId, StrictModel, UnixSeconds, explain
+from coreason_enclave.wire.documents import HEAD_TYPE, LedgerHeadStatement, SiteLedgerHead, parse_head
+
+__all__ = [
+    "EXPORT_TYPE",
+    "LedgerExportStatement",
+    "open_export",
+    "open_head",
+    "require_known",
+    "seal_export",
+    "seal_head",
+]
+
+EXPORT_TYPE = "application/vnd.aegis.ledger-export.v1+json"
+_LARGEST_EXPORT = 1 << 30
+
+
+class LedgerExportStatement(StrictModel):
+    """A site's word that an export, named by the SHA-256 of its bytes, is its whole ledger up to ``head``."""
+
+    version: FormatVersion = 1
+    site_id: SafeId
+    head: LedgerHeadStatement
+    export_digest: HexDigest
+    exported_at: UnixSeconds
+
+
+def seal_head(head: LedgerHead, site_id: str, signer: Signer) -> str:
+    """The envelope of ``head``, signed by its site."""
+    statement = SiteLedgerHead(site_id=site_id, head=LedgerHeadStatement(seq=head.seq, hash=head.hash))
+    return seal(HEAD_TYPE, statement.canonical(), signer).decode()
+
+
+def open_head(envelope: str, site_id: str, public_key: str) -> LedgerHead:
+    """The head in an envelope that ``site_id`` signed with ``public_key`` (Ed25519, hex).
+
+    Raises:
+        EnvelopeError: malformed, signed by another key, or for another site's name.
+    """
+    opened = open_envelope(envelope.encode(), HEAD_TYPE, KeyRing({site_id: public_key}))
+    statement = parse_head(opened.payload)
+    if statement.site_id != site_id:
+        raise EnvelopeError(f"the ledger head is that of {statement.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
+    return LedgerHead(seq=statement.head.seq, hash=statement.head.hash)
+
+
+def require_known(shown: LedgerHead, ledger: PrivacyLedger, ledger_file: Path) -> None:
+    """Refuse to go on with a ledger that does not know a head that its own site signed.
+
+    Raises:
+        LedgerError: with reason ``ledger_rolled_back``; the message tells a person at the site what to run.
+    """
+    if ledger.knows(shown):
+        return
+    raise LedgerError(
+        f"the ledger does not know entry {shown.seq}, whose head this site signed: it was restored from an older copy "
+        "or replaced, and has forgotten what was spent since. Restore the newest copy; where there is none, a person "
+        "takes responsibility for what was forgotten: "
+        f"coreason-enclave ledger acknowledge {ledger_file} --head {shown.seq}:{shown.hash} --by NAME --why TEXT",
+        reason=Reason.LEDGER_ROLLED_BACK,
+    )
+
+
+def seal_export(export: bytes, site_id: str, signer: Signer, *, now: float) -> bytes:
+    """The envelope in which ``site_id`` says that ``export`` is its ledger; ``now`` is Unix seconds."""
+    statement = LedgerExportStatement(
+        site_id=site_id,
+        head=LedgerHeadStatement(**parse_json(export, limit=_LARGEST_EXPORT)["head"]),
+        export_digest=sha256_hex(export),
+        exported_at=int(now),
+    )
+    return seal(EXPORT_TYPE, statement.canonical(), signer)
+
+
+def open_export(envelope: bytes, export: bytes, site_id: str, public_key: str) -> LedgerExportStatement:
+    """What ``site_id`` signed with ``public_key`` (Ed25519, hex) over these very bytes of an export.
+
+    Raises:
+        EnvelopeError: malformed, signed by another key, for another site's name, or over another export.
+    """
+    opened = open_envelope(envelope, EXPORT_TYPE, KeyRing({site_id: public_key}))
+    try:
+        statement = LedgerExportStatement.model_validate(parse_json(opened.payload))
+    except ValidationError as error:
+        raise EnvelopeError(f"not a statement over a ledger export: {explain(error)}") from error
+    if statement.site_id != site_id:
+        raise EnvelopeError(f"the export is that of {statement.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
+    if statement.export_digest != sha256_hex(export):
+        raise EnvelopeError("the site signed another export than this one", reason=Reason.WRONG_DIGEST)
+    return statement

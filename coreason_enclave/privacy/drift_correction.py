@@ -1,0 +1,91 @@
+"""What a strategy adds to every local step, against the drift of a site's weights away from the others'.
+
+It is added to the gradient *after* clipping, noise and scaling, and before the optimizer takes its step. It depends on
+released weights and on noised iterates alone, so it is post-processing: it costs no privacy and changes no event. Added
+to the loss it would be clipped away with the rows' gradients, or break the bound on them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from coreason_enclave.errors import UnsafeTrainingError
+from coreason_enclave.schemas import AggregationStrategy, FederationJob
+from coreason_enclave.wire.updates import Arrays
+
+__all__ = ["ControlTerm", "Drift", "ProximalTerm", "drift_of"]
+
+Names = Mapping[torch.nn.Parameter, str]
+
+
+@dataclass(frozen=True)
+class Drift(ABC):
+    """A term for each parameter.
+
+    Attributes:
+        arrays: by the parameters' names; what the term is made of.
+    """
+
+    arrays: Arrays
+
+    def require_fits(self, names: Names) -> None:
+        """Raise :class:`UnsafeTrainingError` unless there is a term for each parameter: none may be lost in silence."""
+        for parameter, name in names.items():
+            array = self.arrays.get(name)
+            if array is None or array.shape != tuple(parameter.shape):
+                raise UnsafeTrainingError(
+                    f"parameter {name!r} is none of the global model's, so the job's strategy has no term for it: "
+                    "attach the model that the job names, unwrapped"
+                )
+
+    def add_to_gradients(self, names: Names) -> None:
+        """Add the term to each parameter's ``grad``, which holds what the optimizer would step along without it."""
+        for parameter, name in names.items():
+            if parameter.grad is not None:
+                parameter.grad.add_(self._term(name, parameter.detach()))
+
+    @abstractmethod
+    def _term(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """What is added to the gradient of the parameter ``name``, whose present value is ``value``."""
+
+
+@dataclass(frozen=True)
+class ProximalTerm(Drift):
+    """FedProx (Li et al., 2020): ``mu * (w - w_global)``; ``arrays`` are the global weights."""
+
+    mu: float
+
+    def _term(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        return self.mu * (value - torch.tensor(self.arrays[name], dtype=value.dtype))
+
+
+@dataclass(frozen=True)
+class ControlTerm(Drift):
+    """SCAFFOLD (Karimireddy et al., 2020): ``c - c_i``, the same in every step; ``arrays`` are these differences."""
+
+    def _term(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(self.arrays[name], dtype=value.dtype)
+
+
+def drift_of(job: FederationJob, base: Arrays, correction: Arrays | None) -> Drift | None:
+    """The term of the job's strategy; None for FED_AVG, which has none.
+
+    Args:
+        base: the global weights. correction: the order's, which a SCAFFOLD job has.
+
+    Raises:
+        UnsafeTrainingError: SCAFFOLD without a correction.
+    """
+    match job.strategy:
+        case AggregationStrategy.FED_AVG:
+            return None
+        case AggregationStrategy.FED_PROX:
+            return ProximalTerm(base, job.proximal_mu)
+        case AggregationStrategy.SCAFFOLD:
+            if correction is None:
+                raise UnsafeTrainingError("SCAFFOLD needs the order's correction")
+            return ControlTerm(correction)

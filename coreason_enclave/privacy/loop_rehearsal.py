@@ -1,0 +1,144 @@
+"""The rehearsal of a session's training loop: the whole loop, whoever wrote it, over synthetic rows and no real one.
+
+It comes before the round is reserved, so that a loop that mixes rows costs nothing, and it leaves nothing behind: its
+gate, its keystream and its reservation are its own, and the loop ends at its first step, once for each arrangement of
+rows. Refusals depend on the job, the declared schema and the loop alone.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
+from coreason_enclave.crypto.keystream import Keystream
+from coreason_enclave.datasets.schema import DatasetSchema
+from coreason_enclave.datasets.synthetic import synthetic_dataset
+from coreason_enclave.errors import DataLeakageError, Reason, UnsafeTrainingError
+from coreason_enclave.ledger.records import Reservation
+from coreason_enclave.privacy.drift_correction import Drift
+from coreason_enclave.privacy.kernel.blocks import declared_blocks
+from coreason_enclave.privacy.kernel.rehearsal import Rehearsal, RehearsalEnded
+from coreason_enclave.privacy.loop_failures import contained
+from coreason_enclave.privacy.scope import TrainingScope, enter
+from coreason_enclave.privacy.step_gate import StepGate
+from coreason_enclave.privacy.training import LocalSgdTrainer, Trainer, TrainingTask
+from coreason_enclave.schemas import (
+    AttestationReport,
+    FederationJob,
+    NeighboringRelation,
+    PrivacyConfig,
+    PrivacyUnit,
+)
+from coreason_enclave.wire.updates import Arrays
+
+__all__ = ["Rehearsed", "rehearse"]
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What of an accepted job its training loop is rehearsed with.
+
+    Attributes:
+        job: every value resolved. requested: its privacy configuration as the job stated it.
+        schema: what the dataset declares.
+    """
+
+    job: FederationJob
+    requested: PrivacyConfig
+    base: Arrays
+    schema: DatasetSchema
+    nominal_units: int
+    drift: Drift | None
+    trusted: Callable[[], AttestationReport]
+    aborted: Callable[[], bool]
+
+
+def rehearse(trainer: Trainer, subject: Rehearsed) -> Rehearsal:
+    """Run the loop of ``trainer`` over synthetic rows until enough was seen; returns the rehearsal that it passed.
+
+    Raises:
+        UnsafeTrainingError: loop, model or loss mixes rows, or the loop swallowed the end of its rehearsal.
+        DataLeakageError: the loop took no step under a guard. Besides, whatever the loop itself raises.
+    """
+    rehearsal = Rehearsal(declared_blocks(subject.job.privacy.sample_rate, subject.nominal_units), ends_loop=True)
+    while not rehearsal.complete:
+        _run_once(trainer, subject, rehearsal)
+    if rehearsal.failure is not None:
+        raise rehearsal.failure
+    return rehearsal
+
+
+def _run_once(trainer: Trainer, subject: Rehearsed, rehearsal: Rehearsal) -> None:
+    rehearsal.begin_loop()
+    task = _task(subject, rehearsal)
+
+    def train() -> bool:
+        try:
+            trainer.train(task)
+        except RehearsalEnded:
+            return False
+        return True
+
+    try:
+        with enter(task.scope), torch.random.fork_rng(devices=[]):
+            returned = contained(train, own=type(trainer) is LocalSgdTrainer)
+    except Exception:
+        if not rehearsal.ended:  # the loop's own failure, which it has without any real row
+            raise
+        return
+    if not returned:
+        return
+    if rehearsal.ended:
+        raise UnsafeTrainingError(
+            "the training loop swallowed the end of its rehearsal: let RehearsalEnded, which is no Exception, pass"
+        )
+    raise DataLeakageError("the training loop took no accounted step", reason=Reason.NO_PRIVACY_EVENT)
+
+
+def _task(subject: Rehearsed, rehearsal: Rehearsal) -> TrainingTask:
+    dataset = synthetic_dataset(subject.schema, rehearsal.rows_needed)
+    privacy, reservation = subject.job.privacy, _imagined(subject.job)
+    scope = TrainingScope(
+        config=privacy,
+        requested=subject.requested,
+        reservation=reservation,
+        gate=StepGate(reservation.step_limit, privacy.target_epsilon),
+        keystream=Keystream(
+            secrets.token_bytes(32), job_digest="", round_number=1, base_model_digest="", dataset_digest=""
+        ),
+        nominal_units=subject.nominal_units,
+        unit_of_row=dataset.unit_ids,
+        drift=subject.drift,
+        base=subject.base,
+        rehearsal=rehearsal,
+    )
+    return TrainingTask(subject.job, subject.base, dataset, scope, subject.aborted, subject.trusted)
+
+
+def _imagined(job: FederationJob) -> Reservation:
+    """What the ledger would say; no ledger said it."""
+    privacy = job.privacy
+    event: Event = NonPrivate()
+    if privacy.noise_multiplier is not None:
+        event = PoissonSampledGaussian(privacy.noise_multiplier, privacy.sample_rate, job.local_steps)
+    return Reservation(
+        reservation_id="00" * 32,
+        lineage="rehearsal",
+        job_id=job.job_id,
+        round_number=1,
+        event=event,
+        step_limit=job.local_steps,
+        prior_events=(),
+        recomputed=False,
+        actual=None,
+        update_digest=None,
+        target_epsilon=privacy.target_epsilon,
+        delta=privacy.delta,
+        unit=PrivacyUnit.RECORD if privacy.unit is None else privacy.unit,
+        neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
+        noise_source=None,
+    )

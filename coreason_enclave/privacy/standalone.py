@@ -1,0 +1,118 @@
+"""A reservation made outside a session, with randomness that nobody kept: the scope of one training.
+
+Noise that two releases share cancels out of their difference. Under a fresh key no two trainings share any. Under an
+injected one the draws are named after the schedule, after every row and after whose row it is, so that two trainings
+share noise only where they are one and the same training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset, TensorDataset
+
+from coreason_enclave.crypto.encoding import frame
+from coreason_enclave.crypto.keystream import Keystream
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.ledger.records import NoiseSource, Reservation
+from coreason_enclave.privacy.scope import TrainingScope
+from coreason_enclave.privacy.step_gate import StepGate
+from coreason_enclave.schemas import PrivacyConfig
+
+__all__ = ["ExperimentScope", "experiment_key", "experiment_scope", "over_rows"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentScope(TrainingScope):
+    """A scope outside a session.
+
+    Attributes:
+        key: 32 bytes, fresh or injected.
+        name: what the draws are named after, besides the rows: 64 hex digits.
+    """
+
+    key: bytes
+    name: str
+
+
+def experiment_key(unsafe_seed: bytes | None) -> bytes:
+    """A fresh key, or the injected one; ask for it before anything is reserved.
+
+    Raises:
+        ConfigurationError: an injected seed has not exactly 32 bytes.
+    """
+    if unsafe_seed is not None and len(unsafe_seed) != 32:
+        raise ConfigurationError(f"an injected seed has exactly 32 bytes, got {len(unsafe_seed)}")
+    return secrets.token_bytes(32) if unsafe_seed is None else unsafe_seed
+
+
+def experiment_scope(
+    config: PrivacyConfig,
+    reservation: Reservation,
+    *,
+    key: bytes,
+    name: str,
+    nominal_units: int,
+    unit_of_row: npt.NDArray[Any] | None,
+) -> ExperimentScope:
+    """The scope of ``reservation``, to be entered while a guard is made; its draws follow from ``key`` and ``name``."""
+    gate = StepGate(reservation.step_limit, reservation.target_epsilon)
+    return ExperimentScope(
+        config=config,
+        requested=config,
+        reservation=reservation,
+        gate=gate,
+        keystream=_keystream(key, name, ""),
+        nominal_units=nominal_units,
+        unit_of_row=unit_of_row,
+        drift=None,
+        key=key,
+        name=name,
+    )
+
+
+def over_rows(scope: TrainingScope, dataset: Dataset[Any]) -> TrainingScope:
+    """The scope with draws that are named after the rows, too, if its key was injected; any other scope as it is."""
+    if not isinstance(scope, ExperimentScope) or scope.reservation.noise_source is not NoiseSource.UNSAFE_SEEDED:
+        return scope
+    return replace(scope, keystream=_keystream(scope.key, scope.name, _digest(dataset, scope.unit_of_row)))
+
+
+def _keystream(key: bytes, name: str, rows: str) -> Keystream:
+    return Keystream(key, job_digest=name, round_number=1, base_model_digest="", dataset_digest=rows)
+
+
+def _digest(dataset: Dataset[Any], unit_of_row: npt.NDArray[Any] | None) -> str:
+    """SHA-256 (hex) of all rows and of whose they are."""
+    rows = hashlib.sha256()
+    values = dataset.tensors if isinstance(dataset, TensorDataset) else _values(dataset)
+    for value in values:
+        rows.update(_encoded(value))
+    if unit_of_row is not None:
+        rows.update(frame(*(str(unit).encode() for unit in unit_of_row)))
+    return rows.hexdigest()
+
+
+def _values(dataset: Any) -> Iterator[object]:
+    for number in range(len(dataset)):
+        row = dataset[number]
+        yield from row if isinstance(row, tuple | list) else (row,)
+
+
+def _encoded(value: object) -> bytes:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if not isinstance(value, np.ndarray | np.generic | int | float | str | bytes):
+        raise ConfigurationError(
+            f"unsafe_seed needs rows of tensors, arrays, numbers or text, to tell two data sets apart; got "
+            f"{type(value).__name__}"
+        )
+    array = np.asarray(value)
+    return frame(str(array.dtype).encode(), str(array.shape).encode(), array.tobytes())

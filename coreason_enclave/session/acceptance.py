@@ -1,0 +1,284 @@
+"""Accepting an invitation or an order: is it authentic, for this site, timely, and within what this site allows?
+
+Checks, in order: signature by a coordinator of the policy, shape of the document, address, issue and expiry times,
+round within the job, both ends attested, base model as signed, dataset registered, unit and delta as registered, then
+the policy line by line on the *resolved* job, in which nothing is left open, whether its noise leaves an update that
+may be released, and last the roll-call. An invitation, which has neither round nor model nor roll-call, passes through
+the rest of the same checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coreason_enclave.accounting import calibrate_noise
+from coreason_enclave.accounting.noise_norm import require_less_noise_than_norm
+from coreason_enclave.crypto.encoding import digest, sha256_hex
+from coreason_enclave.crypto.envelope import KeyRing, open_envelope
+from coreason_enclave.errors import EnvelopeError, JobRejected, Reason
+from coreason_enclave.ledger import NoiseSource, NonPrivatePlan, Plan, RoundPlan
+from coreason_enclave.policy import LineagePolicy, SiteConfig
+from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechanism, PrivacyConfig
+from coreason_enclave.session.handshake import Released, SiteHandshake
+from coreason_enclave.wire.checkpoints import ANNOUNCEMENT_TYPE, LogAnnouncement, parse_announcement
+from coreason_enclave.wire.documents import (
+    ATTESTATION_REQUEST_TYPE,
+    INVITATION_TYPE,
+    ORDER_TYPE,
+    AttestationRequest,
+    Enrolment,
+    JobInvitation,
+    RoundOrder,
+    parse_attestation_request,
+    parse_invitation,
+    parse_order,
+)
+from coreason_enclave.wire.roll_call import read_roll_call
+from coreason_enclave.wire.updates import Arrays, SealedMessage, decode_arrays, layout_of, split_correction
+
+__all__ = [
+    "AcceptedJob",
+    "ResolvedJob",
+    "accept",
+    "accept_announcement",
+    "accept_attestation_request",
+    "accept_invitation",
+]
+
+MAX_MODEL_BYTES = 1 << 30
+CLOCK_SKEW_S = 60
+
+
+@dataclass(frozen=True)
+class ResolvedJob:
+    """A job that this site's policy allows, with every value resolved.
+
+    Attributes:
+        job: with delta, unit and noise multiplier present.
+        job_digest: of the job as ordered; it names the job in ledger, keys and statements.
+    """
+
+    job: FederationJob
+    job_digest: str
+    lineage: LineagePolicy
+
+    @property
+    def privacy(self) -> PrivacyConfig:
+        """The resolved privacy configuration."""
+        return self.job.privacy
+
+    @property
+    def delta(self) -> float:
+        """The failure probability of the job's guarantee."""
+        return self.lineage.job_delta if self.privacy.delta is None else self.privacy.delta
+
+    def plan(self, round_number: int, noise_source: NoiseSource) -> Plan:
+        """What one round would spend at its worst."""
+        job, privacy = self.job, self.privacy
+        if privacy.mechanism is Mechanism.NON_PRIVATE:
+            return NonPrivatePlan(
+                job_id=job.job_id,
+                job_digest=self.job_digest,
+                round_number=round_number,
+                unit=self.lineage.unit,
+                steps=job.local_steps,
+            )
+        if privacy.noise_multiplier is None or privacy.target_epsilon is None:
+            raise JobRejected("the job's privacy configuration is incomplete", reason=Reason.MALFORMED)
+        return RoundPlan(
+            job_id=job.job_id,
+            job_digest=self.job_digest,
+            round_number=round_number,
+            unit=self.lineage.unit,
+            noise_multiplier=privacy.noise_multiplier,
+            sample_rate=privacy.sample_rate,
+            steps=job.local_steps,
+            total_steps=job.total_steps,
+            target_epsilon=privacy.target_epsilon,
+            delta=self.delta,
+            noise_source=noise_source,
+        )
+
+
+@dataclass(frozen=True)
+class AcceptedJob(ResolvedJob):
+    """An order that this site agreed to.
+
+    Attributes:
+        order: as signed by the coordinator. coordinator_key: the key (Ed25519, hex) that signed it.
+        released: what was decrypted for it, and under which of this site's keys.
+        base: the global weights to train from.
+        correction: what SCAFFOLD adds to each gradient, with the names and shapes of ``base``; else None.
+    """
+
+    order: RoundOrder
+    coordinator_key: str
+    released: Released
+    base: Arrays
+    correction: Arrays | None
+
+    def binding(self) -> str:
+        """SHA-256 (hex) of everything in the order that determines the bytes of the update."""
+        return digest(
+            "aegis/reservation/v1",
+            bytes.fromhex(self.job_digest),
+            self.order.round_number.to_bytes(8, "big"),
+            bytes.fromhex(self.order.base_model_digest),
+        ).hex()
+
+
+def accept(message: SealedMessage, config: SiteConfig, handshake: SiteHandshake, now: float) -> AcceptedJob:
+    """Verify and resolve an order.
+
+    Args:
+        handshake: decrypts the base model; its key (Ed25519) is the one that this site's roll-call entry must bear.
+        now: Unix seconds.
+
+    Raises:
+        EnvelopeError: not authentic, malformed, or a base model or roll-call other than the signed one.
+        AttestationError: one end has not proved itself to the other.
+        JobRejected: authentic, and not acceptable here; the message names the line that refused.
+    """
+    payload, coordinator_key = _open(message, ORDER_TYPE, config)
+    order = parse_order(payload)
+    _require_timely(order, config, now)
+    if order.round_number > order.job.rounds:
+        raise JobRejected(f"round {order.round_number} of a job of {order.job.rounds}", reason=Reason.WRONG_ROUND)
+    released = handshake.release(order, message.envelope, message.arrays, coordinator_key)
+    base, correction = _base_model(order, released.model)
+    resolved = _allowed(order.job, config)
+    weights = sum(array.size for array in base.values())
+    require_less_noise_than_norm(resolved.job, parameters=weights, nominal_units=resolved.lineage.nominal_units)
+    _require_cohort(order, message.roll_call, config, handshake.signer.public_hex)
+    return AcceptedJob(
+        resolved.job, resolved.job_digest, resolved.lineage, order, coordinator_key, released, base, correction
+    )
+
+
+def accept_attestation_request(
+    message: SealedMessage, config: SiteConfig, now: float
+) -> tuple[AttestationRequest, str]:
+    """Verify a request to prove what runs here; return it with the coordinator's key. ``now`` is Unix seconds.
+
+    Raises:
+        EnvelopeError: not authentic, malformed, or with a model or a roll-call.
+        JobRejected: authentic, and for another site, or not timely.
+    """
+    payload, coordinator_key = _open(message, ATTESTATION_REQUEST_TYPE, config)
+    request = parse_attestation_request(payload)
+    _require_timely(request, config, now)
+    _require_bare(message, "an attestation request")
+    return request, coordinator_key
+
+
+def accept_announcement(message: SealedMessage, config: SiteConfig, now: float) -> tuple[LogAnnouncement, str]:
+    """Verify the announcement that a run has ended; return it with the coordinator's key. ``now`` is Unix seconds.
+
+    Raises:
+        EnvelopeError: not authentic, malformed, or with a model or a roll-call.
+        JobRejected: authentic, and for another site, or not timely.
+    """
+    payload, coordinator_key = _open(message, ANNOUNCEMENT_TYPE, config)
+    announcement = parse_announcement(payload)
+    _require_timely(announcement, config, now)
+    _require_bare(message, "an announcement")
+    return announcement, coordinator_key
+
+
+def accept_invitation(message: SealedMessage, config: SiteConfig, now: float) -> ResolvedJob:
+    """Verify an invitation and resolve its job; ``now`` is Unix seconds.
+
+    Raises:
+        EnvelopeError: not authentic, malformed, or with a model or a roll-call, which no invitation has.
+        JobRejected: authentic, and not acceptable here; the message names the line that refused.
+    """
+    invitation = parse_invitation(_open(message, INVITATION_TYPE, config)[0])
+    _require_timely(invitation, config, now)
+    _require_bare(message, "an invitation")
+    return _allowed(invitation.job, config)
+
+
+def _open(message: SealedMessage, payload_type: str, config: SiteConfig) -> tuple[bytes, str]:
+    """The payload, and the Ed25519 key (hex) of the coordinator that signed it."""
+    keys = {f"coordinator-{i}": key for i, key in enumerate(config.policy.coordinator_keys)}
+    opened = open_envelope(message.envelope, payload_type, KeyRing(keys))
+    return opened.payload, keys[opened.signer]
+
+
+def _require_bare(message: SealedMessage, what: str) -> None:
+    if message.arrays or message.roll_call:
+        raise EnvelopeError(f"{what} carries neither a model nor a roll-call")
+
+
+def _allowed(job: FederationJob, config: SiteConfig) -> ResolvedJob:
+    """The job with nothing left open, once registration and policy allow it."""
+    lineage = config.lineage_of(job.dataset_id)
+    resolved = _resolve(job, lineage)
+    config.policy.check(resolved, lineage)
+    return ResolvedJob(resolved, job.digest(), lineage)
+
+
+def _require_timely(
+    asked: RoundOrder | JobInvitation | AttestationRequest | LogAnnouncement, config: SiteConfig, now: float
+) -> None:
+    if asked.site_id != config.site_id:
+        raise JobRejected(f"the order is addressed to {asked.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
+    if asked.issued_at > now + CLOCK_SKEW_S:
+        raise JobRejected("the order was issued in the future: compare the clocks", reason=Reason.NOT_YET_VALID)
+    if asked.expires_at < now or asked.expires_at - asked.issued_at > config.policy.max_order_lifetime_s:
+        raise JobRejected("the order has expired, or was made to live too long", reason=Reason.EXPIRED)
+
+
+def _base_model(order: RoundOrder, arrays: bytes) -> tuple[Arrays, Arrays | None]:
+    """The global weights and, for SCAFFOLD alone, the correction that is signed with them."""
+    if sha256_hex(arrays) != order.base_model_digest:
+        raise EnvelopeError("the base model is not the one that the order was signed over", reason=Reason.WRONG_DIGEST)
+    base, correction = split_correction(decode_arrays(arrays, limit=MAX_MODEL_BYTES))
+    scaffold = order.job.strategy is AggregationStrategy.SCAFFOLD
+    if layout_of(correction) != (layout_of(base) if scaffold else {}):
+        needs = "one correction for each tensor" if scaffold else "no corrections"
+        raise JobRejected(f"a {order.job.strategy} order's base model has {needs}", reason=Reason.WRONG_SHAPES)
+    if not all(np.isfinite(array).all() for array in correction.values()):
+        raise JobRejected("the order's correction is not finite", reason=Reason.NON_FINITE)
+    return base, correction if scaffold else None
+
+
+def _require_cohort(order: RoundOrder, roll_call: bytes, config: SiteConfig, own_key: str) -> None:
+    """At least ``min_clients`` participants that this site knows, itself among them, signed for this very job."""
+    if sha256_hex(roll_call) != order.roll_call_digest:
+        raise EnvelopeError("the roll-call is not the one that the order was signed over", reason=Reason.ROLL_CALL)
+    entries = read_roll_call(roll_call, order.job.digest())
+    if (config.site_id, own_key) not in {(entry.site_id, entry.public_key) for entry in entries}:
+        raise JobRejected("this site's own enrolment is not in the roll-call", reason=Reason.ROLL_CALL)
+    counted, needed = _counted(entries, config), max(order.job.min_clients, config.policy.min_clients)
+    if counted < needed:
+        raise JobRejected(
+            f"site policy: {counted} of the {len(entries)} enrolled are known to this site (participants), "
+            f"min_clients asks for {needed}",
+            reason=Reason.ROLL_CALL,
+        )
+
+
+def _counted(entries: Sequence[Enrolment], config: SiteConfig) -> int:
+    known = config.policy.participants
+    count_all = config.policy.unsafe_count_unknown_participants
+    return sum(
+        count_all or entry.site_id == config.site_id or known.get(entry.site_id) == entry.public_key
+        for entry in entries
+    )
+
+
+def _resolve(job: FederationJob, lineage: LineagePolicy) -> FederationJob:
+    """Nothing left open: delta and unit from the registration, noise from cap and schedule."""
+    privacy = job.privacy
+    if privacy.unit not in (None, lineage.unit):
+        raise JobRejected(f"the lineage protects a {lineage.unit}, the job asks for a {privacy.unit}")
+    delta = lineage.job_delta if privacy.delta is None else privacy.delta
+    noise = privacy.noise_multiplier
+    if privacy.mechanism is Mechanism.DP_SGD and noise is None and privacy.target_epsilon is not None:
+        noise = calibrate_noise(privacy.target_epsilon, delta, privacy.sample_rate, job.total_steps)
+    resolved = privacy.model_copy(update={"delta": delta, "unit": lineage.unit, "noise_multiplier": noise})
+    return job.model_copy(update={"privacy": resolved})

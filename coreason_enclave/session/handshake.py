@@ -1,0 +1,204 @@
+"""A site's half of mutual attestation: proving itself to a coordinator, and asking the same of it.
+
+1. The coordinator sends a request with its challenge. The site makes a fresh key pair to be encrypted to, collects
+   evidence over challenge, keys and job, and answers with a challenge of its own.
+2. Each order brings the coordinator's evidence over that challenge, its key that updates are encrypted to, and its
+   signed result on this site. Only then is there a model that this site can decrypt.
+
+Keys to decrypt with live in memory and are replaced with every attestation; the last few are kept for orders on their
+way. As soon as this host cannot prove itself any more, all of them are erased.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.binding import Binding, Role
+from coreason_enclave.attestation.challenges import Challenges
+from coreason_enclave.attestation.evidence import Attester, Evidence, parse_evidence
+from coreason_enclave.attestation.results import open_result
+from coreason_enclave.crypto.encryption import KemKeys, KemKeysInMemory, encrypt_to, info_for, require_receiver
+from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.errors import AttestationError, EnclaveError, EnvelopeError, Reason
+from coreason_enclave.schemas import AttestationReport
+from coreason_enclave.wire.documents import (
+    COORDINATOR,
+    AttestationRequest,
+    CoordinatorIdentity,
+    RoundOrder,
+    SiteAttestation,
+)
+
+__all__ = ["Released", "SiteHandshake"]
+
+_SKEW_S = 60
+
+
+@dataclass(frozen=True)
+class Released:
+    """What an accepted order released: the base model's bytes, and the result on this site that released them."""
+
+    model: bytes
+    result: AttestationReport
+
+
+@dataclass
+class SiteHandshake:
+    """One site's keys, challenges, and what it holds of its coordinators. State is in memory, challenges are durable.
+
+    Args:
+        appraiser: what a coordinator has to prove; None where this site's policy asks for nothing.
+        clock: Unix seconds.
+        kem_keys: what models are encrypted to; default: in memory alone.
+    """
+
+    site_id: str
+    signer: Signer
+    attester: Attester
+    appraiser: Appraiser | None
+    challenges: Challenges
+    clock: Callable[[], float]
+    kem_keys: KemKeys = field(default_factory=KemKeysInMemory, repr=False)
+    _coordinators: dict[str, AttestationReport] = field(default_factory=dict, repr=False)
+
+    def answer(self, request: AttestationRequest, coordinator_key: str) -> SiteAttestation:
+        """Prove this site over the request's challenge.
+
+        Raises:
+            AttestationError: this host cannot; every key to decrypt with is erased.
+        """
+        key = self.kem_keys.make(request.nonce, request.job_digest)
+        evidence = self._prove(request.nonce, key.public_hex, request.job_digest)
+        self.kem_keys.keep(key)
+        now = self.clock()
+        return SiteAttestation(
+            site_id=self.site_id,
+            public_key=self.signer.public_hex,
+            kem_key=key.public_hex,
+            job_id=request.job_id,
+            job_digest=request.job_digest,
+            nonce=request.nonce,
+            evidence=evidence.model_dump(mode="json"),
+            challenge=self.challenges.issue(_asked(coordinator_key), now),
+            attested_at=int(now),
+        )
+
+    def release(self, order: RoundOrder, envelope: bytes, ciphertext: bytes, coordinator_key: str) -> Released:
+        """Decrypt an order's base model, once its coordinator is one that this site's policy accepts.
+
+        Raises:
+            AttestationError: the coordinator is not acceptable; ``attestation_required``: the two have to attest anew.
+            EnvelopeError: the model is not encrypted to this site for this order.
+        """
+        require_receiver(order.coordinator.kem_key)
+        self._check_coordinator(order, coordinator_key)
+        result = _result_of(order, coordinator_key)
+        key = self.kem_keys.find(result.kem_key, result.nonce, result.job_digest)
+        about_us = (result.subject, result.public_key) == (self.site_id, self.signer.public_hex)
+        if key is None or not about_us or result.job_digest != order.job.digest():
+            raise _required("its attestation result is not about this site's present keys and this job")
+        if not result.appraised_at - _SKEW_S <= self.clock() <= result.expires_at + _SKEW_S:
+            raise _required("its attestation result has expired, or is from the future: compare the clocks")
+        model = key.decrypt(ciphertext, info_for("model", envelope))
+        return Released(model, result)
+
+    def prove_update(self, order: RoundOrder, kem_key: str) -> Evidence:
+        """Fresh evidence for an update, over the order's nonce; raises as :meth:`answer` does."""
+        return self._prove(order.nonce, kem_key, order.job.digest())
+
+    def conceal(self, order: RoundOrder, envelope: bytes, payload: bytes) -> bytes:
+        """An update's bytes, for the coordinator's key alone and beside this very envelope."""
+        return encrypt_to(order.coordinator.kem_key, payload, info_for("update", envelope))
+
+    def watch(self, order: RoundOrder, released: Released) -> Callable[[], None]:
+        """To be called between two steps: proves this host to itself again at 0.8 of each lifetime.
+
+        What it returns raises as :meth:`answer` does, and from then on always.
+        """
+        result = released.result
+        due, interval, failure = result.renewal_due, result.renewal_due - result.appraised_at, None
+
+        def check() -> None:
+            nonlocal due, failure
+            if failure is not None:
+                raise failure
+            if self.clock() >= due:
+                try:
+                    self._prove(secrets.token_hex(32), result.kem_key, order.job.digest())
+                except EnclaveError as error:
+                    failure = error
+                    raise
+                due = self.clock() + interval
+
+        return check
+
+    def require_current(self, released: Released) -> None:
+        """Raise :class:`AttestationError` once the result that released the model has expired."""
+        if self.clock() > released.result.expires_at + _SKEW_S:
+            message = "the attestation result that released the model has expired"
+            raise AttestationError(message, reason=Reason.ATTESTATION_REQUIRED)
+
+    def erase(self) -> None:
+        """Forget every key to decrypt with, and every coordinator. Best effort: CPython may hold copies."""
+        self.kem_keys.erase()
+        self._coordinators.clear()
+
+    def _prove(self, nonce: str, kem_key: str, job_digest: str) -> Evidence:
+        binding = Binding(Role.SITE, nonce, self.signer.public_hex, kem_key, self.site_id, job_digest)
+        try:
+            return self.attester.produce(binding.context())
+        except EnclaveError:
+            self.erase()
+            raise
+        except Exception as error:  # an attester that broke proves as little as one that refuses
+            self.erase()
+            message = f"evidence could not be collected: {type(error).__name__}: {error}"
+            raise AttestationError(message, reason=Reason.ATTESTATION_UNAVAILABLE) from error
+
+    def _check_coordinator(self, order: RoundOrder, coordinator_key: str) -> None:
+        if self.appraiser is None:
+            return
+        shown, now = order.coordinator, self.clock()
+        known = self._coordinators.get(coordinator_key)
+        if known is None or now > known.expires_at or _others(known, shown, order):
+            self.challenges.redeem(shown.challenge, _asked(coordinator_key), now)
+            self._coordinators[coordinator_key] = self._appraise(self.appraiser, order, coordinator_key, int(now))
+
+    def _appraise(self, appraiser: Appraiser, order: RoundOrder, coordinator_key: str, now: int) -> AttestationReport:
+        shown = order.coordinator
+        if shown.evidence is None:
+            raise AttestationError("the coordinator shows no evidence, which this site's policy asks for")
+        binding = Binding(
+            Role.COORDINATOR, shown.challenge, coordinator_key, shown.kem_key, COORDINATOR, order.job.digest()
+        )
+        evidence = parse_evidence(shown.evidence)
+        try:
+            return appraiser.appraise(evidence, binding, now)
+        except EnclaveError:
+            raise
+        except Exception as error:  # an appraiser that broke accepts as little as one that refuses
+            message = f"the coordinator's evidence could not be judged: {type(error).__name__}: {error}"
+            raise AttestationError(message, reason=Reason.INTERNAL) from error
+
+
+def _others(known: AttestationReport, shown: CoordinatorIdentity, order: RoundOrder) -> bool:
+    """Whether what was appraised is not what this order shows."""
+    return (known.nonce, known.kem_key, known.job_digest) != (shown.challenge, shown.kem_key, order.job.digest())
+
+
+def _result_of(order: RoundOrder, coordinator_key: str) -> AttestationReport:
+    try:
+        return open_result(order.attestation, coordinator_key)
+    except EnvelopeError as error:
+        raise _required(f"its attestation result does not count: {error}") from error
+
+
+def _asked(coordinator_key: str) -> str:
+    return f"{COORDINATOR}:{coordinator_key}"
+
+
+def _required(why: str) -> AttestationError:
+    return AttestationError(f"the order cannot be opened: {why}", reason=Reason.ATTESTATION_REQUIRED)

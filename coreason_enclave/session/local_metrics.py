@@ -1,0 +1,40 @@
+"""How well models do on a site's own rows: for the site's own eyes, in one file that nothing sends anywhere.
+
+Loss and accuracy are computed from private rows without any noise: neither the coordinator nor the site's log, which an
+auditor may be shown, gets them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from coreason_enclave.crypto.encoding import canonical_json
+from coreason_enclave.errors import ConfigurationError
+
+__all__ = ["Validations"]
+
+
+class Validations:
+    """A file of one JSON object a line, mode 0600; made on first use."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def note(self, entry: Mapping[str, object]) -> None:
+        """Append ``entry``, durable before this returns.
+
+        Raises:
+            ConfigurationError: the file cannot be written, or others can read it.
+        """
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "ab") as file:
+                if os.fstat(file.fileno()).st_mode & 0o077:
+                    raise ConfigurationError(f"{self._path} must be for its owner alone: chmod 600 it")
+                file.write(canonical_json(dict(entry)) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ConfigurationError(f"validations cannot be written to {self._path}: {error.strerror}") from error

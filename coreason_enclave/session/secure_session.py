@@ -1,0 +1,486 @@
+"""The sandwich: everything a site does with one order, in the only order it may be done.
+
+1. *accept*: signature, address, expiry, the site's own policy, the data lineage's unit and delta, the roll-call,
+   a ledger that knows every head it ever signed, and a coordinator's log that continues the one that was seen before
+2. *attest*: both ends have proved themselves to each other, else there is no model to decrypt
+3. *check*: every fault that no row has to be read for, and that the job still draws from what it drew from before
+4. *rehearse*: model, loss and training loop on synthetic rows, which shows that they keep rows apart
+5. *reserve*: the round's worst case, durable, before any row is looked at
+6. *validate*: dataset id to checked rows below the data root
+7. *train*: under the reservation; what the gate counted is the event
+8. *sanitise*: the airlock lets through an update of the right shape with a recorded event, which is what the private
+   steps reached, or nothing
+9. *keep*: the update's bytes, durable, so that a lost answer is sent again and not computed again
+10. *commit*: the event and the update's digest, durable, before anything leaves
+11. *seal*: fresh evidence, a signature over digest, event, evidence, round and nonce, and the update encrypted to the
+   coordinator's key
+
+Framework-neutral: bytes in, bytes out. Refusals raise; only their reason code may be sent on. Asked again for the same
+computation, a site seals the kept bytes anew; where they are gone, it recomputes the same bytes under the same
+reservation. Neither spends anything more.
+
+Besides, a site *validates* an order's model on its own rows, for its own eyes, and *submits* again what it released
+before: neither trains, and neither spends.
+
+Before a job's first round a site *enrols*: it signs that it takes part in this very job, which spends nothing. Before
+it is sent a model it *attests*: it proves what runs here, see :mod:`coreason_enclave.session.handshake`. When the run
+has ended it *witnesses*: it keeps the last checkpoint of the coordinator's log, see :mod:`coreason_enclave.witness`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from coreason_enclave.accounting.events import event_to_dict
+from coreason_enclave.attestation.evidence import Attester
+from coreason_enclave.attestation.verify.verdict import in_words
+from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.crypto.envelope import seal
+from coreason_enclave.crypto.hash_log import HashLog
+from coreason_enclave.crypto.keystream import JobKeys, Keystream
+from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.datasets.reading import SiteDataset
+from coreason_enclave.datasets.synthetic import synthetic_dataset
+from coreason_enclave.errors import (
+    AttestationError,
+    ConfigurationError,
+    DataLeakageError,
+    DatasetRejected,
+    EnclaveError,
+    JobRejected,
+    PrivacyBudgetExceededError,
+    Reason,
+    TrainingAborted,
+)
+from coreason_enclave.ledger import Draw, NoiseSource, Plan, PrivacyLedger, Reservation, RoundPlan
+from coreason_enclave.ledger.signed_heads import open_head, require_known, seal_head
+from coreason_enclave.models import evaluate
+from coreason_enclave.models.bounds import require_bounded_logits
+from coreason_enclave.policy import Profile, SiteConfig
+from coreason_enclave.privacy.drift_correction import drift_of
+from coreason_enclave.privacy.kernel.rehearsal import Rehearsal
+from coreason_enclave.privacy.loop_failures import contained, failure_without_words
+from coreason_enclave.privacy.loop_rehearsal import Rehearsed, rehearse
+from coreason_enclave.privacy.release import require_known_metrics, require_reached
+from coreason_enclave.privacy.scope import TrainingScope, enter
+from coreason_enclave.privacy.step_gate import StepGate
+from coreason_enclave.privacy.training import LocalSgdTrainer, Trainer, TrainingTask
+from coreason_enclave.schemas import AttestationReport
+from coreason_enclave.sentry import DataSentry
+from coreason_enclave.session.acceptance import (
+    AcceptedJob,
+    ResolvedJob,
+    accept,
+    accept_announcement,
+    accept_attestation_request,
+    accept_invitation,
+)
+from coreason_enclave.session.continuity import mark_of_content, mark_of_key, require_same_content, require_same_key
+from coreason_enclave.session.handshake import SiteHandshake
+from coreason_enclave.session.local_metrics import Validations
+from coreason_enclave.session.preflight import require_declared, require_sound_model
+from coreason_enclave.session.update_store import KeptUpdate, ReleasedUpdates
+from coreason_enclave.wire.checkpoints import LogSeen
+from coreason_enclave.wire.documents import (
+    ATTESTATION_TYPE,
+    ENROLMENT_TYPE,
+    UPDATE_TYPE,
+    Enrolment,
+    LedgerHeadStatement,
+    UpdateStatement,
+)
+from coreason_enclave.wire.handler import Aborted, never
+from coreason_enclave.wire.updates import ReleasableUpdate, SealedMessage, TrainedUpdate, immutable, layout_of
+from coreason_enclave.witness import CheckpointStore, ShownLog, witness_statement
+
+__all__ = ["SecureSession"]
+
+
+@dataclass(frozen=True)
+class SecureSession:
+    """One site's side of every round. Collaborators are injected; state lives in ledger, log and released updates.
+
+    ``ledger_file`` is for messages to a person at the site.
+    """
+
+    config: SiteConfig
+    signer: Signer
+    attester: Attester
+    handshake: SiteHandshake
+    ledger: PrivacyLedger
+    ledger_file: Path
+    sentry: DataSentry
+    trainer: Trainer
+    job_keys: JobKeys
+    log: HashLog
+    released: ReleasedUpdates
+    validations: Validations
+    checkpoints: CheckpointStore
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        if self.attester.kind == "simulated" and self.config.profile is not Profile.DEVELOPMENT:
+            raise AttestationError("a simulated attester needs profile development; production sites need hardware")
+        if self.job_keys.unsafe_seeded and self.config.profile is not Profile.DEVELOPMENT:
+            raise ConfigurationError("injected keys need profile development: whoever knows the seed removes the noise")
+        if self.handshake.kem_keys.unsafe_derived and self.config.profile is not Profile.DEVELOPMENT:
+            raise ConfigurationError("derived keys need profile development: a file would decrypt every model")
+
+    def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
+        """Answer one order with one sealed update.
+
+        Raises:
+            EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
+        """
+        with self._refusals_logged("round", message):
+            return self._answer(message, aborted)
+
+    def enrol(self, message: SealedMessage) -> SealedMessage:
+        """Answer an invitation with this site's signed word that it takes part in the job. Spends nothing.
+
+        Raises:
+            EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
+        """
+        with self._refusals_logged("enrolment", message):
+            return self._enrol(accept_invitation(message, self.config, self.clock()))
+
+    def attest(self, message: SealedMessage) -> SealedMessage:
+        """Answer a coordinator's challenge with evidence of what runs here. Spends nothing.
+
+        Raises:
+            EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
+        """
+        with self._refusals_logged("attestation", message):
+            request, coordinator_key = accept_attestation_request(message, self.config, self.clock())
+            seen = self.checkpoints.seen(coordinator_key, request.job_digest)
+            attestation = self.handshake.answer(request, coordinator_key).model_copy(update={"log_seen": seen})
+            told = {"job": request.job_id, "attester": self.attester.kind, "kem_key": attestation.kem_key}
+            self._log("attestation", "signed", told)
+            return SealedMessage(seal(ATTESTATION_TYPE, attestation.canonical(), self.signer))
+
+    def witness(self, message: SealedMessage) -> SealedMessage:
+        """Keep the last checkpoint of a run's log, and sign what this site holds of that log. Spends nothing.
+
+        Raises:
+            EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
+        """
+        with self._refusals_logged("witness", message):
+            told, coordinator_key = accept_announcement(message, self.config, self.clock())
+            if self.checkpoints.seen(coordinator_key, told.job_digest) is None:
+                raise JobRejected(f"this site took no part in job {told.job_id!r}: there is nothing to witness")
+            about = ShownLog(told.job_id, told.job_digest, coordinator_key, None, told.log, told.log_proof)
+            seen = self.checkpoints.witness(about, self.clock())
+            log = self.checkpoints.log(coordinator_key, told.job_digest)
+            self._log("witness", "kept", {"job": told.job_id, "size": seen.size, "root": seen.root})
+            return SealedMessage(witness_statement(self.config.site_id, self.signer, (log,), self.clock()))
+
+    def validate(self, message: SealedMessage) -> None:
+        """Evaluate an order's model on this site's own rows, for this site's own eyes. Spends nothing, answers nothing.
+
+        Raises:
+            EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
+        """
+        with self._refusals_logged("validation", message):
+            accepted = self._accepted(message)
+            require_declared(accepted, self.sentry)
+            dataset, job = self._open(accepted), accepted.job
+            found = evaluate(job.model_arch, job.model_args, accepted.base, dataset.features, dataset.labels)
+            about = {"dataset": job.dataset_id, "model": accepted.order.base_model_digest, **_named(accepted)}
+            self.validations.note({"time": int(self.clock()), **self.config.profile.label(), **about, **found})
+            self._log("validation", "kept", about)
+
+    def submit(self, message: SealedMessage) -> SealedMessage:
+        """Seal the update that was released for this very order's round once more. Never computes, spends nothing.
+
+        Raises:
+            EnclaveError: a refusal, ``wrong_round`` where nothing is kept; its ``reason`` may be sent on.
+        """
+        with self._refusals_logged("submission", message):
+            accepted = self._accepted(message)
+            kept = self._kept(accepted)
+            if kept is None:
+                raise JobRejected("no released update of this order's round is kept", reason=Reason.WRONG_ROUND)
+            answer = self._seal(accepted, kept)
+            self._log("submission", "answered from store", {"update": kept.digest, **_named(accepted)})
+            return answer
+
+    def _enrol(self, resolved: ResolvedJob) -> SealedMessage:
+        self._require_whole_job(resolved.lineage.lineage, resolved.plan(1, self._noise_source()))
+        enrolment = Enrolment(
+            site_id=self.config.site_id,
+            public_key=self.signer.public_hex,
+            job_id=resolved.job.job_id,
+            job_digest=resolved.job_digest,
+            enrolled_at=int(self.clock()),
+        )
+        envelope = seal(ENROLMENT_TYPE, enrolment.canonical(), self.signer)
+        self._log("enrolment", "signed", {"job": resolved.job.job_id, "job_digest": resolved.job_digest})
+        return SealedMessage(envelope)
+
+    @contextmanager
+    def _refusals_logged(self, action: str, message: SealedMessage) -> Iterator[None]:
+        try:
+            yield
+        except EnclaveError as refusal:
+            self._log_refusal(action, message, refusal)
+            raise
+        except Exception as error:  # noqa: BLE001 - its text may hold a row: not even this site's log gets it
+            failure = failure_without_words(error, during=f"during {action}")
+            self._log_refusal(action, message, failure)
+            raise failure from None
+        except BaseException as end:  # the process ends, and says so first
+            stopped = TrainingAborted(f"the process was ended by {type(end).__name__}")
+            self._log_refusal(action, message, stopped)
+            raise
+
+    def _accepted(self, message: SealedMessage) -> AcceptedJob:
+        accepted = accept(message, self.config, self.handshake, self.clock())
+        self._require_ledger_of(accepted.order.last_head)
+        require_sound_model(accepted, self.config.policy.max_base_weight)
+        order = accepted.order
+        shown = (order.round_number, order.log, order.log_proof)
+        about = ShownLog(order.job.job_id, accepted.job_digest, accepted.coordinator_key, *shown)
+        self.checkpoints.witness(about, self.clock())
+        return accepted
+
+    def _answer(self, message: SealedMessage, aborted: Aborted) -> SealedMessage:
+        accepted = self._accepted(message)
+        with self.ledger.hold(accepted.lineage.lineage):
+            kept = self._kept(accepted)
+            update = self._compute(accepted, aborted) if kept is None else kept
+        answer = self._seal(accepted, update)
+        outcome = "sealed" if kept is None else "answered from store"
+        self._log("round", outcome, {"update": update.digest, **_named(accepted)})
+        return answer
+
+    def _rehearse(self, accepted: AcceptedJob, aborted: Aborted) -> Rehearsal:
+        """Try out model, loss and loop on synthetic rows, before anything is spent and before any row is read."""
+        job, schema, base = accepted.job, self.sentry.declared(accepted.job.dataset_id), immutable(accepted.base)
+        tried = synthetic_dataset(schema, 256).features
+        require_bounded_logits(job.model_arch, job.model_args, base, tried, self.config.policy.max_logit)
+        correction = None if accepted.correction is None else immutable(accepted.correction)
+        subject = Rehearsed(
+            job=job,
+            requested=accepted.order.job.privacy,
+            base=base,
+            schema=schema,
+            nominal_units=accepted.lineage.nominal_units,
+            drift=drift_of(job, base, correction),
+            trusted=self._trusted(accepted, lambda: None),
+            aborted=aborted,
+        )
+        return rehearse(self.trainer, subject)
+
+    def _compute(self, accepted: AcceptedJob, aborted: Aborted) -> ReleasableUpdate:
+        plan = accepted.plan(accepted.order.round_number, self._noise_source())
+        self._require_whole_job(accepted.lineage.lineage, plan)
+        require_declared(accepted, self.sentry)
+        rehearsal = self._rehearse(accepted, aborted)
+        key = self._job_key(accepted)
+        reservation = self.ledger.reserve(accepted.lineage.lineage, plan, accepted.binding(), require_all=True)
+        self._log_reservation(accepted, reservation)
+        dataset = self._open(accepted)
+        self._note_draw(accepted, dataset.digest, key)
+        require_proof = self.handshake.watch(accepted.order, accepted.released)
+        scope = replace(self._scope(accepted, reservation, dataset, key), rehearsal=rehearsal)
+        may_stop, trusted = _watched(require_proof, aborted), self._trusted(accepted, require_proof)
+        base = immutable(accepted.base)
+        update = self._train(accepted, TrainingTask(accepted.job, base, dataset, scope, may_stop, trusted))
+        require_proof()  # a loop that swallowed a failed proof, or never asked, does not get to release what it has
+        kept = KeptUpdate(update.payload, update.metrics)
+        self.released.keep(accepted.job_digest, accepted.order.round_number, accepted.binding(), kept)
+        self.ledger.commit(reservation.reservation_id, update.event, update.digest)
+        return update
+
+    def _kept(self, accepted: AcceptedJob) -> ReleasableUpdate | None:
+        """What was released for this very computation, if the ledger committed it and its bytes are still there."""
+        plan = accepted.plan(accepted.order.round_number, self._noise_source())
+        reservation = self.ledger.recall(accepted.lineage.lineage, plan, accepted.binding())
+        if reservation is None or reservation.actual is None or reservation.update_digest is None:
+            return None
+        place = (accepted.job_digest, accepted.order.round_number, accepted.binding())
+        kept = self.released.find(*place, reservation.update_digest)
+        if kept is None:
+            return None
+        return ReleasableUpdate(kept.payload, reservation.update_digest, reservation.actual, kept.metrics)
+
+    def _require_ledger_of(self, last_head: str | None) -> None:
+        """Refuse where this site signed a head that its ledger does not know."""
+        if last_head is not None:
+            shown = open_head(last_head, self.config.site_id, self.signer.public_hex)
+            require_known(shown, self.ledger, self.ledger_file)
+
+    def _noise_source(self) -> NoiseSource:
+        return NoiseSource.UNSAFE_SEEDED if self.job_keys.unsafe_seeded else NoiseSource.SITE_KEYSTREAM
+
+    def _job_key(self, accepted: AcceptedJob) -> bytes:
+        """The job's key, once it is known to be the one that earlier rounds drew under, from the same content."""
+        key, draws = self.job_keys.key(accepted.job_digest), self._draws(accepted)
+        require_same_key(draws, mark_of_key(key))
+        if draws:
+            content = mark_of_content(self.signer, self.sentry.content_digest(accepted.job.dataset_id))
+            require_same_content(accepted, self.config.policy, draws, content)
+        return key
+
+    def _note_draw(self, accepted: AcceptedJob, content_digest: str, key: bytes) -> None:
+        content = mark_of_content(self.signer, content_digest)
+        # Compared once more: the file may have changed since it was hashed.
+        require_same_content(accepted, self.config.policy, self._draws(accepted), content)
+        draw = Draw(round_number=accepted.order.round_number, content_mark=content, key_mark=mark_of_key(key))
+        self.ledger.note_draw(accepted.lineage.lineage, accepted.job.job_id, draw)
+
+    def _draws(self, accepted: AcceptedJob) -> tuple[Draw, ...]:
+        return self.ledger.draws(accepted.lineage.lineage, accepted.job.job_id)
+
+    def _log_reservation(self, accepted: AcceptedJob, reservation: Reservation) -> None:
+        granted = {"event": event_to_dict(reservation.event), "attester": self.attester.kind, **_named(accepted)}
+        self._log("reserve", "recomputed" if reservation.recomputed else "granted", granted)
+
+    def _require_whole_job(self, lineage: str, plan: Plan) -> None:
+        """Refuse a job that could never end: its first rounds would spend budget on a model that nobody gets.
+
+        A job that has begun has to be the one that began.
+        """
+        if plan.job_id in self.ledger.lineage_claim(lineage).jobs:
+            self.ledger.affordable_steps(lineage, plan)  # refuses other terms
+            return
+        if not isinstance(plan, RoundPlan):
+            return
+        afforded = self.ledger.affordable_steps(lineage, replace(plan, steps=plan.total_steps))
+        if afforded < plan.total_steps:
+            raise PrivacyBudgetExceededError(
+                f"job {plan.job_id!r} needs {plan.total_steps} steps, of which lineage {lineage!r} and target_epsilon "
+                f"{plan.target_epsilon:g} afford {afforded}: nothing was reserved"
+            )
+
+    def _trusted(self, accepted: AcceptedJob, require_proof: Callable[[], None]) -> Callable[[], AttestationReport]:
+        """For whoever writes the training loop: the result that this host is trusted by, as long as it is."""
+
+        def trusted() -> AttestationReport:
+            require_proof()
+            self.handshake.require_current(accepted.released)
+            return accepted.released.result
+
+        return trusted
+
+    def _open(self, accepted: AcceptedJob) -> SiteDataset:
+        dataset = self.sentry.open(accepted.job.dataset_id)
+        if dataset.num_units < self.config.policy.min_units:  # answered as any other fault of the rows: not told apart
+            raise DatasetRejected("site policy: the dataset holds fewer units than min_units")
+        return dataset
+
+    def _train(self, accepted: AcceptedJob, task: TrainingTask) -> ReleasableUpdate:
+        """Run the loop and take what it reached; whatever it raises or returns otherwise is quoted nowhere."""
+        scope, own = task.scope, type(self.trainer) is LocalSgdTrainer
+        try:
+            with enter(scope):
+                trained = contained(lambda: self.trainer.train(task), own=own)
+            if scope.gate.refused:  # a loop that swallowed the refusal does not get to release what it has
+                raise PrivacyBudgetExceededError("the training loop asked for more steps than are reserved")
+        except PrivacyBudgetExceededError:
+            self.ledger.commit(scope.reservation.reservation_id, scope.event(), None)
+            raise
+        if scope.gate.steps_taken == 0:
+            raise DataLeakageError("the training loop took no accounted step", reason=Reason.NO_PRIVACY_EVENT)
+        return contained(lambda: self._sanitise(accepted, scope, trained), own=own)
+
+    def _scope(
+        self, accepted: AcceptedJob, reservation: Reservation, dataset: SiteDataset, key: bytes
+    ) -> TrainingScope:
+        keystream = Keystream(
+            key,
+            job_digest=accepted.job_digest,
+            round_number=accepted.order.round_number,
+            base_model_digest=accepted.order.base_model_digest,
+            dataset_digest=dataset.digest,
+        )
+        base = immutable(accepted.base)  # nothing that a loop is handed can be written into and reach the release
+        correction = None if accepted.correction is None else immutable(accepted.correction)
+        return TrainingScope(
+            config=accepted.privacy,
+            requested=accepted.order.job.privacy,
+            reservation=reservation,
+            gate=StepGate(reservation.step_limit, accepted.privacy.target_epsilon),
+            keystream=keystream,
+            nominal_units=accepted.lineage.nominal_units,
+            unit_of_row=dataset.unit_ids,
+            drift=drift_of(accepted.job, base, correction),
+            base=base,
+        )
+
+    def _sanitise(self, accepted: AcceptedJob, scope: TrainingScope, trained: TrainedUpdate) -> ReleasableUpdate:
+        update = self.sentry.release(
+            TrainedUpdate(trained.arrays, scope.event(), trained.metrics),  # the gate's count, not the loop's word
+            layout=layout_of(accepted.base),
+            max_norm=accepted.job.max_update_norm,
+            allow_non_private=accepted.lineage.public,
+        )
+        require_reached(scope, update)
+        require_known_metrics(scope, update.metrics)
+        return update
+
+    def _seal(self, accepted: AcceptedJob, update: ReleasableUpdate) -> SealedMessage:
+        """Sign and encrypt; a :class:`ReleasableUpdate` is the only thing that can be."""
+        if not isinstance(update, ReleasableUpdate):
+            raise TypeError("only a ReleasableUpdate can be sealed")
+        envelope = seal(UPDATE_TYPE, self._statement(accepted, update).canonical(), self.signer)
+        return SealedMessage(envelope, self.handshake.conceal(accepted.order, envelope, update.payload))
+
+    def _statement(self, accepted: AcceptedJob, update: ReleasableUpdate) -> UpdateStatement:
+        order, head = accepted.order, self.ledger.head()
+        evidence = self.handshake.prove_update(order, accepted.released.result.kem_key)
+        claim = self.ledger.job_claim(accepted.lineage.lineage, accepted.job.job_id)
+        return UpdateStatement(
+            site_id=self.config.site_id,
+            job_id=order.job.job_id,
+            job_digest=accepted.job_digest,
+            round_number=order.round_number,
+            nonce=order.nonce,
+            base_model_digest=order.base_model_digest,
+            update_digest=update.digest,
+            event=event_to_dict(update.event),
+            noise_source=self._noise_source().value,
+            unit=accepted.lineage.unit,
+            delta=accepted.delta,
+            epsilon=None if claim.guarantee is None else claim.guarantee.epsilon,
+            nominal_units=accepted.lineage.nominal_units,
+            content_changed=order.round_number in claim.content_changed,
+            metrics=dict(update.metrics),
+            kem_key=accepted.released.result.kem_key,
+            evidence=evidence.model_dump(mode="json"),
+            ledger_head=LedgerHeadStatement(seq=head.seq, hash=head.hash),
+            signed_head=seal_head(head, self.config.site_id, self.signer),
+            log_seen=self._seen(accepted),
+        )
+
+    def _seen(self, accepted: AcceptedJob) -> LogSeen:
+        seen = self.checkpoints.seen(accepted.coordinator_key, accepted.job_digest)
+        if seen is None:
+            raise ConfigurationError("the checkpoint of the coordinator's log is gone: nothing is signed without one")
+        return seen
+
+    def _log_refusal(self, action: str, message: SealedMessage, refusal: EnclaveError) -> None:
+        details = {"message": in_words(refusal), "order": sha256_hex(message.envelope)}
+        self._log(action, "refused", details, refusal.reason)
+
+    def _log(self, action: str, outcome: str, details: Mapping[str, Any], reason: Reason | None = None) -> None:
+        about = {**self.config.profile.label(), **details}
+        self.log.append(actor=self.config.site_id, action=action, outcome=outcome, reason=reason, details=about)
+
+
+def _watched(require_proof: Callable[[], None], aborted: Aborted) -> Aborted:
+    """Between two steps: can this host still prove itself, and may training go on?"""
+
+    def stop() -> bool:
+        require_proof()
+        return aborted()
+
+    return stop
+
+
+def _named(accepted: AcceptedJob) -> dict[str, Any]:
+    return {"job": accepted.job.job_id, "round": accepted.order.round_number}

@@ -1,0 +1,109 @@
+"""The updates that this site released, kept so that a lost answer is sent again instead of being computed again.
+
+What is kept has left the site before, or was about to: it is as private as the update on the wire, and no more. A
+file counts only if the ledger committed exactly these bytes; one that is damaged or gone means that the round is
+recomputed, to the same bytes.
+
+One folder a job, one file a round, named by the reservation's binding; written whole or not at all, mode 0600. The
+last two rounds of a job and the last jobs are kept: an older round can still be recomputed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from coreason_enclave.crypto.encoding import canonical_json, parse_json, sha256_hex
+from coreason_enclave.errors import ConfigurationError, EnvelopeError
+from coreason_enclave.system.files import PRIVATE, replace_file, sync_folder
+
+__all__ = ["KEPT_JOBS", "KEPT_ROUNDS", "KeptUpdate", "ReleasedUpdates"]
+
+KEPT_ROUNDS = 2
+KEPT_JOBS = 16
+_NAME = re.compile(r"([0-9]{6})-([0-9a-f]{64})\.update")
+_JOB = re.compile(r"[0-9a-f]{64}")
+_DIGEST_BYTES = 32
+
+
+@dataclass(frozen=True)
+class KeptUpdate:
+    """A released update: its safetensors bytes and the metrics that went with them."""
+
+    payload: bytes
+    metrics: Mapping[str, float]
+
+
+class ReleasedUpdates:
+    """The store in one folder; made on first use, with mode 0700.
+
+    Whoever writes holds the job's lineage in the ledger, so that no two write for one job at a time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, job_digest: str, round_number: int, binding: str, update: KeptUpdate) -> None:
+        """Keep an update, durable before this returns, and forget older ones.
+
+        Raises:
+            ConfigurationError: the folder cannot be written to. Nothing may leave before this is done.
+        """
+        path = self._path(job_digest, round_number, binding)
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            replace_file(path, _encode(binding, update), mode=PRIVATE)
+            sync_folder(self._folder)  # the job's folder may be new itself
+            self._forget(path.parent, round_number)
+        except OSError as error:
+            raise ConfigurationError(f"the store of released updates cannot be written: {error}") from error
+
+    def find(self, job_digest: str, round_number: int, binding: str, update_digest: str) -> KeptUpdate | None:
+        """The update with this binding whose bytes have this SHA-256 (hex); None where it is missing or damaged."""
+        try:
+            data = self._path(job_digest, round_number, binding).read_bytes()
+        except OSError:
+            return None
+        kept = _decode(binding, data)
+        return kept if kept is not None and sha256_hex(kept.payload) == update_digest else None
+
+    def _path(self, job_digest: str, round_number: int, binding: str) -> Path:
+        return self._folder / job_digest / f"{round_number:06d}-{binding}.update"
+
+    def _forget(self, job: Path, newest: int) -> None:
+        for entry in job.iterdir():  # what a killed writer left behind bears no name of a round
+            named = _NAME.fullmatch(entry.name)
+            if named is None or int(named[1]) <= newest - KEPT_ROUNDS:
+                entry.unlink(missing_ok=True)
+        jobs = [entry for entry in self._folder.iterdir() if _JOB.fullmatch(entry.name) and entry != job]
+        with suppress(FileNotFoundError):  # another lineage's session forgets at the same time
+            jobs.sort(key=lambda entry: entry.stat().st_mtime_ns, reverse=True)
+        for old in jobs[KEPT_JOBS - 1 :]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _encode(binding: str, update: KeptUpdate) -> bytes:
+    """SHA-256 over the rest; the header's length in 8 bytes; the header; the payload."""
+    header = canonical_json({"version": 1, "binding": binding, "metrics": dict(update.metrics)})
+    body = len(header).to_bytes(8, "big") + header + update.payload
+    return hashlib.sha256(body).digest() + body
+
+
+def _decode(binding: str, data: bytes) -> KeptUpdate | None:
+    stated, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    if hashlib.sha256(body).digest() != stated:
+        return None
+    end = 8 + int.from_bytes(body[:8], "big")
+    try:
+        header = parse_json(body[8:end])
+    except EnvelopeError:
+        return None
+    if header.keys() != {"version", "binding", "metrics"} or (header["version"], header["binding"]) != (1, binding):
+        return None
+    return KeptUpdate(body[end:], header["metrics"])

@@ -1,0 +1,180 @@
+"""Founding a site folder, and opening it: the one place where a session's collaborators are chosen.
+
+A site is a folder with ``site.toml``; data, keys, ledger and log lie where that file says. Founding makes the keys
+and registers the data lineages; it never touches a site that exists.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+
+from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.challenges import FileChallenges
+from coreason_enclave.attestation.endorsements import opened
+from coreason_enclave.attestation.evidence import Attester
+from coreason_enclave.crypto.encryption import KemKeys, KemKeysInMemory
+from coreason_enclave.crypto.hash_log import HashLog
+from coreason_enclave.crypto.job_keys import SecretJobKeys
+from coreason_enclave.crypto.keystream import JobKeys
+from coreason_enclave.crypto.signing import Signer, load_or_create_signer
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.hardware.discovery import attester_named
+from coreason_enclave.ledger import LineageCaps, LineageRegistration, PrivacyLedger, SqliteLedger
+from coreason_enclave.policy import LineagePolicy, SiteConfig, load_site_config
+from coreason_enclave.privacy.training import LocalSgdTrainer, Trainer
+from coreason_enclave.schemas import NeighboringRelation
+from coreason_enclave.sentry import DataSentry
+from coreason_enclave.session.handshake import SiteHandshake
+from coreason_enclave.session.local_metrics import Validations
+from coreason_enclave.session.secure_session import SecureSession
+from coreason_enclave.session.update_store import ReleasedUpdates
+from coreason_enclave.site.trainer_loading import load_trainer
+from coreason_enclave.witness import CheckpointStore
+
+__all__ = ["Site", "found_site", "open_site", "prepare_site"]
+
+CONFIG_FILE = "site.toml"
+VALIDATIONS_FILE = "validations.jsonl"
+
+
+@dataclass(frozen=True)
+class Site:
+    """An opened site: close it to release its ledger and log."""
+
+    config: SiteConfig
+    signer: Signer
+    ledger: PrivacyLedger
+    log: HashLog
+    session: SecureSession
+
+    def close(self) -> None:
+        """Release the ledger and the log."""
+        self.ledger.close()
+        self.log.close()
+
+
+def found_site(folder: Path, config: SiteConfig) -> str:
+    """Write ``site.toml``, make the signing key, register the lineages; return the public key (hex).
+
+    Raises:
+        ConfigurationError: there is a site in ``folder`` already.
+    """
+    path = folder / CONFIG_FILE
+    if path.exists():
+        raise ConfigurationError(f"{path} exists: a site is founded once, and its budgets with it")
+    folder.mkdir(parents=True, exist_ok=True)
+    public_key = prepare_site(folder, config)
+    path.write_bytes(
+        tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode()
+    )  # last: a site without it is not founded
+    return public_key
+
+
+def prepare_site(folder: Path, config: SiteConfig) -> str:
+    """Make the signing key, register the lineages; return the public key (hex). Doing it again changes nothing.
+
+    Raises:
+        LedgerError: a lineage is registered otherwise than ``config`` says.
+    """
+    signer = load_or_create_signer(folder / config.keys / "signing.key")
+    ledger = SqliteLedger(folder / config.ledger)
+    try:
+        for entry in config.lineages:
+            ledger.register(_registration(entry))
+    finally:
+        ledger.close()
+    return signer.public_hex
+
+
+def open_site(
+    folder: Path,
+    *,
+    trainer: Trainer | None = None,
+    job_keys: JobKeys | None = None,
+    kem_keys: KemKeys | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Site:
+    """Open the site in ``folder``.
+
+    Args:
+        trainer: default: the one that ``site.toml`` names, else :class:`LocalSgdTrainer`.
+        job_keys: default: the site's own secret keys. kem_keys: default: fresh ones, in memory alone.
+        clock: Unix seconds.
+
+    Raises:
+        ConfigurationError: unusable configuration, or an attester that this version does not have.
+        LedgerError: a lineage is registered otherwise than ``site.toml`` says, or the ledger does not verify.
+    """
+    config = load_site_config(folder / CONFIG_FILE)
+    attester = attester_named(config.attester)
+    signer = load_or_create_signer(folder / config.keys / "signing.key")
+    with ExitStack() as opened:  # a site that is refused half-way is left free for the next attempt
+        ledger = SqliteLedger(folder / config.ledger)
+        opened.callback(ledger.close)
+        for entry in config.lineages:
+            ledger.register(_registration(entry))
+        log = HashLog(folder / config.audit, clock=clock)
+        opened.callback(log.close)
+        session = SecureSession(
+            config=config,
+            signer=signer,
+            attester=attester,
+            handshake=_handshake(folder, config, signer, attester, clock, kem_keys),
+            ledger=ledger,
+            ledger_file=(folder / config.ledger).absolute(),
+            sentry=DataSentry(folder / config.data_root),
+            trainer=_trainer(folder, config) if trainer is None else trainer,
+            job_keys=SecretJobKeys(folder / config.keys / "jobs") if job_keys is None else job_keys,
+            log=log,
+            released=ReleasedUpdates(folder / config.released),
+            validations=Validations(folder / VALIDATIONS_FILE),
+            checkpoints=CheckpointStore(folder / config.checkpoints),
+            clock=clock,
+        )
+        opened.pop_all()
+    return Site(config, signer, ledger, log, session)
+
+
+def _trainer(folder: Path, config: SiteConfig) -> Trainer:
+    if config.trainer is None:
+        return LocalSgdTrainer()
+    return load_trainer(config.trainer, config.site_id, DataSentry(folder / config.data_root))
+
+
+def _handshake(
+    folder: Path,
+    config: SiteConfig,
+    signer: Signer,
+    attester: Attester,
+    clock: Callable[[], float],
+    kem_keys: KemKeys | None,
+) -> SiteHandshake:
+    wanted = config.policy.coordinator_attestation
+    return SiteHandshake(
+        site_id=config.site_id,
+        signer=signer,
+        attester=attester,
+        appraiser=None if wanted is None else Appraiser(wanted, config.profile, opened(config.endorsements, folder)),
+        challenges=FileChallenges(folder / config.challenges),
+        clock=clock,
+        kem_keys=KemKeysInMemory() if kem_keys is None else kem_keys,
+    )
+
+
+def _registration(entry: LineagePolicy) -> LineageRegistration:
+    return LineageRegistration.with_best_order(
+        lineage=entry.lineage,
+        unit=entry.unit,
+        neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
+        nominal_units=entry.nominal_units,
+        public=entry.public,
+        caps=LineageCaps(
+            epsilon=entry.epsilon, delta=entry.delta, job_epsilon=entry.job_epsilon, job_delta=entry.job_delta
+        ),
+    )

@@ -1,0 +1,122 @@
+"""Taking a coordinator's welcome: everything in it is checked before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from coreason_enclave.crypto.certificates import load_pem_certificates
+from coreason_enclave.crypto.signing import Signer, load_or_create_secret
+from coreason_enclave.errors import ConfigurationError, EnvelopeError, Reason
+from coreason_enclave.policy import SiteConfig, load_site_config
+from coreason_enclave.site.connection import (
+    CONNECTION_FILE,
+    ConnectionConfig,
+    load_connection,
+    save_connection,
+)
+from coreason_enclave.site.tls_keys import TLS_KEY, load_tls_key
+from coreason_enclave.system.files import replace_file
+from coreason_enclave.system.timestamps import unix_seconds
+from coreason_enclave.wire.registration import ParticipationWelcome, open_welcome
+
+__all__ = ["accept_welcome"]
+
+_CA, _CERTIFICATE = "connection/ca.crt", "connection/client.crt"
+
+
+def accept_welcome(folder: Path, envelope: bytes, coordinator_key: str, *, now: float) -> ParticipationWelcome:
+    """Check a welcome and write ``connection.toml`` and ``connection/``; doing it again renews the certificate.
+
+    Args:
+        coordinator_key: the key (hex) that a person was told; the welcome must be signed by it.
+        now: Unix seconds.
+
+    Raises:
+        EnvelopeError: not authentic, not for this site's keys, or with certificates that do not fit.
+        ConfigurationError: the site has no keys, or has joined another coordinator.
+    """
+    config = load_site_config(folder / "site.toml")
+    welcome = open_welcome(envelope, coordinator_key)
+    _require_same_coordinator(folder, coordinator_key)
+    _require_addressed(welcome, config, folder / config.keys)
+    _require_certificates(welcome, load_tls_key(folder / config.keys), now)
+    for name, certificate in ((_CA, welcome.ca_certificate), (_CERTIFICATE, welcome.client_certificate)):
+        (folder / name).parent.mkdir(mode=0o700, exist_ok=True)
+        replace_file(folder / name, certificate.encode())
+    save_connection(
+        folder,
+        ConnectionConfig(
+            gateway=welcome.gateway,
+            server_name=welcome.server_name,
+            coordinator_key=coordinator_key,
+            ca=_CA,
+            certificate=_CERTIFICATE,
+            key=f"{config.keys}/{TLS_KEY}",
+        ),
+    )
+    return welcome
+
+
+def _require_same_coordinator(folder: Path, coordinator_key: str) -> None:
+    path = folder / CONNECTION_FILE
+    if path.exists() and load_connection(folder).coordinator_key != coordinator_key:
+        raise ConfigurationError(f"this site has joined another coordinator: remove {path} to leave it first")
+
+
+def _require_addressed(welcome: ParticipationWelcome, config: SiteConfig, keys: Path) -> None:
+    path = keys / "signing.key"
+    if not path.exists():
+        raise ConfigurationError(f"there is no {path}: make a request first")
+    own = Signer.from_seed(load_or_create_secret(path)).public_hex
+    if welcome.site_id != config.site_id or welcome.public_key != own:
+        raise EnvelopeError(
+            f"the welcome is for {welcome.site_id} with another key: send this site's own request",
+            reason=Reason.NOT_ADDRESSED_TO_ME,
+        )
+    if welcome.participants.get(config.site_id) != own:
+        raise EnvelopeError("the welcome's participants do not name this site with its own key")
+
+
+def _require_certificates(welcome: ParticipationWelcome, key: ec.EllipticCurvePrivateKey, now: float) -> None:
+    """What OpenSSL would refuse at the first connection, found out now and said in words."""
+    authority = _certificate(welcome.ca_certificate, "CA certificate")
+    own = _certificate(welcome.client_certificate, "client certificate")
+    if not _is_authority(authority):
+        raise EnvelopeError("the CA certificate in the welcome is not one of a certificate authority")
+    try:
+        own.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+        raise EnvelopeError("the client certificate is not issued by the CA in the welcome") from error
+    if own.public_key() != key.public_key():
+        raise EnvelopeError("the client certificate is for another TLS key: send this site's own request")
+    if f"urn:aegis:participant:{welcome.site_id}" not in _uris(own):
+        raise EnvelopeError("the client certificate does not name this site")
+    for certificate, what in ((authority, "CA"), (own, "client")):
+        if not unix_seconds(certificate.not_valid_before_utc) <= now <= unix_seconds(certificate.not_valid_after_utc):
+            raise EnvelopeError(f"the {what} certificate is not valid now: compare the clocks", reason=Reason.EXPIRED)
+
+
+def _certificate(pem: str, what: str) -> x509.Certificate:
+    try:
+        return load_pem_certificates(pem.encode())[0]
+    except ValueError as error:
+        raise EnvelopeError(f"the {what} in the welcome is not a certificate") from error
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def _uris(certificate: x509.Certificate) -> list[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    return names.get_values_for_type(x509.UniformResourceIdentifier)

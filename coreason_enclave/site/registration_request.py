@@ -1,0 +1,42 @@
+"""The site's request to take part: its three public keys, signed by the one that signs its updates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from coreason_enclave.crypto.signing import load_or_create_signer
+from coreason_enclave.policy import load_site_config
+from coreason_enclave.site.tls_keys import load_or_create_node_key, load_or_create_tls_key, node_key_text
+from coreason_enclave.wire.registration import ParticipationRequest, seal_request
+
+__all__ = ["make_request"]
+
+
+def make_request(folder: Path) -> bytes:
+    """The sealed request of the site in ``folder``. Keys that it lacks are made; asking again names the same ones.
+
+    Raises:
+        ConfigurationError: ``site.toml`` or a key is unusable.
+    """
+    config = load_site_config(folder / "site.toml")
+    keys = folder / config.keys
+    signer = load_or_create_signer(keys / "signing.key")
+    request = ParticipationRequest(
+        site_id=config.site_id,
+        public_key=signer.public_hex,
+        node_key=node_key_text(load_or_create_node_key(keys)),
+        tls_request=_certificate_request(load_or_create_tls_key(keys), config.site_id),
+    )
+    return seal_request(request, signer)
+
+
+def _certificate_request(key: ec.EllipticCurvePrivateKey, site_id: str) -> str:
+    """PKCS#10: its signature shows that this site holds the key. Whoever issues a certificate decides the names."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, site_id[:64])])  # 64: X.520's upper bound
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode()

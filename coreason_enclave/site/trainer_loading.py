@@ -1,0 +1,63 @@
+"""Loads the training loop that ``site.toml`` names: ``trainer = "package.module:Class"``.
+
+The class is installed on this host by the site itself; no coordinator can bring one. It is found by its name and asked
+for a trainer, so that this package needs no framework: ``CoreasonExecutor`` offers one, and so may any other class with
+a method ``as_trainer``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Protocol, runtime_checkable
+
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.privacy.training import Trainer
+from coreason_enclave.sentry import DataSentry
+
+__all__ = ["OffersTrainer", "load_trainer"]
+
+
+@runtime_checkable
+class OffersTrainer(Protocol):
+    """An object that can act as the trainer of one site."""
+
+    def as_trainer(self, site_id: str, sentry: DataSentry) -> Trainer:
+        """Return the trainer; ``sentry`` guards that site's data and releases."""
+        ...
+
+
+def load_trainer(name: str, site_id: str, sentry: DataSentry) -> Trainer:
+    """Import the class ``name``, make an instance and ask it for a trainer.
+
+    Args:
+        name: ``package.module:Class``. site_id, sentry: of the site that is opened.
+
+    Raises:
+        ConfigurationError: the class cannot be imported, offers no trainer, or cannot be made without arguments.
+    """
+    kind = _imported(name)
+    if not (isinstance(kind, type) and issubclass(kind, OffersTrainer)):
+        raise ConfigurationError(f"trainer {name} is not a subclass of CoreasonExecutor, and has no as_trainer")
+    try:
+        instance = kind()
+    except Exception as error:
+        message = f"trainer {name} cannot be made without arguments: {type(error).__name__}: {error}"
+        raise ConfigurationError(message) from error
+    return instance.as_trainer(site_id, sentry)
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("nvflare"):
+            raise _cannot_be_imported(name, error) from error
+        what = f"trainer {name} needs {error.name}, which is not installed: pip install 'aegis-fl[nvflare]'"
+        raise ConfigurationError(what) from error
+    except Exception as error:  # its import runs code of the site's own
+        raise _cannot_be_imported(name, error) from error
+
+
+def _cannot_be_imported(name: str, error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"trainer {name} cannot be imported: {type(error).__name__}: {error}")

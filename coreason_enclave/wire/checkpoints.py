@@ -1,0 +1,266 @@
+"""Checkpoints of a log: what a coordinator signs of its log, shows to sites, and what sites say they were shown.
+
+::
+
+    LogCheckpoint      coordinator   the log of this origin has this size, chain head and tree root
+    LogProof           coordinator   that an older size of the log begins it
+    LogSeen            site          the newest checkpoint of a run's log that this site accepted: in what it signs
+    LogAnnouncement    coordinator   the last checkpoint of a run, when the run has ended
+    WitnessStatement   site          every checkpoint that this site holds, and what it refused
+
+A log of lines cannot show by itself that it was not written anew: its owner holds the key. Whoever was shown an older
+checkpoint can, because the owner signed that one, too. The fields of a :class:`LogCheckpoint` are those of C2SP's
+tlog-checkpoint (origin, size, root hash) and the head of the hash chain beside them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from coreason_enclave.crypto.encoding import parse_json, sha256_hex
+from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal, unverified_payload
+from coreason_enclave.crypto.hash_log import GENESIS, HashLog, LogCorrupted, LogHead, tree_of
+from coreason_enclave.crypto.merkle import verify_consistency
+from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.errors import EnvelopeError, Reason
+from coreason_enclave.schemas import (
+    FormatVersion,
+    HexDigest,
+    SafeId,
+    StrictModel,
+    UnixSeconds,
+    explain,
+    in_range,
+    of_form,
+)
+
+__all__ = [
+    "ANNOUNCEMENT_TYPE",
+    "CHECKPOINT_TYPE",
+    "WITNESS_TYPE",
+    "AbandonedLog",
+    "Envelope",
+    "LogAnnouncement",
+    "LogCheckpoint",
+    "LogProof",
+    "LogSeen",
+    "RefusedLog",
+    "WitnessStatement",
+    "WitnessedLog",
+    "had_log",
+    "open_checkpoint",
+    "open_witness",
+    "origin_of_run",
+    "parse_announcement",
+    "parse_checkpoint",
+    "seal_witness",
+    "show_log",
+    "sign_log",
+    "verify_checkpoint",
+]
+
+CHECKPOINT_TYPE = "application/vnd.aegis.log-checkpoint.v1+json"
+ANNOUNCEMENT_TYPE = "application/vnd.aegis.log-announcement.v1+json"
+WITNESS_TYPE = "application/vnd.aegis.witness-statement.v1+json"
+
+Envelope = Annotated[str, Field(min_length=1, max_length=1 << 16)]
+"""A DSSE envelope's own text inside another document; whoever reads it verifies it again."""
+
+Origin = Annotated[str, AfterValidator(of_form(re.compile(r"[!-~]{1,255}"), "1 to 255 printable ASCII characters"))]
+Size = Annotated[int, *in_range(0, 1 << 53)]
+Words = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class LogCheckpoint(StrictModel):
+    """A log as of one moment: its identity, its number of lines, the digest of the last one, and the tree's root."""
+
+    version: FormatVersion = 1
+    origin: Origin
+    size: Size
+    head: HexDigest
+    root: HexDigest
+
+
+class LogProof(StrictModel):
+    """An RFC 9162 consistency proof from the first ``since`` lines; empty where there is nothing to prove."""
+
+    since: Size
+    hashes: Annotated[tuple[HexDigest, ...], Field(max_length=128)] = ()
+
+    def shows(self, older: LogCheckpoint, newer: LogCheckpoint) -> bool:
+        """Whether the lines of ``older`` are the first lines of ``newer``."""
+        path = [bytes.fromhex(each) for each in self.hashes]
+        roots = bytes.fromhex(older.root), bytes.fromhex(newer.root)
+        return self.since == older.size and verify_consistency(older.size, roots[0], newer.size, roots[1], path)
+
+
+class LogSeen(StrictModel):
+    """The newest checkpoint of a run's log that a site accepted."""
+
+    size: Size
+    root: HexDigest
+
+
+class LogAnnouncement(StrictModel):
+    """The checkpoint of a run that has ended, for one site that took part."""
+
+    version: FormatVersion = 1
+    site_id: SafeId
+    job_id: SafeId
+    job_digest: HexDigest
+    log: Envelope
+    log_proof: LogProof
+    issued_at: UnixSeconds
+    expires_at: UnixSeconds
+
+
+class RefusedLog(StrictModel):
+    """A checkpoint that a site refused, beside the one that it held then: one coordinator signed both."""
+
+    held: Envelope
+    shown: Envelope
+    at: UnixSeconds
+
+
+class AbandonedLog(StrictModel):
+    """A checkpoint that a person at the site gave up for another one, with name and reason."""
+
+    held: Envelope
+    taken: Envelope
+    by: Words
+    why: Words
+    at: UnixSeconds
+
+
+class WitnessedLog(StrictModel):
+    """All that a site holds of one coordinator's log of one job."""
+
+    job_id: SafeId
+    coordinator_key: HexDigest
+    origin: Origin
+    last: Envelope
+    refused: tuple[RefusedLog, ...] = ()
+    abandoned: tuple[AbandonedLog, ...] = ()
+
+
+class WitnessStatement(StrictModel):
+    """What a site, as a witness, signs for an auditor."""
+
+    version: FormatVersion = 1
+    site_id: SafeId
+    public_key: HexDigest
+    made_at: UnixSeconds
+    logs: tuple[WitnessedLog, ...]
+
+
+def origin_of_run(job_digest: str) -> str:
+    """The identity of a run's log: one job is one log, whatever folder it lies in.
+
+    >>> origin_of_run("ab" * 32)[:14]
+    'aegis/run/abab'
+    """
+    return f"aegis/run/{job_digest}"
+
+
+def sign_log(log: HashLog, signer: Signer, origin: str) -> bytes:
+    """The log's checkpoint as of now, in an envelope to be kept beside the log and elsewhere.
+
+    Args:
+        origin: the log's identity, under which others keep its checkpoints.
+    """
+    return show_log(log, None, signer, origin)[0]
+
+
+def show_log(log: HashLog, seen: LogSeen | None, signer: Signer, origin: str) -> tuple[bytes, LogProof]:
+    """The log's checkpoint as of now, and the proof that the log continues the checkpoint ``seen``.
+
+    For a checkpoint that this log never had, the proof is the nearest one that exists, and it convinces nobody.
+    """
+    now = log.snapshot(0 if seen is None else seen.size)
+    checkpoint = LogCheckpoint(origin=origin, size=now.head.size, head=now.head.head, root=now.root.hex())
+    proof = LogProof(since=now.since, hashes=tuple(each.hex() for each in now.consistency))
+    return seal(CHECKPOINT_TYPE, checkpoint.canonical(), signer), proof
+
+
+def had_log(log: HashLog, seen: LogSeen) -> bool:
+    """Returns True if the log once had the size and root of ``seen``."""
+    return log.had(seen.size, bytes.fromhex(seen.root))
+
+
+def verify_checkpoint(data: bytes, checkpoint: bytes, keys: KeyRing) -> LogHead:
+    """Check that the log's first lines are exactly those that a checkpoint signed; later lines may follow.
+
+    Args:
+        data: the log's bytes. checkpoint: an envelope. keys: whose signature counts.
+
+    Raises:
+        LogCorrupted: lines are missing or differ. EnvelopeError: the checkpoint itself is not authentic.
+    """
+    signed = parse_checkpoint(open_envelope(checkpoint, CHECKPOINT_TYPE, keys).payload)
+    lines = data.split(b"\n")[:-1]
+    size, head = signed.size, signed.head
+    if size > len(lines):
+        raise LogCorrupted(f"the checkpoint covers {size} lines, the log has {len(lines)}: lines were cut off")
+    if head != (sha256_hex(lines[size - 1]) if size else GENESIS) or signed.root != tree_of(data).root(size).hex():
+        raise LogCorrupted("the log does not agree with its signed checkpoint: it was rewritten")
+    return LogHead(size, head)
+
+
+def open_checkpoint(envelope: str, coordinator_key: str) -> LogCheckpoint:
+    """The checkpoint that ``coordinator_key`` (Ed25519, hex) signed; raises :class:`EnvelopeError`."""
+    keys = KeyRing({"coordinator": coordinator_key})
+    return parse_checkpoint(open_envelope(envelope.encode(), CHECKPOINT_TYPE, keys).payload)
+
+
+def seal_witness(statement: WitnessStatement, signer: Signer) -> bytes:
+    """The envelope of ``statement``, signed by its site."""
+    return seal(WITNESS_TYPE, statement.canonical(), signer)
+
+
+def open_witness(envelope: bytes) -> WitnessStatement:
+    """A witness statement under the key that it names itself: whose key that is, is for the reader to know.
+
+    Every checkpoint in it is signed by the coordinator key that stands beside it, and is of the origin there.
+
+    Raises:
+        EnvelopeError: it is none, or a signature does not verify.
+    """
+    claimed = _parse(WitnessStatement, unverified_payload(envelope), "a witness statement")
+    opened = open_envelope(envelope, WITNESS_TYPE, KeyRing({claimed.site_id: claimed.public_key}))
+    statement = _parse(WitnessStatement, opened.payload, "a witness statement")
+    for log in statement.logs:
+        for text in _envelopes(log):
+            if open_checkpoint(text, log.coordinator_key).origin != log.origin:
+                raise EnvelopeError("a checkpoint stands under another log's origin", reason=Reason.WRONG_DIGEST)
+    return statement
+
+
+def parse_checkpoint(payload: bytes) -> LogCheckpoint:
+    """Read a verified payload as a checkpoint; raises :class:`EnvelopeError`."""
+    return _parse(LogCheckpoint, payload, "a log checkpoint")
+
+
+def parse_announcement(payload: bytes) -> LogAnnouncement:
+    """Read a verified payload as an announcement; raises :class:`EnvelopeError`."""
+    return _parse(LogAnnouncement, payload, "a log announcement")
+
+
+def _envelopes(log: WitnessedLog) -> list[str]:
+    refused = [text for each in log.refused for text in (each.held, each.shown)]
+    return [log.last, *refused, *(text for each in log.abandoned for text in (each.held, each.taken))]
+
+
+_Document = TypeVar("_Document", bound=StrictModel)
+
+
+def _parse(kind: type[_Document], payload: bytes, what: str) -> _Document:
+    try:
+        document = kind.model_validate(parse_json(payload))
+    except ValidationError as error:
+        raise EnvelopeError(f"not {what}: {explain(error)}") from error
+    if document.canonical() != payload:  # two spellings of one document would have two digests
+        raise EnvelopeError(f"not {what} in its canonical form")
+    return document

@@ -1,0 +1,184 @@
+"""How a site joins a federation: a request that it signs, and a welcome that the coordinator signs.
+
+Both are DSSE envelopes and may be carried by any means. A signature shows who holds a key; *whose* key it is, two
+people find out by comparing :func:`fingerprint` over another channel.
+
+>>> from coreason_enclave.crypto.signing import Signer
+>>> print(fingerprint(Signer.from_seed(bytes(32)).public_hex))
+139e 3940 e64b 5491 7220 88d9 a0d7 4162
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Annotated
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import AfterValidator, Field, ValidationError
+
+from coreason_enclave.crypto.encoding import parse_json, sha256_hex
+from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal, unverified_payload
+from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.errors import EnvelopeError, Reason
+from coreason_enclave.schemas import FormatVersion, HexDigest, SafeId, StrictModel, UnixSeconds, explain
+
+__all__ = [
+    "REQUEST_TYPE",
+    "WELCOME_TYPE",
+    "ParticipationRequest",
+    "ParticipationWelcome",
+    "fingerprint",
+    "open_request",
+    "open_welcome",
+    "parse_address",
+    "seal_request",
+    "seal_welcome",
+]
+
+REQUEST_TYPE = "application/vnd.aegis.participation-request.v1+json"
+WELCOME_TYPE = "application/vnd.aegis.participation-welcome.v1+json"
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:]{2,45}")
+_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]):(?P<port>[1-9][0-9]{0,4})")
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """``host:port`` or ``[IPv6]:port`` as host and port; raises ``ValueError``.
+
+    >>> parse_address("[::1]:9443")
+    ('::1', 9443)
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError(f"must be host:port, got {text[:80]!r}")
+    return _a_host(match["host"].strip("[]")), int(match["port"])
+
+
+def _a_host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise ValueError(f"must be a host name or an IP address, got {text[:80]!r}")
+    return text
+
+
+def _an_address(text: str) -> str:
+    parse_address(text)
+    return text
+
+
+def _a_node_key(text: str) -> str:
+    try:
+        pem = base64.b64decode(text, validate=True)
+        key = serialization.load_pem_public_key(pem)
+    except (binascii.Error, ValueError, UnsupportedAlgorithm) as error:
+        raise ValueError("must be the base64 of a PEM public key") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        raise ValueError("must be an ECDSA key on P-384")
+    form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    if base64.b64encode(key.public_bytes(*form)).decode() != text:  # it is compared as text with a request's header
+        raise ValueError("must be spelt as Flower spells it")
+    return text
+
+
+Pem = Annotated[str, Field(min_length=1, max_length=1 << 14)]
+NodeKey = Annotated[str, Field(max_length=1024), AfterValidator(_a_node_key)]
+Address = Annotated[str, Field(max_length=300), AfterValidator(_an_address)]
+Host = Annotated[str, AfterValidator(_a_host)]
+
+
+class ParticipationRequest(StrictModel):
+    """A site asks to take part.
+
+    Attributes:
+        public_key: the Ed25519 key that signs this request and every update.
+        node_key: its Flower node key as the node sends it: base64 of the PEM public key, in ``flwr-public-key``.
+        tls_request: PKCS#10 certificate request (PEM) for its TLS client key. Only the key counts, names do not.
+    """
+
+    version: FormatVersion = 1
+    site_id: SafeId
+    public_key: HexDigest
+    node_key: NodeKey
+    tls_request: Pem
+
+
+class ParticipationWelcome(StrictModel):
+    """A coordinator's answer to one site: where the gateway is, and the certificates for it.
+
+    Attributes:
+        public_key: the site's own Ed25519 key, so that a welcome for another founding of the site is noticed.
+        gateway: ``host:port``. server_name: what the gateway's certificate must be for.
+        participants: every participant's Ed25519 key, this site's included, to choose from for the site's own list.
+    """
+
+    version: FormatVersion = 1
+    site_id: SafeId
+    public_key: HexDigest
+    coordinator_key: HexDigest
+    gateway: Address
+    server_name: Host
+    ca_certificate: Pem
+    client_certificate: Pem
+    participants: dict[SafeId, HexDigest]
+    issued_at: UnixSeconds
+
+
+def fingerprint(public_hex: str) -> str:
+    """128 bits of the SHA-256 of a public key, in eight groups that two people can read to each other."""
+    digits = sha256_hex(bytes.fromhex(public_hex))[:32]
+    return " ".join(digits[start : start + 4] for start in range(0, 32, 4))
+
+
+def seal_request(request: ParticipationRequest, signer: Signer) -> bytes:
+    """The request as an envelope; ``signer`` holds ``request.public_key``."""
+    return seal(REQUEST_TYPE, request.canonical(), signer)
+
+
+def open_request(envelope: bytes) -> ParticipationRequest:
+    """Verify a request under the very key that it names: its sender holds that key, and nobody changed it since.
+
+    Raises:
+        EnvelopeError: malformed, or not signed by that key.
+    """
+    claimed = _parse_request(unverified_payload(envelope))  # only to learn which key it claims
+    opened = open_envelope(envelope, REQUEST_TYPE, KeyRing({claimed.site_id: claimed.public_key}))
+    return _parse_request(opened.payload)
+
+
+def seal_welcome(welcome: ParticipationWelcome, signer: Signer) -> bytes:
+    """The welcome as an envelope; ``signer`` holds ``welcome.coordinator_key``."""
+    return seal(WELCOME_TYPE, welcome.canonical(), signer)
+
+
+def open_welcome(envelope: bytes, coordinator_key: str) -> ParticipationWelcome:
+    """Verify a welcome under the coordinator's key (hex) that a person was told.
+
+    Raises:
+        EnvelopeError: malformed, signed by another key, or naming another key than the one that signed it.
+        ConfigurationError: ``coordinator_key`` is no key.
+    """
+    keys = KeyRing({"coordinator": coordinator_key})
+    try:
+        opened = open_envelope(envelope, WELCOME_TYPE, keys)
+    except EnvelopeError as error:
+        if error.reason is not Reason.UNKNOWN_SIGNER:
+            raise
+        message = f"the welcome is not signed by the coordinator key that was given ({error})"
+        raise EnvelopeError(message, reason=error.reason) from error
+    try:
+        welcome = ParticipationWelcome.model_validate(parse_json(opened.payload))
+    except ValidationError as error:
+        raise EnvelopeError(f"not a participation welcome: {explain(error)}") from error
+    if welcome.coordinator_key != coordinator_key:
+        raise EnvelopeError("the welcome names another coordinator's key", reason=Reason.UNKNOWN_SIGNER)
+    return welcome
+
+
+def _parse_request(payload: bytes) -> ParticipationRequest:
+    try:
+        return ParticipationRequest.model_validate(parse_json(payload))
+    except ValidationError as error:
+        raise EnvelopeError(f"not a participation request: {explain(error)}") from error

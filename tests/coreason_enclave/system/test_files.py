@@ -1,0 +1,114 @@
+"""Files are there whole or not at all: whatever fails, and whoever reads meanwhile."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coreason_enclave.system.files import PRIVATE, create_file, replace_file
+
+Write = Callable[..., None]
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("write", [replace_file, create_file])
+def test_what_is_written_is_there_and_nothing_else_is(tmp_path: Path, write: Write) -> None:
+    write(tmp_path / "a", b"content")
+
+    assert (tmp_path / "a").read_bytes() == b"content"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("write", [replace_file, create_file])
+def test_a_private_file_is_private_from_its_first_byte_on(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, fsync = set(), os.fsync
+
+    def looking(descriptor: int) -> None:
+        seen.update(mode_of(path) for path in tmp_path.iterdir())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", looking)
+    write(tmp_path / "key", b"secret", mode=PRIVATE)
+
+    assert seen == {0o600}
+
+
+def test_an_ordinary_file_has_what_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        replace_file(tmp_path / "a", b"")
+    finally:
+        os.umask(before)
+
+    assert mode_of(tmp_path / "a") == 0o640
+
+
+def test_a_file_that_exists_is_replaced_or_refused(tmp_path: Path) -> None:
+    replace_file(tmp_path / "a", b"old")
+    with pytest.raises(FileExistsError):
+        create_file(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+    replace_file(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("write", [replace_file, create_file])
+def test_a_full_disk_leaves_what_was_there_and_no_other_file(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / ("old" if write is replace_file else "new")
+    (tmp_path / "old").write_bytes(b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(target, b"new")
+
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("old", b"old")]
+
+
+def test_both_the_file_and_its_folder_are_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds, fsync = list[str](), os.fsync
+
+    def noting(descriptor: int) -> None:
+        kinds.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    replace_file(tmp_path / "a", b"")
+    create_file(tmp_path / "b", b"")
+
+    assert kinds == ["file", "folder", "file", "folder"]
+
+
+def test_of_writers_at_the_same_time_one_creates_the_file_and_a_reader_sees_it_whole(tmp_path: Path) -> None:
+    contents, refused = [bytes([number]) * 100_000 for number in range(8)], []
+
+    def write(content: bytes) -> None:
+        try:
+            create_file(tmp_path / "a", content)
+        except FileExistsError:
+            refused.append(content)
+
+    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(refused) == 7
+    assert (tmp_path / "a").read_bytes() in {*contents} - {*refused}
