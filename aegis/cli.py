@@ -16,34 +16,40 @@ import click
 from aegis.errors import (
     AegisError,
     BudgetRefused,
-    CarrierUnreachable,
     CertificateRefused,
     GatewayUnreachable,
     InvalidAggregation,
     InvalidJob,
     RunFolderError,
     RunPaused,
+    TransportUnavailable,
 )
 from coreason_enclave import __version__
-from coreason_enclave.command_line import CommandLine, ExitCode, Later
+from coreason_enclave.command_line import CommandLine, ExitCode, LazyCommand
 
 __all__ = ["main"]
 
 COMMANDS = {
-    "demo": Later("aegis.demo.command:demo", "Train over six simulated sites of a real study, and show the result."),
-    "evidence": Later("aegis.commands.evidence:evidence", "Verify, appraise and read evidence of hardware."),
-    "federation": Later("aegis.commands.federation:federation", "Found a federation, admit sites, run and watch it."),
-    "nvflare": Later("aegis.commands.nvflare:nvflare", "Make startup kits and jobs for an NVIDIA FLARE deployment."),
-    "privacy": Later("aegis.commands.privacy:privacy", "Compute what training costs in privacy, before it runs."),
-    "run": Later("aegis.commands.run:run", "Run a job over a federation; run it again to go on."),
-    "verify": Later("aegis.commands.verify:verify", "Check a run's claims against its records, offline."),
+    "demo": LazyCommand(
+        "aegis.demo.command:demo", "Train over six simulated sites of a real study, and show the result."
+    ),
+    "evidence": LazyCommand("aegis.commands.evidence:evidence", "Verify, appraise and read evidence of hardware."),
+    "federation": LazyCommand(
+        "aegis.commands.federation:federation", "Create a federation, admit sites, run and watch it."
+    ),
+    "nvflare": LazyCommand(
+        "aegis.commands.nvflare:nvflare", "Make startup kits and jobs for an NVIDIA FLARE deployment."
+    ),
+    "privacy": LazyCommand("aegis.commands.privacy:privacy", "Compute what training costs in privacy, before it runs."),
+    "run": LazyCommand("aegis.commands.run:run", "Run a job over a federation; run it again to go on."),
+    "verify": LazyCommand("aegis.commands.verify:verify", "Check a run's claims against its records, offline."),
 }
 
 REFUSALS = {
     AegisError: ExitCode.REFUSED,
     InvalidJob: ExitCode.UNUSABLE,
     InvalidAggregation: ExitCode.UNUSABLE,
-    CarrierUnreachable: ExitCode.UNUSABLE,
+    TransportUnavailable: ExitCode.UNUSABLE,
     CertificateRefused: ExitCode.UNUSABLE,
     GatewayUnreachable: ExitCode.UNUSABLE,
     RunFolderError: ExitCode.UNUSABLE,

@@ -35,7 +35,6 @@ __all__ = [
     "AegisError",
     "AggregationError",
     "BudgetRefused",
-    "CarrierUnreachable",
     "CertificateRefused",
     "GatewayUnreachable",
     "GoalOutOfReach",
@@ -46,9 +45,11 @@ __all__ = [
     "PrivacySpentByTuning",
     "RequestRefused",
     "RunAborted",
+    "RunEnded",
     "RunFolderError",
     "RunPaused",
     "TooFewUpdates",
+    "TransportUnavailable",
     "TuningStopped",
     "UpdateRefused",
     "VerificationFailed",
@@ -59,8 +60,12 @@ class AegisError(Exception):
     """Root of the tree."""
 
 
-class CarrierUnreachable(AegisError):
+class TransportUnavailable(AegisError):
     """A message could not be handed over or fetched now; trying again may work. Nothing about a site is implied."""
+
+
+class RunEnded(TransportUnavailable):
+    """SuperLink has ended the Flower run: its messages are lost, and a new run has to be started."""
 
 
 class CertificateRefused(AegisError):

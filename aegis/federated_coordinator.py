@@ -13,7 +13,7 @@ A coordinator wants every privacy value explicit, because it checks what sites s
 >>> from aegis.stores.heads import FileHeadStore
 >>> from coreason_enclave.attestation.challenges import FileChallenges
 >>> from coreason_enclave.attestation.endorsements import NoEndorsements
->>> from coreason_enclave.attestation.policy import AttestationPolicy
+>>> from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 >>> from aegis.stores.run_store import FileRunStore
 >>> from coreason_enclave.schemas import AggregationStrategy, PrivacyConfig
 >>> folder = Path(tempfile.mkdtemp())
@@ -33,7 +33,7 @@ A coordinator wants every privacy value explicit, because it checks what sites s
 >>> audit.close()
 
 ``coordinator.run(grid, initial_weights)`` then runs the job, or goes on with it; so does ``run_over`` with any other
-:class:`~aegis.rounds.transport.Carrier`. ``aegis run`` does so for a folder.
+:class:`~aegis.rounds.transport.Transport`. ``aegis run`` does so for a folder.
 """
 
 from __future__ import annotations
@@ -55,14 +55,23 @@ from aegis.coordination.liveness import Liveness, NoLiveness
 from aegis.coordination.participants import Participant
 from aegis.errors import InvalidJob, RunPaused
 from aegis.rounds.attestation_handshake import CoordinatorHandshake
-from aegis.rounds.context import Run, Sites
-from aegis.rounds.dispatcher import Exchange
+from aegis.rounds.context import ParticipantView, RunContext
+from aegis.rounds.dispatcher import Dispatcher
 from aegis.rounds.enrolment import drop_other_keys
 from aegis.rounds.journal import Journal
 from aegis.rounds.log_announcement import announce
-from aegis.rounds.round_attempt import Attempt
-from aegis.rounds.round_runner import Turn, average
-from aegis.rounds.transport import Carrier, CarrierFailed, Content, Delivery, Errand, Parcel, SiteRefused, Undelivered
+from aegis.rounds.round_attempt import RoundAttempt
+from aegis.rounds.round_runner import RoundRunner, average
+from aegis.rounds.transport import (
+    Content,
+    DeliveryFailure,
+    InboundMessage,
+    OutboundMessage,
+    RequestKind,
+    SiteRefusal,
+    Transport,
+    TransportFailed,
+)
 from aegis.rounds.witnesses import Witnesses
 from aegis.security.audit import HashLog
 from aegis.stores.heads import HeadStore
@@ -77,7 +86,7 @@ from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob, Mechanism
 from coreason_enclave.wire.updates import WIRE_RECORD, Array, Arrays, SealedMessage
 
-__all__ = ["CUT_OFF", "FederatedCoordinator", "GridCarrier", "Participant", "SignallingGrid", "average"]
+__all__ = ["CUT_OFF", "FederatedCoordinator", "GridTransport", "Participant", "SignallingGrid", "average"]
 
 
 class FederatedCoordinator(Strategy):
@@ -129,7 +138,9 @@ class FederatedCoordinator(Strategy):
     ) -> None:
         _require_explicit(job)
         self.job = job
-        self._sites = Sites(participants, revoked=revoked, liveness=NoLiveness() if liveness is None else liveness)
+        self._sites = ParticipantView(
+            participants, revoked=revoked, liveness=NoLiveness() if liveness is None else liveness
+        )
         require_enough(self._sites.registered, job)
         if strangers := sorted(set(readmit) - set(self._sites.registered)):
             raise InvalidJob(f"{strangers[0]} cannot be readmitted: no participant has that name")
@@ -138,14 +149,14 @@ class FederatedCoordinator(Strategy):
         self._client_privacy = _required(job, client_privacy)
         self._profile, self._readmit, self._evaluate, self._observe = profile, readmit, evaluate, observe
         self._clock, self._monotonic, self._wait = clock, monotonic, wait
-        self._turn: Turn | None = None
-        self._run: Run | None = None
+        self._runner: RoundRunner | None = None
+        self._run: RunContext | None = None
 
     def run(self, grid: Grid, initial: Arrays) -> dict[str, Array]:
         """As :meth:`run_over`, over a Flower ``Grid``."""
-        return self.run_over(GridCarrier(grid, self._wait), initial)
+        return self.run_over(GridTransport(grid, self._wait), initial)
 
-    def run_over(self, carrier: Carrier, initial: Arrays) -> dict[str, Array]:
+    def run_over(self, transport: Transport, initial: Arrays) -> dict[str, Array]:
         """Run, or go on with, the job; return the average of the last ``average_last_rounds`` global models.
 
         Raises:
@@ -153,28 +164,28 @@ class FederatedCoordinator(Strategy):
                 at that round.
             RunFolderError: the stored state belongs to another job.
         """
-        run, turn = self._begin(initial)
-        exchange = self._exchange_over(carrier)
+        run, runner = self._begin(initial)
+        dispatcher = self._dispatcher_over(transport)
         while run.journal.state.completed_rounds < self.job.rounds:
-            turn.take(exchange)
+            runner.run_round(dispatcher)
         return self.released_model(run.journal.state)
 
-    def announce(self, carrier: Carrier) -> Mapping[str, bytes]:
+    def announce(self, transport: Transport) -> Mapping[str, bytes]:
         """Show the sites the log as it ends; return what each that answers in time states of it, by site.
 
         Nothing is written to the log any more, and a site that does not answer changes nothing.
         """
-        return {} if self._run is None else announce(self._run, self._exchange_over(carrier))
+        return {} if self._run is None else announce(self._run, self._dispatcher_over(transport))
 
     def released_model(self, state: RunState) -> dict[str, Array]:
         """The model as it would be released after ``state``: the tail average of the global models."""
         last = min(self.job.average_last_rounds, max(state.completed_rounds, 1))
         return average([self._store.load_model(digest) for digest in state.models[-last:]])
 
-    def _begin(self, initial: Arrays) -> tuple[Run, Turn]:
+    def _begin(self, initial: Arrays) -> tuple[RunContext, RoundRunner]:
         journal = Journal(self.job, initial, store=self._store, audit=self._audit, profile=self._profile)
         journal.readmit(self._readmit)
-        run = Run(
+        run = RunContext(
             self.job,
             self._signer,
             self._handshake,
@@ -186,14 +197,14 @@ class FederatedCoordinator(Strategy):
             self._client_privacy,
         )
         drop_other_keys(run)
-        self._run, self._turn = run, Turn(run, evaluate=self._evaluate, observe=self._observe)
-        return run, self._turn
+        self._run, self._runner = run, RoundRunner(run, evaluate=self._evaluate, observe=self._observe)
+        return run, self._runner
 
-    def _exchange(self, grid: Grid) -> Exchange:
-        return self._exchange_over(GridCarrier(grid, self._wait))
+    def _exchange(self, grid: Grid) -> Dispatcher:
+        return self._dispatcher_over(GridTransport(grid, self._wait))
 
-    def _exchange_over(self, carrier: Carrier) -> Exchange:
-        return Exchange(carrier, self._sites.liveness, clock=self._monotonic)
+    def _dispatcher_over(self, transport: Transport) -> Dispatcher:
+        return Dispatcher(transport, self._sites.liveness, clock=self._monotonic)
 
     # Flower's strategy interface: the same acts, for whoever drives a Strategy by hand.
 
@@ -206,29 +217,34 @@ class FederatedCoordinator(Strategy):
             RunPaused: too few sites could be asked.
         """
         del config
-        if self._run is None or self._turn is None:
-            self._run, self._turn = self._begin(_numpy(arrays))
+        if self._run is None or self._runner is None:
+            self._run, self._runner = self._begin(_numpy(arrays))
         completed, rounds = self._run.journal.state.completed_rounds, self.job.rounds
         if server_round != completed + 1 or server_round > rounds:
             raise InvalidJob(f"round {server_round} is not next: {completed} of {rounds} are complete")
-        self._turn.open(self._exchange(grid))
-        attempt = Attempt(self._run)
+        self._runner.open(self._exchange(grid))
+        attempt = RoundAttempt(self._run)
         attempt.restore()
         attempt.attest(self._exchange(grid))
-        return [_message(parcel) for parcel in attempt.parcels()]
+        return [_message(outbound) for outbound in attempt.outbound_messages()]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Admit and aggregate; (None, None) where too few updates are admitted: then the round is to be asked again."""
-        run, turn = self._run, self._turn
-        if run is None or turn is None or not run.journal.state.is_open or server_round != run.journal.state.open_round:
+        run, runner = self._run, self._runner
+        if (
+            run is None
+            or runner is None
+            or not run.journal.state.is_open
+            or server_round != run.journal.state.open_round
+        ):
             raise InvalidJob(f"round {server_round} is not open")
-        attempt = Attempt(run)
+        attempt = RoundAttempt(run)
         attempt.restore()
-        attempt.hear_all([_delivery(reply) for reply in replies])
+        attempt.receive_all([_delivery(reply) for reply in replies])
         try:
-            following = turn.settle(attempt)
+            following = runner.settle(attempt)
         except RunPaused:
             return None, None
         if following is None:
@@ -275,28 +291,31 @@ class SignallingGrid(Protocol):
         ...
 
 
-class GridCarrier:
+class GridTransport:
     """Any Flower ``Grid`` as a carrier: whatever it raises means that it failed, and may be tried again."""
 
     def __init__(self, grid: Grid, wait: Callable[[float], None]) -> None:
         self._grid, self._sleep = grid, wait
 
-    def push(self, parcels: Sequence[Parcel]) -> Sequence[str | None]:
-        """See :class:`~aegis.rounds.transport.Carrier`."""
+    def push(self, outbound_messages: Sequence[OutboundMessage]) -> Sequence[str | None]:
+        """See :class:`~aegis.rounds.transport.Transport`."""
         try:
-            return [message_id or None for message_id in self._grid.push_messages([_message(each) for each in parcels])]
+            return [
+                message_id or None
+                for message_id in self._grid.push_messages([_message(each) for each in outbound_messages])
+            ]
         except Exception as error:
-            raise CarrierFailed(type(error).__name__) from error
+            raise TransportFailed(type(error).__name__) from error
 
-    def pull(self, message_ids: Collection[str]) -> Sequence[Delivery]:
-        """See :class:`~aegis.rounds.transport.Carrier`."""
+    def pull(self, message_ids: Collection[str]) -> Sequence[InboundMessage]:
+        """See :class:`~aegis.rounds.transport.Transport`."""
         try:
             return [_delivery(reply) for reply in self._grid.pull_messages(message_ids)]
         except Exception as error:
-            raise CarrierFailed(type(error).__name__) from error
+            raise TransportFailed(type(error).__name__) from error
 
     def wait(self, seconds: float) -> None:
-        """See :class:`~aegis.rounds.transport.Carrier`."""
+        """See :class:`~aegis.rounds.transport.Transport`."""
         if isinstance(self._grid, SignallingGrid):
             self._grid.wait_for_reply(seconds)
         else:
@@ -304,10 +323,10 @@ class GridCarrier:
 
 
 _MESSAGE_TYPES = {
-    Errand.TRAIN: MessageType.TRAIN,
-    Errand.ENROL: "query.enrol",
-    Errand.ATTEST: "query.attest",
-    Errand.WITNESS: "query.witness",
+    RequestKind.TRAIN: MessageType.TRAIN,
+    RequestKind.ENROL: "query.enrol",
+    RequestKind.ATTEST: "query.attest",
+    RequestKind.WITNESS: "query.witness",
 }
 
 _APP_FAILED = frozenset(
@@ -327,30 +346,30 @@ CUT_OFF = 1001
 """What a carrier puts in the place of an answer that was not let through: larger than the job's model allows."""
 
 
-def _message(parcel: Parcel) -> Message:
+def _message(outbound: OutboundMessage) -> Message:
     """A new message each time: one that was sent before would be taken for a duplicate."""
     return Message(
-        content=RecordDict({WIRE_RECORD: ConfigRecord({**parcel.message.to_fields()})}),
-        dst_node_id=parcel.node_id,
-        message_type=_MESSAGE_TYPES[parcel.errand],
-        group_id=parcel.group,
-        ttl=parcel.ttl_s,
+        content=RecordDict({WIRE_RECORD: ConfigRecord({**outbound.message.to_fields()})}),
+        dst_node_id=outbound.node_id,
+        message_type=_MESSAGE_TYPES[outbound.request_kind],
+        group_id=outbound.group,
+        ttl=outbound.ttl_s,
     )
 
 
-def _delivery(reply: Message) -> Delivery:
+def _delivery(reply: Message) -> InboundMessage:
     metadata = reply.metadata
-    return Delivery(metadata.reply_to_message_id, metadata.src_node_id, _content(reply))
+    return InboundMessage(metadata.reply_to_message_id, metadata.src_node_id, _content(reply))
 
 
-def _content(reply: Message) -> Content | Undelivered:
+def _content(reply: Message) -> Content | DeliveryFailure:
     if reply.has_error():
         if reply.error.code == _REFUSED or reply.error.code in _APP_FAILED:
             known = {reason.value: reason for reason in Reason}
-            return SiteRefused(known.get(reply.error.reason or "", Reason.INTERNAL))
+            return SiteRefusal(known.get(reply.error.reason or "", Reason.INTERNAL))
         if reply.error.code == CUT_OFF:
             return EnvelopeError("it is larger than the model allows, and was cut off", reason=Reason.OVERSIZED)
-        return Undelivered(f"error {reply.error.code}")
+        return DeliveryFailure(f"error {reply.error.code}")
     try:
         return SealedMessage.from_fields(reply.content.config_records.get(WIRE_RECORD))
     except EnvelopeError as error:

@@ -41,7 +41,7 @@ from coreason_enclave.ledger import JobClaim, NoiseSource, PrivacyLedger
 from coreason_enclave.privacy import PrivacyGuard
 from coreason_enclave.privacy.opacus_accountants import OpacusAccountant, opacus_epsilon
 from coreason_enclave.privacy.scope import TrainingScope, enter
-from coreason_enclave.privacy.standalone import experiment_key, experiment_scope
+from coreason_enclave.privacy.standalone import standalone_key, standalone_scope
 from coreason_enclave.schemas import PrivacyUnit
 
 __all__ = ["Calibration", "DifferentialPrivacyEngine", "EngineConfig", "Task", "TrainingResult"]
@@ -317,9 +317,9 @@ class DifferentialPrivacyEngine:
         if (unit_ids is not None) != (self.config.unit is PrivacyUnit.PERSON):
             raise InvalidEngine("unit person needs unit_ids for every row; unit record takes none")
         source = NoiseSource.SITE_KEYSTREAM if unsafe_seed is None else NoiseSource.UNSAFE_SEEDED
-        key, name = experiment_key(unsafe_seed), tuning.name_of_draws(self.config)
+        key, name = standalone_key(unsafe_seed), tuning.name_of_draws(self.config)
         reservation = tuning.reserve(self.config, account, source)
-        scope = experiment_scope(
+        scope = standalone_scope(
             tuning.privacy_config(self.config, reservation),
             reservation,
             key=key,

@@ -26,9 +26,9 @@ from pathlib import Path
 
 from aegis.evidence.given_endorsements import GivenEndorsements
 from coreason_enclave.attestation.appraisal import Appraiser, Verifiers
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.binding import Binding, Role
 from coreason_enclave.attestation.evidence import parse_evidence
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.attestation.verify.dcap import DcapEndorsements, DcapPlatformPolicy, verify_sgx, verify_tdx
 from coreason_enclave.attestation.verify.nvidia import NvidiaEndorsements, NvidiaPlatformPolicy, verify_nvidia
 from coreason_enclave.attestation.verify.nvidia.roots import pinned_roots

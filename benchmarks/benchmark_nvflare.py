@@ -3,7 +3,7 @@
     python -m benchmarks.benchmark_nvflare [--quick] [--check] [--out benchmarks/results]
 
 The RAND Health Insurance Experiment, ten private rounds; each command as a person gives it, in a process of its own,
-over sites that are founded anew. The empty job has the same simulator, sites and rounds, tasks without content and an
+over sites that are created anew. The empty job has the same simulator, sites and rounds, tasks without content and an
 executor without a site: what it takes is FLARE's own start-up (its zero-round variant) and polling (the rest).
 
 Writes ``nvflare.csv`` and ``nvflare.md``; ``--check`` turns a missed target into a non-zero exit. The target: FLARE's
@@ -68,7 +68,7 @@ def an_empty_job(path: Path, job: FederationJob, sites: list[str], rounds: int) 
     with simulating(simulation) as running:
         running.process.wait(timeout=300)
     if running.process.returncode:
-        raise RuntimeError(f"the empty job failed: {running.last_words()}")
+        raise RuntimeError(f"the empty job failed: {running.log_tail()}")
     return time.monotonic() - began
 
 

@@ -31,9 +31,9 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 from aegis.federation.registry import FederationFolder
 from aegis.runs.connect import RuntimeName
 from aegis.runs.folder import RunFolder
-from aegis.runs.plan import Execution
+from aegis.runs.plan import RunPlan
 from aegis.runs.runner import execute
-from benchmarks.benchmark_round_overhead import SITES, found, the_job
+from benchmarks.benchmark_round_overhead import SITES, create, the_job
 
 LIMIT_S = 10.0
 ROUNDS = 200
@@ -99,7 +99,7 @@ def recover(kind: str, federation: Path) -> Recovery:
 
 
 def measure(path: Path, repeats: int) -> list[Recovery]:
-    found(path)
+    create(path)
     command = [sys.executable, "-m", "benchmarks.benchmark_recovery", "--run", str(path)]
     with (path / "run.log").open("wb") as log:
         run = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -114,7 +114,7 @@ def run_until_ended(path: Path) -> None:
     job = the_job(ROUNDS)
     privacy = job.privacy.model_copy(update={"noise_multiplier": 20.0})
     job = job.model_copy(update={"min_clients": 2, "privacy": privacy})
-    execute(job, Execution(FederationFolder(path), RunFolder(path / "run"), runtime=RuntimeName.FLOWER))
+    execute(job, RunPlan(FederationFolder(path), RunFolder(path / "run"), runtime=RuntimeName.FLOWER))
 
 
 def write(results: list[Recovery], folder: Path) -> None:

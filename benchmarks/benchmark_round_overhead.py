@@ -33,14 +33,14 @@ from aegis.federation.job_files import resolve
 from aegis.federation.registry import FederationConfig, FederationFolder
 from aegis.runs.connect import RuntimeName
 from aegis.runs.folder import RunFolder
-from aegis.runs.plan import Execution
+from aegis.runs.plan import RunPlan
 from aegis.runs.runner import execute
-from aegis.runtimes.in_process import Site, client_app, found_site, initial_model, opened_sites
+from aegis.runtimes.in_process import Site, client_app, create_site, initial_model, open_sites
 from aegis.security.audit import HashLog
 from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import NoEndorsements
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.crypto.signing import load_or_create_signer
 from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.policy import Profile, SiteConfig
@@ -91,7 +91,7 @@ def the_job(rounds: int) -> FederationJob:
     )
 
 
-def found(path: Path) -> FederationFolder:
+def create(path: Path) -> FederationFolder:
     """A federation of three development sites with 60 public rows each."""
     federation = FederationFolder(path)
     coordinator = federation.signer().public_hex
@@ -99,8 +99,8 @@ def found(path: Path) -> FederationFolder:
     keys = {name: load_or_create_signer(path / "sites" / name / "keys" / "signing.key").public_hex for name in names}
     for name in names:
         write_rows(path / "sites" / name)
-        found_site(path / "sites" / name, site_config(name, coordinator, keys))
-    federation.found(FederationConfig(profile=Profile.DEVELOPMENT, delta=1e-5, public_keys=keys))
+        create_site(path / "sites" / name, site_config(name, coordinator, keys))
+    federation.create(FederationConfig(profile=Profile.DEVELOPMENT, delta=1e-5, public_keys=keys))
     return federation
 
 
@@ -184,7 +184,7 @@ def in_process(path: Path, job: FederationJob) -> Measured:
     from aegis.federated_coordinator import FederatedCoordinator
     from aegis.stores.heads import FileHeadStore
 
-    federation, answers = found(path), {}
+    federation, answers = create(path), {}
     config, folder, rounds = federation.config(), RunFolder(path / "run"), []
     folder.path.mkdir()
 
@@ -193,7 +193,7 @@ def in_process(path: Path, job: FederationJob) -> Measured:
         return client_app(Timed(site.session, answers[site.config.site_id]))
 
     audit = HashLog(folder.path / "audit.jsonl")
-    with opened_sites(federation.site_folders(), config.public_keys, adapt=adapt) as sites:
+    with open_sites(federation.site_folders(), config.public_keys, adapt=adapt) as sites:
         coordinator = FederatedCoordinator(
             job,
             sites.participants,
@@ -213,9 +213,9 @@ def in_process(path: Path, job: FederationJob) -> Measured:
 
 
 def deployed(path: Path, job: FederationJob) -> Measured:
-    federation = found(path)
+    federation = create(path)
     folder = RunFolder(path / "run")
-    execute(job, Execution(federation, folder, runtime=RuntimeName.FLOWER))
+    execute(job, RunPlan(federation, folder, runtime=RuntimeName.FLOWER))
     logs = sorted((federation.coordinator / "flower" / "logs").glob("agent-*.log"))
     answers = [[line["seconds"] for line in lines(log) if line["event"] == "order"] for log in logs]
     return Measured(RuntimeName.FLOWER, overheads([record.seconds for record in folder.state().history], answers))

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError
 from coreason_enclave.schemas import explain
 
-__all__ = ["TRACEBACK_VARIABLE", "CommandLine", "ExitCode", "Later", "one_line", "site_folder"]
+__all__ = ["TRACEBACK_VARIABLE", "CommandLine", "ExitCode", "LazyCommand", "one_line", "site_folder"]
 
 TRACEBACK_VARIABLE = "AEGIS_TRACEBACK"
 _OURS = ("aegis", "coreason_enclave")
@@ -52,11 +52,15 @@ _REFUSALS: Refusals = {
 
 
 @dataclass(frozen=True)
-class Later:
-    """A command that is imported when it is used: ``package.module:attribute``, and its line in the list."""
+class LazyCommand:
+    """A command that is imported when it is used: ``package.module:attribute``, and its line in the list.
+
+    A hidden command works and is not listed: a former name, for one release.
+    """
 
     target: str
     short_help: str
+    hidden: bool = False
 
     def load(self) -> click.Command:
         """Import the command."""
@@ -78,7 +82,7 @@ class CommandLine(click.Group):
     def __init__(
         self,
         *args: Any,
-        later: Mapping[str, Later] | None = None,
+        later: Mapping[str, LazyCommand] | None = None,
         refusals: Refusals | None = None,
         **options: Any,
     ) -> None:
@@ -87,8 +91,9 @@ class CommandLine(click.Group):
         self._refusals = {**_REFUSALS, **(refusals or {})}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, sorted; imports nothing."""
-        return sorted({*super().list_commands(ctx), *self.later})
+        """All names that are not hidden, sorted; imports nothing."""
+        listed = {name for name, command in self.later.items() if not command.hidden}
+        return sorted(listed | set(super().list_commands(ctx)) - (self.later.keys() - listed))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, imported now if it was not before."""

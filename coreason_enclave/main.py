@@ -5,25 +5,32 @@ from __future__ import annotations
 import click
 
 from coreason_enclave import __version__
-from coreason_enclave.command_line import CommandLine, Later
+from coreason_enclave.command_line import CommandLine, LazyCommand
 
 __all__ = ["main"]
 
 COMMANDS = {
-    "agent": Later("coreason_enclave.commands.agent:agent", "Run this site's agent."),
-    "attest": Later("coreason_enclave.commands.attest:attest", "Collect evidence of this host's hardware."),
-    "checkpoints": Later(
+    "agent": LazyCommand("coreason_enclave.commands.agent:agent", "Run this site's agent."),
+    "attest": LazyCommand("coreason_enclave.commands.attest:attest", "Collect evidence of this host's hardware."),
+    "checkpoints": LazyCommand(
         "coreason_enclave.commands.checkpoints:checkpoints", "What this site was shown of its coordinators' logs."
     ),
-    "doctor": Later("coreason_enclave.commands.doctor:doctor", "Check this site's set-up, and say what to do."),
-    "export-ledger": Later(
+    "doctor": LazyCommand("coreason_enclave.commands.doctor:doctor", "Check this site's set-up, and say what to do."),
+    "export-ledger": LazyCommand(
         "coreason_enclave.commands.export_ledger:export_ledger", "Write this site's ledger, signed, for an auditor."
     ),
-    "found": Later("coreason_enclave.commands.registration:found", "Found a site from the site.toml that you wrote."),
-    "join": Later("coreason_enclave.commands.registration:join", "Take a coordinator's welcome."),
-    "ledger": Later("coreason_enclave.commands.ledger:ledger", "Show, verify or export this site's privacy ledger."),
-    "request": Later("coreason_enclave.commands.registration:request", "Write a request to take part in a federation."),
-    "status": Later("coreason_enclave.commands.agent:status", "How this site's agent is."),
+    "found": LazyCommand("coreason_enclave.commands.registration:init", "The former name of init.", hidden=True),
+    "init": LazyCommand(
+        "coreason_enclave.commands.registration:init", "Initialise a site from the site.toml that you wrote."
+    ),
+    "join": LazyCommand("coreason_enclave.commands.registration:join", "Take a coordinator's grant."),
+    "ledger": LazyCommand(
+        "coreason_enclave.commands.ledger:ledger", "Show, verify or export this site's privacy ledger."
+    ),
+    "request": LazyCommand(
+        "coreason_enclave.commands.registration:request", "Write a request to take part in a federation."
+    ),
+    "status": LazyCommand("coreason_enclave.commands.agent:status", "How this site's agent is."),
 }
 
 EXIT_CODES = """\b

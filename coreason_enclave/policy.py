@@ -12,8 +12,8 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from coreason_enclave.attestation.endorsements.settings import EndorsementSettings
-from coreason_enclave.attestation.policy import AttestationPolicy, AttesterName
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy, AttesterName
+from coreason_enclave.attestation.endorsements.endorsement_settings import EndorsementSettings
 from coreason_enclave.configuration import read_toml_as
 from coreason_enclave.errors import JobRejected, Reason
 from coreason_enclave.schemas import (

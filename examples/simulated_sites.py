@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.policy import LineagePolicy, Profile, SiteConfig, SitePolicy
 from coreason_enclave.schemas import AggregationStrategy, Aggregator, PrivacyUnit
 

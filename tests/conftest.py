@@ -193,15 +193,15 @@ class SmallFederation:
     signer: Signer = field(default_factory=lambda: Signer.from_seed(bytes([7]) * 32))
     now: int = 1_800_000_000
 
-    def found(self, site_id: str = "clinic-1", *, rows: int = 1, persons: int = 20, **changes: Any) -> SmallSite:
-        """Found a site; ``rows`` seeds its data."""
-        from coreason_enclave.site.opening import found_site
+    def create(self, site_id: str = "clinic-1", *, rows: int = 1, persons: int = 20, **changes: Any) -> SmallSite:
+        """Create a site; ``rows`` seeds its data."""
+        from coreason_enclave.site.opening import create_site
 
         folder = self.root / site_id
         config = site_config(site_id, self.signer.public_hex, **changes)
         write_private(folder / config.keys / "signing.key", _seed(site_id))  # known to the others in advance
         write_rows(folder, public=config.lineages[0].public, seed=rows, persons=persons)
-        return SmallSite(folder, config, found_site(folder, config))
+        return SmallSite(folder, config, create_site(folder, config))
 
     def clock(self) -> float:
         """A clock that stands still."""
@@ -321,7 +321,7 @@ def study(federation: SmallFederation, tmp_path: Path) -> Callable[..., Any]:
     def make(sites: int = 3, **changes: Any) -> Any:
         from tests.support.studies import Study
 
-        founded = [federation.found(f"clinic-{n}", rows=n, **changes) for n in range(1, sites + 1)]
+        founded = [federation.create(f"clinic-{n}", rows=n, **changes) for n in range(1, sites + 1)]
         return Study(federation, tmp_path / "run", founded)
 
     return make

@@ -124,7 +124,7 @@ def test_a_refusing_site_is_left_out_with_its_reason_and_the_run_goes_on_as_if_i
 
 def test_a_sites_own_policy_is_a_reason_that_reaches_the_record(study: MakeStudy, federation: Federation) -> None:
     run = study(3)
-    run.sites.append(federation.found("clinic-4", policy={"min_noise_multiplier": 5.0}))
+    run.sites.append(federation.create("clinic-4", policy={"min_noise_multiplier": 5.0}))
     run.run(a_job(federation))
     assert run.history()[-1].refused == {"clinic-4": "policy"}
     assert run.reserved_rounds()["clinic-4"] == []

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from coreason_enclave.attestation.verify.verdict import VerificationRefused  # noqa: E402 - the tree is found first
 
-MOST_FINDINGS = 20
+MAX_FINDINGS = 20
 LARGEST_INPUT = 1 << 21
 TELLING = (
     b"\0",
@@ -109,7 +109,7 @@ def fuzz(targets: Sequence[Target], seconds: float, seed: int) -> Tally:
     expected = {target.name: target.read(target.genuine) for target in targets}
     others = [target.genuine for target in targets]
     tally, end = Tally(), time.monotonic() + seconds
-    while time.monotonic() < end and tally.findings < MOST_FINDINGS:
+    while time.monotonic() < end and tally.findings < MAX_FINDINGS:
         for target in targets:
             data = damage(target.genuine, others, chance)
             if data == target.genuine:

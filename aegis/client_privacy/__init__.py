@@ -23,14 +23,14 @@ coordinator as well; the two are different types, and nothing adds them up.
 """
 
 from aegis.client_privacy.account import LINEAGE, SiteAccount, round_of
-from aegis.client_privacy.draws import Draw, drawn_sites
+from aegis.client_privacy.cohort_sampling import CohortSample, drawn_sites
 from aegis.client_privacy.mechanism import clipped_sum, noised_mean
-from aegis.client_privacy.rounds import ClientPrivacy, ReleasedOtherwise
+from aegis.client_privacy.round_charge import ClientPrivacy, ReleasedOtherwise
 
 __all__ = [
     "LINEAGE",
     "ClientPrivacy",
-    "Draw",
+    "CohortSample",
     "ReleasedOtherwise",
     "SiteAccount",
     "clipped_sum",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aegis.client_privacy.draws import Draw
+from aegis.client_privacy.cohort_sampling import CohortSample
 from aegis.errors import InvalidJob
 from coreason_enclave.accounting import ClientGuarantee, PoissonSampledGaussian
 from coreason_enclave.errors import ConfigurationError, JobRejected, LedgerConflict, LedgerError, Reason
@@ -31,7 +31,7 @@ LINEAGE = "federation/sites"
 """The name of that lineage in a coordinator's ledger."""
 
 
-def ledger_round(job: FederationJob, draw: Draw) -> int:
+def ledger_round(job: FederationJob, draw: CohortSample) -> int:
     """The number under which a draw is reserved: the round's own; a round drawn anew counts on behind the last one."""
     return draw.round_number + (draw.number - 1) * job.rounds
 
@@ -56,7 +56,7 @@ class SiteAccount:
     caps: LineageCaps
     noise_source: NoiseSource
 
-    def reserve(self, draw: Draw) -> Reservation:
+    def reserve(self, draw: CohortSample) -> Reservation:
         """Charge one draw, durable when this returns; the same draw again is charged once.
 
         Raises:

@@ -53,9 +53,9 @@ _attackers = click.option(
 
 @click.group(epilog="Example: aegis federation status federations/six-sites")
 def federation() -> None:
-    """Found a federation, admit sites, run the coordinator's processes, look at them.
+    """Create a federation, admit sites, run the coordinator's processes, look at them.
 
-    FEDERATION is a folder on the coordinator's host. A site needs nothing of it but its welcome.
+    FEDERATION is a folder on the coordinator's host. A site needs nothing of it but its grant.
     """
 
 
@@ -76,13 +76,13 @@ for command in (admit, pin, revoke):
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address that the gateway listens on.")
 @click.option("--public-address", metavar="HOST:PORT", help="The gateway's address as sites are told.")
 def init(folder: Path, profile: str, delta: float, host: str, public_address: str | None) -> None:
-    """Found a federation in which nobody takes part yet: keys, certificate authority, gateway."""
-    from aegis.services.participants import found_federation
+    """Create a federation in which nobody takes part yet: keys, certificate authority, gateway."""
+    from aegis.services.participants import create_federation
 
     place = FederationFolder(folder)
-    gateway = found_federation(place, profile=Profile(profile), delta=delta, host=host, public_address=public_address)
+    gateway = create_federation(place, profile=Profile(profile), delta=delta, host=host, public_address=public_address)
     key = place.signer().public_hex
-    click.echo(f"founded {folder}, profile {profile}; sites will reach it at {gateway.public_address}")
+    click.echo(f"created {folder}, profile {profile}; sites will reach it at {gateway.public_address}")
     click.echo(f"coordinator's public key   {key}")
     click.echo(f"fingerprint                {fingerprint(key)}")
     click.echo(f"next: a site runs coreason-enclave request; then aegis federation admit {folder} request.json")
@@ -217,7 +217,7 @@ def _report(host: FederationHost | None) -> StatusReport:
 def _sitting_out(run_folder: Path) -> dict[str, str]:
     from aegis.runs.folder import RunFolder
 
-    return dict(RunFolder(run_folder).sitting_out())
+    return dict(RunFolder(run_folder).quarantined_now())
 
 
 def _page(said: dict[str, Any]) -> str:

@@ -27,13 +27,13 @@ _platform = click.option(
 )
 
 
-@click.command(epilog="Example: aegis federation admit federations/six-sites clinic.json --out clinic.welcome.json")
+@click.command(epilog="Example: aegis federation admit federations/six-sites clinic.json --out clinic.grant.json")
 @click.argument("folder", metavar="FEDERATION", type=_FOLDER)
 @click.argument("request", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write  [SITE.welcome.json].")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write  [SITE.grant.json].")
 @_platform
 def admit(folder: Path, request: Path, out: Path | None, platforms: tuple[str, ...]) -> None:
-    """Admit the site that signed REQUEST, and write the welcome to send back to it. Again: renews its certificate.
+    """Admit the site that signed REQUEST, and write the grant to send back to it. Again: renews its certificate.
 
     Compare the fingerprint with the site's people by telephone first: a signature shows that somebody holds the key,
     not who.
@@ -41,9 +41,9 @@ def admit(folder: Path, request: Path, out: Path | None, platforms: tuple[str, .
     from aegis.services.participants import admit as admit_site
 
     place = FederationFolder(folder)
-    asked, welcome = admit_site(place, request.read_bytes(), platforms=platforms)
-    path = Path(f"{asked.site_id}.welcome.json") if out is None else out
-    path.write_bytes(welcome)
+    asked, grant = admit_site(place, request.read_bytes(), platforms=platforms)
+    path = Path(f"{asked.site_id}.grant.json") if out is None else out
+    path.write_bytes(grant)
     key = place.signer().public_hex
     click.echo(f"admitted {asked.site_id}, whose fingerprint is {fingerprint(asked.public_key)}")
     if (policy := place.config().attestation) is not None:

@@ -54,7 +54,7 @@ def provision(folder: Path, server: str, port: int, admin: str, out: Path, runs:
     require_flare()
     from aegis.runtimes.nvflare.provisioning import Project, provision
     from aegis.runtimes.nvflare.settings import ServerSettings, write_settings
-    from aegis.runtimes.nvflare.site_guards import keep_storage_in
+    from aegis.runtimes.nvflare.site_guards import set_storage_root
     from aegis.runtimes.nvflare.startup_kits import remember_admin_kit
 
     config = FederationFolder(folder).config()
@@ -62,7 +62,7 @@ def provision(folder: Path, server: str, port: int, admin: str, out: Path, runs:
         raise RunFolderError(f"{folder}: nobody takes part in this federation yet: admit a site first")
     kits = provision(Project("aegis", server, port, admin, sites), out)
     remember_admin_kit(folder, kits.admin)
-    keep_storage_in(kits.server / "local", kits.server.absolute() / "storage")
+    set_storage_root(kits.server / "local", kits.server.absolute() / "storage")
     settings = ServerSettings(version=1, federation=str(folder.absolute()), runs=str(runs.absolute()))
     write_settings(kits.server / "local", settings)
     click.echo(json.dumps(_paths(kits), sort_keys=True) if as_json else _what_to_send(kits))

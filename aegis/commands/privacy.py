@@ -17,7 +17,7 @@ from coreason_enclave.schemas import Delta, Epsilon, NoiseMultiplier, SampleRate
 
 __all__ = ["privacy"]
 
-MOST_STEPS = 10_000_000
+MAX_STEPS = 10_000_000
 TAKE_MORE_NOISE = "they are as good as not private: take more noise, fewer steps or a larger delta"
 
 ASSUMPTIONS = (
@@ -68,7 +68,7 @@ class Segment(click.ParamType[PoissonSampledGaussian]):
 
 
 NOISE_MULTIPLIER, SAMPLE_RATE = Ranged(NoiseMultiplier), Ranged(SampleRate)
-STEPS = click.IntRange(1, MOST_STEPS)
+STEPS = click.IntRange(1, MAX_STEPS)
 
 delta_option = click.option("--delta", type=Ranged(Delta), required=True, help="Failure probability, in (0, 0.1].")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -88,7 +88,7 @@ def run(
     job, participants = load_job(job_file), FederationFolder(federation)
     config = participants.config()
     from aegis.runs.connect import RuntimeName
-    from aegis.runs.plan import Execution
+    from aegis.runs.plan import RunPlan
     from aegis.runs.runner import execute
 
     folder = RunFolder(Path("runs", job.job_id) if out is None else out)
@@ -96,8 +96,8 @@ def run(
     label = ", ".join(f"{name} {value}" for name, value in config.profile.label().items())
     rounds.say(f"{job.job_id}: {job.rounds} rounds over {len(config.public_keys)} sites, {label}")
     chosen = RuntimeName(runtime)
-    execution = Execution(participants, folder, readmit=readmit, runtime=chosen, flare=flare)
-    execute(job, replace(execution, observe=rounds.observe, say=rounds.say))
+    plan = RunPlan(participants, folder, readmit=readmit, runtime=chosen, flare=flare)
+    execute(job, replace(plan, observe=rounds.observe, say=rounds.say))
     outcome = folder.read_json("outcome.json")
     if as_json:
         click.echo(json.dumps({"run": str(folder.path), **outcome}, sort_keys=True))

@@ -12,7 +12,7 @@ from aegis.commands.terminal_text import visible
 from aegis.commands.witness import read_witness
 from aegis.runs.bundle import opened_run
 from aegis.security.audit import CHECKPOINT_TYPE
-from aegis.verification import Check, Conclusion, Reference, Report, Verdict, verify_run
+from aegis.verification import Check, Conclusion, Reference, Verdict, VerificationReport, verify_run
 from aegis.verification.findings import INCOMPLETE
 from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.crypto.signing import public_key_from_hex
@@ -122,7 +122,7 @@ def verify(
         ctx.exit(report.exit_code)
 
 
-def _document(run_dir: Path, report: Report) -> str:
+def _document(run_dir: Path, report: VerificationReport) -> str:
     findings = [
         {"subject": each.subject, "verdict": each.verdict.value, "detail": each.detail} for each in report.findings
     ]
@@ -140,7 +140,7 @@ def _document(run_dir: Path, report: Report) -> str:
     return json.dumps(document, indent=2)
 
 
-def _page(run_dir: Path, report: Report, list_files: bool) -> str:
+def _page(run_dir: Path, report: VerificationReport, list_files: bool) -> str:
     width = max(len(finding.subject) for finding in report.findings)
     lines = [f"! {notice}" for notice in report.notices]
     lines += [
@@ -151,7 +151,7 @@ def _page(run_dir: Path, report: Report, list_files: bool) -> str:
     return "\n".join(map(visible, [*lines, _conclusion(run_dir, report)]))
 
 
-def _conclusion(run_dir: Path, report: Report) -> str:
+def _conclusion(run_dir: Path, report: VerificationReport) -> str:
     """The last line, for a reader who is no programmer."""
     match report.conclusion:
         case Conclusion.VERIFIED:
@@ -173,7 +173,7 @@ def _conclusion(run_dir: Path, report: Report) -> str:
             )
 
 
-def _in_one_line(run_dir: Path, report: Report) -> str:
+def _in_one_line(run_dir: Path, report: VerificationReport) -> str:
     if report.conclusion is Conclusion.CANNOT_BE_VERIFIED:
         return f"{run_dir} cannot be verified: missing: {report.missing[0]}"
     first = next(finding for finding in report.findings if finding.verdict is Verdict.FAILS)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aegis.coordination.orders import Question
+from aegis.coordination.orders import RoundRequest
 from aegis.errors import UpdateRefused
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian, event_from_dict
 from coreason_enclave.attestation.appraisal import Appraiser
@@ -63,11 +63,11 @@ class Admission:
         reveal: decrypts a message's arrays; raises :class:`EnclaveError`.
     """
 
-    question: Question
+    question: RoundRequest
     public_key: str
     layout: Layout
     appraiser: Appraiser
-    reveal: Callable[[SealedMessage], bytes]
+    decrypt_update: Callable[[SealedMessage], bytes]
 
     def admit(self, message: SealedMessage, *, now: float) -> Admitted:
         """Run the checks; ``now`` is Unix seconds.
@@ -91,7 +91,7 @@ class Admission:
         statement = parse_statement(open_envelope(message.envelope, UPDATE_TYPE, keys).payload)  # 2, 3
         self._check_address(statement)  # 4, 5
         provenance = self._appraise(statement, now)  # 6
-        payload = self.reveal(message)  # 7
+        payload = self.decrypt_update(message)  # 7
         arrays = self._check_arrays(statement, payload)
         event = self._check_event(statement)  # 8
         self._check_head(statement)  # 9

@@ -27,11 +27,11 @@ from coreason_enclave.wire.checkpoints import LogSeen
 from coreason_enclave.wire.documents import ATTESTATION_TYPE, AttestationRequest, SiteAttestation, parse_attestation
 from coreason_enclave.wire.updates import SealedMessage
 
-__all__ = ["Proved", "admit_attestation"]
+__all__ = ["AdmittedAttestation", "admit_attestation"]
 
 
 @dataclass(frozen=True)
-class Proved:
+class AdmittedAttestation:
     """What a site proved, its challenge to the coordinator, and what it has seen of the coordinator's log."""
 
     report: AttestationReport
@@ -47,7 +47,7 @@ def admit_attestation(
     challenges: Challenges,
     appraiser: Appraiser,
     now: float,
-) -> Proved:
+) -> AdmittedAttestation:
     """Check what the site that ``request`` asked has answered; its registered Ed25519 key is ``public_key`` (hex).
 
     Raises:
@@ -62,7 +62,7 @@ def admit_attestation(
             Role.SITE, request.nonce, public_key, attestation.kem_key, request.site_id, request.job_digest
         )
         report = appraiser.appraise(parse_evidence(attestation.evidence), binding, int(now))  # 5
-    return Proved(report, attestation.challenge, attestation.log_seen)
+    return AdmittedAttestation(report, attestation.challenge, attestation.log_seen)
 
 
 @contextmanager

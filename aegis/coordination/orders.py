@@ -10,14 +10,14 @@ from coreason_enclave.schemas import FederationJob
 from coreason_enclave.wire.checkpoints import LogProof
 from coreason_enclave.wire.documents import CoordinatorIdentity, JobInvitation, RoundOrder
 
-__all__ = ["GRACE_S", "Question", "issue_invitations", "issue_order"]
+__all__ = ["GRACE_S", "RoundRequest", "issue_invitations", "issue_order"]
 
 GRACE_S = 60
 """How long after a round's deadline an order stays acceptable to a site: clocks differ."""
 
 
 @dataclass(frozen=True)
-class Question:
+class RoundRequest:
     """What one site is asked in one attempt at a round: what its answer has to repeat."""
 
     job: FederationJob
@@ -28,7 +28,7 @@ class Question:
 
 
 def issue_order(
-    question: Question,
+    question: RoundRequest,
     *,
     roll_call_digest: str,
     last_head: str | None,

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from aegis.coordination.liveness import SiteHealth
-from aegis.coordination.quarantine import Conduct, sits_out
+from aegis.coordination.quarantine import QuarantineRecord, is_quarantined
 from coreason_enclave.errors import Reason
 
-__all__ = ["Participant", "Roster", "draw_up", "to_invite"]
+__all__ = ["Eligibility", "Participant", "select_eligible", "sites_to_invite"]
 
 
 @dataclass(frozen=True)
@@ -22,19 +22,19 @@ class Participant:
 
 
 @dataclass(frozen=True)
-class Roster:
+class Eligibility:
     """Who can be asked in a turn, sorted, and the reason code of everybody else."""
 
     eligible: tuple[str, ...]
     left_out: Mapping[str, str]
 
 
-def to_invite(
+def sites_to_invite(
     sites: Iterable[str],
     *,
     enrolled: Collection[str],
     revoked: Collection[str],
-    conduct: Mapping[str, Conduct],
+    quarantine: Mapping[str, QuarantineRecord],
     turn: int,
     health: Mapping[str, SiteHealth],
 ) -> tuple[str, ...]:
@@ -42,20 +42,20 @@ def to_invite(
     return tuple(
         site
         for site in sorted(set(sites) - set(enrolled) - set(revoked))
-        if not sits_out(conduct.get(site), turn, _activations(health, site))
+        if not is_quarantined(quarantine.get(site), turn, _activations(health, site))
     )
 
 
-def draw_up(
+def select_eligible(
     sites: Iterable[str],
     *,
     enrolled: Collection[str],
     declined: Mapping[str, str],
     revoked: Collection[str],
-    conduct: Mapping[str, Conduct],
+    quarantine: Mapping[str, QuarantineRecord],
     turn: int,
     health: Mapping[str, SiteHealth],
-) -> Roster:
+) -> Eligibility:
     """Sort everybody registered into those who can be asked and those who cannot, by the gravest reason.
 
     Args:
@@ -66,12 +66,12 @@ def draw_up(
     def reason(site: str) -> str | None:
         if site in revoked:
             return Reason.REVOKED.value
-        if sits_out(conduct.get(site), turn, _activations(health, site)):
+        if is_quarantined(quarantine.get(site), turn, _activations(health, site)):
             return declined.get(site, Reason.QUARANTINED.value)  # silent just now: that is the news
         return None if site in enrolled else declined.get(site, Reason.NO_REPLY.value)
 
     verdicts = {site: reason(site) for site in sorted(set(sites))}
-    return Roster(
+    return Eligibility(
         tuple(site for site, verdict in verdicts.items() if verdict is None),
         {site: verdict for site, verdict in verdicts.items() if verdict is not None},
     )

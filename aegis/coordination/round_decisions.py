@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from aegis.aggregation import updates_needed
-from aegis.coordination.quarantine import Conduct
+from aegis.coordination.quarantine import QuarantineRecord
 from coreason_enclave.errors import Reason
 from coreason_enclave.schemas import FederationJob
 
@@ -39,7 +39,11 @@ def updates_required(job: FederationJob) -> int:
 
 
 def may_open(
-    job: FederationJob, asked: Collection[str], left_out: Mapping[str, str], conduct: Mapping[str, Conduct], turn: int
+    job: FederationJob,
+    asked: Collection[str],
+    left_out: Mapping[str, str],
+    quarantine: Mapping[str, QuarantineRecord],
+    turn: int,
 ) -> Decision:
     """Ask these sites, or pause at once where their updates could not be enough, saying who is out and why.
 
@@ -51,17 +55,17 @@ def may_open(
     required = updates_required(job)
     if len(asked) >= required:
         return Decision(NextAct.AGGREGATE)
-    why = ", ".join(_out(site, reason, conduct.get(site)) for site, reason in sorted(left_out.items()))
+    why = ", ".join(_out(site, reason, quarantine.get(site)) for site, reason in sorted(left_out.items()))
     return Decision(
         NextAct.PAUSE,
         f"{len(asked)} sites can be asked in turn {turn}, {_words(job, required)} ({why or 'nobody is left out'})",
     )
 
 
-def _out(site: str, reason: str, conduct: Conduct | None) -> str:
-    if reason != Reason.QUARANTINED or conduct is None:
+def _out(site: str, reason: str, quarantine: QuarantineRecord | None) -> str:
+    if reason != Reason.QUARANTINED or quarantine is None:
         return f"{site}: {reason}"
-    return f"{site}: {reason} for {conduct.reason} until turn {conduct.asked_again}"
+    return f"{site}: {reason} for {quarantine.reason} until turn {quarantine.quarantined_until}"
 
 
 def _words(job: FederationJob, required: int) -> str:

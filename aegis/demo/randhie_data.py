@@ -31,7 +31,7 @@ __all__ = [
     "DATASET_ID",
     "NUM_SITES",
     "CentralReference",
-    "EvaluationSet",
+    "HeldOutRows",
     "PreparedSite",
     "central_reference",
     "load_evaluation_set",
@@ -68,7 +68,7 @@ class PreparedSite:
 
 
 @dataclass(frozen=True, eq=False)
-class EvaluationSet:
+class HeldOutRows:
     """The declared public evaluation set: rows of people whom no site trains on.
 
     ``features``: float32, (n, d), scaled to [-1, 1] by the sites' schema. ``labels``: int64, (n,), 0 or 1.
@@ -108,7 +108,7 @@ def prepare_sites(
     )
 
 
-def load_evaluation_set() -> EvaluationSet:
+def load_evaluation_set() -> HeldOutRows:
     """The quarter of all people, from all six sites, that is declared public.
 
     Raises:
@@ -187,9 +187,9 @@ def _split(source: Rows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     return training, evaluation
 
 
-def _scaled(source: Rows) -> EvaluationSet:
+def _scaled(source: Rows) -> HeldOutRows:
     rows = derive(source)
-    return EvaluationSet(features=SCHEMA.scale(rows), labels=rows[LABEL].astype(np.int64))
+    return HeldOutRows(features=SCHEMA.scale(rows), labels=rows[LABEL].astype(np.int64))
 
 
 def _prepare_site(root: Path, number: int, unit: PrivacyUnit, source: Rows) -> PreparedSite:

@@ -1,7 +1,7 @@
 """New simulated sites under a run's own folder: real rows, real keys, real ledgers, simulated attestation.
 
 Their data is registered as public, which is what allows the development profile and the non-private twin. Every
-demonstration founds its own sites and with them its own budgets; it never refunds those of another.
+demonstration creates its own sites and with them its own budgets; it never refunds those of another.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from aegis.demo.randhie_data import PreparedSite, load_evaluation_set, prepare_sites
 from aegis.demo.recipe import DELTA, MAX_UPDATE_NORM, DemoOptions
 from aegis.federation.registry import EvaluationSet, FederationConfig, FederationFolder
-from aegis.runtimes.in_process import found_site
-from coreason_enclave.attestation.policy import AttestationPolicy
+from aegis.runtimes.in_process import create_site
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.crypto.signing import load_or_create_signer
 from coreason_enclave.policy import LineagePolicy, Profile, SiteConfig, SitePolicy
 from coreason_enclave.schemas import AggregationStrategy, Aggregator
@@ -28,9 +28,9 @@ _LINEAGE_ALLOWANCE = 1.5
 
 
 def found_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
-    """Found the federation in ``path``, or return it where that is done; an interrupted founding is completed."""
+    """Create the federation in ``path``, or return it where that is done; an interrupted set-up is completed."""
     federation = FederationFolder(path)
-    if federation.is_founded:
+    if federation.exists:
         return federation
     coordinator_key = federation.signer().public_hex
     prepared = prepare_sites(path / "sites", sites=options.sites, unit=options.unit)
@@ -39,7 +39,7 @@ def found_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
         _found(path / "sites" / site.site_id, _config(site, options, coordinator_key, keys))
     evaluation = load_evaluation_set()
     federation.save_evaluation_set(EvaluationSet(evaluation.features, evaluation.labels))
-    federation.found(
+    federation.create(
         FederationConfig(
             profile=Profile.DEVELOPMENT,
             delta=DELTA,
@@ -57,7 +57,7 @@ def _key_of(folder: Path) -> str:
 
 def _found(folder: Path, config: SiteConfig) -> None:
     if not (folder / "site.toml").exists():
-        found_site(folder, config)
+        create_site(folder, config)
 
 
 def _config(

@@ -22,7 +22,7 @@ from aegis.federation.registry import FederationFolder
 from aegis.runs.connect import RuntimeName
 from aegis.runs.folder import RunFolder
 from aegis.runs.manifest import sign_manifest
-from aegis.runs.plan import Execution
+from aegis.runs.plan import RunPlan
 from aegis.runs.runner import execute
 from aegis.runtimes.flower.federation_process import federation_running
 from aegis.stores.run_state import RoundRecord
@@ -32,7 +32,7 @@ from coreason_enclave.system.files import replace_file
 __all__ = ["FEDERATIONS", "DemoRun", "choose_run", "run_demo"]
 
 FEDERATIONS = "federations"
-"""Beside the runs' folders: one folder for each run, with the federations that it founded."""
+"""Beside the runs' folders: one folder for each run, with the federations that it created."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class DemoRun:
 def choose_run(root: Path, options: DemoOptions) -> DemoRun:
     """The unfinished run with the same options that ``root/latest`` points to, or a new one.
 
-    A new run founds new sites with budgets of their own; nothing of an earlier run is refunded or overwritten.
+    A new run creates new sites with budgets of their own; nothing of an earlier run is refunded or overwritten.
     """
     latest = root / "latest"
     if latest.exists() and not (latest / "summary.md").exists() and _options_of(latest.resolve()) == options.to_dict():
@@ -79,7 +79,7 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
     """
     job = resolve(private_job(options), delta=DELTA)
     console.print(
-        f"[1/5] {options.sites} of one study's six real sites, founded here as SIMULATED sites, each with its own keys"
+        f"[1/5] {options.sites} of one study's six real sites, created here as SIMULATED sites, each with its own keys"
     )
     federation = found_demo_federation(run.federations / "main", options)
     _point(run.path.parent / "latest-federation", federation.path)
@@ -114,9 +114,9 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
     return result
 
 
-def _execution(path: Path, federation: FederationFolder, options: DemoOptions) -> Execution:
+def _execution(path: Path, federation: FederationFolder, options: DemoOptions) -> RunPlan:
     folder = RunFolder(path)
-    return Execution(federation, folder, options.seed, options.attackers, runtime=options.runtime)
+    return RunPlan(federation, folder, options.seed, options.attackers, runtime=options.runtime)
 
 
 def _where(options: DemoOptions) -> str:
@@ -139,20 +139,20 @@ def _processes(run: DemoRun, federation: FederationFolder, options: DemoOptions,
         yield
 
 
-def _run(job: FederationJob, execution: Execution, console: Console, title: str) -> tuple[RoundRecord, ...]:
+def _run(job: FederationJob, plan: RunPlan, console: Console, title: str) -> tuple[RoundRecord, ...]:
     """One job to its end; a finished one is only read."""
-    folder = execution.folder
+    folder = plan.folder
     if folder.is_finished:
         console.print(f"{title}: finished before")
         return folder.state().history
     earlier = folder.state().history if folder.has_state else ()
     with RoundTable(console, title, job.rounds, job.privacy.target_epsilon, earlier) as table:
-        execute(job, replace(execution, observe=table.show))
+        execute(job, replace(plan, observe=table.show))
     return folder.state().history
 
 
 def _repeat(run: DemoRun, job: FederationJob, options: DemoOptions, console: Console) -> list[tuple[RoundRecord, ...]]:
-    """The private job again, each time on newly founded sites: the spread that sampling and noise cause."""
+    """The private job again, each time on newly created sites: the spread that sampling and noise cause."""
     histories = []
     working = console.status("") if console.is_terminal and options.repeats else nullcontext()
     with working as status:
@@ -163,10 +163,10 @@ def _repeat(run: DemoRun, job: FederationJob, options: DemoOptions, console: Con
             folder = run.path / "repeats" / str(number)
             federation = found_demo_federation(run.federations / f"repeat-{number}", options)
             seed = None if options.seed is None else options.seed + number
-            execution = Execution(federation, RunFolder(folder / "run"), seed, options.attackers)
-            if not execution.folder.is_finished:
-                execute(job, execution)
-            histories.append(execution.folder.state().history)
+            plan = RunPlan(federation, RunFolder(folder / "run"), seed, options.attackers)
+            if not plan.folder.is_finished:
+                execute(job, plan)
+            histories.append(plan.folder.state().history)
             console.print(f"{words}: AUC {histories[-1][-1].metrics['auc']:.3f}")
     return histories
 

@@ -7,28 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aegis.evidence.files import Kind, read_evidence
+from aegis.evidence.evidence_files import EvidenceKind, read_evidence
 from aegis.evidence.given_endorsements import GivenEndorsements
-from aegis.evidence.outcome import Judgement
-from aegis.evidence.verification import PlatformPolicy, Question, outcomes
+from aegis.evidence.outcome import EvidenceVerdict
+from aegis.evidence.verification import PlatformPolicy, VerificationRequest, outcomes
 from coreason_enclave.attestation.appraisal import Appraiser, appraise_report
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.binding import Binding
 from coreason_enclave.attestation.evidence import Evidence
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
 from coreason_enclave.policy import Profile
 
 __all__ = ["appraise", "appraise_host", "platform_policy"]
 
 
-def platform_policy(policy: AttestationPolicy, kind: Kind) -> PlatformPolicy:
+def platform_policy(policy: AttestationPolicy, kind: EvidenceKind) -> PlatformPolicy:
     """The part of an appraisal policy that is about the platform."""
-    if kind is Kind.NVIDIA:
+    if kind is EvidenceKind.NVIDIA:
         return policy.nvidia
-    return policy.snp if kind is Kind.SNP else policy.dcap
+    return policy.snp if kind is EvidenceKind.SNP else policy.dcap
 
 
-def appraise(question: Question, policy: AttestationPolicy, subject: str | None, content: bytes) -> Judgement:
+def appraise(
+    question: VerificationRequest, policy: AttestationPolicy, subject: str | None, content: bytes
+) -> EvidenceVerdict:
     """Judge one report, or the reports of a host's GPUs, on their own.
 
     Args:
@@ -40,14 +42,14 @@ def appraise(question: Question, policy: AttestationPolicy, subject: str | None,
         found = outcomes(question, content)
         _refuse_too_few(found, question.kind, policy)
     except VerificationRefused as error:
-        return Judgement.refused(question.kind, error)
+        return EvidenceVerdict.refused(question.kind, error)
     parts = [_appraised(one, question, policy, subject) for one in found]
-    return Judgement.together(parts) if question.kind is Kind.NVIDIA else parts[0]
+    return EvidenceVerdict.together(parts) if question.kind is EvidenceKind.NVIDIA else parts[0]
 
 
 def appraise_host(
     content: bytes, endorsements: Sequence[bytes], policy: AttestationPolicy, binding: Binding, now: int
-) -> Judgement:
+) -> EvidenceVerdict:
     """Judge a whole host's evidence, processor and GPUs, as it is bound to a challenge, two keys and a job.
 
     Args:
@@ -62,25 +64,28 @@ def appraise_host(
             raise VerificationRefused(Refusal.WRONG_KIND, "not the evidence of a host, but a vendor's own form")
         kind = evidence.kind.value
         appraiser = Appraiser(policy, Profile.PRODUCTION, GivenEndorsements.from_files(endorsements))
-        return Judgement.of_host(appraiser.appraise(evidence, binding, now))
+        return EvidenceVerdict.of_host(appraiser.appraise(evidence, binding, now))
     except VerificationRefused as error:
-        return Judgement.refused(kind, error)
+        return EvidenceVerdict.refused(kind, error)
 
 
 def _appraised(
-    found: Authentic | VerificationRefused, question: Question, policy: AttestationPolicy, subject: str | None
-) -> Judgement:
+    found: Authentic | VerificationRefused,
+    question: VerificationRequest,
+    policy: AttestationPolicy,
+    subject: str | None,
+) -> EvidenceVerdict:
     if isinstance(found, VerificationRefused):
-        return Judgement.refused(question.kind, found)
+        return EvidenceVerdict.refused(question.kind, found)
     try:
         accepted = appraise_report(found, policy, subject=subject, now=question.now)
     except VerificationRefused as error:
-        return Judgement.refused(question.kind, error)
-    return Judgement.of(found).accepted(accepted)
+        return EvidenceVerdict.refused(question.kind, error)
+    return EvidenceVerdict.of(found).accepted(accepted)
 
 
-def _refuse_too_few(found: Sequence[object], kind: Kind, policy: AttestationPolicy) -> None:
-    gpus = len(found) if kind is Kind.NVIDIA else 0
+def _refuse_too_few(found: Sequence[object], kind: EvidenceKind, policy: AttestationPolicy) -> None:
+    gpus = len(found) if kind is EvidenceKind.NVIDIA else 0
     if gpus < policy.gpus:
         raise VerificationRefused(
             Refusal.GPUS_MISSING, f"{gpus} GPUs; the policy wants {policy.gpus} beside a processor"

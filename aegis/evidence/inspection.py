@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aegis.evidence.files import Kind, read_evidence
+from aegis.evidence.evidence_files import EvidenceKind, read_evidence
 from coreason_enclave.attestation.evidence import CpuKind, Evidence
 from coreason_enclave.attestation.reference_values import IDENTIFYING
 from coreason_enclave.attestation.verify.dcap.quote import parse_quote
-from coreason_enclave.attestation.verify.dcap.verifier import measurements_of as measured_by_quote
+from coreason_enclave.attestation.verify.dcap.quote_verifier import measurements_of as measured_by_quote
 from coreason_enclave.attestation.verify.nvidia import NvidiaEvidence, parse_nvidia_evidence
 from coreason_enclave.attestation.verify.nvidia.spdm import parse_report as parse_gpu_report
 from coreason_enclave.attestation.verify.nvidia_chain import load_pem_chain, refusing
 from coreason_enclave.attestation.verify.snp import parse_report
 from coreason_enclave.attestation.verify.snp.report import GUEST_POLICY_BITS, PLATFORM_BITS, REPORT_BYTES, bits_set
-from coreason_enclave.attestation.verify.snp.verifier import measurements_of as measured_by_report
+from coreason_enclave.attestation.verify.snp.report_verifier import measurements_of as measured_by_report
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
 __all__ = ["Inspection", "inspect", "reference_values"]
 
-_QUOTES: Mapping[bytes, Kind] = {bytes(4): Kind.SGX, bytes.fromhex("81000000"): Kind.TDX}
+_QUOTES: Mapping[bytes, EvidenceKind] = {bytes(4): EvidenceKind.SGX, bytes.fromhex("81000000"): EvidenceKind.TDX}
 _ECDSA_P256_KEY = bytes.fromhex("0200")
 _SPDM_REQUEST = bytes.fromhex("11e0")
 
@@ -104,18 +104,18 @@ def _line(name: str, value: str) -> str:
     return f'{name} = "{value}"' if value.strip("0") else f'# {name} = "" # zeros here: nothing was measured'
 
 
-def _kind_of(content: bytes) -> Kind:
+def _kind_of(content: bytes) -> EvidenceKind:
     """By the first bytes of each form."""
     if (
         content.lstrip()[:1] == b"["
         or content[:2] == _SPDM_REQUEST
         or content[:4].lower() == _SPDM_REQUEST.hex().encode()
     ):
-        return Kind.NVIDIA
+        return EvidenceKind.NVIDIA
     if content[2:4] == _ECDSA_P256_KEY and content[4:8] in _QUOTES:
         return _QUOTES[content[4:8]]
     if len(content) == REPORT_BYTES and content[1:4] == bytes(3):
-        return Kind.SNP
+        return EvidenceKind.SNP
     if content.lstrip().startswith((b"-----BEGIN", b"<", b"\x30")):
         message = "no evidence, but an endorsement it seems: `aegis evidence verify` takes it with --endorsements"
         raise VerificationRefused(Refusal.WRONG_KIND, message)
@@ -142,7 +142,7 @@ def _snp(content: bytes) -> Inspection:
     report = parse_report(content)
     return Inspection(
         what=f"SEV-SNP report, version {report.version}",
-        kind=Kind.SNP,
+        kind=EvidenceKind.SNP,
         report_data=report.report_data.hex(),
         measurements=measured_by_report(report),
         says={
@@ -162,7 +162,7 @@ def _nvidia(content: bytes) -> Inspection:
     gpus = tuple(_gpu(gpu) for gpu in parse_nvidia_evidence(content))
     if len(gpus) == 1:
         return gpus[0]
-    return Inspection(what=f"evidence of {len(gpus)} GPUs", kind=Kind.NVIDIA, gpus=gpus)
+    return Inspection(what=f"evidence of {len(gpus)} GPUs", kind=EvidenceKind.NVIDIA, gpus=gpus)
 
 
 def _gpu(evidence: NvidiaEvidence) -> Inspection:
@@ -172,7 +172,7 @@ def _gpu(evidence: NvidiaEvidence) -> Inspection:
         names = [one.subject.rfc4514_string() for one in evidence.chain or ()]
     return Inspection(
         what="SPDM measurement report of a GPU",
-        kind=Kind.NVIDIA,
+        kind=EvidenceKind.NVIDIA,
         report_data=report.nonce.hex(),
         measurements={f"measurement_{n:02d}": value.hex() for n, value in enumerate(report.measurements)},
         says={
@@ -194,7 +194,7 @@ def _host(evidence: Evidence) -> Inspection:
     if evidence.kind is CpuKind.SIMULATED:
         return Inspection(what=f"SIMULATED evidence: it proves nothing; {beside}", kind=evidence.kind.value, gpus=gpus)
     report = evidence.cpu.report_bytes()
-    cpu = _READERS[Kind(evidence.kind.value)](report)
+    cpu = _READERS[EvidenceKind(evidence.kind.value)](report)
     if cpu.kind != evidence.kind.value:
         raise VerificationRefused(Refusal.MALFORMED, f"a report of kind {cpu.kind} in evidence of kind {evidence.kind}")
     return Inspection(
@@ -207,4 +207,4 @@ def _host(evidence: Evidence) -> Inspection:
     )
 
 
-_READERS = {Kind.SGX: _quote, Kind.TDX: _quote, Kind.SNP: _snp, Kind.NVIDIA: _nvidia}
+_READERS = {EvidenceKind.SGX: _quote, EvidenceKind.TDX: _quote, EvidenceKind.SNP: _snp, EvidenceKind.NVIDIA: _nvidia}

@@ -10,11 +10,11 @@ from coreason_enclave.attestation.acceptance_rules import Accepted
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
 from coreason_enclave.schemas import AttestationReport
 
-__all__ = ["Judgement"]
+__all__ = ["EvidenceVerdict"]
 
 
 @dataclass(frozen=True)
-class Judgement:
+class EvidenceVerdict:
     """A verdict on one report, or on a host's GPUs together.
 
     Attributes:
@@ -37,7 +37,7 @@ class Judgement:
     claims: Mapping[str, object] = field(default_factory=dict)
     measurements: Mapping[str, str] = field(default_factory=dict)
     not_checked: tuple[str, ...] = ()
-    parts: tuple[Judgement, ...] = ()
+    parts: tuple[EvidenceVerdict, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -83,12 +83,12 @@ class Judgement:
         )
 
     @classmethod
-    def refused(cls, kind: str, error: VerificationRefused, parts: Sequence[Judgement] = ()) -> Self:
+    def refused(cls, kind: str, error: VerificationRefused, parts: Sequence[EvidenceVerdict] = ()) -> Self:
         """Refused, with the code of the check that did."""
         return cls(verdict="refused", kind=kind, reason=error.refusal, message=str(error), parts=tuple(parts))
 
     @classmethod
-    def together(cls, parts: Sequence[Judgement]) -> Judgement:
+    def together(cls, parts: Sequence[EvidenceVerdict]) -> EvidenceVerdict:
         """One verdict on several GPUs: the first refusal decides."""
         for number, part in enumerate(parts):
             if part.reason is not None:

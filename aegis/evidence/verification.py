@@ -6,9 +6,9 @@ import hmac
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from aegis.evidence.files import Kind, read_evidence
+from aegis.evidence.evidence_files import EvidenceKind, read_evidence
 from aegis.evidence.given_endorsements import dcap_endorsements, handed_over
-from aegis.evidence.outcome import Judgement
+from aegis.evidence.outcome import EvidenceVerdict
 from coreason_enclave.attestation.binding import gpu_nonce, manual_context, report_data
 from coreason_enclave.attestation.evidence import Evidence
 from coreason_enclave.attestation.verify.dcap import DcapPlatformPolicy, verify_sgx, verify_tdx
@@ -23,13 +23,13 @@ from coreason_enclave.attestation.verify.nvidia_chain import load_pem_chain
 from coreason_enclave.attestation.verify.snp import SnpEndorsements, SnpPlatformPolicy, verify_snp
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
 
-__all__ = ["PlatformPolicy", "Question", "outcomes", "verify"]
+__all__ = ["PlatformPolicy", "VerificationRequest", "outcomes", "verify"]
 
 PlatformPolicy = DcapPlatformPolicy | SnpPlatformPolicy | NvidiaPlatformPolicy
 
 
 @dataclass(frozen=True)
-class Question:
+class VerificationRequest:
     """What is asked of evidence.
 
     Attributes:
@@ -42,7 +42,7 @@ class Question:
         report_data: the very bytes that a report has to cover: 64, of a GPU 32.
     """
 
-    kind: Kind
+    kind: EvidenceKind
     policy: PlatformPolicy
     now: int
     endorsements: tuple[bytes, ...] = ()
@@ -50,26 +50,27 @@ class Question:
     report_data: bytes | None = None
 
 
-def verify(question: Question, content: bytes) -> Judgement:
+def verify(question: VerificationRequest, content: bytes) -> EvidenceVerdict:
     """Judge the content of an evidence file. Never raises for what stands in it: that is refused."""
     try:
         found = outcomes(question, content)
     except VerificationRefused as error:
-        return Judgement.refused(question.kind, error)
+        return EvidenceVerdict.refused(question.kind, error)
     parts = [
-        Judgement.of(one) if isinstance(one, Authentic) else Judgement.refused(question.kind, one) for one in found
+        EvidenceVerdict.of(one) if isinstance(one, Authentic) else EvidenceVerdict.refused(question.kind, one)
+        for one in found
     ]
-    return Judgement.together(parts) if question.kind is Kind.NVIDIA else parts[0]
+    return EvidenceVerdict.together(parts) if question.kind is EvidenceKind.NVIDIA else parts[0]
 
 
-def outcomes(question: Question, content: bytes) -> tuple[Authentic | VerificationRefused, ...]:
+def outcomes(question: VerificationRequest, content: bytes) -> tuple[Authentic | VerificationRefused, ...]:
     """What was found about the processor, or about each GPU.
 
     Raises:
         VerificationRefused: there is nothing to be found out about: the file is no such evidence.
     """
     evidence = read_evidence(content)
-    if question.kind is Kind.NVIDIA:
+    if question.kind is EvidenceKind.NVIDIA:
         return _gpus(question, evidence)
     return (_processor(question, evidence),)
 
@@ -77,7 +78,7 @@ def outcomes(question: Question, content: bytes) -> tuple[Authentic | Verificati
 # --- processors -----------------------------------------------------------------------------------------------------
 
 
-def _processor(question: Question, evidence: bytes | Evidence) -> Authentic:
+def _processor(question: VerificationRequest, evidence: bytes | Evidence) -> Authentic:
     report, certificates = _report_of(question.kind, evidence)
     expected = _expected(question, _covered_by_processor(question.nonce, evidence))
     try:
@@ -89,18 +90,20 @@ def _processor(question: Question, evidence: bytes | Evidence) -> Authentic:
         raise
 
 
-def _verified(question: Question, report: bytes, beside: Sequence[bytes], expected: bytes | None) -> Authentic:
+def _verified(
+    question: VerificationRequest, report: bytes, beside: Sequence[bytes], expected: bytes | None
+) -> Authentic:
     policy, now = question.policy, question.now
-    if isinstance(policy, SnpPlatformPolicy) and question.kind is Kind.SNP:
+    if isinstance(policy, SnpPlatformPolicy) and question.kind is EvidenceKind.SNP:
         endorsements = SnpEndorsements.from_files((*question.endorsements, *beside))
         return verify_snp(report, endorsements, policy, now, report_data=expected)
-    if isinstance(policy, DcapPlatformPolicy) and question.kind in (Kind.SGX, Kind.TDX):
-        verify_quote = verify_sgx if question.kind is Kind.SGX else verify_tdx
+    if isinstance(policy, DcapPlatformPolicy) and question.kind in (EvidenceKind.SGX, EvidenceKind.TDX):
+        verify_quote = verify_sgx if question.kind is EvidenceKind.SGX else verify_tdx
         return verify_quote(report, dcap_endorsements(question.endorsements), policy, now, report_data=expected)
     raise TypeError(f"a {type(policy).__name__} says nothing about {question.kind}")
 
 
-def _report_of(kind: Kind, evidence: bytes | Evidence) -> tuple[bytes, Sequence[bytes]]:
+def _report_of(kind: EvidenceKind, evidence: bytes | Evidence) -> tuple[bytes, Sequence[bytes]]:
     """The report's bytes, and the certificates that came with it."""
     if isinstance(evidence, bytes):
         return evidence, ()
@@ -118,7 +121,7 @@ def _covered_by_processor(nonce: bytes | None, evidence: bytes | Evidence) -> by
     return report_data(manual_context(nonce), evidence.gpus)
 
 
-def _expected(question: Question, by_nonce: bytes | None) -> bytes | None:
+def _expected(question: VerificationRequest, by_nonce: bytes | None) -> bytes | None:
     """What the report has to cover, where anything is asked of it."""
     given = question.report_data
     if given is not None and by_nonce is not None and not hmac.compare_digest(given, by_nonce):
@@ -129,7 +132,7 @@ def _expected(question: Question, by_nonce: bytes | None) -> bytes | None:
 # --- GPUs -----------------------------------------------------------------------------------------------------------
 
 
-def _gpus(question: Question, evidence: bytes | Evidence) -> tuple[Authentic | VerificationRefused, ...]:
+def _gpus(question: VerificationRequest, evidence: bytes | Evidence) -> tuple[Authentic | VerificationRefused, ...]:
     if not isinstance(question.policy, NvidiaPlatformPolicy):
         raise TypeError(f"a {type(question.policy).__name__} says nothing about GPUs")
     by_nonce = question.nonce

@@ -27,8 +27,8 @@ import tomli_w
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from aegis.errors import RunFolderError
-from coreason_enclave.attestation.endorsements.settings import EndorsementSettings
-from coreason_enclave.attestation.policy import AttestationPolicy, AttesterName
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy, AttesterName
+from coreason_enclave.attestation.endorsements.endorsement_settings import EndorsementSettings
 from coreason_enclave.configuration import read_toml_as
 from coreason_enclave.crypto.signing import Signer, load_or_create_signer
 from coreason_enclave.errors import ConfigurationError
@@ -208,7 +208,7 @@ class FederationFolder:
 
     path: Path
 
-    def found(self, config: FederationConfig) -> None:
+    def create(self, config: FederationConfig) -> None:
         """Write ``federation.toml``, or replace it, whole or not at all.
 
         It is written last, so a folder without it is unfinished. A running gateway follows it at its next request.
@@ -229,7 +229,7 @@ class FederationFolder:
         return self.path / "coordinator"
 
     @property
-    def is_founded(self) -> bool:
+    def exists(self) -> bool:
         """Whether the folder is complete."""
         return self.registry.exists()
 

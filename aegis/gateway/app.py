@@ -16,15 +16,15 @@ import time
 from collections.abc import Callable
 
 from aegis.errors import RequestRefused
-from aegis.gateway.fleet_proxy import FLEET, FLEET_NAMES, FleetPassage
+from aegis.gateway.fleet_proxy import FLEET, FLEET_NAMES, FleetProxy
 from aegis.gateway.health import accept_health
-from aegis.gateway.identity import Participant, Registry
-from aegis.gateway.node_registry import NodeBook, NodeState
+from aegis.gateway.identity import PinnedPeer, Registry
+from aegis.gateway.node_registry import NodeRegistry, NodeState
 from aegis.gateway.refusals import GatewayAudit, refusal_body, refusal_status
 from aegis.gateway.status import SiteStatus, StatusReport
 from aegis.http.limits import GatewayLimits
 from aegis.http.load import CrowdCounts
-from aegis.http.request import BodyLimits, Disconnected, Exchange, Receive, Scope, Send, follow_lifespan
+from aegis.http.request import BodyLimits, Disconnected, HttpRequest, Receive, Scope, Send, follow_lifespan
 from aegis.http.request_shares import Turns
 from coreason_enclave.errors import EnvelopeError, Reason
 
@@ -51,9 +51,9 @@ class Gateway:
     def __init__(
         self,
         registry: Registry,
-        passage: FleetPassage,
+        passage: FleetProxy,
         *,
-        nodes: NodeBook,
+        nodes: NodeRegistry,
         audit: GatewayAudit,
         body: BodyLimits,
         limits: GatewayLimits,
@@ -74,7 +74,7 @@ class Gateway:
         if scope["type"] == "lifespan":
             await follow_lifespan(receive, send, self._passage.close)
             return
-        exchange = Exchange(scope, receive, send, self._body)
+        exchange = HttpRequest(scope, receive, send, self._body)
         try:
             await self._answer(scope, exchange)
         except Disconnected:
@@ -85,7 +85,7 @@ class Gateway:
             _log.exception("a request could not be handled")  # Flower's node ends its loop on a 500, and stays
             await exchange.respond(refusal_status(Reason.INTERNAL), refusal_body(Reason.INTERNAL))
 
-    async def _answer(self, scope: Scope, exchange: Exchange) -> None:
+    async def _answer(self, scope: Scope, exchange: HttpRequest) -> None:
         actor = "unknown"
         try:
             participant = self._registry.identify(scope["state"].get("peer_certificate"))
@@ -130,7 +130,7 @@ class Gateway:
             budgets=health.budgets if health else (),
         )
 
-    async def _route(self, scope: Scope, exchange: Exchange, participant: Participant) -> None:
+    async def _route(self, scope: Scope, exchange: HttpRequest, participant: PinnedPeer) -> None:
         path = scope["raw_path"].decode("ascii", errors="replace")
         name = path.removeprefix(FLEET)
         if scope["method"] != "POST" or scope["query_string"]:
@@ -142,7 +142,7 @@ class Gateway:
         else:
             raise RequestRefused(Reason.UNSUPPORTED, f"{_named(scope)} is not served")
 
-    async def _health(self, exchange: Exchange, participant: Participant) -> None:
+    async def _health(self, exchange: HttpRequest, participant: PinnedPeer) -> None:
         envelope = await exchange.body(_MAX_HEALTH_BYTES)
         try:
             statement = accept_health(envelope, participant, self._clock())

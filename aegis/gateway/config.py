@@ -36,7 +36,7 @@ class GatewayConfig(StrictModel):
         superlink_port: where SuperLink listens on loopback.
         max_object_bytes: the largest object (an update's arrays, above all) that a site may send.
         body_idle_s: seconds without a byte after which a request's body is given up; a body also has to keep up
-            ``least_bytes_per_s`` on average.
+            ``min_bytes_per_s`` on average.
         limits: how much of the gateway one party may have.
     """
 
@@ -47,7 +47,7 @@ class GatewayConfig(StrictModel):
     superlink_port: Port
     max_object_bytes: Annotated[int, *in_range(1 << 16, 1 << 34)] = 1 << 28
     body_idle_s: Annotated[float, *in_range(0.1, 600)] = 15.0
-    least_bytes_per_s: Annotated[int, *in_range(1, 1 << 30)] = 1 << 14
+    min_bytes_per_s: Annotated[int, *in_range(1, 1 << 30)] = 1 << 14
     limits: GatewayLimits = GatewayLimits()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from aegis.errors import GatewayUnreachable
-from aegis.gateway.pull_barrier import MOST_HOLD_S, PullGate
+from aegis.gateway.pull_barrier import MAX_HOLD_S, PullBarrier
 from aegis.gateway.status import SiteStatus, StatusReport
 from aegis.http.request import Receive, Scope, Send, follow_lifespan, read_all, respond
 from aegis.http.unix_socket import short_name
@@ -96,7 +96,7 @@ class ControlApplication:
         report: gives the sites' status. gate: what holding and releasing act on.
     """
 
-    def __init__(self, report: Callable[[], StatusReport], gate: PullGate) -> None:
+    def __init__(self, report: Callable[[], StatusReport], gate: PullBarrier) -> None:
         self._report = report
         self._gate = gate
 
@@ -122,8 +122,8 @@ class ControlApplication:
         except EnvelopeError as error:
             await respond(send, 400, canonical_json({"error": str(error)}))
             return
-        if isinstance(for_s, bool) or not isinstance(for_s, int | float) or not 0 < for_s <= MOST_HOLD_S:
-            await respond(send, 400, canonical_json({"error": f"for_s must be above 0 and at most {MOST_HOLD_S}"}))
+        if isinstance(for_s, bool) or not isinstance(for_s, int | float) or not 0 < for_s <= MAX_HOLD_S:
+            await respond(send, 400, canonical_json({"error": f"for_s must be above 0 and at most {MAX_HOLD_S}"}))
             return
         await self._gate.hold(for_s)
         await respond(send, 200, b"{}")

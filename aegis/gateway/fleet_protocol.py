@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["FleetInspector", "NodeRequest", "Pulled", "Pushed", "UploadHead", "UploadReader"]
+__all__ = ["FleetCodec", "NodeRequest", "Pulled", "Pushed", "UploadHead", "UploadReader"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class UploadReader(Protocol):
         ...
 
 
-class FleetInspector(Protocol):
+class FleetCodec(Protocol):
     """Reads requests and answers. Every method that reads a request raises :class:`aegis.errors.RequestRefused`
     (malformed) for unknown fields, for bytes that are not the one canonical encoding, and for what is not a request
     that a node sends.

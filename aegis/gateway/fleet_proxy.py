@@ -12,16 +12,16 @@ from typing import TypeVar
 import httpx
 
 from aegis.errors import RequestRefused
-from aegis.gateway.fleet_protocol import FleetInspector, NodeRequest, UploadHead, UploadReader
-from aegis.gateway.identity import Participant
-from aegis.gateway.node_registry import NodeBook, NodeState
-from aegis.gateway.pull_barrier import PullGate
+from aegis.gateway.fleet_protocol import FleetCodec, NodeRequest, UploadHead, UploadReader
+from aegis.gateway.identity import PinnedPeer
+from aegis.gateway.node_registry import NodeRegistry, NodeState
+from aegis.gateway.pull_barrier import PullBarrier
 from aegis.gateway.refusals import GatewayAudit
 from aegis.gateway.upstream import Headers, NotReached, Upstream
-from aegis.http.request import Disconnected, Exchange
+from aegis.http.request import Disconnected, HttpRequest
 from coreason_enclave.errors import Reason
 
-__all__ = ["FLEET", "FLEET_NAMES", "FleetPassage", "Polling"]
+__all__ = ["FLEET", "FLEET_NAMES", "FleetProxy", "Polling"]
 
 FLEET = "/v1/fleet/"
 FLEET_NAMES = frozenset(
@@ -59,14 +59,14 @@ class Polling:
 
     longest_s: float = 25.0
     first_wait_s: float = 0.02
-    most_wait_s: float = 1.0
+    max_wait_s: float = 1.0
 
 
 @dataclass(frozen=True)
 class _Call:
     name: str
-    exchange: Exchange
-    participant: Participant
+    exchange: HttpRequest
+    participant: PinnedPeer
     node: NodeState
     headers: Headers
 
@@ -75,7 +75,7 @@ class _Call:
         return FLEET + self.name
 
 
-class FleetPassage:
+class FleetProxy:
     """Between the sites' nodes and SuperLink.
 
     Args:
@@ -86,11 +86,11 @@ class FleetPassage:
     def __init__(
         self,
         upstream: Upstream,
-        fleet: FleetInspector,
+        fleet: FleetCodec,
         *,
-        nodes: NodeBook,
+        nodes: NodeRegistry,
         audit: GatewayAudit,
-        gate: PullGate,
+        gate: PullBarrier,
         object_bytes: int,
         polling: Polling = Polling(),
         clock: Callable[[], float] = time.time,
@@ -108,7 +108,7 @@ class FleetPassage:
         """Close the connections to SuperLink."""
         await self._upstream.close()
 
-    async def handle(self, name: str, exchange: Exchange, participant: Participant) -> None:
+    async def handle(self, name: str, exchange: HttpRequest, participant: PinnedPeer) -> None:
         """Check one request, pass it on and answer it; raises :class:`RequestRefused`."""
         node = self._node(exchange, participant)
         headers = exchange.headers(self._fleet.request_headers)
@@ -129,7 +129,7 @@ class FleetPassage:
             case _:
                 await self._relay(call, request, body)
 
-    def _node(self, exchange: Exchange, participant: Participant) -> NodeState:
+    def _node(self, exchange: HttpRequest, participant: PinnedPeer) -> NodeState:
         header = exchange.header(self._fleet.key_header)
         if participant.node_key is None or header != participant.node_key.encode():
             raise RequestRefused(Reason.UNKNOWN_SIGNER, "not the node key that is registered for this participant")
@@ -150,7 +150,7 @@ class FleetPassage:
     async def _answer(self, call: _Call, request: NodeRequest, body: bytes) -> None:
         response, answer = await self._upstream.post(call.path, call.headers, body)
         if self._judge(response):
-            call.node.learn(request.node_id)
+            call.node.record_node_id(request.node_id)
             call.node.answer(request, _read(self._fleet.pushed, answer))
         await call.exchange.respond(response.status_code, answer, self._passed(response))
 
@@ -158,7 +158,7 @@ class FleetPassage:
         async with self._upstream.streaming(call.path, call.headers, body, len(body)) as response:
             done = self._judge(response)
             if done:
-                call.node.learn(request.node_id)
+                call.node.record_node_id(request.node_id)
                 if call.name == "deactivate-node":
                     call.node.connected = False
             counted = _Counted(response.aiter_raw())
@@ -175,9 +175,9 @@ class FleetPassage:
             await call.exchange.respond(200, headers=[])
             return
         if self._judge(response):
-            call.node.learn(request.node_id)
+            call.node.record_node_id(request.node_id)
             if (pulled := _read(self._fleet.pulled, answer)) is not None:
-                call.node.give(pulled)
+                call.node.record_delivery(pulled)
         await call.exchange.respond(response.status_code, answer, self._passed(response))
 
     async def _while_it_waits(self, call: _Call, body: bytes) -> tuple[httpx.Response | None, bytes]:
@@ -203,19 +203,19 @@ class FleetPassage:
             if answer or response.status_code != 200:
                 return response, answer
             woken = await self._gate.rest(min(wait_s, end - loop.time()))
-            wait_s = self._polling.first_wait_s if woken else min(2 * wait_s, self._polling.most_wait_s)
+            wait_s = self._polling.first_wait_s if woken else min(2 * wait_s, self._polling.max_wait_s)
         return None, b""
 
     async def _look(self, call: _Call, body: bytes) -> tuple[httpx.Response, bytes]:
         """Ask SuperLink once. Where its answer does not come in, a message may have been given to nobody."""
         async with self._gate.fetching():
-            call.node.doubtful = True
+            call.node.delivery_uncertain = True
             try:
                 found = await self._upstream.post(call.path, call.headers, body)
             except NotReached:
-                call.node.doubtful = False
+                call.node.delivery_uncertain = False
                 raise
-            call.node.doubtful = False
+            call.node.delivery_uncertain = False
             return found
 
     async def _upload(self, call: _Call) -> None:
@@ -231,8 +231,8 @@ class FleetPassage:
         content = _checked(reader, head, call.node, ready, chunks)
         async with self._upstream.streaming(call.path, call.headers, content, length) as response:
             if self._judge(response):
-                call.node.learn(head.node_id)
-                call.node.uploaded(head, length)
+                call.node.record_node_id(head.node_id)
+                call.node.record_upload(head, length)
             await call.exchange.relay(response.status_code, response.aiter_raw(), self._passed(response))
 
     def _judge(self, response: httpx.Response) -> bool:

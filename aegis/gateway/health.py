@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aegis.gateway.identity import Participant
+from aegis.gateway.identity import PinnedPeer
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnvelopeError, Reason
 from coreason_enclave.wire.documents import HEALTH_TYPE, HealthStatement, parse_health
@@ -13,7 +13,7 @@ FRESH_S = 60.0
 """How far a statement's own clock may be from the gateway's, in seconds, either way."""
 
 
-def accept_health(envelope: bytes, participant: Participant, now: float) -> HealthStatement:
+def accept_health(envelope: bytes, participant: PinnedPeer, now: float) -> HealthStatement:
     """The statement in an envelope that this very participant sealed lately; raises :class:`EnvelopeError`."""
     keys = KeyRing({participant.site_id: participant.public_key})
     statement = parse_health(open_envelope(envelope, HEALTH_TYPE, keys).payload)

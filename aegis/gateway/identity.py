@@ -17,11 +17,11 @@ from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.errors import Reason
 from coreason_enclave.system.timestamps import unix_seconds
 
-__all__ = ["Participant", "Registry"]
+__all__ = ["PinnedPeer", "Registry"]
 
 
 @dataclass(frozen=True)
-class Participant:
+class PinnedPeer:
     """Who is on the other end, with the keys that the registry binds to it.
 
     Attributes:
@@ -47,7 +47,7 @@ class Registry:
         self._config: FederationConfig | None = None
         self._by_certificate: Mapping[str, str] = {}
 
-    def identify(self, certificate: bytes | None) -> Participant:
+    def identify(self, certificate: bytes | None) -> PinnedPeer:
         """The participant whose certificate (DER) this is.
 
         Raises:
@@ -65,7 +65,7 @@ class Registry:
             raise RequestRefused(Reason.UNKNOWN_SITE, f"the certificate pinned for {site_id} is in another name")
         if self._clock() > last_second:
             raise RequestRefused(Reason.EXPIRED, f"the certificate of {site_id} has expired")
-        return Participant(site_id, config.public_keys[site_id], config.node_keys.get(site_id))
+        return PinnedPeer(site_id, config.public_keys[site_id], config.node_keys.get(site_id))
 
     def node_keys(self) -> Mapping[str, str]:
         """Site ids to node keys of everybody listed, revoked ones included; raises :class:`RequestRefused`."""

@@ -24,7 +24,7 @@ from coreason_enclave.schemas import FormatVersion, SafeId, StrictModel, in_rang
 from coreason_enclave.system.files import replace_file
 from coreason_enclave.wire.documents import HealthStatement
 
-__all__ = ["ANSWER_SLACK_BYTES", "NodeBook", "NodeState"]
+__all__ = ["ANSWER_SLACK_BYTES", "NodeRegistry", "NodeState"]
 
 _KEPT = 4
 """Messages a node: Flower's node handles one at a time, the others are for its retries."""
@@ -73,7 +73,7 @@ class _Given:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Poll:
     """Objects of an answer that SuperLink asked a node for."""
 
     run_id: int
@@ -96,7 +96,7 @@ class NodeState:
     node_key: str
     node_id: int | None = None
     activations: int = 0
-    doubtful: bool = False
+    delivery_uncertain: bool = False
     connected: bool = False
     last_poll: float | None = None
     last_request: float | None = None
@@ -104,9 +104,9 @@ class NodeState:
     oversized: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _pulled: OrderedDict[str, Pulled] = field(default_factory=OrderedDict)
     _given: OrderedDict[str, _Given] = field(default_factory=OrderedDict)
-    _pushed: OrderedDict[str, _Asked] = field(default_factory=OrderedDict)
+    _pushed: OrderedDict[str, _Poll] = field(default_factory=OrderedDict)
     _open: str | None = None
-    _owed: set[str] = field(default_factory=set)
+    _expected_uploads: set[str] = field(default_factory=set)
 
     def check(self, request: NodeRequest, *, public_key: bytes) -> None:
         """Refuse a request in another's name, or for another's objects.
@@ -120,7 +120,7 @@ class NodeState:
             self._check_node(request.node_id)
         if request.object_id is not None and not self._was_given(request.run_id, request.object_id):
             raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "an object of no message that this node was given")
-        if request.reply_to is not None and request.reply_to not in self._given and not self.doubtful:
+        if request.reply_to is not None and request.reply_to not in self._given and not self.delivery_uncertain:
             raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "an answer to no message that this node was given")
 
     def check_upload(self, head: UploadHead, size: int) -> None:
@@ -146,16 +146,16 @@ class NodeState:
         if asked is None or not self._asks(asked, head):
             raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "an object for another session")
 
-    def learn(self, node_id: int | None) -> None:
+    def record_node_id(self, node_id: int | None) -> None:
         """SuperLink accepted a request in this id's name, and it had authenticated the node."""
         if node_id is not None:
             self.node_id = node_id
 
     def activate(self, node_id: int) -> None:
         """It joined: what it was given before is forgotten."""
-        self.node_id, self.doubtful, self._open = node_id, False, None
+        self.node_id, self.delivery_uncertain, self._open = node_id, False, None
         self.activations += 1
-        for known in (self._pulled, self._given, self._pushed, self._owed):
+        for known in (self._pulled, self._given, self._pushed, self._expected_uploads):
             known.clear()
 
     def ask(self) -> bool:
@@ -164,13 +164,13 @@ class NodeState:
         Returns:
             whether something was lost, which counts as an activation.
         """
-        lost = self.doubtful or self._open is not None or bool(self._owed)
-        self.doubtful, self._open = False, None
-        self._owed.clear()
+        lost = self.delivery_uncertain or self._open is not None or bool(self._expected_uploads)
+        self.delivery_uncertain, self._open = False, None
+        self._expected_uploads.clear()
         self.activations += lost
         return lost
 
-    def give(self, pulled: Pulled) -> None:
+    def record_delivery(self, pulled: Pulled) -> None:
         """It is given a message."""
         self._open = pulled.message_id
         _keep(self._pulled, pulled.message_id, pulled)
@@ -190,15 +190,15 @@ class NodeState:
     def answer(self, request: NodeRequest, pushed: Pushed) -> None:
         """SuperLink took its answer and asks for these objects."""
         if request.reply_to == self._open:
-            self._open, self._owed = None, set(pushed.object_ids)
+            self._open, self._expected_uploads = None, set(pushed.object_ids)
         reply_to = request.reply_to or ""
         if reply_to not in self._given:  # it was given before the gateway started anew
             _keep(self._given, reply_to, _Given(self.largest_message))
-        _keep(self._pushed, pushed.session_id, _Asked(request.run_id or 0, reply_to, pushed))
+        _keep(self._pushed, pushed.session_id, _Poll(request.run_id or 0, reply_to, pushed))
 
-    def uploaded(self, head: UploadHead, size: int) -> None:
+    def record_upload(self, head: UploadHead, size: int) -> None:
         """SuperLink took an object of ``size`` bytes."""
-        self._owed.discard(head.object_id)
+        self._expected_uploads.discard(head.object_id)
         for asked in self._pushed.values():
             if self._asks(asked, head) and asked.reply_to in self._given:
                 self._given[asked.reply_to].answered[head.object_id] = size
@@ -212,11 +212,11 @@ class NodeState:
         return any(pulled.run_id == run_id and object_id in pulled.object_ids for pulled in self._pulled.values())
 
     @staticmethod
-    def _asks(asked: _Asked, head: UploadHead) -> bool:
+    def _asks(asked: _Poll, head: UploadHead) -> bool:
         return asked.run_id == head.run_id and head.object_id in asked.pushed.object_ids
 
 
-class NodeBook:
+class NodeRegistry:
     """Every site's node. Node ids and counts of activations outlive the gateway, in one small file.
 
     Args:
@@ -230,7 +230,7 @@ class NodeBook:
                 known.node_key,
                 known.node_id,
                 known.activations,
-                doubtful=True,
+                delivery_uncertain=True,
                 largest_message=known.largest_message,
             )
             for site_id, known in _read(path).items()

@@ -11,13 +11,13 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 
-__all__ = ["MOST_HOLD_S", "PullGate"]
+__all__ = ["MAX_HOLD_S", "PullBarrier"]
 
-MOST_HOLD_S = 60.0
+MAX_HOLD_S = 60.0
 _SETTLE_S = 5.0
 
 
-class PullGate:
+class PullBarrier:
     """Used from one event loop.
 
     Args:

@@ -24,15 +24,15 @@ class Shares(Generic[Key, Member]):
     Args:
         most: members in all. most_per_key: members of one key.
 
-    >>> shares = Shares[str, int](most=3, most_per_key=2)
+    >>> shares = Shares[str, int](most=3, max_per_key=2)
     >>> [shares.add("many", 1), shares.add("many", 2), shares.add("few", 3)]
     [None, None, None]
     >>> shares.add("other", 4)  # the cap for all: the largest key gives way
     1
     """
 
-    def __init__(self, most: int, most_per_key: int) -> None:
-        self._most, self._most_per_key = most, most_per_key
+    def __init__(self, most: int, max_per_key: int) -> None:
+        self._most, self._most_per_key = most, max_per_key
         self._members: OrderedDict[Key, OrderedDict[Member, None]] = OrderedDict()
         self._count = 0
 

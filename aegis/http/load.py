@@ -57,11 +57,11 @@ class GatewayLoad(StrictModel):
     """
 
     connections: _Count = 0
-    most_connections: _Count = 0
+    max_connections: _Count = 0
     unfinished: _Count = 0
     by_site: dict[str, _Count] = Field(default_factory=dict)
     turned_away: dict[str, _Count] = Field(default_factory=dict)
-    most_turned_away: dict[str, _Count] = Field(default_factory=dict)
+    max_turned_away: dict[str, _Count] = Field(default_factory=dict)
     crowded_at: _Moment | None = None
 
     def crowded_since(self, moment: float) -> bool:
@@ -72,9 +72,9 @@ class GatewayLoad(StrictModel):
         """One line for a person: connections in use, their holders, and the parties turned away."""
         held = ", ".join(f"{site} holds {count}" for site, count in self.by_site.items())
         turned = ", ".join(f"{reason}: {count}" for reason, count in self.turned_away.items())
-        whom = ", ".join(f"{party} ({count})" for party, count in self.most_turned_away.items())
+        whom = ", ".join(f"{party} ({count})" for party, count in self.max_turned_away.items())
         parts = [
-            f"{self.connections} of {self.most_connections} connections" + (f" ({held})" if held else ""),
+            f"{self.connections} of {self.max_connections} connections" + (f" ({held})" if held else ""),
             *([f"{self.unfinished} unfinished"] if self.unfinished else []),
             *([f"turned away: {turned}"] if turned else []),
             *([f"most of {whom}"] if whom else []),
@@ -93,8 +93,8 @@ class CrowdCounts:
         most_connections: that may have a certificate at a time. clock: Unix seconds.
     """
 
-    def __init__(self, most_connections: int, clock: Callable[[], float] = time.time) -> None:
-        self._most_connections, self._clock = most_connections, clock
+    def __init__(self, max_connections: int, clock: Callable[[], float] = time.time) -> None:
+        self._most_connections, self._clock = max_connections, clock
         self.unfinished: Callable[[], int] = lambda: 0
         self.by_site: Callable[[], Mapping[str, int]] = dict
         self._reasons: Counter[Turned] = Counter()
@@ -116,10 +116,10 @@ class CrowdCounts:
         by_site = Counter(self.by_site())
         return GatewayLoad(
             connections=by_site.total(),
-            most_connections=self._most_connections,
+            max_connections=self._most_connections,
             unfinished=self.unfinished(),
             by_site=dict(by_site.most_common(_SHOWN)),
             turned_away={reason.value: count for reason, count in self._reasons.most_common()},
-            most_turned_away=dict(self._parties.most_common(_SHOWN)),
+            max_turned_away=dict(self._parties.most_common(_SHOWN)),
             crowded_at=self._crowded_at,
         )

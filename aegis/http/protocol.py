@@ -13,7 +13,7 @@ from aegis.http.connection_shares import Seat, Seats, Standing
 from aegis.http.limits import party_address
 from aegis.http.load import CrowdCounts, Turned
 
-__all__ = ["HEAD_BYTES", "HEAD_S", "Admission", "PeerCertificateProtocol"]
+__all__ = ["HEAD_BYTES", "HEAD_S", "ConnectionAdmission", "PeerCertificateProtocol"]
 
 HEAD_S = 10.0
 """Seconds that a request's head may take, from its first byte or from the start of a connection."""
@@ -24,7 +24,7 @@ SiteOf = Callable[[bytes | None], str]
 
 
 @dataclass(frozen=True)
-class Admission:
+class ConnectionAdmission:
     """Who may have a connection: what a listener's protocols share."""
 
     site_of: SiteOf
@@ -46,7 +46,7 @@ class PeerCertificateProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _seat: Seat | None = None
 
-    def __init__(self, *arguments: Any, admission: Admission | None = None, **options: Any) -> None:
+    def __init__(self, *arguments: Any, admission: ConnectionAdmission | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._admission = admission
 

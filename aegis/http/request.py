@@ -14,7 +14,7 @@ from coreason_enclave.errors import EnvelopeError, Reason
 __all__ = [
     "BodyLimits",
     "Disconnected",
-    "Exchange",
+    "HttpRequest",
     "Receive",
     "Scope",
     "Send",
@@ -39,7 +39,7 @@ class BodyLimits:
     """How slowly a body may come: seconds without a byte, and bytes a second on average beside ``grace_s``."""
 
     idle_s: float
-    least_bytes_per_s: int
+    min_bytes_per_s: int
     grace_s: float = 30.0
 
 
@@ -47,7 +47,7 @@ class Disconnected(Exception):
     """The client has gone: there is nobody to answer."""
 
 
-class Exchange:
+class HttpRequest:
     """A request whose head is in, and the way to answer it."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits) -> None:
@@ -81,7 +81,7 @@ class Exchange:
         """The body as it comes, never ahead of the reader; refused as late where it comes too slowly."""
         start, size = _now(), 0
         while not self.body_is_in:
-            end = start + self._limits.grace_s + size / self._limits.least_bytes_per_s
+            end = start + self._limits.grace_s + size / self._limits.min_bytes_per_s
             event = await self._next(min(self._limits.idle_s, end - _now()))
             self.body_is_in = not event.get("more_body", False)
             chunk = event.get("body", b"")

@@ -26,7 +26,7 @@ from aegis.http.acceptor import Acceptor
 from aegis.http.connection_shares import Seats
 from aegis.http.limits import GatewayLimits
 from aegis.http.load import CrowdCounts
-from aegis.http.protocol import Admission, PeerCertificateProtocol
+from aegis.http.protocol import ConnectionAdmission, PeerCertificateProtocol
 from aegis.http.unix_socket import short_name
 from coreason_enclave.errors import ConfigurationError
 
@@ -151,7 +151,7 @@ def bind_unix(path: Path) -> socket.socket:
 
 def serve(listeners: Sequence[Listener]) -> None:
     """Serve until SIGTERM or SIGINT, then end gracefully: a few seconds for what is in progress. Main thread only."""
-    servers = [_Server(listener) for listener in listeners]
+    servers = [_TlsServer(listener) for listener in listeners]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _stop(servers))
     asyncio.run(_run(servers))
@@ -160,7 +160,7 @@ def serve(listeners: Sequence[Listener]) -> None:
 @contextlib.contextmanager
 def serving(listeners: Sequence[Listener]) -> Iterator[None]:
     """Serve from a thread of this process while the context is open."""
-    servers = [_Server(listener) for listener in listeners]
+    servers = [_TlsServer(listener) for listener in listeners]
     thread = threading.Thread(target=lambda: asyncio.run(_run(servers)), daemon=True)
     thread.start()
     try:
@@ -170,7 +170,7 @@ def serving(listeners: Sequence[Listener]) -> Iterator[None]:
         thread.join()
 
 
-class _Server(uvicorn.Server):
+class _TlsServer(uvicorn.Server):
     def __init__(self, listener: Listener) -> None:
         super().__init__(
             uvicorn.Config(
@@ -199,7 +199,7 @@ class _Server(uvicorn.Server):
         if self.lifespan.should_exit:
             self.should_exit = True
             return
-        admission = Admission(listener.site_of, Seats(listener.limits, listener.counts), listener.counts)
+        admission = ConnectionAdmission(listener.site_of, Seats(listener.limits, listener.counts), listener.counts)
         acceptor = Acceptor(
             listener.socket,
             listener.tls.context,
@@ -223,10 +223,10 @@ class _Server(uvicorn.Server):
         await asyncio.sleep(0.01)  # the loop closes them
 
 
-async def _run(servers: Sequence[_Server]) -> None:
+async def _run(servers: Sequence[_TlsServer]) -> None:
     await asyncio.gather(*(server.serve(sockets=[server._listener.socket]) for server in servers))
 
 
-def _stop(servers: Sequence[_Server]) -> None:
+def _stop(servers: Sequence[_TlsServer]) -> None:
     for server in servers:
         server.should_exit = True

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from aegis.coordination.attestation_admission import Proved, admit_attestation
+from aegis.coordination.attestation_admission import AdmittedAttestation, admit_attestation
 from coreason_enclave.attestation.appraisal import Appraiser
 from coreason_enclave.attestation.binding import Binding, Role
 from coreason_enclave.attestation.challenges import CHALLENGE_S, Challenges
@@ -76,7 +76,7 @@ class CoordinatorHandshake:
         self._asked[site] = request
         return request
 
-    def hear(self, site: str, public_key: str, message: SealedMessage) -> Attested:
+    def receive(self, site: str, public_key: str, message: SealedMessage) -> Attested:
         """Check and appraise a site's answer to its last challenge.
 
         Raises:
@@ -115,11 +115,11 @@ class CoordinatorHandshake:
             raise AttestationError("the attestation result has expired", reason=Reason.ATTESTATION_REQUIRED)
         return encrypt_to(attested.report.kem_key, model, info_for("model", envelope))
 
-    def reveal(self, message: SealedMessage) -> bytes:
+    def decrypt_update(self, message: SealedMessage) -> bytes:
         """An update's arrays, decrypted; raises :class:`EnvelopeError`."""
         return self._key.decrypt(message.arrays, info_for("update", message.envelope))
 
-    def _identity(self, proved: Proved) -> CoordinatorIdentity:
+    def _identity(self, proved: AdmittedAttestation) -> CoordinatorIdentity:
         """Evidence over the site's own challenge, which no other site and no other moment has."""
         evidence = None
         if self.attester is not None:

@@ -9,22 +9,22 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from aegis.aggregation import Aggregate
-from aegis.client_privacy import ClientPrivacy, Draw
-from aegis.rounds.context import Run
-from aegis.rounds.round_attempt import Attempt
-from aegis.stores.run_state import ClientDraw, RunState
+from aegis.client_privacy import ClientPrivacy, CohortSample
+from aegis.rounds.context import RunContext
+from aegis.rounds.round_attempt import RoundAttempt
+from aegis.stores.run_state import RunState, SampledCohort
 from coreason_enclave.wire.updates import Arrays, layout_of, model_digest
 
-__all__ = ["Drawing"]
+__all__ = ["ClientSampling"]
 
 
-class Drawing:
+class ClientSampling:
     """The draws of one run whose job promises client-level privacy."""
 
-    def __init__(self, run: Run, privacy: ClientPrivacy) -> None:
+    def __init__(self, run: RunContext, privacy: ClientPrivacy) -> None:
         self._run, self._journal, self._privacy = run, run.journal, privacy
 
-    def draw(self, eligible: Collection[str]) -> tuple[tuple[str, ...], ClientDraw]:
+    def draw(self, eligible: Collection[str]) -> tuple[tuple[str, ...], SampledCohort]:
         """The sites that the next round asks, charged for; and what a state that names them has to say with them.
 
         The population is the number of sites that are enrolled when the job first draws. One that enrols later is drawn
@@ -36,10 +36,12 @@ class Drawing:
         """
         draw = self._privacy.reserve(self._named(self._next()))
         self._log("reserved", draw, {"population": draw.population})
-        kept = ClientDraw(round_number=draw.round_number, number=draw.number, population=draw.population, is_open=True)
+        kept = SampledCohort(
+            round_number=draw.round_number, number=draw.number, population=draw.population, is_open=True
+        )
         return self._privacy.draw_sites(draw, eligible), kept
 
-    def combine(self, attempt: Attempt) -> Aggregate:
+    def combine(self, attempt: RoundAttempt) -> Aggregate:
         """The noised mean of what was admitted; noise alone, where nobody was drawn or nobody answered."""
         updates = [accepted.update for accepted in attempt.admitted.values()]
         return self._privacy.combine(self._open(), updates, layout_of(attempt.base))
@@ -57,28 +59,28 @@ class Drawing:
             "committed", draw, {"model": digest, "ledger_head": {"seq": head.seq, "hash": head.hash}, **self._spent()}
         )
 
-    def drawn_anew(self, why: str) -> RunState:
+    def resample(self, why: str) -> RunState:
         """With the round closed, and to be drawn anew: another draw, other noise, another charge."""
         draw, state = self._open(), self._journal.state
         self._log("drawn anew", draw, {"why": why})
-        again = ClientDraw(
+        again = SampledCohort(
             round_number=draw.round_number, number=draw.number + 1, population=draw.population, is_open=False
         )
         return state.closed().model_copy(update={"client_draw": again})
 
-    def _next(self) -> ClientDraw:
+    def _next(self) -> SampledCohort:
         state = self._journal.state
         known = state.client_draw
         if known is not None and known.round_number == state.open_round:
             return known
         population = len(self._run.enrolments()) if known is None else known.population
-        return ClientDraw(round_number=state.open_round, number=1, population=population, is_open=False)
+        return SampledCohort(round_number=state.open_round, number=1, population=population, is_open=False)
 
-    def _open(self) -> Draw:
+    def _open(self) -> CohortSample:
         return self._named(self._next())
 
-    def _named(self, kept: ClientDraw) -> Draw:
-        return Draw(
+    def _named(self, kept: SampledCohort) -> CohortSample:
+        return CohortSample(
             job_digest=self._run.job.digest(),
             round_number=kept.round_number,
             number=kept.number,
@@ -90,5 +92,5 @@ class Drawing:
         guarantee = self._privacy.guarantee()
         return {} if guarantee is None else {"epsilon": guarantee.epsilon, "delta": guarantee.delta}
 
-    def _log(self, outcome: str, draw: Draw, details: dict[str, object]) -> None:
+    def _log(self, outcome: str, draw: CohortSample, details: dict[str, object]) -> None:
         self._journal.log("client_privacy", outcome, {"round": draw.round_number, "draw": draw.number, **details})

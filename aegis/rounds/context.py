@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aegis.client_privacy import ClientPrivacy
 from aegis.coordination.liveness import Liveness, SiteHealth
 from aegis.coordination.participants import Participant
-from aegis.coordination.quarantine import note_late
+from aegis.coordination.quarantine import mark_late
 from aegis.rounds.attestation_handshake import CoordinatorHandshake
 from aegis.rounds.journal import Journal
 from aegis.rounds.witnesses import Witnesses
@@ -17,10 +17,10 @@ from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import Reason
 from coreason_enclave.schemas import FederationJob
 
-__all__ = ["Run", "Sites"]
+__all__ = ["ParticipantView", "RunContext"]
 
 
-class Sites:
+class ParticipantView:
     """The registered participants, as of now.
 
     Args:
@@ -48,7 +48,7 @@ class Sites:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunContext:
     """One job's run in this process. ``clock``: Unix seconds. ``client_privacy``: there if the job asks for it.
 
     ``witnesses``: what the sites are shown of the run's log.
@@ -57,7 +57,7 @@ class Run:
     job: FederationJob
     signer: Signer
     handshake: CoordinatorHandshake
-    sites: Sites
+    sites: ParticipantView
     heads: HeadStore
     journal: Journal
     witnesses: Witnesses
@@ -73,13 +73,13 @@ class Run:
             if site in self.sites.registered and site not in revoked
         }
 
-    def note_late(self, site: str) -> None:
+    def mark_late(self, site: str) -> None:
         """An answer to what was closed without it: refused and noted. Its silence was counted already."""
         self.journal.refuse("admit", site, Reason.LATE, f"{site} answered after its round was closed")
-        conduct = self.journal.state.conduct
-        if site in conduct:
-            self.journal.save(conduct={**conduct, site: note_late(conduct[site])})
+        quarantine = self.journal.state.quarantine
+        if site in quarantine:
+            self.journal.save(quarantine={**quarantine, site: mark_late(quarantine[site])})
 
-    def note_stray(self, node_id: int) -> None:
+    def log_unsolicited(self, node_id: int) -> None:
         """Something came of a node that was not asked for it: nobody's offence, as nobody is known to have sent it."""
         self.journal.log("admit", "refused", {"node": str(node_id)}, Reason.UNKNOWN_SITE)

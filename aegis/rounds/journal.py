@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from aegis.coordination.quarantine import offend
+from aegis.coordination.quarantine import record_strike
 from aegis.errors import RunFolderError
 from aegis.security.audit import HashLog
 from aegis.stores.run_state import LogPosition, RunState
@@ -74,14 +74,18 @@ class Journal:
         """Log that something of ``site`` was not taken."""
         self.log(action, "refused", {"site": site, **({"message": message} if message else {}), **details}, reason)
 
-    def offended(self, offences: Mapping[str, str], activations: Mapping[str, int]) -> dict[str, Any]:
+    def struck(self, strikes: Mapping[str, str], activations: Mapping[str, int]) -> dict[str, Any]:
         """The changes of state that record these offences (reason codes by site), and a line for each in the log."""
-        conduct, turn = dict(self.state.conduct), self.state.turn
-        for site, reason in sorted(offences.items()):
-            conduct[site] = offend(conduct.get(site), reason, turn, activations.get(site, 0))
-            until = {"site": site, "offences": conduct[site].offences, "asked_again": conduct[site].asked_again}
+        quarantine, turn = dict(self.state.quarantine), self.state.turn
+        for site, reason in sorted(strikes.items()):
+            quarantine[site] = record_strike(quarantine.get(site), reason, turn, activations.get(site, 0))
+            until = {
+                "site": site,
+                "strikes": quarantine[site].strikes,
+                "quarantined_until": quarantine[site].quarantined_until,
+            }
             self.log("quarantine", "offence", {**until, "turn": turn}, reason)
-        return {"conduct": conduct, "offended": tuple(sorted({*self.state.offended, *offences}))}
+        return {"quarantine": quarantine, "struck": tuple(sorted({*self.state.struck, *strikes}))}
 
     def _placed(self, state: RunState) -> RunState:
         """``state`` with the log's present position."""
@@ -91,8 +95,8 @@ class Journal:
     def readmit(self, sites: Collection[str]) -> None:
         """Forget the offences of ``sites``: a person's decision, which is logged."""
         for site in sorted(sites):
-            self.log("quarantine", "readmitted", {"site": site, "offences": self._offences(site)})
-        self.save(conduct={site: record for site, record in self.state.conduct.items() if site not in sites})
+            self.log("quarantine", "readmitted", {"site": site, "strikes": self._offences(site)})
+        self.save(quarantine={site: record for site, record in self.state.quarantine.items() if site not in sites})
 
     def _offences(self, site: str) -> int:
-        return self.state.conduct[site].offences if site in self.state.conduct else 0
+        return self.state.quarantine[site].strikes if site in self.state.quarantine else 0

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Mapping
 
 from aegis.coordination.orders import GRACE_S
-from aegis.rounds.context import Run
-from aegis.rounds.dispatcher import Came, Exchange, Heard
-from aegis.rounds.transport import Errand, Parcel
+from aegis.rounds.context import RunContext
+from aegis.rounds.dispatcher import Dispatcher, Reply, ReplyKind
+from aegis.rounds.transport import OutboundMessage, RequestKind
 from coreason_enclave.crypto.envelope import seal, unverified_payload
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.wire.checkpoints import (
@@ -31,20 +31,20 @@ ANNOUNCE_S = 10.0
 """How long sites may take to answer: they only read, write one small file and sign."""
 
 
-def announce(run: Run, exchange: Exchange) -> Mapping[str, bytes]:
+def announce(run: RunContext, dispatcher: Dispatcher) -> Mapping[str, bytes]:
     """Announce the end to the sites of the last round; return their witness statements, by site."""
     last = run.journal.state.history[-1].admitted if run.journal.state.history else ()
     asked = [site for site in last if site in run.sites.registered and not run.sites.is_revoked(site)]
-    parcels = {site: _parcel(run, site) for site in asked}
+    outbound_messages = {site: _outbound(run, site) for site in asked}
     statements: dict[str, bytes] = {}
-    for batch in exchange.ask(list(parcels.values()), ANNOUNCE_S):
-        for heard in batch:
-            if heard.came is Came.FIRST and isinstance(heard.content, SealedMessage):
-                _keep(run, heard, parcels[heard.site], statements)
+    for batch in dispatcher.send(list(outbound_messages.values()), ANNOUNCE_S):
+        for reply in batch:
+            if reply.kind is ReplyKind.FIRST and isinstance(reply.content, SealedMessage):
+                _keep(run, reply, outbound_messages[reply.site], statements)
     return dict(sorted(statements.items()))
 
 
-def _parcel(run: Run, site: str) -> Parcel:
+def _outbound(run: RunContext, site: str) -> OutboundMessage:
     log, log_proof = run.witnesses.show(site)
     now = run.clock()
     announcement = LogAnnouncement(
@@ -56,29 +56,29 @@ def _parcel(run: Run, site: str) -> Parcel:
         issued_at=int(now),
         expires_at=int(now + ANNOUNCE_S) + GRACE_S,
     )
-    return Parcel(
+    return OutboundMessage(
         site=site,
         node_id=run.sites.registered[site].node_id,
-        errand=Errand.WITNESS,
+        request_kind=RequestKind.WITNESS,
         message=SealedMessage(seal(ANNOUNCEMENT_TYPE, announcement.canonical(), run.signer)),
         group="witness",
         ttl_s=ANNOUNCE_S + GRACE_S,
     )
 
 
-def _keep(run: Run, heard: Heard, parcel: Parcel, statements: dict[str, bytes]) -> None:
+def _keep(run: RunContext, reply: Reply, outbound: OutboundMessage, statements: dict[str, bytes]) -> None:
     """A statement counts if its site signed it, and it holds the checkpoint that was announced."""
-    if not isinstance(heard.content, SealedMessage):
+    if not isinstance(reply.content, SealedMessage):
         return
     key = run.signer.public_hex
     try:
-        announced = open_checkpoint(parse_announcement(unverified_payload(parcel.message.envelope)).log, key)
-        statement = open_witness(heard.content.envelope)
+        announced = open_checkpoint(parse_announcement(unverified_payload(outbound.message.envelope)).log, key)
+        statement = open_witness(reply.content.envelope)
         held = [each for each in statement.logs if each.origin == origin_of_run(run.job.digest())]
         whose = statement.site_id, statement.public_key
-        if whose == (heard.site, run.sites.registered[heard.site].public_key) and [
+        if whose == (reply.site, run.sites.registered[reply.site].public_key) and [
             open_checkpoint(each.last, key) for each in held
         ] == [announced]:
-            statements[heard.site] = heard.content.envelope
+            statements[reply.site] = reply.content.envelope
     except EnclaveError as error:
-        logging.getLogger(__name__).warning("%s stated nothing that counts: %s", heard.site, error)
+        logging.getLogger(__name__).warning("%s stated nothing that counts: %s", reply.site, error)

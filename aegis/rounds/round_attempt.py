@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from aegis.coordination.admission import Admission, Admitted
-from aegis.coordination.orders import GRACE_S, Question, issue_order
+from aegis.coordination.orders import GRACE_S, RoundRequest, issue_order
 from aegis.coordination.round_decisions import updates_required
 from aegis.errors import LedgerForked, RunFolderError, UpdateRefused
 from aegis.rounds.attestation_handshake import Attested
-from aegis.rounds.context import Run
-from aegis.rounds.dispatcher import Came, Closing, Exchange, Heard
+from aegis.rounds.context import RunContext
+from aegis.rounds.dispatcher import Closing, Dispatcher, Reply, ReplyKind
 from aegis.rounds.server_step import BaseModels
-from aegis.rounds.transport import Delivery, Errand, Parcel, SiteRefused, Undelivered
-from aegis.stores.run_state import KeptUpdate
+from aegis.rounds.transport import DeliveryFailure, InboundMessage, OutboundMessage, RequestKind, SiteRefusal
+from aegis.stores.run_state import AdmittedEnvelope
 from coreason_enclave.attestation.challenges import CHALLENGE_S
 from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.crypto.envelope import seal
@@ -31,7 +31,7 @@ from coreason_enclave.wire.documents import ATTESTATION_REQUEST_TYPE, ORDER_TYPE
 from coreason_enclave.wire.roll_call import encode_roll_call
 from coreason_enclave.wire.updates import SealedMessage
 
-__all__ = ["Attempt"]
+__all__ = ["RoundAttempt"]
 
 _MOST_CHALLENGES = 8
 """How often a site is asked to prove itself in one attempt: it may be restarted, or sleep through a challenge."""
@@ -50,15 +50,15 @@ _ASK_FIRST = frozenset({Reason.ATTESTATION_REQUIRED, Reason.LOG_UNPROVEN})
 class _Batch:
     """What one batch of things heard changes."""
 
-    received: dict[str, KeptUpdate] = field(default_factory=dict)
+    received: dict[str, AdmittedEnvelope] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    offences: dict[str, str] = field(default_factory=dict)
+    strikes: dict[str, str] = field(default_factory=dict)
 
 
-class Attempt:
+class RoundAttempt:
     """The open attempt of the open round: its base model, and what was admitted and refused (reason codes) so far."""
 
-    def __init__(self, of: Run) -> None:
+    def __init__(self, of: RunContext) -> None:
         self._of, self._journal = of, of.journal
         state = of.journal.state
         self._models = BaseModels(of)
@@ -66,31 +66,31 @@ class Attempt:
         self._roll_call = encode_roll_call({site: text.encode() for site, text in of.enrolments().items()})
         self._questions = self._pose()
         self._challenged: dict[str, int] = {}
-        self._next: list[Parcel] = []
+        self._next: list[OutboundMessage] = []
         self.admitted: dict[str, Admitted] = {}
         self.refused: dict[str, str] = dict(state.refused)
 
-    def run(self, exchange: Exchange) -> None:
+    def run(self, dispatcher: Dispatcher) -> None:
         """Ask every site that has not been heard yet, and hear them until the round closes: see :meth:`_closing`."""
         self.restore()
         self._drop_the_unreachable()
         first = [self._order(site) or self._challenge(site) for site in self._unheard()]
-        for batch in exchange.ask(first, self._of.job.round_deadline_s, self._closing()):
-            self.hear(batch)
-            for parcel in self._following():
-                exchange.then(parcel)
+        for batch in dispatcher.send(first, self._of.job.round_deadline_s, self._closing()):
+            self.receive(batch)
+            for outbound in self._following():
+                dispatcher.follow_up(outbound)
 
-    def attest(self, exchange: Exchange) -> None:
+    def attest(self, dispatcher: Dispatcher) -> None:
         """Have whoever is not attested prove itself, and send no order yet."""
         unproven = [site for site in self._unheard() if not self._proven(site)]
         challenges = [self._challenge(site) for site in unproven]
-        for batch in exchange.ask(challenges, self._of.job.round_deadline_s, self._closing(attested=True)):
-            self.hear(batch)
-            for parcel in self._following():
-                if parcel.errand is Errand.ATTEST:
-                    exchange.then(parcel)
+        for batch in dispatcher.send(challenges, self._of.job.round_deadline_s, self._closing(attested=True)):
+            self.receive(batch)
+            for outbound in self._following():
+                if outbound.request_kind is RequestKind.ATTEST:
+                    dispatcher.follow_up(outbound)
                 else:  # made anew when orders are sent
-                    self._of.witnesses.withdraw(parcel.site)
+                    self._of.witnesses.withdraw(outbound.site)
 
     def restore(self) -> None:
         """Admit once more what was admitted before a crash; what is not acceptable any more is asked for again.
@@ -104,7 +104,7 @@ class Attempt:
                 continue
             try:
                 message = self._journal.store.load_update(kept.envelope)
-                admission = self._admission(site, reveal=lambda kept: kept.arrays)  # kept as they were admitted
+                admission = self._admission(site, decrypt_update=lambda kept: kept.arrays)  # kept as they were admitted
                 admitted = self._agreeing(site, admission.admit(message, now=kept.admitted_at))
                 self._accept(site, admitted, kept.envelope)
             except (LedgerForked, UpdateRefused) as error:
@@ -116,61 +116,61 @@ class Attempt:
                 self._journal.log("admit", "lost", {"site": site, "message": str(error)})
         self._journal.save(received={site: kept for site, kept in received.items() if site in self.admitted})
 
-    def parcels(self) -> list[Parcel]:
+    def outbound_messages(self) -> list[OutboundMessage]:
         """The orders of the sites that are attested and have not been heard yet."""
         orders = [self._order(site) for site in self._unheard()]
-        return [parcel for parcel in orders if parcel is not None]
+        return [outbound for outbound in orders if outbound is not None]
 
-    def hear_all(self, deliveries: Iterable[Delivery]) -> None:
+    def receive_all(self, deliveries: Iterable[InboundMessage]) -> None:
         """Take replies that somebody else brought, by the node that they come from; who is missing stayed silent."""
         asked = {self._of.sites.registered[site].node_id: site for site in self._unheard()}
-        waiting, heard = dict(asked), list[Heard]()
-        for delivery in deliveries:
-            if isinstance(delivery.content, Undelivered):
+        waiting, replies = dict(asked), list[Reply]()
+        for inbound in deliveries:
+            if isinstance(inbound.content, DeliveryFailure):
                 continue
-            site = asked.get(delivery.node_id)
-            first = waiting.pop(delivery.node_id, None) is not None
-            came = Came.STRAY if site is None else Came.FIRST if first else Came.AGAIN
-            heard.append(Heard(came, site or "", delivery.node_id, delivery.content))
-        silent = [Heard(Came.NEVER, site, node, reason=Reason.NO_REPLY) for node, site in waiting.items()]
-        self.hear([*heard, *silent])
-        self._leave_unproven([parcel.site for parcel in self._following()])
+            site = asked.get(inbound.node_id)
+            first = waiting.pop(inbound.node_id, None) is not None
+            kind = ReplyKind.UNSOLICITED if site is None else ReplyKind.FIRST if first else ReplyKind.DUPLICATE
+            replies.append(Reply(kind, site or "", inbound.node_id, inbound.content))
+        silent = [Reply(ReplyKind.MISSING, site, node, reason=Reason.NO_REPLY) for node, site in waiting.items()]
+        self.receive([*replies, *silent])
+        self._leave_unproven([outbound.site for outbound in self._following()])
 
-    def hear(self, batch: Iterable[Heard]) -> None:
+    def receive(self, batch: Iterable[Reply]) -> None:
         """Take what came in; durable when this returns."""
         changes = _Batch()
-        for heard in batch:
-            self._hear(heard, changes)
+        for reply in batch:
+            self._handle_reply(reply, changes)
         state = self._journal.state
         self.refused.update(changes.refused)
-        recorded = self._journal.offended(changes.offences, self._of.sites.activations()) if changes.offences else {}
+        recorded = self._journal.struck(changes.strikes, self._of.sites.activations()) if changes.strikes else {}
         self._journal.save(
             received={**state.received, **changes.received}, refused={**state.refused, **changes.refused}, **recorded
         )
         for site, kept in changes.received.items():
             self._accept(site, self.admitted[site], kept.envelope)
 
-    def _hear(self, heard: Heard, changes: _Batch) -> None:
-        match heard.came:
-            case Came.FIRST:
-                self._first(heard, changes)
-            case Came.AGAIN:
-                self._again(heard, changes)
-            case Came.NEVER:
-                self._refuse(heard.site, heard.reason or Reason.NO_REPLY, "", changes, heard.reason is Reason.NO_REPLY)
-            case Came.LATE:
-                self._of.note_late(heard.site)
-            case Came.STRAY:
-                self._of.note_stray(heard.node_id)
+    def _handle_reply(self, reply: Reply, changes: _Batch) -> None:
+        match reply.kind:
+            case ReplyKind.FIRST:
+                self._first(reply, changes)
+            case ReplyKind.DUPLICATE:
+                self._again(reply, changes)
+            case ReplyKind.MISSING:
+                self._refuse(reply.site, reply.reason or Reason.NO_REPLY, "", changes, reply.reason is Reason.NO_REPLY)
+            case ReplyKind.LATE:
+                self._of.mark_late(reply.site)
+            case ReplyKind.UNSOLICITED:
+                self._of.log_unsolicited(reply.node_id)
 
-    def _first(self, heard: Heard, changes: _Batch) -> None:
+    def _first(self, reply: Reply, changes: _Batch) -> None:
         """The numbered checks; a site's own refusal is its right, anything else that is wrong is an offence."""
-        site, content = heard.site, heard.content
+        site, content = reply.site, reply.content
         if self._of.sites.is_revoked(site):
             self._refuse(site, Reason.REVOKED, f"{site} is revoked", changes, offence=False)
-        elif isinstance(content, SiteRefused):
-            self._declined(site, content.reason, heard.errand, changes)
-        elif heard.errand is Errand.ATTEST and isinstance(content, SealedMessage):
+        elif isinstance(content, SiteRefusal):
+            self._declined(site, content.reason, reply.request_kind, changes)
+        elif reply.request_kind is RequestKind.ATTEST and isinstance(content, SealedMessage):
             self._prove(site, content, changes)
         elif not isinstance(content, SealedMessage):
             reason = content.reason if isinstance(content, EnvelopeError) else Reason.MALFORMED
@@ -178,9 +178,9 @@ class Attempt:
         else:
             self._admit(site, content, changes)
 
-    def _declined(self, site: str, reason: Reason, errand: Errand | None, changes: _Batch) -> None:
+    def _declined(self, site: str, reason: Reason, request_kind: RequestKind | None, changes: _Batch) -> None:
         """A site that has no keys any more, or slept through a challenge, is asked to prove itself once more."""
-        attesting = errand is Errand.ATTEST
+        attesting = request_kind is RequestKind.ATTEST
         expected = reason in (_ASK_AGAIN if attesting else _ASK_FIRST)
         if expected and self._challenge_again(site):
             return
@@ -193,7 +193,7 @@ class Attempt:
     def _prove(self, site: str, message: SealedMessage, changes: _Batch) -> None:
         """Appraise what a site shows; its order follows, or it sits out."""
         try:
-            attested = self._of.handshake.hear(site, self._of.sites.registered[site].public_key, message)
+            attested = self._of.handshake.receive(site, self._of.sites.registered[site].public_key, message)
         except UpdateRefused as refusal:
             if refusal.reason is Reason.ATTESTATION_REQUIRED and self._challenge_again(site):
                 return
@@ -234,41 +234,43 @@ class Attempt:
             self._refuse(site, refusal.reason, str(refusal), changes, offence=refusal.reason is not _OURS)
         else:
             kept = SealedMessage(message.envelope, self.admitted[site].payload)
-            changes.received[site] = KeptUpdate(envelope=self._journal.store.save_update(kept), admitted_at=int(now))
+            changes.received[site] = AdmittedEnvelope(
+                envelope=self._journal.store.save_update(kept), admitted_at=int(now)
+            )
 
     def _agreeing(self, site: str, admitted: Admitted) -> Admitted:
         """What the site says it saw of the log is kept with its update: it may not contradict the log by a lie."""
-        if not self._of.witnesses.heard(site, seen := admitted.statement.log_seen):
+        if not self._of.witnesses.record_seen(site, seen := admitted.statement.log_seen):
             what = f"{site} says that it saw line {seen.size} of another log: an update with that would accuse this one"
             raise UpdateRefused(site, Reason.LOG_FORKED, what)
         return admitted
 
     def _note_seen(self, site: str, seen: LogSeen | None) -> None:
         """A site that saw more than there is refuses its order: this log was lost, or written anew."""
-        if not self._of.witnesses.heard(site, seen) and seen is not None:
+        if not self._of.witnesses.record_seen(site, seen) and seen is not None:
             what = "it saw another log of this run, or a longer one: restore the newest copy of audit.jsonl"
             self._journal.refuse("witness", site, Reason.LOG_FORKED, what, size=seen.size, root=seen.root)
 
-    def _again(self, heard: Heard, changes: _Batch) -> None:
+    def _again(self, reply: Reply, changes: _Batch) -> None:
         """One more answer to one order: no matter if it says the same, a replay or a change of mind if it does not."""
-        site, admitted = heard.site, self.admitted.get(heard.site)
-        if heard.errand is Errand.ATTEST or admitted is None or isinstance(heard.content, SiteRefused):
+        site, admitted = reply.site, self.admitted.get(reply.site)
+        if reply.request_kind is RequestKind.ATTEST or admitted is None or isinstance(reply.content, SiteRefusal):
             return  # the first answer decided
         try:
-            if isinstance(heard.content, SealedMessage):
-                again = self._admission(site).admit(heard.content, now=self._of.clock())
+            if isinstance(reply.content, SealedMessage):
+                again = self._admission(site).admit(reply.content, now=self._of.clock())
                 if again.update.digest == admitted.update.digest:
                     return
         except UpdateRefused:
             pass
         message = f"{site} answered one order twice, and not the same"
         self._journal.refuse("admit", site, Reason.REPLAYED, message)
-        changes.offences[site] = Reason.REPLAYED
+        changes.strikes[site] = Reason.REPLAYED
 
     def _refuse(self, site: str, reason: Reason, message: str, changes: _Batch, offence: bool = True) -> None:
         changes.refused[site] = reason.value
         if offence:
-            changes.offences[site] = reason.value
+            changes.strikes[site] = reason.value
         self._journal.refuse("admit", site, reason, message)
 
     def _accept(self, site: str, accepted: Admitted, envelope: str) -> None:
@@ -304,20 +306,20 @@ class Attempt:
             self.refused.update(changes.refused)
             self._journal.save(refused={**self._journal.state.refused, **changes.refused})
 
-    def _admission(self, site: str, reveal: Callable[[SealedMessage], bytes] | None = None) -> Admission:
+    def _admission(self, site: str, decrypt_update: Callable[[SealedMessage], bytes] | None = None) -> Admission:
         handshake = self._of.handshake
         return Admission(
             self._questions[site],
             self._of.sites.registered[site].public_key,
             self._models.layout,
             handshake.appraiser,
-            handshake.reveal if reveal is None else reveal,
+            handshake.decrypt_update if decrypt_update is None else decrypt_update,
         )
 
-    def _pose(self) -> dict[str, Question]:
+    def _pose(self) -> dict[str, RoundRequest]:
         state, job = self._journal.state, self._of.job
         return {
-            site: Question(job, state.open_round, site, nonce, self._models.digest(site))
+            site: RoundRequest(job, state.open_round, site, nonce, self._models.digest(site))
             for site, nonce in sorted(state.nonces.items())
         }
 
@@ -341,14 +343,14 @@ class Attempt:
         return self._attested(site) is not None
 
     def _unheard(self) -> list[str]:
-        heard = self.admitted.keys() | self.refused.keys()
-        return [site for site in self._questions if site not in heard]
+        settled = self.admitted.keys() | self.refused.keys()
+        return [site for site in self._questions if site not in settled]
 
-    def _following(self) -> list[Parcel]:
+    def _following(self) -> list[OutboundMessage]:
         following, self._next = self._next, []
         return following
 
-    def _order(self, site: str) -> Parcel | None:
+    def _order(self, site: str) -> OutboundMessage | None:
         """The order of a site that is attested; None where it has to prove itself first."""
         attested = self._attested(site)
         if attested is None:
@@ -367,25 +369,27 @@ class Attempt:
         envelope = seal(ORDER_TYPE, order.canonical(), self._of.signer)
         model = self._of.handshake.release(attested, self._models.encoded(site), envelope)
         message = SealedMessage(envelope, model, self._roll_call)
-        return self._parcel(site, Errand.TRAIN, message, self._of.job.round_deadline_s)
+        return self._outbound(site, RequestKind.TRAIN, message, self._of.job.round_deadline_s)
 
     def _attested(self, site: str) -> Attested | None:
         """What is held of a site, unless its last answer was lost, which would have said what it saw of the log."""
         held = self._of.handshake.attested(site, self._of.job)
         return held if self._of.witnesses.is_known(site) else None
 
-    def _challenge(self, site: str) -> Parcel:
+    def _challenge(self, site: str) -> OutboundMessage:
         """A request to ``site`` to prove itself over a new challenge."""
         self._challenged[site] = self._challenged.get(site, 0) + 1
         request = self._of.handshake.request(site, self._of.job)
         message = SealedMessage(seal(ATTESTATION_REQUEST_TYPE, request.canonical(), self._of.signer))
-        return self._parcel(site, Errand.ATTEST, message, CHALLENGE_S)
+        return self._outbound(site, RequestKind.ATTEST, message, CHALLENGE_S)
 
-    def _parcel(self, site: str, errand: Errand, message: SealedMessage, within_s: float) -> Parcel:
-        return Parcel(
+    def _outbound(
+        self, site: str, request_kind: RequestKind, message: SealedMessage, within_s: float
+    ) -> OutboundMessage:
+        return OutboundMessage(
             site=site,
             node_id=self._of.sites.registered[site].node_id,
-            errand=errand,
+            request_kind=request_kind,
             message=message,
             group=str(self._journal.state.open_round),
             ttl_s=within_s + GRACE_S,

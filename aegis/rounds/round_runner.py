@@ -12,25 +12,25 @@ from aegis.aggregation import aggregate
 from aegis.aggregation.combining import Aggregate
 from aegis.client_privacy import ReleasedOtherwise
 from aegis.coordination.cohort import choose_cohort
-from aegis.coordination.participants import draw_up
+from aegis.coordination.participants import select_eligible
 from aegis.coordination.privacy_spend import epsilon_so_far, steps_so_far
-from aegis.coordination.quarantine import Conduct, forgive
+from aegis.coordination.quarantine import QuarantineRecord, remove_strike
 from aegis.coordination.round_decisions import NextAct, decide, may_open
 from aegis.errors import BudgetRefused, RunPaused, TooFewUpdates
-from aegis.rounds.client_sampling import Drawing
-from aegis.rounds.context import Run
-from aegis.rounds.dispatcher import Exchange
+from aegis.rounds.client_sampling import ClientSampling
+from aegis.rounds.context import RunContext
+from aegis.rounds.dispatcher import Dispatcher
 from aegis.rounds.enrolment import invite
-from aegis.rounds.round_attempt import Attempt
-from aegis.rounds.server_step import Step
-from aegis.stores.run_state import ClientDraw, RoundRecord, RunState
+from aegis.rounds.round_attempt import RoundAttempt
+from aegis.rounds.server_step import ServerStep
+from aegis.stores.run_state import RoundRecord, RunState, SampledCohort
 from coreason_enclave.errors import PrivacyBudgetExceededError, Reason
 from coreason_enclave.wire.updates import Array, Arrays, layout_of
 
-__all__ = ["Turn", "average"]
+__all__ = ["RoundRunner", "average"]
 
 
-class Turn:
+class RoundRunner:
     """Carries out turns of ``run``, and goes on with one that was begun.
 
     Args:
@@ -40,17 +40,17 @@ class Turn:
 
     def __init__(
         self,
-        run: Run,
+        run: RunContext,
         *,
         evaluate: Callable[[Arrays], Mapping[str, float]],
         observe: Callable[[RoundRecord], None],
     ) -> None:
         self._run, self._journal = run, run.journal
-        self._drawing = None if run.client_privacy is None else Drawing(run, run.client_privacy)
+        self._drawing = None if run.client_privacy is None else ClientSampling(run, run.client_privacy)
         self._evaluate, self._observe = evaluate, observe
         self._started = time.monotonic()
 
-    def take(self, exchange: Exchange) -> RunState:
+    def run_round(self, dispatcher: Dispatcher) -> RunState:
         """Run the open or the next round to its end.
 
         Raises:
@@ -58,13 +58,13 @@ class Turn:
         """
         self._started = time.monotonic()
         while True:
-            self.open(exchange)
-            attempt = Attempt(self._run)
-            attempt.run(exchange)
+            self.open(dispatcher)
+            attempt = RoundAttempt(self._run)
+            attempt.run(dispatcher)
             if (following := self.settle(attempt)) is not None:
                 return following
 
-    def open(self, exchange: Exchange) -> None:
+    def open(self, dispatcher: Dispatcher) -> None:
         """Invite whoever has not enrolled, and decide whom the round asks; nothing, where one is open already.
 
         Raises:
@@ -73,26 +73,26 @@ class Turn:
         state = self._journal.state
         if state.is_open:
             return
-        declined = invite(self._run, exchange)
+        declined = invite(self._run, dispatcher)
         state, sites = self._journal.state, self._run.sites
-        roster = draw_up(
+        roster = select_eligible(
             sites.registered,
             enrolled=self._run.enrolments(),
             declined=declined,
             revoked=sites.revoked(),
-            conduct=state.conduct,
+            quarantine=state.quarantine,
             turn=state.turn,
             health=sites.health(),
         )
         cohort = choose_cohort(roster.eligible, self._run.job, state.open_round)
-        decision = may_open(self._run.job, cohort, roster.left_out, state.conduct, state.turn)
+        decision = may_open(self._run.job, cohort, roster.left_out, state.quarantine, state.turn)
         if decision.act is NextAct.PAUSE:
             raise self._pause(decision.why, roster.left_out.values())
         cohort, draw = self._drawn(cohort)
         self._journal.save(nonces=_fresh(cohort), left_out=dict(roster.left_out), client_draw=draw)
         self._log_opened()
 
-    def settle(self, attempt: Attempt) -> RunState | None:
+    def settle(self, attempt: RoundAttempt) -> RunState | None:
         """Complete the round with what was admitted; None where it was opened once more.
 
         Raises:
@@ -115,7 +115,7 @@ class Turn:
         self.repeat(decision.why)
         return None
 
-    def _drawn(self, candidates: tuple[str, ...]) -> tuple[tuple[str, ...], ClientDraw | None]:
+    def _drawn(self, candidates: tuple[str, ...]) -> tuple[tuple[str, ...], SampledCohort | None]:
         """Whom the round asks: all candidates or, where the job promises client-level privacy, those that are drawn."""
         if self._drawing is None:
             return candidates, None
@@ -124,13 +124,13 @@ class Turn:
         except PrivacyBudgetExceededError as error:
             raise self._pause(str(error), [Reason.BUDGET_EXCEEDED.value]) from error
 
-    def _settle_drawn(self, attempt: Attempt, drawing: Drawing) -> RunState | None:
+    def _settle_drawn(self, attempt: RoundAttempt, drawing: ClientSampling) -> RunState | None:
         """Whatever was admitted is enough: to ask again would be another release, and to wait for more would show."""
         try:
             return self._complete(attempt, drawing.combine(attempt))
         except ReleasedOtherwise as error:
             before = self._journal.state
-            self._journal.save(drawing.drawn_anew(str(error)))
+            self._journal.save(drawing.resample(str(error)))
             self._forget(before)
             return None
 
@@ -142,17 +142,17 @@ class Turn:
         self._forget(state)
         self._log_opened()
 
-    def _pause(self, why: str, reasons: Collection[str], attempt: Attempt | None = None) -> RunPaused:
+    def _pause(self, why: str, reasons: Collection[str], attempt: RoundAttempt | None = None) -> RunPaused:
         state = self._journal.state
         self._journal.log("round", NextAct.PAUSE.value, {"round": state.open_round, "turn": state.turn, "why": why})
-        conduct = state.conduct if attempt is None else self._forgiven(attempt)
-        self._journal.save(state.closed(), conduct=conduct)
+        quarantine = state.quarantine if attempt is None else self._forgiven(attempt)
+        self._journal.save(state.closed(), quarantine=quarantine)
         self._forget(state)
         self._note_health()
         for_good = set(reasons) == {Reason.BUDGET_EXCEEDED.value}
         return (BudgetRefused if for_good else RunPaused)(f"round {state.open_round} cannot be completed: {why}")
 
-    def _combine(self, attempt: Attempt) -> Aggregate:
+    def _combine(self, attempt: RoundAttempt) -> Aggregate:
         job = self._run.job
         return aggregate(
             [accepted.update for accepted in attempt.admitted.values()],
@@ -163,14 +163,14 @@ class Turn:
             weight_cap=job.num_examples_cap,
         )
 
-    def _complete(self, attempt: Attempt, combined: Aggregate) -> RunState:
+    def _complete(self, attempt: RoundAttempt, combined: Aggregate) -> RunState:
         """Keep the model, then the state that names it; the round exists from that moment on."""
         counted = {
             site: accepted.update.arrays
             for site, accepted in attempt.admitted.items()
             if site not in combined.quarantined
         }
-        model, strategy = Step(self._run, attempt.base, counted, combined.delta).take()
+        model, strategy = ServerStep(self._run, attempt.base, counted, combined.delta).apply()
         if self._drawing is not None:
             self._drawing.commit(model)
         digest = self._journal.store.save_model(model)
@@ -183,7 +183,7 @@ class Turn:
             before.closed(),
             models=models,
             history=(*before.history, record),
-            conduct=self._forgiven(attempt),
+            quarantine=self._forgiven(attempt),
             strategy=strategy,
         )
         if self._drawing is not None:
@@ -195,7 +195,7 @@ class Turn:
         self._observe(record)
         return following
 
-    def _record(self, attempt: Attempt, combined: Aggregate, models: tuple[str, ...]) -> RoundRecord:
+    def _record(self, attempt: RoundAttempt, combined: Aggregate, models: tuple[str, ...]) -> RoundRecord:
         state, job, admitted = self._journal.state, self._run.job, dict(sorted(attempt.admitted.items()))
         before = state.history[-1].steps if state.history else {}
         steps = steps_so_far(before, {site: each.update.event for site, each in admitted.items()})
@@ -220,18 +220,18 @@ class Turn:
     def _set_aside(self, quarantined: Mapping[str, str]) -> None:
         """What the aggregator's screening found is an offence like any other."""
         if quarantined:
-            offences = {site: str(reason) for site, reason in quarantined.items()}
-            self._journal.save(**self._journal.offended(offences, self._run.sites.activations()))
+            strikes = {site: str(reason) for site, reason in quarantined.items()}
+            self._journal.save(**self._journal.struck(strikes, self._run.sites.activations()))
 
-    def _forgiven(self, attempt: Attempt) -> dict[str, Conduct]:
+    def _forgiven(self, attempt: RoundAttempt) -> dict[str, QuarantineRecord]:
         """The records after this turn: one offence less for whoever was admitted and did nothing else."""
         state = self._journal.state
-        behaved = attempt.admitted.keys() - set(state.offended)
+        behaved = attempt.admitted.keys() - set(state.struck)
         records = {
-            site: forgive(conduct, state.turn) if site in behaved else conduct
-            for site, conduct in state.conduct.items()
+            site: remove_strike(quarantine, state.turn) if site in behaved else quarantine
+            for site, quarantine in state.quarantine.items()
         }
-        return {site: conduct for site, conduct in records.items() if conduct is not None}
+        return {site: quarantine for site, quarantine in records.items() if quarantine is not None}
 
     def _forget(self, state: RunState) -> None:
         """The arrays of an attempt from which no model came; the envelopes stay for whoever checks signatures."""

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aegis.rounds.context import Run
+from aegis.rounds.context import RunContext
 from aegis.stores.run_state import StrategyState
-from aegis.strategies import Moments, correction, following_control, following_variate, server_step
+from aegis.strategies import Moments, correction, next_server_control, next_site_control, server_step
 from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.schemas import AggregationStrategy
 from coreason_enclave.wire.updates import Array, Arrays, encode_arrays, layout_of, with_correction
 
-__all__ = ["BaseModels", "Step"]
+__all__ = ["BaseModels", "ServerStep"]
 
 
 class BaseModels:
@@ -27,7 +27,7 @@ class BaseModels:
     The bytes are made when they are asked for: a correction is as large as the model, and there is one for each site.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunContext) -> None:
         state = run.journal.state
         self._memory = _Memory(run)
         self._shared: tuple[bytes, str] | None = None
@@ -51,7 +51,7 @@ class BaseModels:
 
 
 @dataclass(frozen=True)
-class Step:
+class ServerStep:
     """From a round's updates to the next global model and to what the strategy remembers.
 
     Attributes:
@@ -59,12 +59,12 @@ class Step:
         combined: what it made of them.
     """
 
-    run: Run
+    run: RunContext
     base: Arrays
     updates: Mapping[str, Arrays]
     combined: Arrays
 
-    def take(self) -> tuple[dict[str, Array], StrategyState]:
+    def apply(self) -> tuple[dict[str, Array], StrategyState]:
         """The next model, and the state to save with it, whose documents are durable when this returns."""
         memory, before = _Memory(self.run), self.run.journal.state.strategy
         model, moments = server_step(self.base, self.combined, self.run.job.server_optimizer, memory.moments())
@@ -78,20 +78,20 @@ class Step:
     def _variates(self, memory: _Memory) -> dict[str, object]:
         """``c``, and ``c_i`` of every site whose update counted; those of the others stay as they are."""
         job, store, control = self.run.job, self.run.journal.store, memory.control(self.base)
-        lasting = job.local_steps * job.learning_rate
+        steps_times_lr = job.local_steps * job.learning_rate
         variates = dict(self.run.journal.state.strategy.variates)
         for site, update in sorted(self.updates.items()):
             own = memory.variate(site, self.base)
-            variates[site] = store.save_strategy(following_variate(own, control, update, lasting=lasting))
+            variates[site] = store.save_strategy(next_site_control(own, control, update, steps_times_lr=steps_times_lr))
         share = len(self.updates) / len(self.run.enrolments().keys() | self.updates.keys())
-        following = following_control(control, self.combined, share=share, lasting=lasting)
+        following = next_server_control(control, self.combined, share=share, steps_times_lr=steps_times_lr)
         return {"control": store.save_strategy(following), "variates": variates}
 
 
 class _Memory:
     """What the run's store holds of the strategy, and zeros for what it does not."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunContext) -> None:
         self._state, self._store = run.journal.state.strategy, run.journal.store
 
     def control(self, like: Arrays) -> dict[str, Array]:

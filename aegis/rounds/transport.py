@@ -13,14 +13,23 @@ from typing import Protocol
 from coreason_enclave.errors import EnvelopeError, Reason
 from coreason_enclave.wire.updates import SealedMessage
 
-__all__ = ["Carrier", "CarrierFailed", "Content", "Delivery", "Errand", "Parcel", "SiteRefused", "Undelivered"]
+__all__ = [
+    "Content",
+    "DeliveryFailure",
+    "InboundMessage",
+    "OutboundMessage",
+    "RequestKind",
+    "SiteRefusal",
+    "Transport",
+    "TransportFailed",
+]
 
 
-class CarrierFailed(Exception):
+class TransportFailed(Exception):
     """The carrier itself could not be reached, or broke: nothing is known of what it was given."""
 
 
-class Errand(StrEnum):
+class RequestKind(StrEnum):
     """What a message asks of a site."""
 
     TRAIN = "train"
@@ -30,52 +39,52 @@ class Errand(StrEnum):
 
 
 @dataclass(frozen=True)
-class Parcel:
+class OutboundMessage:
     """One message to one site's node. ``group`` names what it belongs to; it need not be delivered after ``ttl_s``."""
 
     site: str
     node_id: int
-    errand: Errand
+    request_kind: RequestKind
     message: SealedMessage
     group: str
     ttl_s: float
 
 
 @dataclass(frozen=True)
-class SiteRefused:
+class SiteRefusal:
     """The site said no, by a reason code."""
 
     reason: Reason
 
 
 @dataclass(frozen=True)
-class Undelivered:
+class DeliveryFailure:
     """The carrier says that a message did not reach its node, or an answer not the carrier."""
 
     why: str
 
 
-Content = SealedMessage | SiteRefused | EnvelopeError
+Content = SealedMessage | SiteRefusal | EnvelopeError
 """What came of a site: something sealed, a refusal, or bytes that are no message of ours."""
 
 
 @dataclass(frozen=True)
-class Delivery:
+class InboundMessage:
     """What the carrier brought: in reply to which message, from which node."""
 
     message_id: str
     node_id: int
-    content: Content | Undelivered
+    content: Content | DeliveryFailure
 
 
-class Carrier(Protocol):
-    """Sends, and brings replies. Both may raise :class:`CarrierFailed`, and what was sent may have been sent."""
+class Transport(Protocol):
+    """Sends, and brings replies. Both may raise :class:`TransportFailed`, and what was sent may have been sent."""
 
-    def push(self, parcels: Sequence[Parcel]) -> Sequence[str | None]:
+    def push(self, outbound_messages: Sequence[OutboundMessage]) -> Sequence[str | None]:
         """Send; one message id for each parcel in order, None for one that was not taken."""
         ...
 
-    def pull(self, message_ids: Collection[str]) -> Sequence[Delivery]:
+    def pull(self, message_ids: Collection[str]) -> Sequence[InboundMessage]:
         """The replies that are in, each once."""
         ...
 

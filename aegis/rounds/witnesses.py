@@ -25,7 +25,7 @@ class Witnesses:
         self._seen: dict[str, LogSeen] = {}
         self._unanswered: set[str] = set()
 
-    def heard(self, site: str, seen: LogSeen | None) -> bool:
+    def record_seen(self, site: str, seen: LogSeen | None) -> bool:
         """Note what ``site`` says it has seen; returns False if this log never was like that."""
         self._unanswered.discard(site)
         if seen is None:

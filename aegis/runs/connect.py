@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from aegis.coordination.liveness import Liveness
-from aegis.federated_coordinator import GridCarrier, Participant
+from aegis.federated_coordinator import GridTransport, Participant
 from aegis.federation.registry import FederationFolder
-from aegis.rounds.transport import Carrier
+from aegis.rounds.transport import Transport
 from coreason_enclave.ledger import PrivacyLedger
 from coreason_enclave.policy import SiteConfig
 
-__all__ = ["LocalLedger", "OpenedSites", "RuntimeName", "opened_on"]
+__all__ = ["ConnectedSites", "LocalLedger", "RuntimeName", "connect_sites"]
 
 
 class RuntimeName(StrEnum):
@@ -46,7 +46,7 @@ class LocalLedger(Protocol):
 
 
 @dataclass(frozen=True)
-class OpenedSites:
+class ConnectedSites:
     """Sites that can be reached for one run, whatever carries the messages.
 
     Attributes:
@@ -55,15 +55,15 @@ class OpenedSites:
     """
 
     sites: Mapping[str, LocalLedger]
-    carrier: Carrier
+    transport: Transport
     participants: tuple[Participant, ...]
     liveness: Liveness
 
 
 @contextmanager
-def opened_on(
+def connect_sites(
     runtime: RuntimeName, federation: FederationFolder, *, note: Path, unsafe_seed: int | None, attackers: int
-) -> Iterator[OpenedSites]:
+) -> Iterator[ConnectedSites]:
     """Have a federation's sites reachable for the body, in process or over Flower.
 
     Over NVIDIA FLARE the coordinator runs in a process of FLARE's: see :mod:`aegis.runs.nvflare_server`.
@@ -110,5 +110,5 @@ class _OnAGrid(Protocol):
     def liveness(self) -> Liveness: ...
 
 
-def _over(opened: _OnAGrid) -> OpenedSites:
-    return OpenedSites(opened.sites, GridCarrier(opened.grid, time.sleep), opened.participants, opened.liveness)
+def _over(opened: _OnAGrid) -> ConnectedSites:
+    return ConnectedSites(opened.sites, GridTransport(opened.grid, time.sleep), opened.participants, opened.liveness)

@@ -9,9 +9,9 @@ from aegis.client_privacy import ClientPrivacy
 from aegis.errors import InvalidJob
 from aegis.federated_coordinator import FederatedCoordinator
 from aegis.federation.registry import FederationFolder
-from aegis.runs.connect import LocalLedger, OpenedSites
-from aegis.runs.plan import Execution, report_round
-from aegis.runs.results import Outcome, write_results
+from aegis.runs.connect import ConnectedSites, LocalLedger
+from aegis.runs.plan import RunPlan, report_round
+from aegis.runs.results import RunOutcome, write_results
 from aegis.runs.resuming import record_configuration, require_whole, sign_checkpoint
 from aegis.runs.site_privacy import client_privacy_of
 from aegis.security.audit import HashLog
@@ -29,7 +29,7 @@ from coreason_enclave.wire.updates import Arrays
 __all__ = ["coordinate", "open_log"]
 
 
-def coordinate(job: FederationJob, execution: Execution, sites: OpenedSites, audit: HashLog) -> Outcome:
+def coordinate(job: FederationJob, plan: RunPlan, sites: ConnectedSites, audit: HashLog) -> RunOutcome:
     """Coordinate a prepared run over connected sites, and write its results.
 
     Args:
@@ -42,14 +42,14 @@ def coordinate(job: FederationJob, execution: Execution, sites: OpenedSites, aud
 
     first = initial_model(job)
     _require_release(job, first, sites)
-    with client_privacy_of(job, execution.federation, execution.unsafe_seed) as privacy:
-        coordinator = _coordinator(job, execution, sites, audit, privacy)
-        model = coordinator.run_over(sites.carrier, first)
-        where = execution.federation, execution.folder, audit, sites.sites
-        return write_results(*where, model, privacy, lambda: coordinator.announce(sites.carrier))
+    with client_privacy_of(job, plan.federation, plan.unsafe_seed) as privacy:
+        coordinator = _coordinator(job, plan, sites, audit, privacy)
+        model = coordinator.run_over(sites.transport, first)
+        where = plan.federation, plan.folder, audit, sites.sites
+        return write_results(*where, model, privacy, lambda: coordinator.announce(sites.transport))
 
 
-def _require_release(job: FederationJob, model: Arrays, sites: OpenedSites) -> None:
+def _require_release(job: FederationJob, model: Arrays, sites: ConnectedSites) -> None:
     """Refuse a job whose noise alone would exceed its norm even at the largest site known here; others say so."""
     lineages = [lineage for site in sites.sites.values() for lineage in site.config.lineages]
     units = [lineage.nominal_units for lineage in lineages if lineage.dataset_id == job.dataset_id]
@@ -63,17 +63,17 @@ def _require_release(job: FederationJob, model: Arrays, sites: OpenedSites) -> N
 
 
 @contextmanager
-def open_log(execution: Execution) -> Iterator[HashLog]:
+def open_log(plan: RunPlan) -> Iterator[HashLog]:
     """The run's log, once everything that was kept belongs to it; one process at a time holds it.
 
     Raises:
         RunFolderError: the run's records are damaged, or do not belong to each other.
     """
-    folder, signer = execution.folder, execution.federation.signer()
+    folder, signer = plan.folder, plan.federation.signer()
     audit = HashLog(folder.path / "audit.jsonl")
     try:
         require_whole(folder, signer.public_hex)
-        record_configuration(folder, audit, execution.federation.config().profile)
+        record_configuration(folder, audit, plan.federation.config().profile)
         sign_checkpoint(folder, audit, signer)
         yield audit
     finally:
@@ -81,9 +81,9 @@ def open_log(execution: Execution) -> Iterator[HashLog]:
 
 
 def _coordinator(
-    job: FederationJob, execution: Execution, sites: OpenedSites, audit: HashLog, client_privacy: ClientPrivacy | None
+    job: FederationJob, plan: RunPlan, sites: ConnectedSites, audit: HashLog, client_privacy: ClientPrivacy | None
 ) -> FederatedCoordinator:
-    federation, folder = execution.federation, execution.folder
+    federation, folder = plan.federation, plan.folder
     config = federation.config()
     return FederatedCoordinator(
         job,
@@ -99,17 +99,17 @@ def _coordinator(
         client_privacy=client_privacy,
         liveness=sites.liveness,
         revoked=lambda: federation.config().revoked,
-        readmit=execution.readmit,
+        readmit=plan.readmit,
         evaluate=_evaluator(job, federation),
-        observe=lambda record: _after_round(execution, sites.sites, job, audit, record),
+        observe=lambda record: _after_round(plan, sites.sites, job, audit, record),
     )
 
 
 def _after_round(
-    execution: Execution, sites: Mapping[str, LocalLedger], job: FederationJob, audit: HashLog, record: RoundRecord
+    plan: RunPlan, sites: Mapping[str, LocalLedger], job: FederationJob, audit: HashLog, record: RoundRecord
 ) -> None:
-    sign_checkpoint(execution.folder, audit, execution.federation.signer())
-    report_round(execution, sites, job, record)
+    sign_checkpoint(plan.folder, audit, plan.federation.signer())
+    report_round(plan, sites, job, record)
 
 
 def _appraiser(federation: FederationFolder) -> Appraiser:

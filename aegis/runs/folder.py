@@ -31,7 +31,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from aegis.coordination.quarantine import sits_out
+from aegis.coordination.quarantine import is_quarantined
 from aegis.errors import RunFolderError
 from aegis.federation.job_files import dump_job, load_job
 from aegis.stores.run_state import RoundRecord, RunState
@@ -88,15 +88,15 @@ class RunFolder:
         """The run's durable state."""
         return FileRunStore(self.path / "state")
 
-    def sitting_out(self) -> dict[str, str]:
+    def quarantined_now(self) -> dict[str, str]:
         """Who is in quarantine in the next turn, and why; empty before the first."""
         if not self.has_state:
             return {}
         state = self.state()
         return {
-            site: f"{conduct.reason}, for {conduct.asked_again - state.turn} more turns"
-            for site, conduct in state.conduct.items()
-            if sits_out(conduct, state.turn)
+            site: f"{quarantine.reason}, for {quarantine.quarantined_until - state.turn} more turns"
+            for site, quarantine in state.quarantine.items()
+            if is_quarantined(quarantine, state.turn)
         }
 
     @property

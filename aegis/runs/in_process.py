@@ -15,7 +15,7 @@ from aegis.runtimes.in_process import (
     InProcessSites,
     Site,
     client_app,
-    opened_sites,
+    open_sites,
     seeded_keys,
 )
 
@@ -26,9 +26,9 @@ __all__ = ["sites_in_this_process"]
 def sites_in_this_process(
     federation: FederationFolder, *, unsafe_seed: int | None, attackers: int
 ) -> Iterator[InProcessSites]:
-    """Have the sites open for the body; see :func:`aegis.runs.connect.opened_on`."""
+    """Have the sites open for the body; see :func:`aegis.runs.connect.connect_sites`."""
     config = federation.config()
-    with opened_sites(
+    with open_sites(
         federation.site_folders(),
         config.public_keys,
         job_keys=lambda site: seeded_keys(unsafe_seed, site),

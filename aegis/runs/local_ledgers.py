@@ -10,11 +10,11 @@ from aegis.federation.registry import FederationFolder
 from coreason_enclave.ledger import PrivacyLedger, SqliteLedger
 from coreason_enclave.policy import SiteConfig, load_site_config
 
-__all__ = ["LocalSite", "reading_local_sites"]
+__all__ = ["LocalSiteLedger", "reading_local_sites"]
 
 
 @dataclass(frozen=True)
-class LocalSite:
+class LocalSiteLedger:
     """A registered site on this host; other processes answer for it."""
 
     config: SiteConfig
@@ -22,7 +22,7 @@ class LocalSite:
 
 
 @contextmanager
-def reading_local_sites(federation: FederationFolder) -> Iterator[Mapping[str, LocalSite]]:
+def reading_local_sites(federation: FederationFolder) -> Iterator[Mapping[str, LocalSiteLedger]]:
     """Have the ledgers of the registered local sites open for the body, by site id.
 
     Raises:
@@ -36,5 +36,5 @@ def reading_local_sites(federation: FederationFolder) -> Iterator[Mapping[str, L
                 config = load_site_config(folder / "site.toml")
                 ledger = SqliteLedger(folder / config.ledger, must_exist=True)
                 opened.callback(ledger.close)
-                sites[folder.name] = LocalSite(config, ledger)
+                sites[folder.name] = LocalSiteLedger(config, ledger)
         yield sites

@@ -15,13 +15,13 @@ from typing import Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
-from aegis.errors import AegisError, CarrierUnreachable, InvalidJob, RunAborted, RunFolderError
+from aegis.errors import AegisError, InvalidJob, RunAborted, RunFolderError, TransportUnavailable
 from aegis.federation.registry import FederationFolder
 from aegis.runs.local_ledgers import reading_local_sites
 from aegis.runs.nvflare_heartbeat import PulseWatch
 from aegis.runs.nvflare_outcome import forget_end, has_ended, raise_as_ended
 from aegis.runs.nvflare_wait import Lost, Waiting
-from aegis.runs.plan import Execution, report_round
+from aegis.runs.plan import RunPlan, report_round
 from aegis.runs.round_follower import RoundFollower
 from aegis.runtimes.nvflare.job_folder import FlareJob
 from aegis.runtimes.nvflare.options import FlareHosting
@@ -54,7 +54,7 @@ class Running(Protocol):
         """Whether it ended because FLARE says that the job did; not so where FLARE could not be asked."""
         ...
 
-    def let_end(self) -> None:
+    def wait_for_exit(self) -> None:
         """Let it end by itself, now that its work is done, for as long as it may take."""
         ...
 
@@ -63,7 +63,7 @@ class Running(Protocol):
         ...
 
 
-def coordinate_on_flare(job: FederationJob, execution: Execution) -> None:
+def coordinate_on_flare(job: FederationJob, plan: RunPlan) -> None:
     """Have a run that was prepared carried out, or gone on with, in a FLARE job; return once it has finished.
 
     A FLARE job that is lost on the way (a server or a process that was killed, or hangs) is submitted anew: it goes on
@@ -73,48 +73,48 @@ def coordinate_on_flare(job: FederationJob, execution: Execution) -> None:
         AegisError: what the coordinator refused or paused with; or FLARE cannot be started, or ended before it did.
     """
     require_flare()
-    folder = execution.folder
+    folder = plan.folder
     if has_ended(folder) or not (folder.path / NOTE).exists():
         forget_end(folder)  # a job that goes on in a deployment may end any moment now
-    with reading_local_sites(execution.federation) as sites:
-        follower = RoundFollower(folder, lambda record: report_round(execution, sites, job, record))
-        _see_through(job, execution, follower)
+    with reading_local_sites(plan.federation) as sites:
+        follower = RoundFollower(folder, lambda record: report_round(plan, sites, job, record))
+        _see_through(job, plan, follower)
     (folder.path / NOTE).unlink(missing_ok=True)
     try:
         raise_as_ended(folder)
     except RunAborted as error:
-        raise RunAborted(f"{error}; {_where_logs_lie(execution)}") from error
+        raise RunAborted(f"{error}; {_where_logs_lie(plan)}") from error
 
 
-def _see_through(job: FederationJob, execution: Execution, follower: RoundFollower) -> None:
+def _see_through(job: FederationJob, plan: RunPlan, follower: RoundFollower) -> None:
     """Have FLARE jobs run until a coordinator has ended by itself."""
-    tries_left, began = _tries(execution), False
+    tries_left, began = _tries(plan), False
     while True:
-        told, watch = follower.told, PulseWatch(execution.folder)
-        with _hosted(job, execution) as running:
-            lost = _wait(execution, follower, watch, running)
+        told, watch = follower.told, PulseWatch(plan.folder)
+        with _hosted(job, plan) as running:
+            lost = _wait(plan, follower, watch, running)
             words = running.own_words()
         if lost is None:
             return
         began = began or watch.began
-        tries_left = _tries(execution) if follower.told > told else tries_left
+        tries_left = _tries(plan) if follower.told > told else tries_left
         tries_left -= 1
         if tries_left <= 0 or not began:  # what never began has a reason that another try does not mend
-            raise _given_up(execution, lost, words)
-        execution.say(f"{lost.value}: it is submitted anew, and goes on after round {follower.told}")
+            raise _given_up(plan, lost, words)
+        plan.say(f"{lost.value}: it is submitted anew, and goes on after round {follower.told}")
 
 
-def _wait(execution: Execution, follower: RoundFollower, watch: PulseWatch, running: Running) -> Lost | None:
+def _wait(plan: RunPlan, follower: RoundFollower, watch: PulseWatch, running: Running) -> Lost | None:
     """Follow the run folder until the coordinator has ended (None), or there is no use in waiting for it."""
-    folder, lost = execution.folder, None
-    waiting = Waiting(watch, lambda: running.ended, execution.say)
+    folder, lost = plan.folder, None
+    waiting = Waiting(watch, lambda: running.ended, plan.say)
     while not has_ended(folder) and lost is None:
         follower.look()
         lost = waiting.look()
         time.sleep(_POLL_S)
     follower.look()
     if has_ended(folder):
-        running.let_end()
+        running.wait_for_exit()
         return None
     # It may outlive its server: two must not write to one run folder. Behind a server that does not answer us for a
     # while, it may also be at work, and is found again.
@@ -124,23 +124,23 @@ def _wait(execution: Execution, follower: RoundFollower, watch: PulseWatch, runn
     return lost
 
 
-def _tries(execution: Execution) -> int:
+def _tries(plan: RunPlan) -> int:
     """How many FLARE jobs may be lost one after the other; a simulator ends with whoever started it."""
-    return 1 if execution.flare.hosting is FlareHosting.SIMULATOR else _TRIES
+    return 1 if plan.flare.hosting is FlareHosting.SIMULATOR else _TRIES
 
 
-def _given_up(execution: Execution, lost: Lost, words: str | None) -> AegisError:
-    kind = RunAborted if execution.folder.has_state else CarrierUnreachable
-    return kind(f"{words or lost.value}; {_where_logs_lie(execution)}")
+def _given_up(plan: RunPlan, lost: Lost, words: str | None) -> AegisError:
+    kind = RunAborted if plan.folder.has_state else TransportUnavailable
+    return kind(f"{words or lost.value}; {_where_logs_lie(plan)}")
 
 
-def _where_logs_lie(execution: Execution) -> str:
-    log = execution.folder.path / LOG
-    match execution.flare.hosting:
+def _where_logs_lie(plan: RunPlan) -> str:
+    log = plan.folder.path / LOG
+    match plan.flare.hosting:
         case FlareHosting.SIMULATOR:
             return f"FLARE's own log: {log}"
         case FlareHosting.POC:
-            return f"FLARE's own logs: {log} and {execution.folder.path / 'nvflare' / 'logs'}"
+            return f"FLARE's own logs: {log} and {plan.folder.path / 'nvflare' / 'logs'}"
         case FlareHosting.STARTUP_KIT:
             return f"FLARE's own logs: {log}, and log.txt in the kits of its server and of its clients"
 
@@ -155,85 +155,85 @@ def require_flare() -> None:
         raise RunFolderError("NVIDIA FLARE is not installed: pip install 'aegis-fl[nvflare]'")
 
 
-def _hosted(job: FederationJob, execution: Execution) -> AbstractContextManager[Running]:
-    """The FLARE job that ``execution`` asks for, about to be started."""
-    match execution.flare.hosting:
+def _hosted(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Running]:
+    """The FLARE job that ``plan`` asks for, about to be started."""
+    match plan.flare.hosting:
         case FlareHosting.SIMULATOR:
-            return _simulated(job, execution)
+            return _simulated(job, plan)
         case FlareHosting.POC:
-            return _proof_of_concept(job, execution)
+            return _proof_of_concept(job, plan)
         case FlareHosting.STARTUP_KIT:
-            return _deployed(job, execution)
+            return _deployed(job, plan)
 
 
-def _simulated(job: FederationJob, execution: Execution) -> AbstractContextManager[Running]:
+def _simulated(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Running]:
     from aegis.runtimes.nvflare.simulator import Simulation, simulating
 
-    if execution.federation.config().profile is not Profile.DEVELOPMENT:
+    if plan.federation.config().profile is not Profile.DEVELOPMENT:
         raise InvalidJob("the simulator opens sites in FLARE's own processes: that needs profile development")
-    sites = _local_sites(execution)
+    sites = _local_sites(plan)
     return simulating(
         Simulation(
-            folder=_own_folder(execution),
-            log=execution.folder.path / LOG,
-            job=_flare_job(job, execution, sites),
-            server=_server_settings(execution),
-            sites=SiteSettings(version=1, runs="session", sites=sites, unsafe_seed=execution.unsafe_seed),
-            threads=min(execution.flare.threads or len(sites), len(sites)),
+            folder=_own_folder(plan),
+            log=plan.folder.path / LOG,
+            job=_flare_job(job, plan, sites),
+            server=_server_settings(plan),
+            sites=SiteSettings(version=1, runs="session", sites=sites, unsafe_seed=plan.unsafe_seed),
+            threads=min(plan.flare.threads or len(sites), len(sites)),
             import_from=Path.cwd(),
         )
     )
 
 
-def _proof_of_concept(job: FederationJob, execution: Execution) -> AbstractContextManager[Running]:
+def _proof_of_concept(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Running]:
     from aegis.runtimes.nvflare.poc import ProofOfConcept, proof_of_concept
 
-    sites = _local_sites(execution)
+    sites = _local_sites(plan)
     return proof_of_concept(
         ProofOfConcept(
-            folder=_own_folder(execution),
-            log=execution.folder.path / LOG,
-            job=_flare_job(job, execution, sites),
-            server=_server_settings(execution),
+            folder=_own_folder(plan),
+            log=plan.folder.path / LOG,
+            job=_flare_job(job, plan, sites),
+            server=_server_settings(plan),
             sites=sites,
-            unsafe_seed=execution.unsafe_seed,
+            unsafe_seed=plan.unsafe_seed,
         )
     )
 
 
-def _deployed(job: FederationJob, execution: Execution) -> AbstractContextManager[Running]:
+def _deployed(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Running]:
     from aegis.runtimes.nvflare.deployment import Submission, submitted
 
-    if execution.flare.kit is None:
+    if plan.flare.kit is None:
         raise InvalidJob("a run on a FLARE deployment needs an administrator's startup kit")
     return submitted(
         Submission(
-            kit=read_admin_kit(execution.flare.kit),
-            job=_flare_job(job, execution, _registered(execution.federation)),
-            folder=_own_folder(execution),
-            note=execution.folder.path / NOTE,
-            log=execution.folder.path / LOG,
-            clients=tuple(_registered(execution.federation)),
+            kit=read_admin_kit(plan.flare.kit),
+            job=_flare_job(job, plan, _registered(plan.federation)),
+            folder=_own_folder(plan),
+            note=plan.folder.path / NOTE,
+            log=plan.folder.path / LOG,
+            clients=tuple(_registered(plan.federation)),
         )
     )
 
 
-def _flare_job(job: FederationJob, execution: Execution, sites: Collection[str]) -> FlareJob:
+def _flare_job(job: FederationJob, plan: RunPlan, sites: Collection[str]) -> FlareJob:
     return FlareJob(
         job,
-        run=run_name(execution.folder.path.absolute().name),
+        run=run_name(plan.folder.path.absolute().name),
         sites=sites,
-        executor=execution.flare.executor,
-        readmit=execution.readmit,
+        executor=plan.flare.executor,
+        readmit=plan.readmit,
     )
 
 
-def _own_folder(execution: Execution) -> Path:
-    return execution.folder.path.absolute() / "nvflare"
+def _own_folder(plan: RunPlan) -> Path:
+    return plan.folder.path.absolute() / "nvflare"
 
 
-def _server_settings(execution: Execution) -> ServerSettings:
-    runs, federation = execution.folder.path.absolute().parent, execution.federation.path.absolute()
+def _server_settings(plan: RunPlan) -> ServerSettings:
+    runs, federation = plan.folder.path.absolute().parent, plan.federation.path.absolute()
     return ServerSettings(version=1, federation=str(federation), runs=str(runs))
 
 
@@ -242,9 +242,9 @@ def _registered(federation: FederationFolder) -> set[str]:
     return config.public_keys.keys() - set(config.revoked)
 
 
-def _local_sites(execution: Execution) -> dict[str, str]:
+def _local_sites(plan: RunPlan) -> dict[str, str]:
     """The folders of the registered sites that are on this host, by site id."""
-    federation, wanted = execution.federation, _registered(execution.federation)
+    federation, wanted = plan.federation, _registered(plan.federation)
     found = {path.name: str(path.absolute()) for path in federation.site_folders() if path.name in wanted}
     if not found:
         raise RunFolderError(f"{federation.path}: no participant's folder is in sites/ on this host")

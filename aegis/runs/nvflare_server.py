@@ -11,13 +11,13 @@ from aegis.errors import AegisError, InvalidJob
 from aegis.federated_coordinator import Participant
 from aegis.federation.job_files import load_job
 from aegis.federation.registry import FederationFolder
-from aegis.runs.connect import OpenedSites, RuntimeName
+from aegis.runs.connect import ConnectedSites, RuntimeName
 from aegis.runs.coordinate import coordinate, open_log
 from aegis.runs.folder import RunFolder
 from aegis.runs.local_ledgers import reading_local_sites
 from aegis.runs.nvflare_heartbeat import beating
 from aegis.runs.nvflare_outcome import record_end
-from aegis.runs.plan import Execution, prepare
+from aegis.runs.plan import RunPlan, prepare
 from aegis.runtimes.nvflare.job_folder import JOB_FILE
 from aegis.runtimes.nvflare.options import FlareHosting, FlareOptions
 from aegis.runtimes.nvflare.settings import read_server_settings
@@ -55,7 +55,7 @@ class CoordinatorWorkflow(FlareWorkflow):
         folder, federation = RunFolder(Path(settings.runs) / said.run), FederationFolder(Path(settings.federation))
         try:
             job = load_job(Path(self.get_app_dir()) / "config" / JOB_FILE)
-            execution = Execution(
+            plan = RunPlan(
                 federation,
                 folder,
                 _seed(folder),
@@ -64,20 +64,20 @@ class CoordinatorWorkflow(FlareWorkflow):
                 flare=FlareOptions(FlareHosting.STARTUP_KIT),  # recorded where nobody began the run: it was submitted
             )
             require_gate()
-            job = prepare(job, execution)
-            with beating(folder), reading_local_sites(federation) as sites, open_log(execution) as audit:
-                coordinate(job, execution, self._opened(federation, sites), audit)
+            job = prepare(job, plan)
+            with beating(folder), reading_local_sites(federation) as sites, open_log(plan) as audit:
+                coordinate(job, plan, self._opened(federation, sites), audit)
         except (AegisError, EnclaveError) as error:
             record_end(folder, error)
             raise
         record_end(folder, None)
 
-    def _opened(self, federation: FederationFolder, sites: Any) -> OpenedSites:
+    def _opened(self, federation: FederationFolder, sites: Any) -> ConnectedSites:
         """The registered sites are the FLARE clients of the same names."""
         keys = federation.config().public_keys
         nodes = {site: number for number, site in enumerate(sorted(keys), start=1)}
         participants = tuple(Participant(site, keys[site], node) for site, node in nodes.items())
-        return OpenedSites(sites, self.carrier(nodes), participants, self.liveness())
+        return ConnectedSites(sites, self.transport(nodes), participants, self.liveness())
 
 
 def _read(arguments: dict[str, Any]) -> _Arguments:

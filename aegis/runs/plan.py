@@ -24,7 +24,7 @@ from coreason_enclave.ledger import LineageClaim
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
 
-__all__ = ["Execution", "RoundReport", "prepare", "report_round"]
+__all__ = ["RoundReport", "RunPlan", "prepare", "report_round"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class RoundReport:
 
 
 @dataclass(frozen=True)
-class Execution:
+class RunPlan:
     """How a job is to be run.
 
     Attributes:
@@ -63,53 +63,51 @@ class Execution:
         return {"runtime": self.runtime.value, "unsafe_seed": self.unsafe_seed, "simulated_attackers": self.attackers}
 
 
-def prepare(job: FederationJob, execution: Execution) -> FederationJob:
+def prepare(job: FederationJob, plan: RunPlan) -> FederationJob:
     """Begin the run's folder, or find it begun by the same job; return the job with every privacy value explicit.
 
     Raises:
         AegisError: the job or the folder cannot be used, or the run was begun under other values.
     """
-    folder, federation = execution.folder, execution.federation
+    folder, federation = plan.folder, plan.federation
     config = federation.config()
     job = resolve(job, delta=config.delta)
-    _require_attackers(execution, len(config.public_keys))
+    _require_attackers(plan, len(config.public_keys))
     require_site_budget(job, config)
     if folder.is_finished:
         raise RunFolderError(f"{folder.path} holds a finished run: choose another folder")
     if folder.is_started:
         require_coordinator_key(federation)
-        require_pinned(folder.read_json("config.json"), pinned(job, execution.options(), federation, config))
+        require_pinned(folder.read_json("config.json"), pinned(job, plan.options(), federation, config))
     else:
-        folder.begin(job, _configuration(job, execution, config), federation.evaluation_data())
+        folder.begin(job, _configuration(job, plan, config), federation.evaluation_data())
     return job
 
 
-def report_round(
-    execution: Execution, sites: Mapping[str, LocalLedger], job: FederationJob, record: RoundRecord
-) -> None:
+def report_round(plan: RunPlan, sites: Mapping[str, LocalLedger], job: FederationJob, record: RoundRecord) -> None:
     """Tell whoever observes the run of a completed round, with what the local sites' ledgers say by now."""
     having = lineages_of(sites, job.dataset_id)
     claims = {name: sites[name].ledger.lineage_claim(lineage) for name, lineage in having.items()}
-    execution.observe(RoundReport(record, claims))
+    plan.observe(RoundReport(record, claims))
 
 
-def _configuration(job: FederationJob, execution: Execution, config: FederationConfig) -> dict[str, Any]:
+def _configuration(job: FederationJob, plan: RunPlan, config: FederationConfig) -> dict[str, Any]:
     """``config.json``: what the run is pinned to, and what else a reader wants to know of its beginning."""
     return {
         "job": job.job_id,
-        **pinned(job, execution.options(), execution.federation, config),
-        "randomness": "secret keys made by each site" if execution.unsafe_seed is None else "UNSAFE: injected seed",
+        **pinned(job, plan.options(), plan.federation, config),
+        "randomness": "secret keys made by each site" if plan.unsafe_seed is None else "UNSAFE: injected seed",
         "attestation": "simulated" if config.profile is Profile.DEVELOPMENT else "required",
-        "local_sites": [folder.name for folder in execution.federation.site_folders()],
+        "local_sites": [folder.name for folder in plan.federation.site_folders()],
         "versions": installed_versions(),
-        **({"flare": execution.flare.described()} if execution.runtime is RuntimeName.NVFLARE else {}),
+        **({"flare": plan.flare.described()} if plan.runtime is RuntimeName.NVFLARE else {}),
     }
 
 
-def _require_attackers(execution: Execution, sites: int) -> None:
+def _require_attackers(plan: RunPlan, sites: int) -> None:
     if not sites:
         raise InvalidJob("nobody takes part in this federation yet: admit a site first")
-    if not 0 <= execution.attackers < sites:
+    if not 0 <= plan.attackers < sites:
         raise InvalidJob(f"attackers must be in [0, {sites - 1}]: at least one of {sites} sites stays honest")
-    if execution.attackers and execution.runtime is RuntimeName.NVFLARE:
+    if plan.attackers and plan.runtime is RuntimeName.NVFLARE:
         raise InvalidJob("there are no simulated attackers on NVIDIA FLARE: choose another runtime")

@@ -24,13 +24,13 @@ from coreason_enclave.system.files import replace_file
 from coreason_enclave.wire.checkpoints import origin_of_run, sign_log
 from coreason_enclave.wire.updates import Array, decode_arrays, encode_arrays, model_digest
 
-__all__ = ["Outcome", "lineages_of", "read_outcome", "write_results"]
+__all__ = ["RunOutcome", "lineages_of", "read_outcome", "write_results"]
 
 _MAX_MODEL_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """A finished run: the released model, its digest, and its last round's record."""
 
     model: Mapping[str, Array]
@@ -47,7 +47,7 @@ def write_results(
     model: Mapping[str, Array],
     privacy: ClientPrivacy | None,
     announce: Callable[[], Mapping[str, bytes]] = dict,
-) -> Outcome:
+) -> RunOutcome:
     """Write the results; each file whole, ``outcome.json`` last, so that a crash here is repeated, not half done.
 
     Args:
@@ -93,7 +93,7 @@ def write_results(
         replace_file(folder.path / "witness" / f"{name}.json", statement_of_site)
     sign_manifest(folder.path, job.digest(), signer, pending={"outcome.json": text})
     replace_file(folder.path / "outcome.json", text)
-    return Outcome(model, digest, last, last.metrics)
+    return RunOutcome(model, digest, last, last.metrics)
 
 
 def _export_ledgers(
@@ -112,11 +112,11 @@ def _export_ledgers(
     return heads
 
 
-def read_outcome(folder: RunFolder) -> Outcome:
+def read_outcome(folder: RunFolder) -> RunOutcome:
     """Of a run that another process finished."""
     model = decode_arrays((folder.path / "model.safetensors").read_bytes(), limit=_MAX_MODEL_BYTES)
     last = folder.state().history[-1]
-    return Outcome(model, folder.read_json("outcome.json")["model"], last, last.metrics)
+    return RunOutcome(model, folder.read_json("outcome.json")["model"], last, last.metrics)
 
 
 def lineages_of(sites: Mapping[str, LocalLedger], dataset_id: str) -> dict[str, str]:

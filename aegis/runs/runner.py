@@ -4,36 +4,36 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from aegis.runs.connect import OpenedSites, RuntimeName, opened_on
+from aegis.runs.connect import ConnectedSites, RuntimeName, connect_sites
 from aegis.runs.coordinate import coordinate, open_log
-from aegis.runs.plan import Execution, prepare
-from aegis.runs.results import Outcome, read_outcome
+from aegis.runs.plan import RunPlan, prepare
+from aegis.runs.results import RunOutcome, read_outcome
 from coreason_enclave.schemas import FederationJob
 
 __all__ = ["execute"]
 
 
-def execute(job: FederationJob, execution: Execution) -> Outcome:
+def execute(job: FederationJob, plan: RunPlan) -> RunOutcome:
     """Run ``job``, or continue it, and write everything the folder is to hold.
 
     Raises:
         AegisError: a job, federation or folder that cannot be used, or a run that paused.
     """
-    job = prepare(job, execution)
-    if execution.runtime is RuntimeName.NVFLARE:
+    job = prepare(job, plan)
+    if plan.runtime is RuntimeName.NVFLARE:
         from aegis.runs.nvflare_client import coordinate_on_flare
 
-        coordinate_on_flare(job, execution)
-        return read_outcome(execution.folder)
-    with open_log(execution) as audit, _opened(execution) as sites:
-        return coordinate(job, execution, sites, audit)
+        coordinate_on_flare(job, plan)
+        return read_outcome(plan.folder)
+    with open_log(plan) as audit, _opened(plan) as sites:
+        return coordinate(job, plan, sites, audit)
 
 
-def _opened(execution: Execution) -> AbstractContextManager[OpenedSites]:
-    return opened_on(
-        execution.runtime,
-        execution.federation,
-        note=execution.folder.path / "flower-run.json",
-        unsafe_seed=execution.unsafe_seed,
-        attackers=execution.attackers,
+def _opened(plan: RunPlan) -> AbstractContextManager[ConnectedSites]:
+    return connect_sites(
+        plan.runtime,
+        plan.federation,
+        note=plan.folder.path / "flower-run.json",
+        unsafe_seed=plan.unsafe_seed,
+        attackers=plan.attackers,
     )

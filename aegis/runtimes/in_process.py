@@ -36,7 +36,7 @@ from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.federation.flower import client_app
 from coreason_enclave.models import initial_weights, predict_probabilities
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.site.opening import Site, found_site, open_site
+from coreason_enclave.site.opening import Site, create_site, open_site
 from coreason_enclave.wire.updates import Array, Arrays
 
 __all__ = [
@@ -46,9 +46,9 @@ __all__ = [
     "JobKeys",
     "Site",
     "client_app",
-    "found_site",
+    "create_site",
     "initial_model",
-    "opened_sites",
+    "open_sites",
     "public_evaluator",
     "seeded_keys",
 ]
@@ -155,7 +155,7 @@ class InProcessSites:
 
 
 @contextmanager
-def opened_sites(
+def open_sites(
     folders: Sequence[Path],
     public_keys: Mapping[str, str],
     *,

@@ -37,7 +37,7 @@ __all__ = [
     "PARTICIPANT_URN",
     "CertificateAuthority",
     "certificate_fingerprint",
-    "found_authority",
+    "create_authority",
     "participant_uri",
 ]
 
@@ -65,7 +65,7 @@ def certificate_fingerprint(pem: bytes) -> str:
     return sha256_hex(_certificate(pem).public_bytes(serialization.Encoding.DER))
 
 
-def found_authority(folder: Path, *, clock: Clock = time.time) -> CertificateAuthority:
+def create_authority(folder: Path, *, clock: Clock = time.time) -> CertificateAuthority:
     """Make the authority's key and certificate in ``folder``; an authority that is there already is kept."""
     if not (folder / "ca.key").exists():
         key = ec.generate_private_key(ec.SECP256R1())

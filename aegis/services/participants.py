@@ -1,4 +1,4 @@
-"""Who belongs to a federation: founding it, answering a site's request to take part, its machines, and revoking.
+"""Who belongs to a federation: creating it, answering a site's request to take part, its machines, and revoking.
 
 Everything here is done by the person who runs the coordinator, in the federation's folder; a running gateway follows.
 Whose key a request is signed with, two people find out by comparing fingerprints: nothing here can.
@@ -18,18 +18,18 @@ from pydantic import ValidationError
 from aegis.errors import RunFolderError
 from aegis.federation.registry import FederationConfig, FederationFolder
 from aegis.gateway.config import GatewayConfig, GatewayFiles
-from aegis.security.pki import CertificateAuthority, certificate_fingerprint, found_authority
+from aegis.security.pki import CertificateAuthority, certificate_fingerprint, create_authority
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import explain
 from coreason_enclave.wire.registration import (
-    ParticipationRequest,
-    ParticipationWelcome,
+    RegistrationGrant,
+    RegistrationRequest,
     open_request,
     parse_address,
-    seal_welcome,
+    seal_grant,
 )
 
-__all__ = ["Pinned", "admit", "found_federation", "free_ports", "pin", "prepare_network", "revoke"]
+__all__ = ["Pinned", "admit", "create_federation", "free_ports", "pin", "prepare_network", "revoke"]
 
 _LOOPBACK = "127.0.0.1"
 
@@ -57,7 +57,7 @@ class Pinned:
         return set(self.platforms) != set(self.before)
 
 
-def found_federation(
+def create_federation(
     federation: FederationFolder,
     *,
     profile: Profile,
@@ -65,7 +65,7 @@ def found_federation(
     host: str = _LOOPBACK,
     public_address: str | None = None,
 ) -> GatewayConfig:
-    """Found a federation in which nobody takes part yet: the coordinator's key, its authority, the gateway.
+    """Create a federation in which nobody takes part yet: the coordinator's key, its authority, the gateway.
 
     Args:
         host: the address that the gateway listens on. public_address: ``host:port`` as sites will be told.
@@ -73,14 +73,14 @@ def found_federation(
     Raises:
         RunFolderError: there is a federation in this folder already, or an argument that cannot be used.
     """
-    if federation.is_founded:
-        raise RunFolderError(f"{federation.path} holds a federation already: it is founded once")
+    if federation.exists:
+        raise RunFolderError(f"{federation.path} holds a federation already: it is created once")
     config = _nobody(profile, delta)
     _gateway(host, public_address)  # refused before anything is written
     federation.coordinator.mkdir(mode=0o700, parents=True, exist_ok=True)
     federation.signer()
     gateway = prepare_network(federation, host=host, public_address=public_address)
-    federation.found(config)
+    federation.create(config)
     return gateway
 
 
@@ -90,7 +90,7 @@ def prepare_network(
     """Make what a federation's processes need and it lacks: authority, server certificates, ``gateway.toml``."""
     files = GatewayFiles(federation.coordinator)
     gateway = files.config() if files.config_file.exists() else _gateway(host, public_address)
-    authority = found_authority(_pki(federation), clock=clock)
+    authority = create_authority(_pki(federation), clock=clock)
     if not files.certificate.exists():
         authority.issue_server("gateway", sorted({parse_address(gateway.public_address)[0], gateway.host} - _ANY))
     if not (_pki(federation) / "superlink.crt").exists():
@@ -102,8 +102,8 @@ def prepare_network(
 
 def admit(
     federation: FederationFolder, request: bytes, *, platforms: Collection[str] = (), clock: Clock = time.time
-) -> tuple[ParticipationRequest, bytes]:
-    """Admit the site that signed ``request``, or renew its certificate; return the request and the sealed welcome.
+) -> tuple[RegistrationRequest, bytes]:
+    """Admit the site that signed ``request``, or renew its certificate; return the request and the sealed grant.
 
     Args:
         platforms: the machines to pin it to, as :func:`pin` does; none leaves what is pinned as it is.
@@ -116,7 +116,7 @@ def admit(
     asked, config = open_request(request), federation.config()
     if config.public_keys.get(asked.site_id, asked.public_key) != asked.public_key:
         raise RunFolderError(
-            f"{asked.site_id} takes part with another key: if the site was founded anew, remove its old entries from "
+            f"{asked.site_id} takes part with another key: if the site was created anew, remove its old entries from "
             f"{federation.registry} first"
         )
     pinned = _to_pin(config, asked.site_id, platforms) if platforms else None
@@ -130,14 +130,14 @@ def admit(
     )
     if pinned is not None:
         admitted = admitted.pinning(asked.site_id, pinned.platforms)
-    welcome = _welcome(federation, admitted, asked, gateway, certificate, clock)
-    federation.found(admitted)
-    return asked, welcome
+    grant = _grant(federation, admitted, asked, gateway, certificate, clock)
+    federation.create(admitted)
+    return asked, grant
 
 
 def revoke(federation: FederationFolder, site_id: str) -> None:
     """Accept nothing from a participant any more; raises :class:`RunFolderError` if there is none of that name."""
-    federation.found(federation.config().revoking(site_id))
+    federation.create(federation.config().revoking(site_id))
 
 
 def pin(
@@ -171,7 +171,7 @@ def pin(
         )
     revised = config.pinning(site_id, pinned.platforms, shared=pinned.shared)
     if pinned.changed:
-        federation.found(revised)
+        federation.create(revised)
     return pinned
 
 
@@ -207,16 +207,16 @@ def _require_machines(platforms: Collection[str]) -> None:
             raise RunFolderError("a platform id of zeros is that of every host that masks it: no evidence has it")
 
 
-def _welcome(
+def _grant(
     federation: FederationFolder,
     admitted: FederationConfig,
-    asked: ParticipationRequest,
+    asked: RegistrationRequest,
     gateway: GatewayConfig,
     certificate: bytes,
     clock: Clock,
 ) -> bytes:
     signer = federation.signer()
-    welcome = ParticipationWelcome(
+    grant = RegistrationGrant(
         site_id=asked.site_id,
         public_key=asked.public_key,
         coordinator_key=signer.public_hex,
@@ -227,7 +227,7 @@ def _welcome(
         participants={site: key for site, key in admitted.public_keys.items() if site not in admitted.revoked},
         issued_at=int(clock()),
     )
-    return seal_welcome(welcome, signer)
+    return seal_grant(grant, signer)
 
 
 def _nobody(profile: Profile, delta: float) -> FederationConfig:

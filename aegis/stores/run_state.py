@@ -10,10 +10,18 @@ from typing import Annotated
 
 from pydantic import Field
 
-from aegis.coordination.quarantine import Conduct
+from aegis.coordination.quarantine import QuarantineRecord
 from coreason_enclave.schemas import Flag, HexDigest, Provenance, SafeId, StrictModel, UnixSeconds, in_range
 
-__all__ = ["ClientDraw", "KeptUpdate", "LogPosition", "RoundRecord", "RunState", "StrategyState", "content_changes"]
+__all__ = [
+    "AdmittedEnvelope",
+    "LogPosition",
+    "RoundRecord",
+    "RunState",
+    "SampledCohort",
+    "StrategyState",
+    "content_changes",
+]
 
 
 class RoundRecord(StrictModel):
@@ -39,14 +47,14 @@ class RoundRecord(StrictModel):
     seconds: Annotated[float, *in_range(0, 1e9)]
 
 
-class KeptUpdate(StrictModel):
+class AdmittedEnvelope(StrictModel):
     """An update that was admitted to the open attempt: where it is kept, and when it was admitted."""
 
     envelope: HexDigest
     admitted_at: UnixSeconds
 
 
-class ClientDraw(StrictModel):
+class SampledCohort(StrictModel):
     """Where the draws of a job with client-level privacy stand.
 
     Attributes:
@@ -106,17 +114,17 @@ class RunState(StrictModel):
     log: LogPosition = LogPosition()
     turn: Annotated[int, *in_range(0, 1 << 53)] = 0
     enrolments: dict[SafeId, str] = Field(default_factory=dict)
-    conduct: dict[SafeId, Conduct] = Field(default_factory=dict)
+    quarantine: dict[SafeId, QuarantineRecord] = Field(default_factory=dict)
     attempt: Annotated[int, *in_range(1, 1 << 53)] = 1
     nonces: dict[SafeId, HexDigest] = Field(default_factory=dict)
     left_out: dict[SafeId, SafeId] = Field(default_factory=dict)
-    received: dict[SafeId, KeptUpdate] = Field(default_factory=dict)
+    received: dict[SafeId, AdmittedEnvelope] = Field(default_factory=dict)
     refused: dict[SafeId, SafeId] = Field(default_factory=dict)
-    offended: tuple[SafeId, ...] = ()
+    struck: tuple[SafeId, ...] = ()
     models: tuple[HexDigest, ...]
     history: tuple[RoundRecord, ...] = ()
     strategy: StrategyState = StrategyState()
-    client_draw: ClientDraw | None = None
+    client_draw: SampledCohort | None = None
 
     @property
     def completed_rounds(self) -> int:
@@ -135,7 +143,7 @@ class RunState(StrictModel):
 
     def repeated(self, nonces: dict[str, str]) -> RunState:
         """With the same round opened once more for the same sites; none of the attempt before it counts."""
-        fresh: dict[str, object] = {"nonces": nonces, "received": {}, "refused": {}, "offended": ()}
+        fresh: dict[str, object] = {"nonces": nonces, "received": {}, "refused": {}, "struck": ()}
         return self.model_copy(update={**fresh, "attempt": self.attempt + 1})
 
     def closed(self) -> RunState:

@@ -16,6 +16,6 @@ array([-2.,  0.], dtype=float32)
 """
 
 from aegis.strategies.server import Moments, server_step
-from aegis.strategies.variates import correction, following_control, following_variate
+from aegis.strategies.variates import correction, next_server_control, next_site_control
 
-__all__ = ["Moments", "correction", "following_control", "following_variate", "server_step"]
+__all__ = ["Moments", "correction", "next_server_control", "next_site_control", "server_step"]

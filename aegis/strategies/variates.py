@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from coreason_enclave.wire.updates import Array, Arrays
 
-__all__ = ["correction", "following_control", "following_variate"]
+__all__ = ["correction", "next_server_control", "next_site_control"]
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -33,7 +33,7 @@ def correction(control: Arrays, own: Arrays) -> dict[str, Array]:
     return {name: _float32(_wide(control[name]) - own[name]) for name in control}
 
 
-def following_variate(own: Arrays, control: Arrays, update: Arrays, *, lasting: float) -> dict[str, Array]:
+def next_site_control(own: Arrays, control: Arrays, update: Arrays, *, steps_times_lr: float) -> dict[str, Array]:
     """A site's ``c_i`` after a round in which its ``update`` was admitted.
 
     Args:
@@ -41,27 +41,29 @@ def following_variate(own: Arrays, control: Arrays, update: Arrays, *, lasting: 
         update: its new weights minus the global ones.
         lasting: ``K * learning_rate``, the job's local steps times their learning rate.
     """
-    return {name: _float32(_wide(own[name]) - control[name] + _direction(update[name], lasting)) for name in control}
+    return {
+        name: _float32(_wide(own[name]) - control[name] + _direction(update[name], steps_times_lr)) for name in control
+    }
 
 
-def following_control(control: Arrays, combined: Arrays, *, share: float, lasting: float) -> dict[str, Array]:
+def next_server_control(control: Arrays, combined: Arrays, *, share: float, steps_times_lr: float) -> dict[str, Array]:
     """``c`` after a round; with all sites and the plain mean it is the mean of their variates.
 
     Args:
         combined: the round's update, as the job's aggregator combined it.
         share: of the enrolled sites, those whose updates it was made from: above 0, at most 1.
-        lasting: as for :func:`following_variate`.
+        lasting: as for :func:`next_site_control`.
     """
     return {
-        name: _float32(_wide(control[name]) + share * (_direction(combined[name], lasting) - control[name]))
+        name: _float32(_wide(control[name]) + share * (_direction(combined[name], steps_times_lr) - control[name]))
         for name in control
     }
 
 
-def _direction(update: Array, lasting: float) -> NDArray[np.float64]:
+def _direction(update: Array, steps_times_lr: float) -> NDArray[np.float64]:
     """The mean direction of the steps that an update is made of: what their gradients were on average."""
     with np.errstate(over="ignore"):  # of a learning rate next to nothing: see _float32
-        return -_wide(update) / lasting
+        return -_wide(update) / steps_times_lr
 
 
 def _wide(array: Array) -> NDArray[np.float64]:

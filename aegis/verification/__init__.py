@@ -24,18 +24,18 @@ from aegis.errors import AegisError, RunFolderError
 from aegis.runs.manifest import MANIFEST, SIGNATURE, files_of
 from aegis.verification.checks import CHECKS
 from aegis.verification.coverage import coverage
-from aegis.verification.findings import Answer, Check, Conclusion, Finding, Reference, Report, Verdict
+from aegis.verification.findings import Answer, Check, Conclusion, Finding, Reference, Verdict, VerificationReport
 from aegis.verification.ledgers import SiteLedger
 from aegis.verification.records import Records
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.schemas import Mechanism, Provenance
 
-__all__ = ["Check", "Conclusion", "Finding", "Reference", "Report", "Verdict", "verify_run"]
+__all__ = ["Check", "Conclusion", "Finding", "Reference", "Verdict", "VerificationReport", "verify_run"]
 
 _T = TypeVar("_T")
 
 
-def verify_run(path: Path, reference: Reference | None = None) -> Report:
+def verify_run(path: Path, reference: Reference | None = None) -> VerificationReport:
     """Make every check of a finished run folder.
 
     Args:
@@ -58,7 +58,7 @@ def verify_run(path: Path, reference: Reference | None = None) -> Report:
         if any(answer.verdict is Verdict.FAILS for answer in answers):
             failed.append(check)
     findings += [Finding(what, Verdict.NOT_CHECKED, why) for what, why in _beyond(records, reference)]
-    return Report(tuple(findings), tuple(failed), tuple(_notices(records)), _files(records, reference))
+    return VerificationReport(tuple(findings), tuple(failed), tuple(_notices(records)), _files(records, reference))
 
 
 def _has_finished(records: Records) -> bool:

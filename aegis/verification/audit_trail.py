@@ -21,7 +21,15 @@ from coreason_enclave.errors import EnclaveError
 from coreason_enclave.schemas import HexDigest, Provenance, SafeId, explain
 from coreason_enclave.wire.documents import LedgerHeadStatement
 
-__all__ = ["AuditedDraw", "AuditedRound", "AuditedUpdate", "Recorded", "Released", "Trail", "read_trail"]
+__all__ = [
+    "AuditTrail",
+    "AuditedDraw",
+    "AuditedRound",
+    "AuditedUpdate",
+    "ModelReleaseEvent",
+    "RecordedRun",
+    "read_trail",
+]
 
 
 class _Details(BaseModel):
@@ -73,7 +81,7 @@ class _Paid(_Details):
     ledger_head: LedgerHeadStatement
 
 
-class _Accepted(_Details):
+class _AcceptedDetails(_Details):
     site: SafeId
     round: int
     update: HexDigest
@@ -116,7 +124,7 @@ class AuditedRound:
 
 
 @dataclass(frozen=True)
-class Released:
+class ModelReleaseEvent:
     """The log's last line: the release of the model.
 
     Attributes:
@@ -136,7 +144,7 @@ class Released:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedRun:
     """Digests of the files behind one start of the run; None for a missing file."""
 
     config: str
@@ -153,7 +161,7 @@ class AuditedDraw:
 
 
 @dataclass(frozen=True)
-class Trail:
+class AuditTrail:
     """The run as the log tells it.
 
     Attributes:
@@ -169,13 +177,13 @@ class Trail:
     jobs: frozenset[str]
     rounds: tuple[AuditedRound, ...]
     updates: tuple[AuditedUpdate, ...]
-    released: Released | None
+    released: ModelReleaseEvent | None
     profiles: frozenset[str]
-    configurations: frozenset[Recorded]
+    configurations: frozenset[RecordedRun]
     draws: tuple[AuditedDraw, ...]
 
 
-def read_trail(data: bytes) -> Trail:
+def read_trail(data: bytes) -> AuditTrail:
     """Read a log whose chain holds; raises :class:`VerificationFailed` naming the line that makes no sense."""
     reading = _Reading()
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
@@ -199,9 +207,9 @@ class _Reading:
     rounds: list[AuditedRound] = field(default_factory=list)
     updates: list[AuditedUpdate] = field(default_factory=list)
     open: dict[str, AuditedUpdate] = field(default_factory=dict)
-    released: Released | None = None
+    released: ModelReleaseEvent | None = None
     profiles: set[str] = field(default_factory=set)
-    configurations: set[Recorded] = field(default_factory=set)
+    configurations: set[RecordedRun] = field(default_factory=set)
     draws: list[AuditedDraw] = field(default_factory=list)
 
     def follow(self, number: int, line: _Line) -> None:
@@ -212,14 +220,14 @@ class _Reading:
         match line.action, line.outcome:
             case "configuration", "recorded":
                 said = _read(_Configured, line)
-                self.configurations.add(Recorded(said.config, said.job_file, said.evaluation_set))
+                self.configurations.add(RecordedRun(said.config, said.job_file, said.evaluation_set))
             case "run", "started":
                 self.jobs.add(_read(_Started, line).job_digest)
             case "run", "resumed":
                 self._resume(_read(_Resumed, line))
             case "run", "finished":
                 finished = _read(_Finished, line)
-                self.released = Released(**{name: getattr(finished, name) for name in _Finished.model_fields})
+                self.released = ModelReleaseEvent(**{name: getattr(finished, name) for name in _Finished.model_fields})
             case "round", "opened":
                 self.open = {}
             case "round", "completed":
@@ -228,7 +236,7 @@ class _Reading:
             case "client_privacy", "committed":
                 self.draws.append(AuditedDraw(number, _read(_Paid, line).ledger_head))
             case "admit", "accepted":
-                update = _update(number, _read(_Accepted, line))
+                update = _update(number, _read(_AcceptedDetails, line))
                 self.updates.append(update)
                 self.open[update.site] = update
 
@@ -249,8 +257,8 @@ class _Reading:
         self.rounds.append(AuditedRound(number, dict(self.open), model, record))
         self.open = {}
 
-    def trail(self) -> Trail:
-        return Trail(
+    def trail(self) -> AuditTrail:
+        return AuditTrail(
             frozenset(self.jobs),
             tuple(self.rounds),
             tuple(self.updates),
@@ -265,7 +273,7 @@ def _read(kind: type[_D], line: _Line) -> _D:
     return kind.model_validate(line.details)
 
 
-def _update(line: int, accepted: _Accepted) -> AuditedUpdate:
+def _update(line: int, accepted: _AcceptedDetails) -> AuditedUpdate:
     return AuditedUpdate(
         line=line,
         site=accepted.site,

@@ -15,7 +15,7 @@ from aegis.verification.ledgers import SiteLedger, read_ledger
 from aegis.verification.records import ClientStatement, Records
 from coreason_enclave.accounting import PoissonSampledGaussian, compose_epsilon
 from coreason_enclave.ledger import NoiseSource, RoundPlan
-from coreason_enclave.ledger.state import RoundRecord
+from coreason_enclave.ledger.state import LedgerRound
 from coreason_enclave.schemas import ClientPrivacyConfig, PrivacyUnit
 
 __all__ = ["check_client_privacy"]
@@ -46,7 +46,7 @@ def check_client_privacy(records: Records, _: Reference) -> Answers:
 
 def _paid(
     records: Records, promised: ClientPrivacyConfig, ledger: SiteLedger, round_number: int, model: str
-) -> RoundRecord:
+) -> LedgerRound:
     """The draw that gave a round's model."""
     draws = [
         record
@@ -65,7 +65,7 @@ def _paid(
     return given
 
 
-def _require_noise_called_what_it_is(records: Records, paid: list[RoundRecord]) -> None:
+def _require_noise_called_what_it_is(records: Records, paid: list[LedgerRound]) -> None:
     sources = {record.plan.noise_source for record in paid if isinstance(record.plan, RoundPlan)}
     seeded = NoiseSource.UNSAFE_SEEDED in sources
     said = "an injected seed" if records.config.options.unsafe_seed is not None else "secret keys"

@@ -11,7 +11,7 @@ import hmac
 from coreason_enclave.attestation.binding import Binding, Role, gpu_nonce, report_data
 from coreason_enclave.attestation.evidence import CpuKind, CpuReport, parse_evidence
 from coreason_enclave.crypto.encoding import canonical_json
-from coreason_enclave.hardware.report_binding import covered_by_cpu, covered_by_gpu
+from coreason_enclave.hardware.report_binding import bound_data_of_cpu, bound_data_of_gpu
 from coreason_enclave.wire.documents import UpdateStatement
 
 __all__ = ["covers_its_order", "is_simulated"]
@@ -32,7 +32,7 @@ def covers_its_order(statement: UpdateStatement, public_key: str) -> bool:
         subject=statement.site_id,
         job_digest=statement.job_digest,
     ).context()
-    gpus = all(hmac.compare_digest(covered_by_gpu(gpu), gpu_nonce(context)) for gpu in evidence.gpus)
+    gpus = all(hmac.compare_digest(bound_data_of_gpu(gpu), gpu_nonce(context)) for gpu in evidence.gpus)
     return gpus and _covers(evidence.cpu, report_data(context, evidence.gpus))
 
 
@@ -44,4 +44,4 @@ def is_simulated(statement: UpdateStatement) -> bool:
 def _covers(report: CpuReport, expected: bytes) -> bool:
     if report.kind is CpuKind.SIMULATED:
         return report.report_bytes() == canonical_json({"simulated": True, "report_data": expected.hex()})
-    return hmac.compare_digest(covered_by_cpu(report), expected)
+    return hmac.compare_digest(bound_data_of_cpu(report), expected)

@@ -17,8 +17,8 @@ __all__ = [
     "Conclusion",
     "Finding",
     "Reference",
-    "Report",
     "Verdict",
+    "VerificationReport",
     "fails",
     "holds",
     "is_missing",
@@ -114,7 +114,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class VerificationReport:
     """All findings about one run folder, in the order of the checks.
 
     Attributes:

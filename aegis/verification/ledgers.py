@@ -10,7 +10,7 @@ from aegis.verification.audit_trail import AuditedUpdate
 from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.ledger import ExportFindings, JobClaim, NoiseSource, RoundPlan, verify_export
 from coreason_enclave.ledger.chain import Link
-from coreason_enclave.ledger.state import LedgerState, RoundRecord, follow
+from coreason_enclave.ledger.state import LedgerRound, LedgerState, follow
 from coreason_enclave.wire.documents import LedgerHeadStatement
 
 __all__ = ["SiteLedger", "read_ledger"]
@@ -30,7 +30,7 @@ class SiteLedger:
     site: str
     findings: ExportFindings
     hashes: tuple[str, ...]
-    rounds: Mapping[tuple[str, int], RoundRecord]
+    rounds: Mapping[tuple[str, int], LedgerRound]
 
     def knows(self, head: LedgerHeadStatement) -> bool:
         """Whether this head is part of the history."""
@@ -84,8 +84,8 @@ def read_ledger(site: str, data: bytes) -> SiteLedger:
     return SiteLedger(site, findings, tuple(link.hash for link in links), _rounds(site, state))
 
 
-def _rounds(site: str, state: LedgerState) -> dict[tuple[str, int], RoundRecord]:
-    rounds: dict[tuple[str, int], RoundRecord] = {}
+def _rounds(site: str, state: LedgerState) -> dict[tuple[str, int], LedgerRound]:
+    rounds: dict[tuple[str, int], LedgerRound] = {}
     for lineage in (state.lineages or {}).values():
         for job in lineage.jobs.values():
             for number, record in job.rounds.items():

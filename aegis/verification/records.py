@@ -16,7 +16,7 @@ from aegis.errors import RunFolderError, VerificationFailed
 from aegis.runs.folder import RunFolder, installed_versions
 from aegis.runs.pins import code_in_use
 from aegis.stores.run_state import RunState
-from aegis.verification.audit_trail import AuditedUpdate, Trail, read_trail
+from aegis.verification.audit_trail import AuditedUpdate, AuditTrail, read_trail
 from aegis.verification.findings import require
 from aegis.verification.ledgers import SiteLedger, read_ledger
 from coreason_enclave.crypto.encoding import parse_json, sha256_hex
@@ -28,7 +28,7 @@ from coreason_enclave.schemas import FederationJob, HexDigest, Provenance, SafeI
 from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement, parse_statement
 from coreason_enclave.wire.updates import Array, decode_arrays, layout_of
 
-__all__ = ["EXPECTED_FILES", "ClientStatement", "Configuration", "Outcome", "Records", "read_rows"]
+__all__ = ["EXPECTED_FILES", "ClientStatement", "Configuration", "Records", "StatedOutcome", "read_rows"]
 
 EXPECTED_FILES = (
     "job.yaml",
@@ -45,18 +45,18 @@ EXPECTED_FILES = (
 _LIMIT = 1 << 30
 
 
-class _Document(BaseModel):
+class _RecordModel(BaseModel):
     """The part of a document that is read; what else a run wrote down stands beside it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class _Options(_Document):
+class _Options(_RecordModel):
     unsafe_seed: int | None
     simulated_attackers: int
 
 
-class Configuration(_Document):
+class Configuration(_RecordModel):
     """``config.json``: how the run says that it was run.
 
     Attributes:
@@ -86,7 +86,7 @@ class Configuration(_Document):
         return frozenset(sorted(self.participants)[: self.options.simulated_attackers])
 
 
-class ClientStatement(_Document):
+class ClientStatement(_RecordModel):
     """What ``outcome.json`` says of client-level privacy."""
 
     unit: str
@@ -97,7 +97,7 @@ class ClientStatement(_Document):
     sample_rate: float
 
 
-class AcrossSites(_Document):
+class AcrossSites(_RecordModel):
     """What ``outcome.json`` says of the whole federation: see :func:`aegis.coordination.privacy_spend.across_sites`."""
 
     epsilon: float | None
@@ -106,7 +106,7 @@ class AcrossSites(_Document):
     claimed_disjoint_by: str | None
 
 
-class Outcome(_Document):
+class StatedOutcome(_RecordModel):
     """``outcome.json``: what the run claims to have achieved."""
 
     model: HexDigest
@@ -154,7 +154,7 @@ class Records:
         return data
 
     @cached_property
-    def trail(self) -> Trail:
+    def trail(self) -> AuditTrail:
         """The story that the audit log tells."""
         return read_trail(self.audit)
 
@@ -170,9 +170,9 @@ class Records:
         return self._document("config.json", Configuration)
 
     @cached_property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> StatedOutcome:
         """``outcome.json``."""
-        return self._document("outcome.json", Outcome)
+        return self._document("outcome.json", StatedOutcome)
 
     @cached_property
     def state(self) -> RunState:

@@ -15,7 +15,7 @@ import numpy as np
 from aegis.aggregation import aggregate
 from aegis.errors import AggregationError, VerificationFailed
 from aegis.stores.run_state import RoundRecord
-from aegis.strategies import Moments, correction, following_control, following_variate, server_step
+from aegis.strategies import Moments, correction, next_server_control, next_site_control, server_step
 from aegis.verification.audit_trail import AuditedRound, AuditedUpdate
 from aegis.verification.findings import Answers, Reference, holds, is_missing, require
 from aegis.verification.records import Records
@@ -37,7 +37,7 @@ def check_aggregation(records: Records, _: Reference) -> Answers:
             "the single updates, from which each round's model could be computed again: client-level privacy hides them"
         )
         return
-    memory = _Memory(records.kept_model(records.state.models[0]))
+    memory = _ReplayState(records.kept_model(records.state.models[0]))
     for audited, record in zip(records.trail.rounds, records.state.history, strict=True):
         try:
             memory = _next(records, memory, audited, record)
@@ -47,7 +47,7 @@ def check_aggregation(records: Records, _: Reference) -> Answers:
 
 
 @dataclass(frozen=True)
-class _Memory:
+class _ReplayState:
     """A coordinator's memory between rounds: global model, control variates, moments. Missing entries mean zeros."""
 
     model: Arrays
@@ -62,7 +62,7 @@ class _Memory:
         return self.control or _zeros(self.model)
 
 
-def _next(records: Records, memory: _Memory, audited: AuditedRound, record: RoundRecord) -> _Memory:
+def _next(records: Records, memory: _ReplayState, audited: AuditedRound, record: RoundRecord) -> _ReplayState:
     job = records.job
     updates = [_signed(records, memory, audited.admitted[site]) for site in sorted(audited.admitted)]
     combined = aggregate(
@@ -81,17 +81,17 @@ def _next(records: Records, memory: _Memory, audited: AuditedRound, record: Roun
     if job.strategy is not AggregationStrategy.SCAFFOLD:
         return following
     counted = {update.site_id: update.arrays for update in updates if update.site_id not in combined.quarantined}
-    lasting = job.local_steps * job.learning_rate
+    steps_times_lr = job.local_steps * job.learning_rate
     variates = {
-        site: following_variate(memory.own(site), memory.shared(), arrays, lasting=lasting)
+        site: next_site_control(memory.own(site), memory.shared(), arrays, steps_times_lr=steps_times_lr)
         for site, arrays in counted.items()
     }
     share = len(counted) / len({*record.enrolled, *counted})
-    control = following_control(memory.shared(), combined.delta, share=share, lasting=lasting)
+    control = next_server_control(memory.shared(), combined.delta, share=share, steps_times_lr=steps_times_lr)
     return replace(following, control=control, variates={**memory.variates, **variates})
 
 
-def _signed(records: Records, memory: _Memory, update: AuditedUpdate) -> AdmittedUpdate:
+def _signed(records: Records, memory: _ReplayState, update: AuditedUpdate) -> AdmittedUpdate:
     """The aggregator's input for one admitted update; base model and arrays are those that the site signed."""
     statement, name = records.statement(update), f"state/updates/{update.envelope}.safetensors"
     base = memory.model

@@ -15,7 +15,7 @@ from coreason_enclave.accounting.composition import signed_epsilon
 from coreason_enclave.accounting.events import PoissonSampledGaussian
 from coreason_enclave.accounting.pld import ROUGH, TIGHT
 from coreason_enclave.accounting.renyi import coarse_epsilon
-from coreason_enclave.accounting.roots import last_affordable
+from coreason_enclave.accounting.root_finding import last_affordable
 from coreason_enclave.errors import AccountingError
 
 __all__ = ["CALIBRATION_TOLERANCE", "MAX_STEPS", "calibrate_noise", "last_affordable_step"]

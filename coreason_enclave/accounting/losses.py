@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-__all__ = ["LEAST_NOISE", "Direction", "StepLoss", "log_moment", "loss_range", "step_loss"]
+__all__ = ["MIN_NOISE", "Direction", "StepLoss", "log_moment", "loss_range", "step_loss"]
 
 Floats = npt.NDArray[np.float64]
 Direction = bool
 """True: a unit is removed, (P, Q). False: a unit is added, (Q, P)."""
 
-LEAST_NOISE = 0.04
+MIN_NOISE = 0.04
 """Below it the ratios of densities leave the range of float64."""
 
 _TAIL = 10.0  # standard deviations that the mesh covers: the mass beyond, 8e-24, is counted as infinite loss

@@ -26,7 +26,7 @@ from scipy.special import log_ndtr
 
 from coreason_enclave.accounting.events import PoissonSampledGaussian
 from coreason_enclave.accounting.losses import (
-    LEAST_NOISE,
+    MIN_NOISE,
     Direction,
     Floats,
     StepLoss,
@@ -78,7 +78,7 @@ def pld_bound(segments: Segments, delta: float, tolerance: float = TIGHT) -> Pld
     if all(segment.sample_rate == 1 for segment in segments):
         mu = math.sqrt(sum(segment.steps / segment.noise_multiplier**2 for segment in segments))
         return PldBound(gaussian_epsilon(mu, delta))
-    if min(segment.noise_multiplier for segment in segments) < LEAST_NOISE:
+    if min(segment.noise_multiplier for segment in segments) < MIN_NOISE:
         return PldBound(math.inf)
     removed = _directed(segments, delta, True, tolerance)
     added = _directed(segments, delta, False, max(tolerance, ROUGH))

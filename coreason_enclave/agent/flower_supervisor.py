@@ -21,7 +21,7 @@ from typing import Any
 from coreason_enclave.agent.health import Budgets, HealthSender
 from coreason_enclave.agent.link import FlowerLink
 from coreason_enclave.agent.logs import AgentLog
-from coreason_enclave.agent.order_queue import Answering
+from coreason_enclave.agent.order_queue import SerialHandler
 from coreason_enclave.federation.flower import client_app
 from coreason_enclave.federation.flower.worker import Worker
 from coreason_enclave.site.opening import Site
@@ -35,7 +35,13 @@ class OverFlower:
     """Use :meth:`connected` as a context from the main thread; it sets ``stop`` when it ends."""
 
     def __init__(
-        self, site: Site, link: FlowerLink, answering: Answering, budgets: Budgets, log: AgentLog, stop: threading.Event
+        self,
+        site: Site,
+        link: FlowerLink,
+        answering: SerialHandler,
+        budgets: Budgets,
+        log: AgentLog,
+        stop: threading.Event,
     ) -> None:
         self._link, self._answering, self._log, self._stop = link, answering, log, stop
         link.supervision.watch(answering)
@@ -65,9 +71,9 @@ class OverFlower:
         """The gateway's name."""
         return self._link.connection.server_name
 
-    def tend(self) -> None:
+    def ensure_running(self) -> None:
         """Start the SuperNode where it does not run, or says nothing; keep its log small."""
-        self._link.supervision.tend()
+        self._link.supervision.ensure_running()
         self._link.supernode.trim_log()
 
     def status(self) -> dict[str, Any]:

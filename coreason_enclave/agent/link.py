@@ -20,7 +20,7 @@ from coreason_enclave.crypto.signing import load_or_create_secret
 from coreason_enclave.federation.flower.supernode import SuperNode
 from coreason_enclave.site.connection import Connection
 from coreason_enclave.site.tls_keys import load_node_key
-from coreason_enclave.system.processes import Backoff, Child
+from coreason_enclave.system.processes import Backoff, SupervisedProcess
 
 __all__ = ["FlowerLink", "opened_link"]
 
@@ -57,10 +57,10 @@ def opened_link(folder: Path, keys: Path, connection: Connection, log: AgentLog)
         secret_file = flower / "superexec.secret"
         secret = load_or_create_secret(secret_file)
         supernode = _supernode(folder, keys, tunnel, secret_file)
-        child = Child("supernode", supernode.start, Backoff(1.0, 30.0, random.random))
+        child = SupervisedProcess("supernode", supernode.start, Backoff(1.0, 30.0, random.random))
         supervision = Supervision(child, tunnel, None, log)
         try:
-            supervision.tend()
+            supervision.ensure_running()
             yield FlowerLink(connection, supernode, supervision, secret, arrived)
         finally:
             supervision.end()

@@ -16,9 +16,9 @@ from typing import TextIO
 
 from coreason_enclave.system.log_files import Repeats
 
-__all__ = ["MOST_A_MINUTE", "AgentLog"]
+__all__ = ["MAX_A_MINUTE", "AgentLog"]
 
-MOST_A_MINUTE = 600
+MAX_A_MINUTE = 600
 """Lines of one event and outcome; a site in a fast federation writes some 100."""
 
 
@@ -40,7 +40,7 @@ class AgentLog:
         self._about = dict(about)
         self._stream = stream
         self._moment = moment or _now
-        self._repeats = Repeats(most=MOST_A_MINUTE) if repeats is None else repeats
+        self._repeats = Repeats(most=MAX_A_MINUTE) if repeats is None else repeats
         self._lock = threading.Lock()
 
     def say(self, event: str, **details: str | int | float | bool | None) -> None:

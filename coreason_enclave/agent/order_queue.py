@@ -12,7 +12,7 @@ from coreason_enclave.errors import EnclaveError, Reason, TrainingAborted
 from coreason_enclave.wire.handler import Aborted, Handler, never
 from coreason_enclave.wire.updates import SealedMessage
 
-__all__ = ["Answering", "Answers", "InPlaceOf", "Stoppable"]
+__all__ = ["Answers", "OverridingHandler", "SerialHandler", "StoppableHandler"]
 
 _Answer = TypeVar("_Answer")
 
@@ -33,7 +33,7 @@ class Answers(Protocol):
         ...
 
 
-class Stoppable:
+class StoppableHandler:
     """A session that gives up between two steps once ``stop`` is set; asked again later, it spends nothing anew."""
 
     def __init__(self, session: Handler, stop: threading.Event) -> None:
@@ -64,7 +64,7 @@ class Stoppable:
         return self._session.submit(message)
 
 
-class InPlaceOf:
+class OverridingHandler:
     """``handler`` answers what trains and joins in place of ``session``, which answers the rest."""
 
     def __init__(self, session: Handler, handler: Answers) -> None:
@@ -96,7 +96,7 @@ class InPlaceOf:
         return self._session.submit(message)
 
 
-class Answering:
+class SerialHandler:
     """Lets one message in at a time, counts, and logs outcomes without data.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 Orders come in over Flower (:mod:`coreason_enclave.agent.flower_supervisor`) and over the site's own socket, where other
 carriers and ``coreason-enclave status`` ask; or over the socket alone. Whichever way, they are handed to one
-:class:`~coreason_enclave.agent.order_queue.Answering`, which lets one in at a time.
+:class:`~coreason_enclave.agent.order_queue.SerialHandler`, which lets one in at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from coreason_enclave import __version__
 from coreason_enclave.agent.health import Budgets
 from coreason_enclave.agent.logs import AgentLog
-from coreason_enclave.agent.order_queue import Answering, Answers, InPlaceOf, Stoppable
+from coreason_enclave.agent.order_queue import Answers, OverridingHandler, SerialHandler, StoppableHandler
 from coreason_enclave.agent.unix_socket import serving_socket
 from coreason_enclave.crypto.keystream import JobKeys
 from coreason_enclave.errors import ConfigurationError
@@ -71,9 +71,9 @@ def run_agent(
         loading.join()
         site = _opened_site(folder, job_keys)
         opened.callback(site.close)
-        own = Stoppable(site.session, stop)
-        handler: Handler = own if adapt is None else InPlaceOf(own, adapt(site))
-        _Agent(folder, site, Answering(handler, log), log, stop, link).run()
+        own = StoppableHandler(site.session, stop)
+        handler: Handler = own if adapt is None else OverridingHandler(own, adapt(site))
+        _Agent(folder, site, SerialHandler(handler, log), log, stop, link).run()
 
 
 def _loading_frameworks() -> threading.Thread:
@@ -104,7 +104,7 @@ class _Agent:
         self,
         folder: Path,
         site: Site,
-        answering: Answering,
+        answering: SerialHandler,
         log: AgentLog,
         stop: threading.Event,
         link: FlowerLink | None,
@@ -126,7 +126,7 @@ class _Agent:
             opened.callback(self._stop.set)
             while not self._stop.wait(_TICK_S):
                 if flower is not None:
-                    flower.tend()
+                    flower.ensure_running()
         self._log.say("stopped")
 
     def status(self) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from coreason_enclave.agent.logs import AgentLog
-from coreason_enclave.agent.order_queue import Answering
+from coreason_enclave.agent.order_queue import SerialHandler
 from coreason_enclave.agent.tunnel import Tunnel
-from coreason_enclave.system.processes import Child
+from coreason_enclave.system.processes import SupervisedProcess
 
 __all__ = ["SILENCE_S", "Supervision"]
 
@@ -26,9 +26,9 @@ class Supervision:
 
     def __init__(
         self,
-        child: Child,
+        child: SupervisedProcess,
         tunnel: Tunnel,
-        answering: Answering | None,
+        answering: SerialHandler | None,
         log: AgentLog,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -38,17 +38,17 @@ class Supervision:
         self._clock, self._wall = clock, wall
         self._started: float | None = None
 
-    def watch(self, answering: Answering) -> None:
+    def watch(self, answering: SerialHandler) -> None:
         """The site is open: from now on, a SuperNode that waits for an answer is not silent."""
         self._answering = answering
 
-    def tend(self) -> None:
+    def ensure_running(self) -> None:
         """Start it where it does not run; end it where it runs and says nothing."""
         if self._child.running and self.silent():
             self._log.say("supernode", outcome="silent", seconds=SILENCE_S)
             self._child.stop()
         before = self._child.restarts
-        self._child.tend()
+        self._child.ensure_running()
         if self._child.restarts != before:
             self._started = self._clock()
             self._log.say("supernode", outcome="started", restarts=self._child.restarts)

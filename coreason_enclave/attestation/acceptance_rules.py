@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.reference_values import matching
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
 from coreason_enclave.errors import Reason

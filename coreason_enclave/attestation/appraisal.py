@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pydantic import TypeAdapter, ValidationError
 
 from coreason_enclave.attestation.acceptance_rules import Accepted, appraise_report
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.binding import Binding, gpu_nonce, report_data
 from coreason_enclave.attestation.endorsements import EndorsementSource
 from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence, GpuReport
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.attestation.verify.dcap import DcapVerifier
 from coreason_enclave.attestation.verify.dcap.intel_root import INTEL_SGX_ROOT
 from coreason_enclave.attestation.verify.dcap.quote import parse_quote
@@ -28,7 +28,7 @@ from coreason_enclave.attestation.verify.nvidia.spdm import parse_report as pars
 from coreason_enclave.attestation.verify.nvidia_chain import load_pem_chain
 from coreason_enclave.attestation.verify.snp import SnpVerifier
 from coreason_enclave.attestation.verify.snp import parse_report as parse_snp_report
-from coreason_enclave.attestation.verify.snp.verifier import PINNED as PINNED_SNP
+from coreason_enclave.attestation.verify.snp.report_verifier import PINNED as PINNED_SNP
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
 from coreason_enclave.crypto.encoding import canonical_json
 from coreason_enclave.errors import AttestationError, Reason

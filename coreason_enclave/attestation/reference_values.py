@@ -15,8 +15,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, model_validator
 
 from coreason_enclave.attestation.evidence import CpuKind
-from coreason_enclave.attestation.verify.dcap.verifier import MEASURED_BYTES as OF_QUOTES
-from coreason_enclave.attestation.verify.snp.verifier import MEASURED_BYTES as OF_REPORTS
+from coreason_enclave.attestation.verify.dcap.quote_verifier import MEASURED_BYTES as OF_QUOTES
+from coreason_enclave.attestation.verify.snp.report_verifier import MEASURED_BYTES as OF_REPORTS
 from coreason_enclave.schemas import SafeId, StrictModel, of_form
 from coreason_enclave.system.timestamps import end_of
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from coreason_enclave.attestation.policy import LIFETIME_S
+from coreason_enclave.attestation.attestation_policy import LIFETIME_S
 from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal
 from coreason_enclave.crypto.signing import Signer

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from coreason_enclave.agent.doctor import coordinator, gateway, hardware, host, trainer
-from coreason_enclave.agent.doctor.findings import Check, Examined, Finding, Verdict, examined_safely
+from coreason_enclave.agent.doctor.findings import Check, Diagnosis, DiagnosisLevel, Examined, examined_safely
 from coreason_enclave.command_line import ExitCode, site_folder
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.policy import load_site_config
@@ -50,7 +50,7 @@ def doctor(folder: Path, socket_only: bool, as_json: bool) -> None:
     Changes nothing, and tells no number that depends on a row. Exit code 3 if anything FAILs.
     """
     findings = list(examine(folder, socket_only=socket_only))
-    failed = any(finding.verdict is Verdict.FAIL for finding in findings)
+    failed = any(finding.verdict is DiagnosisLevel.FAIL for finding in findings)
     if as_json:
         click.echo(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
@@ -60,18 +60,18 @@ def doctor(folder: Path, socket_only: bool, as_json: bool) -> None:
         click.get_current_context().exit(ExitCode.REFUSED)
 
 
-def examine(folder: Path, *, now: Callable[[], float] = time.time, socket_only: bool = False) -> Iterator[Finding]:
+def examine(folder: Path, *, now: Callable[[], float] = time.time, socket_only: bool = False) -> Iterator[Diagnosis]:
     """Every check in turn; without a readable ``site.toml`` there is nothing else to check."""
     try:
         site = Examined(folder, load_site_config(folder / "site.toml"), now, socket_only)
     except ConfigurationError as error:
-        yield Finding("site.toml", Verdict.FAIL, str(error), "mend the line that it names")
+        yield Diagnosis("site.toml", DiagnosisLevel.FAIL, str(error), "mend the line that it names")
         return
-    yield Finding("site.toml", Verdict.OK, f"{site.config.site_id}, profile {site.config.profile}")
+    yield Diagnosis("site.toml", DiagnosisLevel.OK, f"{site.config.site_id}, profile {site.config.profile}")
     for name, check in CHECKS.items():
         yield from examined_safely(name, check, site)
 
 
-def _line(finding: Finding) -> str:
+def _line(finding: Diagnosis) -> str:
     to_do = f" → {finding.to_do}" if finding.to_do else ""
     return f"{finding.verdict:<5} {finding.check}: {finding.found}{to_do}"

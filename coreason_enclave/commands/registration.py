@@ -1,4 +1,4 @@
-"""``coreason-enclave found | request | join``: from a written ``site.toml`` to a site that may connect."""
+"""``coreason-enclave init | request | join``: from a written ``site.toml`` to a site that may connect."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import click
 
 from coreason_enclave.command_line import site_folder
 from coreason_enclave.policy import load_site_config
-from coreason_enclave.site.registration_grant import accept_welcome
+from coreason_enclave.site.registration_grant import accept_grant
 from coreason_enclave.site.registration_request import make_request
-from coreason_enclave.wire.registration import ParticipationWelcome, fingerprint, open_request
+from coreason_enclave.wire.registration import RegistrationGrant, fingerprint, open_request
 
-__all__ = ["found", "join", "request"]
+__all__ = ["init", "join", "request"]
 
 _PATH = click.Path(path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command(epilog="Example: coreason-enclave found --config /srv/clinic/site.toml")
+@click.command(epilog="Example: coreason-enclave init --config /srv/clinic/site.toml")
 @click.option(
     "--config", "folder", required=True, type=_PATH, callback=site_folder, help="The site's site.toml, or its folder."
 )
-def found(folder: Path) -> None:
-    """Found a site from the site.toml that you wrote: make its keys, open its ledger, register its lineages.
+def init(folder: Path) -> None:
+    """Create a site from the site.toml that you wrote: make its keys, open its ledger, register its lineages.
 
     Doing it again changes nothing. A lineage's caps are fixed from now on.
     """
@@ -34,7 +34,7 @@ def found(folder: Path) -> None:
 
     config = load_site_config(folder / "site.toml")
     public_key = prepare_site(folder, config)
-    click.echo(f"founded {config.site_id}: {len(config.lineages)} lineages, profile {config.profile}")
+    click.echo(f"created {config.site_id}: {len(config.lineages)} lineages, profile {config.profile}")
     click.echo(f"public key   {public_key}")
     click.echo(f"fingerprint  {fingerprint(public_key)}")
 
@@ -52,37 +52,37 @@ def request(folder: Path, out: Path | None) -> None:
     click.echo(f"this site's fingerprint, to read to the coordinator: {fingerprint(public_key)}")
 
 
-@click.command(epilog="Example: coreason-enclave join /srv/clinic welcome.json --coordinator-key 3b6a27bc…")
+@click.command(epilog="Example: coreason-enclave join /srv/clinic grant.json --coordinator-key 3b6a27bc…")
 @click.argument("folder", metavar="SITE", type=_PATH, callback=site_folder)
-@click.argument("welcome", type=_FILE)
+@click.argument("grant", type=_FILE)
 @click.option(
     "--coordinator-key",
     required=True,
     metavar="HEX",
-    help="The coordinator's public key, from somebody you trust: not from the welcome itself.",
+    help="The coordinator's public key, from somebody you trust: not from the grant itself.",
 )
-def join(folder: Path, welcome: Path, coordinator_key: str) -> None:
-    """Take a coordinator's welcome: check it, and keep where and how to connect. Joining again renews."""
-    accepted = accept_welcome(folder, welcome.read_bytes(), coordinator_key, now=time.time())
+def join(folder: Path, grant: Path, coordinator_key: str) -> None:
+    """Take a coordinator's grant: check it, and keep where and how to connect. Joining again renews."""
+    accepted = accept_grant(folder, grant.read_bytes(), coordinator_key, now=time.time())
     click.echo(f"{accepted.site_id} connects to {accepted.gateway} from now on")
     click.echo(f"the coordinator's fingerprint, to compare by telephone: {fingerprint(coordinator_key)}")
     for line in _policy_advice(folder, accepted):
         click.echo(line)
 
 
-def _policy_advice(folder: Path, welcome: ParticipationWelcome) -> list[str]:
+def _policy_advice(folder: Path, grant: RegistrationGrant) -> list[str]:
     """What only a person may change: whose orders are run, and who counts in a roll-call."""
     policy = load_site_config(folder / "site.toml").policy
     lines = []
-    if welcome.coordinator_key not in policy.coordinator_keys:
+    if grant.coordinator_key not in policy.coordinator_keys:
         lines += [
             "orders of this coordinator are refused until site.toml lists its key:",
-            f'  [policy] coordinator_keys = ["{welcome.coordinator_key}"]',
+            f'  [policy] coordinator_keys = ["{grant.coordinator_key}"]',
         ]
     unknown = sorted(
         (site, key)
-        for site, key in welcome.participants.items()
-        if site != welcome.site_id and policy.participants.get(site) != key
+        for site, key in grant.participants.items()
+        if site != grant.site_id and policy.participants.get(site) != key
     )
     if unknown:
         lines.append(

@@ -57,16 +57,16 @@ from coreason_enclave.errors import (
     Reason,
     TrainingAborted,
 )
-from coreason_enclave.federation.nvflare.handlers import Answerer, answerer
+from coreason_enclave.federation.nvflare.handlers import OpenHandler, open_handler
 from coreason_enclave.federation.nvflare.messages import message_in, nothing_to_tell, refusal, sealed_reply
 from coreason_enclave.schemas import AttestationReport, FederationJob
 from coreason_enclave.wire.handler import Aborted, Handler
 from coreason_enclave.wire.updates import SealedMessage
 
 if TYPE_CHECKING:
-    from coreason_enclave.federation.nvflare.tasks import Work
+    from coreason_enclave.federation.nvflare.tasks import ActiveTask
     from coreason_enclave.privacy.training import Trainer
-    from coreason_enclave.privacy.training_inputs import Material
+    from coreason_enclave.privacy.training_inputs import TrainingInputs
     from coreason_enclave.sentry import DataSentry
 
 __all__ = ["TASKS", "CoreasonExecutor"]
@@ -106,8 +106,8 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
     criterion: Any
     sentry: Any
 
-    _answerer: Answerer | None = None
-    _work: Work | None = None
+    _answerer: OpenHandler | None = None
+    _work: ActiveTask | None = None
     _context: FLContext | None = None
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
@@ -150,7 +150,7 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
         if self._answerer is None:
             try:
                 settings = Path(fl_ctx.get_workspace().get_site_config_dir())
-                self._answerer = answerer(settings, fl_ctx.get_identity_name(), self, self._own_loop())
+                self._answerer = open_handler(settings, fl_ctx.get_identity_name(), self, self._own_loop())
             except EnclaveError as error:  # about this host's configuration, for whoever looks after it
                 self.log_error(fl_ctx, f"the site cannot be opened: {error}", fire_event=False)
                 raise
@@ -196,7 +196,7 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
 
         return job_in(shareable, self._working().task.job)
 
-    def _working(self) -> Work:
+    def _working(self) -> ActiveTask:
         if self._work is None:
             raise ConfigurationError("there is a job only while a task is trained")
         return self._work
@@ -211,19 +211,19 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
 
     # --- for the trainer that this executor is -------------------------------------------------------------------
 
-    def take_up(self, work: Work, material: Material) -> None:
+    def begin_task(self, work: ActiveTask, material: TrainingInputs) -> None:
         """See :class:`~coreason_enclave.federation.nvflare.trainer.Trains`."""
         self._work = work
         self.model, self.loader, self.criterion = material.model, material.loader, material.criterion
         self.sentry = work.sentry
 
-    def lay_down(self) -> None:
+    def end_task(self) -> None:
         """See :class:`~coreason_enclave.federation.nvflare.trainer.Trains`."""
         self._work = None
         for name in ("model", "loader", "criterion", "sentry"):
             self.__dict__.pop(name, None)
 
-    def surroundings(self) -> FLContext | None:
+    def fl_context(self) -> FLContext | None:
         """See :class:`~coreason_enclave.federation.nvflare.trainer.Trains`."""
         return self._context
 

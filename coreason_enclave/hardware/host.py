@@ -7,7 +7,7 @@ import hmac
 from coreason_enclave.attestation.binding import gpu_nonce, report_data
 from coreason_enclave.attestation.evidence import MAX_GPUS, CpuKind, Evidence, GpuReport
 from coreason_enclave.hardware.collectors import CpuCollector, GpuCollector, unavailable
-from coreason_enclave.hardware.report_binding import covered_by_cpu, covered_by_gpu
+from coreason_enclave.hardware.report_binding import bound_data_of_cpu, bound_data_of_gpu
 
 __all__ = ["HostAttester"]
 
@@ -33,7 +33,7 @@ class HostAttester:
         gpus = self._ask_gpus(gpu_nonce(context))
         asked = report_data(context, gpus)
         report = self._cpu.collect(asked)
-        _require_echo(asked, covered_by_cpu(report), f"this host's {report.kind} report")
+        _require_echo(asked, bound_data_of_cpu(report), f"this host's {report.kind} report")
         return Evidence(cpu=report, gpus=gpus)
 
     def _ask_gpus(self, nonce: bytes) -> tuple[GpuReport, ...]:
@@ -43,7 +43,7 @@ class HostAttester:
         if not 1 <= len(reports) <= MAX_GPUS:
             raise unavailable(f"{len(reports)} GPUs answered, not 1 to {MAX_GPUS}")
         for number, report in enumerate(reports):
-            _require_echo(nonce, covered_by_gpu(report), f"the report of GPU {number}")
+            _require_echo(nonce, bound_data_of_gpu(report), f"the report of GPU {number}")
         return reports
 
 

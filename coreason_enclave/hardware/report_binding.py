@@ -12,10 +12,10 @@ from coreason_enclave.attestation.verify.snp.report import parse_report as parse
 from coreason_enclave.attestation.verify.verdict import VerificationRefused
 from coreason_enclave.hardware.collectors import unavailable
 
-__all__ = ["covered_by_cpu", "covered_by_gpu"]
+__all__ = ["bound_data_of_cpu", "bound_data_of_gpu"]
 
 
-def covered_by_cpu(report: CpuReport) -> bytes:
+def bound_data_of_cpu(report: CpuReport) -> bytes:
     """The 64 bytes under a processor's report; raises :class:`AttestationError` where it is no report of its kind."""
     with _readable(f"this host's {report.kind} device"):
         if report.kind is CpuKind.SNP:
@@ -26,7 +26,7 @@ def covered_by_cpu(report: CpuReport) -> bytes:
     return quote.fields["report_data"]
 
 
-def covered_by_gpu(report: GpuReport) -> bytes:
+def bound_data_of_gpu(report: GpuReport) -> bytes:
     """The 32-byte nonce under a GPU's report; raises :class:`AttestationError` where it is no such report."""
     with _readable("a GPU"):
         return parse_gpu_report(report.report_bytes()).nonce

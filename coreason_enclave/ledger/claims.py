@@ -9,7 +9,7 @@ from coreason_enclave.accounting.events import PoissonSampledGaussian
 from coreason_enclave.accounting.guarantee import Accountant, ClientGuarantee, ComposedEpsilon, Guarantee
 from coreason_enclave.ledger.pricing import spent_epsilon
 from coreason_enclave.ledger.records import JobClaim, LineageClaim, LineageRegistration, NoiseSource, RoundPlan
-from coreason_enclave.ledger.state import JobRecord, LedgerState, LineageRecord, RoundRecord
+from coreason_enclave.ledger.state import JobRecord, LedgerRound, LedgerState, LineageRecord
 from coreason_enclave.schemas import PrivacyUnit
 
 __all__ = ["job_claim", "lineage_claim"]
@@ -98,11 +98,11 @@ def _about(registration: LineageRegistration, composed: ComposedEpsilon) -> Guar
     return composed.guarantee(unit=registration.unit, neighboring_relation=relation)
 
 
-def _open(records: Iterable[RoundRecord]) -> int:
+def _open(records: Iterable[LedgerRound]) -> int:
     return sum(record.actual is None for record in records)
 
 
-def _sources(records: Iterable[RoundRecord]) -> tuple[NoiseSource, ...]:
+def _sources(records: Iterable[LedgerRound]) -> tuple[NoiseSource, ...]:
     return tuple(sorted({record.plan.noise_source for record in records if isinstance(record.plan, RoundPlan)}))
 
 

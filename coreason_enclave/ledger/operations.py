@@ -43,7 +43,7 @@ from coreason_enclave.ledger.records import (
     RoundPlan,
     require_hex_digest,
 )
-from coreason_enclave.ledger.state import JobRecord, LedgerState, LineageRecord, RoundRecord, apply, follow
+from coreason_enclave.ledger.state import JobRecord, LedgerRound, LedgerState, LineageRecord, apply, follow
 from coreason_enclave.schemas import explain
 
 __all__ = ["Clock", "Decision", "EventSourcedLedger", "system_clock"]
@@ -285,7 +285,7 @@ def _left(record: LineageRecord, plan: RoundPlan, quoted: Price) -> tuple[int, i
     )
 
 
-def _require_all_of(reserved: RoundRecord, lineage: str, require_all: bool) -> None:
+def _require_all_of(reserved: LedgerRound, lineage: str, require_all: bool) -> None:
     if require_all and isinstance(reserved.plan, RoundPlan):
         rules.grant(lineage, reserved.plan, reserved.step_limit, reserved.step_limit, require_all=True)
 
@@ -303,7 +303,7 @@ def _non_private_entry(now: int, lineage: str, name: str, binding: str, plan: Pl
     return ReservedNonPrivate(time=now, lineage=lineage, reservation_id=name, binding=binding, plan=plan)
 
 
-def _check_recommitted(record: RoundRecord, actual: Event, update_digest: str | None) -> None:
+def _check_recommitted(record: LedgerRound, actual: Event, update_digest: str | None) -> None:
     rules.check_uncommitted((record.actual, record.update_digest) == (actual, update_digest), record.plan)
 
 

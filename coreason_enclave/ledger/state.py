@@ -39,11 +39,11 @@ from coreason_enclave.ledger.entries import (
 )
 from coreason_enclave.ledger.records import Acknowledgement, Draw, LedgerHead, LineageRegistration, Plan
 
-__all__ = ["JobRecord", "LedgerState", "LineageRecord", "RoundRecord", "apply", "follow"]
+__all__ = ["JobRecord", "LedgerRound", "LedgerState", "LineageRecord", "apply", "follow"]
 
 
 @dataclass(frozen=True)
-class RoundRecord:
+class LedgerRound:
     """One reserved round. ``actual`` is what it ran, None while it is open."""
 
     reservation_id: str
@@ -71,7 +71,7 @@ class JobRecord:
     first: Plan
     allowed_steps: int | None
     step_cost_pico: int | None
-    rounds: Mapping[int, RoundRecord]
+    rounds: Mapping[int, LedgerRound]
     draws: tuple[Draw, ...] = ()
 
     @property
@@ -123,14 +123,14 @@ class LedgerState:
             raise LedgerError(f"job {job_id!r:.140} has reserved nothing on lineage {lineage!r:.140}")
         return job
 
-    def find(self, reservation_id: str) -> tuple[str, RoundRecord]:
+    def find(self, reservation_id: str) -> tuple[str, LedgerRound]:
         """(lineage, round) of a reservation, newest first; an unknown one is refused."""
         for lineage, record in self._rounds():
             if record.reservation_id == reservation_id:
                 return lineage, record
         raise LedgerError(f"no reservation {reservation_id!r:.80}: reserve the round before committing it")
 
-    def _rounds(self) -> Iterator[tuple[str, RoundRecord]]:
+    def _rounds(self) -> Iterator[tuple[str, LedgerRound]]:
         for name, lineage in (self.lineages or {}).items():
             for job in reversed(tuple(lineage.jobs.values())):
                 yield from ((name, record) for record in reversed(tuple(job.rounds.values())))
@@ -194,12 +194,12 @@ def _reserve(lineage: LineageRecord, entry: Reserved | ReservedNonPrivate) -> Li
     rules.check_reservation_id(entry.reservation_id, entry.lineage, plan, entry.binding)
     if isinstance(entry, ReservedNonPrivate):
         job = job or JobRecord(plan, None, None, {})
-        record = RoundRecord(entry.reservation_id, entry.binding, plan, entry.plan.steps)
+        record = LedgerRound(entry.reservation_id, entry.binding, plan, entry.plan.steps)
         return replace(_with_round(lineage, job, record), non_private=True)
     job = job or JobRecord(plan, entry.allowed_steps, entry.step_cost_pico, {})
     rules.check_price(job.allowed_steps, job.step_cost_pico, entry)
     rules.check_limit(entry, job.steps, lineage.remaining_pico)
-    record = RoundRecord(entry.reservation_id, entry.binding, plan, entry.step_limit)
+    record = LedgerRound(entry.reservation_id, entry.binding, plan, entry.step_limit)
     spent = lineage.spent_pico + entry.step_limit * entry.step_cost_pico
     return replace(_with_round(lineage, job, record), spent_pico=spent)
 
@@ -231,6 +231,6 @@ def _commit(lineage: LineageRecord, entry: Committed) -> LineageRecord:
     return replace(_with_round(lineage, job, after), spent_pico=lineage.spent_pico - refund)
 
 
-def _with_round(lineage: LineageRecord, job: JobRecord, record: RoundRecord) -> LineageRecord:
+def _with_round(lineage: LineageRecord, job: JobRecord, record: LedgerRound) -> LineageRecord:
     job = replace(job, rounds={**job.rounds, record.plan.round_number: record})
     return replace(lineage, jobs={**lineage.jobs, record.plan.job_id: job})

@@ -17,13 +17,13 @@ from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.schemas import AggregationStrategy, FederationJob
 from coreason_enclave.wire.updates import Arrays
 
-__all__ = ["ControlTerm", "Drift", "ProximalTerm", "drift_of"]
+__all__ = ["ControlTerm", "DriftCorrection", "ProximalTerm", "drift_of"]
 
 Names = Mapping[torch.nn.Parameter, str]
 
 
 @dataclass(frozen=True)
-class Drift(ABC):
+class DriftCorrection(ABC):
     """A term for each parameter.
 
     Attributes:
@@ -54,7 +54,7 @@ class Drift(ABC):
 
 
 @dataclass(frozen=True)
-class ProximalTerm(Drift):
+class ProximalTerm(DriftCorrection):
     """FedProx (Li et al., 2020): ``mu * (w - w_global)``; ``arrays`` are the global weights."""
 
     mu: float
@@ -64,14 +64,14 @@ class ProximalTerm(Drift):
 
 
 @dataclass(frozen=True)
-class ControlTerm(Drift):
+class ControlTerm(DriftCorrection):
     """SCAFFOLD (Karimireddy et al., 2020): ``c - c_i``, the same in every step; ``arrays`` are these differences."""
 
     def _term(self, name: str, value: torch.Tensor) -> torch.Tensor:
         return torch.tensor(self.arrays[name], dtype=value.dtype)
 
 
-def drift_of(job: FederationJob, base: Arrays, correction: Arrays | None) -> Drift | None:
+def drift_of(job: FederationJob, base: Arrays, correction: Arrays | None) -> DriftCorrection | None:
     """The term of the job's strategy; None for FED_AVG, which has none.
 
     Args:

@@ -32,7 +32,7 @@ from coreason_enclave.privacy.sampling import (
 )
 from coreason_enclave.privacy.schedules import Schedule
 from coreason_enclave.privacy.scope import TrainingScope, current_scope
-from coreason_enclave.privacy.standalone import experiment_key, experiment_scope, over_rows
+from coreason_enclave.privacy.standalone import over_rows, standalone_key, standalone_scope
 from coreason_enclave.privacy.synthetic import rehearse_criterion, synthetic_like
 from coreason_enclave.schemas import Mechanism, PrivacyConfig, PrivacyUnit
 
@@ -300,7 +300,7 @@ def _standalone(
     delta = registration.caps.job_delta if config.delta is None else config.delta
     noise, steps = _schedule(config, delta, total_steps)
     config = config.model_copy(update={"delta": delta, "unit": registration.unit, "noise_multiplier": noise})
-    key = experiment_key(unsafe_seed)
+    key = standalone_key(unsafe_seed)
     job_digest = sha256_hex(secrets.token_bytes(32))
     plan = RoundPlan(
         job_id=f"guard-{job_digest[:16]}",
@@ -316,7 +316,7 @@ def _standalone(
         noise_source=NoiseSource.SITE_KEYSTREAM if unsafe_seed is None else NoiseSource.UNSAFE_SEEDED,
     )
     reservation = ledger.reserve(lineage, plan, sha256_hex(job_digest.encode()), require_all=False)
-    return experiment_scope(
+    return standalone_scope(
         config,
         reservation,
         key=key,

@@ -19,7 +19,7 @@ from coreason_enclave.datasets.schema import DatasetSchema
 from coreason_enclave.datasets.synthetic import synthetic_dataset
 from coreason_enclave.errors import DataLeakageError, Reason, UnsafeTrainingError
 from coreason_enclave.ledger.records import Reservation
-from coreason_enclave.privacy.drift_correction import Drift
+from coreason_enclave.privacy.drift_correction import DriftCorrection
 from coreason_enclave.privacy.kernel.blocks import declared_blocks
 from coreason_enclave.privacy.kernel.rehearsal import Rehearsal, RehearsalEnded
 from coreason_enclave.privacy.loop_failures import contained
@@ -52,7 +52,7 @@ class Rehearsed:
     base: Arrays
     schema: DatasetSchema
     nominal_units: int
-    drift: Drift | None
+    drift: DriftCorrection | None
     trusted: Callable[[], AttestationReport]
     aborted: Callable[[], bool]
 

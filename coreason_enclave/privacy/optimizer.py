@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from coreason_enclave.crypto.keystream import Keystream, Purpose, noise_grid
 from coreason_enclave.errors import UnsafeTrainingError
-from coreason_enclave.privacy.drift_correction import Drift
+from coreason_enclave.privacy.drift_correction import DriftCorrection
 from coreason_enclave.privacy.kernel import GradientKernel
 from coreason_enclave.privacy.kernel.rehearsal import Rehearsal
 from coreason_enclave.privacy.step_gate import Batch, StepGate
@@ -51,7 +51,7 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
         max_grad_norm: float,
         noise_multiplier: float,
         expected_units: float,
-        drift: Drift | None,
+        drift: DriftCorrection | None,
     ) -> None:
         self._names, self._gate, self._drift = names, gate, drift
         self._kernel, self._rehearsal = kernel, rehearsal

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
 from coreason_enclave.crypto.keystream import Keystream
 from coreason_enclave.ledger.records import Reservation
-from coreason_enclave.privacy.drift_correction import Drift
+from coreason_enclave.privacy.drift_correction import DriftCorrection
 from coreason_enclave.privacy.kernel.rehearsal import Rehearsal
 from coreason_enclave.privacy.step_gate import StepGate
 from coreason_enclave.schemas import Mechanism, PrivacyConfig
@@ -54,7 +54,7 @@ class TrainingScope:
     keystream: Keystream
     nominal_units: int
     unit_of_row: npt.NDArray[Any] | None
-    drift: Drift | None
+    drift: DriftCorrection | None
     base: Arrays | None = None
     iterates: list[PrivateIterate] = field(default_factory=list)
     rehearsal: Rehearsal | None = None

@@ -26,7 +26,7 @@ from coreason_enclave.privacy.scope import TrainingScope
 from coreason_enclave.privacy.step_gate import StepGate
 from coreason_enclave.schemas import PrivacyConfig
 
-__all__ = ["ExperimentScope", "experiment_key", "experiment_scope", "over_rows"]
+__all__ = ["ExperimentScope", "over_rows", "standalone_key", "standalone_scope"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class ExperimentScope(TrainingScope):
     name: str
 
 
-def experiment_key(unsafe_seed: bytes | None) -> bytes:
+def standalone_key(unsafe_seed: bytes | None) -> bytes:
     """A fresh key, or the injected one; ask for it before anything is reserved.
 
     Raises:
@@ -53,7 +53,7 @@ def experiment_key(unsafe_seed: bytes | None) -> bytes:
     return secrets.token_bytes(32) if unsafe_seed is None else unsafe_seed
 
 
-def experiment_scope(
+def standalone_scope(
     config: PrivacyConfig,
     reservation: Reservation,
     *,

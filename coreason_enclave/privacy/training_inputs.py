@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from coreason_enclave.models import build, load_weights
 from coreason_enclave.privacy.training import TrainingTask
 
-__all__ = ["Material", "material_of"]
+__all__ = ["TrainingInputs", "training_inputs"]
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingInputs:
     """Fresh for one task, nothing of it private yet: a :class:`~coreason_enclave.privacy.PrivacyGuard` is attached to
     it. ``loader`` yields ``(features, labels)`` of one row each."""
 
@@ -24,7 +24,7 @@ class Material:
     criterion: torch.nn.Module
 
 
-def material_of(task: TrainingTask) -> Material:
+def training_inputs(task: TrainingTask) -> TrainingInputs:
     """The material of ``task``.
 
     Raises:
@@ -33,4 +33,4 @@ def material_of(task: TrainingTask) -> Material:
     model = build(task.job.model_arch, task.job.model_args)
     load_weights(model.module, task.base)
     rows = TensorDataset(torch.tensor(task.dataset.features), torch.tensor(task.dataset.labels))
-    return Material(model.module, DataLoader(rows, batch_size=1), model.criterion)
+    return TrainingInputs(model.module, DataLoader(rows, batch_size=1), model.criterion)

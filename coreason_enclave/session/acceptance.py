@@ -22,7 +22,7 @@ from coreason_enclave.errors import EnvelopeError, JobRejected, Reason
 from coreason_enclave.ledger import NoiseSource, NonPrivatePlan, Plan, RoundPlan
 from coreason_enclave.policy import LineagePolicy, SiteConfig
 from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechanism, PrivacyConfig
-from coreason_enclave.session.handshake import Released, SiteHandshake
+from coreason_enclave.session.handshake import ReleasedModel, SiteHandshake
 from coreason_enclave.wire.checkpoints import ANNOUNCEMENT_TYPE, LogAnnouncement, parse_announcement
 from coreason_enclave.wire.documents import (
     ATTESTATION_REQUEST_TYPE,
@@ -116,7 +116,7 @@ class AcceptedJob(ResolvedJob):
 
     order: RoundOrder
     coordinator_key: str
-    released: Released
+    released: ReleasedModel
     base: Arrays
     correction: Arrays | None
 

@@ -32,13 +32,13 @@ from coreason_enclave.wire.documents import (
     SiteAttestation,
 )
 
-__all__ = ["Released", "SiteHandshake"]
+__all__ = ["ReleasedModel", "SiteHandshake"]
 
 _SKEW_S = 60
 
 
 @dataclass(frozen=True)
-class Released:
+class ReleasedModel:
     """What an accepted order released: the base model's bytes, and the result on this site that released them."""
 
     model: bytes
@@ -86,7 +86,7 @@ class SiteHandshake:
             attested_at=int(now),
         )
 
-    def release(self, order: RoundOrder, envelope: bytes, ciphertext: bytes, coordinator_key: str) -> Released:
+    def release(self, order: RoundOrder, envelope: bytes, ciphertext: bytes, coordinator_key: str) -> ReleasedModel:
         """Decrypt an order's base model, once its coordinator is one that this site's policy accepts.
 
         Raises:
@@ -103,17 +103,17 @@ class SiteHandshake:
         if not result.appraised_at - _SKEW_S <= self.clock() <= result.expires_at + _SKEW_S:
             raise _required("its attestation result has expired, or is from the future: compare the clocks")
         model = key.decrypt(ciphertext, info_for("model", envelope))
-        return Released(model, result)
+        return ReleasedModel(model, result)
 
     def prove_update(self, order: RoundOrder, kem_key: str) -> Evidence:
         """Fresh evidence for an update, over the order's nonce; raises as :meth:`answer` does."""
         return self._prove(order.nonce, kem_key, order.job.digest())
 
-    def conceal(self, order: RoundOrder, envelope: bytes, payload: bytes) -> bytes:
+    def encrypt_update(self, order: RoundOrder, envelope: bytes, payload: bytes) -> bytes:
         """An update's bytes, for the coordinator's key alone and beside this very envelope."""
         return encrypt_to(order.coordinator.kem_key, payload, info_for("update", envelope))
 
-    def watch(self, order: RoundOrder, released: Released) -> Callable[[], None]:
+    def watch(self, order: RoundOrder, released: ReleasedModel) -> Callable[[], None]:
         """To be called between two steps: proves this host to itself again at 0.8 of each lifetime.
 
         What it returns raises as :meth:`answer` does, and from then on always.
@@ -135,7 +135,7 @@ class SiteHandshake:
 
         return check
 
-    def require_current(self, released: Released) -> None:
+    def require_current(self, released: ReleasedModel) -> None:
         """Raise :class:`AttestationError` once the result that released the model has expired."""
         if self.clock() > released.result.expires_at + _SKEW_S:
             message = "the attestation result that released the model has expired"

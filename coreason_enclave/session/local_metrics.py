@@ -13,10 +13,10 @@ from pathlib import Path
 from coreason_enclave.crypto.encoding import canonical_json
 from coreason_enclave.errors import ConfigurationError
 
-__all__ = ["Validations"]
+__all__ = ["LocalMetricsLog"]
 
 
-class Validations:
+class LocalMetricsLog:
     """A file of one JSON object a line, mode 0600; made on first use."""
 
     def __init__(self, path: Path) -> None:

@@ -81,9 +81,9 @@ from coreason_enclave.session.acceptance import (
 )
 from coreason_enclave.session.continuity import mark_of_content, mark_of_key, require_same_content, require_same_key
 from coreason_enclave.session.handshake import SiteHandshake
-from coreason_enclave.session.local_metrics import Validations
+from coreason_enclave.session.local_metrics import LocalMetricsLog
 from coreason_enclave.session.preflight import require_declared, require_sound_model
-from coreason_enclave.session.update_store import KeptUpdate, ReleasedUpdates
+from coreason_enclave.session.update_store import StoredUpdate, UpdateStore
 from coreason_enclave.wire.checkpoints import LogSeen
 from coreason_enclave.wire.documents import (
     ATTESTATION_TYPE,
@@ -117,8 +117,8 @@ class SecureSession:
     trainer: Trainer
     job_keys: JobKeys
     log: HashLog
-    released: ReleasedUpdates
-    validations: Validations
+    released: UpdateStore
+    local_metrics: LocalMetricsLog
     checkpoints: CheckpointStore
     clock: Callable[[], float]
 
@@ -190,7 +190,7 @@ class SecureSession:
             dataset, job = self._open(accepted), accepted.job
             found = evaluate(job.model_arch, job.model_args, accepted.base, dataset.features, dataset.labels)
             about = {"dataset": job.dataset_id, "model": accepted.order.base_model_digest, **_named(accepted)}
-            self.validations.note({"time": int(self.clock()), **self.config.profile.label(), **about, **found})
+            self.local_metrics.note({"time": int(self.clock()), **self.config.profile.label(), **about, **found})
             self._log("validation", "kept", about)
 
     def submit(self, message: SealedMessage) -> SealedMessage:
@@ -291,7 +291,7 @@ class SecureSession:
         base = immutable(accepted.base)
         update = self._train(accepted, TrainingTask(accepted.job, base, dataset, scope, may_stop, trusted))
         require_proof()  # a loop that swallowed a failed proof, or never asked, does not get to release what it has
-        kept = KeptUpdate(update.payload, update.metrics)
+        kept = StoredUpdate(update.payload, update.metrics)
         self.released.keep(accepted.job_digest, accepted.order.round_number, accepted.binding(), kept)
         self.ledger.commit(reservation.reservation_id, update.event, update.digest)
         return update
@@ -428,7 +428,7 @@ class SecureSession:
         if not isinstance(update, ReleasableUpdate):
             raise TypeError("only a ReleasableUpdate can be sealed")
         envelope = seal(UPDATE_TYPE, self._statement(accepted, update).canonical(), self.signer)
-        return SealedMessage(envelope, self.handshake.conceal(accepted.order, envelope, update.payload))
+        return SealedMessage(envelope, self.handshake.encrypt_update(accepted.order, envelope, update.payload))
 
     def _statement(self, accepted: AcceptedJob, update: ReleasableUpdate) -> UpdateStatement:
         order, head = accepted.order, self.ledger.head()

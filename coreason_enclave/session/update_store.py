@@ -22,7 +22,7 @@ from coreason_enclave.crypto.encoding import canonical_json, parse_json, sha256_
 from coreason_enclave.errors import ConfigurationError, EnvelopeError
 from coreason_enclave.system.files import PRIVATE, replace_file, sync_folder
 
-__all__ = ["KEPT_JOBS", "KEPT_ROUNDS", "KeptUpdate", "ReleasedUpdates"]
+__all__ = ["KEPT_JOBS", "KEPT_ROUNDS", "StoredUpdate", "UpdateStore"]
 
 KEPT_ROUNDS = 2
 KEPT_JOBS = 16
@@ -32,14 +32,14 @@ _DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
-class KeptUpdate:
+class StoredUpdate:
     """A released update: its safetensors bytes and the metrics that went with them."""
 
     payload: bytes
     metrics: Mapping[str, float]
 
 
-class ReleasedUpdates:
+class UpdateStore:
     """The store in one folder; made on first use, with mode 0700.
 
     Whoever writes holds the job's lineage in the ledger, so that no two write for one job at a time.
@@ -48,7 +48,7 @@ class ReleasedUpdates:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def keep(self, job_digest: str, round_number: int, binding: str, update: KeptUpdate) -> None:
+    def keep(self, job_digest: str, round_number: int, binding: str, update: StoredUpdate) -> None:
         """Keep an update, durable before this returns, and forget older ones.
 
         Raises:
@@ -64,7 +64,7 @@ class ReleasedUpdates:
         except OSError as error:
             raise ConfigurationError(f"the store of released updates cannot be written: {error}") from error
 
-    def find(self, job_digest: str, round_number: int, binding: str, update_digest: str) -> KeptUpdate | None:
+    def find(self, job_digest: str, round_number: int, binding: str, update_digest: str) -> StoredUpdate | None:
         """The update with this binding whose bytes have this SHA-256 (hex); None where it is missing or damaged."""
         try:
             data = self._path(job_digest, round_number, binding).read_bytes()
@@ -88,14 +88,14 @@ class ReleasedUpdates:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _encode(binding: str, update: KeptUpdate) -> bytes:
+def _encode(binding: str, update: StoredUpdate) -> bytes:
     """SHA-256 over the rest; the header's length in 8 bytes; the header; the payload."""
     header = canonical_json({"version": 1, "binding": binding, "metrics": dict(update.metrics)})
     body = len(header).to_bytes(8, "big") + header + update.payload
     return hashlib.sha256(body).digest() + body
 
 
-def _decode(binding: str, data: bytes) -> KeptUpdate | None:
+def _decode(binding: str, data: bytes) -> StoredUpdate | None:
     stated, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != stated:
         return None
@@ -106,4 +106,4 @@ def _decode(binding: str, data: bytes) -> KeptUpdate | None:
         return None
     if header.keys() != {"version", "binding", "metrics"} or (header["version"], header["binding"]) != (1, binding):
         return None
-    return KeptUpdate(body[end:], header["metrics"])
+    return StoredUpdate(body[end:], header["metrics"])

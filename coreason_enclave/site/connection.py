@@ -32,7 +32,7 @@ _RelativePath = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class ConnectionConfig(StrictModel):
-    """The file's content; paths are relative to the site's folder. ``coordinator_key`` signed the welcome."""
+    """The file's content; paths are relative to the site's folder. ``coordinator_key`` signed the grant."""
 
     version: FormatVersion = 1
     gateway: Address

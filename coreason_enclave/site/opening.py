@@ -31,13 +31,13 @@ from coreason_enclave.privacy.training import LocalSgdTrainer, Trainer
 from coreason_enclave.schemas import NeighboringRelation
 from coreason_enclave.sentry import DataSentry
 from coreason_enclave.session.handshake import SiteHandshake
-from coreason_enclave.session.local_metrics import Validations
+from coreason_enclave.session.local_metrics import LocalMetricsLog
 from coreason_enclave.session.secure_session import SecureSession
-from coreason_enclave.session.update_store import ReleasedUpdates
+from coreason_enclave.session.update_store import UpdateStore
 from coreason_enclave.site.trainer_loading import load_trainer
 from coreason_enclave.witness import CheckpointStore
 
-__all__ = ["Site", "found_site", "open_site", "prepare_site"]
+__all__ = ["Site", "create_site", "open_site", "prepare_site"]
 
 CONFIG_FILE = "site.toml"
 VALIDATIONS_FILE = "validations.jsonl"
@@ -59,7 +59,7 @@ class Site:
         self.log.close()
 
 
-def found_site(folder: Path, config: SiteConfig) -> str:
+def create_site(folder: Path, config: SiteConfig) -> str:
     """Write ``site.toml``, make the signing key, register the lineages; return the public key (hex).
 
     Raises:
@@ -67,12 +67,12 @@ def found_site(folder: Path, config: SiteConfig) -> str:
     """
     path = folder / CONFIG_FILE
     if path.exists():
-        raise ConfigurationError(f"{path} exists: a site is founded once, and its budgets with it")
+        raise ConfigurationError(f"{path} exists: a site is created once, and its budgets with it")
     folder.mkdir(parents=True, exist_ok=True)
     public_key = prepare_site(folder, config)
     path.write_bytes(
         tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode()
-    )  # last: a site without it is not founded
+    )  # last: a site without it does not exist yet
     return public_key
 
 
@@ -132,8 +132,8 @@ def open_site(
             trainer=_trainer(folder, config) if trainer is None else trainer,
             job_keys=SecretJobKeys(folder / config.keys / "jobs") if job_keys is None else job_keys,
             log=log,
-            released=ReleasedUpdates(folder / config.released),
-            validations=Validations(folder / VALIDATIONS_FILE),
+            released=UpdateStore(folder / config.released),
+            local_metrics=LocalMetricsLog(folder / VALIDATIONS_FILE),
             checkpoints=CheckpointStore(folder / config.checkpoints),
             clock=clock,
         )

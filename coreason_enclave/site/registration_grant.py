@@ -1,4 +1,4 @@
-"""Taking a coordinator's welcome: everything in it is checked before anything is written."""
+"""Taking a coordinator's grant: everything in it is checked before anything is written."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from coreason_enclave.site.connection import (
 from coreason_enclave.site.tls_keys import TLS_KEY, load_tls_key
 from coreason_enclave.system.files import replace_file
 from coreason_enclave.system.timestamps import unix_seconds
-from coreason_enclave.wire.registration import ParticipationWelcome, open_welcome
+from coreason_enclave.wire.registration import RegistrationGrant, open_grant
 
-__all__ = ["accept_welcome"]
+__all__ = ["accept_grant"]
 
 _CA, _CERTIFICATE = "connection/ca.crt", "connection/client.crt"
 
 
-def accept_welcome(folder: Path, envelope: bytes, coordinator_key: str, *, now: float) -> ParticipationWelcome:
-    """Check a welcome and write ``connection.toml`` and ``connection/``; doing it again renews the certificate.
+def accept_grant(folder: Path, envelope: bytes, coordinator_key: str, *, now: float) -> RegistrationGrant:
+    """Check a grant and write ``connection.toml`` and ``connection/``; doing it again renews the certificate.
 
     Args:
-        coordinator_key: the key (hex) that a person was told; the welcome must be signed by it.
+        coordinator_key: the key (hex) that a person was told; the grant must be signed by it.
         now: Unix seconds.
 
     Raises:
@@ -40,25 +40,25 @@ def accept_welcome(folder: Path, envelope: bytes, coordinator_key: str, *, now: 
         ConfigurationError: the site has no keys, or has joined another coordinator.
     """
     config = load_site_config(folder / "site.toml")
-    welcome = open_welcome(envelope, coordinator_key)
+    grant = open_grant(envelope, coordinator_key)
     _require_same_coordinator(folder, coordinator_key)
-    _require_addressed(welcome, config, folder / config.keys)
-    _require_certificates(welcome, load_tls_key(folder / config.keys), now)
-    for name, certificate in ((_CA, welcome.ca_certificate), (_CERTIFICATE, welcome.client_certificate)):
+    _require_addressed(grant, config, folder / config.keys)
+    _require_certificates(grant, load_tls_key(folder / config.keys), now)
+    for name, certificate in ((_CA, grant.ca_certificate), (_CERTIFICATE, grant.client_certificate)):
         (folder / name).parent.mkdir(mode=0o700, exist_ok=True)
         replace_file(folder / name, certificate.encode())
     save_connection(
         folder,
         ConnectionConfig(
-            gateway=welcome.gateway,
-            server_name=welcome.server_name,
+            gateway=grant.gateway,
+            server_name=grant.server_name,
             coordinator_key=coordinator_key,
             ca=_CA,
             certificate=_CERTIFICATE,
             key=f"{config.keys}/{TLS_KEY}",
         ),
     )
-    return welcome
+    return grant
 
 
 def _require_same_coordinator(folder: Path, coordinator_key: str) -> None:
@@ -67,33 +67,33 @@ def _require_same_coordinator(folder: Path, coordinator_key: str) -> None:
         raise ConfigurationError(f"this site has joined another coordinator: remove {path} to leave it first")
 
 
-def _require_addressed(welcome: ParticipationWelcome, config: SiteConfig, keys: Path) -> None:
+def _require_addressed(grant: RegistrationGrant, config: SiteConfig, keys: Path) -> None:
     path = keys / "signing.key"
     if not path.exists():
         raise ConfigurationError(f"there is no {path}: make a request first")
     own = Signer.from_seed(load_or_create_secret(path)).public_hex
-    if welcome.site_id != config.site_id or welcome.public_key != own:
+    if grant.site_id != config.site_id or grant.public_key != own:
         raise EnvelopeError(
-            f"the welcome is for {welcome.site_id} with another key: send this site's own request",
+            f"the grant is for {grant.site_id} with another key: send this site's own request",
             reason=Reason.NOT_ADDRESSED_TO_ME,
         )
-    if welcome.participants.get(config.site_id) != own:
-        raise EnvelopeError("the welcome's participants do not name this site with its own key")
+    if grant.participants.get(config.site_id) != own:
+        raise EnvelopeError("the grant's participants do not name this site with its own key")
 
 
-def _require_certificates(welcome: ParticipationWelcome, key: ec.EllipticCurvePrivateKey, now: float) -> None:
+def _require_certificates(grant: RegistrationGrant, key: ec.EllipticCurvePrivateKey, now: float) -> None:
     """What OpenSSL would refuse at the first connection, found out now and said in words."""
-    authority = _certificate(welcome.ca_certificate, "CA certificate")
-    own = _certificate(welcome.client_certificate, "client certificate")
+    authority = _certificate(grant.ca_certificate, "CA certificate")
+    own = _certificate(grant.client_certificate, "client certificate")
     if not _is_authority(authority):
-        raise EnvelopeError("the CA certificate in the welcome is not one of a certificate authority")
+        raise EnvelopeError("the CA certificate in the grant is not one of a certificate authority")
     try:
         own.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
-        raise EnvelopeError("the client certificate is not issued by the CA in the welcome") from error
+        raise EnvelopeError("the client certificate is not issued by the CA in the grant") from error
     if own.public_key() != key.public_key():
         raise EnvelopeError("the client certificate is for another TLS key: send this site's own request")
-    if f"urn:aegis:participant:{welcome.site_id}" not in _uris(own):
+    if f"urn:aegis:participant:{grant.site_id}" not in _uris(own):
         raise EnvelopeError("the client certificate does not name this site")
     for certificate, what in ((authority, "CA"), (own, "client")):
         if not unix_seconds(certificate.not_valid_before_utc) <= now <= unix_seconds(certificate.not_valid_after_utc):
@@ -104,7 +104,7 @@ def _certificate(pem: str, what: str) -> x509.Certificate:
     try:
         return load_pem_certificates(pem.encode())[0]
     except ValueError as error:
-        raise EnvelopeError(f"the {what} in the welcome is not a certificate") from error
+        raise EnvelopeError(f"the {what} in the grant is not a certificate") from error
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:

@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 from coreason_enclave.crypto.signing import load_or_create_signer
 from coreason_enclave.policy import load_site_config
 from coreason_enclave.site.tls_keys import load_or_create_node_key, load_or_create_tls_key, node_key_text
-from coreason_enclave.wire.registration import ParticipationRequest, seal_request
+from coreason_enclave.wire.registration import RegistrationRequest, seal_request
 
 __all__ = ["make_request"]
 
@@ -26,7 +26,7 @@ def make_request(folder: Path) -> bytes:
     config = load_site_config(folder / "site.toml")
     keys = folder / config.keys
     signer = load_or_create_signer(keys / "signing.key")
-    request = ParticipationRequest(
+    request = RegistrationRequest(
         site_id=config.site_id,
         public_key=signer.public_hex,
         node_key=node_key_text(load_or_create_node_key(keys)),

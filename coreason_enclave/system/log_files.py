@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MOST_LOG_BYTES", "Repeats", "SparingHandler", "log_sparingly", "trim_log"]
+__all__ = ["MAX_LOG_BYTES", "Repeats", "SparingHandler", "log_sparingly", "trim_log"]
 
-MOST_LOG_BYTES = 16 << 20
+MAX_LOG_BYTES = 16 << 20
 """A log file that has grown beyond this is rotated; one old file is kept beside it."""
 _MOST_KINDS = 512
 _KIND_CHARACTERS = 80
@@ -115,14 +115,14 @@ def log_sparingly(layout: str) -> None:
     root.setLevel(logging.INFO)
 
 
-def trim_log(path: Path, most_bytes: int = MOST_LOG_BYTES) -> bool:
-    """Rotate a log above ``most_bytes`` while a process appends to the file; return True after a rotation.
+def trim_log(path: Path, max_bytes: int = MAX_LOG_BYTES) -> bool:
+    """Rotate a log above ``max_bytes`` while a process appends to the file; return True after a rotation.
 
     The content is copied to ``<name>.1`` and the file emptied: a process that appends (``O_APPEND``) continues at the
     new end of the file. Lines written between copying and emptying are lost.
     """
     try:
-        if path.stat().st_size <= most_bytes:
+        if path.stat().st_size <= max_bytes:
             return False
         old = path.with_name(f"{path.name}.1")
         shutil.copyfile(path, old)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from coreason_enclave.errors import ConfigurationError
 
-__all__ = ["Backoff", "Child", "spawn", "terminate"]
+__all__ = ["Backoff", "SupervisedProcess", "spawn", "terminate"]
 
 _PR_SET_PDEATHSIG = 1
 _GRACE_S = 5.0
@@ -75,21 +75,21 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 
 @dataclass
 class Backoff:
-    """How long to wait before trying again: doubling from ``first_s`` to ``most_s`` seconds, times 0.5 to 1 by chance.
+    """How long to wait before trying again: doubling from ``first_s`` to ``max_s`` seconds, times 0.5 to 1 by chance.
 
     The chance (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015) keeps many clients of one server that
     came back from knocking all at once.
     """
 
     first_s: float
-    most_s: float
+    max_s: float
     chance: Callable[[], float]
     _tries: int = field(default=0, init=False)
 
     def next(self) -> float:
         """Seconds to wait before the next try."""
         self._tries += 1
-        longest = min(self.most_s, self.first_s * 2.0 ** min(self._tries - 1, 60))
+        longest = min(self.max_s, self.first_s * 2.0 ** min(self._tries - 1, 60))
         return float(longest * (0.5 + 0.5 * self.chance()))
 
     def reset(self) -> None:
@@ -98,8 +98,9 @@ class Backoff:
 
 
 @dataclass
-class Child:
-    """A process that is wanted: :meth:`tend` starts it, and again when it has died. Used by a single-threaded loop.
+class SupervisedProcess:
+    """A process that is wanted: :meth:`ensure_running` starts it, and again when it has died. Used by a single-threaded
+    loop.
 
     Attributes:
         start: starts it once, whatever has to precede included.
@@ -120,7 +121,7 @@ class Child:
         """Whether it lives now."""
         return self.process is not None and self.process.poll() is None
 
-    def tend(self) -> None:
+    def ensure_running(self) -> None:
         """Start it if it is not running and the back-off has passed; a minute of life resets the back-off."""
         if self.running:
             if self.clock() - self._started > 60:

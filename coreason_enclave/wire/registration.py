@@ -1,4 +1,4 @@
-"""How a site joins a federation: a request that it signs, and a welcome that the coordinator signs.
+"""How a site joins a federation: a request that it signs, and a grant that the coordinator signs.
 
 Both are DSSE envelopes and may be carried by any means. A signature shows who holds a key; *whose* key it is, two
 people find out by comparing :func:`fingerprint` over another channel.
@@ -29,14 +29,14 @@ from coreason_enclave.schemas import FormatVersion, HexDigest, SafeId, StrictMod
 __all__ = [
     "REQUEST_TYPE",
     "WELCOME_TYPE",
-    "ParticipationRequest",
-    "ParticipationWelcome",
+    "RegistrationGrant",
+    "RegistrationRequest",
     "fingerprint",
+    "open_grant",
     "open_request",
-    "open_welcome",
     "parse_address",
+    "seal_grant",
     "seal_request",
-    "seal_welcome",
 ]
 
 REQUEST_TYPE = "application/vnd.aegis.participation-request.v1+json"
@@ -89,7 +89,7 @@ Address = Annotated[str, Field(max_length=300), AfterValidator(_an_address)]
 Host = Annotated[str, AfterValidator(_a_host)]
 
 
-class ParticipationRequest(StrictModel):
+class RegistrationRequest(StrictModel):
     """A site asks to take part.
 
     Attributes:
@@ -105,11 +105,11 @@ class ParticipationRequest(StrictModel):
     tls_request: Pem
 
 
-class ParticipationWelcome(StrictModel):
+class RegistrationGrant(StrictModel):
     """A coordinator's answer to one site: where the gateway is, and the certificates for it.
 
     Attributes:
-        public_key: the site's own Ed25519 key, so that a welcome for another founding of the site is noticed.
+        public_key: the site's own Ed25519 key, so that a grant for an earlier set-up of the site is noticed.
         gateway: ``host:port``. server_name: what the gateway's certificate must be for.
         participants: every participant's Ed25519 key, this site's included, to choose from for the site's own list.
     """
@@ -132,12 +132,12 @@ def fingerprint(public_hex: str) -> str:
     return " ".join(digits[start : start + 4] for start in range(0, 32, 4))
 
 
-def seal_request(request: ParticipationRequest, signer: Signer) -> bytes:
+def seal_request(request: RegistrationRequest, signer: Signer) -> bytes:
     """The request as an envelope; ``signer`` holds ``request.public_key``."""
     return seal(REQUEST_TYPE, request.canonical(), signer)
 
 
-def open_request(envelope: bytes) -> ParticipationRequest:
+def open_request(envelope: bytes) -> RegistrationRequest:
     """Verify a request under the very key that it names: its sender holds that key, and nobody changed it since.
 
     Raises:
@@ -148,13 +148,13 @@ def open_request(envelope: bytes) -> ParticipationRequest:
     return _parse_request(opened.payload)
 
 
-def seal_welcome(welcome: ParticipationWelcome, signer: Signer) -> bytes:
-    """The welcome as an envelope; ``signer`` holds ``welcome.coordinator_key``."""
-    return seal(WELCOME_TYPE, welcome.canonical(), signer)
+def seal_grant(grant: RegistrationGrant, signer: Signer) -> bytes:
+    """The grant as an envelope; ``signer`` holds ``grant.coordinator_key``."""
+    return seal(WELCOME_TYPE, grant.canonical(), signer)
 
 
-def open_welcome(envelope: bytes, coordinator_key: str) -> ParticipationWelcome:
-    """Verify a welcome under the coordinator's key (hex) that a person was told.
+def open_grant(envelope: bytes, coordinator_key: str) -> RegistrationGrant:
+    """Verify a grant under the coordinator's key (hex) that a person was told.
 
     Raises:
         EnvelopeError: malformed, signed by another key, or naming another key than the one that signed it.
@@ -166,19 +166,19 @@ def open_welcome(envelope: bytes, coordinator_key: str) -> ParticipationWelcome:
     except EnvelopeError as error:
         if error.reason is not Reason.UNKNOWN_SIGNER:
             raise
-        message = f"the welcome is not signed by the coordinator key that was given ({error})"
+        message = f"the grant is not signed by the coordinator key that was given ({error})"
         raise EnvelopeError(message, reason=error.reason) from error
     try:
-        welcome = ParticipationWelcome.model_validate(parse_json(opened.payload))
+        grant = RegistrationGrant.model_validate(parse_json(opened.payload))
     except ValidationError as error:
-        raise EnvelopeError(f"not a participation welcome: {explain(error)}") from error
-    if welcome.coordinator_key != coordinator_key:
-        raise EnvelopeError("the welcome names another coordinator's key", reason=Reason.UNKNOWN_SIGNER)
-    return welcome
+        raise EnvelopeError(f"not a registration grant: {explain(error)}") from error
+    if grant.coordinator_key != coordinator_key:
+        raise EnvelopeError("the grant names another coordinator's key", reason=Reason.UNKNOWN_SIGNER)
+    return grant
 
 
-def _parse_request(payload: bytes) -> ParticipationRequest:
+def _parse_request(payload: bytes) -> RegistrationRequest:
     try:
-        return ParticipationRequest.model_validate(parse_json(payload))
+        return RegistrationRequest.model_validate(parse_json(payload))
     except ValidationError as error:
         raise EnvelopeError(f"not a participation request: {explain(error)}") from error

@@ -14,7 +14,7 @@ from aegis.attacks.hostile.byzantine import SimulatedForger
 from aegis.attacks.hostile.eavesdropper import Overheard
 from aegis.attacks.hostile.forged_evidence import Attack, forge_of
 from aegis.attacks.hostile.insider import Insider
-from aegis.runtimes.in_process import ClientApp, Site, client_app, found_site
+from aegis.runtimes.in_process import ClientApp, Site, client_app, create_site
 from coreason_enclave.crypto.signing import load_or_create_signer
 from examples.flower_sim.dataset import DATASET_ID, Digits, turned_around, write_share
 from examples.simulated_sites import Budget, simulated_site
@@ -48,7 +48,7 @@ def found_clients(root: Path, digits: Digits, coordinator_key: str, attack: Atta
             model_arch="SimpleMLP",
             min_clients=3,
         )
-        found_site(root / name, config)
+        create_site(root / name, config)
     return keys
 
 

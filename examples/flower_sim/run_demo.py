@@ -117,7 +117,7 @@ def _rules(aggregator: str) -> list[Aggregator]:
 def study(
     clients: int, rules: Sequence[Aggregator], attacks: Sequence[str], rounds: int, seed: int | None = None
 ) -> list[Cell]:
-    """Every aggregator under every attack, each on newly founded clients; the mean has to be among ``rules``."""
+    """Every aggregator under every attack, each on newly created clients; the mean has to be among ``rules``."""
     digits = deal(clients)
     cells: list[Cell] = []
     for attack in attacks:

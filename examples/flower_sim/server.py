@@ -12,15 +12,15 @@ from aegis.attacks.hostile.forged_evidence import Attack
 from aegis.errors import RunPaused
 from aegis.federated_coordinator import FederatedCoordinator
 from aegis.federation.job_files import resolve
-from aegis.runtimes.in_process import initial_model, opened_sites, public_evaluator, seeded_keys
+from aegis.runtimes.in_process import initial_model, open_sites, public_evaluator, seeded_keys
 from aegis.security.audit import HashLog
 from aegis.stores.heads import FileHeadStore
 from aegis.stores.run_state import RoundRecord
 from aegis.stores.run_store import FileRunStore
 from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import NoEndorsements
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.policy import Profile
@@ -114,7 +114,7 @@ def train(
     keys = found_clients(folder / "clients", digits, signer.public_hex, attack)
     store, audit = FileRunStore(folder / "state"), HashLog(folder / "audit.jsonl")
     paused = ""
-    with opened_sites(
+    with open_sites(
         [folder / "clients" / name for name in names],
         keys,
         job_keys=lambda site: seeded_keys(unsafe_seed, site),

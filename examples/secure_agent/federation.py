@@ -20,7 +20,7 @@ import tomli_w
 from aegis.errors import AegisError
 from aegis.federation.job_files import dump_job
 from aegis.federation.registry import EvaluationSet, FederationConfig, FederationFolder
-from aegis.runtimes.in_process import found_site
+from aegis.runtimes.in_process import create_site
 from coreason_enclave.crypto.signing import load_or_create_signer
 from coreason_enclave.datasets.schema import DataFormat, DatasetSchema, Label, TensorFeatures
 from coreason_enclave.errors import ConfigurationError, EnclaveError
@@ -33,7 +33,7 @@ from coreason_enclave.schemas import (
 )
 from examples.simulated_sites import Budget, simulated_site
 
-__all__ = ["found", "job"]
+__all__ = ["create", "job"]
 
 SITES = ("site-1", "site-2", "site-3")
 DATASET_ID = "clinic/cells"
@@ -78,7 +78,7 @@ def job() -> FederationJob:
     )
 
 
-def found(root: Path) -> None:
+def create(root: Path) -> None:
     """Found the hospitals and their federation in ``root/federation``, and write ``root/job.yaml``.
 
     Raises:
@@ -103,9 +103,11 @@ def found(root: Path) -> None:
             model_arch="LogisticRegression",
             min_clients=2,
         )
-        found_site(folder, config)
+        create_site(folder, config)
     federation.save_evaluation_set(EvaluationSet(_SCHEMA.scale_tensor(features[public]), labels[public]))
-    federation.found(FederationConfig(profile=Profile.DEVELOPMENT, delta=DELTA, public_keys=keys, attester="simulated"))
+    federation.create(
+        FederationConfig(profile=Profile.DEVELOPMENT, delta=DELTA, public_keys=keys, attester="simulated")
+    )
     (root / "job.yaml").write_text(dump_job(job()), encoding="utf-8")
 
 
@@ -130,7 +132,7 @@ def main() -> int:
     parser.add_argument("root", type=Path, help="a folder that does not hold a federation yet")
     root = parser.parse_args().root
     try:
-        found(root)
+        create(root)
     except (AegisError, EnclaveError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -19,7 +19,7 @@ from aegis.gateway.status import StatusReport
 from aegis.runtimes.flower.local_sites import join_local_sites
 from aegis.services.participants import prepare_network
 from coreason_enclave.system.processes import spawn, terminate
-from tests.aegis.runtimes.flower.deployments import ROOT, Deployment, found, wait_for
+from tests.aegis.runtimes.flower.deployments import ROOT, Deployment, create, wait_for
 
 LEAST = 0.8
 """The share of undisturbed rounds that honest sites keep under attack."""
@@ -97,13 +97,13 @@ def attacked(path: Path, federation_at: Any, *, rounds: int = 400) -> Attacked:
     # Little is spent in a round, so that the budget lasts for all of them.
     privacy = {"noise_multiplier": 60.0, "sample_rate": 0.2}
     job = federation_at(path).job(min_clients=3, rounds=rounds, local_steps=1, round_deadline_s=60.0, privacy=privacy)
-    deployment = found(path, federation_at, job, sites=4)
+    deployment = create(path, federation_at, job, sites=4)
     federation = FederationFolder(path)
     prepare_network(federation)
     join_local_sites(federation)
     config = federation.config()
     honest = {site: key for site, key in config.node_keys.items() if site != "clinic-4"}
-    federation.found(config.model_copy(update={"node_keys": honest}))
+    federation.create(config.model_copy(update={"node_keys": honest}))
     return Attacked(deployment)
 
 

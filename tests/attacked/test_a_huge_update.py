@@ -15,7 +15,7 @@ import pytest
 from aegis.runtimes.flower.local_sites import agent_command, join_local_sites
 from aegis.services.participants import prepare_network
 from coreason_enclave.system.processes import spawn, terminate
-from tests.aegis.runtimes.flower.deployments import ROOT, SEED, Deployment, found, wait_for
+from tests.aegis.runtimes.flower.deployments import ROOT, SEED, Deployment, create, wait_for
 
 HOSTILE = "clinic-3"
 
@@ -30,7 +30,7 @@ def peak_mb(pid: int) -> float:
 def deployment(tmp_path: Path, federation_at: Callable[[Path], Any]) -> Deployment:
     path = tmp_path / "federation"
     job = federation_at(path).job(min_clients=2, rounds=2, round_deadline_s=250.0)
-    return found(path, federation_at, job, sites=3)
+    return create(path, federation_at, job, sites=3)
 
 
 @pytest.mark.slow

@@ -24,4 +24,4 @@ def test_honest_sites_keep_their_rounds_while_one_site_holds_all_the_connections
     assert min(measured.values()) >= LEAST, measured
     assert report.gateway.turned_away, "the attack met no limit"
     assert report.gateway.by_site.get("clinic-4", 0) <= 32
-    assert max(report.gateway.most_turned_away, key=report.gateway.most_turned_away.__getitem__) == "clinic-4"
+    assert max(report.gateway.max_turned_away, key=report.gateway.max_turned_away.__getitem__) == "clinic-4"

@@ -21,7 +21,7 @@ import pytest
 pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed")
 
 from aegis.federation.job_files import dump_job
-from tests.aegis.runtimes.flower.deployments import ROOT, found, wait_for
+from tests.aegis.runtimes.flower.deployments import ROOT, create, wait_for
 from tests.aegis.runtimes.nvflare.provisioned import Kits, flare_environment, provisioned, started
 from tests.attacked.hostile_flare_client import ANSWERS, ATTACKS, ORDERS
 
@@ -68,7 +68,7 @@ class Attacked:
 def attacked(tmp_path_factory: pytest.TempPathFactory, federation_at: Callable[[Path], Any]) -> Iterator[Attacked]:
     path = tmp_path_factory.mktemp("hostile") / "federation"
     federation = federation_at(path)
-    deployment = found(path, federation_at, federation.job(), sites=3)
+    deployment = create(path, federation_at, federation.job(), sites=3)
     kits = provisioned(path)
     (path / "orders").write_text("none")
     hostile = {

@@ -8,12 +8,12 @@ from pathlib import Path
 from aegis.federation.job_files import load_job
 from aegis.runs.connect import RuntimeName
 from aegis.runs.runner import execute
-from tests.conformance.runtimes import execution
+from tests.conformance.runtimes import plan
 
 
 def main() -> None:
     runtime, folder = RuntimeName(sys.argv[1]), Path(sys.argv[2])
-    execute(load_job(folder / "job.yaml"), execution(runtime, folder))
+    execute(load_job(folder / "job.yaml"), plan(runtime, folder))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ pytest.register_assert_rewrite("tests.conformance.runtimes")
 
 from aegis.runs.connect import RuntimeName  # noqa: E402
 from coreason_enclave.schemas import FederationJob  # noqa: E402
-from tests.conformance.runtimes import ROOT, CarriedOut, Sites, carry_out, found, processes_naming, wait_for  # noqa: E402
+from tests.conformance.runtimes import ROOT, CarriedOut, Sites, carry_out, create, processes_naming, wait_for  # noqa: E402
 
 Carry = Callable[..., CarriedOut]
 
@@ -41,7 +41,7 @@ def carried(place: Path, federation_at: Callable[[Path], Any]) -> Iterator[Carry
         asked.append(copy)
         with _Alone(place / f"{name}.lock"):
             if not founded.exists():
-                found(founded, federation_at, sites)
+                create(founded, federation_at, sites)
         with _Alone(place / f"{copy.name}.lock"):
             note = place / f"{copy.name}.said"
             if not note.exists():

@@ -1,6 +1,6 @@
 """One job carried out on any runtime, and what is left of it: what has to be the same, whatever carries the messages.
 
-Every runtime gets a copy of one founded federation of its own, so that all begin with the same ledgers.
+Every runtime gets a copy of one created federation of its own, so that all begin with the same ledgers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from aegis.federation.job_files import dump_job
 from aegis.federation.registry import FederationConfig, FederationFolder
 from aegis.runs.connect import RuntimeName
 from aegis.runs.folder import RunFolder
-from aegis.runs.plan import Execution
+from aegis.runs.plan import RunPlan
 from aegis.runs.runner import execute
 from aegis.stores.run_state import RoundRecord
 from coreason_enclave.crypto.signing import write_private
@@ -88,29 +88,29 @@ class CarriedOut:
         return [json.loads(line) for line in lines]
 
 
-def found(path: Path, federation_at: Callable[[Path], Any], sites: Sites) -> None:
+def create(path: Path, federation_at: Callable[[Path], Any], sites: Sites) -> None:
     """Found small development sites below ``path``, and a federation over them."""
     write_private(path / "coordinator" / "signing.key", bytes([7]) * 32)
     small = federation_at(path / "sites")
     keys = {}
     for number, (site, changes) in enumerate(sites.items(), 1):
-        keys[site] = small.found(site, rows=number, **changes).public_key
-    FederationFolder(path).found(FederationConfig(profile=Profile.DEVELOPMENT, delta=1e-5, public_keys=keys))
+        keys[site] = small.create(site, rows=number, **changes).public_key
+    FederationFolder(path).create(FederationConfig(profile=Profile.DEVELOPMENT, delta=1e-5, public_keys=keys))
 
 
 def carry_out(runtime: RuntimeName, founded: Path, copy: Path, job: FederationJob) -> CarriedOut:
-    """Run ``job`` on a copy of a founded federation; a run that the product ends with an error is kept with it."""
+    """Run ``job`` on a copy of a created federation; a run that the product ends with an error is kept with it."""
     shutil.copytree(founded, copy)
     try:
-        execute(job, execution(runtime, copy))
+        execute(job, plan(runtime, copy))
     except (AegisError, EnclaveError) as error:
         return CarriedOut(runtime, copy, str(error))
     return CarriedOut(runtime, copy)
 
 
-def execution(runtime: RuntimeName, path: Path) -> Execution:
+def plan(runtime: RuntimeName, path: Path) -> RunPlan:
     """How every run of this suite is made."""
-    return Execution(FederationFolder(path), RunFolder(path / "run"), SEED, runtime=runtime)
+    return RunPlan(FederationFolder(path), RunFolder(path / "run"), SEED, runtime=runtime)
 
 
 @contextmanager

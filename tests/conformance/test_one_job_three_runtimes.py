@@ -18,7 +18,7 @@ import pytest
 from aegis.runs.connect import RuntimeName
 from aegis.runs.runner import execute
 from coreason_enclave.schemas import FederationJob
-from tests.conformance.runtimes import CarriedOut, carry_out, execution, found, kill_in_round, running
+from tests.conformance.runtimes import CarriedOut, carry_out, create, kill_in_round, plan, running
 from tests.conformance.sites import OTHER_REFUSALS, OTHERS, QUICK, QUICK_EPSILON, QUICK_REFUSALS, SMUGGLED, WILLING
 
 Carry = Callable[..., CarriedOut]
@@ -137,13 +137,13 @@ def test_a_run_that_is_killed_in_a_round_ends_in_the_model_of_an_undisturbed_one
     tmp_path: Path, federation_at: Small, runtime: RuntimeName
 ) -> None:
     job = quick_job(federation_at, rounds=3)
-    found(tmp_path / "founded", federation_at, {site: {} for site in WILLING})
+    create(tmp_path / "founded", federation_at, {site: {} for site in WILLING})
     undisturbed = carry_out(RuntimeName.IN_PROCESS, tmp_path / "founded", tmp_path / "undisturbed", job)
 
     again = CarriedOut(runtime, tmp_path / "founded")
     with running(runtime, again.path, job) as process:
         kill_in_round(process, again.path, 2)
-    execute(job, execution(runtime, again.path))
+    execute(job, plan(runtime, again.path))
 
     assert again.model() == undisturbed.model()
     for site in WILLING:

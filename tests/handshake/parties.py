@@ -11,14 +11,14 @@ from typing import Any
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from aegis.coordination.orders import Question, issue_order
+from aegis.coordination.orders import RoundRequest, issue_order
 from aegis.rounds.attestation_handshake import Attested, CoordinatorHandshake
-from aegis.runtimes.in_process import InProcessSites, client_app, opened_sites
+from aegis.runtimes.in_process import InProcessSites, client_app, open_sites
 from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import NoEndorsements
 from coreason_enclave.attestation.evidence import CpuKind, Evidence
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.crypto.envelope import seal
 from coreason_enclave.crypto.signing import Signer
@@ -26,7 +26,7 @@ from coreason_enclave.errors import AttestationError, Reason
 from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.session.handshake import Released, SiteHandshake
+from coreason_enclave.session.handshake import ReleasedModel, SiteHandshake
 from coreason_enclave.wire.checkpoints import LogProof
 from coreason_enclave.wire.documents import (
     ATTESTATION_TYPE,
@@ -134,17 +134,17 @@ class Pair:
         changed = attestation.model_copy(update=changes)
         return SealedMessage(seal(ATTESTATION_TYPE, changed.canonical(), self.site_signer))
 
-    def hear(self, message: SealedMessage) -> Attested:
-        return self.coordinator.hear(self.name, self.site_signer.public_hex, message)
+    def receive(self, message: SealedMessage) -> Attested:
+        return self.coordinator.receive(self.name, self.site_signer.public_hex, message)
 
     def attest(self) -> Attested:
         """The whole exchange, as it should be."""
-        return self.hear(self.sealed(self.answer(self.request())))
+        return self.receive(self.sealed(self.answer(self.request())))
 
     def order(self, attested: Attested, *, nonce: str = "ab" * 32, **changes: Any) -> Order:
         """An order upon it; ``changes`` are made before the coordinator signs and encrypts."""
         order = issue_order(
-            Question(self.job, 1, self.name, nonce, sha256_hex(MODEL)),
+            RoundRequest(self.job, 1, self.name, nonce, sha256_hex(MODEL)),
             roll_call_digest="00" * 32,
             last_head=None,
             coordinator=attested.identity,
@@ -156,7 +156,7 @@ class Pair:
         envelope = seal(ORDER_TYPE, order.canonical(), self.signer)
         return Order(order, envelope, self.coordinator.release(attested, MODEL, envelope))
 
-    def open(self, sent: Order) -> Released:
+    def open(self, sent: Order) -> ReleasedModel:
         """What the site makes of it."""
         return self.site.release(sent.order, sent.envelope, sent.ciphertext, self.signer.public_hex)
 
@@ -173,7 +173,7 @@ class UnderSecretKeys(Study):
         chosen = self.sites if sites is None else list(sites)
         keys = {site.config.site_id: site.public_key for site in chosen}
         options = {} if adapt is None else {"adapt": adapt}
-        with opened_sites([site.folder for site in chosen], keys, **options) as opened:
+        with open_sites([site.folder for site in chosen], keys, **options) as opened:
             yield opened
 
 

@@ -189,10 +189,10 @@ def test_a_run_of_sites_that_ask_the_coordinator_as_well(study: Any) -> None:
 
 def test_a_site_that_asks_for_evidence_sits_out_where_a_coordinator_has_none_and_that_is_its_right(study: Any) -> None:
     run = study(2)
-    run.sites.append(run.federation.found("clinic-3", rows=3, **ASKS))
+    run.sites.append(run.federation.create("clinic-3", rows=3, **ASKS))
     run.run(run.federation.job(min_clients=2, rounds=1, local_steps=2), attester=None)
     assert run.history()[0].refused == {"clinic-3": "attestation_unacceptable"}
-    assert run.state().conduct == {}
+    assert run.state().quarantine == {}
     assert run.reserved_rounds() == {"clinic-1": [1], "clinic-2": [1], "clinic-3": []}
 
 
@@ -201,7 +201,7 @@ def test_a_coordinator_whose_own_device_is_gone_sends_no_model_and_blames_no_sit
     with pytest.raises(RunPaused, match="attestation_unavailable"):
         run.run(run.federation.job(min_clients=3, rounds=1), attester=Host(fault=no_device()), grid=wire)
     assert wire.tap.count("train") == 0
-    assert run.state().conduct == {}
+    assert run.state().quarantine == {}
     assert "this host cannot prove itself" in str(run.audit())
 
 
@@ -226,7 +226,7 @@ def test_what_it_asks_of_coordinators_is_there_when_it_is_opened(federation: Any
     from coreason_enclave.site.opening import open_site
 
     monkeypatch.setattr(site_rooms, "attester_named", lambda name: hosts.Host(CpuKind.SNP))
-    strict = federation.found(
+    strict = federation.create(
         "clinic-1", profile="production", attester="snp", policy={"coordinator_attestation": {"kinds": ["tdx"]}}
     )
     opened = open_site(strict.folder)

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.coordination.liveness import SiteHealth
-from aegis.rounds.dispatcher import Came, Heard
-from aegis.rounds.transport import Delivery, Errand, Parcel
+from aegis.rounds.dispatcher import Reply, ReplyKind
+from aegis.rounds.transport import InboundMessage, OutboundMessage, RequestKind
 from coreason_enclave.errors import Reason
-from tests.aegis.rounds.scripted import LOST, REFUSAL, Script, answer, parcels
+from tests.aegis.rounds.scripted import LOST, REFUSAL, Script, answer, outbound_messages
 
 
 @dataclass
@@ -24,27 +24,31 @@ class Followed:
 
     script: Script
     rounds: int = 1
-    heard: list[Heard] = field(default_factory=list)
+    reply: list[Reply] = field(default_factory=list)
     followed: Counter[str] = field(default_factory=Counter)
 
-    def ask(self, *sites: str, within_s: float = 100.0, exchange: Any = None) -> list[Heard]:
-        exchange = exchange or self.script.exchange()
-        first = [replace(each, errand=Errand.ATTEST) for each in parcels(*sites)]
-        for batch in exchange.ask(first, within_s):
-            self.heard += batch
+    def ask(self, *sites: str, within_s: float = 100.0, dispatcher: Any = None) -> list[Reply]:
+        dispatcher = dispatcher or self.script.dispatcher()
+        first = [replace(each, request_kind=RequestKind.ATTEST) for each in outbound_messages(*sites)]
+        for batch in dispatcher.send(first, within_s):
+            self.reply += batch
             for each in batch:
-                if each.came is Came.FIRST and self.followed[each.site] < self.rounds:
+                if each.kind is ReplyKind.FIRST and self.followed[each.site] < self.rounds:
                     self.followed[each.site] += 1
                     last = self.followed[each.site] == self.rounds
-                    exchange.then(replace(self.parcel(each.site), errand=Errand.TRAIN if last else Errand.ATTEST))
-        return self.heard
+                    dispatcher.follow_up(
+                        replace(
+                            self.outbound(each.site), request_kind=RequestKind.TRAIN if last else RequestKind.ATTEST
+                        )
+                    )
+        return self.reply
 
     @staticmethod
-    def parcel(site: str) -> Parcel:
-        return parcels(site)[0]
+    def outbound(site: str) -> OutboundMessage:
+        return outbound_messages(site)[0]
 
-    def of(self, site: str) -> list[tuple[Came, Errand | None, Any]]:
-        return [(each.came, each.errand, each.content) for each in self.heard if each.site == site]
+    def of(self, site: str) -> list[tuple[ReplyKind, RequestKind | None, Any]]:
+        return [(each.kind, each.request_kind, each.content) for each in self.reply if each.site == site]
 
 
 def sends(script: Script, site: str) -> list[float]:
@@ -58,8 +62,8 @@ def test_what_follows_is_sent_as_soon_as_its_site_answered_and_heard_like_the_fi
     script = Script({"a": [(1.0, ONE), (2.0, TWO)], "b": [(50.0, ONE), (1.0, TWO)]})
     followed = Followed(script)
     followed.ask("a", "b")
-    assert followed.of("a") == [(Came.FIRST, Errand.ATTEST, ONE), (Came.FIRST, Errand.TRAIN, TWO)]
-    assert followed.of("b") == [(Came.FIRST, Errand.ATTEST, ONE), (Came.FIRST, Errand.TRAIN, TWO)]
+    assert followed.of("a") == [(ReplyKind.FIRST, RequestKind.ATTEST, ONE), (ReplyKind.FIRST, RequestKind.TRAIN, TWO)]
+    assert followed.of("b") == [(ReplyKind.FIRST, RequestKind.ATTEST, ONE), (ReplyKind.FIRST, RequestKind.TRAIN, TWO)]
     assert sends(script, "a")[1] < 1.3
     assert script.now < 52.0
 
@@ -76,9 +80,9 @@ def test_a_second_answer_to_the_first_question_is_none_to_the_second() -> None:
     followed = Followed(script)
     followed.ask("a")
     assert followed.of("a") == [
-        (Came.FIRST, Errand.ATTEST, TWO),
-        (Came.AGAIN, Errand.ATTEST, ONE),
-        (Came.FIRST, Errand.TRAIN, THREE),
+        (ReplyKind.FIRST, RequestKind.ATTEST, TWO),
+        (ReplyKind.DUPLICATE, RequestKind.ATTEST, ONE),
+        (ReplyKind.FIRST, RequestKind.TRAIN, THREE),
     ]
 
 
@@ -95,9 +99,9 @@ def test_an_answer_to_the_first_question_that_comes_after_the_second_was_answere
     followed = Followed(script)
     followed.ask("a", "b")
     assert followed.of("a") == [
-        (Came.FIRST, Errand.ATTEST, TWO),
-        (Came.FIRST, Errand.TRAIN, THREE),
-        (Came.AGAIN, Errand.ATTEST, ONE),
+        (ReplyKind.FIRST, RequestKind.ATTEST, TWO),
+        (ReplyKind.FIRST, RequestKind.TRAIN, THREE),
+        (ReplyKind.DUPLICATE, RequestKind.ATTEST, ONE),
     ]
 
 
@@ -110,38 +114,41 @@ def test_a_carrier_that_delivers_one_answer_twice_answers_no_second_question() -
     followed = Followed(Repeats({"a": [(0.0, ONE), (5.0, TWO)]}))
     followed.ask("a")
     assert followed.of("a") == [
-        (Came.FIRST, Errand.ATTEST, ONE),
-        (Came.AGAIN, Errand.ATTEST, ONE),
-        (Came.FIRST, Errand.TRAIN, TWO),
-        (Came.AGAIN, Errand.TRAIN, TWO),
+        (ReplyKind.FIRST, RequestKind.ATTEST, ONE),
+        (ReplyKind.DUPLICATE, RequestKind.ATTEST, ONE),
+        (ReplyKind.FIRST, RequestKind.TRAIN, TWO),
+        (ReplyKind.DUPLICATE, RequestKind.TRAIN, TWO),
     ]
 
 
 def test_a_carrier_that_puts_an_old_answer_under_an_invented_id_answers_nothing() -> None:
     class Invents(Script):
         def pull(self, message_ids: Any) -> Any:
-            return [*super().pull(message_ids), Delivery("invented", 1, ONE)]
+            return [*super().pull(message_ids), InboundMessage("invented", 1, ONE)]
 
     followed = Followed(Invents({"a": [(0.0, ONE), (5.0, TWO)]}))
     followed.ask("a")
-    assert [each for each in followed.of("a") if each[0] is not Came.STRAY] == [
-        (Came.FIRST, Errand.ATTEST, ONE),
-        (Came.FIRST, Errand.TRAIN, TWO),
+    assert [each for each in followed.of("a") if each[0] is not ReplyKind.UNSOLICITED] == [
+        (ReplyKind.FIRST, RequestKind.ATTEST, ONE),
+        (ReplyKind.FIRST, RequestKind.TRAIN, TWO),
     ]
-    assert {each.site for each in followed.heard if each.came is Came.STRAY} == {""}
+    assert {each.site for each in followed.reply if each.kind is ReplyKind.UNSOLICITED} == {""}
 
 
 def test_another_node_cannot_answer_the_second_question_for_a_site() -> None:
     class Borrowed(Script):
         def pull(self, message_ids: Any) -> Any:
             delivered = super().pull(message_ids)
-            return [Delivery(each.message_id, 2, each.content) for each in delivered if each.content is TWO] + [
+            return [InboundMessage(each.message_id, 2, each.content) for each in delivered if each.content is TWO] + [
                 each for each in delivered if each.content is not TWO
             ]
 
     followed = Followed(Borrowed({"a": [(0.0, ONE), (1.0, TWO)]}))
     followed.ask("a", within_s=10.0)
-    assert followed.of("a") == [(Came.FIRST, Errand.ATTEST, ONE), (Came.NEVER, Errand.TRAIN, None)]
+    assert followed.of("a") == [
+        (ReplyKind.FIRST, RequestKind.ATTEST, ONE),
+        (ReplyKind.MISSING, RequestKind.TRAIN, None),
+    ]
 
 
 # --- deadlines ------------------------------------------------------------------------------------------------------
@@ -150,34 +157,36 @@ def test_another_node_cannot_answer_the_second_question_for_a_site() -> None:
 def test_the_deadline_is_the_first_questions_and_who_is_silent_is_named_with_what_it_left_unanswered() -> None:
     script = Script({"a": [(9.0, ONE), (0.0, None)], "b": [(0.0, None)]})
     followed = Followed(script)
-    heard = followed.ask("a", "b", within_s=10.0)
+    reply = followed.ask("a", "b", within_s=10.0)
     assert 10.0 <= script.now < 10.0001
-    assert [(each.came, each.errand, each.reason) for each in heard if each.site == "a"] == [
-        (Came.FIRST, Errand.ATTEST, None),
-        (Came.NEVER, Errand.TRAIN, Reason.NO_REPLY),
+    assert [(each.kind, each.request_kind, each.reason) for each in reply if each.site == "a"] == [
+        (ReplyKind.FIRST, RequestKind.ATTEST, None),
+        (ReplyKind.MISSING, RequestKind.TRAIN, Reason.NO_REPLY),
     ]
-    assert [(each.came, each.errand) for each in heard if each.site == "b"] == [(Came.NEVER, Errand.ATTEST)]
+    assert [(each.kind, each.request_kind) for each in reply if each.site == "b"] == [
+        (ReplyKind.MISSING, RequestKind.ATTEST)
+    ]
 
 
 def test_a_site_whose_follow_up_could_not_be_sent_any_more_is_not_called_silent() -> None:
     script = Script({"a": [(10.0, ONE), (0.0, TWO)]})
     followed = Followed(script)
-    heard = followed.ask("a", within_s=10.0)
-    assert [(each.came, each.errand, each.reason) for each in heard] == [
-        (Came.FIRST, Errand.ATTEST, None),
-        (Came.NEVER, Errand.TRAIN, Reason.TRANSPORT),
+    reply = followed.ask("a", within_s=10.0)
+    assert [(each.kind, each.request_kind, each.reason) for each in reply] == [
+        (ReplyKind.FIRST, RequestKind.ATTEST, None),
+        (ReplyKind.MISSING, RequestKind.TRAIN, Reason.TRANSPORT),
     ]
 
 
 def test_an_answer_to_a_follow_up_that_was_closed_without_it_is_late() -> None:
     script = Script({"a": [(1.0, ONE), (20.0, TWO)], "b": [(15.0, ONE)]})
-    exchange = script.exchange()
-    Followed(script).ask("a", within_s=10.0, exchange=exchange)
-    later = [heard for batch in exchange.ask(parcels("b"), 100.0) for heard in batch]
-    assert [(each.came, each.site, each.content) for each in later if each.site == "a"] == [(Came.LATE, "a", TWO)]
+    dispatcher = script.dispatcher()
+    Followed(script).ask("a", within_s=10.0, dispatcher=dispatcher)
+    later = [reply for batch in dispatcher.send(outbound_messages("b"), 100.0) for reply in batch]
+    assert [(each.kind, each.site, each.content) for each in later if each.site == "a"] == [(ReplyKind.LATE, "a", TWO)]
 
 
-def test_a_first_question_that_was_followed_up_is_not_late_in_the_next_exchange() -> None:
+def test_a_first_question_that_was_followed_up_is_not_late_in_the_next_batch() -> None:
     script = Script(
         {"a": [(40.0, ONE), (2.0, TWO), (1.0, THREE)], "b": [(50.0, ONE)]},
         activations=[
@@ -185,19 +194,19 @@ def test_a_first_question_that_was_followed_up_is_not_late_in_the_next_exchange(
             (5.0, {"a": SiteHealth(activations=2, connected=True)}),
         ],
     )
-    exchange = script.exchange()
-    Followed(script).ask("a", within_s=30.0, exchange=exchange)
-    later = [heard for batch in exchange.ask(parcels("b"), 100.0) for heard in batch]
+    dispatcher = script.dispatcher()
+    Followed(script).ask("a", within_s=30.0, dispatcher=dispatcher)
+    later = [reply for batch in dispatcher.send(outbound_messages("b"), 100.0) for reply in batch]
     assert [each.site for each in later] == ["b"]
 
 
 def test_nothing_can_be_followed_up_when_nothing_is_being_asked() -> None:
-    exchange = Script().exchange()
+    dispatcher = Script().dispatcher()
     with pytest.raises(RuntimeError, match="nothing is being asked"):
-        exchange.then(parcels("a")[0])
-    list(exchange.ask(parcels("a"), 10.0))
+        dispatcher.follow_up(outbound_messages("a")[0])
+    list(dispatcher.send(outbound_messages("a"), 10.0))
     with pytest.raises(RuntimeError, match="nothing is being asked"):
-        exchange.then(parcels("a")[0])
+        dispatcher.follow_up(outbound_messages("a")[0])
 
 
 # --- a carrier that fails in between ---------------------------------------------------------------------------------
@@ -215,8 +224,8 @@ FAILURES: dict[str, Callable[[], Script]] = {
 def test_a_carrier_that_fails_in_between_costs_time_and_nothing_else(failing: Callable[[], Script]) -> None:
     followed = Followed(failing())
     followed.ask("a")
-    firsts = [each for each in followed.of("a") if each[0] is Came.FIRST]
-    assert firsts == [(Came.FIRST, Errand.ATTEST, ONE), (Came.FIRST, Errand.TRAIN, TWO)]
+    firsts = [each for each in followed.of("a") if each[0] is ReplyKind.FIRST]
+    assert firsts == [(ReplyKind.FIRST, RequestKind.ATTEST, ONE), (ReplyKind.FIRST, RequestKind.TRAIN, TWO)]
     assert followed.script.now < 15.0
 
 
@@ -253,9 +262,13 @@ def test_whatever_happens_each_question_is_heard_once_in_order_and_the_deadline_
     followed = Followed(Script(replies, down=down, activations=activations), rounds)
     followed.ask("a", "b", "c", within_s=40.0)
     for site in "abc":
-        decided = [(came, errand) for came, errand, _ in followed.of(site) if came in (Came.FIRST, Came.NEVER)]
-        asked = [Errand.ATTEST] * rounds + [Errand.TRAIN]
-        assert [errand for _, errand in decided] == asked[: len(decided)]
-        assert [came for came, _ in decided[:-1]] == [Came.FIRST] * (len(decided) - 1)
-        assert decided[-1][0] is Came.NEVER or len(decided) == rounds + 1
+        decided = [
+            (kind, request_kind)
+            for kind, request_kind, _ in followed.of(site)
+            if kind in (ReplyKind.FIRST, ReplyKind.MISSING)
+        ]
+        asked = [RequestKind.ATTEST] * rounds + [RequestKind.TRAIN]
+        assert [request_kind for _, request_kind in decided] == asked[: len(decided)]
+        assert [kind for kind, _ in decided[:-1]] == [ReplyKind.FIRST] * (len(decided) - 1)
+        assert decided[-1][0] is ReplyKind.MISSING or len(decided) == rounds + 1
     assert followed.script.now <= 40.0001

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from aegis.coordination.quarantine import Conduct
+from aegis.coordination.quarantine import QuarantineRecord
 from aegis.errors import RunPaused
 from aegis.runtimes.in_process import client_app
 from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.evidence import CpuKind, Evidence
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import Provenance
 from coreason_enclave.site import opening as site_rooms
@@ -95,8 +95,8 @@ class Federation:
         accepted = [line for line in self.study.audit() if (line["action"], line["outcome"]) == ("attest", "accepted")]
         return {line["details"]["site"]: line["details"] for line in accepted}
 
-    def conduct(self) -> dict[str, Conduct]:
-        return dict(self.study.state().conduct)
+    def quarantine(self) -> dict[str, QuarantineRecord]:
+        return dict(self.study.state().quarantine)
 
 
 def appraiser(policy: AttestationPolicy) -> Appraiser:
@@ -122,7 +122,7 @@ def test_a_production_run_over_private_rows_is_attested_in_both_directions_from_
     three.run(accepts(KINDS))
     records = three.study.history()
     assert [dict(record.provenance) for record in records] == [dict.fromkeys(KINDS, Provenance.ATTESTED)] * 2
-    assert three.conduct() == {}
+    assert three.quarantine() == {}
     proved = three.proved()
     assert {name: told["kind"] for name, told in proved.items()} == {n: kind.value for n, kind in KINDS.items()}
     assert {told["provenance"] for told in proved.values()} == {"attested"}
@@ -142,7 +142,7 @@ def left_out(three: Federation, site: str, reason: str, words: str) -> None:
     """Quarantined with its reason; no model, no step; the others finished."""
     node = int(site[-1])
     assert three.study.history()[0].refused == {site: reason}
-    assert three.conduct()[site].reason == reason
+    assert three.quarantine()[site].reason == reason
     assert "train" not in three.wire.tap.to(node)
     assert three.study.reserved_rounds()[site] == []
     assert words in str([line for line in three.study.audit() if line["reason"] == reason])
@@ -194,7 +194,7 @@ def test_sites_refuse_a_coordinator_on_a_machine_or_with_an_image_that_they_do_n
     with pytest.raises(RunPaused, match="attestation_unacceptable"):
         three.run(accepts(KINDS), coordinator=CpuKind.SNP)
     assert three.study.reserved_rounds() == {name: [] for name in KINDS}
-    assert three.conduct() == {}  # it is each site's right
+    assert three.quarantine() == {}  # it is each site's right
     logged = [line for site in three.study.sites for line in site.log() if line["action"] == "round"]
     assert {line["reason"] for line in logged} == {"attestation_unacceptable"}
     assert "not enrolled" in logged[0]["details"]["message"]

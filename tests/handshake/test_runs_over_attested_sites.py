@@ -120,14 +120,14 @@ def test_a_site_whose_evidence_is_refused_is_quarantined_with_the_reason_and_its
 ) -> None:
     run = study(3)
     run.run(a_job(run.federation, min_clients=2, rounds=1), where([SECOND], ShowsNothing))
-    assert run.state().conduct[SECOND].reason == "attestation_invalid"
+    assert run.state().quarantine[SECOND].reason == "attestation_invalid"
     (refused,) = [line for line in lines(run, "admit", "refused") if line["details"]["site"] == SECOND]
     assert refused["reason"] == "attestation_invalid"
     assert "not evidence" in refused["details"]["message"]
 
     lenient = replace(run, folder=tmp_path / "lenient")
     lenient.run(a_job(run.federation, job_id="study-2", min_clients=2, rounds=1), where([SECOND], RefusesToProve))
-    assert lenient.state().conduct == {}
+    assert lenient.state().quarantine == {}
     assert lenient.history()[0].refused == {SECOND: "policy"}
 
 
@@ -212,7 +212,7 @@ def test_a_site_that_was_restarted_in_mid_round_proves_itself_again_in_that_roun
     assert [len(record.admitted) for record in three.history()] == [3, 3]
     assert three.reserved_rounds() == {name: [1, 2] for name in THREE}
     assert [line["details"]["attempt"] for line in lines(three, "round", "opened")] == [1, 1]
-    assert three.state().conduct == {}
+    assert three.state().quarantine == {}
 
 
 def test_a_site_that_is_restarted_before_every_order_is_asked_a_few_times_and_then_left_out(three: Study) -> None:
@@ -244,7 +244,7 @@ def test_where_rounds_are_driven_by_hand_such_a_site_is_named_and_attests_before
         again = opened.grid.send_and_receive(strategy.configure_train(1, arrays, ConfigRecord(), opened.grid))
         assert strategy.aggregate_train(1, again)[0] is not None
     assert three.history()[0].admitted == THREE
-    assert three.state().conduct == {}
+    assert three.state().quarantine == {}
 
 
 # --- secrets --------------------------------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ def test_a_host_that_fails_while_it_trains_stops_before_the_next_step_is_charged
     assert handshakes[0].kem_keys._keys == {}
     assert three.history()[0].admitted == ("clinic-1", "clinic-3")
     assert three.history()[0].refused == {SECOND: "attestation_unavailable"}
-    assert three.state().conduct[SECOND].reason == "attestation_unavailable"
+    assert three.state().quarantine[SECOND].reason == "attestation_unavailable"
     entries = {site.config.site_id: [entry["type"] for entry in site.ledger_entries()] for site in three.sites}
     assert entries[SECOND].count("reserved") == 1
     assert "committed" not in entries[SECOND]  # what was reserved stays spent: nothing is refunded
@@ -479,7 +479,7 @@ def test_a_site_that_sleeps_through_its_challenge_is_asked_anew_and_then_trains(
     three.run(a_job(three.federation, rounds=1), adapt, clock=clock, grid=wire)
     assert wire.tap.to(2) == ["query.enrol", "query.attest", "query.attest", "train"]
     assert three.history()[0].admitted == THREE
-    assert three.state().conduct == {}
+    assert three.state().quarantine == {}
     assert len(lines(three, "round", "opened")) == 1
     assert lines(three, "admit", "refused") == []
 
@@ -522,7 +522,7 @@ class BesideAnotherEnvelope(Answers):
     def run(self, message: SealedMessage) -> SealedMessage:
         honest, update = Insider(self.session).revealed(message)
         order = parse_order(unverified_payload(message.envelope))
-        other = self.session.handshake.conceal(order, b"another answer's envelope", encode_arrays(update))
+        other = self.session.handshake.encrypt_update(order, b"another answer's envelope", encode_arrays(update))
         return SealedMessage(honest.envelope, other)
 
 
@@ -540,7 +540,7 @@ def test_an_update_that_is_not_encrypted_to_the_coordinator_for_this_answer_is_r
 ) -> None:
     three.run(a_job(three.federation, min_clients=2, rounds=1), where([SECOND], moved))
     assert three.history()[0].refused == {SECOND: "undecryptable"}
-    assert three.state().conduct[SECOND].reason == "undecryptable"
+    assert three.state().quarantine[SECOND].reason == "undecryptable"
 
 
 def test_no_update_crosses_the_wire_in_the_open(three: Study) -> None:
@@ -575,7 +575,7 @@ def test_a_site_with_a_key_that_nothing_can_be_encrypted_to_does_not_end_the_run
 
     three.run(a_job(three.federation, min_clients=2, rounds=1), where([SECOND], SmallOrder))
     assert three.history()[0].refused == {SECOND: "malformed"}
-    assert three.state().conduct[SECOND].reason == "malformed"
+    assert three.state().quarantine[SECOND].reason == "malformed"
 
 
 def test_too_few_sites_that_can_prove_themselves_pause_the_run_and_it_goes_on_once_they_can(
@@ -603,7 +603,7 @@ def test_a_coordinator_that_cannot_keep_challenges_says_so_and_asks_nobody(three
     with pytest.raises(ConfigurationError, match="challenges cannot be kept"):
         three.run(a_job(three.federation), challenges=FileChallenges(tmp_path / "no-folder"), grid=wire)
     assert wire.tap.count("query.attest") == wire.tap.count("train") == 0
-    assert three.state().conduct == {}
+    assert three.state().quarantine == {}
 
 
 def test_no_two_sites_are_sent_the_same_bytes(three: Study) -> None:

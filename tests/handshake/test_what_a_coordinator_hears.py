@@ -28,7 +28,7 @@ PairOf = Callable[..., Pair]
 
 def refusal(pair: Pair, message: SealedMessage) -> Reason:
     with pytest.raises(UpdateRefused) as refused:
-        pair.hear(message)
+        pair.receive(message)
     assert pair.coordinator.attested(SITE, pair.job) is None  # whatever was held of it before is gone
     return refused.value.reason
 
@@ -63,7 +63,7 @@ def test_a_site_that_proves_itself_is_held_with_a_signed_result_of_ten_minutes(p
 
 def test_an_answer_counts_once(pair: Pair) -> None:
     message = pair.sealed(pair.answer(pair.request()))
-    pair.hear(message)
+    pair.receive(message)
     assert refusal(pair, message) is Reason.ATTESTATION_REQUIRED
 
 
@@ -71,7 +71,7 @@ def test_an_answer_to_an_earlier_challenge_is_none_to_this_one(pair: Pair) -> No
     earlier = pair.sealed(pair.answer(pair.request()))
     latest = pair.request()
     assert refusal(pair, earlier) is Reason.WRONG_NONCE
-    pair.hear(pair.sealed(pair.answer(latest)))
+    pair.receive(pair.sealed(pair.answer(latest)))
 
 
 def test_an_answer_that_comes_after_two_minutes_has_to_be_given_anew(pair: Pair) -> None:
@@ -124,7 +124,7 @@ OTHERWISE = {
 @pytest.mark.parametrize("changes", OTHERWISE.values(), ids=list(OTHERWISE))
 def test_evidence_that_covers_something_else_is_refused(pair: Pair, changes: dict[str, Any]) -> None:
     assert refusal(pair, resigned(pair, pair.answer(pair.request()), **changes)) is Reason.ATTESTATION_INVALID
-    pair.hear(resigned(pair, pair.answer(pair.request())))  # nothing but that was wrong with it
+    pair.receive(resigned(pair, pair.answer(pair.request())))  # nothing but that was wrong with it
 
 
 def test_one_site_cannot_show_what_another_proved(pair_of: PairOf) -> None:
@@ -176,7 +176,7 @@ def test_what_is_no_attestation_is_refused(pair: Pair) -> None:
     assert refusal(pair, stranger) is Reason.UNKNOWN_SIGNER
     other_type = SealedMessage(seal(ENROLMENT_TYPE, payload, pair.site_signer))
     assert refusal(pair, other_type) is Reason.WRONG_PAYLOAD_TYPE
-    pair.hear(message)  # none of these had used the challenge up
+    pair.receive(message)  # none of these had used the challenge up
 
 
 def test_evidence_that_is_refused_has_used_its_challenge_up(pair: Pair) -> None:
@@ -191,7 +191,7 @@ def test_a_folder_that_the_coordinator_cannot_use_is_not_held_against_the_site(p
     folder.rename(pair.folder / "moved")
     folder.write_text("not a folder")
     with pytest.raises(ConfigurationError, match="cannot be kept"):
-        pair.hear(message)
+        pair.receive(message)
 
 
 # --- how long it counts ---------------------------------------------------------------------------------------------
@@ -236,18 +236,18 @@ def test_no_model_is_encrypted_under_a_result_that_has_expired(pair: Pair) -> No
 def test_an_update_is_revealed_to_the_coordinator_beside_its_own_envelope_alone(pair: Pair) -> None:
     attested = pair.attest()
     sent = pair.order(attested)
-    concealed = pair.site.conceal(sent.order, b"the statement", b"the update")
+    concealed = pair.site.encrypt_update(sent.order, b"the statement", b"the update")
     assert b"the update" not in concealed
-    assert pair.coordinator.reveal(SealedMessage(b"the statement", concealed)) == b"the update"
+    assert pair.coordinator.decrypt_update(SealedMessage(b"the statement", concealed)) == b"the update"
     own = attested.identity.kem_key
     for arrays in (
         b"the update",
-        pair.site.conceal(sent.order, b"another statement", b"the update"),
+        pair.site.encrypt_update(sent.order, b"another statement", b"the update"),
         encrypt_to(own, b"the update", info_for("model", b"the statement")),
         encrypt_to(attested.report.kem_key, b"the update", info_for("update", b"the statement")),
     ):
         with pytest.raises(EnvelopeError) as refused:
-            pair.coordinator.reveal(SealedMessage(b"the statement", arrays))
+            pair.coordinator.decrypt_update(SealedMessage(b"the statement", arrays))
         assert refused.value.reason is Reason.UNDECRYPTABLE
 
 

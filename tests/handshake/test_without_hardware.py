@@ -15,9 +15,9 @@ from aegis.federation.job_files import dump_job
 from aegis.federation.registry import FederationConfig, FederationFolder
 from aegis.runtimes.in_process import client_app, initial_model
 from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.endorsements import NoEndorsements
 from coreason_enclave.attestation.evidence import CpuKind
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.crypto.signing import write_private
 from coreason_enclave.hardware.discovery import DEVICES
 from coreason_enclave.hardware.simulated import SimulatedAttester
@@ -78,7 +78,7 @@ def test_sites_without_hardware_pause_a_production_run_before_anything_was_spent
     assert_nothing_happened(three, wire)
     refused = [line for line in three.audit() if line["reason"] == "attestation_unavailable"]
     assert {line["details"]["site"] for line in refused} == set(NAMES)
-    assert {conduct.reason for conduct in three.state().conduct.values()} == {"attestation_unavailable"}
+    assert {quarantine.reason for quarantine in three.state().quarantine.values()} == {"attestation_unavailable"}
     for site in three.sites:
         logged = [line for line in site.log() if line["outcome"] == "refused"]
         assert {line["reason"] for line in logged} == {"attestation_unavailable"}
@@ -124,11 +124,11 @@ class Founded:
         federation = SmallFederation(self.folder.path / "sites")
         write_private(self.folder.coordinator / "signing.key", bytes([7]) * 32)
         self.sites: dict[str, SmallSite] = {
-            name: federation.found(name, rows=number, **PRODUCTION) for number, name in enumerate(NAMES, start=1)
+            name: federation.create(name, rows=number, **PRODUCTION) for number, name in enumerate(NAMES, start=1)
         }
         keys = {name: site.public_key for name, site in self.sites.items()}
         fields = {"profile": "production", "delta": 1e-5, "public_keys": keys, "attestation": POLICY, **changes}
-        self.folder.found(FederationConfig.model_validate(fields))
+        self.folder.create(FederationConfig.model_validate(fields))
         (root / "job.yaml").write_text(dump_job(federation.job(min_clients=3, rounds=2)))
 
     @property

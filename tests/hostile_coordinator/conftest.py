@@ -84,7 +84,7 @@ def study_job() -> Callable[..., Any]:
 @pytest.fixture(scope="module")
 def founded(federation_at: Callable[[Path], Federation], tmp_path_factory: pytest.TempPathFactory) -> Target:
     federation = federation_at(tmp_path_factory.mktemp("hostile"))
-    site = federation.found(policy={"min_clients": 2}, lineage={"epsilon": 8.0, "job_epsilon": 8.0})
+    site = federation.create(policy={"min_clients": 2}, lineage={"epsilon": 8.0, "job_epsilon": 8.0})
     order = federation.order(job(federation))
     opened = site.open(clock=federation.clock)
     answer = opened.session.run(order)

@@ -65,9 +65,9 @@ def neighbours(request: Any, federation: Federation, tmp_path: Path) -> Any:
 
 
 def neighbouring(how: str, federation: Federation, tmp_path: Path, policy: dict[str, Any]) -> Any:
-    first = federation.found(policy=policy, lineage={"epsilon": 12.0})
+    first = federation.create(policy=policy, lineage={"epsilon": 12.0})
     other = type(federation)(tmp_path / "other", federation.signer, federation.now)
-    second = other.found(policy=policy, lineage={"epsilon": 12.0})
+    second = other.create(policy=policy, lineage={"epsilon": 12.0})
     NEIGHBOURS[how](second)
     assert rows_of(first).read_text() != rows_of(second).read_text()
     return first, second
@@ -150,7 +150,7 @@ def test_whatever_is_wrong_with_the_rows_one_and_the_same_answer_leaves(federati
     left, entries = set(), []
     for number, spoil in enumerate(FAULTS.values()):
         root = type(federation)(tmp_path / str(number), federation.signer, federation.now)
-        site = root.found(policy={"min_clients": 2, "min_units": 20})
+        site = root.create(policy={"min_clients": 2, "min_units": 20})
         spoil(site)
         left |= set(replies(site, federation, [(federation.order(job(federation)), "train")]))
         entries.append([entry["type"] for entry in site.ledger_entries()])
@@ -179,7 +179,7 @@ def test_a_model_with_too_few_outcomes_does_not_find_out_whether_somebody_has_th
     left = []
     for name in ("nobody", "somebody"):
         root = type(federation)(tmp_path / name, federation.signer, federation.now)
-        site = root.found(policy={"min_clients": 2})
+        site = root.create(policy={"min_clients": 2})
         of_three_classes(site)
         if name == "somebody":
             one_label_of_the_third_class(site)

@@ -142,11 +142,11 @@ BREACHES = {
     ),
     "the coordinator verifies quotes itself": Breach(QUOTES, "aegis/coordination/shortcut.py", "import dcap_qvl"),
     "a GPU's verifier reads XML itself": Breach(
-        XML, "coreason_enclave/attestation/verify/nvidia/verifier.py", "from lxml import etree"
+        XML, "coreason_enclave/attestation/verify/nvidia/gpu_verifier.py", "from lxml import etree"
     ),
     "an envelope carries signed XML": Breach(XML, "coreason_enclave/crypto/envelope.py", "import signxml"),
     "a verifier asks this host's GPUs": Breach(
-        NVML, "coreason_enclave/attestation/verify/nvidia/verifier.py", "import pynvml"
+        NVML, "coreason_enclave/attestation/verify/nvidia/gpu_verifier.py", "import pynvml"
     ),
     "the trainer reads tables": Breach(PANDAS, "coreason_enclave/privacy/shortcut.py", "import pandas"),
     "accounting is compiled": Breach(NUMBA, "coreason_enclave/accounting/shortcut.py", "import numba"),

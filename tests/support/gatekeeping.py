@@ -18,11 +18,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from aegis.security.pki import CertificateAuthority, found_authority
+from aegis.security.pki import CertificateAuthority, create_authority
 from coreason_enclave.crypto.signing import Signer
-from coreason_enclave.site.registration_grant import accept_welcome
+from coreason_enclave.site.registration_grant import accept_grant
 from coreason_enclave.site.registration_request import make_request
-from coreason_enclave.wire.registration import ParticipationWelcome, open_request, seal_welcome
+from coreason_enclave.wire.registration import RegistrationGrant, open_request, seal_grant
 
 DEADLINE_S = 15.0
 
@@ -44,7 +44,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Coordinator:
-    """Signs welcomes and issues certificates."""
+    """Signs grants and issues certificates."""
 
     folder: Path
     signer: Signer = field(default_factory=lambda: Signer.from_seed(bytes([7]) * 32))
@@ -52,13 +52,13 @@ class Coordinator:
 
     @property
     def authority(self) -> CertificateAuthority:
-        authority = found_authority(self.folder, clock=self.clock)
+        authority = create_authority(self.folder, clock=self.clock)
         if not (self.folder / "gateway.crt").exists():
             authority.issue_server("gateway", ["localhost", "127.0.0.1"])
         return authority
 
-    def welcome(self, request: bytes, **changes: Any) -> bytes:
-        """A sealed welcome for a request; ``changes`` are to its document, made without any check."""
+    def grant(self, request: bytes, **changes: Any) -> bytes:
+        """A sealed grant for a request; ``changes`` are to its document, made without any check."""
         asked, signer = open_request(request), changes.pop("signer", self.signer)
         fields: dict[str, Any] = {
             "version": 1,
@@ -73,12 +73,12 @@ class Coordinator:
             "issued_at": int(self.clock()),
             **changes,
         }
-        return seal_welcome(ParticipationWelcome.model_construct(**fields), signer)
+        return seal_grant(RegistrationGrant.model_construct(**fields), signer)
 
     def join(self, folder: Path, port: int, **changes: Any) -> None:
         """Have the site in ``folder`` join, through a gateway on ``port`` of this host."""
-        welcome = self.welcome(make_request(folder), gateway=f"127.0.0.1:{port}", **changes)
-        accept_welcome(folder, welcome, self.signer.public_hex, now=self.clock())
+        grant = self.grant(make_request(folder), gateway=f"127.0.0.1:{port}", **changes)
+        accept_grant(folder, grant, self.signer.public_hex, now=self.clock())
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ class SmallGateway:
 
     authority: CertificateAuthority
     port: int = field(default_factory=free_port)
-    answer: Callable[[Heard], tuple[int, bytes]] = lambda heard: (200, b"")
+    answer: Callable[[Heard], tuple[int, bytes]] = lambda reply: (200, b"")
     date: Callable[[], float] | None = None
-    heard: list[Heard] = field(default_factory=list)
+    reply: list[Heard] = field(default_factory=list)
     connections: int = 0
 
     @contextmanager
@@ -163,9 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         certificate: Any = self.connection.getpeercert()
         names = tuple(name for _, name in (certificate or {}).get("subjectAltName", ()))
-        heard = Heard(self.command, self.path, body, names)
-        self.server.gateway.heard.append(heard)
-        status, answer = self.server.gateway.answer(heard)
+        reply = Heard(self.command, self.path, body, names)
+        self.server.gateway.reply.append(reply)
+        status, answer = self.server.gateway.answer(reply)
         self.send_response(status)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()

@@ -6,12 +6,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.binding import Binding, Role
 from coreason_enclave.attestation.endorsements import NoEndorsements
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.schemas import Profile
-from coreason_enclave.session.handshake import Released, SiteHandshake
+from coreason_enclave.session.handshake import ReleasedModel, SiteHandshake
 from coreason_enclave.wire.documents import RoundOrder
 
 KEM_KEY = "ee" * 32
@@ -20,13 +20,15 @@ KEM_KEY = "ee" * 32
 class OpenHandshake(SiteHandshake):
     """Believes that both ends attested, and encrypts nothing."""
 
-    def release(self, order: RoundOrder, envelope: bytes, ciphertext: bytes, coordinator_key: str) -> Released:
+    def release(self, order: RoundOrder, envelope: bytes, ciphertext: bytes, coordinator_key: str) -> ReleasedModel:
         now = int(self.clock())
         binding = Binding(Role.SITE, order.nonce, self.signer.public_hex, KEM_KEY, self.site_id, order.job.digest())
         appraiser = Appraiser(AttestationPolicy.simulated_only(), Profile.DEVELOPMENT, NoEndorsements())
-        return Released(ciphertext, appraiser.appraise(SimulatedAttester().produce(binding.context()), binding, now))
+        return ReleasedModel(
+            ciphertext, appraiser.appraise(SimulatedAttester().produce(binding.context()), binding, now)
+        )
 
-    def conceal(self, order: RoundOrder, envelope: bytes, payload: bytes) -> bytes:
+    def encrypt_update(self, order: RoundOrder, envelope: bytes, payload: bytes) -> bytes:
         return payload
 
 

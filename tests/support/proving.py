@@ -9,9 +9,9 @@ from typing import Any
 
 from aegis.rounds.attestation_handshake import CoordinatorHandshake
 from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import NoEndorsements
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.crypto.envelope import seal
 from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.schemas import FederationJob, Profile
@@ -40,7 +40,7 @@ class ProvingCoordinator:
         handshake = self.handshake()
         request = handshake.request(site.config.site_id, job)
         sealed = seal(ATTESTATION_REQUEST_TYPE, request.canonical(), self.federation.signer)
-        attested = handshake.hear(site.config.site_id, site.public_key, attest(SealedMessage(sealed)))
+        attested = handshake.receive(site.config.site_id, site.public_key, attest(SealedMessage(sealed)))
         opened = self.federation.order(job, coordinator=attested.identity, attestation=attested.result, **changes)
         return SealedMessage(
             opened.envelope, handshake.release(attested, opened.arrays, opened.envelope), opened.roll_call

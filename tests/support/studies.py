@@ -26,7 +26,7 @@ from aegis.runtimes.in_process import (
     InProcessSites,
     client_app,
     initial_model,
-    opened_sites,
+    open_sites,
     seeded_keys,
 )
 from aegis.security.audit import HashLog, verify_lines
@@ -34,9 +34,9 @@ from aegis.stores.heads import FileHeadStore
 from aegis.stores.run_state import RoundRecord, RunState
 from aegis.stores.run_store import FileRunStore
 from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import NoEndorsements
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.crypto.encoding import canonical_json, sha256_hex
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal, unverified_payload
 from coreason_enclave.errors import EnclaveError, Reason
@@ -101,7 +101,7 @@ class Forges(Refuses):
             fields = {**fields, "update_digest": sha256_hex(payload)}
         envelope = seal(UPDATE_TYPE, canonical_json(fields), self.signer)
         order = parse_order(unverified_payload(message.envelope))
-        return SealedMessage(envelope, self.session.handshake.conceal(order, envelope, payload))
+        return SealedMessage(envelope, self.session.handshake.encrypt_update(order, envelope, payload))
 
 
 def where(names: Iterable[str], handler: Callable[[Any], Any]) -> Adapt:
@@ -140,7 +140,7 @@ class Study:
         sites = self.sites if sites is None else list(sites)
         keys = {site.config.site_id: site.public_key for site in sites}
         options = {} if adapt is None else {"adapt": adapt}
-        with opened_sites(
+        with open_sites(
             [site.folder for site in sites], keys, job_keys=lambda site: seeded_keys(7, site), **options
         ) as opened:
             yield opened
@@ -183,11 +183,11 @@ class Study:
     ) -> dict[str, Any]:
         """Open the sites, run or go on with the job, close everything."""
         with self.opened(adapt, sites=sites) as opened:
-            carrier = grid(opened.grid)
-            if isinstance(carrier, Relay):
-                options = {"monotonic": carrier.monotonic, **options}
+            transport = grid(opened.grid)
+            if isinstance(transport, Relay):
+                options = {"monotonic": transport.monotonic, **options}
             with self.coordinator(job, opened, **options) as coordinator:
-                return coordinator.run(carrier, initial_model(job))
+                return coordinator.run(transport, initial_model(job))
 
     def history(self) -> tuple[RoundRecord, ...]:
         state = self.store.load()
@@ -209,7 +209,7 @@ def a_job(federation: Federation, **changes: Any) -> FederationJob:
 
 
 class Relay(Grid):
-    """A grid whose replies to one round's orders pass together, by node, through :meth:`hear`.
+    """A grid whose replies to one round's orders pass together, by node, through :meth:`receive`.
 
     Its clock jumps as soon as nothing more can come in: nobody waits for a deadline. Everything else passes as it is;
     orders follow upon it, so replies to orders are held back until all of it is answered and what follows was sent: a
@@ -224,7 +224,7 @@ class Relay(Grid):
         self._replies: list[Message] = []
         self._jumped = 0.0
 
-    def hear(self, replies: list[Message]) -> list[Message]:
+    def receive(self, replies: list[Message]) -> list[Message]:
         return replies
 
     def monotonic(self) -> float:
@@ -254,7 +254,7 @@ class Relay(Grid):
         if self._may_follow or self._others or len(self._replies) < len(self._orders):
             return others
         self._orders = []
-        return self.hear(sorted(self._replies, key=lambda reply: reply.metadata.src_node_id))
+        return self.receive(sorted(self._replies, key=lambda reply: reply.metadata.src_node_id))
 
     def wait_for_reply(self, seconds: float) -> None:
         self._may_follow = False  # what follows is sent next
@@ -298,10 +298,10 @@ class OneByOne(Relay):
         return pushed
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        came = list(self.grid.pull_messages(self._asked))
-        self._ready += came
+        kind = list(self.grid.pull_messages(self._asked))
+        self._ready += kind
         self._asked = [
-            each for each in self._asked if each not in {reply.metadata.reply_to_message_id for reply in came}
+            each for each in self._asked if each not in {reply.metadata.reply_to_message_id for reply in kind}
         ]
         if self._asked or not self._ready:
             return []
@@ -367,7 +367,7 @@ def watched(fuse: Fuse, folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """Three founded sites, a job of two rounds, the model it gives, and how many durable writes it takes."""
+    """Three created sites, a job of two rounds, the model it gives, and how many durable writes it takes."""
 
     federation: Federation
     job: FederationJob

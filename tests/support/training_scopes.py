@@ -7,7 +7,7 @@ from typing import Any
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
 from coreason_enclave.crypto.keystream import Keystream
 from coreason_enclave.ledger import NoiseSource, Reservation
-from coreason_enclave.privacy.drift_correction import Drift
+from coreason_enclave.privacy.drift_correction import DriftCorrection
 from coreason_enclave.privacy.scope import TrainingScope
 from coreason_enclave.privacy.step_gate import StepGate
 from coreason_enclave.schemas import Mechanism, NeighboringRelation, PrivacyConfig, PrivacyUnit
@@ -29,7 +29,7 @@ def a_scope(
     noise_multiplier: float = 1.0,
     max_grad_norm: float | None = 1.0,
     sample_rate: float = 0.05,
-    drift: Drift | None = None,
+    drift: DriftCorrection | None = None,
 ) -> TrainingScope:
     """A scope as a session opens it; every value can be replaced."""
     private = mechanism == Mechanism.DP_SGD

@@ -74,7 +74,7 @@ class Insider:
             return honest, own
         payload = encode_arrays(sent)
         envelope = _signed_again(honest, payload, self.session.signer)
-        return SealedMessage(envelope, self.session.handshake.conceal(tap.order, envelope, payload)), sent
+        return SealedMessage(envelope, self.session.handshake.encrypt_update(tap.order, envelope, payload)), sent
 
 
 class _Tap:
@@ -88,9 +88,9 @@ class _Tap:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._handshake, name)
 
-    def conceal(self, order: RoundOrder, envelope: bytes, payload: bytes) -> bytes:
+    def encrypt_update(self, order: RoundOrder, envelope: bytes, payload: bytes) -> bytes:
         self.order, self.payload = order, payload
-        concealed: bytes = self._handshake.conceal(order, envelope, payload)
+        concealed: bytes = self._handshake.encrypt_update(order, envelope, payload)
         return concealed
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from aegis.commands.evidence.answering import EXITS, Judge, answer, moment
+from aegis.commands.evidence.answers import EXITS, Judge, answer, moment
 from aegis.commands.evidence.options import (
     FILE,
     Hex,
@@ -19,12 +19,12 @@ from aegis.commands.evidence.options import (
     refuse_length,
     report_options,
 )
-from aegis.evidence import Judgement, Kind, Question
+from aegis.evidence import EvidenceKind, EvidenceVerdict, VerificationRequest
 from aegis.evidence.appraisal import appraise as appraise_report
 from aegis.evidence.appraisal import appraise_host, platform_policy
-from aegis.evidence.files import read_policy
+from aegis.evidence.evidence_files import read_policy
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.binding import Binding, Role
-from coreason_enclave.attestation.policy import AttestationPolicy
 
 __all__ = ["appraise"]
 
@@ -81,22 +81,26 @@ def appraise(
         judge = _of_host(policy, _binding(role, {"nonce": nonce, "subject": subject, **host}, report_data), at)
     else:
         _refuse_binding({"role": role, **host})
-        refuse_length(Kind(kind), report_data)
+        refuse_length(EvidenceKind(kind), report_data)
         judge = _of_report(
-            policy, Question(Kind(kind), platform_policy(policy, Kind(kind)), at, (), nonce, report_data), subject
+            policy,
+            VerificationRequest(
+                EvidenceKind(kind), platform_policy(policy, EvidenceKind(kind)), at, (), nonce, report_data
+            ),
+            subject,
         )
     answer(ctx, kind or "host", path, endorsements, judge, as_json=as_json)
 
 
-def _of_report(policy: AttestationPolicy, question: Question, subject: str | None) -> Judge:
-    def judge(content: bytes, files: tuple[bytes, ...]) -> Judgement:
+def _of_report(policy: AttestationPolicy, question: VerificationRequest, subject: str | None) -> Judge:
+    def judge(content: bytes, files: tuple[bytes, ...]) -> EvidenceVerdict:
         return appraise_report(replace(question, endorsements=files), policy, subject, content)
 
     return judge
 
 
 def _of_host(policy: AttestationPolicy, binding: Binding, now: int) -> Judge:
-    def judge(content: bytes, files: tuple[bytes, ...]) -> Judgement:
+    def judge(content: bytes, files: tuple[bytes, ...]) -> EvidenceVerdict:
         return appraise_host(content, files, policy, binding, now)
 
     return judge

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from aegis.evidence import Kind
+from aegis.evidence import EvidenceKind
 from coreason_enclave.schemas import SafeId, explain
 
 __all__ = ["FILE", "Hex", "Once", "Subject", "json_option", "moment_option", "refuse_length", "report_options"]
@@ -85,7 +85,7 @@ def report_options(*, kind_required: bool) -> Callable[[_F], _F]:
     options = (
         click.option(
             "--kind",
-            type=click.Choice([kind.value for kind in Kind]),
+            type=click.Choice([kind.value for kind in EvidenceKind]),
             cls=Once,
             required=kind_required,
             help="What made the report." if kind_required else "What made the report; left out for a whole host.",
@@ -115,8 +115,8 @@ def report_options(*, kind_required: bool) -> Callable[[_F], _F]:
     return apply
 
 
-def refuse_length(kind: Kind, report_data: bytes | None) -> None:
+def refuse_length(kind: EvidenceKind, report_data: bytes | None) -> None:
     """A processor's report covers 64 bytes, a GPU's 32."""
-    wanted = 32 if kind is Kind.NVIDIA else 64
+    wanted = 32 if kind is EvidenceKind.NVIDIA else 64
     if report_data is not None and len(report_data) != wanted:
         raise click.UsageError(f"--report-data of --kind {kind} must be {wanted} bytes, got {len(report_data)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from aegis.commands.terminal_text import visible
-from aegis.evidence import Inspection, Judgement
+from aegis.evidence import EvidenceVerdict, Inspection
 
 __all__ = ["NOT_VERIFIED", "inspection_page", "judgement_page", "printable"]
 
@@ -14,7 +14,7 @@ NOT_VERIFIED = "NOT VERIFIED: nothing below has been checked; `aegis evidence ve
 _MOST = 512
 
 
-def judgement_page(judged: Judgement) -> str:
+def judgement_page(judged: EvidenceVerdict) -> str:
     """Verdict, claims, measurements, and what was not checked."""
     if not judged.ok:
         lines = [f"REFUSED ({judged.reason}): {judged.message}"]
@@ -48,7 +48,7 @@ def _inspected(found: Inspection) -> Iterator[str]:
         yield from (f"  {line}" for line in _inspected(gpu))
 
 
-def _gpus(judged: Judgement) -> Iterator[str]:
+def _gpus(judged: EvidenceVerdict) -> Iterator[str]:
     """Each GPU on its own, where there are several."""
     if len(judged.parts) > 1:
         for number, part in enumerate(judged.parts):
@@ -56,7 +56,7 @@ def _gpus(judged: Judgement) -> Iterator[str]:
             yield from (f"  {line}" for line in judgement_page(part).splitlines())
 
 
-def _compared(judged: Judgement) -> str:
+def _compared(judged: EvidenceVerdict) -> str:
     if judged.verdict == "accepted":
         return "those that the reference value names were compared"
     return "compared with nothing" if "measurements" in judged.not_checked else "compared with the vendor's manifests"

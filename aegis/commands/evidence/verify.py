@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from aegis.commands.evidence.answering import EXITS, answer, moment
+from aegis.commands.evidence.answers import EXITS, answer, moment
 from aegis.commands.evidence.options import FILE, Once, json_option, moment_option, refuse_length, report_options
-from aegis.evidence import Judgement, Kind, Question
+from aegis.evidence import EvidenceKind, EvidenceVerdict, VerificationRequest
 from aegis.evidence import verify as verify_evidence
-from aegis.evidence.files import read_policy
+from aegis.evidence.evidence_files import read_policy
 from aegis.evidence.verification import PlatformPolicy
 from coreason_enclave.attestation.verify.dcap import DcapPlatformPolicy
 from coreason_enclave.attestation.verify.nvidia import NvidiaPlatformPolicy
@@ -54,19 +54,19 @@ def verify(
     \b
     Example: aegis evidence verify --kind tdx --evidence quote.bin --endorsements collateral.json --json
     """
-    of, at = Kind(kind), moment(now)
+    of, at = EvidenceKind(kind), moment(now)
     refuse_length(of, report_data)
     policy = _platform_policy(of, platform_policy)
 
-    def judge(content: bytes, files: tuple[bytes, ...]) -> Judgement:
-        return verify_evidence(Question(of, policy, at, files, nonce, report_data), content)
+    def judge(content: bytes, files: tuple[bytes, ...]) -> EvidenceVerdict:
+        return verify_evidence(VerificationRequest(of, policy, at, files, nonce, report_data), content)
 
     answer(ctx, kind, path, endorsements, judge, as_json=as_json)
 
 
-def _platform_policy(kind: Kind, path: Path | None) -> PlatformPolicy:
-    if kind is Kind.NVIDIA:
+def _platform_policy(kind: EvidenceKind, path: Path | None) -> PlatformPolicy:
+    if kind is EvidenceKind.NVIDIA:
         return NvidiaPlatformPolicy() if path is None else read_policy(path, NvidiaPlatformPolicy, "nvidia")
-    if kind is Kind.SNP:
+    if kind is EvidenceKind.SNP:
         return SnpPlatformPolicy() if path is None else read_policy(path, SnpPlatformPolicy, "snp")
     return DcapPlatformPolicy() if path is None else read_policy(path, DcapPlatformPolicy, "dcap")

@@ -23,7 +23,7 @@ from flwr.proto.control_pb2 import (
 from flwr.proto.fab_pb2 import Fab
 from flwr.supercore.control.control_http_client import ControlHttpClient
 
-from aegis.errors import CarrierUnreachable
+from aegis.errors import TransportUnavailable
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint
 
 __all__ = ["SuperLinkControl", "empty_app"]
@@ -56,7 +56,7 @@ clientapp = "nothing.here:app"
 class SuperLinkControl:
     """A client of one SuperLink, for the host that runs it.
 
-    Every method raises :class:`CarrierUnreachable` where SuperLink cannot be reached or refuses.
+    Every method raises :class:`TransportUnavailable` where SuperLink cannot be reached or refuses.
     """
 
     def __init__(self, endpoint: SuperLinkEndpoint) -> None:
@@ -94,7 +94,7 @@ class SuperLinkControl:
         fab = Fab(hash_str=hashlib.sha256(app).hexdigest(), content=app)
         run_id = int(self._ask(lambda: self._client.StartRun(StartRunRequest(fab=fab))).run_id)
         if run_id == 0:
-            raise CarrierUnreachable("SuperLink accepted no run: see its log")
+            raise TransportUnavailable("SuperLink accepted no run: see its log")
         return run_id
 
     def stop_run(self, run_id: int) -> None:
@@ -126,6 +126,6 @@ def _carrier_errors() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:
-        raise CarrierUnreachable(f"SuperLink refused: {error.response.status_code}") from error
+        raise TransportUnavailable(f"SuperLink refused: {error.response.status_code}") from error
     except (httpx.HTTPError, ValueError) as error:
-        raise CarrierUnreachable(f"SuperLink cannot be reached: {type(error).__name__}") from error
+        raise TransportUnavailable(f"SuperLink cannot be reached: {type(error).__name__}") from error

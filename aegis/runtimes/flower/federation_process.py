@@ -15,9 +15,9 @@ from typing import Self
 from aegis.errors import RunFolderError
 from aegis.federation.registry import FederationFolder
 from aegis.runtimes.flower.supervisor import FederationHost, HostOptions
-from coreason_enclave.system.processes import Backoff, Child, spawn, terminate
+from coreason_enclave.system.processes import Backoff, SupervisedProcess, spawn, terminate
 
-__all__ = ["await_serving", "federation_running", "last_words", "serve_command"]
+__all__ = ["await_serving", "federation_running", "log_tail", "serve_command"]
 
 _START_S = 120.0
 _END_S = 30.0
@@ -59,7 +59,7 @@ class _OwnSupervisor:
         command, log = serve_command(host.federation.path, options), host.logs / "supervisor.log"
         backoff = Backoff(0.5, 15.0, random.random)
         self._host = host
-        self._child = Child("supervisor", lambda: spawn(command, log=log), backoff)
+        self._child = SupervisedProcess("supervisor", lambda: spawn(command, log=log), backoff)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._tend, name="supervisor", daemon=True)
 
@@ -82,7 +82,7 @@ class _OwnSupervisor:
         """Start it, and again when it died, unless somebody else serves by now."""
         while not self._stop.wait(_POLL_S):
             if self._child.running or not self._host.running():
-                self._child.tend()
+                self._child.ensure_running()
         if self._child.process is not None:
             terminate(self._child.process, grace_s=_END_S)
 
@@ -104,9 +104,7 @@ def await_serving(host: FederationHost, failed: Callable[[], bool] = lambda: Fal
     end = time.monotonic() + _START_S
     while time.monotonic() < end:
         if failed():
-            raise RunFolderError(
-                f"the federation's processes did not start: {last_words(host.logs / 'supervisor.log')}"
-            )
+            raise RunFolderError(f"the federation's processes did not start: {log_tail(host.logs / 'supervisor.log')}")
         state = host.state() or {}
         if state.get("serving") and host.gateway_answers():
             return
@@ -119,11 +117,11 @@ def _require_hope(host: FederationHost, processes: Mapping[str, Mapping[str, int
     """A process that fails again and again before anything serves has a reason that waiting does not mend."""
     for name in ("superlink", "gateway"):
         if processes.get(name, {}).get("restarts", 0) >= _MOST_RESTARTS:
-            words = last_words(host.logs / f"{name}.log")
+            words = log_tail(host.logs / f"{name}.log")
             raise RunFolderError(f"{name} does not start: {words} (its ports are in {host.gateway_file})")
 
 
-def last_words(log: Path) -> str:
+def log_tail(log: Path) -> str:
     """The last complaint near the end of a log, or its last line that says something."""
     try:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()][-20:]

@@ -41,7 +41,7 @@ from aegis.errors import RequestRefused
 from aegis.gateway.fleet_protocol import NodeRequest, Pulled, Pushed, UploadHead
 from coreason_enclave.errors import Reason
 
-__all__ = ["REQUESTS", "FlowerFleet", "FlowerUpload"]
+__all__ = ["REQUESTS", "FlowerFleetCodec", "FlowerUpload"]
 
 REQUESTS: dict[str, type[Message]] = {
     "activate-node": ActivateNodeRequest,
@@ -59,7 +59,7 @@ REQUESTS: dict[str, type[Message]] = {
 SUPERLINK = 1
 """SuperLink's own node id, to which every answer goes."""
 _MAX_OBJECTS = 100_000
-MOST_ANSWER_OBJECTS = 16
+MAX_ANSWER_OBJECTS = 16
 """A message of ours has three: itself, its record and the sealed bytes."""
 _MAX_HEAD_BYTES = 1 << 12
 _MAX_TAIL_BYTES = 1 << 10
@@ -67,7 +67,7 @@ _MAX_TAIL_BYTES = 1 << 10
 _MessageT = TypeVar("_MessageT", bound=Message)
 
 
-class FlowerFleet:
+class FlowerFleetCodec:
     """A :class:`aegis.gateway.fleet_protocol.FleetInspector` for Flower 1.41."""
 
     key_header = FLEET_HTTP_PUBLIC_KEY_HEADER.encode()
@@ -196,8 +196,8 @@ def _answer(message: PushMessagesRequest) -> NodeRequest:
         raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "a node answers SuperLink and starts no message of its own")
     if tree.object_id != metadata.message_id:
         raise _malformed("an answer whose objects belong to another message")
-    if _count_objects(tree) > MOST_ANSWER_OBJECTS:
-        raise RequestRefused(Reason.OVERSIZED, f"an answer of more than {MOST_ANSWER_OBJECTS} objects")
+    if _count_objects(tree) > MAX_ANSWER_OBJECTS:
+        raise RequestRefused(Reason.OVERSIZED, f"an answer of more than {MAX_ANSWER_OBJECTS} objects")
     return NodeRequest(message.node.node_id, run_id=metadata.run_id, reply_to=metadata.reply_to_message_id)
 
 
@@ -235,7 +235,7 @@ def _object_ids(tree: ObjectTree) -> set[str]:
 def _count_objects(tree: ObjectTree) -> int:
     """How many objects a tree names, up to one more than an answer may have."""
     count, waiting = 0, [tree]
-    while waiting and count <= MOST_ANSWER_OBJECTS:
+    while waiting and count <= MAX_ANSWER_OBJECTS:
         node = waiting.pop()
         count += 1
         waiting.extend(node.children)

@@ -16,17 +16,17 @@ from aegis.federation.registry import FederationFolder
 from aegis.gateway.app import Gateway
 from aegis.gateway.config import GatewayConfig, GatewayFiles
 from aegis.gateway.control import ControlApplication
-from aegis.gateway.fleet_proxy import FleetPassage
+from aegis.gateway.fleet_proxy import FleetProxy
 from aegis.gateway.identity import Registry
-from aegis.gateway.node_registry import NodeBook
-from aegis.gateway.pull_barrier import PullGate
+from aegis.gateway.node_registry import NodeRegistry
+from aegis.gateway.pull_barrier import PullBarrier
 from aegis.gateway.refusals import GatewayAudit
 from aegis.gateway.upstream import Upstream
 from aegis.http.limits import GatewayLimits, raise_descriptor_limit
 from aegis.http.load import CrowdCounts
 from aegis.http.request import BodyLimits
 from aegis.http.tls_server import Listener, ServerTls, TlsListener, bind_tcp, bind_unix, serve
-from aegis.runtimes.flower.fleet_codec import FlowerFleet
+from aegis.runtimes.flower.fleet_codec import FlowerFleetCodec
 from aegis.security.audit import HashLog
 from coreason_enclave.errors import ConfigurationError, EnclaveError
 from coreason_enclave.system.log_files import log_sparingly
@@ -60,12 +60,12 @@ def gateway_listeners(
     federation: FederationFolder, files: GatewayFiles, config: GatewayConfig, tls: ServerTls, audit: GatewayAudit
 ) -> list[Listener]:
     """The gateway's two listeners, bound: for sites, and for the coordinator's control socket."""
-    nodes, gate = NodeBook(files.nodes), PullGate()
+    nodes, gate = NodeRegistry(files.nodes), PullBarrier()
     upstream = Upstream(f"https://127.0.0.1:{config.superlink_port}", files.authority)
-    passage = FleetPassage(
-        upstream, FlowerFleet(), nodes=nodes, audit=audit, gate=gate, object_bytes=config.max_object_bytes
+    passage = FleetProxy(
+        upstream, FlowerFleetCodec(), nodes=nodes, audit=audit, gate=gate, object_bytes=config.max_object_bytes
     )
-    body, limits = BodyLimits(config.body_idle_s, config.least_bytes_per_s), _kept(config.limits)
+    body, limits = BodyLimits(config.body_idle_s, config.min_bytes_per_s), _kept(config.limits)
     counts = CrowdCounts(limits.connections)
     gateway = Gateway(Registry(federation), passage, nodes=nodes, audit=audit, body=body, limits=limits, counts=counts)
     for_sites = TlsListener(

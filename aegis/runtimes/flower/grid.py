@@ -2,7 +2,7 @@
 
 Flower's grid retries for ever, raises SIGINT in its own process when a token is refused, waits up to hours for the
 objects of one reply, and takes a reply's sender from what the sender wrote. Here a call gives up after a few seconds
-with :class:`CarrierUnreachable`; a reply whose objects have not arrived is left for the next call, so that one site
+with :class:`TransportUnavailable`; a reply whose objects have not arrived is left for the next call, so that one site
 cannot keep the others waiting; and who answered is what SuperLink authenticated.
 """
 
@@ -31,9 +31,8 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
-from aegis.errors import CarrierUnreachable
+from aegis.errors import RunEnded, TransportUnavailable
 from aegis.federated_coordinator import CUT_OFF
-from aegis.runtimes.flower.errors import RunEnded
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint
 from coreason_enclave.errors import Reason
 
@@ -207,6 +206,6 @@ def _carrier_errors() -> Iterator[None]:
         status = error.response.status_code
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise RunEnded(f"SuperLink refused the run's token: {status}") from error
-        raise CarrierUnreachable(f"SuperLink refused: {status}") from error
+        raise TransportUnavailable(f"SuperLink refused: {status}") from error
     except (httpx.HTTPError, ValueError) as error:
-        raise CarrierUnreachable(f"SuperLink cannot be reached: {type(error).__name__}") from error
+        raise TransportUnavailable(f"SuperLink cannot be reached: {type(error).__name__}") from error

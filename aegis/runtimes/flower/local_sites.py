@@ -39,8 +39,8 @@ def join_local_sites(federation: FederationFolder) -> None:
     with tempfile.TemporaryDirectory(prefix="aegis-joining-") as scratch, ThreadPoolExecutor(2) as threads:
         requests = [Path(scratch) / f"{folder.name}.request.json" for folder in waiting]
         list(threads.map(_request, waiting, requests))
-        welcomes = [_admit(federation, request) for request in requests]
-        list(threads.map(_join, waiting, welcomes, [federation.signer().public_hex] * len(waiting)))
+        grants = [_admit(federation, request) for request in requests]
+        list(threads.map(_join, waiting, grants, [federation.signer().public_hex] * len(waiting)))
 
 
 def agent_command(folder: Path, *, unsafe_seed: int | None, hostile: bool) -> list[str]:
@@ -65,14 +65,14 @@ def _request(folder: Path, request: Path) -> None:
 
 
 def _admit(federation: FederationFolder, request: Path) -> Path:
-    _, welcome = admit(federation, request.read_bytes())
-    path = request.with_suffix(".welcome")
-    path.write_bytes(welcome)
+    _, grant = admit(federation, request.read_bytes())
+    path = request.with_suffix(".grant")
+    path.write_bytes(grant)
     return path
 
 
-def _join(folder: Path, welcome: Path, coordinator_key: str) -> None:
-    _run([*_SITE, "join", str(folder), str(welcome), "--coordinator-key", coordinator_key], folder)
+def _join(folder: Path, grant: Path, coordinator_key: str) -> None:
+    _run([*_SITE, "join", str(folder), str(grant), "--coordinator-key", coordinator_key], folder)
 
 
 def _run(command: Sequence[str], folder: Path) -> None:

@@ -25,9 +25,8 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExec
 from flwr.supercore.run import Run
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from aegis.errors import CarrierUnreachable
+from aegis.errors import RunEnded, TransportUnavailable
 from aegis.runtimes.flower.control import SuperLinkControl
-from aegis.runtimes.flower.errors import RunEnded
 from aegis.runtimes.flower.grid import FlowerRun, RunGrid, cut_off, unavailable
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint
 from coreason_enclave.system.files import replace_file
@@ -88,7 +87,7 @@ class DrivenGrid(Grid):
         while self._grid is None:
             try:
                 self._renew()
-            except CarrierUnreachable:
+            except TransportUnavailable:
                 if time.monotonic() > end:
                     raise
                 time.sleep(_RETRY_S)
@@ -101,11 +100,11 @@ class DrivenGrid(Grid):
             self._beating.join()
         if self._grid is not None:
             self._grid.close()
-        with contextlib.suppress(CarrierUnreachable), SuperLinkControl(self._endpoint) as control:
+        with contextlib.suppress(TransportUnavailable), SuperLinkControl(self._endpoint) as control:
             _end_noted(control, self._note)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send; one id a message, empty for one that was not taken. Raises :class:`CarrierUnreachable`."""
+        """Send; one id a message, empty for one that was not taken. Raises :class:`TransportUnavailable`."""
         grid = self._current()
         messages = [self._stamped(message) for message in messages]
         with self._noticing():
@@ -115,7 +114,7 @@ class DrivenGrid(Grid):
         return message_ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies that are in, each once. Raises :class:`CarrierUnreachable`."""
+        """The replies that are in, each once. Raises :class:`TransportUnavailable`."""
         grid, wanted = self._current(), set(message_ids)
         with self._noticing():
             replies = list(grid.pull_messages(wanted & self._pushed.keys()))
@@ -144,7 +143,7 @@ class DrivenGrid(Grid):
         return replies
 
     def get_node_ids(self) -> Iterable[int]:
-        """The nodes that are connected now. Raises :class:`CarrierUnreachable`."""
+        """The nodes that are connected now. Raises :class:`TransportUnavailable`."""
         grid = self._current()
         with self._noticing():
             return list(grid.get_node_ids())
@@ -169,7 +168,7 @@ class DrivenGrid(Grid):
         if self._lost.is_set() or self._grid is None:
             self._renew()
         if self._grid is None:
-            raise CarrierUnreachable("there is no run")
+            raise TransportUnavailable("there is no run")
         return self._grid
 
     def _renew(self) -> None:
@@ -197,7 +196,7 @@ class DrivenGrid(Grid):
                 grid.heartbeat()
             except RunEnded:
                 self._lost.set()
-            except CarrierUnreachable as error:
+            except TransportUnavailable as error:
                 logging.getLogger(__name__).warning("heartbeat: %s", error)
 
     def _stamped(self, message: Message) -> Message:
@@ -230,14 +229,14 @@ def _take_task(executor: RuntimeHttpClient, control: SuperLinkControl, run_id: i
         try:
             answer = executor.AcquireTask(AcquireTaskRequest(supported_task_types=[SERVER_TASK]))
         except httpx.HTTPError as error:
-            raise CarrierUnreachable(f"no task from SuperLink: {type(error).__name__}") from error
+            raise TransportUnavailable(f"no task from SuperLink: {type(error).__name__}") from error
         if answer.token and answer.task.run_id == run_id:
             return FlowerRun(run_id, answer.task.task_id, answer.token)
         if answer.token:
             control.stop_run(answer.task.run_id)
         else:
             time.sleep(_POLL_S)
-    raise CarrierUnreachable("SuperLink offers no task for the run that it started")
+    raise TransportUnavailable("SuperLink offers no task for the run that it started")
 
 
 def _executor(endpoint: SuperLinkEndpoint) -> RuntimeHttpClient:

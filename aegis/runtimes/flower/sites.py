@@ -9,19 +9,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aegis.errors import CarrierUnreachable, GatewayUnreachable, RunFolderError
+from aegis.errors import GatewayUnreachable, RunFolderError, TransportUnavailable
 from aegis.federated_coordinator import Participant
 from aegis.federation.registry import FederationConfig, FederationFolder
 from aegis.gateway.control import GatewayControl
 from aegis.runtimes.flower.control import SuperLinkControl
-from aegis.runtimes.flower.liveness import GatewayLiveness
+from aegis.runtimes.flower.node_liveness import GatewayLiveness
 from aegis.runtimes.flower.run_driver import DrivenGrid, driving
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint
 from aegis.runtimes.flower.supervisor import FederationHost
 from coreason_enclave.ledger import PrivacyLedger, SqliteLedger
 from coreason_enclave.policy import SiteConfig, load_site_config
 
-__all__ = ["ConnectedSites", "LocalSite", "connected_sites"]
+__all__ = ["FlowerSites", "LocalSite", "connected_sites"]
 
 _LOCAL_WAIT_S = 120.0
 _REMOTE_WAIT_S = 20.0
@@ -37,7 +37,7 @@ class LocalSite:
 
 
 @dataclass(frozen=True)
-class ConnectedSites:
+class FlowerSites:
     """The registered sites that can be reached, and what is known of them beside their answers."""
 
     sites: Mapping[str, LocalSite]
@@ -47,7 +47,7 @@ class ConnectedSites:
 
 
 @contextmanager
-def connected_sites(host: FederationHost, note: Path) -> Iterator[ConnectedSites]:
+def connected_sites(host: FederationHost, note: Path) -> Iterator[FlowerSites]:
     """Wait for the sites to connect, and drive a Flower run to them for the body.
 
     Args:
@@ -66,7 +66,7 @@ def connected_sites(host: FederationHost, note: Path) -> Iterator[ConnectedSites
         grid = opened.enter_context(driving(host.endpoint(), note, liveness.oversized))
         participants = _participants(host, config)
         sites = {site: _read_site(federation, site, opened) for site in sorted(local)}
-        yield ConnectedSites(sites, grid, participants, liveness)
+        yield FlowerSites(sites, grid, participants, liveness)
 
 
 def _participants(host: FederationHost, config: FederationConfig) -> tuple[Participant, ...]:
@@ -86,7 +86,7 @@ def _nodes(endpoint: SuperLinkEndpoint) -> dict[str, int]:
         try:
             with SuperLinkControl(endpoint) as control:
                 return control.nodes()
-        except CarrierUnreachable:
+        except TransportUnavailable:
             if time.monotonic() > end:
                 raise
         time.sleep(_POLL_S)

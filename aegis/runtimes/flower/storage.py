@@ -80,9 +80,9 @@ def _or_another_time() -> Iterator[None]:
         _log.warning("SuperLink's database cannot be tidied: %s", error)
 
 
-def _give_back(database: sqlite3.Connection, most_pages: int = 0) -> None:
-    """Return at most ``most_pages`` free pages, 0 for all. As a script: ``execute`` would stop after the first page."""
-    database.executescript(f"PRAGMA incremental_vacuum({most_pages})")
+def _give_back(database: sqlite3.Connection, max_pages: int = 0) -> None:
+    """Return at most ``max_pages`` free pages, 0 for all. As a script: ``execute`` would stop after the first page."""
+    database.executescript(f"PRAGMA incremental_vacuum({max_pages})")
 
 
 def _number(database: sqlite3.Connection, pragma: str) -> int:

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aegis.errors import CarrierUnreachable, GatewayUnreachable, RunFolderError
+from aegis.errors import GatewayUnreachable, RunFolderError, TransportUnavailable
 from aegis.federation.registry import FederationConfig, FederationFolder
 from aegis.gateway.config import GatewayFiles
 from aegis.gateway.control import GatewayControl
@@ -33,7 +33,7 @@ from aegis.runtimes.flower.superlink import SuperLinkEndpoint, SuperLinkFiles, f
 from aegis.services.participants import free_ports, prepare_network
 from coreason_enclave.system.files import replace_file
 from coreason_enclave.system.log_files import trim_log
-from coreason_enclave.system.processes import Backoff, Child, spawn
+from coreason_enclave.system.processes import Backoff, SupervisedProcess, spawn
 
 __all__ = ["FederationHost", "HostOptions", "Supervisor"]
 
@@ -165,7 +165,7 @@ class Supervisor:
     host: FederationHost
     options: HostOptions
     stop: threading.Event = field(default_factory=threading.Event)
-    _children: dict[str, Child] = field(default_factory=dict, init=False)
+    _children: dict[str, SupervisedProcess] = field(default_factory=dict, init=False)
     _registered: Mapping[str, str] | None = field(default=None, init=False)
     _written: dict[str, Any] = field(default_factory=dict, init=False)
     _due: dict[str, float] = field(default_factory=dict, init=False)
@@ -194,7 +194,7 @@ class Supervisor:
 
     def _tend(self) -> None:
         for child in self._children.values():
-            child.tend()
+            child.ensure_running()
         if self._is_due("registry", _REGISTRY_EVERY_S):
             self._follow_registry()
         if self._is_due("probes", _PROBE_EVERY_S):
@@ -224,7 +224,7 @@ class Supervisor:
         try:
             with SuperLinkControl(self.host.endpoint()) as control:
                 control.register(config.node_keys)
-        except CarrierUnreachable:
+        except TransportUnavailable:
             return  # not up yet: the next turn tries again
         self._registered = config.node_keys
         _log.info("serving %d nodes", len(config.node_keys))
@@ -280,8 +280,8 @@ class Supervisor:
             self._written = state
 
     @staticmethod
-    def _child(name: str, start: Callable[[], subprocess.Popen[bytes]]) -> Child:
-        return Child(name, start, Backoff(first_s=0.25, most_s=15.0, chance=random.random))
+    def _child(name: str, start: Callable[[], subprocess.Popen[bytes]]) -> SupervisedProcess:
+        return SupervisedProcess(name, start, Backoff(first_s=0.25, max_s=15.0, chance=random.random))
 
     def _start_superlink(self) -> subprocess.Popen[bytes]:
         port = GatewayFiles(self.host.federation.coordinator).config().superlink_port

@@ -17,18 +17,18 @@ from nvflare.private.admin_defs import MsgHeader, ReturnCode
 from nvflare.private.defs import ERROR_MSG_PREFIX, TrainingTopic
 from nvflare.private.scheduler_constants import ShareableHeader
 
-from aegis.runtimes.nvflare.violations import Offences
+from aegis.runtimes.nvflare.violations import Violations
 
 __all__ = ["note_failures", "without_unreadable"]
 
 _FIELDS: Final = frozenset({"id", "topic", "body", "headers"})
 
 
-def without_unreadable(replies: Sequence[Any], offences: Offences) -> Sequence[Any]:
+def without_unreadable(replies: Sequence[Any], strikes: Violations) -> Sequence[Any]:
     """FLARE's ``ClientReply`` objects, each without its answer where FLARE could not read that one."""
     for each in replies:
         if each.reply is not None and not _is_readable(each.reply, each.request):
-            offences.report(each.client_name, "answers FLARE's administration by what is no answer")
+            strikes.report(each.client_name, "answers FLARE's administration by what is no answer")
             each.reply = None
     return replies
 

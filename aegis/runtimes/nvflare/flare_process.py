@@ -10,7 +10,7 @@ from pathlib import Path
 
 from coreason_enclave.system.processes import spawn
 
-__all__ = ["OWN", "FlareProcess", "last_words", "started"]
+__all__ = ["OWN", "FlareProcess", "log_tail", "started"]
 
 OWN = "aegis: "
 """How a line of this project's own begins, among FLARE's."""
@@ -47,7 +47,7 @@ class FlareProcess:
         said = [line for line in _lines(self.log, self.begins) if line.startswith(OWN)]
         return said[-1].removeprefix(OWN) if said else None
 
-    def let_end(self) -> None:
+    def wait_for_exit(self) -> None:
         """Let it end by itself, now that its work is done, for :attr:`linger_s` at most."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=self.linger_s)
@@ -59,7 +59,7 @@ def started(command: Sequence[str], log: Path, env: Mapping[str, str], *, linger
     return FlareProcess(spawn(command, log=log, env=env), log, begins, linger_s)
 
 
-def last_words(log: Path) -> str:
+def log_tail(log: Path) -> str:
     """The last complaint near the end of the log of one of this project's processes, or its last line."""
     lines = _lines(log)
     complaints = [line for line in lines if " ERROR " in line or "rror: " in line]

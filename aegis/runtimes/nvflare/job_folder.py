@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from aegis.errors import RunFolderError
 from aegis.federation.job_files import dump_job
-from aegis.rounds.transport import Errand
+from aegis.rounds.transport import RequestKind
 from aegis.runtimes.nvflare.settings import EXECUTOR, WORKFLOW
 from coreason_enclave.schemas import FederationJob
 
@@ -32,7 +32,7 @@ JOB_FILE: Final = "job.yaml"
 TASK_REQUEST_S: Final = 0.1
 """How long a client waits before it asks for its next task."""
 
-_TASKS = [*(errand.value for errand in Errand), "validate", "submit_model"]
+_TASKS = [*(request_kind.value for request_kind in RequestKind), "validate", "submit_model"]
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ FOBS builds any of some sixty classes that a sender names, calls their decompose
 files that a payload asks for. What a site sends is looked through first; a payload is plain if
 
 1. it is one main section, then sections of text or bytes, no files, each whole;
-2. its main section is well-formed, no longer than :data:`MOST_MAIN` bytes, no deeper than :data:`MOST_DEPTH`
-   containers, and holds no more than :data:`MOST_ITEMS` items;
+2. its main section is well-formed, no longer than :data:`MAX_MAIN` bytes, no deeper than :data:`MAX_DEPTH`
+   containers, and holds no more than :data:`MAX_ITEMS` items;
 3. every class that it names is one of :data:`CLASSES`; numpy and tensors are none.
 
 The simulator, whose processes are one host's own, does without.
@@ -21,13 +21,13 @@ import msgpack  # type: ignore[import-untyped]
 from nvflare.fuel.utils.fobs import lobs
 from nvflare.fuel.utils.fobs.fobs import FOBS_DATA, FOBS_DECOMPOSER, FOBS_TYPE
 
-__all__ = ["CLASSES", "MOST_DEPTH", "MOST_MAIN", "NotPlain", "require_plain"]
+__all__ = ["CLASSES", "MAX_DEPTH", "MAX_MAIN", "NotPlain", "require_plain"]
 
-MOST_DEPTH: Final = 32
-MOST_MAIN: Final = 48 << 20
+MAX_DEPTH: Final = 32
+MAX_MAIN: Final = 48 << 20
 """A message has three byte strings; those above FLARE's ten megabytes are in sections of their own."""
-MOST_ITEMS: Final = 10_000
-MOST_SECTIONS: Final = 64
+MAX_ITEMS: Final = 10_000
+MAX_SECTIONS: Final = 64
 
 _DICT: Final = "nvflare.fuel.utils.fobs.decomposer.DictDecomposer"
 _DATA: Final = "nvflare.fuel.utils.fobs.decomposer.DataClassDecomposer"
@@ -60,7 +60,7 @@ def require_plain(payload: bytes) -> None:
         NotPlain: it may not.
     """
     main, *_ = list(_sections(payload))
-    if len(main) > MOST_MAIN:
+    if len(main) > MAX_MAIN:
         raise NotPlain(f"a main section of {len(main)} bytes")
     seen = _Seen()
     try:
@@ -70,8 +70,8 @@ def require_plain(payload: bytes) -> None:
             object_hook=seen.mapping,
             list_hook=seen.sequence,
             max_ext_len=0,
-            max_map_len=MOST_ITEMS,
-            max_array_len=MOST_ITEMS,
+            max_map_len=MAX_ITEMS,
+            max_array_len=MAX_ITEMS,
         )
     except NotPlain:
         raise
@@ -92,7 +92,7 @@ def _sections(payload: bytes) -> Iterable[memoryview]:
             raise NotPlain("a section of another kind than text or bytes")
         if not 0 < size <= len(view) - at or (number and size <= lobs.DATUM_ID_LEN):
             raise NotPlain("a section that is cut short")
-        if number == MOST_SECTIONS:
+        if number == MAX_SECTIONS:
             raise NotPlain("too many sections")
         yield view[at : at + size]
         at, number = at + size, number + 1
@@ -121,15 +121,15 @@ class _Seen:
 
     def _count(self, number: int) -> None:
         self._items += number
-        if self._items > MOST_ITEMS:
-            raise NotPlain(f"more than {MOST_ITEMS} items")
+        if self._items > MAX_ITEMS:
+            raise NotPlain(f"more than {MAX_ITEMS} items")
 
 
 def _require_shallow(found: Any) -> None:
     level, depth = [found], 0
     while level:
-        if depth > MOST_DEPTH:
-            raise NotPlain(f"more than {MOST_DEPTH} containers in each other")
+        if depth > MAX_DEPTH:
+            raise NotPlain(f"more than {MAX_DEPTH} containers in each other")
         inner: list[Any] = []
         for each in level:
             inner += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()

@@ -20,11 +20,11 @@ from typing import Final
 
 from aegis.errors import RunFolderError
 from aegis.runtimes.nvflare.deployment import Submission, submitted
-from aegis.runtimes.nvflare.flare_process import FlareProcess, last_words
+from aegis.runtimes.nvflare.flare_process import FlareProcess, log_tail
 from aegis.runtimes.nvflare.job_folder import FlareJob
 from aegis.runtimes.nvflare.provisioning import Kits, Project, provision
 from aegis.runtimes.nvflare.settings import ServerSettings, SiteSettings, write_settings
-from aegis.runtimes.nvflare.site_guards import keep_storage_in
+from aegis.runtimes.nvflare.site_guards import set_storage_root
 from aegis.runtimes.nvflare.startup_kits import read_admin_kit
 from aegis.services.participants import free_ports
 from coreason_enclave.system.processes import spawn, terminate
@@ -67,7 +67,7 @@ def proof_of_concept(poc: ProofOfConcept) -> Iterator[FlareProcess]:
     shutil.rmtree(poc.folder, ignore_errors=True)
     kits = _provisioned(poc)
     with ExitStack() as running:
-        agents = [_Agent(poc, site) for site in sorted(poc.sites)]
+        agents = [_SiteAgent(poc, site) for site in sorted(poc.sites)]
         for agent in agents:
             running.callback(terminate, agent.process)
         _start(poc, kits, running)
@@ -89,7 +89,7 @@ def _provisioned(poc: ProofOfConcept) -> Kits:
     project = Project(name="poc", server=_HOST, port=port, admin=_ADMIN, sites=tuple(poc.sites))
     kits = provision(project, poc.folder / "kits")
     write_settings(kits.server / "local", poc.server)
-    keep_storage_in(kits.server / "local", poc.folder / "storage")
+    set_storage_root(kits.server / "local", poc.folder / "storage")
     for site, kit in kits.sites.items():
         write_settings(kit / "local", SiteSettings(version=1, runs="agent", sites={site: poc.sites[site]}))
     return kits
@@ -124,7 +124,7 @@ def _command(kit: Path, kind: str, settings: list[str]) -> list[str]:
     return [sys.executable, "-u", "-m", module, "-m", str(kit), "-s", f"fed_{kind}.json", "--set", *options]
 
 
-class _Agent:
+class _SiteAgent:
     """A local site's agent that answers on its socket alone."""
 
     def __init__(self, poc: ProofOfConcept, site: str) -> None:
@@ -140,7 +140,7 @@ class _Agent:
         end = time.monotonic() + _AGENT_S
         while self._socket() in (None, self._left_behind):
             if self.process.poll() is not None or time.monotonic() > end:
-                raise RunFolderError(f"the agent of {self._folder.name} does not start: {last_words(self._log)}")
+                raise RunFolderError(f"the agent of {self._folder.name} does not start: {log_tail(self._log)}")
             time.sleep(_POLL_S)
 
     def _socket(self) -> tuple[int, int] | None:

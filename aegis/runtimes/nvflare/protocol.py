@@ -13,7 +13,7 @@ from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import Shareable
 
-from aegis.rounds.transport import Content, SiteRefused, Undelivered
+from aegis.rounds.transport import Content, DeliveryFailure, SiteRefusal
 from coreason_enclave.errors import EnvelopeError, Reason
 from coreason_enclave.wire.updates import SealedMessage
 
@@ -44,19 +44,19 @@ def to_shareable(message: SealedMessage) -> Shareable:
     return DXO(DataKind.APP_DEFINED, data=dict(message.to_fields())).to_shareable()
 
 
-def content_of(result: Shareable) -> Content | Undelivered:
+def content_of(result: Shareable) -> Content | DeliveryFailure:
     """What a result means; never raises, whatever a site sent."""
     code = result.get_return_code(ReturnCode.OK)
     if code == ReturnCode.OK:
         return _sealed(result)
     said = result.get_header(REASON_HEADER)
     if isinstance(said, str) and said in _NOBODY_ANSWERED:
-        return Undelivered(f"{said}: FLARE's client reached nobody behind it")
+        return DeliveryFailure(f"{said}: FLARE's client reached nobody behind it")
     if isinstance(said, str) and said in _REASONS:
-        return SiteRefused(_REASONS[said])
+        return SiteRefusal(_REASONS[said])
     if isinstance(code, str) and code in _NOT_DELIVERED:
-        return Undelivered(f"return code {code}")
-    return SiteRefused(Reason.INTERNAL)
+        return DeliveryFailure(f"return code {code}")
+    return SiteRefusal(Reason.INTERNAL)
 
 
 def _sealed(result: Shareable) -> SealedMessage | EnvelopeError:

@@ -23,7 +23,7 @@ from aegis.errors import RunFolderError
 from aegis.runtimes.nvflare.settings import EXECUTOR, GATE, SITE_SETTINGS, WORKFLOW, allowed_classes
 from coreason_enclave.system.files import replace_file
 
-__all__ = ["guard_server", "guard_site", "keep_storage_in"]
+__all__ = ["guard_server", "guard_site", "set_storage_root"]
 
 _NOBODY_BRINGS_CODE: Final = {"byoc": "none", "server-predeployed-flwr": "none", "shell_commands": "none"}
 _AUTHORIZATION: Final[Mapping[str, Any]] = {
@@ -57,7 +57,7 @@ def guard_server(local: Path) -> None:
     _guard(local, WORKFLOW, _with_gate)
 
 
-def keep_storage_in(local: Path, storage: Path) -> None:
+def set_storage_root(local: Path, storage: Path) -> None:
     """Let a server keep its jobs and snapshots in ``storage``, where FLARE would use one place in ``/tmp`` for all.
 
     Raises:

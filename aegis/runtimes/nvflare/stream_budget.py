@@ -12,7 +12,7 @@ from typing import Final
 
 __all__ = ["STREAMS", "StreamBudget"]
 
-LEAST_BYTES: Final = 64 << 20
+MIN_BYTES: Final = 64 << 20
 MARGIN: Final = 4
 """An answer is of the size of what was asked, or twice that with control variates; a chunk may be sent again."""
 _FORGOTTEN_S: Final = 300.0
@@ -29,13 +29,13 @@ class StreamBudget:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._lock = clock, threading.Lock()
-        self._limit = LEAST_BYTES
+        self._limit = MIN_BYTES
         self._under_way: dict[str, dict[object, tuple[int, float]]] = {}
 
     def expect(self, size: int) -> None:
         """Allow for answers to a message of ``size`` bytes from now on."""
         with self._lock:
-            self._limit = max(self._limit, LEAST_BYTES + MARGIN * size)
+            self._limit = max(self._limit, MIN_BYTES + MARGIN * size)
 
     def take(self, site: str, stream: object, size: int, *, is_last: bool) -> bool:
         """Count a chunk; False where the site has too much under way, and the chunk is not to be kept."""

@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
-from aegis.errors import AegisError, CarrierUnreachable, RunFolderError
+from aegis.errors import AegisError, RunFolderError, TransportUnavailable
 from aegis.runtimes.nvflare.flare_process import OWN
 from aegis.runtimes.nvflare.startup_kits import AdminKit, read_admin_kit
 from coreason_enclave.system.files import replace_file
@@ -47,7 +47,7 @@ class _Server:
         self._session: Session | None = None
 
     def ask(self, question: Callable[[Session], _Answer], patience_s: float = _PATIENCE_S) -> _Answer:
-        """Ask, and ask again for a while where nobody answers; raises :class:`CarrierUnreachable`."""
+        """Ask, and ask again for a while where nobody answers; raises :class:`TransportUnavailable`."""
         end = time.monotonic() + patience_s
         while True:
             try:
@@ -56,7 +56,7 @@ class _Server:
                 self._session = None
                 if time.monotonic() > end:
                     _log(error)
-                    raise CarrierUnreachable(f"FLARE's server {self._kit.server} does not answer") from error
+                    raise TransportUnavailable(f"FLARE's server {self._kit.server} does not answer") from error
             time.sleep(_POLL_S)
 
     def once(self, question: Callable[[Session], _Answer]) -> _Answer:

@@ -20,11 +20,11 @@ from nvflare.apis.controller_spec import ClientTask, Task
 from nvflare.apis.fl_context import FLContext
 
 from aegis.errors import RunAborted
-from aegis.rounds.transport import CarrierFailed, Delivery, Parcel
+from aegis.rounds.transport import InboundMessage, OutboundMessage, TransportFailed
 from aegis.runtimes.nvflare.protocol import content_of, to_shareable
 from coreason_enclave.errors import EnvelopeError
 
-__all__ = ["FlareCarrier", "TaskSender"]
+__all__ = ["FlareTransport", "TaskSender"]
 
 _STRANGER: Final = 0
 """The node of whoever is none of the participants."""
@@ -53,14 +53,14 @@ class _Standing:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _StoredReply:
     """A delivery until somebody pulls it, or nobody can want it any more."""
 
-    delivery: Delivery
+    inbound: InboundMessage
     forgotten_at: float
 
 
-class FlareCarrier:
+class FlareTransport:
     """Carries over FLARE tasks; see :class:`~aegis.rounds.transport.Carrier`.
 
     Args:
@@ -89,32 +89,32 @@ class FlareCarrier:
         self._numbers = itertools.count(1)
         self._standing: dict[str, _Standing] = {}
         self._offences: dict[str, str] = {}
-        self._mailbox: dict[str, _Kept] = {}
+        self._mailbox: dict[str, _StoredReply] = {}
         self._lock, self._came = threading.Lock(), threading.Event()
 
-    def push(self, parcels: Sequence[Parcel]) -> Sequence[str | None]:
+    def push(self, outbound_messages: Sequence[OutboundMessage]) -> Sequence[str | None]:
         """See :class:`~aegis.rounds.transport.Carrier`."""
         self._go_on()
         self._forget()
         try:
-            return [self._push(parcel) for parcel in parcels]
+            return [self._push(outbound) for outbound in outbound_messages]
         except (TypeError, ValueError, RuntimeError) as error:
-            raise CarrierFailed(type(error).__name__) from error
+            raise TransportFailed(type(error).__name__) from error
 
-    def pull(self, message_ids: Collection[str]) -> Sequence[Delivery]:
+    def pull(self, message_ids: Collection[str]) -> Sequence[InboundMessage]:
         """See :class:`~aegis.rounds.transport.Carrier`."""
         self._go_on()
         with self._lock:
             self._came.clear()  # under the lock: what comes in after this look sets it again
             kept = [self._mailbox.pop(message_id, None) for message_id in message_ids]
-        return [each.delivery for each in kept if each is not None]
+        return [each.inbound for each in kept if each is not None]
 
     def wait(self, seconds: float) -> None:
         """See :class:`~aegis.rounds.transport.Carrier`."""
         self._came.wait(seconds)
         self._go_on()
 
-    def offended(self, site: str, why: str) -> None:
+    def struck(self, site: str, why: str) -> None:
         """Take what the gate refused of ``site`` for its answer, now or to the next message; from any thread."""
         with self._lock:
             standing = self._standing.get(site)
@@ -127,31 +127,31 @@ class FlareCarrier:
         if self._aborted():
             raise RunAborted("NVIDIA FLARE ended the job: the same command again goes on where the run was")
 
-    def _push(self, parcel: Parcel) -> str:
+    def _push(self, outbound: OutboundMessage) -> str:
         message_id = f"flare-{next(self._numbers)}"
-        self._expect(sum(map(len, parcel.message.to_fields().values())))
+        self._expect(sum(map(len, outbound.message.to_fields().values())))
         task = Task(
-            name=parcel.errand.value,
-            data=to_shareable(parcel.message),
-            timeout=max(1, math.ceil(parcel.ttl_s)),  # FLARE counts whole seconds, and zero is for ever
-            result_received_cb=self._receiver(message_id, parcel.ttl_s),
+            name=outbound.request_kind.value,
+            data=to_shareable(outbound.message),
+            timeout=max(1, math.ceil(outbound.ttl_s)),  # FLARE counts whole seconds, and zero is for ever
+            result_received_cb=self._receiver(message_id, outbound.ttl_s),
         )
-        before = self._standing.get(parcel.site)
+        before = self._standing.get(outbound.site)
         if before is not None:  # it would be given out first, and what it asked for is over
             self._controller.cancel_task(before.task)
-        self._controller.send(task, self._fl_ctx, targets=[parcel.site])
+        self._controller.send(task, self._fl_ctx, targets=[outbound.site])
         with self._lock:
-            self._standing[parcel.site] = standing = _Standing(task, message_id, parcel.ttl_s)
-            why = self._offences.pop(parcel.site, None)
+            self._standing[outbound.site] = standing = _Standing(task, message_id, outbound.ttl_s)
+            why = self._offences.pop(outbound.site, None)
             if why is not None:
-                self._offend(parcel.site, standing, why)
+                self._offend(outbound.site, standing, why)
         return message_id
 
     def _offend(self, site: str, standing: _Standing, why: str) -> None:
         """Called with the lock held. The task stands until the next one takes its place: FLARE's lock is busy here."""
         standing.answered = True
         content = EnvelopeError(f"FLARE's client of {site} {why}")
-        self._keep(Delivery(standing.message_id, self._nodes.get(site, _STRANGER), content), standing.ttl_s)
+        self._keep(InboundMessage(standing.message_id, self._nodes.get(site, _STRANGER), content), standing.ttl_s)
 
     def _receiver(self, message_id: str, ttl_s: float) -> Callable[..., None]:
         def receive(client_task: ClientTask, fl_ctx: FLContext) -> None:
@@ -162,16 +162,16 @@ class FlareCarrier:
         return receive
 
     def _receive(self, message_id: str, client: str, result: Any, ttl_s: float) -> None:
-        delivery = Delivery(message_id, self._nodes.get(client, _STRANGER), content_of(result))
+        inbound = InboundMessage(message_id, self._nodes.get(client, _STRANGER), content_of(result))
         with self._lock:
             standing = self._standing.get(client)
             if standing is not None and standing.message_id == message_id:
                 standing.answered = True
-            self._keep(delivery, ttl_s)
+            self._keep(inbound, ttl_s)
 
-    def _keep(self, delivery: Delivery, ttl_s: float) -> None:
+    def _keep(self, inbound: InboundMessage, ttl_s: float) -> None:
         """Called with the lock held; the first answer to a message is the one that counts."""
-        self._mailbox.setdefault(delivery.message_id, _Kept(delivery, self._clock() + ttl_s))
+        self._mailbox.setdefault(inbound.message_id, _StoredReply(inbound, self._clock() + ttl_s))
         self._came.set()
 
     def _forget(self) -> None:

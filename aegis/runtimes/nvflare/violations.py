@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 
-__all__ = ["OFFENCES", "Offences"]
+__all__ = ["OFFENCES", "Violations"]
 
 _QUIET_S = 60.0
 _MOST_KEPT = 1_000
 
 
-class Offences:
+class Violations:
     """Takes offences from any thread, passes each on, and logs each kind of a sender once a minute.
 
     Args:
@@ -49,5 +49,5 @@ class Offences:
         return True
 
 
-OFFENCES = Offences()
+OFFENCES = Violations()
 """Of this process."""

@@ -17,10 +17,10 @@ from aegis.errors import RunFolderError
 from aegis.runtimes.nvflare.cell_gate import is_guarded
 from aegis.runtimes.nvflare.liveness import FlareLiveness
 from aegis.runtimes.nvflare.stream_budget import STREAMS
-from aegis.runtimes.nvflare.transport import FlareCarrier
+from aegis.runtimes.nvflare.transport import FlareTransport
 from aegis.runtimes.nvflare.violations import OFFENCES
 
-__all__ = ["FlareWorkflow", "bear_with_refusals", "require_gate"]
+__all__ = ["FlareWorkflow", "require_gate", "tolerate_refusals"]
 
 TASK_CHECK_S: Final = 0.1
 """How often FLARE clears away tasks that are done. Results do not wait for it."""
@@ -38,18 +38,18 @@ class FlareWorkflow(ModelController, ABC):  # type: ignore[misc]  # FLARE ships 
 
     def run(self) -> None:
         """FLARE's entry."""
-        bear_with_refusals(self.fl_ctx)
+        tolerate_refusals(self.fl_ctx)
         self.coordinate(Path(self.engine.get_workspace().get_site_config_dir()))
 
-    def carrier(self, nodes: dict[str, int]) -> FlareCarrier:
+    def transport(self, nodes: dict[str, int]) -> FlareTransport:
         """A carrier to the clients of this job; ``nodes`` are node ids by client name."""
 
         def aborted() -> bool:
             return bool(self.abort_signal.triggered)
 
-        carrier = FlareCarrier(self, self.fl_ctx, nodes, aborted=aborted, expect=STREAMS.expect)
-        OFFENCES.subscribe(carrier.offended)
-        return carrier
+        transport = FlareTransport(self, self.fl_ctx, nodes, aborted=aborted, expect=STREAMS.expect)
+        OFFENCES.subscribe(transport.struck)
+        return transport
 
     def liveness(self) -> FlareLiveness:
         """Signs of life of the clients of this job."""
@@ -65,7 +65,7 @@ class FlareWorkflow(ModelController, ABC):  # type: ignore[misc]  # FLARE ships 
         logging.getLogger(__name__).info("%s answered a %s task that was over", client.name, task_name)
 
 
-def bear_with_refusals(fl_ctx: FLContext) -> None:
+def tolerate_refusals(fl_ctx: FLContext) -> None:
     """One site's return code must not end everybody's job: FLARE's server runner does so for three of them."""
     runner = fl_ctx.get_prop(FLContextKey.RUNNER)
     if runner is not None:

@@ -6,10 +6,10 @@ import importlib.util
 from collections.abc import Iterator
 from datetime import date
 
-from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict
+from coreason_enclave.agent.doctor.findings import Diagnosis, DiagnosisLevel, Examined
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.endorsements import EndorsementSettings, opened
 from coreason_enclave.attestation.evidence import CpuKind
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.attestation.reference_values import IDENTIFYING
 from coreason_enclave.policy import Profile
 from coreason_enclave.system.timestamps import DAY_S, as_datetime, end_of
@@ -22,24 +22,24 @@ _DCAP = (CpuKind.SGX, CpuKind.TDX)
 _WHERE = "[policy.coordinator_attestation] of site.toml"
 
 
-def evidence_of_coordinators(site: Examined) -> Iterator[Finding]:
+def evidence_of_coordinators(site: Examined) -> Iterator[Diagnosis]:
     """The policy could be met, what verifies evidence is installed, and endorsements can be found."""
     wanted = site.config.policy.coordinator_attestation
     if wanted is None:
         yield _nothing(site)
         return
     if problems := [*_never_met(wanted, site), *_expired(wanted, _today(site))]:
-        yield Finding("coordinator evidence", Verdict.FAIL, "; ".join(problems), f"complete {_WHERE}")
+        yield Diagnosis("coordinator evidence", DiagnosisLevel.FAIL, "; ".join(problems), f"complete {_WHERE}")
     else:
         yield _ending(wanted, _today(site))
     yield _endorsements(wanted, site)
 
 
-def _nothing(site: Examined) -> Finding:
+def _nothing(site: Examined) -> Diagnosis:
     if site.config.profile is Profile.DEVELOPMENT:
-        return Finding("coordinator evidence", Verdict.OK, "none is asked for, under profile development")
+        return Diagnosis("coordinator evidence", DiagnosisLevel.OK, "none is asked for, under profile development")
     found = "UNSAFE: none is asked for: whoever runs the coordinator's host can read every update"
-    return Finding("coordinator evidence", Verdict.WARN, found, f"write {_WHERE}")
+    return Diagnosis("coordinator evidence", DiagnosisLevel.WARN, found, f"write {_WHERE}")
 
 
 def _never_met(wanted: AttestationPolicy, site: Examined) -> Iterator[str]:
@@ -72,27 +72,29 @@ def _expired(wanted: AttestationPolicy, today: date) -> Iterator[str]:
             yield f"every reference value of kind {kind} has expired"
 
 
-def _ending(wanted: AttestationPolicy, today: date) -> Finding:
+def _ending(wanted: AttestationPolicy, today: date) -> Diagnosis:
     """The policy can be met today; whether it can in three weeks is told now."""
     said = f"accepts {', '.join(wanted.kinds)}"
     if soon := [*_expired(wanted, as_datetime(end_of(today) + (_DAYS_WARN - 1) * DAY_S).date())]:
         found = f"{said}; in {_DAYS_WARN} days {'; '.join(soon)}"
-        return Finding("coordinator evidence", Verdict.WARN, found, "agree on the next one: see Operations")
-    return Finding("coordinator evidence", Verdict.OK, said)
+        return Diagnosis("coordinator evidence", DiagnosisLevel.WARN, found, "agree on the next one: see Operations")
+    return Diagnosis("coordinator evidence", DiagnosisLevel.OK, said)
 
 
-def _endorsements(wanted: AttestationPolicy, site: Examined) -> Finding:
+def _endorsements(wanted: AttestationPolicy, site: Examined) -> Diagnosis:
     """Reads the settings and looks for folder and libraries; asks no vendor."""
     name, settings = "coordinator endorsements", site.config.endorsements
     if missing := _libraries(wanted):
         found = f"{', '.join(missing)} is not installed: evidence that needs it is refused"
-        return Finding(name, Verdict.FAIL, found, "pip install 'aegis-fl[attestation]'")
+        return Diagnosis(name, DiagnosisLevel.FAIL, found, "pip install 'aegis-fl[attestation]'")
     opened(settings, site.folder)
     if settings.bundle is None and not settings.fetch and _hardware(wanted):
-        verdict = Verdict.FAIL if wanted.gpus or any(kind in _DCAP for kind in wanted.kinds) else Verdict.WARN
+        verdict = (
+            DiagnosisLevel.FAIL if wanted.gpus or any(kind in _DCAP for kind in wanted.kinds) else DiagnosisLevel.WARN
+        )
         to_do = "set bundle, or fetch = true, in [endorsements]"
-        return Finding(name, verdict, "no source: only what a host hands over itself counts", to_do)
-    return Finding(name, Verdict.OK, _sources(settings))
+        return Diagnosis(name, verdict, "no source: only what a host hands over itself counts", to_do)
+    return Diagnosis(name, DiagnosisLevel.OK, _sources(settings))
 
 
 def _libraries(wanted: AttestationPolicy) -> list[str]:

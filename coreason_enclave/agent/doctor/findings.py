@@ -11,10 +11,10 @@ from coreason_enclave.command_line import one_line
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.policy import SiteConfig
 
-__all__ = ["Check", "Examined", "Finding", "Verdict", "examined_safely"]
+__all__ = ["Check", "Diagnosis", "DiagnosisLevel", "Examined", "examined_safely"]
 
 
-class Verdict(StrEnum):
+class DiagnosisLevel(StrEnum):
     """``ok``; ``warn``: it works, or will for now; ``FAIL``: the site cannot take part like this."""
 
     OK = "ok"
@@ -23,11 +23,11 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One line: what was looked at, how it is, and what to do where it is not ``ok``."""
 
     check: str
-    verdict: Verdict
+    verdict: DiagnosisLevel
     found: str
     to_do: str = ""
 
@@ -45,17 +45,17 @@ class Examined:
     socket_only: bool = False
 
 
-Check = Callable[[Examined], Iterator[Finding]]
+Check = Callable[[Examined], Iterator[Diagnosis]]
 """Yields findings; whatever it raises is one more, and a FAIL."""
 
 
-def examined_safely(name: str, check: Check, site: Examined) -> Iterator[Finding]:
+def examined_safely(name: str, check: Check, site: Examined) -> Iterator[Diagnosis]:
     """The check's findings, and what it raised as a FAIL: a broken site is what it is here for."""
     try:
         yield from check(site)
     except (EnclaveError, OSError) as error:
-        yield Finding(name, Verdict.FAIL, one_line(error), "see the message")
+        yield Diagnosis(name, DiagnosisLevel.FAIL, one_line(error), "see the message")
     except ImportError as error:
-        yield Finding(
-            name, Verdict.FAIL, f"{error.name} is not installed", "pip install 'aegis-fl[site,flower,nvflare]'"
+        yield Diagnosis(
+            name, DiagnosisLevel.FAIL, f"{error.name} is not installed", "pip install 'aegis-fl[site,flower,nvflare]'"
         )

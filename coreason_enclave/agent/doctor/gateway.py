@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict
+from coreason_enclave.agent.doctor.findings import Diagnosis, DiagnosisLevel, Examined
 from coreason_enclave.agent.health import HEALTH_PATH, HealthSender
 from coreason_enclave.crypto.envelope import seal
 from coreason_enclave.crypto.signing import Signer, load_or_create_secret
@@ -26,10 +26,10 @@ _SKEW_FAIL_S, _SKEW_WARN_S = 60, 5
 _DAYS_WARN = 21
 
 
-def gateway(site: Examined) -> Iterator[Finding]:
+def gateway(site: Examined) -> Iterator[Diagnosis]:
     """From the files to an answer of the gateway; stops at the first thing without which the rest makes no sense."""
     if site.socket_only:
-        yield Finding("gateway", Verdict.OK, "none: the agent answers on its socket alone")
+        yield Diagnosis("gateway", DiagnosisLevel.OK, "none: the agent answers on its socket alone")
         return
     connection = load_connection(site.folder)
     yield _coordinator(site, connection)
@@ -39,12 +39,12 @@ def gateway(site: Examined) -> Iterator[Finding]:
         socket.create_connection((connection.host, connection.port), _TIMEOUT_S).close()
     except OSError as error:
         found = f"{connection.host}:{connection.port} is not reached: {error.strerror or error}"
-        yield Finding("gateway", Verdict.FAIL, found, "check address, DNS and firewall: one outbound port")
+        yield Diagnosis("gateway", DiagnosisLevel.FAIL, found, "check address, DNS and firewall: one outbound port")
         return
     yield from _asked(site, connection)
 
 
-def _asked(site: Examined, connection: Connection) -> Iterator[Finding]:
+def _asked(site: Examined, connection: Connection) -> Iterator[Diagnosis]:
     """A sign of life, as the agent sends it: what the gateway says to it is what it would say to the agent."""
     path = site.folder / site.config.keys / "signing.key"
     if not path.exists():
@@ -56,11 +56,15 @@ def _asked(site: Examined, connection: Connection) -> Iterator[Finding]:
         body = response.read(1 << 16)
     except ssl.SSLCertVerificationError as error:
         found = f"what answers at {connection.host}:{connection.port} is not this federation's gateway"
-        yield Finding("gateway", Verdict.FAIL, f"{found}: {error.verify_message}", "check the address, or join again")
+        yield Diagnosis(
+            "gateway", DiagnosisLevel.FAIL, f"{found}: {error.verify_message}", "check the address, or join again"
+        )
         return
     except (OSError, http.client.HTTPException) as error:
         found = f"no TLS session with the gateway: {type(error).__name__} {error}".rstrip()
-        yield Finding("gateway", Verdict.FAIL, found, "ask the coordinator whether this site's certificate is admitted")
+        yield Diagnosis(
+            "gateway", DiagnosisLevel.FAIL, found, "ask the coordinator whether this site's certificate is admitted"
+        )
         return
     finally:
         session.close()
@@ -82,13 +86,13 @@ def _sign_of_life(site: Examined, connection: Connection, key: Path) -> bytes:
     return seal(HEALTH_TYPE, sender.statement().canonical(), signer)
 
 
-def _verdict_on(status: int, body: bytes) -> Finding:
+def _verdict_on(status: int, body: bytes) -> Diagnosis:
     if status // 100 == 2:
-        return Finding(
-            "gateway", Verdict.OK, "reached over TLS 1.3; certificate and signature of this site are accepted"
+        return Diagnosis(
+            "gateway", DiagnosisLevel.OK, "reached over TLS 1.3; certificate and signature of this site are accepted"
         )
     to_do = "ask the coordinator: is this site admitted, its certificate current, its clock right?"
-    return Finding("gateway", Verdict.FAIL, f"the gateway refuses: {status} {_reason(body)}".rstrip(), to_do)
+    return Diagnosis("gateway", DiagnosisLevel.FAIL, f"the gateway refuses: {status} {_reason(body)}".rstrip(), to_do)
 
 
 def _reason(body: bytes) -> str:
@@ -99,35 +103,43 @@ def _reason(body: bytes) -> str:
     return reason[:80] if isinstance(reason, str) and reason.isprintable() else ""
 
 
-def _clock(date: str | None, now: float) -> Finding:
+def _clock(date: str | None, now: float) -> Diagnosis:
     """Against the gateway's clock, to its whole second."""
     try:
         theirs = parsedate_to_datetime(date or "").timestamp()
     except ValueError:
-        return Finding("clock", Verdict.WARN, "the gateway did not say what time it is", "check it by other means")
+        return Diagnosis(
+            "clock", DiagnosisLevel.WARN, "the gateway did not say what time it is", "check it by other means"
+        )
     skew = now - theirs
     if abs(skew) <= _SKEW_WARN_S:
-        return Finding("clock", Verdict.OK, f"within {_SKEW_WARN_S} s of the gateway's")
-    verdict = Verdict.FAIL if abs(skew) > _SKEW_FAIL_S else Verdict.WARN
+        return Diagnosis("clock", DiagnosisLevel.OK, f"within {_SKEW_WARN_S} s of the gateway's")
+    verdict = DiagnosisLevel.FAIL if abs(skew) > _SKEW_FAIL_S else DiagnosisLevel.WARN
     found = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the gateway's"
-    return Finding("clock", verdict, found, "synchronise it (NTP): orders carry times, and are refused outside them")
+    return Diagnosis("clock", verdict, found, "synchronise it (NTP): orders carry times, and are refused outside them")
 
 
-def _coordinator(site: Examined, connection: Connection) -> Finding:
+def _coordinator(site: Examined, connection: Connection) -> Diagnosis:
     if connection.coordinator_key in site.config.policy.coordinator_keys:
-        return Finding("coordinator", Verdict.OK, "the one that was joined is listed in site.toml")
+        return Diagnosis("coordinator", DiagnosisLevel.OK, "the one that was joined is listed in site.toml")
     to_do = f'list it, if you checked it: coordinator_keys = ["{connection.coordinator_key}"]'
-    return Finding("coordinator", Verdict.WARN, "site.toml does not list the one that was joined: it is refused", to_do)
+    return Diagnosis(
+        "coordinator", DiagnosisLevel.WARN, "site.toml does not list the one that was joined: it is refused", to_do
+    )
 
 
-def _validity(connection: Connection, now: float) -> Finding:
+def _validity(connection: Connection, now: float) -> Diagnosis:
     certificate = connection.client_certificate()
     left_s = unix_seconds(certificate.not_valid_after_utc) - now
     left = int(left_s // DAY_S)
     found = f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}, {left} days"
     if left_s < 0:
-        return Finding("certificate", Verdict.FAIL, f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}", _RENEW)
-    return Finding("certificate", *((Verdict.WARN, found, _RENEW) if left < _DAYS_WARN else (Verdict.OK, found)))
+        return Diagnosis(
+            "certificate", DiagnosisLevel.FAIL, f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}", _RENEW
+        )
+    return Diagnosis(
+        "certificate", *((DiagnosisLevel.WARN, found, _RENEW) if left < _DAYS_WARN else (DiagnosisLevel.OK, found))
+    )
 
 
 _RENEW = "renew it: coreason-enclave request, have it admitted, join"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict
+from coreason_enclave.agent.doctor.findings import Diagnosis, DiagnosisLevel, Examined
 from coreason_enclave.hardware.devices import HostDevices
 from coreason_enclave.hardware.discovery import DEVICES, ThisHost
 from coreason_enclave.policy import Profile
@@ -20,27 +20,34 @@ def devices_found(root: Path = Path("/")) -> list[str]:
     ]
 
 
-def attestation(site: Examined) -> Iterator[Finding]:
+def attestation(site: Examined) -> Iterator[Diagnosis]:
     """Which attester the site names, and which interfaces this host has."""
     there = devices_found()
     looked = ", ".join(f"{name}: {'there' if name in there else 'no'}" for name in DEVICES)
-    yield Finding("attestation hardware", Verdict.OK if there else Verdict.WARN, looked, "" if there else _NO_HARDWARE)
+    yield Diagnosis(
+        "attestation hardware",
+        DiagnosisLevel.OK if there else DiagnosisLevel.WARN,
+        looked,
+        "" if there else _NO_HARDWARE,
+    )
     yield _simulated(site) if site.config.attester == "simulated" else _on_hardware(site.config.attester)
 
 
-def _simulated(site: Examined) -> Finding:
+def _simulated(site: Examined) -> Diagnosis:
     if site.config.profile is Profile.DEVELOPMENT:
         found = "SIMULATED: evidence proves nothing, and every log line, table and report says so"
-        return Finding("attester", Verdict.WARN, found, "for public data and tests only")
+        return Diagnosis("attester", DiagnosisLevel.WARN, found, "for public data and tests only")
     found = f"attester simulated is refused under profile {site.config.profile}"
-    return Finding("attester", Verdict.FAIL, found, "name this host's hardware, or use profile development")
+    return Diagnosis("attester", DiagnosisLevel.FAIL, found, "name this host's hardware, or use profile development")
 
 
-def _on_hardware(name: str) -> Finding:
+def _on_hardware(name: str) -> Diagnosis:
     if missing := ThisHost().missing(name):
         found = ", ".join(f"{looked.name} is not there ({looked.where})" for looked in missing)
-        return Finding("attester", Verdict.FAIL, f"{name}: {found}", "run on the hardware that site.toml names")
-    return Finding("attester", Verdict.OK, f"{name}: its interfaces are there", "")
+        return Diagnosis(
+            "attester", DiagnosisLevel.FAIL, f"{name}: {found}", "run on the hardware that site.toml names"
+        )
+    return Diagnosis("attester", DiagnosisLevel.OK, f"{name}: its interfaces are there", "")
 
 
 _NO_HARDWARE = "on this host nothing can be attested: simulated evidence only"

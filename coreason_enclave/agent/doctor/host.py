@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict
+from coreason_enclave.agent.doctor.findings import Diagnosis, DiagnosisLevel, Examined
 from coreason_enclave.crypto.signing import load_or_create_secret, read_private
 from coreason_enclave.errors import ConfigurationError, DatasetRejected, EnclaveError
 from coreason_enclave.ipc.streams import SOCKET_FILE, socket_path
@@ -28,7 +28,7 @@ _Key = tuple[str, Callable[[], object], str]
 _LEAST_FREE, _FEW_FREE = 200 << 20, 2 << 30
 
 
-def keys(site: Examined) -> Iterator[Finding]:
+def keys(site: Examined) -> Iterator[Diagnosis]:
     """Each key exists, is readable by its owner alone, and is a key of its kind."""
     folder = site.folder / site.config.keys
     of_the_site: list[_Key] = [("signing.key", lambda: _a_secret(folder / "signing.key"), "found")]
@@ -39,31 +39,35 @@ def keys(site: Examined) -> Iterator[Finding]:
     for name, load, made_by in (*of_the_site, *([] if site.socket_only else for_the_gateway)):
         if not (folder / name).exists():
             to_do = f"run coreason-enclave {made_by}, or restore it from a backup"
-            yield Finding(f"key {name}", Verdict.FAIL, f"{folder / name} is missing", to_do)
+            yield Diagnosis(f"key {name}", DiagnosisLevel.FAIL, f"{folder / name} is missing", to_do)
             continue
         try:
             load()
         except ConfigurationError as error:
-            yield Finding(
-                f"key {name}", Verdict.FAIL, str(error), "restore the key or its mode; never send it anywhere"
+            yield Diagnosis(
+                f"key {name}", DiagnosisLevel.FAIL, str(error), "restore the key or its mode; never send it anywhere"
             )
         else:
-            yield Finding(f"key {name}", Verdict.OK, "there, private, well-formed")
+            yield Diagnosis(f"key {name}", DiagnosisLevel.OK, "there, private, well-formed")
 
 
-def disk(site: Examined) -> Iterator[Finding]:
+def disk(site: Examined) -> Iterator[Diagnosis]:
     """Room for the ledger, the log and the store of released updates."""
     free = shutil.disk_usage(site.folder).free
     found = f"{free / (1 << 30):.1f} GiB free at {site.folder}"
-    verdict = Verdict.FAIL if free < _LEAST_FREE else Verdict.WARN if free < _FEW_FREE else Verdict.OK
-    to_do = "" if verdict is Verdict.OK else "make room: a ledger that cannot write refuses every order"
-    yield Finding("disk", verdict, found, to_do)
+    verdict = (
+        DiagnosisLevel.FAIL if free < _LEAST_FREE else DiagnosisLevel.WARN if free < _FEW_FREE else DiagnosisLevel.OK
+    )
+    to_do = "" if verdict is DiagnosisLevel.OK else "make room: a ledger that cannot write refuses every order"
+    yield Diagnosis("disk", verdict, found, to_do)
 
 
-def socket_place(site: Examined) -> Iterator[Finding]:
+def socket_place(site: Examined) -> Iterator[Diagnosis]:
     """A Unix socket can be made where the agent makes its own; or the agent's is there."""
     if (site.folder / SOCKET_FILE).exists():
-        yield Finding("socket", Verdict.OK, f"{site.folder / SOCKET_FILE} is there: coreason-enclave status asks it")
+        yield Diagnosis(
+            "socket", DiagnosisLevel.OK, f"{site.folder / SOCKET_FILE} is there: coreason-enclave status asks it"
+        )
         return
     trial = "doctor.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, socket_path(site.folder, trial) as path:
@@ -71,18 +75,20 @@ def socket_place(site: Examined) -> Iterator[Finding]:
             probe.bind(path)
         except OSError as error:
             to_do = "give the agent's user a local folder that it can write to"
-            yield Finding("socket", Verdict.FAIL, f"no socket can be made in {site.folder}: {error.strerror}", to_do)
+            yield Diagnosis(
+                "socket", DiagnosisLevel.FAIL, f"no socket can be made in {site.folder}: {error.strerror}", to_do
+            )
             return
     (site.folder / trial).unlink()
-    yield Finding("socket", Verdict.OK, f"{site.folder / SOCKET_FILE} can be made")
+    yield Diagnosis("socket", DiagnosisLevel.OK, f"{site.folder / SOCKET_FILE} can be made")
 
 
-def data(site: Examined) -> Iterator[Finding]:
+def data(site: Examined) -> Iterator[Diagnosis]:
     """Each registered dataset opens, and is what its schema and its registration say. No count is told."""
     from coreason_enclave.sentry import DataSentry  # reads tables, which only this check needs
 
     if not site.config.lineages:
-        yield Finding("data", Verdict.FAIL, "no lineage is registered", "add [[lineages]] to site.toml")
+        yield Diagnosis("data", DiagnosisLevel.FAIL, "no lineage is registered", "add [[lineages]] to site.toml")
     sentry = DataSentry(site.folder / site.config.data_root)
     for entry in site.config.lineages:
         try:
@@ -90,17 +96,21 @@ def data(site: Examined) -> Iterator[Finding]:
         except EnclaveError as error:
             problem = str(error)
         if problem:
-            yield Finding(f"data {entry.dataset_id}", Verdict.FAIL, problem, "mend the data, dataset.toml or site.toml")
+            yield Diagnosis(
+                f"data {entry.dataset_id}", DiagnosisLevel.FAIL, problem, "mend the data, dataset.toml or site.toml"
+            )
         else:
-            yield Finding(f"data {entry.dataset_id}", Verdict.OK, "opens, and is as dataset.toml and site.toml say")
+            yield Diagnosis(
+                f"data {entry.dataset_id}", DiagnosisLevel.OK, "opens, and is as dataset.toml and site.toml say"
+            )
 
 
-def ledger(site: Examined) -> Iterator[Finding]:
+def ledger(site: Examined) -> Iterator[Diagnosis]:
     """The ledger is there and its whole chain verifies."""
     path = site.folder / site.config.ledger
     if not path.exists():
-        to_do = "run coreason-enclave found; if this site ever took part, restore the ledger from a backup instead"
-        yield Finding("ledger", Verdict.FAIL, f"there is no ledger at {path}", to_do)
+        to_do = "run coreason-enclave init; if this site ever took part, restore the ledger from a backup instead"
+        yield Diagnosis("ledger", DiagnosisLevel.FAIL, f"there is no ledger at {path}", to_do)
         return
     store = SqliteLedger(path, must_exist=True)
     try:
@@ -108,25 +118,29 @@ def ledger(site: Examined) -> Iterator[Finding]:
     finally:
         store.close()
     head = f"{findings.head.seq}:{findings.head.hash[:16]}…"
-    yield Finding("ledger", Verdict.OK, f"{findings.entries} entries verify, head {head}")
+    yield Diagnosis("ledger", DiagnosisLevel.OK, f"{findings.entries} entries verify, head {head}")
     missing = {entry.lineage for entry in site.config.lineages} - {claim.lineage for claim in findings.lineages}
     for lineage in sorted(missing):
-        to_do = "run coreason-enclave found"
-        yield Finding(f"ledger {lineage}", Verdict.WARN, "the lineage is not registered yet", to_do)
+        to_do = "run coreason-enclave init"
+        yield Diagnosis(f"ledger {lineage}", DiagnosisLevel.WARN, "the lineage is not registered yet", to_do)
 
 
-def policy(site: Examined) -> Iterator[Finding]:
+def policy(site: Examined) -> Iterator[Diagnosis]:
     """The policy can say yes to somebody."""
     rules = site.config.policy
     if not rules.coordinator_keys:
         to_do = "list the key of a coordinator that you trust in coordinator_keys"
-        yield Finding("policy", Verdict.FAIL, "no coordinator is listed: every order is refused", to_do)
+        yield Diagnosis("policy", DiagnosisLevel.FAIL, "no coordinator is listed: every order is refused", to_do)
     known = len({*rules.participants, site.config.site_id})
     if known < rules.min_clients and not rules.unsafe_count_unknown_participants:
         found = f"min_clients is {rules.min_clients}, and only {known} participants are known here"
-        yield Finding("policy", Verdict.FAIL, found, "add participants whose keys you checked to [policy.participants]")
+        yield Diagnosis(
+            "policy", DiagnosisLevel.FAIL, found, "add participants whose keys you checked to [policy.participants]"
+        )
     if rules.coordinator_keys and (known >= rules.min_clients or rules.unsafe_count_unknown_participants):
-        yield Finding("policy", Verdict.OK, f"{len(rules.coordinator_keys)} coordinators, {known} participants known")
+        yield Diagnosis(
+            "policy", DiagnosisLevel.OK, f"{len(rules.coordinator_keys)} coordinators, {known} participants known"
+        )
 
 
 def _a_secret(path: Path) -> bytes:

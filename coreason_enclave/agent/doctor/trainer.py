@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict
+from coreason_enclave.agent.doctor.findings import Diagnosis, DiagnosisLevel, Examined
 
 __all__ = ["trainer"]
 
 
-def trainer(site: Examined) -> Iterator[Finding]:
+def trainer(site: Examined) -> Iterator[Diagnosis]:
     """It can be imported and made, where ``site.toml`` names one; that it trains well is for the site to know."""
     name = site.config.trainer
     if name is None:
@@ -18,4 +18,4 @@ def trainer(site: Examined) -> Iterator[Finding]:
     from coreason_enclave.site.trainer_loading import load_trainer  # loads the frameworks
 
     load_trainer(name, site.config.site_id, DataSentry(site.folder / site.config.data_root))
-    yield Finding("trainer", Verdict.OK, f"{name}, a loop of this site's own")
+    yield Diagnosis("trainer", DiagnosisLevel.OK, f"{name}, a loop of this site's own")

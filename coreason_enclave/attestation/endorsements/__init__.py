@@ -7,9 +7,9 @@ service. None of them is trusted: whatever a source gives is verified up to the 
 from __future__ import annotations
 
 from coreason_enclave.attestation.endorsements.cache import CachedEndorsements
+from coreason_enclave.attestation.endorsements.endorsement_settings import EndorsementSettings, opened
 from coreason_enclave.attestation.endorsements.file_bundle import OfflineBundle
 from coreason_enclave.attestation.endorsements.http import HttpPort, HttpReply, HttpsClient
-from coreason_enclave.attestation.endorsements.settings import EndorsementSettings, opened
 from coreason_enclave.attestation.endorsements.sources import (
     EndorsementSource,
     FirstOf,

@@ -2,8 +2,8 @@
 
 - ``Retry-After`` is honoured, in seconds or as a date. Without it the pauses double, each shortened by chance, so that
   hosts that were refused together do not come back together.
-- A round does not wait long: a pause above :data:`MOST_PAUSE_S` is not waited out, and the service counts as one that
-  does not answer. It is then left alone for as long as it asked, at most :data:`MOST_QUIET_S`.
+- A round does not wait long: a pause above :data:`MAX_PAUSE_S` is not waited out, and the service counts as one that
+  does not answer. It is then left alone for as long as it asked, at most :data:`MAX_QUIET_S`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from coreason_enclave.attestation.endorsements.http import HttpPort, HttpReply
 from coreason_enclave.attestation.endorsements.sources import missing
 from coreason_enclave.system.timestamps import unix_seconds
 
-__all__ = ["ATTEMPTS", "MOST_PAUSE_S", "MOST_QUIET_S", "PatientHttp"]
+__all__ = ["ATTEMPTS", "MAX_PAUSE_S", "MAX_QUIET_S", "PatientHttp"]
 
 ATTEMPTS = 3
-MOST_PAUSE_S = 5.0
-MOST_QUIET_S = 900.0
+MAX_PAUSE_S = 5.0
+MAX_QUIET_S = 900.0
 
 _BUSY = (429, 503)
 _FIRST_PAUSE_S = 0.5
@@ -59,9 +59,9 @@ class PatientHttp:
             if reply.status not in _BUSY:
                 return reply
             wait = self._wait(reply.headers, attempt)
-            if wait > MOST_PAUSE_S or attempt == ATTEMPTS - 1:
+            if wait > MAX_PAUSE_S or attempt == ATTEMPTS - 1:
                 with self._lock:
-                    self._quiet_until[host] = self._clock() + min(wait, MOST_QUIET_S)
+                    self._quiet_until[host] = self._clock() + min(wait, MAX_QUIET_S)
                 return reply
             self._pause(wait)
         raise AssertionError("unreachable: the last attempt returns")
@@ -69,7 +69,7 @@ class PatientHttp:
     def _leave_alone(self, host: str) -> None:
         with self._lock:
             left = self._quiet_until.get(host, 0.0) - self._clock()
-        if 0 < left <= MOST_QUIET_S:  # more: this host's clock was set back
+        if 0 < left <= MAX_QUIET_S:  # more: this host's clock was set back
             raise missing(f"{host[:100]} is busy, and is left alone for another {left:.0f} s", unavailable=True)
 
     def _wait(self, headers: Mapping[str, str], attempt: int) -> float:
@@ -80,13 +80,13 @@ class PatientHttp:
 
 
 def _retry_after(text: str | None, now: float) -> float | None:
-    """Seconds from now, at most :data:`MOST_QUIET_S`; None where the header is missing or means nothing."""
+    """Seconds from now, at most :data:`MAX_QUIET_S`; None where the header is missing or means nothing."""
     if text is None:
         return None
     if text.isascii() and text.isdecimal():
-        return min(float(text[:12]), MOST_QUIET_S)
+        return min(float(text[:12]), MAX_QUIET_S)
     try:
         moment = parsedate_to_datetime(text)
-        return min(max(unix_seconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now, 0.0), MOST_QUIET_S)
+        return min(max(unix_seconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now, 0.0), MAX_QUIET_S)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None

@@ -39,7 +39,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
-__all__ = ["Task", "TaskSource"]
+__all__ = ["FlowerTask", "TaskSource"]
 
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _OBJECTS_S = 5.0
@@ -60,19 +60,19 @@ class TaskSource:
         auth = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={_ACQUIRE})
         self._client = _client(address, "SuperExec", auth)
 
-    def acquire(self) -> Task | None:
+    def acquire(self) -> FlowerTask | None:
         """Claim the oldest pending task, or None where none waits."""
         claimed = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
         if not claimed.HasField("task") or not claimed.token:
             return None
-        return Task(self._address, claimed.token)
+        return FlowerTask(self._address, claimed.token)
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
 
 
-class Task:
+class FlowerTask:
     """One claimed task: a context in which its token is kept alive. Methods may raise ``httpx.HTTPError``.
 
     Attributes:
@@ -85,7 +85,7 @@ class Task:
         self._finished = False
         self.lost = False
 
-    def __enter__(self) -> Task:
+    def __enter__(self) -> FlowerTask:
         self._heartbeat.start()
         return self
 

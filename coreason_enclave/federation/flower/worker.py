@@ -12,7 +12,7 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
-from coreason_enclave.federation.flower.tasks import Task, TaskSource
+from coreason_enclave.federation.flower.tasks import FlowerTask, TaskSource
 
 __all__ = ["Worker"]
 
@@ -68,7 +68,7 @@ class Worker:
             self.report(self._answer(task))
         return True
 
-    def _answer(self, task: Task) -> str:
+    def _answer(self, task: FlowerTask) -> str:
         try:
             message, context = task.fetch()
             self._relax()

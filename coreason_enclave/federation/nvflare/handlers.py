@@ -14,20 +14,20 @@ from coreason_enclave.policy import Profile, SiteConfig, load_site_config
 from coreason_enclave.wire.handler import Handler
 
 if TYPE_CHECKING:
-    from coreason_enclave.federation.nvflare.trainer import Trains
+    from coreason_enclave.federation.nvflare.trainer import ExecutorHooks
 
-__all__ = ["Answerer", "answerer"]
+__all__ = ["OpenHandler", "open_handler"]
 
 
 @dataclass(frozen=True)
-class Answerer:
+class OpenHandler:
     """What answers, and how it is let go."""
 
     handler: Handler
     close: Callable[[], None]
 
 
-def answerer(settings_folder: Path, name: str, executor: Trains, trainer: str | None) -> Answerer:
+def open_handler(settings_folder: Path, name: str, executor: ExecutorHooks, trainer: str | None) -> OpenHandler:
     """What answers for the client ``name``.
 
     Args:
@@ -47,10 +47,12 @@ def answerer(settings_folder: Path, name: str, executor: Trains, trainer: str | 
         return _session(folder, config, settings.unsafe_seed, executor, trainer)
     if trainer is not None:
         raise ConfigurationError(f"the agent trains here: name {trainer} as trainer in its site.toml, not in the job")
-    return Answerer(AgentClient(folder), lambda: None)
+    return OpenHandler(AgentClient(folder), lambda: None)
 
 
-def _session(folder: Path, config: SiteConfig, seed: int | None, executor: Trains, trainer: str | None) -> Answerer:
+def _session(
+    folder: Path, config: SiteConfig, seed: int | None, executor: ExecutorHooks, trainer: str | None
+) -> OpenHandler:
     """A session of this process. A simulator may begin a process with every task: what it forgets is derived again."""
     if config.profile is not Profile.DEVELOPMENT:
         raise ConfigurationError("a session in FLARE's own process needs profile development: run the site's agent")
@@ -74,4 +76,4 @@ def _session(folder: Path, config: SiteConfig, seed: int | None, executor: Train
         job_keys=None if seed is None else unsafe_seeded_keys(seed, config.site_id),
         kem_keys=UnsafeDerivedKemKeys(load_or_create_secret(folder / config.keys / "unsafe-kem.secret")),
     )
-    return Answerer(site.session, site.close)
+    return OpenHandler(site.session, site.close)

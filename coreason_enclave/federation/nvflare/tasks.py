@@ -21,14 +21,14 @@ from coreason_enclave.sentry import DataSentry, SanitizedOutput
 if TYPE_CHECKING:
     from coreason_enclave.privacy.training import TrainingTask
 
-__all__ = ["JOB_META", "Returned", "TaskSignal", "Work", "job_in", "returned_by", "task_shareable"]
+__all__ = ["JOB_META", "ActiveTask", "Returned", "TaskSignal", "job_in", "returned_by", "task_shareable"]
 
 JOB_META: Final = "aegis_job"
 """The ``DXO`` property that holds the accepted job's document."""
 
 
 @dataclass(frozen=True)
-class Work:
+class ActiveTask:
     """One task, as an executor holds it while it trains. ``sentry`` knows the model's layout."""
 
     task: TrainingTask

@@ -12,27 +12,27 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
 from coreason_enclave.errors import PrivacyBudgetExceededError
-from coreason_enclave.federation.nvflare.tasks import Returned, TaskSignal, Work, returned_by, task_shareable
+from coreason_enclave.federation.nvflare.tasks import ActiveTask, Returned, TaskSignal, returned_by, task_shareable
 from coreason_enclave.privacy.training import TrainingTask
-from coreason_enclave.privacy.training_inputs import Material, material_of
+from coreason_enclave.privacy.training_inputs import TrainingInputs, training_inputs
 from coreason_enclave.sentry import DataSentry
 from coreason_enclave.wire.updates import Array, Arrays, TrainedUpdate, layout_of
 
-__all__ = ["ExecutorTrainer", "Trains"]
+__all__ = ["ExecutorHooks", "ExecutorTrainer"]
 
 
-class Trains(Protocol):
+class ExecutorHooks(Protocol):
     """What of an executor its trainer uses."""
 
-    def take_up(self, work: Work, material: Material) -> None:
+    def begin_task(self, work: ActiveTask, material: TrainingInputs) -> None:
         """Make ``work`` and its material the executor's own."""
         ...
 
-    def lay_down(self) -> None:
+    def end_task(self) -> None:
         """Have none any more."""
         ...
 
-    def surroundings(self) -> FLContext | None:
+    def fl_context(self) -> FLContext | None:
         """FLARE's context of the task, where the executor runs in FLARE's process."""
         ...
 
@@ -45,7 +45,7 @@ class ExecutorTrainer:
     Whatever the loop does, a sample is drawn only while the training may go on, and what was aborted gives no update.
     """
 
-    def __init__(self, executor: Trains, site_id: str, sentry: DataSentry) -> None:
+    def __init__(self, executor: ExecutorHooks, site_id: str, sentry: DataSentry) -> None:
         self._executor, self._site_id, self._sentry = executor, site_id, sentry
 
     def train(self, task: TrainingTask) -> TrainedUpdate:
@@ -56,17 +56,17 @@ class ExecutorTrainer:
         """
         sentry, signal = self._sentry.bound_to(layout=layout_of(task.base)), TaskSignal(task.aborted)
         task.scope.gate.before_draw = signal.require_untriggered
-        self._executor.take_up(Work(task, sentry), material_of(task))
+        self._executor.begin_task(ActiveTask(task, sentry), training_inputs(task))
         try:
             returned = self._run(task, signal)
         finally:
-            self._executor.lay_down()
+            self._executor.end_task()
         signal.require_untriggered()  # a loop that was cut short returns weights that nobody asked for
         read = returned_by(returned, sentry)
         return TrainedUpdate(_difference(read, task.base), task.scope.event(), read.output["metrics"])
 
     def _run(self, task: TrainingTask, signal: TaskSignal) -> object:
-        context = self._executor.surroundings() or _context(self._site_id)
+        context = self._executor.fl_context() or _context(self._site_id)
         try:
             return self._executor._execute_training(task_shareable(task), context, signal)
         except PrivacyBudgetExceededError:

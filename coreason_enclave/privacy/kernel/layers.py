@@ -17,7 +17,7 @@ from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.privacy.kernel.products import affine, looked_up, product
 from coreason_enclave.privacy.kernel.recording import Recorder
 
-__all__ = ["Recorded", "attach_layers", "detach_layers", "require_recordable"]
+__all__ = ["RecordedLayer", "attach_layers", "detach_layers", "require_recordable"]
 
 _REPLACED_BY: Final[dict[type[Any], str]] = {
     nn.modules.batchnorm._NormBase: (
@@ -33,7 +33,7 @@ _REPLACED_BY: Final[dict[type[Any], str]] = {
 }
 
 
-class Recorded:
+class RecordedLayer:
     """Marks an attached layer. A copy of one, and what is unpickled, is a plain layer again."""
 
     _plain: ClassVar[type[nn.Module]]
@@ -69,7 +69,7 @@ def _unpickled(kind: type[nn.Module], state: dict[str, Any]) -> nn.Module:
     return made
 
 
-class RecordedLinear(Recorded, nn.Linear):
+class RecordedLinear(RecordedLayer, nn.Linear):
     _plain = nn.Linear
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name
@@ -81,7 +81,7 @@ class RecordedLinear(Recorded, nn.Linear):
         return made.view(*input.shape[:-1], self.out_features)
 
 
-class _Convolution(Recorded):
+class _Convolution(RecordedLayer):
     """An image's patches times the kernel; each patch is one position."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name
@@ -114,7 +114,7 @@ class RecordedConv2d(_Convolution, nn.Conv2d):
     _plain = nn.Conv2d
 
 
-class RecordedEmbedding(Recorded, nn.Embedding):
+class RecordedEmbedding(RecordedLayer, nn.Embedding):
     _plain = nn.Embedding
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name
@@ -122,7 +122,7 @@ class RecordedEmbedding(Recorded, nn.Embedding):
         return looked_up(input, self._value("weight"), entry)
 
 
-class RecordedLayerNorm(Recorded, nn.LayerNorm):
+class RecordedLayerNorm(RecordedLayer, nn.LayerNorm):
     _plain = nn.LayerNorm
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name
@@ -131,7 +131,7 @@ class RecordedLayerNorm(Recorded, nn.LayerNorm):
         return affine(normal, self._value("weight"), self._value("bias"), self._entry(len(input), positions))
 
 
-class RecordedGroupNorm(Recorded, nn.GroupNorm):
+class RecordedGroupNorm(RecordedLayer, nn.GroupNorm):
     _plain = nn.GroupNorm
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name
@@ -164,7 +164,7 @@ def attach_layers(model: nn.Module, recorder: Recorder) -> dict[str, nn.Module]:
     require_recordable(model)
     layers = _with_parameters(model)
     for name, layer in layers.items():
-        if not isinstance(layer, Recorded):
+        if not isinstance(layer, RecordedLayer):
             layer.__class__ = _RECORDED[type(layer)]
         layer.__dict__["_recorder"], layer.__dict__["_name"] = recorder, name
     return layers
@@ -187,7 +187,7 @@ def _with_parameters(model: nn.Module) -> dict[str, nn.Module]:
 def detach_layers(layers: dict[str, nn.Module], recorder: Recorder) -> None:
     """Give the layers back the class that they had, unless another guard has attached them since."""
     for layer in layers.values():
-        if isinstance(layer, Recorded) and layer._recorder is recorder:
+        if isinstance(layer, RecordedLayer) and layer._recorder is recorder:
             del layer.__dict__["_recorder"], layer.__dict__["_name"]
             plain: Any = layer._plain
             layer.__class__ = plain
@@ -201,7 +201,7 @@ def _problem_of(name: str, layer: nn.Module) -> str | None:
             return f"{called}: {instead}"
     if not list(layer.parameters(recurse=False)):
         return None
-    if kind not in _RECORDED and not isinstance(layer, Recorded):
+    if kind not in _RECORDED and not isinstance(layer, RecordedLayer):
         known = ", ".join(sorted(one.__name__ for one in _RECORDED))
         return f"{called} holds parameters of its own: those of {known} are taken row by row, put them into such layers"
     return f"{called}: {_option_of(layer)}" if _option_of(layer) else None

@@ -16,7 +16,7 @@ from coreason_enclave.wire.updates import decode_arrays
 @pytest.fixture
 def site(federation):
     """An opened site, which computes the same update each time it is asked."""
-    opened = federation.found().open(seed=3, clock=federation.clock)
+    opened = federation.create().open(seed=3, clock=federation.clock)
     yield opened
     opened.close()
 

@@ -11,7 +11,7 @@ import pytest
 from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent, SelfComposedDpEvent
 from dp_accounting.pld import PLDAccountant
 
-from aegis.client_privacy import LINEAGE, ClientPrivacy, Draw, ReleasedOtherwise
+from aegis.client_privacy import LINEAGE, ClientPrivacy, CohortSample, ReleasedOtherwise
 from aegis.errors import InvalidJob
 from coreason_enclave.accounting import ClientGuarantee
 from coreason_enclave.errors import PrivacyBudgetExceededError
@@ -22,9 +22,9 @@ from tests.aegis.client_privacy.conftest import CAPS
 BASE, MODEL, OTHER = "cd" * 32, "aa" * 32, "bb" * 32
 
 
-def draw(job: FederationJob, round_number: int = 1, **changes: Any) -> Draw:
+def draw(job: FederationJob, round_number: int = 1, **changes: Any) -> CohortSample:
     names = {"number": 1, "base_model_digest": BASE, "population": 3, **changes}
-    return Draw(job_digest=job.digest(), round_number=round_number, **names)
+    return CohortSample(job_digest=job.digest(), round_number=round_number, **names)
 
 
 def entries(privacy: ClientPrivacy, kind: str) -> list[dict[str, Any]]:

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, chi2_contingency
 
-from aegis.client_privacy import Draw, drawn_sites
-from aegis.client_privacy.draws import sampling_keystream
+from aegis.client_privacy import CohortSample, drawn_sites
+from aegis.client_privacy.cohort_sampling import sampling_keystream
 
 SITES = [f"site-{number:03d}" for number in range(300)]
 ROUNDS = 60
 
 
-def draw(round_number: int, **changes: Any) -> Draw:
+def draw(round_number: int, **changes: Any) -> CohortSample:
     names = {"job_digest": "ab" * 32, "number": 1, "base_model_digest": "cd" * 32, "population": 300, **changes}
-    return Draw(round_number=round_number, **names)
+    return CohortSample(round_number=round_number, **names)
 
 
-def drawn(which: Draw, sites: list[str] = SITES, *, rate: float = 0.3, key: int = 1) -> tuple[str, ...]:
+def drawn(which: CohortSample, sites: list[str] = SITES, *, rate: float = 0.3, key: int = 1) -> tuple[str, ...]:
     return drawn_sites(sites, which, sample_rate=rate, keystream=sampling_keystream(bytes([key]) * 32, which))
 
 
@@ -72,7 +72,7 @@ def test_the_order_and_repetition_of_names_does_not_matter(sites: list[str]) -> 
     [draw(2), draw(1, number=2), draw(1, base_model_digest="ef" * 32), draw(1, job_digest="ef" * 32)],
     ids=["round", "draw", "base model", "job"],
 )
-def test_another_round_draw_model_or_job_is_drawn_anew(other: Draw) -> None:
+def test_another_round_draw_model_or_job_is_drawn_anew(other: CohortSample) -> None:
     assert drawn(other) != drawn(draw(1))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from scipy.stats import kstest
 
-from aegis.client_privacy import ClientPrivacy, Draw, clipped_sum, noised_mean
+from aegis.client_privacy import ClientPrivacy, CohortSample, clipped_sum, noised_mean
 from coreason_enclave.crypto.keystream import Keystream, noise_grid
 
 Admitted = Callable[[dict[str, list[float]]], list[Any]]
@@ -26,9 +26,9 @@ def stream(key: int = 1, **changes: Any) -> Keystream:
     return Keystream(bytes([key]) * 32, **names)
 
 
-def draw(**changes: Any) -> Draw:
+def draw(**changes: Any) -> CohortSample:
     names = {"job_digest": "ab" * 32, "round_number": 1, "number": 1, "base_model_digest": "cd" * 32, "population": 4}
-    return Draw(**{**names, **changes})
+    return CohortSample(**{**names, **changes})
 
 
 # --- one site more or less ------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aegis.client_privacy import ClientPrivacy, Draw, drawn_sites, noised_mean
-from aegis.client_privacy.draws import noise_keystream, sampling_keystream
+from aegis.client_privacy import ClientPrivacy, CohortSample, drawn_sites, noised_mean
+from aegis.client_privacy.cohort_sampling import noise_keystream, sampling_keystream
 from aegis.errors import BudgetRefused, InvalidJob, RunPaused
 from aegis.runtimes.in_process import initial_model
 from aegis.stores.run_state import RoundRecord
@@ -45,7 +45,7 @@ def run_kept(run: Study, promises: Any, job: FederationJob, *arguments: Any, **o
 
 
 def drawn_in(job: FederationJob, privacy: ClientPrivacy, record: RoundRecord, base: str) -> tuple[str, ...]:
-    draw = Draw(job.digest(), record.round_number, 1, base, 3)
+    draw = CohortSample(job.digest(), record.round_number, 1, base, 3)
     stream = sampling_keystream(privacy.keys.key(job.digest()), draw)
     return drawn_sites(THREE, draw, sample_rate=privacy.config.sample_rate, keystream=stream)
 
@@ -68,7 +68,7 @@ class Overhears(Relay):
         super().__init__(grid)
         type(self).asked = []
 
-    def hear(self, replies: list[Any]) -> list[Any]:
+    def receive(self, replies: list[Any]) -> list[Any]:
         self.asked.append([message.metadata.dst_node_id for message in self.sent])
         return replies
 
@@ -98,13 +98,13 @@ def test_the_model_moves_by_the_noised_clipped_sum_over_the_fixed_denominator(st
         combine = ClientPrivacy.combine
 
         class Noting(ClientPrivacy):
-            def combine(self, draw: Draw, updates: Any, layout: Any) -> Any:
+            def combine(self, draw: CohortSample, updates: Any, layout: Any) -> Any:
                 updates = list(updates)
                 sent.update({update.site_id: update for update in updates})
                 return combine(self, draw, updates, layout)
 
         model = run.run(job, client_privacy=Noting(**vars(privacy)))
-        draw = Draw(job.digest(), 1, 1, run.state().models[0], 3)
+        draw = CohortSample(job.digest(), 1, 1, run.state().models[0], 3)
         stream = noise_keystream(privacy.keys.key(job.digest()), draw, [sent[site] for site in sorted(sent)])
     assert len(sent) >= 2
     base = initial_model(job)
@@ -154,7 +154,7 @@ def test_the_population_stays_what_it_was_when_a_site_enrols_late(study: MakeStu
     run, job = study(4), promises.job(rounds=3)
 
     class LosesPowerInTheSecondRound(Relay):
-        def hear(self, replies: list[Any]) -> list[Any]:
+        def receive(self, replies: list[Any]) -> list[Any]:
             if run.history():
                 raise PowerFailure
             return replies
@@ -265,7 +265,7 @@ def undisturbed(federation_at: Callable[[Path], Any], tmp_path_factory: pytest.T
 
     root = tmp_path_factory.mktemp("undisturbed")
     federation = federation_at(root / "founded")
-    sites = [federation.found(f"clinic-{n}", rows=n) for n in (1, 2, 3)]
+    sites = [federation.create(f"clinic-{n}", rows=n) for n in (1, 2, 3)]
     promises = Promises(root / "unused", federation.job)
     for number in range(100):
         job = promises.job(job_id=f"study-{number}", client={"sample_rate": 0.4}, server_optimizer=ADAM)
@@ -325,7 +325,7 @@ def test_a_round_that_released_something_else_before_is_drawn_anew_and_charged_a
     run, job = study(), promises.job(rounds=4, client={"sample_rate": 1.0, "noise_multiplier": 2.0})
 
     class LosesPowerAfterTheFirstRound(Relay):
-        def hear(self, replies: list[Any]) -> list[Any]:
+        def receive(self, replies: list[Any]) -> list[Any]:
             if run.history():
                 raise PowerFailure
             return replies

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from aegis.cli import main
 from aegis.federation.registry import ClientBudget, FederationFolder
 from aegis.runs.folder import RunFolder
-from aegis.runs.plan import Execution
+from aegis.runs.plan import RunPlan
 from aegis.runs.runner import execute
 from aegis.verification import Conclusion, Verdict, verify_run
 from aegis.verification.findings import INCOMPLETE
@@ -39,7 +39,7 @@ def allow(study: Study, **changes: Any) -> None:
     """Give the federation a budget for such jobs."""
     folder = FederationFolder(study.federation)
     budget = ClientBudget.model_validate({**BUDGET, **changes})
-    folder.found(folder.config().model_copy(update={"client_privacy": budget}))
+    folder.create(folder.config().model_copy(update={"client_privacy": budget}))
 
 
 def job_file(study: Study, name: str = "study-1", **client: Any) -> Path:
@@ -145,9 +145,9 @@ def test_an_injected_seed_gives_the_same_model_again_and_is_called_unsafe(
     for study in (clinics, other):
         allow(study)
         folder = RunFolder(study.root / "run")
-        execution = Execution(FederationFolder(study.federation), folder, unsafe_seed=7)
+        plan = RunPlan(FederationFolder(study.federation), folder, unsafe_seed=7)
         job = study.job(job_id="s", rounds=3, min_clients=2, client_privacy={**CLIENT, "sample_rate": 0.8})
-        digests.append(execute(job, execution).digest)
+        digests.append(execute(job, plan).digest)
         assert folder.read_json("outcome.json")["client_privacy"]["noise_sources"] == ["unsafe_seeded"]
         assert verify_run(folder.path).failed == ()
     assert digests[0] == digests[1]

@@ -29,7 +29,7 @@ def invoke(*arguments: str | Path) -> Result:
 
 @dataclass(frozen=True)
 class Study:
-    """A founded federation folder, and job files for it."""
+    """A created federation folder, and job files for it."""
 
     root: Path
     job: Callable[..., FederationJob]
@@ -49,8 +49,8 @@ def found_study(root: Path, federation_at: Callable[[Path], Any]) -> Study:
     sites = federation_at(federation.path / "sites")
     write_private(federation.path / "coordinator" / "signing.key", bytes([7]) * 32)
     assert federation.signer().public_hex == sites.signer.public_hex
-    founded = {site: sites.found(site, rows=number).public_key for number, site in enumerate(SITES, start=1)}
-    federation.found(FederationConfig(profile=Profile.DEVELOPMENT, delta=1e-5, public_keys=founded))
+    founded = {site: sites.create(site, rows=number).public_key for number, site in enumerate(SITES, start=1)}
+    federation.create(FederationConfig(profile=Profile.DEVELOPMENT, delta=1e-5, public_keys=founded))
     return Study(root, sites.job)
 
 

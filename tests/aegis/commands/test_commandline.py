@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from aegis import cli
 from aegis.errors import AegisError, InvalidJob, RunFolderError, RunPaused, VerificationFailed
-from coreason_enclave.command_line import TRACEBACK_VARIABLE, CommandLine, Later
+from coreason_enclave.command_line import TRACEBACK_VARIABLE, CommandLine, LazyCommand
 from coreason_enclave.errors import (
     ConfigurationError,
     EnclaveError,
@@ -151,7 +151,7 @@ def test_neither_the_program_nor_its_help_nor_a_calculation_loads_a_framework() 
 
 
 def test_a_command_that_is_no_command_is_a_fault() -> None:
-    group = CommandLine("program", later={"act": Later("aegis.errors:AegisError", "Wrong.")})
+    group = CommandLine("program", later={"act": LazyCommand("aegis.errors:AegisError", "Wrong.")})
 
     result = CliRunner().invoke(group, ["act"])
 

@@ -132,7 +132,7 @@ def study(federation: Any) -> FederationFolder:
     document = POLICY.partition("[attestation.platforms]")[0]
     path.write_text(path.read_text() + '[endorsements]\nbundle = "endorsements"\n' + document + reference())
     fill_bundle(Path("study/endorsements"))
-    Path("request.json").write_bytes(make_request(federation.found("clinic-1").folder))
+    Path("request.json").write_bytes(make_request(federation.create("clinic-1").folder))
     typed("aegis federation admit study request.json")
     return FederationFolder(Path("study"))
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.binding import gpu_nonce, manual_context
 from coreason_enclave.attestation.evidence import to_base64
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.attestation.verify.verdict import Refusal
 from coreason_enclave.hardware.simulated import SimulatedAttester
 from tests.aegis.commands.evidence_files import (
@@ -274,8 +274,8 @@ def test_both_parts_of_a_hosts_evidence_are_verified_with_the_nonce_it_was_asked
     for kind in ("snp", "nvidia"):
         assert verdict(aegis, "--kind", kind, *asked, NONCE.hex())["verdict"] == "authentic"
         assert reason(aegis, "--kind", kind, *asked, NONCE[::-1].hex()) == "nonce"
-    covered_by_gpu = gpu_nonce(manual_context(NONCE)).hex()
-    options = ("--kind", "nvidia", "--evidence", path, "--now", str(NOW), "--report-data", covered_by_gpu)
+    bound_data_of_gpu = gpu_nonce(manual_context(NONCE)).hex()
+    options = ("--kind", "nvidia", "--evidence", path, "--now", str(NOW), "--report-data", bound_data_of_gpu)
     assert verdict(aegis, *options)["verdict"] == "authentic"
 
 

@@ -53,7 +53,7 @@ def place(tmp_path: Path) -> Path:
     """A federation with three participants, one of them revoked, and a policy."""
     keys = {f"clinic-{number}": f"{number}" * 64 for number in (1, 2, 3)}
     founded = FederationConfig(profile=Profile.PRODUCTION, delta=1e-5, public_keys=keys, revoked=("clinic-3",))
-    FederationFolder(tmp_path).found(founded.model_copy(update=attestation()))
+    FederationFolder(tmp_path).create(founded.model_copy(update=attestation()))
     return tmp_path
 
 
@@ -177,7 +177,7 @@ def test_a_folder_that_is_no_federation_is_refused(aegis: Aegis, tmp_path: Path)
 def test_whatever_is_accepted_as_an_id_could_be_one(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     place = FederationFolder(tmp_path_factory.mktemp("place"))
     config = FederationConfig(profile=Profile.PRODUCTION, delta=1e-5, public_keys={"clinic-1": "1" * 64})
-    place.found(config.model_copy(update=attestation()))
+    place.create(config.model_copy(update=attestation()))
     try:
         pin(place, "clinic-1", [text])
     except RunFolderError:
@@ -200,12 +200,12 @@ def founded(aegis: Aegis, tmp_path: Path) -> Path:
 @pytest.fixture
 def request_file(federation: Any, tmp_path: Path) -> Path:
     path = tmp_path / "clinic-1.request.json"
-    path.write_bytes(make_request(federation.found("clinic-1").folder))
+    path.write_bytes(make_request(federation.create("clinic-1").folder))
     return path
 
 
 def test_a_site_is_admitted_and_pinned_at_once(aegis: Aegis, founded: Path, request_file: Path, tmp_path: Path) -> None:
-    out = tmp_path / "welcome.json"
+    out = tmp_path / "grant.json"
 
     done = aegis("federation", "admit", founded, request_file, "--out", out, "--platform", CPU, "--platform", GPU)
 
@@ -218,7 +218,7 @@ def test_a_site_is_admitted_and_pinned_at_once(aegis: Aegis, founded: Path, requ
 def test_a_site_that_is_admitted_without_a_machine_is_told_so(
     aegis: Aegis, founded: Path, request_file: Path, tmp_path: Path
 ) -> None:
-    done = aegis("federation", "admit", founded, request_file, "--out", tmp_path / "welcome.json")
+    done = aegis("federation", "admit", founded, request_file, "--out", tmp_path / "grant.json")
 
     assert "NOT pinned" in done.output
     assert "clinic-1" not in listed(founded)
@@ -227,7 +227,7 @@ def test_a_site_that_is_admitted_without_a_machine_is_told_so(
 def test_renewing_a_certificate_leaves_the_machines_as_they_are(
     aegis: Aegis, founded: Path, request_file: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "welcome.json"
+    out = tmp_path / "grant.json"
     aegis("federation", "admit", founded, request_file, "--out", out, "--platform", CPU)
     aegis("federation", "admit", founded, request_file, "--out", out)
 

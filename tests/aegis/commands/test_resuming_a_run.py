@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from aegis.federated_coordinator import GridCarrier
+from aegis.federated_coordinator import GridTransport
 from aegis.federation.registry import FederationFolder
-from aegis.rounds.round_runner import Turn
+from aegis.rounds.round_runner import RoundRunner
 from aegis.runs import pins
 from aegis.stores.run_store import FileRunStore
 from aegis.verification import verify_run
-from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.crypto.hash_log import HashLog
 from coreason_enclave.crypto.signing import Signer, write_private
 from coreason_enclave.policy import Profile
@@ -62,9 +62,9 @@ def begun_once(tmp_path_factory: pytest.TempPathFactory, federation_at: Callable
     study = found_study(root, federation_at)
     FederationFolder(study.federation).save_evaluation_set(public_examples())
     study.write_job("study-1")
-    settle, save, saved = Turn.settle, FileRunStore.save, list[bytes]()
+    settle, save, saved = RoundRunner.settle, FileRunStore.save, list[bytes]()
 
-    def stop_in_round_two(turn: Turn, attempt: Any) -> Any:
+    def stop_in_round_two(turn: RoundRunner, attempt: Any) -> Any:
         if turn._journal.state.completed_rounds == 1:
             raise KeyboardInterrupt
         return settle(turn, attempt)
@@ -74,7 +74,7 @@ def begun_once(tmp_path_factory: pytest.TempPathFactory, federation_at: Callable
         return save(store, state)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Turn, "settle", stop_in_round_two)
+        patch.setattr(RoundRunner, "settle", stop_in_round_two)
         patch.setattr(FileRunStore, "save", keep_every_state)
         assert Begun(root).go_on().exit_code == 130
     (root / "states").mkdir()
@@ -94,7 +94,7 @@ def nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> Any:
         raise AssertionError("a site was asked")
 
-    monkeypatch.setattr(GridCarrier, "push", refuse)
+    monkeypatch.setattr(GridTransport, "push", refuse)
 
 
 def refused(begun: Begun, *options: str) -> str:
@@ -272,7 +272,7 @@ def test_every_older_state_is_refused_unless_a_crash_could_have_left_it(begun_on
 
 def in_the_registry(**changes: Any) -> Callable[[Begun], None]:
     def change(begun: Begun) -> None:
-        begun.federation.found(begun.federation.config().model_copy(update=changes))
+        begun.federation.create(begun.federation.config().model_copy(update=changes))
 
     return change
 

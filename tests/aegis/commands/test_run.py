@@ -16,8 +16,8 @@ from click.testing import Result
 
 from aegis.coordination.admission import Admission
 from aegis.errors import UpdateRefused
-from aegis.rounds.round_attempt import Attempt
-from aegis.rounds.round_runner import Turn
+from aegis.rounds.round_attempt import RoundAttempt
+from aegis.rounds.round_runner import RoundRunner
 from aegis.stores.run_store import FileRunStore
 from aegis.verification import verify_run
 from coreason_enclave.errors import Reason
@@ -217,14 +217,14 @@ def test_interrupted_between_two_rounds_the_same_command_goes_on_and_nothing_is_
     aegis: Aegis, study: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ("run", study.write_job("s"), "--federation", study.federation, "--out", study.root / "run")
-    settle = Turn.settle
+    settle = RoundRunner.settle
 
     def and_then_ctrl_c(self: Any, *args: Any) -> Any:
         settle(self, *args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as once:
-        once.setattr(Turn, "settle", and_then_ctrl_c)
+        once.setattr(RoundRunner, "settle", and_then_ctrl_c)
         interrupted = aegis(*arguments)
     resumed = aegis(*arguments)
 
@@ -328,7 +328,7 @@ def test_the_run_folder_of_another_job_is_not_taken_over(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as once:
-        once.setattr(Attempt, "run", stop)
+        once.setattr(RoundAttempt, "run", stop)
         aegis("run", study.write_job("one"), "--federation", study.federation, "--out", study.root / "run")
     result = aegis("run", study.write_job("two"), "--federation", study.federation, "--out", study.root / "run")
 

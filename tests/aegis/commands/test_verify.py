@@ -19,7 +19,7 @@ from click.testing import Result
 from aegis.errors import RunFolderError
 from aegis.federation.job_files import load_job
 from aegis.rounds.round_runner import average
-from aegis.verification import Check, Conclusion, Reference, Report, Verdict, verify_run
+from aegis.verification import Check, Conclusion, Reference, Verdict, VerificationReport, verify_run
 from aegis.verification.exports import check_ledgers
 from aegis.verification.findings import INCOMPLETE
 from aegis.verification.records import Records
@@ -694,7 +694,7 @@ def test_the_coordinators_key_from_elsewhere_is_used_instead_of_the_folders_own(
     assert "unknown key" in wrong.stderr
 
 
-def subjects(report: Report, verdict: Verdict) -> set[str]:
+def subjects(report: VerificationReport, verdict: Verdict) -> set[str]:
     return {finding.subject for finding in report.findings if finding.verdict is verdict}
 
 

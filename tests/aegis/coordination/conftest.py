@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from aegis.coordination.admission import Admission
-from aegis.coordination.orders import Question
+from aegis.coordination.orders import RoundRequest
 from coreason_enclave.accounting import PoissonSampledGaussian, event_to_dict
 from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.binding import Binding, Role
 from coreason_enclave.attestation.endorsements import NoEndorsements
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.crypto.encoding import canonical_json, sha256_hex
 from coreason_enclave.crypto.envelope import seal
 from coreason_enclave.crypto.signing import Signer
@@ -67,8 +67,8 @@ class Exchange:
     )
 
     @property
-    def question(self) -> Question:
-        return Question(
+    def question(self) -> RoundRequest:
+        return RoundRequest(
             job=self.job,
             round_number=2,
             site_id=SITE,

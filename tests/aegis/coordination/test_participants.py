@@ -7,27 +7,27 @@ from typing import Any
 import pytest
 
 from aegis.coordination.liveness import SiteHealth
-from aegis.coordination.participants import draw_up, to_invite
-from aegis.coordination.quarantine import offend
+from aegis.coordination.participants import select_eligible, sites_to_invite
+from aegis.coordination.quarantine import record_strike
 
 SITES = ("a", "b", "c", "d")
-SILENT, FORGED = offend(None, "no_reply", 3, activations=1), offend(None, "malformed", 3, activations=1)
+SILENT, FORGED = record_strike(None, "no_reply", 3, activations=1), record_strike(None, "malformed", 3, activations=1)
 
 ROWS: dict[str, tuple[dict[str, Any], str | None]] = {
     "who enrolled is asked": ({}, None),
     "who is revoked is not, whatever else is true of it": (
-        {"revoked": {"b"}, "conduct": {"b": FORGED}, "declined": {"b": "policy"}},
+        {"revoked": {"b"}, "quarantine": {"b": FORGED}, "declined": {"b": "policy"}},
         "revoked",
     ),
-    "who offended sits out": ({"conduct": {"b": FORGED}}, "quarantined"),
-    "who offended long ago is asked": ({"conduct": {"b": FORGED}, "turn": 9}, None),
-    "who was silent sits out": ({"conduct": {"b": SILENT}}, "quarantined"),
+    "who offended sits out": ({"quarantine": {"b": FORGED}}, "quarantined"),
+    "who offended long ago is asked": ({"quarantine": {"b": FORGED}, "turn": 9}, None),
+    "who was silent sits out": ({"quarantine": {"b": SILENT}}, "quarantined"),
     "who was silent and joined anew is asked": (
-        {"conduct": {"b": SILENT}, "health": {"b": SiteHealth(activations=2)}},
+        {"quarantine": {"b": SILENT}, "health": {"b": SiteHealth(activations=2)}},
         None,
     ),
     "who offended and joined anew sits out all the same": (
-        {"conduct": {"b": FORGED}, "health": {"b": SiteHealth(activations=2)}},
+        {"quarantine": {"b": FORGED}, "health": {"b": SiteHealth(activations=2)}},
         "quarantined",
     ),
     "who declined just now is left out by its own reason": (
@@ -35,7 +35,11 @@ ROWS: dict[str, tuple[dict[str, Any], str | None]] = {
         "policy",
     ),
     "who was silent when invited is left out as silent": (
-        {"enrolled": {"a", "c", "d"}, "declined": {"b": "no_reply"}, "conduct": {"b": offend(None, "no_reply", 4)}},
+        {
+            "enrolled": {"a", "c", "d"},
+            "declined": {"b": "no_reply"},
+            "quarantine": {"b": record_strike(None, "no_reply", 4)},
+        },
         "no_reply",
     ),
     "who never enrolled has not replied": ({"enrolled": {"a", "c", "d"}}, "no_reply"),
@@ -48,19 +52,19 @@ def test_the_roster(changes: dict[str, Any], reason: str | None) -> None:
         "enrolled": set(SITES),
         "declined": {},
         "revoked": set(),
-        "conduct": {},
+        "quarantine": {},
         "turn": 4,
         "health": {},
         **changes,
     }
-    roster = draw_up(SITES, **facts)
+    roster = select_eligible(SITES, **facts)
     assert roster.left_out == ({} if reason is None else {"b": reason})
     assert roster.eligible == (SITES if reason is None else ("a", "c", "d"))
 
 
 def test_invited_is_who_has_not_enrolled_and_neither_is_revoked_nor_sits_out() -> None:
     facts: dict[str, Any] = {"turn": 4, "health": {}}
-    everybody = to_invite(SITES, enrolled=(), revoked=(), conduct={}, **facts)
-    some = to_invite(SITES, enrolled={"a"}, revoked={"b"}, conduct={"c": FORGED}, **facts)
+    everybody = sites_to_invite(SITES, enrolled=(), revoked=(), quarantine={}, **facts)
+    some = sites_to_invite(SITES, enrolled={"a"}, revoked={"b"}, quarantine={"c": FORGED}, **facts)
     assert everybody == SITES
     assert some == ("d",)

@@ -113,7 +113,7 @@ def test_it_succeeds_and_prints_its_figures_as_json_alone(finished: Finished) ->
     assert 0.6 < figures["auc"] < figures["auc_central_boosted_trees"] < 0.8
     assert 0 < figures["epsilon"] <= 3.0
     assert (figures["delta"], figures["unit"], figures["attestation"]) == (1e-5, "person", "simulated")
-    assert "3 of one study's six real sites, founded here as SIMULATED sites" in done.stderr
+    assert "3 of one study's six real sites, created here as SIMULATED sites" in done.stderr
     for number in (1, 2, 3):
         assert f"round {number}/3" in done.stderr
 
@@ -226,7 +226,7 @@ def test_a_second_demonstration_is_a_new_run_on_new_lineages_and_the_first_stays
         ids = [verify_export((run / "ledger" / f"{site}.json").read_bytes()).ledger_id for run in (first, second)]
         assert ids[0] != ids[1]
         assert rounds_in(second / "ledger" / f"{site}.json") == rounds_in(first / "ledger" / f"{site}.json")
-    # The same injected seed over newly founded sites: the keys that sign are others, the numbers are not.
+    # The same injected seed over newly created sites: the keys that sign are others, the numbers are not.
     assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
 
 

@@ -23,24 +23,24 @@ from aegis.federation.registry import FederationConfig, FederationFolder
 from aegis.gateway.app import Gateway
 from aegis.gateway.config import GatewayFiles
 from aegis.gateway.control import ControlApplication, GatewayControl
-from aegis.gateway.fleet_proxy import FleetPassage, Polling
+from aegis.gateway.fleet_proxy import FleetProxy, Polling
 from aegis.gateway.identity import Registry
-from aegis.gateway.node_registry import NodeBook
-from aegis.gateway.pull_barrier import PullGate
+from aegis.gateway.node_registry import NodeRegistry
+from aegis.gateway.pull_barrier import PullBarrier
 from aegis.gateway.refusals import GatewayAudit
 from aegis.gateway.upstream import Upstream
 from aegis.http.limits import GatewayLimits
 from aegis.http.load import CrowdCounts
 from aegis.http.request import BodyLimits
 from aegis.http.tls_server import Listener, ServerTls, TlsListener, bind_tcp, bind_unix, serving
-from aegis.runtimes.flower.fleet_codec import FlowerFleet
+from aegis.runtimes.flower.fleet_codec import FlowerFleetCodec
 from aegis.security.audit import HashLog
-from aegis.security.pki import CertificateAuthority, certificate_fingerprint, found_authority
+from aegis.security.pki import CertificateAuthority, certificate_fingerprint, create_authority
 from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.policy import Profile
 
 PROTOBUF = "application/x-protobuf"
-MOST_KEPT = 1 << 20
+MAX_KEPT = 1 << 20
 
 
 def pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -100,7 +100,7 @@ class Site:
 
 @dataclass
 class Federation:
-    """A founded federation folder with its authority and its sites."""
+    """A created federation folder with its authority and its sites."""
 
     folder: FederationFolder
     authority: CertificateAuthority
@@ -111,12 +111,12 @@ class Federation:
         return GatewayFiles(self.folder.coordinator)
 
     def change(self, **changes: Any) -> None:
-        self.folder.found(self.folder.config().model_copy(update=changes))
+        self.folder.create(self.folder.config().model_copy(update=changes))
 
 
 def founded(path: Path) -> Federation:
     """A federation folder with two participants."""
-    authority = found_authority(path / "coordinator" / "pki")
+    authority = create_authority(path / "coordinator" / "pki")
     sites = {name: Site(name, path / name, node_id) for node_id, name in ((101, "site-a"), (102, "site-b"))}
     config = FederationConfig(
         profile=Profile.DEVELOPMENT,
@@ -126,7 +126,7 @@ def founded(path: Path) -> Federation:
         certificates={name: site.enrol(authority) for name, site in sites.items()},
     )
     folder = FederationFolder(path)
-    folder.found(config)
+    folder.create(config)
     authority.issue_server("gateway", ["127.0.0.1", "localhost"])
     authority.issue_server("superlink", ["127.0.0.1", "localhost"])
     (path / "coordinator" / "flower").mkdir()
@@ -189,7 +189,7 @@ class FakeSuperLink:
             if event["type"] == "http.disconnect":
                 return
             self.bytes_in += len(event.get("body", b""))
-            body, more = body + event.get("body", b"")[: MOST_KEPT - len(body)], event.get("more_body", False)
+            body, more = body + event.get("body", b"")[: MAX_KEPT - len(body)], event.get("more_body", False)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.seen.append(Seen(scope["path"], headers, body))
         status, content = self.replies.get(scope["path"].rpartition("/")[2], lambda _body: (200, b""))(body)
@@ -233,14 +233,14 @@ class RunningGateway:
     federation: Federation
     superlink: FakeSuperLink
     port: int
-    nodes: NodeBook
-    gate: PullGate
+    nodes: NodeRegistry
+    gate: PullBarrier
     audit: GatewayAudit
     _audit_start: int = 0
 
     def reset(self, registry: FederationConfig) -> None:
         """As if it had just been started, for the next test."""
-        self.federation.folder.found(registry)
+        self.federation.folder.create(registry)
         self.superlink.reset()
         self.nodes._nodes.clear()
         self.nodes.health.clear()
@@ -277,15 +277,15 @@ def running_gateway(
     superlink_port: int,
     *,
     polling: Polling = Polling(longest_s=1.0),  # noqa: B008 - immutable
-    body: BodyLimits = BodyLimits(idle_s=5.0, least_bytes_per_s=1 << 14),  # noqa: B008 - immutable
+    body: BodyLimits = BodyLimits(idle_s=5.0, min_bytes_per_s=1 << 14),  # noqa: B008 - immutable
     object_bytes: int = 1 << 27,
     limits: GatewayLimits = GatewayLimits(),  # noqa: B008 - immutable
 ) -> Iterator[RunningGateway]:
     files = federation.files
-    nodes, gate, audit = NodeBook(files.nodes), PullGate(), GatewayAudit(HashLog(files.audit))
+    nodes, gate, audit = NodeRegistry(files.nodes), PullBarrier(), GatewayAudit(HashLog(files.audit))
     upstream = Upstream(f"https://127.0.0.1:{superlink_port}", files.authority)
-    passage = FleetPassage(
-        upstream, FlowerFleet(), nodes=nodes, audit=audit, gate=gate, object_bytes=object_bytes, polling=polling
+    passage = FleetProxy(
+        upstream, FlowerFleetCodec(), nodes=nodes, audit=audit, gate=gate, object_bytes=object_bytes, polling=polling
     )
     counts = CrowdCounts(limits.connections)
     gateway = Gateway(

@@ -189,8 +189,8 @@ def test_a_request_declares_its_length_and_nothing_else(gateway: RunningGateway,
 @pytest.mark.parametrize(
     "body",
     [
-        pytest.param(BodyLimits(idle_s=0.3, least_bytes_per_s=1), id="no byte for too long"),
-        pytest.param(BodyLimits(idle_s=9.0, least_bytes_per_s=1 << 20, grace_s=0.3), id="too few on average"),
+        pytest.param(BodyLimits(idle_s=0.3, min_bytes_per_s=1), id="no byte for too long"),
+        pytest.param(BodyLimits(idle_s=9.0, min_bytes_per_s=1 << 20, grace_s=0.3), id="too few on average"),
     ],
 )
 def test_a_body_that_comes_too_slowly_is_given_up(

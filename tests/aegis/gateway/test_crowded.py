@@ -53,7 +53,7 @@ def test_half_sent_heads_end_at_a_sites_share(few: RunningGateway, sent: bytes) 
 
         assert gets_in(few)
         assert load(few).turned_away == {Turned.HEADS.value: 7}
-        assert load(few).most_turned_away == {"site-b": 7}
+        assert load(few).max_turned_away == {"site-b": 7}
 
 
 def test_idle_connections_end_at_a_sites_share_the_oldest_first(few: RunningGateway) -> None:

@@ -21,7 +21,7 @@ from tests.aegis.gateway.waiting import in_background, until
 
 A = 101
 PULL = "/v1/fleet/pull-messages"
-LONG = Polling(longest_s=8.0, most_wait_s=20.0)
+LONG = Polling(longest_s=8.0, max_wait_s=20.0)
 """Looks so rarely that only a release can end a wait in time."""
 
 Fetch = Callable[[], httpx.Response]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from aegis.errors import RequestRefused
 from aegis.gateway.fleet_protocol import UploadHead
-from aegis.runtimes.flower.fleet_codec import REQUESTS, SUPERLINK, FlowerFleet, FlowerUpload
+from aegis.runtimes.flower.fleet_codec import REQUESTS, SUPERLINK, FlowerFleetCodec, FlowerUpload
 from coreason_enclave.errors import Reason
 from tests.aegis.gateway.fleet_requests import (
     RUN,
@@ -95,7 +95,7 @@ def test_flower_is_the_release_that_was_read() -> None:
     assert SUPERLINK_NODE_ID == SUPERLINK
 
 
-FLEET = FlowerFleet()
+FLEET = FlowerFleetCodec()
 SMALL = {
     "activate-node": activate(b"key"),
     "deactivate-node": deactivate(3),

@@ -11,7 +11,7 @@ from flwr.proto.fleet_pb2 import ActivateNodeResponse
 from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse, PushObjectResponse
 
 from aegis.gateway.node_registry import ANSWER_SLACK_BYTES
-from aegis.runtimes.flower.fleet_codec import MOST_ANSWER_OBJECTS
+from aegis.runtimes.flower.fleet_codec import MAX_ANSWER_OBJECTS
 from tests.aegis.gateway.fleet_requests import activate, answer, asked, encoded, given, pull, pull_object, push_object
 from tests.aegis.gateway.gateways import FakeSuperLink, Federation, RunningGateway, running_gateway
 from tests.aegis.gateway.test_bodies import connect, start
@@ -122,7 +122,7 @@ def test_an_answer_to_what_a_node_was_not_given_is_refused(gateway: RunningGatew
         assert gateway.superlink.seen == []
 
 
-@pytest.mark.parametrize(("children", "status"), [(MOST_ANSWER_OBJECTS - 1, 200), (MOST_ANSWER_OBJECTS, 401)])
+@pytest.mark.parametrize(("children", "status"), [(MAX_ANSWER_OBJECTS - 1, 200), (MAX_ANSWER_OBJECTS, 401)])
 def test_an_answer_has_only_so_many_objects(gateway: RunningGateway, children: int, status: int) -> None:
     request = answer(A, "order")
     tree = [ObjectTree(object_id=f"object-{number}") for number in range(children)]

@@ -24,7 +24,7 @@ def registry(**changes: Any) -> FederationConfig:
 def test_an_admitted_participant_is_found_again_in_the_file(tmp_path: Path) -> None:
     folder = FederationFolder(tmp_path)
     admitted = registry().admitting("site-b", public_key=B, node_key="bm9kZQ==", certificate=A)
-    folder.found(admitted.revoking("site-a"))
+    folder.create(admitted.revoking("site-a"))
 
     assert folder.config() == admitted.revoking("site-a")
     assert folder.config().node_keys == {"site-b": "bm9kZQ=="}
@@ -33,7 +33,7 @@ def test_an_admitted_participant_is_found_again_in_the_file(tmp_path: Path) -> N
 
 
 def test_a_federation_may_have_no_participant_yet(tmp_path: Path) -> None:
-    FederationFolder(tmp_path).found(registry(public_keys={}))
+    FederationFolder(tmp_path).create(registry(public_keys={}))
 
     assert FederationFolder(tmp_path).config().public_keys == {}
 

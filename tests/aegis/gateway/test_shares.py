@@ -87,7 +87,7 @@ def test_a_site_over_its_share_loses_its_own_oldest_connection_without_a_request
 
     assert [line.ended for line in [*busy, *idle, *other]] == [False, False, True, False, False]
     assert counts.load().turned_away == {Turned.SITE.value: 1}
-    assert counts.load().most_turned_away == {"one": 1}
+    assert counts.load().max_turned_away == {"one": 1}
 
 
 def test_a_site_whose_connections_all_work_gets_no_more() -> None:

@@ -76,7 +76,7 @@ def test_the_oldest_of_an_address_is_dropped_first_and_none_of_another_address(
         assert not any(ended(each) for each in others)
         assert load(few).unfinished == 7
         assert load(few).turned_away == {Turned.SILENT.value: 3}
-        assert load(few).most_turned_away == {"127.0.0.2": 3}
+        assert load(few).max_turned_away == {"127.0.0.2": 3}
         assert gets_in(few)
 
 

@@ -22,7 +22,7 @@ from aegis.http.limits import GatewayLimits
 from aegis.http.load import CrowdCounts
 from aegis.http.request import Receive, Scope, Send, follow_lifespan
 from aegis.http.tls_server import ServerTls, TlsListener, bind_tcp, serving
-from aegis.security.pki import CertificateAuthority, certificate_fingerprint, found_authority
+from aegis.security.pki import CertificateAuthority, certificate_fingerprint, create_authority
 from coreason_enclave.errors import Reason
 from tests.aegis.gateway.gateways import Federation, RunningGateway, Site, pem_key, request_for
 
@@ -68,7 +68,7 @@ def test_nobody_without_a_certificate_gets_in(gateway: RunningGateway) -> None:
 
 def test_a_certificate_of_another_authority_is_refused(gateway: RunningGateway, tmp_path: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    stranger = found_authority(tmp_path / "elsewhere").issue_client("site-a", request_for(key))
+    stranger = create_authority(tmp_path / "elsewhere").issue_client("site-a", request_for(key))
 
     with shows(gateway, stranger, pem_key(key), tmp_path) as client, pytest.raises(httpx.TransportError):
         client.post(HEARTBEAT, content=heartbeat(gateway, "site-a"))
@@ -130,7 +130,7 @@ def test_revoking_takes_effect_between_two_requests_of_one_connection(gateway: R
         connection.auto_open = 0  # a second connection would raise
         statuses = []
         for registry in (gateway.federation.folder.config(), gateway.federation.folder.config().revoking("site-a")):
-            gateway.federation.folder.found(registry)
+            gateway.federation.folder.create(registry)
             connection.request("POST", HEARTBEAT, heartbeat(gateway, "site-a"), site.headers)
             response = connection.getresponse()
             statuses.append((response.status, response.read()))

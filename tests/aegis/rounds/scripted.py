@@ -7,24 +7,35 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from aegis.coordination.liveness import SiteHealth
-from aegis.rounds.dispatcher import Exchange, Heard
-from aegis.rounds.transport import CarrierFailed, Content, Delivery, Errand, Parcel, SiteRefused, Undelivered
+from aegis.rounds.dispatcher import Dispatcher, Reply
+from aegis.rounds.transport import (
+    Content,
+    DeliveryFailure,
+    InboundMessage,
+    OutboundMessage,
+    RequestKind,
+    SiteRefusal,
+    TransportFailed,
+)
 from coreason_enclave.errors import Reason
 from coreason_enclave.wire.updates import SealedMessage
 
 NODES = {"a": 1, "b": 2, "c": 3}
 
 
-def parcels(*sites: str) -> list[Parcel]:
-    return [Parcel(site, NODES[site], Errand.TRAIN, SealedMessage(site.encode()), "1", 160.0) for site in sites]
+def outbound_messages(*sites: str) -> list[OutboundMessage]:
+    return [
+        OutboundMessage(site, NODES[site], RequestKind.TRAIN, SealedMessage(site.encode()), "1", 160.0)
+        for site in sites
+    ]
 
 
 def answer(text: str = "yes") -> SealedMessage:
     return SealedMessage(text.encode())
 
 
-REFUSAL = SiteRefused(Reason.POLICY)
-LOST = Undelivered("node unavailable")
+REFUSAL = SiteRefusal(Reason.POLICY)
+LOST = DeliveryFailure("node unavailable")
 
 
 @dataclass
@@ -38,7 +49,7 @@ class Script:
         not_taken: how many of a site's first messages are not taken.
     """
 
-    replies: dict[str, list[tuple[float, Content | Undelivered | None]]] = field(default_factory=dict)
+    replies: dict[str, list[tuple[float, Content | DeliveryFailure | None]]] = field(default_factory=dict)
     down: list[tuple[float, float]] = field(default_factory=list)
     poisoned: set[str] = field(default_factory=set)
     not_taken: dict[str, int] = field(default_factory=dict)
@@ -48,44 +59,44 @@ class Script:
     pulls: list[float] = field(default_factory=list)
     looked_for: list[set[str]] = field(default_factory=list)
     holding: bool = False
-    _waiting: dict[str, tuple[float, Delivery, str]] = field(default_factory=dict)
+    _waiting: dict[str, tuple[float, InboundMessage, str]] = field(default_factory=dict)
 
-    def exchange(self) -> Exchange:
-        return Exchange(self, self, clock=lambda: self.now, chance=lambda: 1.0)
+    def dispatcher(self) -> Dispatcher:
+        return Dispatcher(self, self, clock=lambda: self.now, chance=lambda: 1.0)
 
-    def ask(self, *sites: str, within_s: float = 100.0, exchange: Exchange | None = None) -> list[Heard]:
-        batches = (exchange or self.exchange()).ask(parcels(*sites), within_s)
-        return [heard for batch in batches for heard in batch]
+    def ask(self, *sites: str, within_s: float = 100.0, dispatcher: Dispatcher | None = None) -> list[Reply]:
+        batches = (dispatcher or self.dispatcher()).send(outbound_messages(*sites), within_s)
+        return [reply for batch in batches for reply in batch]
 
     # the carrier
 
-    def push(self, parcels: Sequence[Parcel]) -> Sequence[str | None]:
+    def push(self, outbound_messages: Sequence[OutboundMessage]) -> Sequence[str | None]:
         assert self.holding, "orders are sent while deliveries are held"
         self._require_up()
-        self.pushes.append((self.now, [parcel.site for parcel in parcels]))
-        return [self._push(parcel) for parcel in parcels]
+        self.pushes.append((self.now, [outbound.site for outbound in outbound_messages]))
+        return [self._push(outbound) for outbound in outbound_messages]
 
-    def _push(self, parcel: Parcel) -> str | None:
-        if self.not_taken.get(parcel.site, 0) > 0:
-            self.not_taken[parcel.site] -= 1
+    def _push(self, outbound: OutboundMessage) -> str | None:
+        if self.not_taken.get(outbound.site, 0) > 0:
+            self.not_taken[outbound.site] -= 1
             return None
-        message_id = f"{parcel.site}-{sum(parcel.site in sites for _, sites in self.pushes)}"
-        script = self.replies.get(parcel.site, [(0.0, answer())])
+        message_id = f"{outbound.site}-{sum(outbound.site in sites for _, sites in self.pushes)}"
+        script = self.replies.get(outbound.site, [(0.0, answer())])
         after, content = script.pop(0) if len(script) > 1 else script[0]
         if content is not None:
-            delivery = Delivery(message_id, parcel.node_id, content)
-            self._waiting[message_id] = (self.now + after, delivery, parcel.site)
+            inbound = InboundMessage(message_id, outbound.node_id, content)
+            self._waiting[message_id] = (self.now + after, inbound, outbound.site)
         return message_id
 
-    def pull(self, message_ids: Collection[str]) -> Sequence[Delivery]:
+    def pull(self, message_ids: Collection[str]) -> Sequence[InboundMessage]:
         self.pulls.append(self.now)
         self.looked_for.append(set(message_ids))
         self._require_up()
         ready = [key for key in message_ids if key in self._waiting and self._waiting[key][0] <= self.now]
         taken = [self._waiting.pop(key) for key in ready]
         if any(site in self.poisoned for _, _, site in taken):
-            raise CarrierFailed("ValueError")
-        return [delivery for _, delivery, _ in taken]
+            raise TransportFailed("ValueError")
+        return [inbound for _, inbound, _ in taken]
 
     def wait(self, seconds: float) -> None:
         assert seconds > 0
@@ -93,7 +104,7 @@ class Script:
 
     def _require_up(self) -> None:
         if any(start <= self.now < end for start, end in self.down):
-            raise CarrierFailed("ConnectError")
+            raise TransportFailed("ConnectError")
 
     # signs of life
 

@@ -26,7 +26,7 @@ Attack = Callable[[Vector], Vector]
 
 @dataclass
 class Cohort:
-    """Five founded sites, and what each of them honestly sends in round 1 of a job, as one vector by name."""
+    """Five created sites, and what each of them honestly sends in round 1 of a job, as one vector by name."""
 
     federation: Federation
     sites: list[Any]
@@ -90,7 +90,7 @@ def vector(arrays: dict[str, Any]) -> Vector:
 def cohort(federation_at: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     root = tmp_path_factory.mktemp("breakdown")
     federation = federation_at(root / "sites")
-    sites = [federation.found(name, rows=number) for number, name in enumerate(FIVE, start=1)]
+    sites = [federation.create(name, rows=number) for number, name in enumerate(FIVE, start=1)]
     return Cohort(federation, sites, root)
 
 

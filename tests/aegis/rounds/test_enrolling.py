@@ -81,15 +81,15 @@ def test_every_order_carries_a_roll_call_in_which_each_site_signed_for_this_job(
     study: MakeStudy, federation: Federation
 ) -> None:
     run, job = study(), a_job(federation)
-    heard = listening(run, job)
-    assert heard.invited == [[1, 2, 3]]
-    for sealed in heard.orders:
+    reply = listening(run, job)
+    assert reply.invited == [[1, 2, 3]]
+    for sealed in reply.orders:
         order = parse_order(unverified_payload(sealed.envelope))
         entries = read_roll_call(sealed.roll_call, job.digest())
         assert tuple(entry.site_id for entry in entries) == THREE
         assert {entry.public_key for entry in entries} == {site.public_key for site in run.sites}
         assert order.job == job
-    assert len({sealed.roll_call for sealed in heard.orders}) == 1
+    assert len({sealed.roll_call for sealed in reply.orders}) == 1
     assert {line["details"]["site"] for line in run.audit() if line["outcome"] == "enrolled"} == set(THREE)
 
 
@@ -97,11 +97,11 @@ def test_a_site_that_declines_is_left_out_with_its_reason_spends_nothing_and_is_
     study: MakeStudy, federation: Federation, tmp_path: Path
 ) -> None:
     run, job = study(4), a_job(federation)
-    heard = listening(run, job, where(["clinic-4"], lambda site: Declines(site.session)))
+    reply = listening(run, job, where(["clinic-4"], lambda site: Declines(site.session)))
     assert [record.refused for record in run.history()] == [{"clinic-4": "policy"}] * 2
-    assert heard.invited == [[1, 2, 3, 4], [4]]
+    assert reply.invited == [[1, 2, 3, 4], [4]]
     assert run.reserved_rounds()["clinic-4"] == []
-    assert run.state().conduct == {}
+    assert run.state().quarantine == {}
     of_three = Study(federation, tmp_path / "of-three", run.sites[:3]).run(job)
     assert encode_arrays(run.store.load_model(run.state().models[-1])) == encode_arrays(of_three)
 
@@ -110,8 +110,8 @@ def test_a_site_that_enrols_later_joins_the_roll_call_of_the_rounds_that_follow(
     study: MakeStudy, federation: Federation
 ) -> None:
     run, job = study(4), a_job(federation)
-    heard = listening(run, job, where(["clinic-4"], lambda site: Declines(site.session, times=1)))
-    sizes = [len(read_roll_call(sealed.roll_call, job.digest())) for sealed in heard.orders]
+    reply = listening(run, job, where(["clinic-4"], lambda site: Declines(site.session, times=1)))
+    sizes = [len(read_roll_call(sealed.roll_call, job.digest())) for sealed in reply.orders]
     assert sizes == [3] * 3 + [4] * 4
     assert [record.admitted for record in run.history()] == [THREE, (*THREE, "clinic-4")]
 
@@ -124,8 +124,8 @@ def test_below_min_clients_enrolments_the_run_pauses_before_anybody_trains(
         run.run(job, where(["clinic-3"], lambda site: Declines(site.session)))
     assert run.reserved_rounds() == {name: [] for name in THREE}
     assert sorted(run.state().enrolments) == ["clinic-1", "clinic-2"]
-    heard = listening(run, job)
-    assert heard.invited == [[3]]
+    reply = listening(run, job)
+    assert reply.invited == [[3]]
     assert [record.admitted for record in run.history()] == [THREE, THREE]
 
 
@@ -139,9 +139,9 @@ def test_where_every_site_that_is_missing_declines_for_its_budget_running_again_
 
 def test_what_is_no_enrolment_is_an_offence(study: MakeStudy, federation: Federation) -> None:
     run = study(4)
-    heard = listening(run, a_job(federation), where(["clinic-4"], lambda site: Enrols(site, SealedMessage(b"{}"))))
+    reply = listening(run, a_job(federation), where(["clinic-4"], lambda site: Enrols(site, SealedMessage(b"{}"))))
     assert [record.refused for record in run.history()] == [{"clinic-4": "malformed"}, {"clinic-4": "quarantined"}]
-    assert heard.invited == [[1, 2, 3, 4]]
+    assert reply.invited == [[1, 2, 3, 4]]
 
 
 def test_the_enrolment_of_another_job_or_of_another_site_does_not_count(
@@ -233,5 +233,5 @@ def test_a_ledger_that_was_set_back_is_refused_by_its_own_site_and_is_no_offence
     again = Study(federation, run.folder.parent / "again", run.sites)
     again.run(a_job(federation, job_id="another"), heads=run.heads)
     assert [record.refused for record in again.history()] == [{"clinic-4": "ledger_rolled_back"}] * 2
-    assert again.state().conduct == {}
+    assert again.state().quarantine == {}
     assert json.loads((run.folder / "heads" / "clinic-4.json").read_text())["payload"]

@@ -25,7 +25,7 @@ def test_an_update_with_a_second_head_of_the_same_number_is_refused_as_a_fork(
     class Forked(Relay):
         """Clinic 1 signed an entry of another history, under the very number that its update now bears."""
 
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             if not kept:
                 sealed = SealedMessage.from_fields(replies[0].content.config_records["aegis"])
                 number = json.loads(unverified_payload(sealed.envelope))["ledger_head"]["seq"]
@@ -39,5 +39,5 @@ def test_an_update_with_a_second_head_of_the_same_number_is_refused_as_a_fork(
     assert [(line["details"]["site"], line["reason"]) for line in refused] == [("clinic-1", "ledger_forked")]
     assert "two different entries" in json.dumps(refused[0])
     assert run.history()[0].admitted == ("clinic-2", "clinic-3", "clinic-4")
-    assert run.state().conduct["clinic-1"].reason == "ledger_forked"
+    assert run.state().quarantine["clinic-1"].reason == "ledger_forked"
     assert run.heads.get("clinic-1") == kept[0]

@@ -29,7 +29,7 @@ from tests.support.studies import (
 
 def test_a_site_that_is_silent_is_left_out(study: MakeStudy, federation: Federation) -> None:
     class Silent(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             return replies[1:]
 
     run = study(4)
@@ -53,27 +53,27 @@ def refusals(run: Study) -> list[tuple[str, str]]:
 
 def test_the_same_answer_twice_is_one_answer(study: MakeStudy, federation: Federation) -> None:
     class Echoes(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             return [*replies, *replies]
 
     run = study()
     run.run(a_job(federation), grid=Echoes)
     assert refusals(run) == []
-    assert run.state().conduct == {}
+    assert run.state().quarantine == {}
 
 
 def test_a_second_and_different_answer_changes_nothing_and_is_an_offence(
     study: MakeStudy, federation: Federation, tmp_path: Path
 ) -> None:
     class SaysMore(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             return [*replies, reply_with(self.sent[0], self.sent[0])]
 
     run, job = study(4), a_job(federation, rounds=1)
     model = run.run(job, grid=SaysMore)
     assert run.history()[0].admitted == tuple(f"clinic-{n}" for n in range(1, 5))
     assert refusals(run) == [("clinic-1", "replayed")]
-    assert run.state().conduct["clinic-1"].reason == "replayed"
+    assert run.state().quarantine["clinic-1"].reason == "replayed"
     plain = Study(federation, tmp_path / "plain", run.sites).run(job)
     assert encode_arrays(plain) == encode_arrays(model)
 
@@ -85,7 +85,7 @@ def test_two_updates_for_one_order_both_well_signed_are_a_change_of_mind(
     run, job = study(4), a_job(federation, rounds=1)
 
     class ChangesItsMind(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             return [*replies, signed_again(replies[0], self.sent[0])]
 
     def signed_again(reply: Message, to: Message) -> Message:
@@ -108,14 +108,14 @@ def test_what_comes_of_a_node_that_was_not_asked_is_noted_and_nobodys_offence(
     study: MakeStudy, federation: Federation, tmp_path: Path
 ) -> None:
     class Noisy(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             return [reply_with(replies[0], self.sent[0], node=99), *replies]
 
     run, job = study(), a_job(federation, rounds=1)
     model = run.run(job, grid=Noisy)
     assert run.history()[0].refused == {}
     assert refusals(run) == [("99", "unknown_site")]
-    assert run.state().conduct == {}
+    assert run.state().quarantine == {}
     plain = Study(federation, tmp_path / "plain", run.sites).run(job)
     assert encode_arrays(plain) == encode_arrays(model)
 
@@ -124,7 +124,7 @@ def test_only_the_first_reply_of_a_node_counts_even_if_a_better_one_follows(
     study: MakeStudy, federation: Federation
 ) -> None:
     class Overtaken(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             return [reply_with(self.sent[0], self.sent[0]), *replies]
 
     run = study(4)
@@ -136,7 +136,7 @@ def test_the_answer_to_a_former_round_is_refused(study: MakeStudy, federation: F
     class Replays(Relay):
         kept: Message | None = None
 
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             self.kept = self.kept or replies[0]
             return [reply_with(self.kept, self.sent[0]), *replies[1:]]
 
@@ -149,7 +149,7 @@ def test_a_reply_to_the_first_attempt_is_no_reply_to_the_second(study: MakeStudy
     class Replays(Relay):
         kept: Message | None = None
 
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             if self.rounds == 1:
                 self.kept = replies[0]
                 return replies[:1]
@@ -166,7 +166,7 @@ def test_an_answer_after_its_round_was_closed_is_refused_and_noted_as_late(
     class Overdue(Relay):
         kept: Message | None = None
 
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             if self.rounds == 1:
                 self.kept = replies[0]
                 return replies[1:]
@@ -177,8 +177,8 @@ def test_an_answer_after_its_round_was_closed_is_refused_and_noted_as_late(
     run.run(a_job(federation), grid=Overdue)
     assert [record.refused for record in run.history()] == [{"clinic-1": "no_reply"}, {"clinic-1": "quarantined"}]
     assert refusals(run) == [("clinic-1", "no_reply"), ("clinic-1", "late")]
-    conduct = run.state().conduct["clinic-1"]
-    assert (conduct.reason, conduct.offences, conduct.silent) == ("late", 1, True)
+    quarantine = run.state().quarantine["clinic-1"]
+    assert (quarantine.reason, quarantine.strikes, quarantine.silent) == ("late", 1, True)
 
 
 def test_a_site_that_signs_with_another_key_is_unknown(study: MakeStudy, federation: Federation) -> None:

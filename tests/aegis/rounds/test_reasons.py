@@ -87,7 +87,7 @@ class FromTheSecond(Relay):
     def second(self, reply: Message) -> list[Message]:
         raise NotImplementedError
 
-    def hear(self, replies: list[Message]) -> list[Message]:
+    def receive(self, replies: list[Message]) -> list[Message]:
         return [each for reply in replies for each in (self.second(reply) if _is_second(reply) else [reply])]
 
 
@@ -208,7 +208,7 @@ def test_an_answer_is_not_taken_for(case: Case, study: MakeStudy, federation: Fe
     state = run.state()
     assert len(state.models) == 1, "the model is the one that the run began with"
     assert state.history == ()
-    assert list(state.conduct) == ([HOSTILE] if case.offence else [])
+    assert list(state.quarantine) == ([HOSTILE] if case.offence else [])
     assert set(spent(run)["clinic-1"]) <= {2}, "a repetition spends nothing more"
     lines = [line for line in run.audit() if line["action"] == "admit" and line["outcome"] == "refused"]
     assert case.reason in {line["reason"] for line in lines}

@@ -61,7 +61,7 @@ def test_a_resumed_coordinator_asks_neither_who_enrolled_nor_who_was_heard(
             return super().push_messages(messages)
 
     class LosesPowerAfterTwo(Counts):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             return replies[:2]
 
         def wait_for_reply(self, seconds: float) -> None:
@@ -103,7 +103,7 @@ def test_an_open_round_is_asked_again_with_the_same_nonces(undisturbed: Undistur
     run, asked = undisturbed.again(tmp_path), list[list[str]]()
 
     class Overheard(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             asked.append([nonce_of(message) for message in self.sent])
             if len(asked) == 1:
                 raise PowerFailure
@@ -127,7 +127,7 @@ def test_a_site_that_disappears_while_its_round_is_open_is_a_site_that_does_not_
     study: MakeStudy, federation: Federation
 ) -> None:
     class LosesPower(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             raise PowerFailure
 
     run, job = study(4), a_job(federation)

@@ -51,27 +51,27 @@ def test_a_site_that_behaves_again_is_asked_again_and_forgiven(study: MakeStudy,
     run = study(4)
     run.run(a_job(federation, rounds=4), where(["clinic-2"], Once))
     assert outcome(run, "clinic-2") == ["non_finite", "quarantined", "admitted", "admitted"]
-    assert run.state().conduct == {}
+    assert run.state().quarantine == {}
 
 
 def test_a_sites_own_refusal_is_no_offence_and_it_is_asked_each_time(study: MakeStudy, federation: Federation) -> None:
     run = study(4)
     run.run(a_job(federation, rounds=3), where(["clinic-2"], lambda site: Refuses(site.session, Reason.ABORTED)))
     assert outcome(run, "clinic-2") == ["aborted"] * 3
-    assert run.state().conduct == {}
+    assert run.state().quarantine == {}
 
 
 def test_what_goes_wrong_once_in_a_round_that_is_repeated_is_forgiven_when_it_goes_right(
     study: MakeStudy, federation: Federation, tmp_path: Path
 ) -> None:
     class SilentAtFirst(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             return replies if self.rounds > 1 else replies[1:]
 
     run, job = study(3), a_job(federation)
     model = run.run(job, grid=SilentAtFirst)
     assert outcome(run, "clinic-1") == ["admitted", "admitted"]
-    assert run.state().conduct == {}
+    assert run.state().quarantine == {}
     undisturbed = Study(federation, tmp_path / "undisturbed", run.sites).run(job)
     assert encode_arrays(model) == encode_arrays(undisturbed)
 
@@ -80,7 +80,7 @@ def test_both_attempts_at_a_round_ask_the_same_sites(study: MakeStudy, federatio
     asked: list[list[int]] = []
 
     class Counts(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             asked.append([message.metadata.dst_node_id for message in self.sent])
             return replies[1:]
 
@@ -116,7 +116,7 @@ def test_a_person_may_readmit_a_site_by_name_and_the_log_says_so(study: MakeStud
     run.run(job, readmit=("clinic-2",))
     assert outcome(run, "clinic-2") == ["admitted", "admitted"]
     readmitted = [line["details"] for line in run.audit() if line["outcome"] == "readmitted"]
-    assert [(each["site"], each["offences"]) for each in readmitted] == [("clinic-2", 1)]
+    assert [(each["site"], each["strikes"]) for each in readmitted] == [("clinic-2", 1)]
 
 
 def test_nobody_is_readmitted_whom_nobody_knows(study: MakeStudy, federation: Federation) -> None:
@@ -141,7 +141,7 @@ def test_what_the_aggregators_screening_sets_aside_is_an_offence(
     run, job = study(3), a_job(federation)
     with pytest.raises(RunPaused, match="clinic-1: outsized, clinic-2: outsized, clinic-3: outsized"):
         run.run(job)
-    assert {site: record.reason for site, record in run.state().conduct.items()} == dict.fromkeys(
+    assert {site: record.reason for site, record in run.state().quarantine.items()} == dict.fromkeys(
         ("clinic-1", "clinic-2", "clinic-3"), "outsized"
     )
 
@@ -153,7 +153,7 @@ def test_a_run_that_is_killed_again_and_again_decides_like_one_that_is_not(
     job, hostile = a_job(federation, rounds=6, local_steps=1), where(["clinic-2"], NAN)
 
     class LosesPower(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             raise PowerFailure
 
     undisturbed, disturbed = study(4), Study(federation, tmp_path / "disturbed", [])
@@ -165,7 +165,7 @@ def test_a_run_that_is_killed_again_and_again_decides_like_one_that_is_not(
         one_round(disturbed, job, hostile)
     assert encode_arrays(disturbed.run(job, hostile)) == encode_arrays(model)
     assert [record.refused for record in disturbed.history()] == [record.refused for record in undisturbed.history()]
-    assert disturbed.state().conduct == undisturbed.state().conduct
+    assert disturbed.state().quarantine == undisturbed.state().quarantine
 
 
 def one_round(run: Study, job: Any, adapt: Any) -> None:
@@ -200,7 +200,7 @@ def test_a_site_that_was_silent_and_joined_anew_is_asked_again_at_once(
     joins = Joins()
 
     class SilentTwice(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             return replies[1:] if self.rounds <= 2 else replies
 
     def join_anew(record: RoundRecord) -> None:
@@ -255,21 +255,21 @@ def test_what_comes_of_a_participant_that_was_revoked_meanwhile_is_refused(
     revoked: set[str] = set()
 
     class Revokes(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             revoked.add("clinic-4")
             return replies
 
     run = study(4)
     run.run(a_job(federation), grid=Revokes, revoked=lambda: revoked)
     assert outcome(run, "clinic-4") == ["revoked", "revoked"]
-    assert run.state().conduct == {}
+    assert run.state().quarantine == {}
 
 
 def test_a_participant_that_is_revoked_while_the_coordinator_is_down_is_not_asked_when_it_is_back(
     study: MakeStudy, federation: Federation
 ) -> None:
     class LosesPower(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             raise PowerFailure
 
     run, job = study(4), a_job(federation, rounds=1)
@@ -284,7 +284,7 @@ def test_an_update_of_a_participant_that_is_revoked_before_the_round_is_complete
     study: MakeStudy, federation: Federation
 ) -> None:
     class LosesPowerAfterOne(Relay):
-        def hear(self, replies: list[Message]) -> list[Message]:
+        def receive(self, replies: list[Message]) -> list[Message]:
             return replies[:1]
 
         def wait_for_reply(self, seconds: float) -> None:

@@ -15,14 +15,14 @@ from flwr.clientapp import ClientApp
 from flwr.supercore.run import Run
 
 from aegis.federated_coordinator import FederatedCoordinator
-from aegis.runtimes.in_process import InProcessGrid, initial_model, opened_sites, seeded_keys
+from aegis.runtimes.in_process import InProcessGrid, initial_model, open_sites, seeded_keys
 from aegis.security.audit import HashLog
 from aegis.stores.heads import FileHeadStore
 from aegis.stores.run_store import FileRunStore
 from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.challenges import FileChallenges
 from coreason_enclave.attestation.endorsements import NoEndorsements
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.policy import Profile
 from coreason_enclave.wire.updates import encode_arrays, model_digest
@@ -220,13 +220,13 @@ def run_model(federation: Federation, tmp_path: Path) -> Callable[..., bytes]:
     def run(*, seed: int | None, threads: int | None = None, reverse: bool = False) -> bytes:
         folder = tmp_path / f"run-{next(iter(numbers))}"
         sites = [
-            type(federation)(folder / "sites", federation.signer, federation.now).found(f"clinic-{n}", rows=n)
+            type(federation)(folder / "sites", federation.signer, federation.now).create(f"clinic-{n}", rows=n)
             for n in (1, 2, 3)
         ]
         folders, keys = [site.folder for site in sites], {site.config.site_id: site.public_key for site in sites}
         job = federation.job(min_clients=3, rounds=2, local_steps=3, aggregator="trimmed_mean", num_byzantine=1)
         audit = HashLog(folder / "audit.jsonl")
-        with opened_sites(
+        with open_sites(
             folders[::-1] if reverse else folders, keys, job_keys=lambda site: seeded_keys(seed, site)
         ) as opened:
             grid = ReversedGrid(opened.grid, threads) if reverse or threads else opened.grid
@@ -287,9 +287,9 @@ def test_every_site_has_its_own_injected_keys() -> None:
 
 
 def test_a_site_that_nobody_registered_is_not_asked(federation: Federation) -> None:
-    sites = [federation.found(name) for name in ("clinic-1", "clinic-2")]
+    sites = [federation.create(name) for name in ("clinic-1", "clinic-2")]
     keys = {"clinic-2": sites[1].public_key}
-    with opened_sites([site.folder for site in sites], keys) as opened:
+    with open_sites([site.folder for site in sites], keys) as opened:
         assert [participant.site_id for participant in opened.participants] == ["clinic-2"]
         assert len(list(opened.grid.get_node_ids())) == 1
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from aegis.errors import CertificateRefused
-from aegis.security.pki import CertificateAuthority, certificate_fingerprint, found_authority
+from aegis.security.pki import CertificateAuthority, certificate_fingerprint, create_authority
 
 NOW = 1_800_000_000.0
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -33,7 +33,7 @@ def request(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = KEY) -> bytes:
 
 @pytest.fixture
 def authority(tmp_path: Path) -> CertificateAuthority:
-    return found_authority(tmp_path / "pki", clock=lambda: NOW)
+    return create_authority(tmp_path / "pki", clock=lambda: NOW)
 
 
 def read(pem: bytes) -> x509.Certificate:
@@ -55,7 +55,7 @@ def test_the_authority_signs_end_entities_only_and_its_key_is_private(authority:
 
 
 def test_founding_again_keeps_the_authority(authority: CertificateAuthority) -> None:
-    assert found_authority(authority.folder).certificate == authority.certificate
+    assert create_authority(authority.folder).certificate == authority.certificate
 
 
 def test_a_participants_certificate_bears_its_urn_and_nothing_that_it_asked_for(

@@ -12,28 +12,28 @@ import pytest
 from aegis.errors import RunFolderError
 from aegis.federation.registry import FederationFolder
 from aegis.gateway.config import GatewayFiles
-from aegis.services.participants import admit, found_federation, prepare_network, revoke
+from aegis.services.participants import admit, create_federation, prepare_network, revoke
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.policy import Profile
 from coreason_enclave.site.connection import load_connection
-from coreason_enclave.site.registration_grant import accept_welcome
+from coreason_enclave.site.registration_grant import accept_grant
 from coreason_enclave.site.registration_request import make_request
 from coreason_enclave.site.tls_keys import load_node_key, node_key_text
-from coreason_enclave.wire.registration import open_welcome
+from coreason_enclave.wire.registration import open_grant
 
 
 @pytest.fixture
 def empty(tmp_path: Path) -> FederationFolder:
-    """A founded federation in which nobody takes part."""
+    """A created federation in which nobody takes part."""
     federation = FederationFolder(tmp_path / "federation")
-    found_federation(federation, profile=Profile.DEVELOPMENT, delta=1e-5)
+    create_federation(federation, profile=Profile.DEVELOPMENT, delta=1e-5)
     return federation
 
 
 @pytest.fixture
 def clinic(federation: Any) -> Any:
     """A founded site that has joined nothing."""
-    return federation.found("clinic-1")
+    return federation.create("clinic-1")
 
 
 def test_a_founded_federation_has_keys_that_only_its_owner_reads_and_listens_on_loopback(
@@ -51,8 +51,8 @@ def test_a_founded_federation_has_keys_that_only_its_owner_reads_and_listens_on_
 
 def test_a_federation_is_founded_once(empty: FederationFolder) -> None:
     key = empty.signer().public_hex
-    with pytest.raises(RunFolderError, match="founded once"):
-        found_federation(empty, profile=Profile.PRODUCTION, delta=1e-5)
+    with pytest.raises(RunFolderError, match="created once"):
+        create_federation(empty, profile=Profile.PRODUCTION, delta=1e-5)
 
     assert empty.config().profile is Profile.DEVELOPMENT
     assert empty.signer().public_hex == key
@@ -60,14 +60,14 @@ def test_a_federation_is_founded_once(empty: FederationFolder) -> None:
 
 def test_an_address_that_sites_cannot_use_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="the address that sites are told"):
-        found_federation(FederationFolder(tmp_path), profile=Profile.PRODUCTION, delta=1e-5, host="0.0.0.0")
+        create_federation(FederationFolder(tmp_path), profile=Profile.PRODUCTION, delta=1e-5, host="0.0.0.0")
 
-    assert not FederationFolder(tmp_path).is_founded
+    assert not FederationFolder(tmp_path).exists
 
 
 def test_a_public_address_decides_port_and_certificate(tmp_path: Path) -> None:
     federation = FederationFolder(tmp_path)
-    gateway = found_federation(
+    gateway = create_federation(
         federation, profile=Profile.PRODUCTION, delta=1e-5, host="0.0.0.0", public_address="fl.example.org:9443"
     )
 
@@ -82,8 +82,8 @@ def test_preparing_the_network_again_changes_nothing(empty: FederationFolder) ->
 
 
 def test_a_site_requests_is_admitted_and_joins(empty: FederationFolder, clinic: Any) -> None:
-    asked, welcome = admit(empty, make_request(clinic.folder))
-    accept_welcome(clinic.folder, welcome, empty.signer().public_hex, now=time.time())
+    asked, grant = admit(empty, make_request(clinic.folder))
+    accept_grant(clinic.folder, grant, empty.signer().public_hex, now=time.time())
     config, connection = empty.config(), load_connection(clinic.folder)
 
     assert asked.site_id == "clinic-1"
@@ -104,12 +104,12 @@ def test_asking_again_renews_the_certificate_and_keeps_the_keys(empty: Federatio
 
 
 def test_a_welcome_names_everybody_who_is_not_revoked(empty: FederationFolder, federation: Any) -> None:
-    sites = [federation.found(f"clinic-{number}", rows=number) for number in (1, 2, 3)]
+    sites = [federation.create(f"clinic-{number}", rows=number) for number in (1, 2, 3)]
     for site in sites[:2]:
         admit(empty, make_request(site.folder))
     revoke(empty, "clinic-2")
-    _, welcome = admit(empty, make_request(sites[2].folder))
-    opened = open_welcome(welcome, empty.signer().public_hex)
+    _, grant = admit(empty, make_request(sites[2].folder))
+    opened = open_grant(grant, empty.signer().public_hex)
 
     assert opened.participants == {"clinic-1": sites[0].public_key, "clinic-3": sites[2].public_key}
 
@@ -119,7 +119,7 @@ def test_another_key_under_a_known_name_is_refused(
 ) -> None:
     admit(empty, make_request(clinic.folder))
     before = empty.registry.read_bytes()
-    impostor = federation_at(tmp_path / "elsewhere").found("clinic-2")
+    impostor = federation_at(tmp_path / "elsewhere").create("clinic-2")
     config = (impostor.folder / "site.toml").read_text().replace('"clinic-2"', '"clinic-1"', 1)
     (impostor.folder / "site.toml").write_text(config)
     with pytest.raises(RunFolderError, match="takes part with another key"):

@@ -52,7 +52,7 @@ def known(federation: Federation, tmp_path: Path) -> Callable[[Sequence[Rows]], 
         for number, rows in enumerate(shares, start=1):
             lineage = {"unit": "record", "nominal_units": len(rows[1])}
             policy = {"strategies": EVERYTHING}
-            site = federation.found(f"clinic-{number}", rows=number, lineage=lineage, policy=policy)
+            site = federation.create(f"clinic-{number}", rows=number, lineage=lineage, policy=policy)
             write(site.folder, rows)
             sites.append(site)
         return Study(federation, tmp_path / "run", sites)

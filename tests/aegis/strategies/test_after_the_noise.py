@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.privacy import PrivacyGuard
-from coreason_enclave.privacy.drift_correction import ControlTerm, Drift, ProximalTerm
+from coreason_enclave.privacy.drift_correction import ControlTerm, DriftCorrection, ProximalTerm
 from coreason_enclave.privacy.scope import TrainingScope, enter
 from tests.support.studies import Study, a_job
 from tests.support.training_scopes import a_scope
@@ -20,7 +20,7 @@ from tests.support.training_scopes import a_scope
 FAR = 1000.0
 """A term of this size would be clipped to 1 before the noise, and divided by the expected 20 units after it."""
 
-TERMS: dict[str, tuple[Drift, np.ndarray]] = {
+TERMS: dict[str, tuple[DriftCorrection, np.ndarray]] = {
     "proximal": (ProximalTerm({"weight": np.full((1, 2), 1.0 - FAR, np.float32)}, mu=2.0), np.full(2, 2 * FAR)),
     "control": (ControlTerm({"weight": np.array([[FAR, -FAR]], np.float32)}), np.array([FAR, -FAR])),
 }
@@ -91,7 +91,7 @@ def test_a_private_run_spends_the_same_whatever_the_strategy(
     spent, models = {}, {}
     for strategy in ("FED_AVG", "FED_PROX", "SCAFFOLD"):
         apart = type(federation)(tmp_path / strategy, federation.signer, federation.now)
-        sites = [apart.found(f"clinic-{n}", rows=n, **EVERYTHING) for n in range(1, 6)]
+        sites = [apart.create(f"clinic-{n}", rows=n, **EVERYTHING) for n in range(1, 6)]
         run = Study(apart, tmp_path / strategy / "run", sites)
         models[strategy] = run.run(a_job(apart, strategy=strategy, momentum=0.0, min_clients=5, **rule))
         entries = [entry for site in sites for entry in site.ledger_entries()]

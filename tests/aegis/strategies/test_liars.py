@@ -24,7 +24,7 @@ def scaffold(federation: Federation, **changes: Any) -> Any:
 def a_run(federation: Federation, folder: Path, liar: float | None, **changes: Any) -> Study:
     """Five sites over one round; the first multiplies its update by ``liar``."""
     apart = type(federation)(folder, federation.signer, federation.now)
-    sites = [apart.found(f"clinic-{n}", rows=n, policy=POLICY) for n in range(1, 6)]
+    sites = [apart.create(f"clinic-{n}", rows=n, policy=POLICY) for n in range(1, 6)]
     run = Study(apart, folder / "run", sites)
     adapt = None if liar is None else where(["clinic-1"], scaled(liar))
     run.run(scaffold(apart, rounds=1, **changes), adapt)
@@ -67,7 +67,7 @@ def test_with_a_part_of_the_sites_the_control_moves_by_their_share(federation: F
 @pytest.mark.parametrize("size", [1e4, 1e30, 3e38])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_an_enormous_correction_ends_at_the_airlock(size: float, sign: float, federation: Federation) -> None:
-    site = federation.found(policy=POLICY)
+    site = federation.create(policy=POLICY)
     job = federation.job(strategy="SCAFFOLD", momentum=0.0)
     correction = {name: np.full_like(array, sign * size) for name, array in federation.weights().items()}
     opened = site.open(clock=federation.clock)
@@ -80,7 +80,7 @@ def test_an_enormous_correction_ends_at_the_airlock(size: float, sign: float, fe
 
 
 def test_a_second_correction_for_the_same_round_is_another_question_and_is_refused(federation: Federation) -> None:
-    site = federation.found(policy=POLICY)
+    site = federation.create(policy=POLICY)
     job = federation.job(strategy="SCAFFOLD", momentum=0.0)
     opened = site.open(clock=federation.clock)
     weights = federation.weights()

@@ -35,7 +35,7 @@ class Noting(Fuse):
 def undisturbed(federation_at: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     root = tmp_path_factory.mktemp("undisturbed")
     federation = federation_at(root / "founded")
-    sites = [federation.found(f"clinic-{n}", rows=n, policy={"strategies": EVERYTHING}) for n in (1, 2, 3)]
+    sites = [federation.create(f"clinic-{n}", rows=n, policy={"strategies": EVERYTHING}) for n in (1, 2, 3)]
     job = a_job(federation, strategy="SCAFFOLD", momentum=0.0, server_optimizer=SERVER)
     fuse = Fuse()
     first = Undisturbed(federation, job, root / "founded", sites, b"", 0).again(root / "first")

@@ -31,7 +31,7 @@ def loss(sites: Sequence[Rows], x: Any) -> float:
     return float(np.mean([np.mean(np.logaddexp(0.0, z) - y * z) for z, y in logits]))
 
 
-def least_loss(sites: Sequence[Rows]) -> float:
+def min_loss(sites: Sequence[Rows]) -> float:
     """By Newton's method on all rows together."""
     features = np.concatenate([np.column_stack([x, np.ones(len(x))]) for x, _ in sites])
     labels, x = np.concatenate([y for _, y in sites]), np.zeros(4)
@@ -45,7 +45,7 @@ def test_the_proximal_term_and_the_variates_find_the_common_optimum_that_averagi
     known: Callable[[Sequence[Rows]], Any], plain_job: Callable[..., Any]
 ) -> None:
     sites = unlike()
-    best, study = least_loss(sites), known(sites)
+    best, study = min_loss(sites), known(sites)
     excess = {}
     for strategy in ("FED_AVG", "FED_PROX", "SCAFFOLD"):
         job = plain_job(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aegis.strategies import correction, following_control, following_variate
+from aegis.strategies import correction, next_server_control, next_site_control
 
 K, RATE = 2, 0.1
 
@@ -33,21 +33,24 @@ def test_two_sites_over_two_rounds() -> None:
         c_1 = -0.95 + 6.85 - 5.2535 = 0.6465;  c_2 = -12.75 + 6.85 - 4.2415 = -10.1415
         c = -0.9495 / 0.2 = -4.7475, their mean
     """
-    zero, lasting = one(0.0), K * RATE
-    first = following_variate(zero, zero, one(0.19), lasting=lasting)
-    second = following_variate(zero, zero, one(2.55), lasting=lasting)
-    control = following_control(zero, one(1.37), share=1.0, lasting=lasting)
+    zero, steps_times_lr = one(0.0), K * RATE
+    first = next_site_control(zero, zero, one(0.19), steps_times_lr=steps_times_lr)
+    second = next_site_control(zero, zero, one(2.55), steps_times_lr=steps_times_lr)
+    control = next_server_control(zero, one(1.37), share=1.0, steps_times_lr=steps_times_lr)
     assert [of(first), of(second), of(control)] == pytest.approx([-0.95, -12.75, -6.85], rel=1e-6)
     assert [of(correction(control, first)), of(correction(control, second))] == pytest.approx([-5.9, 5.9], rel=1e-6)
 
-    after = [following_variate(own, control, one(u), lasting=lasting) for own, u in ((first, 1.0507), (second, 0.8483))]
-    last = following_control(control, one(0.9495), share=1.0, lasting=lasting)
+    after = [
+        next_site_control(own, control, one(u), steps_times_lr=steps_times_lr)
+        for own, u in ((first, 1.0507), (second, 0.8483))
+    ]
+    last = next_server_control(control, one(0.9495), share=1.0, steps_times_lr=steps_times_lr)
     assert [of(each) for each in (*after, last)] == pytest.approx([0.6465, -10.1415, -4.7475], rel=1e-5)
 
 
 def test_with_two_of_four_sites_the_control_moves_half_the_way() -> None:
     # c = 2, the two sites' mean update is -0.6 over 0.2: 2 + 2/4 * (-2 + 3) = 2.5
-    assert of(following_control(one(2.0), one(-0.6), share=0.5, lasting=0.2)) == pytest.approx(2.5)
+    assert of(next_server_control(one(2.0), one(-0.6), share=0.5, steps_times_lr=0.2)) == pytest.approx(2.5)
 
 
 UPDATES = st.lists(
@@ -60,15 +63,17 @@ UPDATES = st.lists(
 def test_the_corrections_of_all_sites_cancel_as_long_as_all_take_part(rounds: list[list[float]]) -> None:
     control, own, largest = one(0.0), [one(0.0)] * 3, 0.0
     for updates in rounds:
-        moved = [following_variate(each, control, one(u), lasting=0.2) for each, u in zip(own, updates, strict=True)]
-        control = following_control(control, one(float(np.mean(updates))), share=1.0, lasting=0.2)
+        moved = [
+            next_site_control(each, control, one(u), steps_times_lr=0.2) for each, u in zip(own, updates, strict=True)
+        ]
+        control = next_server_control(control, one(float(np.mean(updates))), share=1.0, steps_times_lr=0.2)
         own, largest = moved, max(largest, *(abs(of(each)) for each in moved))
         total = sum(of(correction(control, each)) for each in own)
         assert abs(total) <= 1e-5 * (1.0 + largest)
 
 
 @given(st.floats(-1e9, 1e9, width=32), st.floats(1e-300, 1e4))
-def test_a_variate_is_finite_whatever_was_admitted(update: float, lasting: float) -> None:
-    own = following_variate(one(3e38), one(-3e38), one(update), lasting=lasting)
-    control = following_control(one(-3e38), one(update), share=1.0, lasting=lasting)
+def test_a_variate_is_finite_whatever_was_admitted(update: float, steps_times_lr: float) -> None:
+    own = next_site_control(one(3e38), one(-3e38), one(update), steps_times_lr=steps_times_lr)
+    control = next_server_control(one(-3e38), one(update), share=1.0, steps_times_lr=steps_times_lr)
     assert np.isfinite([of(own), of(control), of(correction(control, own))]).all()

@@ -11,7 +11,7 @@ import pytest
 from aegis.errors import VerificationFailed
 from aegis.federation.registry import FederationConfig, FederationFolder
 from aegis.runs.folder import RunFolder
-from aegis.runs.plan import Execution
+from aegis.runs.plan import RunPlan
 from aegis.runs.runner import execute
 from aegis.verification import Conclusion, Reference, verify_run
 from aegis.verification.records import Records
@@ -64,11 +64,11 @@ def carried_out(
         sites = federation_at(folder.path / "sites")
         write_private(folder.path / "coordinator" / "signing.key", bytes([7]) * 32)
         allowed = {"strategies": ["FED_AVG", "FED_PROX", "SCAFFOLD"]}
-        keys = {f"clinic-{n}": sites.found(f"clinic-{n}", rows=n, policy=allowed).public_key for n in (1, 2, 3, 4, 5)}
-        folder.found(FederationConfig(profile=Profile.DEVELOPMENT, delta=1e-5, public_keys=keys))
+        keys = {f"clinic-{n}": sites.create(f"clinic-{n}", rows=n, policy=allowed).public_key for n in (1, 2, 3, 4, 5)}
+        folder.create(FederationConfig(profile=Profile.DEVELOPMENT, delta=1e-5, public_keys=keys))
         runs[name] = folder.path.parent / "run"
         job = sites.job(**{"rounds": 2, "local_steps": 2, "min_clients": 5, **JOBS[name]})
-        execute(job, Execution(folder, RunFolder(runs[name])))
+        execute(job, RunPlan(folder, RunFolder(runs[name])))
         return runs[name]
 
     return carry_out

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aegis.errors import VerificationFailed
-from aegis.verification.audit_trail import Trail, read_trail
+from aegis.verification.audit_trail import AuditTrail, read_trail
 from coreason_enclave.crypto.hash_log import HashLog
 
 JOB, MODEL = "aa" * 32, "bb" * 32
@@ -46,7 +46,7 @@ def admitted(site: str, number: int, **changes: Any) -> Act:
     return "admit", "accepted", {**details, **changes}
 
 
-def trail_of(folder: Path, *acts: Act, actor: str = "coordinator") -> Trail:
+def trail_of(folder: Path, *acts: Act, actor: str = "coordinator") -> AuditTrail:
     path = folder / "audit.jsonl"
     log = HashLog(path, clock=lambda: 0.0)
     for action, outcome, details in acts:
@@ -55,7 +55,7 @@ def trail_of(folder: Path, *acts: Act, actor: str = "coordinator") -> Trail:
     return read_trail(path.read_bytes())
 
 
-def told(trail: Trail) -> list[tuple[int, list[str]]]:
+def told(trail: AuditTrail) -> list[tuple[int, list[str]]]:
     return [(each.number, sorted(each.admitted)) for each in trail.rounds]
 
 

@@ -98,12 +98,12 @@ def test_nothing_spent_is_epsilon_zero_and_a_negative_spend_is_refused() -> None
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.1, 50), st.floats(1e-9, 1e-4))
 def test_the_chosen_order_affords_no_less_of_a_gaussian_than_any_other(epsilon: float, delta: float) -> None:
-    def least_noise(order: int) -> float:
+    def min_noise(order: int) -> float:
         budget = rdp_budget(epsilon, delta, order)
         return math.sqrt(order / (2 * budget)) if budget > 0 else math.inf
 
-    chosen = least_noise(choose_order(epsilon, delta))
-    assert all(chosen <= least_noise(order) * (1 + 1e-12) for order in range(2, 300))
+    chosen = min_noise(choose_order(epsilon, delta))
+    assert all(chosen <= min_noise(order) * (1 + 1e-12) for order in range(2, 300))
 
 
 def test_a_cap_that_no_order_can_keep_is_refused() -> None:

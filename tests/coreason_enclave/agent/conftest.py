@@ -25,7 +25,7 @@ def gateway(coordinator: Coordinator) -> Iterator[SmallGateway]:
 @pytest.fixture
 def site(federation: Any, coordinator: Coordinator, gateway: SmallGateway) -> Any:
     """A founded site that joined the gateway's federation."""
-    site = federation.found()
+    site = federation.create()
     coordinator.join(site.folder, gateway.port)
     return site
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from coreason_enclave.agent.doctor import hardware, host
-from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict
+from coreason_enclave.agent.doctor.findings import Diagnosis, DiagnosisLevel, Examined
 from coreason_enclave.commands import doctor as command
 from coreason_enclave.hardware.discovery import ThisHost
 from coreason_enclave.main import main
@@ -24,12 +24,12 @@ from tests.support.gatekeeping import Coordinator, SmallGateway, free_port
 NOW = time.time
 
 
-def findings(folder: Path, now: Callable[[], float] = NOW) -> dict[str, Finding]:
+def findings(folder: Path, now: Callable[[], float] = NOW) -> dict[str, Diagnosis]:
     return {finding.check: finding for finding in command.examine(folder, now=now)}
 
 
 def failing(folder: Path, now: Callable[[], float] = NOW) -> set[str]:
-    return {name for name, finding in findings(folder, now).items() if finding.verdict is Verdict.FAIL}
+    return {name for name, finding in findings(folder, now).items() if finding.verdict is DiagnosisLevel.FAIL}
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -46,13 +46,13 @@ def test_a_good_site_fails_nothing_and_is_left_as_it_was(site: Any) -> None:
 
     found = findings(site.folder)
 
-    assert {name for name, finding in found.items() if finding.verdict is Verdict.FAIL} == set()
-    assert {name for name, finding in found.items() if finding.verdict is Verdict.WARN} <= {
+    assert {name for name, finding in found.items() if finding.verdict is DiagnosisLevel.FAIL} == set()
+    assert {name for name, finding in found.items() if finding.verdict is DiagnosisLevel.WARN} <= {
         "attester",  # simulated: it says so
         "attestation hardware",
     }
-    assert found["gateway"].verdict is Verdict.OK
-    assert found["clock"].verdict is Verdict.OK
+    assert found["gateway"].verdict is DiagnosisLevel.OK
+    assert found["clock"].verdict is DiagnosisLevel.OK
     assert "SIMULATED" in found["attester"].found
     assert snapshot(site.folder) == before
 
@@ -149,7 +149,7 @@ def test_what_is_broken_is_found_and_nothing_else(site: Any, broken: Broken) -> 
 
     found = findings(site.folder)
 
-    fails = {name for name, finding in found.items() if finding.verdict is Verdict.FAIL}
+    fails = {name for name, finding in found.items() if finding.verdict is DiagnosisLevel.FAIL}
     assert fails == (broken.fails or {"site.toml"})
     assert all(found[name].to_do for name in fails)
     assert snapshot(site.folder) == before
@@ -161,7 +161,7 @@ def test_a_gateway_of_another_federation_is_not_believed(site: Any, tmp_path: Pa
     with stranger.serving():
         found = findings(site.folder)["gateway"]
 
-    assert found.verdict is Verdict.FAIL
+    assert found.verdict is DiagnosisLevel.FAIL
     assert "not this federation's gateway" in found.found
 
 
@@ -170,7 +170,7 @@ def test_a_gateway_that_refuses_is_quoted_by_its_reason_code(site: Any, gateway:
 
     found = findings(site.folder)["gateway"]
 
-    assert found.verdict is Verdict.FAIL
+    assert found.verdict is DiagnosisLevel.FAIL
     assert "401 revoked" in found.found
 
 
@@ -186,14 +186,14 @@ def test_a_refusal_that_makes_no_sense_is_no_fault_of_the_doctors(
 @pytest.mark.parametrize(
     ("skew_s", "verdict", "words"),
     [
-        (-600, Verdict.FAIL, "ahead of"),
-        (+600, Verdict.FAIL, "behind"),
-        (+30, Verdict.WARN, "behind"),
-        (0, Verdict.OK, "within"),
+        (-600, DiagnosisLevel.FAIL, "ahead of"),
+        (+600, DiagnosisLevel.FAIL, "behind"),
+        (+30, DiagnosisLevel.WARN, "behind"),
+        (0, DiagnosisLevel.OK, "within"),
     ],
 )
 def test_a_clock_that_differs_is_told_with_its_skew(
-    site: Any, gateway: SmallGateway, skew_s: int, verdict: Verdict, words: str
+    site: Any, gateway: SmallGateway, skew_s: int, verdict: DiagnosisLevel, words: str
 ) -> None:
     gateway.date = lambda: time.time() + skew_s
 
@@ -203,18 +203,20 @@ def test_a_clock_that_differs_is_told_with_its_skew(
     assert words in found.found
 
 
-@pytest.mark.parametrize(("days", "verdict"), [(300, Verdict.OK), (360, Verdict.WARN), (400, Verdict.FAIL)])
-def test_a_certificate_that_ends_soon_is_told_in_time(site: Any, days: int, verdict: Verdict) -> None:
+@pytest.mark.parametrize(
+    ("days", "verdict"), [(300, DiagnosisLevel.OK), (360, DiagnosisLevel.WARN), (400, DiagnosisLevel.FAIL)]
+)
+def test_a_certificate_that_ends_soon_is_told_in_time(site: Any, days: int, verdict: DiagnosisLevel) -> None:
     found = findings(site.folder, lambda: time.time() + days * 86_400)["certificate"]
 
     assert found.verdict is verdict
-    assert bool(found.to_do) == (verdict is not Verdict.OK)
+    assert bool(found.to_do) == (verdict is not DiagnosisLevel.OK)
 
 
 @pytest.mark.parametrize(
-    ("free", "verdict"), [(10 << 20, Verdict.FAIL), (1 << 30, Verdict.WARN), (9 << 30, Verdict.OK)]
+    ("free", "verdict"), [(10 << 20, DiagnosisLevel.FAIL), (1 << 30, DiagnosisLevel.WARN), (9 << 30, DiagnosisLevel.OK)]
 )
-def test_a_full_disk_is_found(site: Any, monkeypatch: pytest.MonkeyPatch, free: int, verdict: Verdict) -> None:
+def test_a_full_disk_is_found(site: Any, monkeypatch: pytest.MonkeyPatch, free: int, verdict: DiagnosisLevel) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(host.shutil, "disk_usage", lambda path: usage(1 << 40, 0, free))
 
@@ -226,7 +228,7 @@ def test_the_coordinator_that_was_joined_and_is_not_listed_is_warned_about(site:
 
     found = findings(site.folder)["coordinator"]
 
-    assert found.verdict is Verdict.WARN
+    assert found.verdict is DiagnosisLevel.WARN
     assert "coordinator_keys" in found.to_do
 
 
@@ -244,7 +246,7 @@ def test_hardware_that_a_site_names_and_does_not_have_fails(site: Any, name: str
     found = findings(site.folder)["attester"]
 
     if ThisHost().missing(name):
-        assert found.verdict is Verdict.FAIL
+        assert found.verdict is DiagnosisLevel.FAIL
         assert "is not there (/" in found.found
 
 

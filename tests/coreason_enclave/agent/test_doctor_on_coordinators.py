@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coreason_enclave.agent.doctor.coordinator import evidence_of_coordinators
-from coreason_enclave.agent.doctor.findings import Examined, Finding, Verdict, examined_safely
+from coreason_enclave.agent.doctor.findings import Diagnosis, DiagnosisLevel, Examined, examined_safely
 from coreason_enclave.policy import Profile, SiteConfig, load_site_config
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC).timestamp()
@@ -25,21 +25,21 @@ MET: dict[str, Any] = {
     "platforms": {"coordinator": ["3f3f3f3f3f3f3f3f"]},
 }
 
-Examine = Callable[..., dict[str, Finding]]
+Examine = Callable[..., dict[str, Diagnosis]]
 
 
 @pytest.fixture
 def examine(federation: Any) -> Examine:
     """What the doctor finds at a site that asks for this, under this profile, with these endorsements."""
-    folder = federation.found().folder
+    folder = federation.create().folder
     config = load_site_config(folder / "site.toml")
 
-    def found(
+    def create(
         wanted: dict[str, Any] | None,
         *,
         profile: Profile = Profile.PRODUCTION,
         endorsements: dict[str, Any] | None = None,
-    ) -> dict[str, Finding]:
+    ) -> dict[str, Diagnosis]:
         document = config.model_dump(exclude_none=True) | {"endorsements": endorsements or {"fetch": True}}
         document["policy"] |= {"coordinator_attestation": wanted, "unsafe_unattested_coordinator": wanted is None}
         document["policy"]["unsafe_count_unknown_participants"] = False
@@ -47,15 +47,15 @@ def examine(federation: Any) -> Examine:
         site = Examined(folder, changed, lambda: NOW)
         return {each.check: each for each in examined_safely("endorsements", evidence_of_coordinators, site)}
 
-    return found
+    return create
 
 
 def test_a_policy_that_can_be_met_is_ok(examine: Examine) -> None:
     found = examine(MET)
 
     assert {name: finding.verdict for name, finding in found.items()} == {
-        "coordinator evidence": Verdict.OK,
-        "coordinator endorsements": Verdict.OK,
+        "coordinator evidence": DiagnosisLevel.OK,
+        "coordinator endorsements": DiagnosisLevel.OK,
     }
     assert "tdx" in found["coordinator evidence"].found
 
@@ -81,53 +81,55 @@ def test_a_policy_that_nothing_can_meet_fails_and_says_why(
 ) -> None:
     found = examine({**MET, **change})["coordinator evidence"]
 
-    assert found.verdict is Verdict.FAIL
+    assert found.verdict is DiagnosisLevel.FAIL
     assert complaint in found.found
     assert "site.toml" in found.to_do
 
 
 @pytest.mark.parametrize(
     ("last_day", "verdict"),
-    [("2026-11-22", Verdict.WARN), ("2026-12-12", Verdict.WARN), ("2026-12-13", Verdict.OK)],
+    [("2026-11-22", DiagnosisLevel.WARN), ("2026-12-12", DiagnosisLevel.WARN), ("2026-12-13", DiagnosisLevel.OK)],
 )
-def test_a_reference_value_that_ends_soon_is_told_in_time(examine: Examine, last_day: str, verdict: Verdict) -> None:
+def test_a_reference_value_that_ends_soon_is_told_in_time(
+    examine: Examine, last_day: str, verdict: DiagnosisLevel
+) -> None:
     found = examine({**MET, "reference_values": [{**CODE, "not_after": last_day}]})["coordinator evidence"]
 
     assert found.verdict is verdict
-    assert bool(found.to_do) == (verdict is Verdict.WARN)
+    assert bool(found.to_do) == (verdict is DiagnosisLevel.WARN)
 
 
 def test_a_next_value_beside_the_one_that_ends_is_enough(examine: Examine) -> None:
     values = [{**CODE, "not_after": "2026-11-25"}, {**CODE, "name": "coordinator-2"}]
 
-    assert examine({**MET, "reference_values": values})["coordinator evidence"].verdict is Verdict.OK
+    assert examine({**MET, "reference_values": values})["coordinator evidence"].verdict is DiagnosisLevel.OK
 
 
 def test_a_site_that_asks_for_nothing_is_told_what_that_means(examine: Examine) -> None:
     production, development = examine(None), examine(None, profile=Profile.DEVELOPMENT)
 
-    assert production["coordinator evidence"].verdict is Verdict.WARN
+    assert production["coordinator evidence"].verdict is DiagnosisLevel.WARN
     assert "UNSAFE" in production["coordinator evidence"].found
-    assert development["coordinator evidence"].verdict is Verdict.OK
+    assert development["coordinator evidence"].verdict is DiagnosisLevel.OK
 
 
 def test_simulated_coordinators_are_good_enough_for_development(examine: Examine) -> None:
     found = examine({"kinds": ["simulated"]}, profile=Profile.DEVELOPMENT)
 
-    assert {finding.verdict for finding in found.values()} == {Verdict.OK}
+    assert {finding.verdict for finding in found.values()} == {DiagnosisLevel.OK}
 
 
 @pytest.mark.parametrize(
     ("change", "verdict"),
     [
-        ({"kinds": ["tdx"]}, Verdict.FAIL),
-        ({"kinds": ["snp"]}, Verdict.WARN),
-        ({"kinds": ["snp"], "gpus": 1}, Verdict.FAIL),
+        ({"kinds": ["tdx"]}, DiagnosisLevel.FAIL),
+        ({"kinds": ["snp"]}, DiagnosisLevel.WARN),
+        ({"kinds": ["snp"], "gpus": 1}, DiagnosisLevel.FAIL),
     ],
     ids=["tdx", "snp", "snp with a GPU"],
 )
 def test_without_a_source_of_endorsements_only_snp_can_go_by_what_its_host_hands_over(
-    examine: Examine, change: dict[str, Any], verdict: Verdict
+    examine: Examine, change: dict[str, Any], verdict: DiagnosisLevel
 ) -> None:
     found = examine({**MET, **change}, endorsements={"fetch": False})["coordinator endorsements"]
 
@@ -138,7 +140,7 @@ def test_without_a_source_of_endorsements_only_snp_can_go_by_what_its_host_hands
 def test_a_bundle_that_is_not_there_fails(examine: Examine) -> None:
     found = examine(MET, endorsements={"bundle": "nowhere"})["endorsements"]
 
-    assert found.verdict is Verdict.FAIL
+    assert found.verdict is DiagnosisLevel.FAIL
     assert "nowhere" in found.found
 
 
@@ -151,5 +153,5 @@ def test_a_library_that_is_not_installed_fails(
 
     found = examine({**MET, **change})["coordinator endorsements"]
 
-    assert found.verdict is Verdict.FAIL
+    assert found.verdict is DiagnosisLevel.FAIL
     assert module in found.found

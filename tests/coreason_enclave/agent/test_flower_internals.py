@@ -30,7 +30,7 @@ from coreason_enclave.agent.tunnel import FLEET, POLL, RECEIVED
 from coreason_enclave.federation.flower import supernode as supernode_module
 from coreason_enclave.federation.flower.supernode import SuperNode, last_node_id, quiet_environment
 from coreason_enclave.site.tls_keys import load_node_key, load_or_create_node_key, node_key_text
-from coreason_enclave.wire.registration import ParticipationRequest
+from coreason_enclave.wire.registration import RegistrationRequest
 
 FLOWER = Path(sysconfig.get_path("scripts")) / "flower-supernode"
 
@@ -158,7 +158,7 @@ def test_flower_reads_the_node_key_and_sends_the_text_that_is_registered(tmp_pat
     NodeAuthHttpInterceptor(read, read.public_key()).intercept(context, call)
 
     assert sent[0].headers["flwr-public-key"] == node_key_text(made)
-    ParticipationRequest(
+    RegistrationRequest(
         site_id="clinic-1", public_key="ab" * 32, node_key=node_key_text(made), tls_request="PEM"
     )  # which checks that it is spelt as Flower spells it
 

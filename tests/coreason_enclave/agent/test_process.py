@@ -169,7 +169,7 @@ def _answers(folder: Path) -> bool:
 
 
 def test_a_site_that_has_not_joined_has_nothing_to_connect_to(federation: Any) -> None:
-    site = federation.found()
+    site = federation.create()
     refused = run("agent", "--config", site.folder)
 
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
@@ -177,7 +177,7 @@ def test_a_site_that_has_not_joined_has_nothing_to_connect_to(federation: Any) -
 
 
 def test_a_known_seed_needs_profile_development(federation: Any) -> None:
-    site = federation.found(
+    site = federation.create(
         profile="production",
         policy={"unsafe_count_unknown_participants": False, "unsafe_unattested_coordinator": True},
         lineage={"public": False},
@@ -189,7 +189,7 @@ def test_a_known_seed_needs_profile_development(federation: Any) -> None:
 
 
 def test_status_without_an_agent_says_so(federation: Any) -> None:
-    refused = CliRunner().invoke(main, ["status", "--config", str(federation.found().folder)])
+    refused = CliRunner().invoke(main, ["status", "--config", str(federation.create().folder)])
 
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
     assert "no agent runs" in refused.stderr
@@ -197,7 +197,7 @@ def test_status_without_an_agent_says_so(federation: Any) -> None:
 
 def test_an_agent_may_answer_on_its_socket_alone(federation: Any) -> None:
     federation = replace(federation, now=int(time.time()))
-    site = federation.found()  # and joined nothing
+    site = federation.create()  # and joined nothing
     folder, client = site.folder, AgentClient(site.folder, timeout_s=60)
     with agent(folder, "--socket-only", "--unsafe-seed", "7") as process:
         wait_until((folder / SOCKET_FILE).exists, what="the agent's socket is there", deadline_s=START_S)
@@ -222,7 +222,7 @@ def test_an_agent_may_answer_on_its_socket_alone(federation: Any) -> None:
 
 
 def test_an_agent_on_its_socket_alone_loads_nothing_of_flower(federation: Any) -> None:
-    site = federation.found()
+    site = federation.create()
     code = (
         "import sys, threading; from pathlib import Path\n"
         "from coreason_enclave.agent.process import run_agent\n"
@@ -236,7 +236,7 @@ def test_an_agent_on_its_socket_alone_loads_nothing_of_flower(federation: Any) -
 
 
 def test_the_doctor_looks_for_no_gateway_where_none_is_wanted(federation: Any) -> None:
-    folder = federation.found().folder
+    folder = federation.create().folder
     checked = CliRunner().invoke(main, ["doctor", "--config", str(folder), "--socket-only"])
     otherwise = CliRunner().invoke(main, ["doctor", "--config", str(folder)])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.system.processes import Backoff, Child, spawn, terminate
+from coreason_enclave.system.processes import Backoff, SupervisedProcess, spawn, terminate
 from tests.support.gatekeeping import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -99,8 +99,8 @@ class Dying:
 
     def __init__(self) -> None:
         self.now, self.started, self.living = 0.0, list[float](), False
-        backoff = Backoff(first_s=1.0, most_s=16.0, chance=lambda: 1.0)
-        self.child = Child("worker", self._start, backoff, clock=lambda: self.now)
+        backoff = Backoff(first_s=1.0, max_s=16.0, chance=lambda: 1.0)
+        self.child = SupervisedProcess("worker", self._start, backoff, clock=lambda: self.now)
 
     def _start(self) -> subprocess.Popen[bytes]:
         self.started.append(self.now)
@@ -114,11 +114,11 @@ class Dying:
         """Tend the child ten times a second."""
         for _ in range(round(10 * seconds)):
             self.now += 0.1
-            self.child.tend()
+            self.child.ensure_running()
 
     def die_at_once(self, times: int) -> list[float]:
         """Die as soon as it was started, and return how long it took each time until it was started again."""
-        self.child.tend()
+        self.child.ensure_running()
         before = len(self.started)
         while len(self.started) < before + times:
             self.living = False

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreason_enclave.agent.logs import AgentLog
-from coreason_enclave.agent.order_queue import Answering
+from coreason_enclave.agent.order_queue import SerialHandler
 from coreason_enclave.agent.unix_socket import serving_socket
 from coreason_enclave.crypto.encoding import canonical_json
 from coreason_enclave.errors import (
@@ -165,7 +165,7 @@ def test_a_client_that_gives_up_hangs_up_and_says_so(folder: Path, handler: Echo
 
 
 def test_whoever_gave_up_before_its_turn_came_is_not_begun_with(tmp_path: Path, handler: Echo) -> None:
-    answering = Answering(handler, AgentLog({}, stream=_Lines([])))
+    answering = SerialHandler(handler, AgentLog({}, stream=_Lines([])))
     with pytest.raises(TrainingAborted):
         answering.run(ORDER, aborted=lambda: True)
 
@@ -230,7 +230,7 @@ def test_a_fault_within_the_agent_says_internal_and_quotes_nothing(tmp_path: Pat
     handler.raises = ZeroDivisionError("patient p007")
     said: list[str] = []
     log = AgentLog({}, stream=_Lines(said))
-    with serving_socket(tmp_path, Answering(handler, log), dict):
+    with serving_socket(tmp_path, SerialHandler(handler, log), dict):
         answer = send(tmp_path, encode_frame({"kind": "run"}, ORDER))
 
     assert header_of(answer) == {"refused": "internal"}
@@ -277,7 +277,7 @@ def test_two_clients_are_served_side_by_side_and_their_orders_one_after_the_othe
     tmp_path: Path, handler: Echo
 ) -> None:
     handler.let.clear()
-    answering = Answering(handler, AgentLog({}, stream=_Lines([])))
+    answering = SerialHandler(handler, AgentLog({}, stream=_Lines([])))
     with serving_socket(tmp_path, answering, lambda: {"busy": answering.busy}):
         asking = [threading.Thread(target=AgentClient(tmp_path).run, args=(ORDER,)) for _ in range(2)]
         for thread in asking:

@@ -13,7 +13,7 @@ import pytest
 
 from coreason_enclave.agent.logs import AgentLog
 from coreason_enclave.agent.supervision import SILENCE_S, Supervision
-from coreason_enclave.system.processes import Backoff, Child, spawn
+from coreason_enclave.system.processes import Backoff, SupervisedProcess, spawn
 from tests.support.gatekeeping import wait_until
 
 
@@ -32,7 +32,7 @@ class Kept:
     def __init__(self, folder: Path) -> None:
         self.now, self.signs, self.lines = 1000.0, Signs(), io.StringIO()
         command = [sys.executable, "-c", "import signal; signal.pause()"]
-        self.child = Child(
+        self.child = SupervisedProcess(
             "supernode",
             lambda: spawn(command, log=folder / "supernode.log"),
             Backoff(1.0, 30.0, lambda: 1.0),
@@ -44,7 +44,7 @@ class Kept:
 
     def pass_by(self, seconds: float) -> None:
         self.now += seconds
-        self.supervision.tend()
+        self.supervision.ensure_running()
 
     def said(self) -> list[str]:
         return [json.loads(line)["outcome"] for line in self.lines.getvalue().splitlines()]
@@ -53,7 +53,7 @@ class Kept:
 @pytest.fixture
 def kept(tmp_path: Path) -> Any:
     kept = Kept(tmp_path)
-    kept.supervision.tend()
+    kept.supervision.ensure_running()
     yield kept
     kept.supervision.end()
 
@@ -101,7 +101,7 @@ def test_one_that_died_is_started_again_after_the_back_off(kept: Kept) -> None:
     assert kept.child.process is not None
     kept.child.process.kill()
     wait_until(lambda: not kept.child.running, what="it is dead")
-    kept.supervision.tend()
+    kept.supervision.ensure_running()
     assert not kept.child.running
 
     kept.pass_by(1.1)

@@ -175,7 +175,7 @@ def test_a_gateway_with_another_name_gets_no_request(
 def test_a_site_without_a_certificate_of_the_authority_is_refused_by_the_gateway(
     federation: Any, gateway: SmallGateway, connection: Connection, tmp_path: Path, client: Connect
 ) -> None:
-    stranger = federation.found("clinic-2")
+    stranger = federation.create("clinic-2")
     Coordinator(tmp_path / "other-pki").join(stranger.folder, gateway.port)
     foreign = replace(
         connection,

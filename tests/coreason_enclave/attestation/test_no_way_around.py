@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy, Unchecked
 from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence, GpuReport, to_base64
-from coreason_enclave.attestation.policy import AttestationPolicy, Unchecked
 from coreason_enclave.attestation.verify.dcap.intel_root import INTEL_SGX_ROOT, INTEL_SGX_ROOT_SHA256
 from coreason_enclave.attestation.verify.nvidia import roots as nvidia_roots
 from coreason_enclave.attestation.verify.snp import roots as snp_roots

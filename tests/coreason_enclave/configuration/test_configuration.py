@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 import aegis
 import coreason_enclave
 from aegis.errors import InvalidJob, RunFolderError
-from aegis.evidence.files import read_policy
+from aegis.evidence.evidence_files import read_policy
 from aegis.federation.job_files import load_job
 from aegis.federation.registry import FederationFolder
 from aegis.gateway.config import GatewayFiles
-from coreason_enclave.attestation.policy import AttestationPolicy
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.configuration import MAX_BYTES, parse_toml, read_toml
 from coreason_enclave.configuration.toml import MAX_DEPTH, MAX_KEY_PARTS, MAX_WORD
 from coreason_enclave.configuration.yaml import MAX_YAML_BYTES, read_yaml

@@ -115,7 +115,7 @@ def federation(federation: Any) -> Any:
 @pytest.fixture
 def flare(federation: Any, tmp_path: Path) -> Any:
     """FLARE around a founded site whose sessions run in FLARE's process."""
-    flare = Flare(federation, federation.found(), tmp_path / "flare").configured()
+    flare = Flare(federation, federation.create(), tmp_path / "flare").configured()
     yield flare
     flare.executor.close()
 

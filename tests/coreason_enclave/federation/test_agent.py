@@ -12,7 +12,7 @@ import pytest
 from nvflare.apis.signal import Signal
 
 from coreason_enclave.agent.logs import AgentLog
-from coreason_enclave.agent.order_queue import Answering, Stoppable
+from coreason_enclave.agent.order_queue import SerialHandler, StoppableHandler
 from coreason_enclave.agent.unix_socket import serving_socket
 from coreason_enclave.crypto.job_keys import unsafe_seeded_keys
 from coreason_enclave.federation.executor import CoreasonExecutor
@@ -37,10 +37,10 @@ class Quiet:
 
 
 @contextmanager
-def agent(site: Any, **options: Any) -> Iterator[Answering]:
+def agent(site: Any, **options: Any) -> Iterator[SerialHandler]:
     """What the agent's process composes, in threads of this one."""
     opened = open_site(site.folder, job_keys=unsafe_seeded_keys(SEED, "clinic-1"), **options)
-    answering = Answering(Stoppable(opened.session, threading.Event()), AgentLog({}, stream=Quiet()))  # type: ignore[arg-type]
+    answering = SerialHandler(StoppableHandler(opened.session, threading.Event()), AgentLog({}, stream=Quiet()))  # type: ignore[arg-type]
     try:
         with serving_socket(site.folder, answering, dict):
             yield answering
@@ -50,54 +50,54 @@ def agent(site: Any, **options: Any) -> Iterator[Answering]:
 
 
 @pytest.fixture
-def carrier(flare: Flare) -> Flare:
+def transport(flare: Flare) -> Flare:
     """FLARE around an executor that hands everything to the agent."""
     return flare.configured(runs="agent", unsafe_seed=None)
 
 
-def test_every_task_is_answered_by_the_agent(carrier: Flare, standard: Callable[..., str]) -> None:
-    job = carrier.federation.job()
-    with agent(carrier.site) as answering:
-        carrier.ask("enrol", carrier.federation.invitation(job))
-        order = carrier.order(job)
-        said = carrier.statement(carrier.ask("train", order))
-        assert carrier.statement(carrier.ask("submit_model", order)).update_digest == said.update_digest
-        assert carrier.execute("validate", sealed_reply(order)).get_return_code() == "OK"
-    for kept in (carrier.site.folder / "released").glob("*/*.update"):
+def test_every_task_is_answered_by_the_agent(transport: Flare, standard: Callable[..., str]) -> None:
+    job = transport.federation.job()
+    with agent(transport.site) as answering:
+        transport.ask("enrol", transport.federation.invitation(job))
+        order = transport.order(job)
+        said = transport.statement(transport.ask("train", order))
+        assert transport.statement(transport.ask("submit_model", order)).update_digest == said.update_digest
+        assert transport.execute("validate", sealed_reply(order)).get_return_code() == "OK"
+    for kept in (transport.site.folder / "released").glob("*/*.update"):
         kept.unlink()
 
     assert answering.answered == 5
-    assert said.update_digest == standard(carrier.site, job)
+    assert said.update_digest == standard(transport.site, job)
 
 
-def test_the_agents_reason_comes_through(carrier: Flare) -> None:
-    with agent(carrier.site):
-        assert carrier.refused("submit_model", carrier.order()) == ("BAD_TASK_DATA", "wrong_round")
+def test_the_agents_reason_comes_through(transport: Flare) -> None:
+    with agent(transport.site):
+        assert transport.refused("submit_model", transport.order()) == ("BAD_TASK_DATA", "wrong_round")
 
 
-def test_where_no_agent_runs_nobody_answered_and_the_site_can_be_asked_again(carrier: Flare) -> None:
-    assert carrier.refused("train", carrier.federation.order(carrier.federation.job())) == (
+def test_where_no_agent_runs_nobody_answered_and_the_site_can_be_asked_again(transport: Flare) -> None:
+    assert transport.refused("train", transport.federation.order(transport.federation.job())) == (
         "COMMUNICATION_ERROR",
         "transport",
     )
 
 
-def test_an_agent_that_was_started_again_is_found_again(carrier: Flare) -> None:
-    with agent(carrier.site):
-        order = carrier.order()
-        first = carrier.statement(carrier.ask("train", order))
-    with agent(carrier.site):
-        assert carrier.refused("train", order) == ("BAD_TASK_DATA", "attestation_required")
-        again = carrier.statement(carrier.ask("train", carrier.order()))
+def test_an_agent_that_was_started_again_is_found_again(transport: Flare) -> None:
+    with agent(transport.site):
+        order = transport.order()
+        first = transport.statement(transport.ask("train", order))
+    with agent(transport.site):
+        assert transport.refused("train", order) == ("BAD_TASK_DATA", "attestation_required")
+        again = transport.statement(transport.ask("train", transport.order()))
 
     assert first.update_digest == again.update_digest
-    assert types(carrier.site).count("reserved") == 1
+    assert types(transport.site).count("reserved") == 1
 
 
-def test_a_loop_in_the_job_is_refused_where_the_agent_trains(carrier: Flare) -> None:
-    carrier.executor = loops.SecureAgent()
-    with agent(carrier.site):
-        assert carrier.refused("attest", carrier.federation.order(carrier.federation.job())) == (
+def test_a_loop_in_the_job_is_refused_where_the_agent_trains(transport: Flare) -> None:
+    transport.executor = loops.SecureAgent()
+    with agent(transport.site):
+        assert transport.refused("attest", transport.federation.order(transport.federation.job())) == (
             "SERVICE_UNAVAILABLE",
             "configuration",
         )
@@ -126,12 +126,12 @@ class Holds:
         return LocalSgdTrainer().train(task)
 
 
-def test_an_abort_ends_the_agents_training_between_two_steps_and_is_paid_once(carrier: Flare) -> None:
+def test_an_abort_ends_the_agents_training_between_two_steps_and_is_paid_once(transport: Flare) -> None:
     signal, trainer = Signal(), Holds()
     refused: list[tuple[str, str]] = []
-    with agent(carrier.site, trainer=trainer) as answering:
-        order = carrier.order()
-        asking = threading.Thread(target=lambda: refused.append(carrier.refused("train", order, signal)))
+    with agent(transport.site, trainer=trainer) as answering:
+        order = transport.order()
+        asking = threading.Thread(target=lambda: refused.append(transport.refused("train", order, signal)))
         asking.start()
         assert trainer.inside.wait(20)
         signal.trigger("stop")
@@ -140,16 +140,16 @@ def test_an_abort_ends_the_agents_training_between_two_steps_and_is_paid_once(ca
         trainer.let.set()
         wait_until(lambda: answering.refused == 1, what="the agent gave up")
         assert trainer.steps == 2
-        assert types(carrier.site)[-1] == "content_noted"
-        assert carrier.site.log()[-1]["reason"] == "aborted"
+        assert types(transport.site)[-1] == "content_noted"
+        assert transport.site.log()[-1]["reason"] == "aborted"
 
-        said = carrier.statement(carrier.ask("train", order))
-    assert said.update_digest == carrier.site.ledger_entries()[-1]["update_digest"]
-    assert types(carrier.site).count("reserved") == 1
+        said = transport.statement(transport.ask("train", order))
+    assert said.update_digest == transport.site.ledger_entries()[-1]["update_digest"]
+    assert types(transport.site).count("reserved") == 1
 
 
-def test_an_executor_in_agent_mode_opens_nothing_of_the_site(carrier: Flare, tmp_path: Path) -> None:
-    carrier.executor = CoreasonExecutor()
-    carrier.refused("attest", carrier.federation.order(carrier.federation.job()))
+def test_an_executor_in_agent_mode_opens_nothing_of_the_site(transport: Flare, tmp_path: Path) -> None:
+    transport.executor = CoreasonExecutor()
+    transport.refused("attest", transport.federation.order(transport.federation.job()))
 
-    assert not (carrier.site.folder / "audit.jsonl").exists()
+    assert not (transport.site.folder / "audit.jsonl").exists()

@@ -39,7 +39,7 @@ def test_nothing_leaves_by_way_of(what: str, flare: Flare) -> None:
 
 def answered(federation: Any, kind: type[CoreasonExecutor], folder: Any, **job: Any) -> dict[str, Any]:
     """The update of one order, in the open."""
-    site = type(federation)(folder, federation.signer, federation.now).found()
+    site = type(federation)(folder, federation.signer, federation.now).create()
     trainer = ExecutorTrainer(kind(), "clinic-1", DataSentry(site.folder / "data"))
     from coreason_enclave.site.opening import open_site
     from tests.support.in_the_open import in_the_open

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from coreason_enclave.agent.logs import AgentLog
-from coreason_enclave.agent.order_queue import Answering
+from coreason_enclave.agent.order_queue import SerialHandler
 from coreason_enclave.errors import DataLeakageError, EnclaveError, PrivacyBudgetExceededError, Reason
 from coreason_enclave.federation.executor import CoreasonExecutor
 from coreason_enclave.federation.nvflare.trainer import ExecutorTrainer
@@ -130,10 +130,10 @@ def test_an_agent_answers_logs_and_takes_the_next_order_after(
     what: str, federation: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     kind, reason = ENDS[what]
-    site, lines = federation.found(), io.StringIO()
+    site, lines = federation.create(), io.StringIO()
     trainer = ExecutorTrainer(kind(), "clinic-1", DataSentry(site.folder / "data"))
     opened = site.open(clock=federation.clock, trainer=trainer)
-    answering = Answering(opened.session, AgentLog({"site": "clinic-1"}, stream=lines))
+    answering = SerialHandler(opened.session, AgentLog({"site": "clinic-1"}, stream=lines))
     reasons = []
 
     def ask() -> None:
@@ -169,7 +169,7 @@ class IsInterruptedByAPerson(CoreasonExecutor):
 
 
 def test_a_persons_interrupt_ends_the_process_and_is_logged(federation: Any) -> None:
-    site = federation.found()
+    site = federation.create()
     trainer = ExecutorTrainer(IsInterruptedByAPerson(), "clinic-1", DataSentry(site.folder / "data"))
     opened = site.open(clock=federation.clock, trainer=trainer)
     before = signal.getsignal(signal.SIGINT)

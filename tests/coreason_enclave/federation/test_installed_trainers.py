@@ -26,7 +26,7 @@ VERBATIM = "tests.coreason_enclave.federation.loops:SecureAgent"
 
 @pytest.fixture
 def found(federation: Any) -> Callable[..., Any]:
-    return lambda trainer: federation.found(trainer=trainer)
+    return lambda trainer: federation.create(trainer=trainer)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def found(federation: Any) -> Callable[..., Any]:
     ["module", "module:", ":Class", "a b:C", "module:Class()", "../x:C", "m:C:D", "m:C.D", "m;import os:C", "1:C", ""],
 )
 def test_what_is_no_name_of_a_class_is_no_configuration(federation: Any, name: str) -> None:
-    fields = federation.found().config.model_dump(mode="json")
+    fields = federation.create().config.model_dump(mode="json")
     with pytest.raises(ValidationError):
         SiteConfig.model_validate({**fields, "trainer": name})
 
@@ -77,7 +77,7 @@ def test_it_trains_in_an_agent_and_in_process_as_in_flares_simulator(
     simulated = flare.statement(flare.ask("train", flare.order(job)))
     flare.end()
     federation = replace(federation, root=federation.root / "others")
-    site = federation.found(trainer=VERBATIM)
+    site = federation.create(trainer=VERBATIM)
     deployed = Flare(federation, site, flare.root / "agent").configured(runs="agent", unsafe_seed=None)
     with agent(site):
         by_the_agent = deployed.statement(deployed.ask("train", deployed.order(job)))
@@ -89,7 +89,7 @@ def test_it_trains_in_an_agent_and_in_process_as_in_flares_simulator(
 
 
 def test_a_session_in_flares_process_honours_it(federation: Any, tmp_path: Path) -> None:
-    flare = Flare(federation, federation.found(trainer=VERBATIM), tmp_path / "flare").configured()
+    flare = Flare(federation, federation.create(trainer=VERBATIM), tmp_path / "flare").configured()
     said = flare.statement(flare.ask("train", flare.order()))
     flare.end()
 
@@ -97,13 +97,13 @@ def test_a_session_in_flares_process_honours_it(federation: Any, tmp_path: Path)
 
 
 def test_two_different_loops_for_one_site_are_refused(federation: Any, tmp_path: Path) -> None:
-    flare = Flare(federation, federation.found(trainer=VERBATIM), tmp_path / "flare", loops.FiveEpochs()).configured()
+    flare = Flare(federation, federation.create(trainer=VERBATIM), tmp_path / "flare", loops.FiveEpochs()).configured()
 
     assert flare.refused("attest", federation.order(federation.job())) == ("SERVICE_UNAVAILABLE", "configuration")
 
 
 def test_its_failure_is_the_sites_and_says_internal(federation: Any) -> None:
-    site = federation.found(trainer="tests.coreason_enclave.federation.loops:FailsWithARow")
+    site = federation.create(trainer="tests.coreason_enclave.federation.loops:FailsWithARow")
     opened = site.open(clock=federation.clock)
     with pytest.raises(EnclaveError) as refused:
         opened.session.run(federation.order(federation.job()))
@@ -112,7 +112,7 @@ def test_its_failure_is_the_sites_and_says_internal(federation: Any) -> None:
 
 
 def test_where_none_is_named_nothing_of_flare_is_loaded(federation: Any) -> None:
-    site = federation.found()
+    site = federation.create()
     code = (
         "import sys; from pathlib import Path; from coreason_enclave.site.opening import open_site\n"
         "open_site(Path(sys.argv[1])).close(); print('nvflare' in sys.modules)"

@@ -307,7 +307,7 @@ class BrokenAttester:
 def test_trust_ends_when_the_result_expires_or_the_host_proves_itself_no_more(
     federation: Any, seconds: int, breaks: bool, reason: Reason | None
 ) -> None:
-    site, now, runs = federation.found(), [federation.clock()], list[None]()
+    site, now, runs = federation.create(), [federation.clock()], list[None]()
 
     def passes() -> None:
         runs.append(None)

@@ -13,7 +13,7 @@ from nvflare.apis.dxo import DataKind, from_shareable
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from aegis.rounds.transport import Errand
+from aegis.rounds.transport import RequestKind
 from coreason_enclave.crypto.encryption import UnsafeDerivedKemKeys
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import ConfigurationError
@@ -56,7 +56,7 @@ def test_an_order_is_answered_with_the_very_update_of_the_standard_trainer(
     flare.end()
     twin = flare.federation.__class__(flare.root / "twin", now=flare.federation.now)
 
-    assert said.update_digest == standard(twin.found(), job)
+    assert said.update_digest == standard(twin.create(), job)
     assert said.noise_source == "unsafe_seeded"
     assert types(flare.site)[-1] == "committed"
 
@@ -68,7 +68,7 @@ def test_without_a_seed_the_noise_is_the_sites_secret(flare: Flare) -> None:
 
 
 def test_every_errand_of_a_coordinator_is_a_task() -> None:
-    assert {errand.value for errand in Errand} | {"validate", "submit_model"} == TASKS.keys()
+    assert {request_kind.value for request_kind in RequestKind} | {"validate", "submit_model"} == TASKS.keys()
 
 
 @pytest.mark.parametrize("name", ["", "Train", "train ", "train_and_send", "__init__", "abort"])
@@ -129,7 +129,7 @@ def test_a_client_is_given_no_other_sites_folder(flare: Flare) -> None:
 
 def test_a_production_site_is_not_opened_in_flares_process(federation: Any, tmp_path: Path) -> None:
     policy = {"unsafe_unattested_coordinator": True}
-    site = federation.found(profile="production", policy=policy, lineage={"public": False})
+    site = federation.create(profile="production", policy=policy, lineage={"public": False})
     flare = Flare(federation, site, tmp_path / "flare").configured(unsafe_seed=None)
 
     assert flare.refused("attest", SealedMessage(b"x")) == ("SERVICE_UNAVAILABLE", "configuration")
@@ -138,7 +138,7 @@ def test_a_production_site_is_not_opened_in_flares_process(federation: Any, tmp_
 
 def test_derived_keys_are_refused_to_a_production_site(federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = {"unsafe_unattested_coordinator": True}
-    site = federation.found(profile="production", policy=policy, lineage={"public": False})
+    site = federation.create(profile="production", policy=policy, lineage={"public": False})
     monkeypatch.setattr("coreason_enclave.site.opening.attester_named", lambda name: OtherAttester())
     open_site(site.folder).close()
     with pytest.raises(ConfigurationError, match="derived keys need profile development"):

@@ -10,8 +10,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 import coreason_enclave.hardware
+from coreason_enclave.attestation.attestation_policy import AttesterName
 from coreason_enclave.attestation.binding import gpu_nonce, report_data
-from coreason_enclave.attestation.policy import AttesterName
 from coreason_enclave.errors import AttestationError, ConfigurationError, Reason
 from coreason_enclave.hardware.devices import HostDevices
 from coreason_enclave.hardware.discovery import DEVICES, HARDWARE, ThisHost, attester_named, devices_looked_for

@@ -39,12 +39,12 @@ def test_somebody_else_in_the_enclave_who_interferes_is_found() -> None:
 
 def test_threads_take_turns_even_through_collectors_of_their_own() -> None:
     inside: list[int] = []
-    most_at_once: list[int] = []
+    max_at_once: list[int] = []
     started = threading.Barrier(4, timeout=30)
 
     def enter(tree: GramineTree) -> None:
         inside.append(1)
-        most_at_once.append(len(inside))
+        max_at_once.append(len(inside))
 
     tree = GramineTree(sgx_quote, between=enter)
     read = tree.read
@@ -65,4 +65,4 @@ def test_threads_take_turns_even_through_collectors_of_their_own() -> None:
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(collect, asked)) == asked
 
-    assert most_at_once == [1] * 4
+    assert max_at_once == [1] * 4

@@ -60,12 +60,12 @@ class LedgerConformance:
 
     durable: bool
 
-    def found(self, folder: Path) -> PrivacyLedger:
+    def create(self, folder: Path) -> PrivacyLedger:
         raise NotImplementedError
 
     @pytest.fixture
     def ledger(self, tmp_path: Path, make_registration: Registration) -> PrivacyLedger:
-        ledger = self.found(tmp_path)
+        ledger = self.create(tmp_path)
         ledger.register(make_registration())
         return ledger
 
@@ -539,7 +539,7 @@ class LedgerConformance:
         self.refuses(ledger, ConfigurationError, "not an acknowledgement", lambda: ledger.acknowledge(head, by, why))
 
     def test_two_ledgers_never_share_a_head(self, tmp_path: Path) -> None:
-        assert self.found(tmp_path / "a").head() != self.found(tmp_path / "b").head()
+        assert self.create(tmp_path / "a").head() != self.create(tmp_path / "b").head()
 
     def test_an_export_replays_to_the_same_claims(self, ledger: PrivacyLedger, make_plan: Plan) -> None:
         done = self.reserve(ledger, make_plan())
@@ -575,12 +575,12 @@ class LedgerConformance:
 class TestSqliteLedger(LedgerConformance):
     durable = True
 
-    def found(self, folder: Path) -> PrivacyLedger:
+    def create(self, folder: Path) -> PrivacyLedger:
         return SqliteLedger(folder / "site" / "ledger.db")
 
 
 class TestEphemeralLedger(LedgerConformance):
     durable = False
 
-    def found(self, folder: Path) -> PrivacyLedger:
+    def create(self, folder: Path) -> PrivacyLedger:
         return EphemeralLedger()

@@ -49,12 +49,12 @@ class ModelRound:
 
 
 class Histories(RuleBasedStateMachine):
-    def found(self) -> PrivacyLedger:
+    def create(self) -> PrivacyLedger:
         return EphemeralLedger()
 
     @initialize()
     def register(self) -> None:
-        self.ledger = self.found()
+        self.ledger = self.create()
         self.ledger.register(
             LineageRegistration(
                 lineage=LINEAGE,
@@ -144,14 +144,14 @@ class DurableHistories(Histories):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
 
-    def found(self) -> PrivacyLedger:
+    def create(self) -> PrivacyLedger:
         return SqliteLedger(Path(self.folder.name) / "ledger.db")
 
     @rule()
     def reopen(self) -> None:
         head = self.ledger.head()
         self.ledger.close()
-        self.ledger = self.found()
+        self.ledger = self.create()
         assert self.ledger.head() == head
 
     def teardown(self) -> None:

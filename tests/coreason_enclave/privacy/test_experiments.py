@@ -13,7 +13,7 @@ from coreason_enclave.crypto.keystream import Purpose
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.ledger import EphemeralLedger
 from coreason_enclave.privacy import PrivacyGuard
-from coreason_enclave.privacy.standalone import ExperimentScope, experiment_key, experiment_scope
+from coreason_enclave.privacy.standalone import ExperimentScope, standalone_key, standalone_scope
 from coreason_enclave.schemas import PrivacyConfig
 from tests.support.training_scopes import a_scope
 
@@ -62,7 +62,7 @@ def test_without_an_injected_key_no_two_trainings_share_noise(ledger: EphemeralL
 def test_each_training_without_an_injected_key_has_a_new_secret_one(ledger: EphemeralLedger) -> None:
     """The names of the draws are in the ledger, for auditors to read: the key alone keeps the noise from them."""
     scopes = [PrivacyGuard(CONFIG, ledger=ledger, lineage="clinic", total_steps=1)._scope for _ in range(3)]
-    keys = {scope.key for scope in scopes if isinstance(scope, ExperimentScope)} | {experiment_key(None)}
+    keys = {scope.key for scope in scopes if isinstance(scope, ExperimentScope)} | {standalone_key(None)}
 
     assert len(keys) == 4
     assert all(len(key) == 32 and len(set(key)) > 8 for key in keys)
@@ -108,7 +108,7 @@ def test_rows_that_cannot_be_told_apart_are_refused_under_an_injected_key(ledger
 def test_the_name_of_the_draws_decides_them() -> None:
     made = a_scope()
     draws = [
-        experiment_scope(
+        standalone_scope(
             made.config, made.reservation, key=SEED, name=name, nominal_units=10, unit_of_row=None
         ).keystream.bytes(32, Purpose.NOISE, 0)
         for name in ("ab" * 32, "ab" * 32, "cd" * 32)

@@ -30,9 +30,9 @@ def other_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
 def found_private(federation: Any, other_hardware: None) -> Callable[..., Any]:
     """Found a production site whose lineage is private."""
 
-    def found(**changes: Any) -> Any:
+    def create(**changes: Any) -> Any:
         lineage = {"public": False, **changes.pop("lineage", {})}
         policy = {"unsafe_unattested_coordinator": True, **changes.pop("policy", {})}
-        return federation.found(profile="production", attester="tdx", lineage=lineage, policy=policy, **changes)
+        return federation.create(profile="production", attester="tdx", lineage=lineage, policy=policy, **changes)
 
-    return found
+    return create

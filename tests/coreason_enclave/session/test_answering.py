@@ -63,7 +63,7 @@ def ask(site: Site, order: SealedMessage, **options: Any) -> SealedMessage:
 
 
 def test_the_statement_says_what_ran_for_which_order_and_is_signed_by_the_site(federation: Federation) -> None:
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     order = federation.order(job, nonce="cd" * 32, round_number=2)
     answer = ask(site, order, clock=federation.clock)
     said = statement_of(site, answer)
@@ -89,7 +89,7 @@ def test_the_statement_says_what_ran_for_which_order_and_is_signed_by_the_site(f
 
 
 def test_the_evidence_is_bound_to_nonce_keys_site_and_job(federation: Federation) -> None:
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     said = statement_of(site, ask(site, federation.order(job, nonce="cd" * 32), clock=federation.clock))
     report = json.loads(base64.b64decode(said.evidence["cpu"]["report"]))
     binding = Binding(Role.SITE, "cd" * 32, site.public_key, said.kem_key, "clinic-1", job.digest())
@@ -99,7 +99,7 @@ def test_the_evidence_is_bound_to_nonce_keys_site_and_job(federation: Federation
 def test_ledger_and_log_hold_one_round_reserved_before_the_data_and_committed_before_the_seal(
     federation: Federation,
 ) -> None:
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     answer = ask(site, federation.order(job), clock=federation.clock)
     entries = site.ledger_entries()
     assert kinds(site) == ["founded", "registered", "reserved", "content_noted", "committed"]
@@ -202,7 +202,7 @@ ROUNDS = {
 @pytest.mark.parametrize("which", ROUNDS)
 def test_the_update_is_the_one_that_plain_numpy_computes(which: str, federation: Federation) -> None:
     changes, scale = ROUNDS[which]
-    site, job, base = federation.found(), federation.job(**changes), federation.weights(scale)
+    site, job, base = federation.create(), federation.job(**changes), federation.weights(scale)
     order = federation.order(job, base, round_number=3)
     update = arrays_of(ask(site, order, seed=5, clock=federation.clock))
     reference = Reference(site, job, base, seed=5, round_number=3)
@@ -215,7 +215,7 @@ def test_the_update_is_the_one_that_plain_numpy_computes(which: str, federation:
 
 
 def test_a_record_level_lineage_clips_each_row_by_itself(federation: Federation) -> None:
-    site = federation.found(lineage={"unit": "record", "nominal_units": 50})
+    site = federation.create(lineage={"unit": "record", "nominal_units": 50})
     toml = site.folder / "data/clinic/visits/dataset.toml"
     toml.write_text(toml.read_text().replace('unit_column = "patient"\n', ""))
     job, base = federation.job(privacy={"unit": "record"}), federation.weights()
@@ -227,14 +227,14 @@ def test_a_record_level_lineage_clips_each_row_by_itself(federation: Federation)
 
 
 def test_an_injected_seed_is_called_unsafe_in_statement_and_ledger(federation: Federation) -> None:
-    site = federation.found()
+    site = federation.create()
     answer = ask(site, federation.order(federation.job()), seed=5, clock=federation.clock)
     assert statement_of(site, answer).noise_source == "unsafe_seeded"
     assert site.ledger_entries()[2]["plan"]["noise_source"] == "unsafe_seeded"
 
 
 def test_what_a_job_leaves_open_is_resolved_from_the_registration(federation: Federation) -> None:
-    site = federation.found()
+    site = federation.create()
     job = federation.job(privacy={"delta": None, "unit": None, "noise_multiplier": None, "target_epsilon": 4.0})
     said = statement_of(site, ask(site, federation.order(job), clock=federation.clock))
     assert (said.delta, said.unit, said.job_digest) == (1e-5, "person", job.digest())
@@ -252,7 +252,7 @@ def test_what_a_job_leaves_open_is_resolved_from_the_registration(federation: Fe
 def test_asking_again_gives_the_same_bytes_and_spends_nothing_more(
     federation: Federation, changes: dict[str, Any]
 ) -> None:
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     opened = site.open(clock=federation.clock)  # the site's own secret keys
     first = opened.session.run(federation.order(job))
     again = opened.session.run(federation.order(job, **changes))
@@ -267,7 +267,7 @@ def test_asking_again_gives_the_same_bytes_and_spends_nothing_more(
 
 
 def test_two_sites_with_the_same_rows_draw_their_own_noise(federation: Federation) -> None:
-    first, second = (federation.found(name, rows=1) for name in ("clinic-1", "clinic-2"))
+    first, second = (federation.create(name, rows=1) for name in ("clinic-1", "clinic-2"))
     answers = [
         ask(site, federation.order(federation.job(), site_id=site.config.site_id), clock=federation.clock)
         for site in (first, second)
@@ -276,7 +276,7 @@ def test_two_sites_with_the_same_rows_draw_their_own_noise(federation: Federatio
 
 
 def test_rounds_of_one_job_add_up_in_the_statement(federation: Federation) -> None:
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     said = [
         statement_of(site, ask(site, federation.order(job, round_number=number), clock=federation.clock))
         for number in (1, 2, 3)
@@ -301,7 +301,7 @@ OTHER_COMPUTATIONS = {
 @pytest.mark.parametrize("which", OTHER_COMPUTATIONS)
 def test_a_round_is_answered_for_one_computation_only(which: str, federation: Federation) -> None:
     changes, scale, reason = OTHER_COMPUTATIONS[which]
-    site = federation.found()
+    site = federation.create()
     ask(site, federation.order(federation.job()), clock=federation.clock)
     before = site.ledger_entries()
     with pytest.raises(LedgerConflict) as refused:
@@ -316,7 +316,7 @@ def test_a_round_is_answered_for_one_computation_only(which: str, federation: Fe
 def test_changed_rows_do_not_buy_a_second_release_of_the_same_round(
     may_grow: bool, reason: Reason, federation: Federation
 ) -> None:
-    site, job = federation.found(), federation.job(lineages_may_grow=may_grow)
+    site, job = federation.create(), federation.job(lineages_may_grow=may_grow)
     ask(site, federation.order(job), clock=federation.clock)
     rows = site.folder / "data/clinic/visits/rows.csv"
     rows.write_text(rows.read_text() + "p999,1,2,3,1\n")
@@ -329,7 +329,7 @@ def test_changed_rows_do_not_buy_a_second_release_of_the_same_round(
 
 
 def test_splitting_a_job_does_not_dodge_the_lineage_cap(federation: Federation) -> None:
-    site = federation.found(lineage={"epsilon": 12.0})
+    site = federation.create(lineage={"epsilon": 12.0})
     outcomes = []
     for number in range(1, 5):
         opened = site.open(clock=federation.clock)

@@ -25,7 +25,7 @@ REFUSED: dict[str, tuple[Any, Reason, str]] = {
 def test_such_a_base_model_is_refused_and_costs_nothing(
     weight: Any, reason: Reason, message: str, federation: Federation
 ) -> None:
-    site = federation.found()
+    site = federation.create()
     (site.folder / "data/clinic/visits/rows.csv").write_text("no table of rows")
     opened = site.open(clock=federation.clock)
     before = site.ledger_entries()
@@ -37,7 +37,7 @@ def test_such_a_base_model_is_refused_and_costs_nothing(
 
 
 def test_a_site_sets_its_own_bounds(federation: Federation) -> None:
-    strict = federation.found(policy={"max_base_weight": 0.4})
+    strict = federation.create(policy={"max_base_weight": 0.4})
     opened = strict.open(clock=federation.clock)
     assert opened.session.run(federation.order(federation.job(), federation.weights(0.1))).arrays
     with pytest.raises(JobRejected, match=r"max_base_weight is 0\.4"):

@@ -76,7 +76,7 @@ def changed(site: Any, answer: SealedMessage) -> bool:
 
 @pytest.mark.parametrize("how", CHANGES)
 def test_changed_rows_are_refused_within_a_job_and_cost_nothing(how: str, federation: Federation) -> None:
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     assert not changed(site, ask(site, federation, federation.order(job)))
     folder = rows_of(site).parent
     before = {path: path.read_bytes() for path in folder.iterdir()}
@@ -88,7 +88,7 @@ def test_changed_rows_are_refused_within_a_job_and_cost_nothing(how: str, federa
 
 
 def test_another_job_may_draw_from_the_changed_rows(federation: Federation) -> None:
-    site = federation.found()
+    site = federation.create()
     ask(site, federation, federation.order(federation.job()))
     one_row_more(site)
     answer = ask(site, federation, federation.order(federation.job(job_id="study-2")))
@@ -96,7 +96,7 @@ def test_another_job_may_draw_from_the_changed_rows(federation: Federation) -> N
 
 
 def test_a_job_whose_lineages_may_grow_says_in_which_rounds_they_did(federation: Federation) -> None:
-    site, job = federation.found(), federation.job(lineages_may_grow=True)
+    site, job = federation.create(), federation.job(lineages_may_grow=True)
     said = []
     for number in range(1, 6):
         if number in (3, 5):
@@ -108,7 +108,7 @@ def test_a_job_whose_lineages_may_grow_says_in_which_rounds_they_did(federation:
 
 
 def test_the_sites_policy_may_refuse_changed_rows_all_the_same(federation: Federation) -> None:
-    site = federation.found(policy={"refuse_changed_content": True})
+    site = federation.create(policy={"refuse_changed_content": True})
     job = federation.job(lineages_may_grow=True)
     ask(site, federation, federation.order(job))
     one_row_more(site)
@@ -117,7 +117,7 @@ def test_the_sites_policy_may_refuse_changed_rows_all_the_same(federation: Feder
 
 
 def test_a_job_key_that_was_lost_is_not_replaced_by_another(federation: Federation) -> None:
-    site, job = federation.found(), federation.job(lineages_may_grow=True)
+    site, job = federation.create(), federation.job(lineages_may_grow=True)
     ask(site, federation, federation.order(job))
     key = key_of(site, job)
     kept = key.read_bytes()
@@ -133,7 +133,7 @@ def test_a_round_that_crashed_is_not_computed_again_under_another_key(federation
             super().train(task)
             raise OSError("the power went")
 
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     with pytest.raises(EnclaveError):
         ask(site, federation, federation.order(job), trainer=Fails())
     kept = key_of(site, job).read_bytes()
@@ -145,14 +145,14 @@ def test_a_round_that_crashed_is_not_computed_again_under_another_key(federation
 
 
 def test_injected_keys_do_not_go_on_with_a_job_that_began_with_secret_ones(federation: Federation) -> None:
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     ask(site, federation, federation.order(job))
     reason = refused(site, federation, federation.order(job, round_number=2), seed=5)
     assert reason is Reason.JOB_KEY_CHANGED
 
 
 def test_what_was_released_is_sent_again_without_rows_and_without_a_key(federation: Federation) -> None:
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     first = ask(site, federation, federation.order(job))
     one_row_more(site)
     key_of(site, job).unlink()
@@ -173,7 +173,7 @@ def test_rows_that_change_after_they_were_hashed_are_refused_before_a_draw(feder
             one_row_more(site)
             return self.inner.open(dataset_id)
 
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     ask(site, federation, federation.order(job))
     opened = site.open(clock=federation.clock)
     session = dataclasses.replace(opened.session, sentry=Swaps(opened.session.sentry))
@@ -185,7 +185,7 @@ def test_rows_that_change_after_they_were_hashed_are_refused_before_a_draw(feder
 
 
 def test_marks_confirm_no_guess_of_rows_or_key(federation: Federation) -> None:
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     ask(site, federation, federation.order(job))
     key = key_of(site, job).read_bytes()
     opened = site.open(clock=federation.clock)

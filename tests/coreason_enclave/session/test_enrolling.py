@@ -26,7 +26,7 @@ def invite(site: Any, federation: Federation, invitation: SealedMessage) -> Seal
 
 
 def test_an_enrolment_says_who_takes_part_in_which_job_and_no_more(federation: Federation) -> None:
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     answer = invite(site, federation, federation.invitation(job))
     assert open_enrolment(answer.envelope) == Enrolment(
         site_id="clinic-1",
@@ -39,7 +39,7 @@ def test_an_enrolment_says_who_takes_part_in_which_job_and_no_more(federation: F
 
 
 def test_enrolling_spends_nothing_reads_nothing_and_leaves_one_line_in_the_log(federation: Federation) -> None:
-    site = federation.found()
+    site = federation.create()
     (site.folder / "data/clinic/visits/rows.csv").unlink()
     invite(site, federation, federation.invitation(federation.job()))
     assert [entry["type"] for entry in site.ledger_entries()] == ["founded", "registered"]
@@ -48,7 +48,7 @@ def test_enrolling_spends_nothing_reads_nothing_and_leaves_one_line_in_the_log(f
 
 def test_enrolments_of_three_sites_make_a_roll_call_that_each_of_them_accepts(federation: Federation) -> None:
     job = federation.job(min_clients=3)
-    sites = {name: federation.found(name) for name in ("clinic-1", "clinic-2", "clinic-3")}
+    sites = {name: federation.create(name) for name in ("clinic-1", "clinic-2", "clinic-3")}
     enrolled = {
         name: invite(site, federation, federation.invitation(job, site_id=name)).envelope
         for name, site in sites.items()
@@ -116,7 +116,7 @@ BAD_INVITATIONS: dict[str, tuple[Callable[[Federation], SealedMessage], Reason, 
 @pytest.mark.parametrize("which", BAD_INVITATIONS)
 def test_an_invitation_is_refused(which: str, federation: Federation) -> None:
     make, reason, words = BAD_INVITATIONS[which]
-    site = federation.found()
+    site = federation.create()
     with pytest.raises(EnclaveError) as refused:
         invite(site, federation, make(federation))
     assert refused.value.reason is reason

@@ -166,7 +166,7 @@ def test_nothing_is_reserved_for(what: str, federation: Federation) -> None:
     spoil, make, reason = FAULTS[what]
     architectures = ["LogisticRegression", "SimpleMLP", "Normed", "Remembers"]
     strategies = ["FED_AVG", "FED_PROX", "SCAFFOLD"]
-    site = federation.found(policy={"model_archs": architectures, "strategies": strategies})
+    site = federation.create(policy={"model_archs": architectures, "strategies": strategies})
     spoil(site)
     before = site.ledger_entries()
     opened = site.open(clock=federation.clock)

@@ -11,7 +11,7 @@ import pytest
 
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import ConfigurationError, EnclaveError, JobRejected, LedgerConflict, Reason
-from coreason_enclave.session.update_store import KEPT_JOBS, KeptUpdate, ReleasedUpdates
+from coreason_enclave.session.update_store import KEPT_JOBS, StoredUpdate, UpdateStore
 from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement, parse_statement
 from coreason_enclave.wire.updates import SealedMessage
 
@@ -44,12 +44,12 @@ def kept_files(site: Any) -> list[Path]:
 
 
 def test_a_repeated_order_is_answered_from_the_store(federation: Federation) -> None:
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     first = answer(site, federation, federation.order(job))
     entries = site.ledger_entries()
     (site.folder / "data/clinic/visits/rows.csv").unlink()
-    asked_again = federation.order(job, nonce="ef" * 32, issued_at=federation.now + 5)
-    again = answer(site, federation, asked_again, trainer=NeverTrains())
+    quarantined_until = federation.order(job, nonce="ef" * 32, issued_at=federation.now + 5)
+    again = answer(site, federation, quarantined_until, trainer=NeverTrains())
     assert again.arrays == first.arrays
     assert site.ledger_entries() == entries
     assert (site.log()[-1]["action"], site.log()[-1]["outcome"]) == ("round", "answered from store")
@@ -62,7 +62,7 @@ def test_a_repeated_order_is_answered_from_the_store(federation: Federation) -> 
 
 def test_the_order_of_an_older_round_that_was_answered_is_answered_again(federation: Federation) -> None:
     """A coordinator that went on from an older state asks again; the round it asks for was paid for."""
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     first = answer(site, federation, federation.order(job))
     answer(site, federation, federation.order(job, federation.weights(0.1), round_number=2))
     entries = site.ledger_entries()
@@ -71,7 +71,7 @@ def test_the_order_of_an_older_round_that_was_answered_is_answered_again(federat
 
 
 def test_an_older_round_that_this_site_missed_is_answered_once_and_charged(federation: Federation) -> None:
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     answer(site, federation, federation.order(job, federation.weights(0.1), round_number=3))
     later = federation.shown(job, 4)  # the log has grown since, whichever round it asks for
     assert answer(site, federation, federation.order(job, round_number=2, **later)).arrays
@@ -82,7 +82,7 @@ def test_an_older_round_that_this_site_missed_is_answered_once_and_charged(feder
 def test_an_older_round_with_a_log_that_is_shorter_than_the_one_seen_is_refused_and_costs_nothing(
     federation: Federation,
 ) -> None:
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     answer(site, federation, federation.order(job, federation.weights(0.1), round_number=3))
     entries = site.ledger_entries()
     with pytest.raises(JobRejected, match="do not continue") as refused:
@@ -105,7 +105,7 @@ def test_an_older_round_with_a_log_that_is_shorter_than_the_one_seen_is_refused_
 def test_a_damaged_or_missing_file_means_the_round_is_recomputed_to_the_same_bytes(
     spoil: Callable[[Path], Any], federation: Federation
 ) -> None:
-    site, order = federation.found(), federation.order(federation.job())
+    site, order = federation.create(), federation.order(federation.job())
     first = answer(site, federation, order)
     (path,) = kept_files(site)
     whole = path.read_bytes()
@@ -118,24 +118,24 @@ def test_a_damaged_or_missing_file_means_the_round_is_recomputed_to_the_same_byt
 
 
 def test_bytes_that_the_ledger_did_not_commit_are_never_sealed(federation: Federation) -> None:
-    site, order = federation.found(), federation.order(federation.job())
+    site, order = federation.create(), federation.order(federation.job())
     first = answer(site, federation, order)
     (path,) = kept_files(site)
     binding = path.stem.split("-")[1]
-    ReleasedUpdates(site.folder / "released").keep(path.parent.name, 1, binding, KeptUpdate(b"something else", {}))
+    UpdateStore(site.folder / "released").keep(path.parent.name, 1, binding, StoredUpdate(b"something else", {}))
     assert answer(site, federation, order).arrays == first.arrays
     assert site.log()[-1]["outcome"] == "sealed"
 
 
 def test_only_the_last_two_rounds_of_a_job_are_kept(federation: Federation) -> None:
-    site, job = federation.found(), federation.job()
+    site, job = federation.create(), federation.job()
     for number in range(1, 5):
         answer(site, federation, federation.order(job, round_number=number))
     assert [path.name[:6] for path in kept_files(site)] == ["000003", "000004"]
 
 
 def test_files_are_private_to_the_site(federation: Federation) -> None:
-    site = federation.found()
+    site = federation.create()
     answer(site, federation, federation.order(federation.job()))
     (path,) = kept_files(site)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -143,7 +143,7 @@ def test_files_are_private_to_the_site(federation: Federation) -> None:
 
 
 def test_without_a_store_nothing_is_released_and_the_round_stays_open(federation: Federation) -> None:
-    site = federation.found()
+    site = federation.create()
     (site.folder / "released").write_text("a file where the folder should be")
     with pytest.raises(ConfigurationError, match="store of released updates cannot be written"):
         answer(site, federation, federation.order(federation.job()))
@@ -154,12 +154,12 @@ def test_without_a_store_nothing_is_released_and_the_round_stays_open(federation
 
 JOB = "ab" * 32
 BINDING = "cd" * 32
-PAYLOAD = KeptUpdate(b"payload", {"steps": 4.0})
+PAYLOAD = StoredUpdate(b"payload", {"steps": 4.0})
 DIGEST = "239f59ed55e737c77147cf55ad0c1b030b6d7ee748a7426952f9b852d5a935e5"
 
 
 def test_what_is_kept_is_found_under_its_binding_and_digest_alone(tmp_path: Path) -> None:
-    store = ReleasedUpdates(tmp_path / "released")
+    store = UpdateStore(tmp_path / "released")
     assert store.find(JOB, 1, BINDING, DIGEST) is None
     store.keep(JOB, 1, BINDING, PAYLOAD)
     assert store.find(JOB, 1, BINDING, DIGEST) == PAYLOAD
@@ -169,7 +169,7 @@ def test_what_is_kept_is_found_under_its_binding_and_digest_alone(tmp_path: Path
 
 
 def test_a_file_under_another_rounds_name_is_not_found(tmp_path: Path) -> None:
-    store = ReleasedUpdates(tmp_path / "released")
+    store = UpdateStore(tmp_path / "released")
     store.keep(JOB, 1, BINDING, PAYLOAD)
     (path,) = (tmp_path / "released" / JOB).iterdir()
     path.rename(path.with_name(f"000001-{'00' * 32}.update"))
@@ -177,7 +177,7 @@ def test_a_file_under_another_rounds_name_is_not_found(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_behind_is_cleared_away(tmp_path: Path) -> None:
-    store = ReleasedUpdates(tmp_path / "released")
+    store = UpdateStore(tmp_path / "released")
     store.keep(JOB, 1, BINDING, PAYLOAD)
     (tmp_path / "released" / JOB / ".0123456789abcdef").write_bytes(b"half")
     store.keep(JOB, 2, BINDING, PAYLOAD)
@@ -185,7 +185,7 @@ def test_what_a_killed_writer_left_behind_is_cleared_away(tmp_path: Path) -> Non
 
 
 def test_the_number_of_jobs_is_bounded(tmp_path: Path) -> None:
-    store = ReleasedUpdates(tmp_path / "released")
+    store = UpdateStore(tmp_path / "released")
     for number in range(KEPT_JOBS + 3):
         store.keep(f"{number:064x}", 1, BINDING, PAYLOAD)
     assert len(list((tmp_path / "released").iterdir())) == KEPT_JOBS
@@ -195,4 +195,4 @@ def test_the_number_of_jobs_is_bounded(tmp_path: Path) -> None:
 def test_an_unwritable_store_refuses(tmp_path: Path) -> None:
     (tmp_path / "released").write_text("no folder")
     with pytest.raises(EnclaveError):
-        ReleasedUpdates(tmp_path / "released").keep(JOB, 1, BINDING, PAYLOAD)
+        UpdateStore(tmp_path / "released").keep(JOB, 1, BINDING, PAYLOAD)

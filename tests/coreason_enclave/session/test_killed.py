@@ -152,7 +152,7 @@ class Undisturbed:
 @pytest.fixture(scope="module")
 def undisturbed(federation_at: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     federation = federation_at(tmp_path_factory.mktemp("undisturbed"))
-    site = federation.found()
+    site = federation.create()
     shutil.copytree(site.folder, federation.root / "founded")
     order, fuse = federation.order(federation.job()), Fuse()
     arrays = answer(site, order, federation, fuse).arrays
@@ -199,7 +199,7 @@ def test_killed_before_the_commit_the_round_stays_charged_in_full(undisturbed: U
 
 def test_the_sites_own_secret_key_survives_with_the_reservation(federation: Any) -> None:
     """Nothing is injected here: the key that the killed process made is the one that the next process finds."""
-    site, order = federation.found(), federation.order(federation.job())
+    site, order = federation.create(), federation.order(federation.job())
 
     def first() -> None:
         opened = site.open(clock=federation.clock)

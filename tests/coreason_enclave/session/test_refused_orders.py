@@ -309,7 +309,7 @@ def test_no_path_outside_the_data_root_can_even_be_asked_for(federation: Federat
 def test_a_model_larger_than_the_site_takes_is_not_parsed(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = federation.found()
+    site = federation.create()
     monkeypatch.setattr("coreason_enclave.session.acceptance.MAX_MODEL_BYTES", 100)
     opened = site.open(clock=federation.clock)
     with pytest.raises(EnclaveError) as refused:
@@ -319,7 +319,7 @@ def test_a_model_larger_than_the_site_takes_is_not_parsed(
 
 
 def test_clocks_that_differ_by_less_than_a_minute_are_tolerated(federation: Federation) -> None:
-    site = federation.found()
+    site = federation.create()
     opened = site.open(clock=federation.clock)
     late = federation.order(federation.job(), issued_at=federation.now + 60, expires_at=federation.now + 600)
     last_moment = federation.order(federation.job(), issued_at=federation.now - 600, expires_at=federation.now)
@@ -336,7 +336,7 @@ def test_the_order_on_record_is_the_one_that_was_signed(federation: Federation) 
 def test_a_lineage_that_declares_fewer_units_than_the_site_demands_is_refused_at_the_door(
     federation: Federation,
 ) -> None:
-    site = federation.found(policy={"min_units": 25})
+    site = federation.create(policy={"min_units": 25})
     opened = site.open(clock=federation.clock)
     for ask, message in (
         (opened.session.run, federation.order(federation.job())),
@@ -351,8 +351,8 @@ def test_a_lineage_that_declares_fewer_units_than_the_site_demands_is_refused_at
 def test_a_dataset_that_holds_fewer_units_than_the_site_demands_is_refused_as_any_faulty_dataset(
     federation: Federation,
 ) -> None:
-    enough = federation.found("clinic-1", persons=20, policy={"min_units": 20})
-    too_few = federation.found("clinic-2", persons=19, policy={"min_units": 20})
+    enough = federation.create("clinic-1", persons=20, policy={"min_units": 20})
+    too_few = federation.create("clinic-2", persons=19, policy={"min_units": 20})
     opened = [site.open(clock=federation.clock) for site in (enough, too_few)]
     opened[0].session.run(federation.order(federation.job()))
     with pytest.raises(EnclaveError, match="fewer units than min_units") as refused:
@@ -368,14 +368,14 @@ def test_a_dataset_that_holds_fewer_units_than_the_site_demands_is_refused_as_an
 
 def test_production_refuses_the_simulated_attester_and_frees_the_site(federation: Federation) -> None:
     asks_nothing = {"unsafe_unattested_coordinator": True}
-    site = federation.found(profile="production", lineage={"public": False}, policy=asks_nothing)
+    site = federation.create(profile="production", lineage={"public": False}, policy=asks_nothing)
     for _ in range(2):  # the second opening finds log and ledger free
         with pytest.raises(AttestationError, match="simulated attester needs profile development"):
             site.open()
 
 
 def test_development_refuses_a_lineage_that_is_not_public_when_the_site_is_loaded(federation: Federation) -> None:
-    site = federation.found()
+    site = federation.create()
     config = site.folder / "site.toml"
     config.write_text(config.read_text().replace("public = true", "public = false"))
     with pytest.raises(ConfigurationError, match="profile development needs every lineage to be public"):
@@ -420,11 +420,11 @@ def test_production_refuses_to_count_participants_that_nobody_knows(found_privat
 
 def test_one_key_under_two_names_is_no_list_of_participants(federation: Federation) -> None:
     with pytest.raises(ValueError, match="one key under two names"):
-        federation.found(policy={"participants": {"clinic-2": "ab" * 32, "clinic-3": "ab" * 32}})
+        federation.create(policy={"participants": {"clinic-2": "ab" * 32, "clinic-3": "ab" * 32}})
 
 
 def test_a_development_site_may_count_everybody_who_signed(federation: Federation) -> None:
-    site = federation.found(policy={"participants": {}, "unsafe_count_unknown_participants": True})
+    site = federation.create(policy={"participants": {}, "unsafe_count_unknown_participants": True})
     opened = site.open(clock=federation.clock)
     assert opened.session.run(federation.order(federation.job(min_clients=4))).arrays
     opened.close()
@@ -432,24 +432,24 @@ def test_a_development_site_may_count_everybody_who_signed(federation: Federatio
 
 def test_an_attester_that_nobody_has_is_refused_by_name(federation: Federation) -> None:
     with pytest.raises(ValidationError, match="attester"):
-        federation.found(attester="quantum")
+        federation.create(attester="quantum")
 
 
 def test_a_production_site_that_asks_nothing_of_its_coordinator_has_to_say_so(federation: Federation) -> None:
     with pytest.raises(ValidationError, match="policy needs coordinator_attestation"):
-        federation.found(profile="production", attester="tdx", lineage={"public": False})
+        federation.create(profile="production", attester="tdx", lineage={"public": False})
 
 
 def test_a_site_is_founded_once(federation: Federation) -> None:
-    from coreason_enclave.site.opening import found_site
+    from coreason_enclave.site.opening import create_site
 
-    site = federation.found()
-    with pytest.raises(ConfigurationError, match="a site is founded once"):
-        found_site(site.folder, site.config)
+    site = federation.create()
+    with pytest.raises(ConfigurationError, match="a site is created once"):
+        create_site(site.folder, site.config)
 
 
 def test_a_second_session_on_a_lineage_that_is_held_is_refused(federation: Federation) -> None:
-    site = federation.found()
+    site = federation.create()
     opened = site.open(clock=federation.clock)
     with opened.ledger.hold(site.lineage), pytest.raises(LedgerError, match="held by another session"):
         opened.session.run(federation.order(federation.job()))
@@ -458,7 +458,7 @@ def test_a_second_session_on_a_lineage_that_is_held_is_refused(federation: Feder
 
 
 def test_a_base_model_of_another_layout_is_refused_before_anything_is_reserved(federation: Federation) -> None:
-    site = federation.found()
+    site = federation.create()
     opened = site.open(clock=federation.clock)
     job = federation.job(model_args={"in_features": 7})
     with pytest.raises(JobRejected, match="not a LogisticRegression of these model_args") as refused:

@@ -85,7 +85,7 @@ REFUSED: dict[str, tuple[type[Loop], str]] = {
 
 @pytest.mark.parametrize(("loop", "message"), REFUSED.values(), ids=REFUSED)
 def test_nothing_is_spent_and_no_row_is_read_for_a_loop(loop: type[Loop], message: str, federation: Federation) -> None:
-    site = federation.found()
+    site = federation.create()
     (site.folder / "data/clinic/visits/rows.csv").write_text("no table of rows")
     opened = site.open(clock=federation.clock, trainer=loop())
     before, keys = site.ledger_entries(), sorted((site.folder / "keys").rglob("*"))
@@ -100,7 +100,7 @@ def test_nothing_is_spent_and_no_row_is_read_for_a_loop(loop: type[Loop], messag
 
 @pytest.mark.parametrize("loop", [Loop, CatchesEveryException])
 def test_an_ordinary_loop_takes_all_its_steps_on_real_rows(loop: type[Loop], federation: Federation) -> None:
-    site = federation.found()
+    site = federation.create()
     opened = site.open(clock=federation.clock, trainer=loop())
     assert opened.session.run(federation.order(federation.job())).arrays
     opened.close()

@@ -39,7 +39,7 @@ def signed_head(site: Any, sealed: SealedMessage) -> str:
 
 @pytest.fixture
 def site(federation: Federation) -> Any:
-    return federation.found()
+    return federation.create()
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ REHEARSED = {
 
 @pytest.fixture
 def site(federation: Federation) -> Any:
-    return federation.found()
+    return federation.create()
 
 
 @pytest.mark.parametrize("which", sorted(REHEARSED))
@@ -422,7 +422,7 @@ def test_weights_chosen_to_overflow_on_one_person_do_not_tell_by_a_refusal_that_
     Weights of this size are refused unless a site allows them: see
     tests/coreason_enclave/session/test_bounded_base_models.py.
     """
-    site = federation.found(policy={"max_base_weight": 3e38, "max_logit": 3e38})
+    site = federation.create(policy={"max_base_weight": 3e38, "max_logit": 3e38})
     table = site.folder / "data/clinic/visits/rows.csv"
     table.write_text(table.read_text() + rows)
     base = {

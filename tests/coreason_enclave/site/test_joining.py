@@ -18,7 +18,7 @@ from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import ConfigurationError, EnclaveError, Reason
 from coreason_enclave.main import main
 from coreason_enclave.site.connection import load_connection
-from coreason_enclave.site.registration_grant import accept_welcome
+from coreason_enclave.site.registration_grant import accept_grant
 from coreason_enclave.site.registration_request import make_request
 from coreason_enclave.wire.registration import fingerprint, open_request
 from tests.support.gatekeeping import Coordinator
@@ -34,7 +34,7 @@ def coordinator(tmp_path: Path) -> Coordinator:
 @pytest.fixture
 def site(federation: Any) -> Path:
     """A founded site that has joined nobody."""
-    folder: Path = federation.found().folder
+    folder: Path = federation.create().folder
     return folder
 
 
@@ -42,8 +42,8 @@ def enclave(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def join(site: Path, welcome: bytes, key: str, now: float | None = None) -> Any:
-    return accept_welcome(site, welcome, key, now=time.time() if now is None else now)
+def join(site: Path, grant: bytes, key: str, now: float | None = None) -> Any:
+    return accept_grant(site, grant, key, now=time.time() if now is None else now)
 
 
 def connected_files(site: Path) -> list[str]:
@@ -72,11 +72,9 @@ def test_a_request_holds_no_private_key(site: Path) -> None:
 
 
 def test_a_site_joins_and_its_connection_can_be_used(site: Path, coordinator: Coordinator) -> None:
-    welcome = join(
-        site, coordinator.welcome(make_request(site), gateway="localhost:9443"), coordinator.signer.public_hex
-    )
+    grant = join(site, coordinator.grant(make_request(site), gateway="localhost:9443"), coordinator.signer.public_hex)
 
-    assert welcome.site_id == "clinic-1"
+    assert grant.site_id == "clinic-1"
     connection = load_connection(site)
     assert (connection.host, connection.port, connection.server_name) == ("localhost", 9443, "localhost")
     assert connection.coordinator_key == coordinator.signer.public_hex
@@ -89,10 +87,10 @@ def test_a_site_joins_and_its_connection_can_be_used(site: Path, coordinator: Co
 
 def test_joining_again_renews_the_certificate(site: Path, coordinator: Coordinator) -> None:
     key = coordinator.signer.public_hex
-    join(site, coordinator.welcome(make_request(site)), key)
+    join(site, coordinator.grant(make_request(site)), key)
     before = load_connection(site).client_certificate()
 
-    join(site, coordinator.welcome(make_request(site), gateway="127.0.0.1:99"), key)
+    join(site, coordinator.grant(make_request(site), gateway="127.0.0.1:99"), key)
 
     assert load_connection(site).client_certificate().serial_number != before.serial_number
     assert load_connection(site).port == 99
@@ -103,7 +101,7 @@ STRANGER = Signer.from_seed(bytes([9]) * 32)
 
 @dataclass(frozen=True)
 class Wrong:
-    """A welcome that must be refused: what is changed in it, and the reason."""
+    """A grant that must be refused: what is changed in it, and the reason."""
 
     changes: Callable[[Path, Coordinator], dict[str, Any]]
     reason: Reason = Reason.MALFORMED
@@ -156,10 +154,10 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
 def test_a_wrong_welcome_is_refused_and_leaves_nothing(site: Path, coordinator: Coordinator, wrong: Wrong) -> None:
     request = make_request(site)
-    welcome = coordinator.welcome(request, **wrong.changes(site, coordinator))
+    grant = coordinator.grant(request, **wrong.changes(site, coordinator))
 
     with pytest.raises(EnclaveError) as refused:
-        join(site, welcome, coordinator.signer.public_hex)
+        join(site, grant, coordinator.signer.public_hex)
 
     assert refused.value.reason is wrong.reason
     assert connected_files(site) == []
@@ -167,10 +165,10 @@ def test_a_wrong_welcome_is_refused_and_leaves_nothing(site: Path, coordinator: 
 
 @pytest.mark.parametrize("days", [-2, 400, 4000])
 def test_a_certificate_that_is_not_valid_now_is_refused(site: Path, coordinator: Coordinator, days: int) -> None:
-    welcome = coordinator.welcome(make_request(site))
+    grant = coordinator.grant(make_request(site))
 
     with pytest.raises(EnclaveError) as refused:
-        join(site, welcome, coordinator.signer.public_hex, now=time.time() + days * DAY_S)
+        join(site, grant, coordinator.signer.public_hex, now=time.time() + days * DAY_S)
 
     assert refused.value.reason is Reason.EXPIRED
     assert connected_files(site) == []
@@ -178,32 +176,32 @@ def test_a_certificate_that_is_not_valid_now_is_refused(site: Path, coordinator:
 
 def test_a_wrong_welcome_does_not_disturb_a_site_that_has_joined(site: Path, coordinator: Coordinator) -> None:
     key = coordinator.signer.public_hex
-    join(site, coordinator.welcome(make_request(site)), key)
+    join(site, coordinator.grant(make_request(site)), key)
     before = {path: path.read_bytes() for path in [site / "connection.toml", *(site / "connection").iterdir()]}
 
     with pytest.raises(EnclaveError):
-        join(site, coordinator.welcome(make_request(site), **from_another_authority(site, coordinator)), key)
+        join(site, coordinator.grant(make_request(site), **from_another_authority(site, coordinator)), key)
 
     assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_site_leaves_one_coordinator_before_it_joins_another(site: Path, coordinator: Coordinator) -> None:
-    join(site, coordinator.welcome(make_request(site)), coordinator.signer.public_hex)
+    join(site, coordinator.grant(make_request(site)), coordinator.signer.public_hex)
     other = Coordinator(coordinator.folder.with_name("other-pki"), STRANGER)
 
     with pytest.raises(ConfigurationError, match="another coordinator"):
-        join(site, other.welcome(make_request(site)), STRANGER.public_hex)
+        join(site, other.grant(make_request(site)), STRANGER.public_hex)
 
     (site / "connection.toml").unlink()
-    join(site, other.welcome(make_request(site)), STRANGER.public_hex)
+    join(site, other.grant(make_request(site)), STRANGER.public_hex)
 
 
 def test_a_site_without_keys_has_asked_nobody(site: Path, coordinator: Coordinator) -> None:
-    welcome = coordinator.welcome(make_request(site))
+    grant = coordinator.grant(make_request(site))
     for name in ("tls.key", "signing.key"):
         (site / "keys" / name).rename(site / name)
         with pytest.raises(ConfigurationError):
-            join(site, welcome, coordinator.signer.public_hex)
+            join(site, grant, coordinator.signer.public_hex)
         (site / name).rename(site / "keys" / name)
     assert connected_files(site) == []
 
@@ -219,7 +217,7 @@ def test_a_damaged_connection_file_is_refused(site: Path, text: str) -> None:
 
 
 def test_found_request_and_join_on_the_command_line(federation: Any, coordinator: Coordinator, tmp_path: Path) -> None:
-    founded = federation.found()
+    founded = federation.create()
     site = tmp_path / "written"
     site.mkdir()
     (site / "site.toml").write_bytes((founded.folder / "site.toml").read_bytes())  # as a person would write it
@@ -238,9 +236,9 @@ def test_found_request_and_join_on_the_command_line(federation: Any, coordinator
     assert fingerprint(own) in asked.output
 
     other = Signer.from_seed(bytes([5]) * 32).public_hex
-    welcome = coordinator.welcome(request, participants={"clinic-1": own, "clinic-99": other})
-    (tmp_path / "welcome.json").write_bytes(welcome)
-    joined = enclave("join", site, tmp_path / "welcome.json", "--coordinator-key", coordinator.signer.public_hex)
+    grant = coordinator.grant(request, participants={"clinic-1": own, "clinic-99": other})
+    (tmp_path / "grant.json").write_bytes(grant)
+    joined = enclave("join", site, tmp_path / "grant.json", "--coordinator-key", coordinator.signer.public_hex)
     assert joined.exit_code == 0, joined.output
     assert fingerprint(coordinator.signer.public_hex) in joined.output
     assert f'clinic-99 = "{other}"' in joined.output
@@ -252,9 +250,9 @@ def test_joining_says_when_the_coordinators_orders_would_be_refused(
     site: Path, coordinator: Coordinator, tmp_path: Path
 ) -> None:
     other = Coordinator(coordinator.folder, STRANGER)
-    (tmp_path / "welcome.json").write_bytes(other.welcome(make_request(site)))
+    (tmp_path / "grant.json").write_bytes(other.grant(make_request(site)))
 
-    joined = enclave("join", site, tmp_path / "welcome.json", "--coordinator-key", STRANGER.public_hex)
+    joined = enclave("join", site, tmp_path / "grant.json", "--coordinator-key", STRANGER.public_hex)
 
     assert joined.exit_code == 0, joined.output
     assert f'coordinator_keys = ["{STRANGER.public_hex}"]' in joined.output

@@ -21,14 +21,14 @@ from coreason_enclave.site.tls_keys import node_key_text
 from coreason_enclave.wire.registration import (
     REQUEST_TYPE,
     WELCOME_TYPE,
-    ParticipationRequest,
-    ParticipationWelcome,
+    RegistrationGrant,
+    RegistrationRequest,
     fingerprint,
+    open_grant,
     open_request,
-    open_welcome,
     parse_address,
+    seal_grant,
     seal_request,
-    seal_welcome,
 )
 
 SITE, COORDINATOR, STRANGER = (Signer.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
@@ -63,13 +63,13 @@ def a_welcome(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_request_opens_as_it_was_sealed() -> None:
-    request = ParticipationRequest.model_validate(a_request())
+    request = RegistrationRequest.model_validate(a_request())
 
     assert open_request(seal_request(request, SITE)) == request
 
 
 def test_a_request_that_another_key_signed_does_not_open() -> None:
-    request = ParticipationRequest.model_validate(a_request())
+    request = RegistrationRequest.model_validate(a_request())
 
     with pytest.raises(EnclaveError) as refused:
         open_request(seal_request(request, STRANGER))
@@ -77,7 +77,7 @@ def test_a_request_that_another_key_signed_does_not_open() -> None:
 
 
 def test_a_request_that_was_changed_on_its_way_does_not_open() -> None:
-    envelope = seal_request(ParticipationRequest.model_validate(a_request()), SITE)
+    envelope = seal_request(RegistrationRequest.model_validate(a_request()), SITE)
     payload = base64.b64encode(canonical_json(a_request(site_id="clinic-2")))
     original = base64.b64encode(canonical_json(a_request()))
     assert original in envelope
@@ -116,38 +116,38 @@ def test_a_node_key_in_another_spelling_is_refused() -> None:
     )
     for spelling in (pem + b"\n", pem.replace(b"\n", b"\r\n"), der):
         with pytest.raises(ValidationError):
-            ParticipationRequest.model_validate(a_request(node_key=base64.b64encode(spelling).decode()))
+            RegistrationRequest.model_validate(a_request(node_key=base64.b64encode(spelling).decode()))
 
 
 def test_a_welcome_opens_under_the_key_that_a_person_was_told() -> None:
-    welcome = ParticipationWelcome.model_validate(a_welcome())
+    grant = RegistrationGrant.model_validate(a_welcome())
 
-    assert open_welcome(seal_welcome(welcome, COORDINATOR), COORDINATOR.public_hex) == welcome
+    assert open_grant(seal_grant(grant, COORDINATOR), COORDINATOR.public_hex) == grant
 
 
 def test_a_welcome_under_any_other_key_does_not_open() -> None:
-    welcome = ParticipationWelcome.model_validate(a_welcome())
+    grant = RegistrationGrant.model_validate(a_welcome())
 
     with pytest.raises(EnclaveError) as refused:
-        open_welcome(seal_welcome(welcome, STRANGER), COORDINATOR.public_hex)
+        open_grant(seal_grant(grant, STRANGER), COORDINATOR.public_hex)
     assert refused.value.reason is Reason.UNKNOWN_SIGNER
     with pytest.raises(EnclaveError):
-        open_welcome(seal_welcome(welcome, COORDINATOR), STRANGER.public_hex)
+        open_grant(seal_grant(grant, COORDINATOR), STRANGER.public_hex)
     with pytest.raises(ConfigurationError):
-        open_welcome(seal_welcome(welcome, COORDINATOR), "no key")
+        open_grant(seal_grant(grant, COORDINATOR), "no key")
 
 
 def test_a_welcome_that_names_another_coordinator_than_the_one_that_signed_is_refused() -> None:
-    welcome = ParticipationWelcome.model_validate(a_welcome(coordinator_key=STRANGER.public_hex))
+    grant = RegistrationGrant.model_validate(a_welcome(coordinator_key=STRANGER.public_hex))
 
     with pytest.raises(EnclaveError) as refused:
-        open_welcome(seal_welcome(welcome, COORDINATOR), COORDINATOR.public_hex)
+        open_grant(seal_grant(grant, COORDINATOR), COORDINATOR.public_hex)
     assert refused.value.reason is Reason.UNKNOWN_SIGNER
 
 
 def test_a_request_is_no_welcome_and_a_welcome_no_request() -> None:
     with pytest.raises(EnclaveError):
-        open_welcome(seal(REQUEST_TYPE, canonical_json(a_welcome()), COORDINATOR), COORDINATOR.public_hex)
+        open_grant(seal(REQUEST_TYPE, canonical_json(a_welcome()), COORDINATOR), COORDINATOR.public_hex)
     with pytest.raises(EnclaveError):
         open_request(seal(WELCOME_TYPE, canonical_json(a_request()), SITE))
 
@@ -171,7 +171,7 @@ def test_a_request_is_no_welcome_and_a_welcome_no_request() -> None:
 )
 def test_a_welcome_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(EnclaveError) as refused:
-        open_welcome(seal(WELCOME_TYPE, canonical_json(a_welcome(**changes)), COORDINATOR), COORDINATOR.public_hex)
+        open_grant(seal(WELCOME_TYPE, canonical_json(a_welcome(**changes)), COORDINATOR), COORDINATOR.public_hex)
     assert refused.value.reason is Reason.MALFORMED
 
 

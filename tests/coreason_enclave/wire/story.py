@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from aegis.runs.manifest import MANIFEST_TYPE, FileList, ManifestStatement
 from coreason_enclave.accounting.events import PoissonSampledGaussian, event_to_dict
 from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.binding import Binding, Role
 from coreason_enclave.attestation.endorsements import NoEndorsements
 from coreason_enclave.attestation.evidence import CpuKind, Evidence
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.attestation.results import seal_result
 from coreason_enclave.crypto.encoding import canonical_json, digest, sha256_hex
 from coreason_enclave.crypto.encryption import KemKey, info_for
@@ -74,7 +74,7 @@ from coreason_enclave.wire.documents import (
     SiteAttestation,
     UpdateStatement,
 )
-from coreason_enclave.wire.registration import ParticipationRequest, ParticipationWelcome, seal_request, seal_welcome
+from coreason_enclave.wire.registration import RegistrationGrant, RegistrationRequest, seal_grant, seal_request
 from coreason_enclave.wire.roll_call import encode_roll_call
 from coreason_enclave.wire.updates import encode_arrays, layout_of
 from tests.coreason_enclave.wire.made_once import attest_once, attested, ciphertext, encrypt_once
@@ -451,7 +451,7 @@ def health() -> bytes:
 def request() -> bytes:
     node = ec.derive_private_key(int.from_bytes(_seed("clinic-1's node"), "big"), ec.SECP384R1()).public_key()
     pem = node.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    document = ParticipationRequest(
+    document = RegistrationRequest(
         site_id="clinic-1",
         public_key=KEYS["clinic-1"].public_hex,
         node_key=base64.b64encode(pem).decode(),
@@ -460,8 +460,8 @@ def request() -> bytes:
     return seal_request(document, KEYS["clinic-1"])
 
 
-def welcome() -> bytes:
-    document = ParticipationWelcome(
+def grant() -> bytes:
+    document = RegistrationGrant(
         site_id="clinic-1",
         public_key=KEYS["clinic-1"].public_hex,
         coordinator_key=COORDINATOR.public_hex,
@@ -472,7 +472,7 @@ def welcome() -> bytes:
         participants={site: key.public_hex for site, key in KEYS.items()},
         issued_at=NOW - 3600,
     )
-    return seal_welcome(document, COORDINATOR)
+    return seal_grant(document, COORDINATOR)
 
 
 def log(signed: int = 2) -> tuple[bytes, bytes]:
@@ -544,7 +544,7 @@ def vectors() -> dict[str, dict[str, Any]]:
         ),
         "health": _envelope("health", health(), KEYS["clinic-1"]),
         "participation-request": _envelope("participation-request", request(), KEYS["clinic-1"]),
-        "participation-welcome": _envelope("participation-welcome", welcome(), COORDINATOR),
+        "participation-welcome": _envelope("participation-welcome", grant(), COORDINATOR),
         "exchange": {
             "kind": "exchange",
             "coordinator_key": COORDINATOR.public_hex,

@@ -7,12 +7,12 @@ import pytest
 
 from aegis.coordination.admission import Admission
 from aegis.coordination.attestation_admission import admit_attestation
-from aegis.coordination.orders import Question
+from aegis.coordination.orders import RoundRequest
 from coreason_enclave.attestation.appraisal import Appraiser
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.binding import gpu_nonce, report_data
 from coreason_enclave.attestation.endorsements import NoEndorsements
 from coreason_enclave.attestation.evidence import CpuKind, parse_evidence
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.attestation.results import open_result
 from coreason_enclave.attestation.verify.dcap.quote import parse_quote
 from coreason_enclave.attestation.verify.nvidia.spdm import parse_report as parse_spdm
@@ -107,7 +107,7 @@ def test_the_site_believes_the_coordinator_and_decrypts_the_model() -> None:
 
 def test_the_coordinator_admits_the_update() -> None:
     order = the_order()
-    question = Question(order.job, order.round_number, order.site_id, order.nonce, order.base_model_digest)
+    question = RoundRequest(order.job, order.round_number, order.site_id, order.nonce, order.base_model_digest)
     admission = Admission(question, KEY, layout_of(story.BASE), APPRAISER, _reveal)
     admitted = admission.admit(SealedMessage(EXCHANGE["update"].encode(), ciphertext("arrays")), now=story.NOW + 3)
     assert admitted.update.provenance is Provenance.SIMULATED

@@ -42,10 +42,10 @@ from coreason_enclave.wire.documents import (
     UpdateStatement,
 )
 from coreason_enclave.wire.registration import (
-    ParticipationRequest,
-    ParticipationWelcome,
+    RegistrationGrant,
+    RegistrationRequest,
+    open_grant,
     open_request,
-    open_welcome,
 )
 from tests.coreason_enclave.wire import story
 
@@ -64,8 +64,8 @@ DOCUMENTS: dict[str, type[StrictModel]] = {
     "log-announcement": LogAnnouncement,
     "witness-statement": WitnessStatement,
     "health": HealthStatement,
-    "participation-request": ParticipationRequest,
-    "participation-welcome": ParticipationWelcome,
+    "participation-request": RegistrationRequest,
+    "participation-welcome": RegistrationGrant,
 }
 NAMES = sorted(path.stem for path in story.VECTORS.glob("*.json"))
 
@@ -107,8 +107,8 @@ def test_the_job_inside_an_order_is_the_substring_that_its_digest_is_taken_over(
 
 def test_joining_documents_open_under_the_keys_that_they_are_meant_for() -> None:
     assert open_request(read("participation-request")["envelope"].encode()).site_id == "clinic-1"
-    welcome = open_welcome(read("participation-welcome")["envelope"].encode(), story.COORDINATOR.public_hex)
-    assert welcome.participants == {site: key.public_hex for site, key in story.KEYS.items()}
+    grant = open_grant(read("participation-welcome")["envelope"].encode(), story.COORDINATOR.public_hex)
+    assert grant.participants == {site: key.public_hex for site, key in story.KEYS.items()}
 
 
 def test_the_ledger_keeps_the_rules_and_its_numbers_are_those_of_the_accountant() -> None:

@@ -164,7 +164,7 @@ def test_an_update_that_says_it_saw_another_log_is_not_admitted_as_it_would_accu
     run = study(4)
     run.run(a_job(federation, rounds=1), where(["clinic-4"], lambda site: Forges(site, lie)))
     assert run.history()[0].refused == {"clinic-4": "log_forked"}
-    assert run.state().conduct["clinic-4"].reason == "log_forked"
+    assert run.state().quarantine["clinic-4"].reason == "log_forked"
 
 
 def test_what_a_site_says_it_saw_is_the_checkpoint_of_its_order(study: MakeStudy, federation: Federation) -> None:

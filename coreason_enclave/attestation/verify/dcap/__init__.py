@@ -6,7 +6,7 @@ policy. :func:`verify_sgx` and :func:`verify_tdx` trust Intel's root alone.
 """
 
 from coreason_enclave.attestation.verify.dcap.collateral import DcapEndorsements
-from coreason_enclave.attestation.verify.dcap.policy import DcapPlatformPolicy
-from coreason_enclave.attestation.verify.dcap.verifier import DcapVerifier, verify_sgx, verify_tdx
+from coreason_enclave.attestation.verify.dcap.quote_verifier import DcapVerifier, verify_sgx, verify_tdx
+from coreason_enclave.attestation.verify.dcap.tcb_policy import DcapPlatformPolicy
 
 __all__ = ["DcapEndorsements", "DcapPlatformPolicy", "DcapVerifier", "verify_sgx", "verify_tdx"]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coreason_enclave.attestation.verify.dcap.collateral import Collateral
-from coreason_enclave.attestation.verify.dcap.policy import DcapPlatformPolicy
 from coreason_enclave.attestation.verify.dcap.quote import Quote
+from coreason_enclave.attestation.verify.dcap.tcb_policy import DcapPlatformPolicy
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 from coreason_enclave.schemas import explain
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from coreason_enclave.attestation.verify.dcap.library import STATUSES_BY_ADVISORY, STATUSES_BY_GRACE, Claims, Level
-from coreason_enclave.attestation.verify.dcap.policy import DcapPlatformPolicy
 from coreason_enclave.attestation.verify.dcap.quote import Quote
+from coreason_enclave.attestation.verify.dcap.tcb_policy import DcapPlatformPolicy
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
 __all__ = ["declares_debug", "refuse_another_report", "refuse_state", "refuse_tcb"]

@@ -11,16 +11,16 @@ malformed
 from __future__ import annotations
 
 from coreason_enclave.attestation.verify.nvidia.endorsements import NvidiaEndorsements
-from coreason_enclave.attestation.verify.nvidia.evidence import NvidiaEvidence, parse_nvidia_evidence
+from coreason_enclave.attestation.verify.nvidia.gpu_evidence import NvidiaEvidence, parse_nvidia_evidence
+from coreason_enclave.attestation.verify.nvidia.gpu_policy import NvidiaPlatformPolicy
+from coreason_enclave.attestation.verify.nvidia.gpu_verifier import NvidiaVerifier
 from coreason_enclave.attestation.verify.nvidia.opaque import GpuMode
-from coreason_enclave.attestation.verify.nvidia.policy import NvidiaPlatformPolicy
 from coreason_enclave.attestation.verify.nvidia.revocation import (
     NvidiaRevocation,
     RevocationStatement,
     RevocationStatus,
 )
 from coreason_enclave.attestation.verify.nvidia.roots import NvidiaRoots, pinned_roots
-from coreason_enclave.attestation.verify.nvidia.verifier import NvidiaVerifier
 from coreason_enclave.attestation.verify.verdict import Authentic
 
 __all__ = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from coreason_enclave.attestation.verify.nvidia.spdm import Report
+from coreason_enclave.attestation.verify.nvidia.spdm import MeasurementReport
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
 if TYPE_CHECKING:  # reading manifests needs lxml and signxml, which a bare report does not
@@ -24,7 +24,7 @@ _DECODER = 35
 """The measurement of NVDEC0: NVIDIA's verifiers skip it where the report says that the decoder is fused off."""
 
 
-def assign(manifests: Iterable[Manifest], report: Report, product: str) -> dict[str, Manifest]:
+def assign(manifests: Iterable[Manifest], report: MeasurementReport, product: str) -> dict[str, Manifest]:
     """Which manifest is the driver's, which the VBIOS's; raises :class:`VerificationRefused` for another GPU's."""
     wanted = {report.opaque.driver_version: DRIVER, report.opaque.vbios_version: VBIOS}
     assigned: dict[str, Manifest] = {}
@@ -40,7 +40,7 @@ def assign(manifests: Iterable[Manifest], report: Report, product: str) -> dict[
     return assigned
 
 
-def compare(report: Report, manifests: Mapping[str, Manifest]) -> tuple[int, ...]:
+def compare(report: MeasurementReport, manifests: Mapping[str, Manifest]) -> tuple[int, ...]:
     """Compare every measurement that the manifests list.
 
     Returns:

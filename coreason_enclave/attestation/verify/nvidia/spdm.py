@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from coreason_enclave.attestation.verify.nvidia.opaque import OpaqueData, parse_opaque
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
-__all__ = ["BLOCKS", "MAX_REPORT_BYTES", "REQUEST_BYTES", "SIGNATURE_BYTES", "Report", "parse_report"]
+__all__ = ["BLOCKS", "MAX_REPORT_BYTES", "REQUEST_BYTES", "SIGNATURE_BYTES", "MeasurementReport", "parse_report"]
 
 MAX_REPORT_BYTES = 8 * 1024
 """As much as NVML returns."""
@@ -36,7 +36,7 @@ _RESPONSE_HEADER = bytes.fromhex("11600000") + bytes([BLOCKS]) + (BLOCKS * _BLOC
 
 
 @dataclass(frozen=True)
-class Report:
+class MeasurementReport:
     """A parsed report; nobody has checked its signature yet.
 
     Attributes:
@@ -53,11 +53,11 @@ class Report:
     signature: bytes
 
 
-def parse_report(data: bytes) -> Report:
+def parse_report(data: bytes) -> MeasurementReport:
     """Read a report of exactly these bytes; raises :class:`VerificationRefused`."""
     if len(data) > MAX_REPORT_BYTES:
         raise VerificationRefused(Refusal.OVERSIZED, f"a report of {len(data)} bytes is larger than {MAX_REPORT_BYTES}")
-    reader = _Reader(data)
+    reader = _ByteReader(data)
     reader.expect(_REQUEST_HEADER, "the header of the SPDM request")
     nonce = reader.take(_NONCE_BYTES)
     reader.expect(_SLOT, "the slot of the SPDM request")
@@ -67,17 +67,17 @@ def parse_report(data: bytes) -> Report:
     opaque = parse_opaque(reader.take(int.from_bytes(reader.take(2), "little")))
     signature = reader.take(SIGNATURE_BYTES)
     reader.end()
-    return Report(nonce, measurements, opaque, data[:-SIGNATURE_BYTES], signature)
+    return MeasurementReport(nonce, measurements, opaque, data[:-SIGNATURE_BYTES], signature)
 
 
-def _block(reader: _Reader, index: int) -> bytes:
+def _block(reader: _ByteReader, index: int) -> bytes:
     header = bytes([index, 0x01, _DIGEST_BYTES + 3, 0])
     reader.expect(header, f"the header of measurement block {index}")
     reader.expect(bytes([0x01, _DIGEST_BYTES, 0]), f"the type of measurement block {index}")
     return reader.take(_DIGEST_BYTES)
 
 
-class _Reader:
+class _ByteReader:
     """Takes a report from the front, byte for byte."""
 
     def __init__(self, data: bytes) -> None:

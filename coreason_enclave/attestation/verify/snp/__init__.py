@@ -8,10 +8,10 @@ certificate and KDS interface) for the certificates.
 from __future__ import annotations
 
 from coreason_enclave.attestation.verify.snp.endorsements import SnpEndorsements
-from coreason_enclave.attestation.verify.snp.policy import SnpPlatformPolicy, SnpTcbFloor
+from coreason_enclave.attestation.verify.snp.guest_policy import SnpPlatformPolicy, SnpTcbFloor
 from coreason_enclave.attestation.verify.snp.products import SnpProduct
 from coreason_enclave.attestation.verify.snp.report import SigningKey, SnpReport, parse_report
-from coreason_enclave.attestation.verify.snp.verifier import SnpVerifier, verify_snp
+from coreason_enclave.attestation.verify.snp.report_verifier import SnpVerifier, verify_snp
 
 __all__ = [
     "SigningKey",

@@ -8,7 +8,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.aegis.runtimes.flower.deployments")
 
-from tests.aegis.runtimes.flower.deployments import Deployment, found, wait_for  # noqa: E402
+from tests.aegis.runtimes.flower.deployments import Deployment, create, wait_for  # noqa: E402
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def deployment(tmp_path: Path, federation_at: Callable[[Path], Any]) -> Iterator
     def make(*, sites: int = 3, **changes: Any) -> Deployment:
         path = tmp_path / "federation"
         job = federation_at(path).job(**{"min_clients": 3, "rounds": 3, "round_deadline_s": 90.0, **changes})
-        made.append(found(path, federation_at, job, sites=sites))
+        made.append(create(path, federation_at, job, sites=sites))
         return made[-1]
 
     yield make

@@ -11,7 +11,7 @@ from aegis.federation.job_files import load_job
 from aegis.federation.registry import FederationFolder
 from aegis.runs.connect import RuntimeName
 from aegis.runs.folder import RunFolder
-from aegis.runs.plan import Execution, RoundReport
+from aegis.runs.plan import RoundReport, RunPlan
 from aegis.runs.runner import execute
 
 
@@ -21,10 +21,10 @@ def say(report: RoundReport) -> None:
 
 def main() -> None:
     federation, job, folder, seed = sys.argv[1:]
-    execution = Execution(
+    plan = RunPlan(
         FederationFolder(Path(federation)), RunFolder(Path(folder)), int(seed), observe=say, runtime=RuntimeName.FLOWER
     )
-    execute(load_job(Path(job)), execution)
+    execute(load_job(Path(job)), plan)
 
 
 if __name__ == "__main__":

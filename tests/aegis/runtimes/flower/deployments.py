@@ -1,4 +1,4 @@
-"""Deployments: a founded federation of small sites, its processes, and ways to kill one of them.
+"""Deployments: a created federation of small sites, its processes, and ways to kill one of them.
 
 Everything binds to loopback on ports that were free, and everything is gone when a deployment is closed.
 """
@@ -21,7 +21,7 @@ from typing import Any
 from aegis.federation.job_files import dump_job
 from aegis.federation.registry import FederationConfig, FederationFolder
 from aegis.runs.folder import RunFolder
-from aegis.runs.plan import Execution
+from aegis.runs.plan import RunPlan
 from aegis.runs.runner import execute
 from aegis.runtimes.flower.federation_process import serve_command
 from aegis.runtimes.flower.local_sites import agent_command, join_local_sites
@@ -76,7 +76,7 @@ class Deployment:
         """The model that a copy of this federation gives in one process, from the same seed."""
         shutil.copytree(self.path, copy)
         folder = RunFolder(copy / "run")
-        execute(self.job, Execution(FederationFolder(copy), folder, SEED))
+        execute(self.job, RunPlan(FederationFolder(copy), folder, SEED))
         return (folder.path / "model.safetensors").read_bytes()
 
     @contextmanager
@@ -183,13 +183,13 @@ class Coordinator:
         self.process.wait()
 
 
-def found(path: Path, federation_at: Any, job: FederationJob, *, sites: int = 3) -> Deployment:
+def create(path: Path, federation_at: Any, job: FederationJob, *, sites: int = 3) -> Deployment:
     """Found small development sites below ``path`` and the federation over them."""
     write_private(path / "coordinator" / "signing.key", bytes([7]) * 32)
     small = federation_at(path / "sites")
-    founded = [small.found(f"clinic-{number}", rows=number) for number in range(1, sites + 1)]
+    founded = [small.create(f"clinic-{number}", rows=number) for number in range(1, sites + 1)]
     keys = {site.config.site_id: site.public_key for site in founded}
-    FederationFolder(path).found(FederationConfig(profile=Profile.DEVELOPMENT, delta=1e-5, public_keys=keys))
+    FederationFolder(path).create(FederationConfig(profile=Profile.DEVELOPMENT, delta=1e-5, public_keys=keys))
     (path / "job.yaml").write_text(dump_job(job))
     return Deployment(path, job)
 

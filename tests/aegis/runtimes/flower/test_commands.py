@@ -13,14 +13,14 @@ from click.testing import CliRunner, Result
 
 from aegis.cli import main
 from aegis.commands import federation as commands
-from aegis.coordination.quarantine import offend
+from aegis.coordination.quarantine import record_strike
 from aegis.federation.registry import FederationFolder
 from aegis.gateway.status import SiteStatus, StatusReport
 from aegis.http.load import GatewayLoad
 from aegis.runtimes.flower.supervisor import FederationHost
 from aegis.stores.run_state import RunState
 from aegis.stores.run_store import FileRunStore
-from coreason_enclave.site.registration_grant import accept_welcome
+from coreason_enclave.site.registration_grant import accept_grant
 from coreason_enclave.site.registration_request import make_request
 from coreason_enclave.wire.documents import FreeBudget
 from tests.aegis.runtimes.flower.deployments import Deployment
@@ -38,11 +38,11 @@ def founded(tmp_path: Path) -> Path:
 
 
 def test_founding_admitting_and_joining_take_three_commands(founded: Path, federation: Any, tmp_path: Path) -> None:
-    site = federation.found("clinic-1")
-    request, welcome = tmp_path / "request.json", tmp_path / "welcome.json"
+    site = federation.create("clinic-1")
+    request, grant = tmp_path / "request.json", tmp_path / "grant.json"
     request.write_bytes(make_request(site.folder))
-    admitted = typed("admit", founded, request, "--out", welcome)
-    accept_welcome(site.folder, welcome.read_bytes(), FederationFolder(founded).signer().public_hex, now=time.time())
+    admitted = typed("admit", founded, request, "--out", grant)
+    accept_grant(site.folder, grant.read_bytes(), FederationFolder(founded).signer().public_hex, now=time.time())
 
     assert admitted.exit_code == 0, admitted.output
     assert "admitted clinic-1, whose fingerprint is" in admitted.output
@@ -60,7 +60,7 @@ def test_founding_says_what_to_compare_by_telephone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["init", "{founded}"], "founded once"),
+        (["init", "{founded}"], "created once"),
         (["init", "{new}", "--host", "0.0.0.0"], "the address that sites are told"),
         (["init", "{new}", "--public-address", "nonsense"], "host:port"),
         (["init", "{new}", "--delta", "2"], "delta"),
@@ -115,9 +115,9 @@ def test_status_shows_each_site_its_budget_and_who_sits_out(
     monkeypatch.setattr(commands, "_report", lambda host: StatusReport(sites={"clinic-1": seen}))
     config = made.federation.config()
     admitted = {f"clinic-{number}": f"{number}" * 64 for number in (1, 2)}
-    made.federation.found(config.model_copy(update={"certificates": admitted, "revoked": ("clinic-2",)}))
+    made.federation.create(config.model_copy(update={"certificates": admitted, "revoked": ("clinic-2",)}))
     state = RunState(
-        job_digest="0" * 64, models=("1" * 64,), turn=4, conduct={"clinic-1": offend(None, "malformed", 3)}
+        job_digest="0" * 64, models=("1" * 64,), turn=4, quarantine={"clinic-1": record_strike(None, "malformed", 3)}
     )
     FileRunStore(made.run_folder.path / "state").save(state)
     page = typed("status", made.path, "--run", made.run_folder.path)
@@ -139,17 +139,17 @@ def test_status_names_a_full_gateway_and_who_fills_it(
     made = deployment()
     load = GatewayLoad(
         connections=512,
-        most_connections=512,
+        max_connections=512,
         by_site={"clinic-3": 500},
         turned_away={"all connections are taken": 9},
-        most_turned_away={"clinic-1": 9},
+        max_turned_away={"clinic-1": 9},
         crowded_at=time.time() - seconds_ago,
     )
     report = StatusReport(sites={"clinic-1": SiteStatus(oversized=("abc",))}, gateway=load)
     monkeypatch.setattr(FederationHost, "state", lambda self: {"serving": True, "gateway": "127.0.0.1:1", "pid": 5})
     monkeypatch.setattr(commands, "_report", lambda host: report)
     config = made.federation.config()
-    made.federation.found(config.model_copy(update={"certificates": {"clinic-1": "1" * 64}}))
+    made.federation.create(config.model_copy(update={"certificates": {"clinic-1": "1" * 64}}))
     page, document = typed("status", made.path), json.loads(typed("status", made.path, "--json").output)
 
     assert ("the gateway is FULL" in page.output) == full == document["full"]

@@ -19,7 +19,7 @@ class Control:
     """Answers with one report, or not at all."""
 
     def __init__(self, crowded_at: float | None, answers: bool = True) -> None:
-        load = GatewayLoad(connections=512, most_connections=512, by_site={"site-b": 500}, crowded_at=crowded_at)
+        load = GatewayLoad(connections=512, max_connections=512, by_site={"site-b": 500}, crowded_at=crowded_at)
         self._report, self._answers = StatusReport(sites={}, gateway=load), answers
 
     def report(self) -> StatusReport:

@@ -19,8 +19,8 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supernode.fleet_http_connection import http_request_response
 
 import aegis.federated_coordinator as coordinator_module
-from aegis.errors import CarrierUnreachable
-from aegis.federated_coordinator import CUT_OFF, GridCarrier
+from aegis.errors import TransportUnavailable
+from aegis.federated_coordinator import CUT_OFF, GridTransport
 from aegis.runtimes.flower import grid as grid_module
 from aegis.runtimes.flower.control import SuperLinkControl
 from aegis.runtimes.flower.run_driver import DrivenGrid, driving
@@ -31,7 +31,7 @@ from aegis.runtimes.flower.superlink import (
     flower_environment,
     superlink_command,
 )
-from aegis.security.pki import found_authority
+from aegis.security.pki import create_authority
 from aegis.services.participants import free_ports
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.site.tls_keys import node_key_text
@@ -64,7 +64,7 @@ class RealSuperLink:
 @pytest.fixture(scope="module")
 def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealSuperLink]:
     folder = tmp_path_factory.mktemp("superlink")
-    found_authority(folder / "pki").issue_server("superlink", ["127.0.0.1", "localhost"])
+    create_authority(folder / "pki").issue_server("superlink", ["127.0.0.1", "localhost"])
     files = SuperLinkFiles(folder / "flower", folder / "pki")
     files.prepare()
     SuperLinkStorage(files.database).prepare()
@@ -257,7 +257,7 @@ def test_a_run_that_superlink_ended_is_followed_by_another(
     (lost,) = grid.push_messages([order(superlink.node_ids["north"])])
     with SuperLinkControl(superlink.endpoint) as control:
         control.stop_run(grid.run.run_id)
-    with pytest.raises(CarrierUnreachable, match="refused the run's token"):
+    with pytest.raises(TransportUnavailable, match="refused the run's token"):
         grid.pull_messages([lost])
     (message_id,) = grid.push_messages([order(superlink.node_ids["north"], 5)])
     received = nodes["north"].receive()
@@ -320,7 +320,7 @@ def test_it_goes_on_after_superlink_was_killed_and_started_again(
 
 
 def test_without_superlink_a_call_fails_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found_authority(tmp_path / "pki")
+    create_authority(tmp_path / "pki")
     files = SuperLinkFiles(tmp_path / "flower", tmp_path / "pki")
     files.prepare()
     endpoint = files.endpoint(free_ports(1)[0])
@@ -328,7 +328,7 @@ def test_without_superlink_a_call_fails_within_seconds(tmp_path: Path, monkeypat
     monkeypatch.setattr("aegis.runtimes.flower.run_driver._START_S", 0.1)
 
     assert not endpoint.serves()
-    with pytest.raises(CarrierUnreachable, match="cannot be reached"), driving(endpoint, tmp_path / "note.json"):
+    with pytest.raises(TransportUnavailable, match="cannot be reached"), driving(endpoint, tmp_path / "note.json"):
         pass
 
 
@@ -363,10 +363,10 @@ def test_an_answer_that_was_cut_off_is_told_at_once_in_its_sites_name(
         [told] = grid.pull_messages([first, second])
 
         assert (told.metadata.reply_to_message_id, told.metadata.src_node_id) == (first, superlink.node_ids["north"])
-        delivery = GridCarrier(grid, time.sleep)
+        inbound = GridTransport(grid, time.sleep)
         assert (told.error.code, told.error.reason) == (CUT_OFF, "oversized")
         assert isinstance(coordinator_module._content(told), EnvelopeError)
-        assert delivery.pull([second]) == []
+        assert inbound.pull([second]) == []
         nodes["south"].answer(Message(RecordDict(), reply_to=nodes["south"].receive()))
         [reply] = wait_for(lambda: list(grid.pull_messages([second])), "the other's answer", within_s=10)
         assert not reply.has_error()

@@ -17,7 +17,7 @@ from typing import Any
 from aegis.federation.registry import FederationFolder
 from aegis.runs.connect import RuntimeName
 from aegis.runs.folder import RunFolder
-from aegis.runs.plan import Execution, RoundReport
+from aegis.runs.plan import RoundReport, RunPlan
 from aegis.runs.runner import execute
 from aegis.runtimes.nvflare.options import FlareHosting, FlareOptions
 from coreason_enclave.schemas import FederationJob
@@ -44,8 +44,8 @@ class Hosted:
     def folder(self) -> RunFolder:
         return self.deployment.run_folder
 
-    def execution(self, hosting: FlareHosting = FlareHosting.SIMULATOR, **options: Any) -> Execution:
-        return Execution(
+    def plan(self, hosting: FlareHosting = FlareHosting.SIMULATOR, **options: Any) -> RunPlan:
+        return RunPlan(
             self.deployment.federation,
             self.folder,
             SEED,
@@ -56,7 +56,7 @@ class Hosted:
 
     def run(self, hosting: FlareHosting = FlareHosting.SIMULATOR, **options: Any) -> bytes:
         """Run, or go on with, the job; the released model."""
-        execute(self.job, self.execution(hosting, **options))
+        execute(self.job, self.plan(hosting, **options))
         return self.deployment.model()
 
     def in_one_process(self) -> bytes:
@@ -64,7 +64,7 @@ class Hosted:
         copy = self.deployment.path.parent / "copy"
         shutil.copytree(self.deployment.path, copy)
         folder = RunFolder(copy / "run")
-        execute(self.job, Execution(FederationFolder(copy), folder, SEED))
+        execute(self.job, RunPlan(FederationFolder(copy), folder, SEED))
         return (folder.path / "model.safetensors").read_bytes()
 
     @contextmanager

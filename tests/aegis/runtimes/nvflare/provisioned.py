@@ -13,7 +13,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from aegis.cli import main
-from aegis.runtimes.nvflare.site_guards import keep_storage_in
+from aegis.runtimes.nvflare.site_guards import set_storage_root
 from aegis.services.participants import free_ports
 from coreason_enclave.system.processes import spawn, terminate
 
@@ -40,7 +40,7 @@ def provisioned(path: Path) -> Kits:
     made = aegis("nvflare", "provision", path, *map(str, options), "--out", path / "kits", "--runs", path, "--json")
     assert made.exit_code == 0, made.output
     said = json.loads(made.stdout)
-    keep_storage_in(Path(said["server"]) / "local", path / "storage")
+    set_storage_root(Path(said["server"]) / "local", path / "storage")
     for site, kit in said["sites"].items():
         sample = json.loads((Path(kit) / "local" / "coreason.json.sample").read_bytes())
         sample["sites"] = {site: str(path / "sites" / site)}

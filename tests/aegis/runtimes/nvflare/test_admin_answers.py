@@ -13,7 +13,7 @@ from nvflare.private.defs import ERROR_MSG_PREFIX, TrainingTopic
 from nvflare.private.scheduler_constants import ShareableHeader
 
 from aegis.runtimes.nvflare.admin_answers import note_failures, without_unreadable
-from aegis.runtimes.nvflare.violations import Offences
+from aegis.runtimes.nvflare.violations import Violations
 
 
 def resources(**headers: Any) -> Shareable:
@@ -63,10 +63,10 @@ UNREADABLE = {
 
 def answered(topic: str, reply: Any) -> tuple[Any, list[tuple[str, str]]]:
     told = list[tuple[str, str]]()
-    offences = Offences()
-    offences.subscribe(lambda site, why: told.append((site, why)))
+    strikes = Violations()
+    strikes.subscribe(lambda site, why: told.append((site, why)))
     each = SimpleNamespace(client_name="clinic-1", request=AdminMessage(topic, ""), reply=reply)
-    without_unreadable([each], offences)
+    without_unreadable([each], strikes)
     return each.reply, told
 
 

@@ -26,7 +26,7 @@ from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
 from aegis.errors import RunFolderError
 from aegis.runtimes.nvflare import cell_gate
 from aegis.runtimes.nvflare.stream_budget import StreamBudget
-from aegis.runtimes.nvflare.violations import Offences
+from aegis.runtimes.nvflare.violations import Violations
 from aegis.runtimes.nvflare.workflow import require_gate
 from tests.aegis.runtimes.nvflare.test_cell_rules import SERVERS_JOB, SITES_JOB, message, streamed
 
@@ -36,9 +36,9 @@ nvflare_fobs_initialize()
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What the gate tells of whom."""
-    offences, said = Offences(), list[tuple[str, str]]()
-    offences.subscribe(lambda site, why: said.append((site, why)))
-    monkeypatch.setattr(cell_gate, "OFFENCES", offences)
+    strikes, said = Violations(), list[tuple[str, str]]()
+    strikes.subscribe(lambda site, why: said.append((site, why)))
+    monkeypatch.setattr(cell_gate, "OFFENCES", strikes)
     return said
 
 

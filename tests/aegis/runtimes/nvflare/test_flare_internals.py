@@ -21,7 +21,7 @@ from nvflare.private.fed.server.job_runner import JobRunner
 from nvflare.private.fed.server.server_runner import ServerRunner
 
 from aegis.runtimes.nvflare.provisioning import Kits, Project, provision
-from aegis.runtimes.nvflare.workflow import bear_with_refusals
+from aegis.runtimes.nvflare.workflow import tolerate_refusals
 
 
 def test_the_tested_version_is_installed() -> None:
@@ -36,7 +36,7 @@ def test_three_return_codes_of_one_site_would_end_the_job_unless_they_are_borne(
     context, runner = FLContext(), ServerRunner.__new__(ServerRunner)
     context.set_prop(FLContextKey.RUNNER, runner, private=True, sticky=True)
 
-    bear_with_refusals(context)
+    tolerate_refusals(context)
 
     assert runner.ABORT_RETURN_CODES == []
 

@@ -18,7 +18,7 @@ from nvflare.fuel.utils.fobs import lobs
 from nvflare.private.admin_defs import Message as AdminMessage
 from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
 
-from aegis.runtimes.nvflare.plain_payloads import MOST_ITEMS, MOST_SECTIONS, NotPlain, require_plain
+from aegis.runtimes.nvflare.plain_payloads import MAX_ITEMS, MAX_SECTIONS, NotPlain, require_plain
 
 nvflare_fobs_initialize()
 
@@ -92,7 +92,7 @@ REFUSED = {
     "a section that is longer than the rest": (section(b"\x80", size=1 << 40), "cut short"),
     "a section without content": (main({}) + section(bytes(16), BLOB), "cut short"),
     "the head of a section": (main({}) + b"\x66", "cut short"),
-    "too many sections": (main({}) + section(bytes(20), BLOB) * MOST_SECTIONS, "too many sections"),
+    "too many sections": (main({}) + section(bytes(20), BLOB) * MAX_SECTIONS, "too many sections"),
     "no msgpack": (section(b"\xc1"), "malformed"),
     "msgpack and a rest": (section(b"\x80\x80"), "malformed"),
     "text that is none": (section(b"\xa1\xff"), "malformed"),
@@ -106,7 +106,7 @@ REFUSED = {
     "a name that is none": (main(an_object(["a"], DICT, {})), "an object of a class"),
     "more than an object has": (main(an_object(SHAREABLE, DICT, {}, more=1)), "an object of a class"),
     "an object deep inside": (main({"a": [an_object(SHAREABLE, DICT, {"b": an_object("os.system")})]}), "a class"),
-    "many items": (main([0] * MOST_ITEMS + [0]), "malformed"),
+    "many items": (main([0] * MAX_ITEMS + [0]), "malformed"),
     "many items in many lists": (main([[0] * 200] * 200), "items"),
     "many containers in each other": (section(b"\x91" * 200 + b"\xc0"), "in each other"),
     "more containers than can be read": (section(b"\x91" * 5000 + b"\xc0"), "malformed"),

@@ -19,7 +19,7 @@ from nvflare.security.security import FLAuthorizer
 from aegis.errors import RunFolderError
 from aegis.runtimes.nvflare.provisioning import Kits, Project, provision
 from aegis.runtimes.nvflare.settings import EXECUTOR, GATE, WORKFLOW
-from aegis.runtimes.nvflare.site_guards import guard_site, keep_storage_in
+from aegis.runtimes.nvflare.site_guards import guard_site, set_storage_root
 
 GOOD: Mapping[str, Any] = {
     "name": "aegis",
@@ -122,7 +122,7 @@ def test_private_keys_are_in_folders_that_only_their_owner_enters(kits: Kits) ->
 
 
 def test_a_servers_jobs_can_be_kept_out_of_the_shared_temporary_folder(kits: Kits, tmp_path: Path) -> None:
-    keep_storage_in(kits.server / "local", tmp_path)
+    set_storage_root(kits.server / "local", tmp_path)
 
     assert "/tmp/nvflare" not in json.dumps(local(kits, "server", "resources.json"))
 

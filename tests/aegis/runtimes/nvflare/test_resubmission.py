@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aegis.errors import CarrierUnreachable, RunAborted
+from aegis.errors import RunAborted, TransportUnavailable
 from aegis.runs import nvflare_client as flare
 from aegis.runs.folder import RunFolder
 from aegis.runs.nvflare_heartbeat import PULSE
@@ -44,14 +44,14 @@ class Played:
         if fate == FINISHES:
             record_end(self.folder, None)
         words = "FLARE's server localhost:1 does not answer" if fate == NEVER_BEGINS else None
-        yield SimpleNamespace(ended=True, job_is_over=True, let_end=lambda: None, own_words=lambda: words)
+        yield SimpleNamespace(ended=True, job_is_over=True, wait_for_exit=lambda: None, own_words=lambda: words)
 
     def see_through(self) -> None:
         (self.folder.path / PULSE).parent.mkdir()
         folder = SimpleNamespace(path=self.folder.path, has_state=self.has_state)
-        execution: Any = SimpleNamespace(folder=folder, flare=FlareOptions(self.hosting), say=self.said.append)
+        plan: Any = SimpleNamespace(folder=folder, flare=FlareOptions(self.hosting), say=self.said.append)
         job: Any = None
-        flare._see_through(job, execution, self)  # type: ignore[arg-type]
+        flare._see_through(job, plan, self)  # type: ignore[arg-type]
 
     def look(self) -> None:
         """As a follower of the run folder."""
@@ -100,7 +100,7 @@ def test_the_third_loss_without_a_round_ends_the_command_in_its_own_words(played
 def test_a_job_that_never_began_is_not_tried_again(played: Any) -> None:
     run = played(NEVER_BEGINS, has_state=False)
 
-    with pytest.raises(CarrierUnreachable, match=r"^FLARE's server localhost:1 does not answer; FLARE's own logs: "):
+    with pytest.raises(TransportUnavailable, match=r"^FLARE's server localhost:1 does not answer; FLARE's own logs: "):
         run.see_through()
 
 

@@ -117,10 +117,10 @@ def test_simulated_sessions_need_the_development_profile(hosted: Found) -> None:
 
 def test_a_run_folder_that_a_job_cannot_name_is_refused_before_anything_starts(hosted: Found) -> None:
     federation = hosted()
-    execution = federation.execution()
-    odd = execution.folder.path.with_name("my run")
+    plan = federation.plan()
+    odd = plan.folder.path.with_name("my run")
 
     with pytest.raises(RunFolderError, match="cannot name the run folder 'my run'"):
-        execute(federation.job, replace(execution, folder=RunFolder(odd)))
+        execute(federation.job, replace(plan, folder=RunFolder(odd)))
 
     assert not (odd / "nvflare").exists()

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aegis.runtimes.nvflare.stream_budget import LEAST_BYTES, MARGIN, StreamBudget
+from aegis.runtimes.nvflare.stream_budget import MARGIN, MIN_BYTES, StreamBudget
 
 MB = 1 << 20
 
@@ -16,7 +16,7 @@ def test_a_stream_that_does_not_end_is_cut_off_and_another_sites_is_not() -> Non
     budget = StreamBudget()
     taken = [budget.take("clinic-1", 1, MB, is_last=False) for _ in range(200)]
 
-    assert taken == [True] * (LEAST_BYTES // MB) + [False] * (200 - LEAST_BYTES // MB)
+    assert taken == [True] * (MIN_BYTES // MB) + [False] * (200 - MIN_BYTES // MB)
     assert budget.take("clinic-2", 1, MB, is_last=False)
 
 
@@ -31,7 +31,7 @@ def test_a_message_of_the_size_that_was_asked_for_fits_and_its_end_makes_room() 
 def test_a_stream_that_fell_silent_is_forgotten() -> None:
     now = [0.0]
     budget = StreamBudget(lambda: now[0])
-    assert budget.take("clinic-1", 1, LEAST_BYTES, is_last=False)
+    assert budget.take("clinic-1", 1, MIN_BYTES, is_last=False)
     assert not budget.take("clinic-1", 2, MB, is_last=False)
 
     now[0] = 301.0
@@ -49,6 +49,6 @@ def test_what_is_held_of_a_site_never_exceeds_the_limit(sent: list[tuple[int, in
     for stream, size, is_last in sent:
         if budget.take("clinic-1", stream, size, is_last=is_last):
             held[stream] = held.get(stream, 0) + size
-            assert sum(held.values()) <= LEAST_BYTES + MARGIN * asked
+            assert sum(held.values()) <= MIN_BYTES + MARGIN * asked
             if is_last:
                 del held[stream]

@@ -9,9 +9,9 @@ from hashlib import sha256
 from typing import Any
 
 from coreason_enclave.attestation.appraisal import Appraiser, Verifiers
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.binding import Binding, Role, gpu_nonce, report_data
 from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence, GpuReport, to_base64
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.attestation.verify.dcap import DcapEndorsements
 from coreason_enclave.attestation.verify.nvidia import NvidiaEndorsements, NvidiaRevocation
 from coreason_enclave.attestation.verify.nvidia_chain import spki_sha256

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreason_enclave.attestation.appraisal import PINNED, appraise_report
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy, Unchecked
 from coreason_enclave.attestation.endorsements import OfflineBundle
 from coreason_enclave.attestation.endorsements.collateral import SnpAuthorities
 from coreason_enclave.attestation.endorsements.requirements import collateral_of, key_certificates_of
 from coreason_enclave.attestation.evidence import CpuKind, CpuReport, to_base64
-from coreason_enclave.attestation.policy import AttestationPolicy, Unchecked
 from coreason_enclave.attestation.verify.dcap import DcapPlatformPolicy
 from coreason_enclave.attestation.verify.nvidia import NvidiaEndorsements, NvidiaPlatformPolicy
 from coreason_enclave.attestation.verify.snp import SigningKey, SnpEndorsements, SnpPlatformPolicy, parse_report

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from coreason_enclave.attestation.appraisal import PINNED, Appraiser
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.binding import Role, gpu_nonce, report_data
 from coreason_enclave.attestation.endorsements import NoEndorsements
 from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence, to_base64
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.errors import AttestationError, Reason
 from coreason_enclave.schemas import Profile, Provenance
 from tests.coreason_enclave.attestation.appraisal.hosts import (

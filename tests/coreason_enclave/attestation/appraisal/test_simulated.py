@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreason_enclave.attestation.appraisal import EVERYTHING_UNCHECKED, Appraiser
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy, Unchecked
 from coreason_enclave.attestation.binding import Binding, gpu_nonce, report_data
 from coreason_enclave.attestation.endorsements import NoEndorsements
 from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence, to_base64
-from coreason_enclave.attestation.policy import AttestationPolicy, Unchecked
 from coreason_enclave.attestation.verify.verdict import VerificationRefused
 from coreason_enclave.crypto.encoding import canonical_json
 from coreason_enclave.errors import AttestationError, Reason

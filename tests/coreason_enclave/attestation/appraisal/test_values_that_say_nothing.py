@@ -10,15 +10,15 @@ import tomli_w
 from pydantic import ValidationError
 
 from aegis.evidence import inspect
-from aegis.evidence.files import read_policy
+from aegis.evidence.evidence_files import read_policy
 from aegis.evidence.inspection import reference_values
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.evidence import CpuKind
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.attestation.reference_values import IDENTIFYING, MEASURED_BYTES, ReferenceValue
 from coreason_enclave.attestation.verify.dcap.quote import parse_quote
-from coreason_enclave.attestation.verify.dcap.verifier import measurements_of as of_quote
+from coreason_enclave.attestation.verify.dcap.quote_verifier import measurements_of as of_quote
 from coreason_enclave.attestation.verify.snp import parse_report
-from coreason_enclave.attestation.verify.snp.verifier import measurements_of as of_report
+from coreason_enclave.attestation.verify.snp.report_verifier import measurements_of as of_report
 from coreason_enclave.configuration import parse_toml
 from coreason_enclave.errors import ConfigurationError
 from tests.coreason_enclave.attestation.dcap.hierarchy import Intel, td_report

@@ -228,7 +228,7 @@ def test_without_the_library_nothing_is_verified(sgx: Intel, verdict: Verdict, m
 def test_a_library_that_reads_another_report_is_not_believed(
     sgx: Intel, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from coreason_enclave.attestation.verify.dcap import verifier
+    from coreason_enclave.attestation.verify.dcap import quote_verifier as verifier
 
     real = verifier.parse_quote
 
@@ -259,7 +259,7 @@ def test_a_panic_in_the_library_or_claims_in_unknown_terms_are_refusals(
 
 
 def test_the_product_trusts_intels_root_certificate_alone() -> None:
-    from coreason_enclave.attestation.verify.dcap import verifier
+    from coreason_enclave.attestation.verify.dcap import quote_verifier as verifier
     from coreason_enclave.attestation.verify.dcap.intel_root import INTEL_SGX_ROOT
 
     published = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"

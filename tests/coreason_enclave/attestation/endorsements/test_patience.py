@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreason_enclave.attestation.endorsements.http import HttpReply
-from coreason_enclave.attestation.endorsements.patience import ATTEMPTS, MOST_PAUSE_S, MOST_QUIET_S, PatientHttp
+from coreason_enclave.attestation.endorsements.patience import ATTEMPTS, MAX_PAUSE_S, MAX_QUIET_S, PatientHttp
 from coreason_enclave.attestation.verify.verdict import VerificationRefused
 from coreason_enclave.errors import Reason
 
@@ -101,7 +101,7 @@ def test_a_round_does_not_wait_for_a_long_pause_and_leaves_the_service_alone(tex
         assert refused.value.reason is Reason.ATTESTATION_UNAVAILABLE
     assert len(service.asked) == 1
     assert patient(OTHER) == GOOD
-    service.now += MOST_QUIET_S + 1
+    service.now += MAX_QUIET_S + 1
     assert patient(URL) == GOOD
 
 
@@ -118,7 +118,7 @@ def test_a_clock_that_is_set_back_does_not_silence_a_service_for_good() -> None:
     service = Service([busy("600"), GOOD])
     patient = service.patient()
     patient(URL)
-    service.now -= 10 * MOST_QUIET_S
+    service.now -= 10 * MAX_QUIET_S
     assert patient(URL) == GOOD
 
 
@@ -127,4 +127,4 @@ def test_whatever_a_service_says_one_question_waits_for_seconds_at_most(text: st
     service = Service([busy(text)])
     service.patient()(URL)
     assert len(service.asked) <= ATTEMPTS
-    assert all(0 <= pause <= MOST_PAUSE_S for pause in service.paused)
+    assert all(0 <= pause <= MAX_PAUSE_S for pause in service.paused)

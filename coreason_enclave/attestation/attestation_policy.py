@@ -29,9 +29,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from coreason_enclave.attestation.evidence import MAX_GPUS, CpuKind
 from coreason_enclave.attestation.reference_values import ReferenceValue
-from coreason_enclave.attestation.verify.dcap.policy import DcapPlatformPolicy
-from coreason_enclave.attestation.verify.nvidia.policy import NvidiaPlatformPolicy
-from coreason_enclave.attestation.verify.snp.policy import SnpPlatformPolicy
+from coreason_enclave.attestation.verify.dcap.tcb_policy import DcapPlatformPolicy
+from coreason_enclave.attestation.verify.nvidia.gpu_policy import NvidiaPlatformPolicy
+from coreason_enclave.attestation.verify.snp.guest_policy import SnpPlatformPolicy
 from coreason_enclave.schemas import SafeId, StrictModel, in_range, of_form
 
 __all__ = ["LIFETIME_S", "AttestationPolicy", "AttesterName", "PlatformId", "Unchecked"]

@@ -14,13 +14,13 @@ from coreason_enclave.crypto.encoding import digest
 from coreason_enclave.crypto.keystream import Keystream
 from coreason_enclave.wire.updates import AdmittedUpdate
 
-__all__ = ["Draw", "drawn_sites", "noise_keystream", "sampling_keystream"]
+__all__ = ["CohortSample", "drawn_sites", "noise_keystream", "sampling_keystream"]
 
 _SAMPLING = digest("aegis/client-privacy/sampling/v1").hex()
 
 
 @dataclass(frozen=True)
-class Draw:
+class CohortSample:
     """One draw of sites for one round, from one base model.
 
     Attributes:
@@ -40,7 +40,9 @@ class Draw:
         return digest("aegis/client-privacy/draw/v1", *named, bytes.fromhex(self.base_model_digest)).hex()
 
 
-def drawn_sites(site_ids: Iterable[str], draw: Draw, *, sample_rate: float, keystream: Keystream) -> tuple[str, ...]:
+def drawn_sites(
+    site_ids: Iterable[str], draw: CohortSample, *, sample_rate: float, keystream: Keystream
+) -> tuple[str, ...]:
     """The sites whose coin says yes, sorted; there may be none."""
     return tuple(
         site
@@ -49,18 +51,18 @@ def drawn_sites(site_ids: Iterable[str], draw: Draw, *, sample_rate: float, keys
     )
 
 
-def sampling_keystream(key: bytes, draw: Draw) -> Keystream:
+def sampling_keystream(key: bytes, draw: CohortSample) -> Keystream:
     """What the coins of a round come from."""
     return _keystream(key, draw, _SAMPLING)
 
 
-def noise_keystream(key: bytes, draw: Draw, counted: Sequence[AdmittedUpdate]) -> Keystream:
+def noise_keystream(key: bytes, draw: CohortSample, counted: Sequence[AdmittedUpdate]) -> Keystream:
     """What the noise over exactly these updates comes from: other updates get other noise, the same get the same."""
     named = [part for update in counted for part in (update.site_id.encode(), bytes.fromhex(update.digest))]
     return _keystream(key, draw, digest("aegis/client-privacy/updates/v1", *named).hex())
 
 
-def _keystream(key: bytes, draw: Draw, data: str) -> Keystream:
+def _keystream(key: bytes, draw: CohortSample, data: str) -> Keystream:
     return Keystream(
         key,
         job_digest=draw.job_digest,

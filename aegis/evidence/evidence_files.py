@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.evidence import Evidence, parse_evidence
-from coreason_enclave.attestation.policy import AttestationPolicy
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 from coreason_enclave.configuration import read_toml
 from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.errors import AttestationError, ConfigurationError, EnvelopeError, Reason
 from coreason_enclave.schemas import StrictModel, explain
 
-__all__ = ["MAX_FILE_BYTES", "Kind", "read_capped", "read_evidence", "read_policy"]
+__all__ = ["MAX_FILE_BYTES", "EvidenceKind", "read_capped", "read_evidence", "read_policy"]
 
 MAX_FILE_BYTES = 4 << 20
 """More than the largest evidence (a processor's report and sixteen GPUs', base64 in JSON), and than any endorsement."""
@@ -27,7 +27,7 @@ _MAX_POLICY_BYTES = 256 * 1024
 _Policy = TypeVar("_Policy", bound=StrictModel)
 
 
-class Kind(StrEnum):
+class EvidenceKind(StrEnum):
     """What made a report."""
 
     SGX = "sgx"

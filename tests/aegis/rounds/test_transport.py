@@ -9,15 +9,15 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-from aegis.federated_coordinator import GridCarrier
-from aegis.rounds.transport import CarrierFailed, Errand, Parcel, SiteRefused, Undelivered
+from aegis.federated_coordinator import GridTransport
+from aegis.rounds.transport import DeliveryFailure, OutboundMessage, RequestKind, SiteRefusal, TransportFailed
 from aegis.runtimes.in_process import InProcessGrid
 from coreason_enclave.errors import EnvelopeError, Reason
 from coreason_enclave.federation.flower import REFUSED
 from coreason_enclave.wire.updates import SealedMessage
 from tests.support.studies import Relay
 
-PARCEL = Parcel("clinic-1", 1, Errand.TRAIN, SealedMessage(b"order", b"arrays", b"roll-call"), "3", 660.0)
+PARCEL = OutboundMessage("clinic-1", 1, RequestKind.TRAIN, SealedMessage(b"order", b"arrays", b"roll-call"), "3", 660.0)
 
 
 class Answers(Relay):
@@ -46,17 +46,17 @@ def content(fields: dict[str, Any] | None) -> Callable[[Message], Message]:
 
 def brought(answer: Callable[[Message], Message]) -> Any:
     grid = Answers(answer)
-    carrier = GridCarrier(grid, lambda _: None)
-    carrier.push([PARCEL])
-    (delivery,) = carrier.pull(["id-0"])
-    assert delivery.node_id == 1
-    return delivery.content
+    transport = GridTransport(grid, lambda _: None)
+    transport.push([PARCEL])
+    (inbound,) = transport.pull(["id-0"])
+    assert inbound.node_id == 1
+    return inbound.content
 
 
 def test_an_order_travels_as_a_training_message_to_its_node_and_an_invitation_as_a_query() -> None:
     grid = Answers(content(None))
-    enrol = Parcel("clinic-1", 1, Errand.ENROL, SealedMessage(b"invitation"), "enrolment", 120.0)
-    assert GridCarrier(grid, lambda _: None).push([PARCEL, enrol]) == ["id-0", "id-1"]
+    enrol = OutboundMessage("clinic-1", 1, RequestKind.ENROL, SealedMessage(b"invitation"), "enrolment", 120.0)
+    assert GridTransport(grid, lambda _: None).push([PARCEL, enrol]) == ["id-0", "id-1"]
     order, invitation = grid.given
     assert (order.metadata.message_type, order.metadata.dst_node_id, order.metadata.group_id) == ("train", 1, "3")
     assert order.metadata.ttl == 660.0
@@ -66,9 +66,9 @@ def test_an_order_travels_as_a_training_message_to_its_node_and_an_invitation_as
 
 def test_a_message_that_is_sent_again_is_a_new_one() -> None:
     grid = Answers(content(None))
-    carrier = GridCarrier(grid, lambda _: None)
-    carrier.push([PARCEL])
-    carrier.push([PARCEL])
+    transport = GridTransport(grid, lambda _: None)
+    transport.push([PARCEL])
+    transport.push([PARCEL])
     assert grid.given[0] is not grid.given[1]
 
 
@@ -93,15 +93,15 @@ def test_what_is_not_sealed_is_malformed(fields: dict[str, Any] | None) -> None:
 
 
 ERRORS = {
-    "a refusal with its reason": (REFUSED, "budget_exceeded", SiteRefused(Reason.BUDGET_EXCEEDED)),
-    "a refusal with a reason that nobody knows": (REFUSED, "because", SiteRefused(Reason.INTERNAL)),
-    "a program that raised": (ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "row 17", SiteRefused(Reason.INTERNAL)),
-    "a program that could not be loaded": (ErrorCode.LOAD_CLIENT_APP_EXCEPTION, "", SiteRefused(Reason.INTERNAL)),
-    "a node that is away": (ErrorCode.NODE_UNAVAILABLE, "", Undelivered("error 5")),
-    "a message that is gone": (ErrorCode.MESSAGE_UNAVAILABLE, "", Undelivered("error 3")),
-    "a reply that is gone": (ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "", Undelivered("error 4")),
-    "a worker that died": (ErrorCode.CLIENT_APP_CRASHED, "", Undelivered("error 8")),
-    "an error that nobody knows": (77, "", Undelivered("error 77")),
+    "a refusal with its reason": (REFUSED, "budget_exceeded", SiteRefusal(Reason.BUDGET_EXCEEDED)),
+    "a refusal with a reason that nobody knows": (REFUSED, "because", SiteRefusal(Reason.INTERNAL)),
+    "a program that raised": (ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "row 17", SiteRefusal(Reason.INTERNAL)),
+    "a program that could not be loaded": (ErrorCode.LOAD_CLIENT_APP_EXCEPTION, "", SiteRefusal(Reason.INTERNAL)),
+    "a node that is away": (ErrorCode.NODE_UNAVAILABLE, "", DeliveryFailure("error 5")),
+    "a message that is gone": (ErrorCode.MESSAGE_UNAVAILABLE, "", DeliveryFailure("error 3")),
+    "a reply that is gone": (ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "", DeliveryFailure("error 4")),
+    "a worker that died": (ErrorCode.CLIENT_APP_CRASHED, "", DeliveryFailure("error 8")),
+    "an error that nobody knows": (77, "", DeliveryFailure("error 77")),
 }
 
 
@@ -118,11 +118,11 @@ def test_whatever_a_grid_raises_is_a_failure_that_may_be_tried_again() -> None:
         def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
             raise ValueError("not a message")
 
-    carrier = GridCarrier(Broken(InProcessGrid({})), lambda _: None)
-    with pytest.raises(CarrierFailed, match=r"^ConnectionError$"):
-        carrier.push([PARCEL])
-    with pytest.raises(CarrierFailed, match=r"^ValueError$"):
-        carrier.pull(["id-0"])
+    transport = GridTransport(Broken(InProcessGrid({})), lambda _: None)
+    with pytest.raises(TransportFailed, match=r"^ConnectionError$"):
+        transport.push([PARCEL])
+    with pytest.raises(TransportFailed, match=r"^ValueError$"):
+        transport.pull(["id-0"])
 
 
 def test_a_grid_that_signals_is_waited_for_and_another_is_looked_at_again_later() -> None:
@@ -136,5 +136,5 @@ def test_a_grid_that_signals_is_waited_for_and_another_is_looked_at_again_later(
         """A grid without a signal."""
 
     for grid in (Signals(InProcessGrid({})), Mute()):
-        GridCarrier(grid, lambda seconds: waited.append(("sleep", seconds))).wait(0.1)  # type: ignore[arg-type]
+        GridTransport(grid, lambda seconds: waited.append(("sleep", seconds))).wait(0.1)  # type: ignore[arg-type]
     assert waited == [("signal", 0.1), ("sleep", 0.1)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from aegis.aggregation import Aggregate, screen
 from aegis.aggregation.columns import Layout
 from aegis.client_privacy.account import SiteAccount
-from aegis.client_privacy.draws import Draw, drawn_sites, noise_keystream, sampling_keystream
+from aegis.client_privacy.cohort_sampling import CohortSample, drawn_sites, noise_keystream, sampling_keystream
 from aegis.client_privacy.mechanism import clipped_sum, noised_mean
 from aegis.errors import AegisError
 from coreason_enclave.accounting import ClientGuarantee
@@ -47,7 +47,7 @@ class ClientPrivacy:
         source = NoiseSource.UNSAFE_SEEDED if seeded else NoiseSource.COORDINATOR_KEYSTREAM
         return SiteAccount(self.job, self.config, self.ledger, self.caps, source)
 
-    def reserve(self, draw: Draw) -> Draw:
+    def reserve(self, draw: CohortSample) -> CohortSample:
         """Charge ``draw``, or the next one of its round that no other run of this job has made from another model.
 
         Durable when this returns. What it raises, see :meth:`SiteAccount.reserve`; nothing is charged then.
@@ -60,13 +60,13 @@ class ClientPrivacy:
             else:
                 return draw
 
-    def draw_sites(self, draw: Draw, eligible: Iterable[str]) -> tuple[str, ...]:
+    def draw_sites(self, draw: CohortSample, eligible: Iterable[str]) -> tuple[str, ...]:
         """The sites that a reserved draw asks, of those that can be asked."""
         self._reservation(draw)
         stream = sampling_keystream(self._key(), draw)
         return drawn_sites(eligible, draw, sample_rate=self.config.sample_rate, keystream=stream)
 
-    def combine(self, draw: Draw, updates: Iterable[AdmittedUpdate], layout: Layout) -> Aggregate:
+    def combine(self, draw: CohortSample, updates: Iterable[AdmittedUpdate], layout: Layout) -> Aggregate:
         """The noised mean of what was admitted, which may be nothing: then it is noise alone.
 
         What the aggregators' screening sets aside counts as zero, like whoever was silent. The denominator stays.
@@ -84,7 +84,7 @@ class ClientPrivacy:
         used = tuple(update.site_id for update in counted)
         return Aggregate(Aggregator.MEAN, 0, delta, used, screened.quarantined)
 
-    def commit(self, draw: Draw, model_digest: str) -> None:
+    def commit(self, draw: CohortSample, model_digest: str) -> None:
         """Record the model that a draw gave, durable when this returns: it may be kept and shown from then on.
 
         Raises:
@@ -99,7 +99,7 @@ class ClientPrivacy:
         """What holds for each site over the rounds so far; None before the first."""
         return self.account.guarantee()
 
-    def _reservation(self, draw: Draw) -> Reservation:
+    def _reservation(self, draw: CohortSample) -> Reservation:
         """Of a draw that is reserved already; reserving it again changes nothing."""
         return self.account.reserve(draw)
 

@@ -17,9 +17,16 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.fuel.utils import fobs
 
 from aegis.errors import RunAborted
-from aegis.rounds.transport import CarrierFailed, Delivery, Errand, Parcel, SiteRefused, Undelivered
+from aegis.rounds.transport import (
+    DeliveryFailure,
+    InboundMessage,
+    OutboundMessage,
+    RequestKind,
+    SiteRefusal,
+    TransportFailed,
+)
 from aegis.runtimes.nvflare.protocol import REASON_HEADER, to_shareable
-from aegis.runtimes.nvflare.transport import FlareCarrier
+from aegis.runtimes.nvflare.transport import FlareTransport
 from coreason_enclave.errors import EnvelopeError, Reason
 from coreason_enclave.wire.updates import SealedMessage
 
@@ -55,32 +62,32 @@ class Controller:
 @dataclass
 class Carried:
     controller: Controller
-    carrier: FlareCarrier
+    transport: FlareTransport
     now: list[float]
     aborted: list[bool]
 
-    def push(self, site: str = "clinic-1", errand: Errand = Errand.TRAIN, ttl_s: float = 30.5) -> str:
-        (message_id,) = self.carrier.push([Parcel(site, NODES[site], errand, ORDER, "round-1", ttl_s)])
+    def push(self, site: str = "clinic-1", request_kind: RequestKind = RequestKind.TRAIN, ttl_s: float = 30.5) -> str:
+        (message_id,) = self.transport.push([OutboundMessage(site, NODES[site], request_kind, ORDER, "round-1", ttl_s)])
         assert message_id is not None
         return message_id
 
-    def came(self, result: Any, *, client: str = "clinic-1") -> Delivery:
+    def kind(self, result: Any, *, client: str = "clinic-1") -> InboundMessage:
         message_id = self.push()
         self.controller.answer(result, client=client)
-        (delivery,) = self.carrier.pull([message_id])
-        assert delivery.message_id == message_id
-        return delivery
+        (inbound,) = self.transport.pull([message_id])
+        assert inbound.message_id == message_id
+        return inbound
 
 
 @pytest.fixture
 def carried() -> Carried:
     controller, now, aborted = Controller(), [0.0], [False]
-    carrier = FlareCarrier(controller, FLContext(), NODES, aborted=lambda: aborted[0], clock=lambda: now[0])
-    return Carried(controller, carrier, now, aborted)
+    transport = FlareTransport(controller, FLContext(), NODES, aborted=lambda: aborted[0], clock=lambda: now[0])
+    return Carried(controller, transport, now, aborted)
 
 
 def test_a_parcel_is_one_task_for_its_one_client_named_by_its_errand(carried: Carried) -> None:
-    carried.push("clinic-2", Errand.ATTEST)
+    carried.push("clinic-2", RequestKind.ATTEST)
 
     ((task, targets),) = carried.controller.sent
     assert (task.name, targets, task.timeout) == ("attest", ["clinic-2"], 31)
@@ -95,20 +102,20 @@ def test_bytes_travel_through_flares_serialisation_as_they_are() -> None:
 
 def test_an_answer_is_delivered_once_with_the_node_of_the_client_that_flare_names(carried: Carried) -> None:
     message_id = carried.push()
-    assert carried.carrier.pull([message_id]) == []
+    assert carried.transport.pull([message_id]) == []
 
     carried.controller.answer(to_shareable(UPDATE))
 
-    assert carried.carrier.pull([message_id]) == [Delivery(message_id, 1, UPDATE)]
-    assert carried.carrier.pull([message_id]) == []
+    assert carried.transport.pull([message_id]) == [InboundMessage(message_id, 1, UPDATE)]
+    assert carried.transport.pull([message_id]) == []
 
 
 def test_an_answer_of_a_client_that_was_not_asked_bears_its_own_node(carried: Carried) -> None:
-    assert carried.came(to_shareable(UPDATE), client="clinic-2").node_id == 2
+    assert carried.kind(to_shareable(UPDATE), client="clinic-2").node_id == 2
 
 
 def test_a_client_that_is_no_participant_has_no_participants_node(carried: Carried) -> None:
-    assert carried.came(to_shareable(UPDATE), client="a stranger").node_id not in NODES.values()
+    assert carried.kind(to_shareable(UPDATE), client="a stranger").node_id not in NODES.values()
 
 
 NOBODY_ANSWERED = {Reason.TRANSPORT, Reason.NO_REPLY}
@@ -119,7 +126,7 @@ def test_every_reason_of_a_site_comes_through(carried: Carried, reason: Reason) 
     reply = make_reply(ReturnCode.EXECUTION_EXCEPTION)
     reply.set_header(REASON_HEADER, reason.value)
 
-    assert carried.came(reply).content == SiteRefused(reason)
+    assert carried.kind(reply).content == SiteRefusal(reason)
 
 
 @pytest.mark.parametrize("reason", sorted(NOBODY_ANSWERED))
@@ -128,7 +135,7 @@ def test_a_site_behind_whose_client_nobody_answered_is_asked_again(carried: Carr
     reply = make_reply(ReturnCode.COMMUNICATION_ERROR)
     reply.set_header(REASON_HEADER, reason.value)
 
-    assert isinstance(carried.came(reply).content, Undelivered)
+    assert isinstance(carried.kind(reply).content, DeliveryFailure)
 
 
 @pytest.mark.parametrize("code", ["EXECUTION_EXCEPTION", "UNSAFE_JOB", "TASK_UNKNOWN", "made up", 7, ["a"]])
@@ -138,12 +145,12 @@ def test_a_refusal_without_a_reason_of_ours_is_the_sites_own_failure(carried: Ca
     reply.set_return_code(code)
     reply.set_header(REASON_HEADER, said)
 
-    assert carried.came(reply).content == SiteRefused(Reason.INTERNAL)
+    assert carried.kind(reply).content == SiteRefusal(Reason.INTERNAL)
 
 
 @pytest.mark.parametrize("code", [ReturnCode.TASK_ABORTED, ReturnCode.COMMUNICATION_ERROR, ReturnCode.TIMEOUT])
 def test_what_did_not_get_through_is_asked_again(carried: Carried, code: str) -> None:
-    assert isinstance(carried.came(make_reply(code)).content, Undelivered)
+    assert isinstance(carried.kind(make_reply(code)).content, DeliveryFailure)
 
 
 NO_MESSAGES: dict[str, Shareable] = {
@@ -158,7 +165,7 @@ NO_MESSAGES: dict[str, Shareable] = {
 
 @pytest.mark.parametrize("result", NO_MESSAGES.values(), ids=NO_MESSAGES)
 def test_what_is_no_sealed_message_is_malformed(carried: Carried, result: Shareable) -> None:
-    content = carried.came(result).content
+    content = carried.kind(result).content
 
     assert isinstance(content, EnvelopeError)
     assert content.reason is Reason.MALFORMED
@@ -178,7 +185,7 @@ def test_an_answer_to_what_was_asked_before_is_still_told_apart(carried: Carried
     after = carried.push()
     carried.controller.answer(to_shareable(UPDATE), which=0)
 
-    assert [each.message_id for each in carried.carrier.pull([after, before])] == [before]
+    assert [each.message_id for each in carried.transport.pull([after, before])] == [before]
 
 
 def test_what_nobody_pulls_is_forgotten_when_its_time_is_over(carried: Carried) -> None:
@@ -187,13 +194,13 @@ def test_what_nobody_pulls_is_forgotten_when_its_time_is_over(carried: Carried) 
     carried.now[0] = 10.1
     carried.push()
 
-    assert carried.carrier.pull([message_id]) == []
+    assert carried.transport.pull([message_id]) == []
 
 
 def test_a_task_that_flare_does_not_take_is_a_failure_of_the_carrier(carried: Carried) -> None:
     carried.controller.broken = True
 
-    with pytest.raises(CarrierFailed):
+    with pytest.raises(TransportFailed):
         carried.push()
 
 
@@ -203,7 +210,7 @@ def test_waiting_ends_as_soon_as_an_answer_comes_in(carried: Carried) -> None:
     timer.start()
     began = time.monotonic()
 
-    carried.carrier.wait(30)
+    carried.transport.wait(30)
 
     assert time.monotonic() - began < 10
     timer.join()
@@ -212,11 +219,11 @@ def test_waiting_ends_as_soon_as_an_answer_comes_in(carried: Carried) -> None:
 def test_waiting_does_not_end_twice_for_one_answer(carried: Carried) -> None:
     message_id = carried.push()
     carried.controller.answer(to_shareable(UPDATE))
-    carried.carrier.wait(30)
-    carried.carrier.pull([message_id])
+    carried.transport.wait(30)
+    carried.transport.pull([message_id])
     began = time.monotonic()
 
-    carried.carrier.wait(0.05)
+    carried.transport.wait(0.05)
 
     assert time.monotonic() - began >= 0.05
 
@@ -228,45 +235,45 @@ def test_once_flare_ends_the_job_every_act_says_so(carried: Carried, act: str) -
     with pytest.raises(RunAborted, match="goes on"):
         {
             "push": carried.push,
-            "pull": lambda: carried.carrier.pull(["flare-1"]),
-            "wait": lambda: carried.carrier.wait(0.01),
+            "pull": lambda: carried.transport.pull(["flare-1"]),
+            "wait": lambda: carried.transport.wait(0.01),
         }[act]()
 
 
 def test_what_the_gate_refused_of_a_site_is_that_sites_answer(carried: Carried) -> None:
     asked, other = carried.push(), carried.push("clinic-2")
 
-    carried.carrier.offended("clinic-1", "sends a main section that is malformed")
+    carried.transport.struck("clinic-1", "sends a main section that is malformed")
 
-    (delivery,) = carried.carrier.pull([asked, other])
-    assert (delivery.message_id, delivery.node_id) == (asked, 1)
-    assert isinstance(delivery.content, EnvelopeError)
-    assert delivery.content.reason is Reason.MALFORMED
+    (inbound,) = carried.transport.pull([asked, other])
+    assert (inbound.message_id, inbound.node_id) == (asked, 1)
+    assert isinstance(inbound.content, EnvelopeError)
+    assert inbound.content.reason is Reason.MALFORMED
 
 
 def test_an_offence_between_two_messages_answers_the_next(carried: Carried) -> None:
     asked = carried.push()
     carried.controller.answer(to_shareable(UPDATE))
-    carried.carrier.offended("clinic-1", "asks _net_manager:stop")
-    carried.carrier.offended("clinic-1", "asks _net_manager:stop")
-    assert [each.content for each in carried.carrier.pull([asked])] == [UPDATE]
+    carried.transport.struck("clinic-1", "asks _net_manager:stop")
+    carried.transport.struck("clinic-1", "asks _net_manager:stop")
+    assert [each.content for each in carried.transport.pull([asked])] == [UPDATE]
 
     again, then = carried.push(), carried.push()
 
-    (delivery,) = carried.carrier.pull([again, then])
-    assert (delivery.message_id, type(delivery.content)) == (again, EnvelopeError)
+    (inbound,) = carried.transport.pull([again, then])
+    assert (inbound.message_id, type(inbound.content)) == (again, EnvelopeError)
 
 
 def test_an_answer_after_an_offence_does_not_take_its_place(carried: Carried) -> None:
     asked = carried.push()
-    carried.carrier.offended("clinic-1", "sends a main section that is malformed")
+    carried.transport.struck("clinic-1", "sends a main section that is malformed")
     carried.controller.answer(to_shareable(UPDATE))
 
-    assert [type(each.content) for each in carried.carrier.pull([asked])] == [EnvelopeError]
+    assert [type(each.content) for each in carried.transport.pull([asked])] == [EnvelopeError]
 
 
 def test_an_offence_of_a_client_that_is_no_participant_answers_nobody(carried: Carried) -> None:
     asked = carried.push()
-    carried.carrier.offended("you@example.org", "asks admin:x")
+    carried.transport.struck("you@example.org", "asks admin:x")
 
-    assert carried.carrier.pull([asked]) == []
+    assert carried.transport.pull([asked]) == []

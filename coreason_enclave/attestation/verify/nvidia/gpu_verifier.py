@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from coreason_enclave.attestation.verify.nvidia.endorsements import NvidiaEndorsements
-from coreason_enclave.attestation.verify.nvidia.evidence import NvidiaEvidence, parse_nvidia_evidence
+from coreason_enclave.attestation.verify.nvidia.gpu_evidence import NvidiaEvidence, parse_nvidia_evidence
+from coreason_enclave.attestation.verify.nvidia.gpu_policy import NvidiaPlatformPolicy
 from coreason_enclave.attestation.verify.nvidia.identity import (
     CHAIN_LENGTH,
     DeviceIdentity,
@@ -22,10 +23,9 @@ from coreason_enclave.attestation.verify.nvidia.identity import (
     device_identity,
 )
 from coreason_enclave.attestation.verify.nvidia.opaque import Field, GpuMode
-from coreason_enclave.attestation.verify.nvidia.policy import NvidiaPlatformPolicy
 from coreason_enclave.attestation.verify.nvidia.reference import DRIVER, VBIOS, assign, compare
 from coreason_enclave.attestation.verify.nvidia.roots import NvidiaRoots
-from coreason_enclave.attestation.verify.nvidia.spdm import Report, parse_report
+from coreason_enclave.attestation.verify.nvidia.spdm import MeasurementReport, parse_report
 from coreason_enclave.attestation.verify.nvidia_chain import Chain, load_pem_chain, public_key, verify_path
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
 from coreason_enclave.system.timestamps import unix_seconds
@@ -153,7 +153,7 @@ class _Verification:
         open_ends = True if result is None else result.check(chain, first, self.now, what)
         return [name] if open_ends else []
 
-    def _manifests(self, report: Report, identity: DeviceIdentity) -> dict[str, Manifest]:
+    def _manifests(self, report: MeasurementReport, identity: DeviceIdentity) -> dict[str, Manifest]:
         given = self.endorsements.manifests
         if not given:
             return {}
@@ -169,13 +169,13 @@ class _Verification:
         return assign(verified, report, identity.product)
 
 
-def _check_nonce(report: Report, nonce: bytes | None, stated: bytes | None) -> None:
+def _check_nonce(report: MeasurementReport, nonce: bytes | None, stated: bytes | None) -> None:
     for expected, whose in ((nonce, "that was sent"), (stated, "that the evidence itself states")):
         if expected is not None and not (len(expected) == _NONCE_BYTES and hmac.compare_digest(expected, report.nonce)):
             raise VerificationRefused(Refusal.NONCE, f"the report covers another nonce than the one {whose}")
 
 
-def _check_signature(report: Report, chain: Chain) -> None:
+def _check_signature(report: MeasurementReport, chain: Chain) -> None:
     half = len(report.signature) // 2
     r, s = (int.from_bytes(part, "big") for part in (report.signature[:half], report.signature[half:]))
     key = public_key(chain[0], "the GPU's certificate")
@@ -186,7 +186,7 @@ def _check_signature(report: Report, chain: Chain) -> None:
         raise VerificationRefused(Refusal.SIGNATURE, message) from None
 
 
-def _open_ends(report: Report, manifests: dict[str, Manifest], nonce: bytes | None) -> dict[str, bool]:
+def _open_ends(report: MeasurementReport, manifests: dict[str, Manifest], nonce: bytes | None) -> dict[str, bool]:
     """What was not shown, by name."""
     unmeasured = manifests.keys() != {DRIVER, VBIOS}
     return {
@@ -199,7 +199,7 @@ def _open_ends(report: Report, manifests: dict[str, Manifest], nonce: bytes | No
     }
 
 
-def _claims(report: Report, identity: DeviceIdentity, certified: bytes) -> dict[str, object]:
+def _claims(report: MeasurementReport, identity: DeviceIdentity, certified: bytes) -> dict[str, object]:
     opaque = report.opaque
     return {
         "product": identity.product,

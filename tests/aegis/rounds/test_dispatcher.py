@@ -8,23 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aegis.coordination.liveness import SiteHealth
-from aegis.rounds.dispatcher import Came, Closing, Heard
-from aegis.rounds.transport import Delivery
+from aegis.rounds.dispatcher import Closing, Reply, ReplyKind
+from aegis.rounds.transport import InboundMessage
 from coreason_enclave.errors import Reason
-from tests.aegis.rounds.scripted import LOST, REFUSAL, Script, answer, parcels
+from tests.aegis.rounds.scripted import LOST, REFUSAL, Script, answer, outbound_messages
 
 
-def said(heard: list[Heard]) -> dict[str, tuple[Came, Reason | None]]:
-    return {each.site: (each.came, each.reason) for each in heard}
+def said(reply: list[Reply]) -> dict[str, tuple[ReplyKind, Reason | None]]:
+    return {each.site: (each.kind, each.reason) for each in reply}
 
 
 def sent_to(script: Script, site: str) -> list[float]:
     return [time for time, sites in script.pushes if site in sites]
 
 
-FIRST = (Came.FIRST, None)
-SILENT = (Came.NEVER, Reason.NO_REPLY)
-CARRIER = (Came.NEVER, Reason.TRANSPORT)
+FIRST = (ReplyKind.FIRST, None)
+SILENT = (ReplyKind.MISSING, Reason.NO_REPLY)
+CARRIER = (ReplyKind.MISSING, Reason.TRANSPORT)
 
 
 # --- the ordinary case ----------------------------------------------------------------------------------------
@@ -32,9 +32,9 @@ CARRIER = (Came.NEVER, Reason.TRANSPORT)
 
 def test_everybody_is_asked_once_and_heard_as_soon_as_the_answer_is_there() -> None:
     script = Script({"a": [(1.0, answer())], "b": [(30.0, REFUSAL)], "c": [(0.0, answer())]})
-    heard = script.ask("a", "b", "c")
-    assert said(heard) == dict.fromkeys("abc", FIRST)
-    assert [each.site for each in heard] == ["c", "a", "b"]
+    reply = script.ask("a", "b", "c")
+    assert said(reply) == dict.fromkeys("abc", FIRST)
+    assert [each.site for each in reply] == ["c", "a", "b"]
     assert script.pushes == [(0.0, ["a", "b", "c"])]
     assert 30.0 <= script.now <= 30.25
 
@@ -109,9 +109,9 @@ def test_a_site_whose_node_stays_away_is_silent() -> None:
 
 def test_one_reply_that_cannot_be_read_does_not_cost_the_others_theirs() -> None:
     script = Script(poisoned={"a"})
-    heard = said(script.ask("a", "b", "c", within_s=30.0))
-    assert heard["b"] == heard["c"] == FIRST
-    assert heard["a"][0] is Came.NEVER
+    reply = said(script.ask("a", "b", "c", within_s=30.0))
+    assert reply["b"] == reply["c"] == FIRST
+    assert reply["a"][0] is ReplyKind.MISSING
 
 
 # --- sites that come back -------------------------------------------------------------------------------------
@@ -152,86 +152,96 @@ def test_the_answers_to_both_sendings_are_told_apart() -> None:
         {"a": [(9.0, answer("one")), (3.0, answer("two"))], "b": [(30.0, answer())]},
         activations=[(0.0, seen(1)), (5.0, seen(2))],
     )
-    heard = [each for each in script.ask("a", "b") if each.site == "a"]
-    assert [(each.came, each.content) for each in heard] == [
-        (Came.FIRST, answer("two")),
-        (Came.AGAIN, answer("one")),
+    reply = [each for each in script.ask("a", "b") if each.site == "a"]
+    assert [(each.kind, each.content) for each in reply] == [
+        (ReplyKind.FIRST, answer("two")),
+        (ReplyKind.DUPLICATE, answer("one")),
     ]
 
 
 def test_an_answer_to_a_question_that_was_closed_without_it_is_late() -> None:
     script = Script({"a": [(12.0, answer())], "b": [(8.0, answer())]})
-    exchange = script.exchange()
-    assert said(script.ask("a", within_s=10.0, exchange=exchange)) == {"a": SILENT}
-    heard = script.ask("b", exchange=exchange)
-    assert [(each.site, each.came) for each in heard] == [("a", Came.LATE), ("b", Came.FIRST)]
+    dispatcher = script.dispatcher()
+    assert said(script.ask("a", within_s=10.0, dispatcher=dispatcher)) == {"a": SILENT}
+    reply = script.ask("b", dispatcher=dispatcher)
+    assert [(each.site, each.kind) for each in reply] == [("a", ReplyKind.LATE), ("b", ReplyKind.FIRST)]
 
 
 def test_a_refusal_that_comes_too_late_is_late_as_well_and_an_error_of_the_carriers_is_not() -> None:
-    for content, expected in ((REFUSAL, [Came.LATE]), (LOST, [])):
+    for content, expected in ((REFUSAL, [ReplyKind.LATE]), (LOST, [])):
         script = Script({"a": [(12.0, content)], "b": [(8.0, answer())]})
-        exchange = script.exchange()
-        script.ask("a", within_s=10.0, exchange=exchange)
-        heard = script.ask("b", exchange=exchange)
-        assert [each.came for each in heard if each.site == "a"] == expected
+        dispatcher = script.dispatcher()
+        script.ask("a", within_s=10.0, dispatcher=dispatcher)
+        reply = script.ask("b", dispatcher=dispatcher)
+        assert [each.kind for each in reply if each.site == "a"] == expected
 
 
 def test_what_was_closed_is_looked_for_until_the_carrier_forgets_it_and_no_longer() -> None:
     script = Script({"a": [(200.0, answer())], "b": [(180.0, answer())]})
-    exchange = script.exchange()
-    script.ask("a", within_s=10.0, exchange=exchange)
-    heard = script.ask("b", within_s=400.0, exchange=exchange)  # a message lives for 160 s
-    assert [each.site for each in heard] == ["b"]
+    dispatcher = script.dispatcher()
+    script.ask("a", within_s=10.0, dispatcher=dispatcher)
+    reply = script.ask("b", within_s=400.0, dispatcher=dispatcher)  # a message lives for 160 s
+    assert [each.site for each in reply] == ["b"]
 
 
 def test_an_answer_of_another_node_is_nobodys_answer() -> None:
     class Borrowed(Script):
         def pull(self, message_ids):  # type: ignore[no-untyped-def]
-            return [Delivery(each.message_id, 2, each.content) for each in super().pull(message_ids)]
+            return [InboundMessage(each.message_id, 2, each.content) for each in super().pull(message_ids)]
 
     script = Borrowed()
-    heard = script.ask("a", within_s=2.0)
-    assert [(each.came, each.site, each.node_id) for each in heard] == [(Came.STRAY, "", 2), (*SILENT[:1], "a", 1)]
+    reply = script.ask("a", within_s=2.0)
+    assert [(each.kind, each.site, each.node_id) for each in reply] == [
+        (ReplyKind.UNSOLICITED, "", 2),
+        (*SILENT[:1], "a", 1),
+    ]
 
 
 def test_a_late_answer_of_another_node_is_booked_to_no_site() -> None:
     class Impersonated(Script):
         def pull(self, message_ids):  # type: ignore[no-untyped-def]
-            return [Delivery(each.message_id, 2, each.content) for each in super().pull(message_ids)]
+            return [InboundMessage(each.message_id, 2, each.content) for each in super().pull(message_ids)]
 
     script = Impersonated({"a": [(12.0, answer())], "c": [(15.0, None)]})
-    exchange = script.exchange()
-    script.ask("a", within_s=10.0, exchange=exchange)
-    heard = script.ask("c", within_s=20.0, exchange=exchange)
-    assert [(each.came, each.site, each.node_id) for each in heard] == [(Came.STRAY, "", 2), (*SILENT[:1], "c", 3)]
+    dispatcher = script.dispatcher()
+    script.ask("a", within_s=10.0, dispatcher=dispatcher)
+    reply = script.ask("c", within_s=20.0, dispatcher=dispatcher)
+    assert [(each.kind, each.site, each.node_id) for each in reply] == [
+        (ReplyKind.UNSOLICITED, "", 2),
+        (*SILENT[:1], "c", 3),
+    ]
 
 
 def test_a_late_answer_still_counts_as_late_after_another_node_claimed_its_message() -> None:
     class Overtaken(Script):
         def pull(self, message_ids):  # type: ignore[no-untyped-def]
             found = super().pull(message_ids)
-            return [*[Delivery(each.message_id, 2, answer("forged")) for each in found], *found]
+            return [*[InboundMessage(each.message_id, 2, answer("forged")) for each in found], *found]
 
     script = Overtaken({"a": [(12.0, answer())], "c": [(15.0, None)]})
-    exchange = script.exchange()
-    script.ask("a", within_s=10.0, exchange=exchange)
-    heard = script.ask("c", within_s=20.0, exchange=exchange)
-    assert [(each.came, each.site) for each in heard] == [(Came.STRAY, ""), (Came.LATE, "a"), (Came.NEVER, "c")]
+    dispatcher = script.dispatcher()
+    script.ask("a", within_s=10.0, dispatcher=dispatcher)
+    reply = script.ask("c", within_s=20.0, dispatcher=dispatcher)
+    assert [(each.kind, each.site) for each in reply] == [
+        (ReplyKind.UNSOLICITED, ""),
+        (ReplyKind.LATE, "a"),
+        (ReplyKind.MISSING, "c"),
+    ]
 
 
 # --- closing before the deadline ------------------------------------------------------------------------------
 
 
-def closing_with(script: Script, enough: int, grace_s: float, *sites: str, within_s: float = 100.0) -> list[Heard]:
+def closing_with(script: Script, enough: int, grace_s: float, *sites: str, within_s: float = 100.0) -> list[Reply]:
     """Ask until ``enough`` sites have answered and a grace has passed."""
-    heard: list[Heard] = []
+    reply: list[Reply] = []
 
     def answered() -> bool:
-        return sum(each.came is Came.FIRST for each in heard) >= enough
+        return sum(each.kind is ReplyKind.FIRST for each in reply) >= enough
 
-    for batch in script.exchange().ask(parcels(*sites), within_s, Closing(answered, grace_s)):
-        heard += batch
-    return heard
+    for batch in script.dispatcher().send(outbound_messages(*sites), within_s, Closing(answered, grace_s)):
+        reply += batch
+    return reply
 
 
 def test_a_straggler_keeps_the_others_waiting_for_the_grace_alone() -> None:
@@ -258,14 +268,18 @@ def test_the_deadline_holds_however_long_the_grace_is() -> None:
 
 
 def test_what_is_asked_after_enough_is_in_is_heard_within_the_grace() -> None:
-    script, heard = Script({"a": [(1.0, answer()), (4.0, answer())], "b": [(0.0, None)]}), list[Heard]()
-    exchange = script.exchange()
-    closing = Closing(lambda: bool(heard), 10.0)
-    for batch in exchange.ask(parcels("a", "b"), 100.0, closing):
-        if not heard:
-            exchange.then(parcels("a")[0])
-        heard += batch
-    assert [(each.came, each.site) for each in heard] == [(Came.FIRST, "a"), (Came.FIRST, "a"), (Came.NEVER, "b")]
+    script, reply = Script({"a": [(1.0, answer()), (4.0, answer())], "b": [(0.0, None)]}), list[Reply]()
+    dispatcher = script.dispatcher()
+    closing = Closing(lambda: bool(reply), 10.0)
+    for batch in dispatcher.send(outbound_messages("a", "b"), 100.0, closing):
+        if not reply:
+            dispatcher.follow_up(outbound_messages("a")[0])
+        reply += batch
+    assert [(each.kind, each.site) for each in reply] == [
+        (ReplyKind.FIRST, "a"),
+        (ReplyKind.FIRST, "a"),
+        (ReplyKind.MISSING, "b"),
+    ]
     assert script.now <= 12.0
 
 
@@ -279,11 +293,11 @@ def test_a_round_closes_after_the_grace_and_never_after_the_deadline(
     after: list[float], enough: int, grace_s: float, within_s: float
 ) -> None:
     script = Script({site: [(seconds, answer())] for site, seconds in zip("abc", after, strict=True)})
-    heard = closing_with(script, enough, grace_s, "a", "b", "c", within_s=within_s)
+    reply = closing_with(script, enough, grace_s, "a", "b", "c", within_s=within_s)
     sufficed = sorted(after)[enough - 1]
     closes = min(within_s, sufficed + max(grace_s, sufficed))
     assert script.now <= within_s + 1e-6
-    assert {each.site for each in heard if each.came is Came.FIRST} >= {
+    assert {each.site for each in reply if each.kind is ReplyKind.FIRST} >= {
         site for site, seconds in zip("abc", after, strict=True) if seconds < closes - 0.3
     }
     assert script.now <= max(closes, min(within_s, max(after))) + 0.8
@@ -292,10 +306,10 @@ def test_a_round_closes_after_the_grace_and_never_after_the_deadline(
 def test_an_answer_to_a_message_that_was_never_sent_is_a_stray() -> None:
     class Invents(Script):
         def pull(self, message_ids):  # type: ignore[no-untyped-def]
-            return [*super().pull(message_ids), Delivery("invented", 1, answer())]
+            return [*super().pull(message_ids), InboundMessage("invented", 1, answer())]
 
-    heard = Invents().ask("a")
-    assert [each.came for each in heard] == [Came.FIRST, Came.STRAY]
+    reply = Invents().ask("a")
+    assert [each.kind for each in reply] == [ReplyKind.FIRST, ReplyKind.UNSOLICITED]
 
 
 # --- whatever happens -----------------------------------------------------------------------------------------
@@ -315,8 +329,8 @@ def test_whatever_happens_every_site_is_heard_once_and_the_deadline_holds(  # ty
     replies, down, activations, poisoned
 ) -> None:
     script = Script(replies, down=down, activations=activations, poisoned=poisoned)
-    heard = script.ask("a", "b", "c", within_s=40.0)
-    decided = Counter(each.site for each in heard if each.came in (Came.FIRST, Came.NEVER))
+    reply = script.ask("a", "b", "c", within_s=40.0)
+    decided = Counter(each.site for each in reply if each.kind in (ReplyKind.FIRST, ReplyKind.MISSING))
     assert decided == Counter("abc")
     assert script.now <= 40.0001
     assert len(script.pushes) < 150
@@ -327,5 +341,5 @@ def test_a_site_with_an_answer_in_time_on_a_carrier_that_works_is_always_heard(r
     in_time = {
         site for site, script in replies.items() if isinstance(script[0][1], type(answer())) and script[0][0] < 39
     }
-    heard = said(Script(replies).ask("a", "b", "c", within_s=40.0))
-    assert {site for site, how in heard.items() if how[0] is Came.FIRST} >= in_time
+    reply = said(Script(replies).ask("a", "b", "c", within_s=40.0))
+    assert {site for site, how in reply.items() if how[0] is ReplyKind.FIRST} >= in_time

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from aegis.commands.evidence.text import judgement_page, printable
-from aegis.evidence import Judgement, read_capped
+from aegis.evidence import EvidenceVerdict, read_capped
 from aegis.evidence.given_endorsements import unreadable
 from coreason_enclave.attestation.verify.verdict import VerificationRefused
 from coreason_enclave.command_line import ExitCode
@@ -25,7 +25,7 @@ Exit codes:
   3  refused; so are evidence and endorsements that are malformed, too large, missing or of another kind
 """
 
-Judge = Callable[[bytes, tuple[bytes, ...]], Judgement]
+Judge = Callable[[bytes, tuple[bytes, ...]], EvidenceVerdict]
 """From the contents of the evidence file, and of the files of endorsements."""
 
 
@@ -45,16 +45,18 @@ def moment(now: int | None) -> int:
     return int(time.time()) if now is None else now
 
 
-def _judged(kind: str, path: Path, endorsements: Sequence[Path], judge: Judge) -> Judgement:
+def _judged(kind: str, path: Path, endorsements: Sequence[Path], judge: Judge) -> EvidenceVerdict:
     try:
         content, *files = (read_capped(file) for file in (path, *endorsements))
     except VerificationRefused as error:
-        return Judgement.refused(kind, error)
+        return EvidenceVerdict.refused(kind, error)
     judged = judge(content, tuple(files))
     return judged if judged.ok else _naming(judged, kind, endorsements, files)
 
 
-def _naming(judged: Judgement, kind: str, endorsements: Sequence[Path], files: Sequence[bytes]) -> Judgement:
+def _naming(
+    judged: EvidenceVerdict, kind: str, endorsements: Sequence[Path], files: Sequence[bytes]
+) -> EvidenceVerdict:
     """The judgement, with the name of the first file of endorsements that cannot be read, where there is one."""
     for path, content in zip(endorsements, files, strict=True):
         error = unreadable(content, kind)

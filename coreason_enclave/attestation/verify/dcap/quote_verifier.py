@@ -22,8 +22,8 @@ from coreason_enclave.attestation.verify.dcap.platform import (
     refuse_state,
     refuse_tcb,
 )
-from coreason_enclave.attestation.verify.dcap.policy import DcapPlatformPolicy
 from coreason_enclave.attestation.verify.dcap.quote import FIELD_BYTES, Quote, parse_quote
+from coreason_enclave.attestation.verify.dcap.tcb_policy import DcapPlatformPolicy
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
 
 __all__ = ["MEASURED_BYTES", "DcapVerifier", "measurements_of", "verify_sgx", "verify_tdx"]

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from coreason_enclave.attestation.verify.snp.certificates import KeyClaims, read_key_claims
 from coreason_enclave.attestation.verify.snp.chain import Chain, Root, check_not_revoked, verify_chain
 from coreason_enclave.attestation.verify.snp.endorsements import SnpEndorsements
-from coreason_enclave.attestation.verify.snp.policy import SnpPlatformPolicy, check_guest, check_tcb
+from coreason_enclave.attestation.verify.snp.guest_policy import SnpPlatformPolicy, check_guest, check_tcb
 from coreason_enclave.attestation.verify.snp.products import LINES, SnpProduct, SnpTcb, decode_tcb
 from coreason_enclave.attestation.verify.snp.report import (
     GUEST_POLICY_BITS,

@@ -36,7 +36,7 @@ class NvidiaEvidence:
     stated_nonce: bytes | None = None
 
 
-class _Entry(StrictModel):
+class _DeviceEntry(StrictModel):
     arch: Literal["HOPPER"]
     certificate: str
     evidence: str
@@ -59,7 +59,7 @@ def _from_list(data: bytes) -> tuple[NvidiaEvidence, ...]:
     try:
         # The list becomes the only field of an object, which is what the strict reader of JSON takes.
         document = parse_json(b'{"gpus":' + data + b"}", limit=MAX_EVIDENCE_BYTES + 16)
-        entries = [_Entry.model_validate(entry) for entry in document["gpus"]] if len(document) == 1 else []
+        entries = [_DeviceEntry.model_validate(entry) for entry in document["gpus"]] if len(document) == 1 else []
     except EnvelopeError as error:
         raise VerificationRefused(Refusal.MALFORMED, f"not a list of GPU evidence: {error}") from error
     except ValidationError as error:
@@ -69,7 +69,7 @@ def _from_list(data: bytes) -> tuple[NvidiaEvidence, ...]:
     return tuple(_evidence(entry) for entry in entries)
 
 
-def _evidence(entry: _Entry) -> NvidiaEvidence:
+def _evidence(entry: _DeviceEntry) -> NvidiaEvidence:
     report = canonical_base64(_ascii(entry.evidence), "a report")
     pem = canonical_base64(_ascii(entry.certificate), "a GPU's certificate chain")
     return NvidiaEvidence(report, load_pem_chain(pem, "a GPU's chain"), bytes.fromhex(entry.nonce.removeprefix("0x")))
