@@ -202,10 +202,10 @@ def test_a_first_question_that_was_followed_up_is_not_late_in_the_next_batch() -
 
 def test_nothing_can_be_followed_up_when_nothing_is_being_asked() -> None:
     dispatcher = Script().dispatcher()
-    with pytest.raises(RuntimeError, match="nothing is being asked"):
+    with pytest.raises(RuntimeError, match="no batch is open"):
         dispatcher.follow_up(outbound_messages("a")[0])
     list(dispatcher.send(outbound_messages("a"), 10.0))
-    with pytest.raises(RuntimeError, match="nothing is being asked"):
+    with pytest.raises(RuntimeError, match="no batch is open"):
         dispatcher.follow_up(outbound_messages("a")[0])
 
 

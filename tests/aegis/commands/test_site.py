@@ -51,8 +51,17 @@ def test_a_falsified_ledger_is_refused_with_one_line(run_copy: Path) -> None:
 
 
 def test_the_list_of_commands_says_of_each_what_the_command_says_of_itself() -> None:
-    for name, later in COMMANDS.items():
-        assert later.load().name == name
+    for name, lazy in COMMANDS.items():
+        assert lazy.load().name == name or lazy.hidden
+
+
+def test_the_former_name_of_init_works_and_is_not_listed(tmp_path: Path) -> None:
+    listed = CliRunner().invoke(main, ["--help"]).stdout
+    assert "  init " in listed
+    assert "  found " not in listed
+
+    former = CliRunner().invoke(main, ["found", "--config", str(tmp_path)])
+    assert former.output == CliRunner().invoke(main, ["init", "--config", str(tmp_path)]).output
 
 
 def test_the_program_loads_no_framework() -> None:

@@ -222,8 +222,8 @@ def test_found_request_and_join_on_the_command_line(federation: Any, coordinator
     site.mkdir()
     (site / "site.toml").write_bytes((founded.folder / "site.toml").read_bytes())  # as a person would write it
 
-    first = enclave("found", "--config", site / "site.toml")
-    again = enclave("found", "--config", site)
+    first = enclave("init", "--config", site / "site.toml")
+    again = enclave("init", "--config", site)
     assert (first.exit_code, again.exit_code) == (0, 0), first.output + again.output
     assert first.output == again.output
     assert (site / "ledger.sqlite").exists()
@@ -261,7 +261,7 @@ def test_joining_says_when_the_coordinators_orders_would_be_refused(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("found", "--config", "nowhere"), "no site.toml"),
+        (("init", "--config", "nowhere"), "no site.toml"),
         (("request", "nowhere"), "no site.toml"),
         (("join", "{site}", "nowhere.json", "--coordinator-key", "00" * 32), "nowhere.json"),
         (("join", "{site}", "{site}/site.toml", "--coordinator-key", "zz"), "not an Ed25519 public key"),
@@ -277,7 +277,7 @@ def test_a_command_that_cannot_be_done_says_so_in_one_line(site: Path, arguments
     assert says in result.stderr
 
 
-@pytest.mark.parametrize("command", ["agent", "doctor", "found", "join", "request", "status"])
+@pytest.mark.parametrize("command", ["agent", "doctor", "init", "join", "request", "status"])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = enclave(command, "--help")
 

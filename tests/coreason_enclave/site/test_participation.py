@@ -212,4 +212,4 @@ def test_participation_is_on_the_ground_floor() -> None:
     """The coordinator's side reads the same documents."""
     source = (Path(__file__).resolve().parents[3] / "pyproject.toml").read_text()
 
-    assert '"aegis.** -> coreason_enclave.wire.registration"' in source
+    assert '"aegis.** -> coreason_enclave.wire.**"' in source
