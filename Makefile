@@ -2,7 +2,7 @@
 # Wanted on the machine: git, make and Python 3.11 or newer. Nothing is installed outside this folder.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all attack fuzz-attestation lint format bench docs acceptance clean distclean setup-run setup-dev
+.PHONY: help demo test test-unit test-all attack fuzz-attestation lint format bench docs acceptance clean distclean setup-run setup-dev
 
 PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3; do \
 	"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
@@ -42,6 +42,9 @@ demo: setup-run ## Train over six simulated sites under differential privacy (AR
 test: setup-dev ## Run the tests, without the slow ones (ARGS="-k ledger …")
 	@$(PYTEST) -n $(WORKERS) -m "not slow" $(ARGS)
 
+test-unit: setup-dev ## Run the tests of single rooms: the quick loop while you write (ARGS="-k aggregation …")
+	@$(PYTEST) -n $(WORKERS) -m "unit and not slow" $(ARGS)
+
 test-all: setup-dev ## Run every test, the slow ones too
 	@$(PYTEST) -n $(WORKERS) $(ARGS)
 
@@ -54,11 +57,12 @@ attack: setup-dev ## Run one attack, its slow half too (NAME=clipped_sum; withou
 fuzz-attestation: setup-dev ## Damage evidence at random (SECONDS=600 ARGS="--seed 1")
 	@$(VENV)/python tools/fuzz_attestation.py --seconds $(or $(SECONDS),60) $(ARGS)
 
-lint: setup-dev ## ruff, mypy --strict, and the walls between the packages
+lint: setup-dev ## ruff, mypy --strict, the walls between the packages, the measure of the prose
 	@$(VENV)/python -m ruff check $(CHECKED)
 	@$(VENV)/python -m ruff format --check --quiet $(CHECKED) || { echo "The layout differs: run make format" >&2; exit 1; }
 	@$(VENV)/python -m mypy
 	@$(VENV)/lint-imports --no-logo
+	@$(VENV)/python tools/prose.py --check $(PACKAGES)
 
 format: setup-dev ## Put imports and layout in order
 	@$(VENV)/python -m ruff check --fix-only --quiet $(CHECKED)

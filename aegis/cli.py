@@ -6,7 +6,7 @@
 >>> print(answer.output.splitlines()[0])
 epsilon 2.998 at delta 1e-05 (PLD; Rényi cross-check 3.513)
 
-Importing this module, and ``aegis --help``, load no framework: each command is imported when it is used.
+Importing this module loads no framework, and neither does ``aegis --help``: each command loads its own imports on use.
 """
 
 from __future__ import annotations

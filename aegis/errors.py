@@ -1,28 +1,31 @@
-"""Everything that the platform can refuse, in one tree.
+"""Every error that the platform raises, in one tree.
+
+One root lets a command line catch any refusal and print its message.
 
 ::
 
-    AegisError                        a message for a person: what was wrong, and what to do
-    ├── CarrierUnreachable            SuperLink cannot be reached, or refuses; trying again may work
-    ├── CertificateRefused            a certificate request or a certificate authority's file is not acceptable
+    AegisError                        root; the message tells a person what failed and what to do
+    ├── TransportUnavailable          the transport cannot be reached or refuses; a retry may work
+    │   └── RunEnded                  SuperLink ended the Flower run; start a new run
+    ├── CertificateRefused            a certificate request or a certificate authority's file fails its checks
     ├── GatewayUnreachable            the gateway's control socket does not answer
-    ├── GoalOutOfReach                no epsilon in the range gives the accuracy asked for; carries what is reachable
-    ├── InvalidEngine                 a DP engine's configuration, task or question that makes no sense
-    ├── InvalidJob                    a job file, or a job for this federation, that cannot be run
-    ├── LedgerForked                  a site signed two heads of its ledger with one number; the older one is kept
-    ├── RequestRefused                a request at the gateway that is not passed on; carries a reason code
+    ├── GoalOutOfReach                no epsilon in the range reaches the accuracy goal; carries the best accuracy seen
+    ├── InvalidEngine                 a DP engine's configuration, task or query makes no sense
+    ├── InvalidJob                    a job file, or a job for this federation, cannot run
+    ├── LedgerForked                  a site signed two ledger heads with one number; the older head stays stored
+    ├── RequestRefused                the gateway does not forward a request; carries a reason code
     ├── RunFolderError                a run or federation folder is missing, finished, in use or damaged
-    ├── RunPaused                     too few updates were admitted, twice: nothing weaker is done in silence
-    │   ├── BudgetRefused             the sites that are missing refused for their privacy budget
-    │   └── RunAborted                whatever the coordinator runs in ended it; nothing is lost
-    ├── TuningStopped                 the ledger's budget ended a search before its answer; carries what was seen
-    ├── UpdateRefused                 one site's answer is not admitted; carries the site and a reason code
-    ├── VerificationFailed            what a run claims is not what its records show
-    └── AggregationError              the updates of one round cannot be combined as asked
+    ├── RunPaused                     too few updates were admitted, twice; the run never weakens its rules silently
+    │   ├── BudgetRefused             every missing site refused for its privacy budget
+    │   └── RunAborted                the runtime that hosts the coordinator ended the run; no state is lost
+    ├── TuningStopped                 the ledger's budget ended a search before its answer; carries the best epsilon
+    ├── UpdateRefused                 the coordinator does not admit a site's reply; carries the site and a reason code
+    ├── VerificationFailed            a run's claims contradict the run's own records
+    └── AggregationError              the updates of one round cannot be combined as requested
         ├── InvalidAggregation        the request itself makes no sense, whatever the sites sent
         └── TooFewUpdates             fewer admitted updates than the rule's guarantee needs
 
-One warning stands beside it: :class:`PrivacySpentByTuning`.
+The module also defines one warning: :class:`PrivacySpentByTuning`.
 """
 
 from __future__ import annotations
@@ -57,32 +60,32 @@ __all__ = [
 
 
 class AegisError(Exception):
-    """Root of the tree."""
+    """Base class of all platform errors."""
 
 
 class TransportUnavailable(AegisError):
-    """A message could not be handed over or fetched now; trying again may work. Nothing about a site is implied."""
+    """The transport could not send or fetch a message now. A retry may work. Implies no fault of any site."""
 
 
 class RunEnded(TransportUnavailable):
-    """SuperLink has ended the Flower run: its messages are lost, and a new run has to be started."""
+    """SuperLink has ended the Flower run. The run's messages are lost; the caller has to start a new run."""
 
 
 class CertificateRefused(AegisError):
-    """A certificate request, or a file of the federation's certificate authority, is not acceptable."""
+    """A certificate request, or a file of the federation's certificate authority, fails its checks."""
 
 
 class GatewayUnreachable(AegisError):
-    """The gateway's control socket does not answer: it is not running, or is just being started again."""
+    """The gateway's control socket does not answer: the gateway is down or restarting."""
 
 
 class GoalOutOfReach(AegisError):
-    """No epsilon in the range gives the accuracy asked for.
+    """No epsilon in the range gives the requested accuracy.
 
     Args:
-        message: the goal, and what is reachable.
-        reachable: the best median accuracy that was seen.
-        at_epsilon: where it was seen.
+        message: the goal and the reachable accuracy.
+        reachable: best median accuracy observed.
+        at_epsilon: epsilon at which ``reachable`` was observed.
     """
 
     def __init__(self, message: str, *, reachable: float, at_epsilon: float) -> None:
@@ -92,15 +95,15 @@ class GoalOutOfReach(AegisError):
 
 
 class InvalidEngine(AegisError):
-    """A DP engine's configuration, its task or a question to it makes no sense: the message names the field."""
+    """A DP engine's configuration, task or query makes no sense. The message names the field."""
 
 
 class InvalidJob(AegisError):
-    """The job file, or the job for this federation, cannot be run: the message names the field."""
+    """The job file, or the job for this federation, cannot run. The message names the field."""
 
 
 class RequestRefused(AegisError):
-    """A request at the gateway that is not passed on. Only the reason code is told to whoever asked."""
+    """The gateway does not forward a request. The caller receives the reason code only, never the message."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -112,15 +115,15 @@ class RunFolderError(AegisError):
 
 
 class RunPaused(AegisError):
-    """The run stopped at a round that cannot be completed; running the same command again continues there."""
+    """The run stopped at a round that cannot be completed. Running the same command again continues from this round."""
 
 
 class TuningStopped(AegisError):
-    """The ledger affords no further trial, and the search has no answer yet. What ran stays charged.
+    """The ledger affords no further trial, and the search has no answer yet. Finished trials stay charged.
 
     Args:
-        message: what was seen so far.
-        best_epsilon: the smallest epsilon seen to meet the goal, not shown to be the smallest; None if none did.
+        message: the observations so far.
+        best_epsilon: smallest epsilon observed to meet the goal, not proved minimal; None if no epsilon met the goal.
     """
 
     def __init__(self, message: str, *, best_epsilon: float | None) -> None:
@@ -129,15 +132,15 @@ class TuningStopped(AegisError):
 
 
 class BudgetRefused(RunPaused):
-    """Every site that is missing refused for its privacy budget: running again changes nothing."""
+    """Every missing site refused for its privacy budget. Running the command again changes nothing."""
 
 
 class RunAborted(RunPaused):
-    """Whatever the coordinator runs in ended it, or went away; running the same command again continues."""
+    """The runtime that hosts the coordinator ended the run or vanished. The same command continues the run."""
 
 
 class UpdateRefused(AegisError):
-    """One site's answer is not admitted; the round goes on without it."""
+    """The coordinator does not admit a site's reply. The round continues without the site."""
 
     def __init__(self, site_id: str, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -146,31 +149,31 @@ class UpdateRefused(AegisError):
 
 
 class LedgerForked(AegisError):
-    """A site signed two heads of its ledger with one number and different hashes."""
+    """A site signed two ledger heads with one number and different hashes."""
 
     reason = Reason.LEDGER_FORKED
 
 
 class VerificationFailed(AegisError):
-    """What a run claims is not what its own records show."""
+    """A run's claims contradict the run's own records."""
 
 
 class AggregationError(AegisError):
-    """The updates of one round cannot be combined as asked. The model is unchanged."""
+    """The updates of one round cannot be combined as requested. The model is unchanged."""
 
 
 class InvalidAggregation(AggregationError):
-    """The request itself makes no sense, whatever the sites sent: correct the call or the job."""
+    """The request itself makes no sense, whatever the sites sent. Correct the call or the job."""
 
 
 class TooFewUpdates(AggregationError):
     """Fewer updates survived screening than the rule needs for its guarantee.
 
     Args:
-        message: what was wrong and what to do.
-        needed: the fewest admitted updates the rule works with.
-        admitted: how many there were.
-        quarantined: why the others were left out, by site name; the values are stable reason codes.
+        message: the fault and the remedy.
+        needed: minimum number of admitted updates for the rule.
+        admitted: number of admitted updates.
+        quarantined: stable reason code of each excluded site, by site name.
     """
 
     def __init__(self, message: str, *, needed: int, admitted: int, quarantined: Mapping[str, str]) -> None:

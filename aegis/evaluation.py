@@ -1,4 +1,4 @@
-"""Utility measured on public data: accuracy, log loss, and for two classes the area under the ROC curve."""
+"""Evaluates class predictions on public data: accuracy, log loss and, for two classes, the area under the ROC curve."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["area_under_curve", "utility"]
 
 
 def utility(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> dict[str, float]:
-    """Metrics of predicted class probabilities.
+    """Return metrics of predicted class probabilities.
 
     Args:
         probabilities: shape (n, classes), rows sum to 1. labels: shape (n,), integers below ``classes``.
@@ -32,7 +32,9 @@ def utility(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64
 
 
 def area_under_curve(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
-    """The Mann-Whitney form: the probability that a positive scores above a negative, ties counted half.
+    """Return the area under the ROC curve in its Mann-Whitney form.
+
+    The area equals the probability that a positive scores above a negative; ties count half.
 
     >>> area_under_curve(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
     0.75

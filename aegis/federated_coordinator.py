@@ -1,12 +1,14 @@
-"""The coordinator: a Flower server strategy that admits before it aggregates and survives being killed.
+"""The coordinator: a Flower server strategy that admits updates before aggregation and survives being killed.
 
-It composes :mod:`aegis.coordination` (who is asked, whose answer counts, who sits out, what happens next),
-:mod:`aegis.rounds` (asking and hearing) and :mod:`aegis.aggregation`; the transport is any Flower ``Grid``, or any
-other carrier. Every state that matters is on disk before the next act, so running the same thing again continues:
-orders of an open round are issued again with the same nonces to those who have not been heard, and sites answer with
-the same bytes.
+- :mod:`aegis.coordination` decides which sites to ask, which answers count, which sites sit out, and the next act.
+- :mod:`aegis.rounds` sends requests and receives replies.
+- :mod:`aegis.aggregation` combines the updates.
 
-A coordinator wants every privacy value explicit, because it checks what sites say they ran:
+The transport is any Flower ``Grid``, or any other :class:`~aegis.rounds.transport.Transport`. Every state is on disk
+before the next act, so running the same job again continues the run: sites without a result get the open round's order
+again with the same nonce, and answer with the same bytes.
+
+The coordinator checks the privacy parameters that sites report, so every privacy value in the job must be explicit:
 
 >>> import tempfile
 >>> from pathlib import Path
@@ -32,8 +34,8 @@ A coordinator wants every privacy value explicit, because it checks what sites s
 10
 >>> audit.close()
 
-``coordinator.run(grid, initial_weights)`` then runs the job, or goes on with it; so does ``run_over`` with any other
-:class:`~aegis.rounds.transport.Transport`. ``aegis run`` does so for a folder.
+``coordinator.run(grid, initial_weights)`` then runs or continues the job; ``run_over`` does the same over any other
+transport, and ``aegis run`` for a folder.
 """
 
 from __future__ import annotations
@@ -93,24 +95,25 @@ class FederatedCoordinator(Strategy):
     """Runs one job over registered participants.
 
     Args:
-        job: with every privacy value explicit; see :func:`aegis.federation.job_files.resolve`.
-        signer: the coordinator's key, which the sites' policies name.
+        job: the job, with every privacy value explicit; see :func:`aegis.federation.job_files.resolve`.
+        signer: the coordinator's key, as named in the sites' policies.
         store, audit: durable state and log of this run.
         heads: the newest ledger head of each site, over all runs of this coordinator.
         profile: ``development`` accepts simulated evidence.
-        appraiser: decides what sites have to prove. challenges: the open ones, durable.
-        attester: what this host proves itself with to sites; None: nothing.
-        client_privacy: what keeps the promise of a job that has ``client_privacy``; None for any other.
-        liveness: signs of life of sites that can come and go.
-        revoked: the sites that nothing is asked of and nothing is taken from, read again at every decision.
-        readmit: sites whose offences are forgotten before the run goes on; a person's decision, which is logged.
-        evaluate: utility of a model on **public** data; sites never report any.
+        appraiser: decides whether a site's evidence is acceptable. challenges: durable store of open challenges.
+        attester: collects this host's evidence for sites; None: no evidence.
+        client_privacy: keeps the promise of a job with ``client_privacy``; None for any other job.
+        liveness: signs of life, for sites that can come and go.
+        revoked: returns the revoked sites, read again at every decision. A revoked site gets no requests, and its
+            answers are refused.
+        readmit: sites whose strikes are cleared before the run continues; a person's decision, which is logged.
+        evaluate: returns the utility of a model on **public** data; sites never report metrics.
         observe: called with each completed round.
-        clock: Unix seconds. monotonic: seconds that deadlines are measured in. wait: sleeps for some seconds.
+        clock: Unix seconds. monotonic: seconds for measuring deadlines. wait: sleeps for the given seconds.
 
     Raises:
-        InvalidJob: the job leaves open what a coordinator has to check, asks for what is not offered, or for more
-            sites than are registered; or a site to readmit is none.
+        InvalidJob: the job lacks a value that a coordinator has to check, asks for an unavailable feature or for more
+            sites than are registered, or ``readmit`` names an unregistered site.
     """
 
     def __init__(
@@ -153,16 +156,16 @@ class FederatedCoordinator(Strategy):
         self._run: RunContext | None = None
 
     def run(self, grid: Grid, initial: Arrays) -> dict[str, Array]:
-        """As :meth:`run_over`, over a Flower ``Grid``."""
+        """Run the job as :meth:`run_over` does, over a Flower ``Grid``."""
         return self.run_over(GridTransport(grid, self._wait), initial)
 
     def run_over(self, transport: Transport, initial: Arrays) -> dict[str, Array]:
-        """Run, or go on with, the job; return the average of the last ``average_last_rounds`` global models.
+        """Run or continue the job; return the average of the last ``average_last_rounds`` global models.
 
         Raises:
-            RunPaused: too few sites could be asked, or too few updates were admitted twice; running again continues
-                at that round.
-            RunFolderError: the stored state belongs to another job.
+            RunPaused: too few sites can be asked, or two attempts admitted too few updates. Running again continues at
+                the paused round.
+            RunFolderError: the stored state belongs to another job, or is damaged.
         """
         run, runner = self._begin(initial)
         dispatcher = self._dispatcher_over(transport)
@@ -171,14 +174,14 @@ class FederatedCoordinator(Strategy):
         return self.released_model(run.journal.state)
 
     def announce(self, transport: Transport) -> Mapping[str, bytes]:
-        """Show the sites the log as it ends; return what each that answers in time states of it, by site.
+        """Show the finished log to the sites; return the witness statements of sites that answer in time, by site.
 
-        Nothing is written to the log any more, and a site that does not answer changes nothing.
+        The log stays as it is, with or without answers.
         """
         return {} if self._run is None else announce(self._run, self._dispatcher_over(transport))
 
     def released_model(self, state: RunState) -> dict[str, Array]:
-        """The model as it would be released after ``state``: the tail average of the global models."""
+        """Return the model to release after ``state``: the tail average of the global models."""
         last = min(self.job.average_last_rounds, max(state.completed_rounds, 1))
         return average([self._store.load_model(digest) for digest in state.models[-last:]])
 
@@ -206,15 +209,16 @@ class FederatedCoordinator(Strategy):
     def _dispatcher_over(self, transport: Transport) -> Dispatcher:
         return Dispatcher(transport, self._sites.liveness, clock=self._monotonic)
 
-    # Flower's strategy interface: the same acts, for whoever drives a Strategy by hand.
+    # Flower's strategy interface: the same acts, for callers that drive a Strategy by hand.
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """The signed orders of the open round; sites are invited, and prove themselves, over ``grid``.
+        """Return the signed orders of the open round, after inviting and attesting sites over ``grid``.
 
         Raises:
-            RunPaused: too few sites could be asked.
+            RunPaused: too few sites can be asked.
+            InvalidJob: ``server_round`` is not the next round.
         """
         del config
         if self._run is None or self._runner is None:
@@ -231,7 +235,13 @@ class FederatedCoordinator(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Admit and aggregate; (None, None) where too few updates are admitted: then the round is to be asked again."""
+        """Admit and aggregate the replies; return the global model and its metrics.
+
+        Return (None, None) if too few updates were admitted: the caller then asks for the round again.
+
+        Raises:
+            InvalidJob: ``server_round`` is not open.
+        """
         run, runner = self._run, self._runner
         if (
             run is None
@@ -254,17 +264,17 @@ class FederatedCoordinator(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Nothing is asked: a metric computed from private rows would leave un-noised."""
+        """Return no requests: a metric computed from private rows would leave a site without noise."""
         del server_round, arrays, config, grid
         return ()
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Nothing was asked, so nothing is believed."""
+        """Ignore all replies: sites never report evaluation metrics."""
         del server_round, replies
         return None
 
     def summary(self) -> None:
-        """Record what is about to be run."""
+        """Log the job and its sites, before the run."""
         details = {"job": self.job.model_dump(mode="json"), "sites": sorted(self._sites.registered)}
         self._audit.append(
             actor="coordinator", action="run", outcome="summary", details={**self._profile.label(), **details}
@@ -273,7 +283,11 @@ class FederatedCoordinator(Strategy):
     def start(  # type: ignore[override]  # Flower's further options have no meaning here
         self, grid: Grid, initial_arrays: ArrayRecord, num_rounds: int | None = None
     ) -> Result:
-        """Flower's entry: :meth:`run`, with the job's own number of rounds."""
+        """Run the job through Flower's entry point: :meth:`run`, with the job's own number of rounds.
+
+        Raises:
+            InvalidJob: ``num_rounds`` differs from the job's.
+        """
         if num_rounds not in (None, self.job.rounds):
             raise InvalidJob(f"the signed job has {self.job.rounds} rounds, not {num_rounds}")
         self.summary()
@@ -284,15 +298,15 @@ class FederatedCoordinator(Strategy):
 
 @runtime_checkable
 class SignallingGrid(Protocol):
-    """A grid that can say when a reply has come in, so that nobody has to look for it again and again."""
+    """A grid that signals the arrival of a reply, so that the coordinator need not poll."""
 
     def wait_for_reply(self, seconds: float) -> None:
-        """Return when a reply may have come in, after ``seconds`` at the latest."""
+        """Return when a reply may have arrived, after ``seconds`` at the latest."""
         ...
 
 
 class GridTransport:
-    """Any Flower ``Grid`` as a carrier: whatever it raises means that it failed, and may be tried again."""
+    """Any Flower ``Grid`` as a transport. Every exception from the grid becomes a :class:`TransportFailed`."""
 
     def __init__(self, grid: Grid, wait: Callable[[float], None]) -> None:
         self._grid, self._sleep = grid, wait
@@ -337,17 +351,17 @@ _APP_FAILED = frozenset(
         ErrorCode.INVALID_FAB,
     }
 )
-"""Errors of a site's own program, which trying again does not mend."""
+"""Errors of a site's own program, for which a retry is useless."""
 
 _REFUSED = 1000
-"""What a site's program sends with each refusal: see ``coreason_enclave.federation.flower.REFUSED``."""
+"""Error code of every refusal by a site's program: see ``coreason_enclave.federation.flower.REFUSED``."""
 
 CUT_OFF = 1001
-"""What a carrier puts in the place of an answer that was not let through: larger than the job's model allows."""
+"""Error code with which a transport replaces an answer larger than the job's model allows."""
 
 
 def _message(outbound: OutboundMessage) -> Message:
-    """A new message each time: one that was sent before would be taken for a duplicate."""
+    """Return a new Flower message for every push: Flower would take a reused message for a duplicate."""
     return Message(
         content=RecordDict({WIRE_RECORD: ConfigRecord({**outbound.message.to_fields()})}),
         dst_node_id=outbound.node_id,
@@ -377,7 +391,11 @@ def _content(reply: Message) -> Content | DeliveryFailure:
 
 
 def _required(job: FederationJob, client_privacy: ClientPrivacy | None) -> ClientPrivacy | None:
-    """What the job needs, and for this very job: no promise is dropped in silence, and none is made for another."""
+    """Return the account for the job's client-level privacy, or None for a job without the promise.
+
+    A missing account and an account for another job both raise :class:`InvalidJob`, so no promise is dropped in
+    silence.
+    """
     if (None if client_privacy is None else client_privacy.job) != (None if job.client_privacy is None else job):
         raise InvalidJob("the job's client_privacy needs an account of the coordinator's own, for this very job")
     return client_privacy

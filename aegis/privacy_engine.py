@@ -1,4 +1,4 @@
-"""The differential-privacy engine: DP-SGD over a configuration, its account, and the epsilon that a goal needs.
+"""The differential-privacy engine: DP-SGD over a configuration, its accounting, and a search for the epsilon of a goal.
 
 >>> import torch
 >>> config = EngineConfig(
@@ -16,9 +16,9 @@
 accuracy above 0.9: True, epsilon 3.00 at delta 1e-05 per record
 >>> epsilon, noise_multiplier = engine.epsilon_targeting(accuracy_goal=0.9, delta=1e-5)
 
-Training is ordinary PyTorch under a :class:`~coreason_enclave.privacy.PrivacyGuard`. Epsilon is reported by PLD, which
-is tight, or by RDP, the modern form of the moments accountant (Mironov, 2017; Abadi et al., 2016). ``docs/TUNING.md``
-says which knob does what.
+Training is ordinary PyTorch under a :class:`~coreason_enclave.privacy.PrivacyGuard`. The engine reports epsilon by
+PLD, a tight bound, or by RDP, the modern form of the moments accountant (Mironov, 2017; Abadi et al., 2016).
+``docs/TUNING.md`` explains every parameter.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ __all__ = ["Calibration", "DifferentialPrivacyEngine", "EngineConfig", "Task", "
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A model, its data, and where its utility may be measured.
+    """A model, its data, and a public set for measuring utility.
 
     Attributes:
-        make_model: a new, untrained model; its initial weights are drawn under ``model_seed``.
-        loss: outputs and labels to the batch's mean loss.
+        make_model: returns a new, untrained model, with initial weights drawn under ``model_seed``.
+        loss: maps outputs and labels to the batch's mean loss.
         features, labels: the training rows, first dimension n.
-        public_features, public_labels: a **public** evaluation set, disjoint from the training rows: what is measured
-            on it leaves without noise.
+        public_features, public_labels: a **public** evaluation set, disjoint from the training rows: measurements on
+            this set leave without noise.
         nominal_units: the declared, public number of units in ``features``; the denominator of every step.
-        data_is_public: whether the training rows may be published, or were set aside for tuning and are covered by no
-            guarantee of this study. Where False, tuning on them warns.
+        data_is_public: True if the training rows may be published, or were set aside for tuning outside every guarantee
+            of this study. If False, tuning on the rows warns.
         learning_rate, momentum: of stochastic gradient descent.
-        average_last: the returned weights are the mean over so many last steps: post-processing, free of privacy.
+        average_last: number of last steps whose mean gives the returned weights: post-processing, free of privacy cost.
         unit_ids: shape (n,), the person behind each row; required for unit person, refused for unit record.
 
     Raises:
@@ -98,13 +98,13 @@ class Task:
                 raise InvalidEngine(problem)
 
     def initial_model(self) -> torch.nn.Module:
-        """The untrained model; the same weights each time, and Torch's own generator left as it was."""
+        """Return the untrained model, with the same weights each time. Torch's own generator keeps its state."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.model_seed)
             return self.make_model()
 
     def accuracy(self, model: torch.nn.Module) -> float:
-        """Share of the public evaluation set that is classified right: by arg max, or by sign for one output."""
+        """Return the share of correctly classified public examples: by arg max, or by sign for a single output."""
         model.eval()
         with torch.no_grad():
             outputs = model(self.public_features)
@@ -115,7 +115,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """One private training: the model, its accuracy on the public evaluation set, what holds, and what is recorded."""
+    """One private training: model, accuracy on the public evaluation set, guarantee, and the ledger's claim."""
 
     model: torch.nn.Module
     accuracy: float
@@ -126,7 +126,7 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class _Run:
-    """One reservation that is being, or was, spent."""
+    """One reservation, open or spent."""
 
     account: Account
     scope: TrainingScope
@@ -140,7 +140,7 @@ class _Run:
 
 
 class DifferentialPrivacyEngine:
-    """DP-SGD by Opacus over one :class:`EngineConfig`, with a running account; training needs a :class:`Task`."""
+    """DP-SGD by Opacus over one :class:`EngineConfig`, with running accounting; training needs a :class:`Task`."""
 
     def __init__(self, config: EngineConfig, task: Task | None = None) -> None:
         self.config = config
@@ -150,7 +150,7 @@ class DifferentialPrivacyEngine:
 
     @property
     def steps_taken(self) -> int:
-        """Steps charged so far, over everything that was attached."""
+        """Steps charged so far, over all trainings of this engine."""
         return sum(run.scope.gate.steps_taken for run in self._runs)
 
     def train(
@@ -164,13 +164,14 @@ class DifferentialPrivacyEngine:
         """Train the task's model for the whole schedule.
 
         Args:
-            ledger, lineage: where it is charged, before any row is read; left out, a ledger in memory, for experiments.
-            unsafe_seed: 32 bytes that make sampling and noise reproducible, and void the guarantee against whoever
-                knows them; recorded as such.
-            on_step: called with the number of steps taken after each step.
+            ledger, lineage: the account, charged before any row is read. By default, a ledger in memory for
+                experiments.
+            unsafe_seed: 32 bytes that make sampling and noise reproducible. The guarantee is void against anyone who
+                knows the seed, and the ledger records the fact.
+            on_step: called after each step with the number of steps taken.
 
         Raises:
-            PrivacyBudgetExceededError: the lineage does not afford the schedule; nothing has run.
+            PrivacyBudgetExceededError: the lineage cannot pay for the schedule; no step has run.
             InvalidEngine: no task, no noise multiplier, or a lineage of another size.
         """
         task = self._required_task()
@@ -204,11 +205,12 @@ class DifferentialPrivacyEngine:
         unsafe_seed: bytes | None = None,
         criterion: Callable[..., torch.Tensor] | None = None,
     ) -> tuple[torch.nn.Module, Optimizer, DataLoader[Any]]:
-        """The private three, for a loop of one's own over the returned loader; :meth:`close` after it commits what ran.
+        """Return private versions of model, optimizer and loader, for the caller's own training loop over the loader.
 
-        Without ``criterion``, the loop's loss, the loader's first four batches are a rehearsal: see the guard.
+        Call :meth:`close` after the loop to commit the steps taken. Without ``criterion`` (the loop's loss), the
+        loader's first four batches serve as a rehearsal: see :class:`~coreason_enclave.privacy.PrivacyGuard`.
 
-        Raises what :meth:`train` and :meth:`coreason_enclave.privacy.PrivacyGuard.attach` raise.
+        Raises the errors of :meth:`train` and :meth:`coreason_enclave.privacy.PrivacyGuard.attach`.
         """
         run = self._reserved(Account(ledger, lineage), unit_ids, unsafe_seed)
         try:
@@ -218,20 +220,20 @@ class DifferentialPrivacyEngine:
             raise
 
     def close(self) -> None:
-        """Take the hooks off the model and commit what was run; closing again does nothing."""
+        """Take the hooks off the model and commit the steps taken; a second call has no effect."""
         if self._open is not None:
             self._open.commit()
             self._open = None
 
     def stepwise_accounting(self, steps: int | None = None, *, accountant: Accountant | None = None) -> Spent:
-        """The running (epsilon, delta), as if every step of this engine had used the same rows.
+        """Return the running (epsilon, delta), as if every step of this engine had used the same rows.
 
         Args:
-            steps: ask about the first so many steps of the schedule instead, taken or still ahead.
-            accountant: ``PLD`` or ``RDP``; the configuration's if left out.
+            steps: number of steps from the start of the schedule, taken or still ahead; by default the steps taken.
+            accountant: ``PLD`` or ``RDP``; by default the configuration's.
 
         Raises:
-            InvalidEngine: nothing was attached, so that no number describes anything; or GDP was asked for.
+            InvalidEngine: no training was attached that a number could describe; or the caller asked for GDP.
         """
         if steps is None and not self._runs:
             raise InvalidEngine("nothing was trained yet: train() or attach() first, or ask ahead with steps=")
@@ -241,12 +243,12 @@ class DifferentialPrivacyEngine:
     def trajectory(
         self, steps: Iterable[int] | None = None, *, accountant: Accountant | None = None
     ) -> tuple[StepSpent, ...]:
-        """(step, epsilon, delta) after each of ``steps``; by default after each step taken."""
+        """Return (step, epsilon, delta) after each of ``steps``; by default after each step taken."""
         asked = range(1, self.steps_taken + 1) if steps is None else steps
         return tuple(StepSpent(step, *self.stepwise_accounting(step, accountant=accountant)) for step in asked)
 
     def compared(self, accountant: OpacusAccountant, steps: int | None = None) -> Comparison:
-        """The number that Opacus' own ``rdp``, ``prv`` or ``gdp`` accountant gives: for comparison only."""
+        """Return the number of Opacus' own ``rdp``, ``prv`` or ``gdp`` accountant, for comparison only."""
         event, delta = self.config.event(self.steps_taken if steps is None else steps), self.config.delta
         epsilon = opacus_epsilon(accountant, event, delta)
         name = f"opacus.{accountant}"
@@ -264,22 +266,23 @@ class DifferentialPrivacyEngine:
         lineage: str | None = None,
         unsafe_seed: bytes | None = None,
     ) -> Calibration:
-        """The smallest epsilon, and its noise multiplier, whose trained model meets ``accuracy_goal``.
+        """Find the smallest epsilon, and its noise multiplier, whose trained model meets ``accuracy_goal``.
 
-        Really trains along the privacy-utility curve: upwards in factors of three, then by bisection until the last
-        miss is within ``precision`` below the answer. A point is the median accuracy of ``repetitions`` trainings.
+        Trains for real along the privacy-utility curve: upwards in factors of three, then by bisection until the last
+        miss is within ``precision`` below the answer. Each point is the median accuracy of ``repetitions`` trainings.
 
         Args:
             accuracy_goal: in (0, 1], on the task's public evaluation set.
-            delta: that epsilon is stated at; replaces the configuration's.
-            charge_to, lineage: a ledger that every trial is reserved and committed in, like any other job.
+            delta: the delta of the stated epsilon; replaces the configuration's.
+            charge_to, lineage: the account that pays for every trial, reserved and committed like any other job.
             unsafe_seed: 32 bytes for a reproducible search.
 
         Warns:
             PrivacySpentByTuning: the rows are not public: the trials spend privacy that the answer does not include.
 
         Raises:
-            GoalOutOfReach: says what is reachable. TuningStopped: the ledger affords no further trial.
+            GoalOutOfReach: carries the reachable accuracy.
+            TuningStopped: the ledger cannot pay for a further trial.
             InvalidEngine: no task, or a number out of range.
         """
         task = self._required_task()
@@ -341,7 +344,7 @@ def _run_steps(
     loader: DataLoader[Any],
     on_step: Callable[[int], object],
 ) -> None:
-    """The schedule, and the average over its last steps written into the model."""
+    """Run the schedule, and write the average over its last steps into the model."""
     endless = itertools.chain.from_iterable(itertools.repeat(loader))
     total = torch.zeros(())
     averaged = min(task.average_last, steps)

@@ -1,8 +1,10 @@
-"""The agent at a data holder's site: it attests, validates, trains under differential privacy and sanitises.
+"""The agent at a data holder's site: attests, validates, trains under differential privacy, and sanitises.
 
-Importing this package imports nothing heavy; each room imports what it needs (see ``docs/ARCHITECTURE.md``). It sets
-``MKL_CBWR``, unless somebody has: Intel's mathematical library reads it once, before its first product, and without it
-a row's gradient would round by where in memory the row lies (see :mod:`coreason_enclave.privacy.kernel`).
+Importing this package imports no heavy library; each room imports its own needs (see ``docs/ARCHITECTURE.md``).
+
+The package sets ``MKL_CBWR`` unless the environment already does. Intel's mathematical library reads the variable once,
+before its first product. Without it, a row's gradient would round differently depending on the row's place in memory
+(see :mod:`coreason_enclave.privacy.kernel`).
 """
 
 import os

@@ -1,11 +1,15 @@
-"""The rules of the way out, as pure functions: arrays in, a releasable update out, or a typed refusal.
+"""The airlock: a site's output filter as pure functions. Arrays in; a releasable update or a typed refusal out.
 
-An update leaves only if it has exactly the names, shapes and type that the base model gives it, is finite,
-lies within the norm that was agreed, fits the size cap, and carries the privacy event under which it was
-made. Scalars leave only by a closed list of names, none of which is computed from rows.
+An update leaves only if the following rules hold:
 
-The arrays are copied first and the copies are checked: what is released is what was looked at, and nothing of
-a larger buffer behind a view travels with it.
+- The arrays have exactly the names, shapes and type of the base model.
+- All values are finite, and the L2 norm lies within the agreed bound.
+- The size stays within the cap.
+- The update carries its privacy event.
+- All scalars come from a closed list of names, none of them computed from rows.
+
+The airlock copies the arrays first and checks the copies. The released bytes are therefore the checked bytes, and no
+part of a larger buffer behind a view travels along.
 """
 
 from __future__ import annotations
@@ -61,7 +65,7 @@ METRICS: Mapping[str, tuple[Callable[[float], bool], str]] = MappingProxyType(
         "nominal_units": (_count(1), "a whole number of at least 1"),
     }
 )
-"""The scalars that may leave, each with its rule: all of them known before a row was read."""
+"""The scalars that may leave, each with its rule. All of them are known before any row is read."""
 
 _RESTATED = ("steps", "sample_rate", "noise_multiplier")
 
@@ -74,17 +78,17 @@ def pass_through(
     max_bytes: int = MAX_UPDATE_BYTES,
     allow_non_private: bool = False,
 ) -> ReleasableUpdate:
-    """Let ``trained`` out if every rule holds.
+    """Return ``trained`` as a releasable update if every rule holds.
 
     Args:
-        trained: the update (new weights minus base weights) and the event that was run.
+        trained: the update (new weights minus base weights) and the privacy event of its training.
         layout: names and shapes of the base model.
         max_norm: the largest L2 norm over all arrays together, as agreed in the job.
         max_bytes: the largest size of the arrays.
-        allow_non_private: true only where the data lineage is registered as public.
+        allow_non_private: True only for a data lineage registered as public.
 
     Raises:
-        DataLeakageError: a rule does not hold; its reason says which kind.
+        DataLeakageError: a rule does not hold; the error's reason names the kind of rule.
     """
     check_event(trained.event, allow_non_private=allow_non_private)
     metrics = check_metrics(trained.metrics, trained.event)
@@ -98,7 +102,7 @@ def pass_through(
 
 
 def check_event(event: Event | None, *, allow_non_private: bool) -> None:
-    """An update leaves only with the privacy event it was made under, whoever wrote the training loop."""
+    """Raise unless the update carries its privacy event, regardless of the training loop's author."""
     if isinstance(event, PoissonSampledGaussian) and event.steps > 0:
         return
     if isinstance(event, NonPrivate):
@@ -115,7 +119,7 @@ def check_event(event: Event | None, *, allow_non_private: bool) -> None:
 
 
 def check_layout(arrays: Arrays, layout: Layout) -> None:
-    """Exactly the base model's names, each with exactly its shape."""
+    """Raise unless the arrays have exactly the base model's names and shapes."""
     if not layout:
         raise DataLeakageError("the layout is empty: an update is checked against its base model")
     if arrays.keys() != layout.keys():
@@ -133,14 +137,14 @@ def check_layout(arrays: Arrays, layout: Layout) -> None:
 
 
 def check_bytes(arrays: Arrays, limit: int) -> None:
-    """At most ``limit`` bytes over all arrays."""
+    """Raise if all arrays together exceed ``limit`` bytes."""
     size = sum(array.nbytes for array in arrays.values())
     if size > limit:
         raise DataLeakageError(f"the update has {size} bytes, the cap is {limit}", reason=Reason.OVERSIZED)
 
 
 def check_finite(arrays: Arrays) -> None:
-    """No NaN and no infinity."""
+    """Raise on NaN or infinity."""
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise DataLeakageError(
@@ -149,7 +153,7 @@ def check_finite(arrays: Arrays) -> None:
 
 
 def check_norm(arrays: Arrays, max_norm: float) -> None:
-    """The L2 norm over all arrays together is at most ``max_norm``."""
+    """Raise if the L2 norm over all arrays together exceeds ``max_norm``."""
     if not (math.isfinite(max_norm) and max_norm > 0):
         raise DataLeakageError(f"max_norm must be positive and finite, got {max_norm}: no bound means no release")
     norm = l2_norm(arrays)
@@ -161,13 +165,13 @@ def check_norm(arrays: Arrays, max_norm: float) -> None:
 
 
 def l2_norm(arrays: Arrays) -> float:
-    """The L2 norm over all arrays together, in float64, where squares of float32 cannot overflow."""
+    """Return the L2 norm over all arrays together, in float64, where squares of float32 cannot overflow."""
     flat = (array.astype(np.float64).ravel() for array in arrays.values())
     return math.sqrt(math.fsum(float(values @ values) for values in flat))
 
 
 def check_metrics(metrics: Mapping[str, object], event: Event | None = None) -> dict[str, float]:
-    """The metrics as floats, if all are on the closed list; what restates ``event`` has to agree with it."""
+    """Return the metrics as floats if all are on the closed list; metrics that restate ``event`` must agree with it."""
     checked = {_known_metric(name): _scalar(name, value) for name, value in metrics.items()}
     for name, value in checked.items():
         rule, words = METRICS[name]
@@ -183,7 +187,7 @@ def check_metrics(metrics: Mapping[str, object], event: Event | None = None) -> 
 
 
 def strip_wrappers(name: object) -> str:
-    """The clean ``state_dict`` name behind wrapper prefixes.
+    """Return the clean ``state_dict`` name behind wrapper prefixes.
 
     >>> strip_wrappers("_module.module.linear.weight")
     'linear.weight'
@@ -219,7 +223,7 @@ def _scalar(name: str, value: object) -> float:
 
 
 def _strict_copy(name: object, array: object) -> Array:
-    # A subclass may carry more than its values (a masked array does), a foreign byte order means other bytes.
+    # A subclass may carry more than its values (as a masked array does); a foreign byte order changes the bytes.
     if type(array) is not np.ndarray:
         raise DataLeakageError(f"{name!r:.80} must be a numpy array, got {type(array).__name__}")
     if array.dtype != np.float32:

@@ -1,8 +1,8 @@
-"""What the command lines of both packages share: lazy commands, and one line for whatever goes wrong.
+"""Shared parts of both packages' command lines: lazy commands, and one error line for any failure.
 
-A command is imported when it is used, so that ``--help`` costs no framework. A refusal, an option out of range, a
-missing file or Ctrl-C ends in one line on stderr and an exit code, never in a traceback; this is the only place
-that decides so. ``AEGIS_TRACEBACK=1`` shows where an unexpected failure came from.
+Using a command imports it, so ``--help`` loads no framework. A refusal, an option out of range, a missing file or
+Ctrl-C ends in one line on stderr and an exit code, never in a traceback; only this module decides so.
+``AEGIS_TRACEBACK=1`` shows where an unexpected failure came from.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -21,6 +21,13 @@ from pydantic import ValidationError
 
 from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError
 from coreason_enclave.schemas import explain
+from coreason_enclave.system.logging_setup import (
+    FORMAT_VARIABLE,
+    LEVEL_VARIABLE,
+    LogFormat,
+    LogLevel,
+    configure_logging,
+)
 
 __all__ = ["TRACEBACK_VARIABLE", "CommandLine", "ExitCode", "LazyCommand", "one_line", "site_folder"]
 
@@ -30,7 +37,7 @@ _NO_ARGUMENTS: type[Exception] | tuple[()] = getattr(click.exceptions, "NoArgsIs
 
 
 class ExitCode(IntEnum):
-    """What a command's end means to a script. Commands may add their own from 10 on."""
+    """A command's exit codes for scripts. Commands may add their own codes from 10 on."""
 
     OK = 0
     INTERNAL = 1
@@ -53,9 +60,9 @@ _REFUSALS: Refusals = {
 
 @dataclass(frozen=True)
 class LazyCommand:
-    """A command that is imported when it is used: ``package.module:attribute``, and its line in the list.
+    """A command imported on use: its ``package.module:attribute``, and its line in the command list.
 
-    A hidden command works and is not listed: a former name, for one release.
+    A hidden command works without a line in the list. It keeps a former name alive for one release.
     """
 
     target: str
@@ -76,7 +83,7 @@ class CommandLine(click.Group):
 
     Args:
         later: commands by name, imported on use.
-        refusals: exit codes of further exception types; the nearest type of a raised one decides.
+        refusals: exit codes of further exception types; the type nearest to the raised exception decides.
     """
 
     def __init__(
@@ -87,22 +94,29 @@ class CommandLine(click.Group):
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
+        self.params.extend(_logging_options())
         self.later = dict(later or {})
         self._refusals = {**_REFUSALS, **(refusals or {})}
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Set up logging as options or environment say, then run the command."""
+        if {LEVEL_VARIABLE, FORMAT_VARIABLE} & os.environ.keys():
+            configure_logging()
+        return super().invoke(ctx)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names that are not hidden, sorted; imports nothing."""
+        """Return all names without hidden commands, sorted; imports no command."""
         listed = {name for name, command in self.later.items() if not command.hidden}
         return sorted(listed | set(super().list_commands(ctx)) - (self.later.keys() - listed))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported now if it was not before."""
+        """Return the command, and import it on first use."""
         if cmd_name in self.later and cmd_name not in self.commands:
             self.add_command(self.later[cmd_name].load(), cmd_name)
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands, without importing one."""
+        """Write the list of commands without importing one."""
         rows = [(name, self._short_help(name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
@@ -119,7 +133,7 @@ class CommandLine(click.Group):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run and, unless ``standalone_mode`` is off, exit: with one line on stderr where something went wrong."""
+        """Run, and exit unless ``standalone_mode`` is off. A failure prints one line on stderr."""
         rest = {"windows_expand_args": windows_expand_args, **extra}
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **rest)
@@ -147,8 +161,34 @@ class CommandLine(click.Group):
         return _say(line, ExitCode.INTERNAL)
 
 
+def _logging_options() -> list[click.Option]:
+    """Return the logging options. Their values go to the environment, which child processes inherit."""
+
+    def to_environment(variable: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
+        def store(_context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+            if value is not None:
+                os.environ[variable] = value
+
+        return store
+
+    levels, forms = click.Choice([each.value for each in LogLevel]), click.Choice([each.value for each in LogFormat])
+    level_help = f"Least severe log lines to write on stderr; {LEVEL_VARIABLE} says the same."
+    return [
+        click.Option(
+            ["--log-level"], type=levels, expose_value=False, callback=to_environment(LEVEL_VARIABLE), help=level_help
+        ),
+        click.Option(
+            ["--log-format"],
+            type=forms,
+            expose_value=False,
+            callback=to_environment(FORMAT_VARIABLE),
+            help=f"Form of log lines; {FORMAT_VARIABLE} says the same.",
+        ),
+    ]
+
+
 def site_folder(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
-    """Option callback: a site's folder, given as itself or by the ``site.toml`` in it."""
+    """Option callback: return a site's folder, given directly or by its ``site.toml``."""
     folder = value.parent if value.name == "site.toml" else value
     if not (folder / "site.toml").is_file():
         raise click.BadParameter(f"there is no site.toml in {folder}", context, parameter)
@@ -156,7 +196,7 @@ def site_folder(context: click.Context, parameter: click.Parameter, value: Path)
 
 
 def one_line(error: Exception) -> str:
-    """What an exception says, on one line."""
+    """Return an exception's message on one line."""
     if isinstance(error, ValidationError):
         return explain(error)
     if isinstance(error, OSError) and error.filename and error.strerror:

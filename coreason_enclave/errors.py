@@ -1,25 +1,25 @@
-"""Everything that the site agent and the ground floor can refuse, in one tree.
+"""Every error that the site agent and the shared modules raise, in one tree.
 
 ::
 
     EnclaveError                         carries a stable ``reason`` and a message for a person
     ├── ConfigurationError               a policy, key, registration or option is missing or unusable
     ├── JobRejected                      the site will not run this order (signature, policy, expiry, conflict)
-    ├── EnvelopeError                    bytes that are not an authentic envelope of the expected type
-    ├── AttestationError                 evidence could not be produced, or does not appraise
-    ├── DatasetRejected                  the dataset id, its path or its content is not acceptable
-    ├── DataLeakageError                 something that may not leave the site was about to
+    ├── EnvelopeError                    the bytes hold no authentic envelope of the expected type
+    ├── AttestationError                 the site cannot produce evidence, or evidence fails its appraisal
+    ├── DatasetRejected                  the dataset's id, path or content is not acceptable
+    ├── DataLeakageError                 private content was about to leave the site
     ├── TrainingAborted                  a caller asked for the training to stop
     └── PrivacyError
         ├── PrivacyBudgetExceededError   the next step or reservation is not affordable
-        ├── AccountingError              a guarantee cannot be stated for these numbers
+        ├── AccountingError              accounting can state no guarantee for these numbers
         ├── UnsafeTrainingError          the loop, loader or model would void the guarantee
         └── LedgerError                  the ledger refuses
-            ├── LedgerCorrupted          its chain does not verify: every operation is refused
-            └── LedgerConflict           the same (job, round) was reserved for something else
+            ├── LedgerCorrupted          the ledger's chain does not verify: all operations refuse
+            └── LedgerConflict           the ledger already holds a different record for the same request
 
-Messages are for the site's own log and may name files and columns. Only :attr:`EnclaveError.reason` may cross
-the wire: details of a refusal would let a hostile coordinator probe private data through the refusals.
+Messages go to the site's own log and may name files and columns. Only :attr:`EnclaveError.reason` may cross the wire: a
+hostile coordinator could use detailed refusals to probe private data.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class EnclaveError(Exception):
     """Root of the tree.
 
     Args:
-        message: what was wrong and what to do about it; stays at the site.
+        message: the problem and its remedy; stays at the site.
         reason: the stable code; each subclass has a default.
     """
 
@@ -139,13 +139,13 @@ class JobRejected(EnclaveError):
 
 
 class EnvelopeError(EnclaveError):
-    """The bytes are not an authentic envelope of the expected type."""
+    """The bytes hold no authentic envelope of the expected type."""
 
     default_reason = Reason.MALFORMED
 
 
 class AttestationError(EnclaveError):
-    """Evidence could not be produced, or does not appraise."""
+    """The site cannot produce evidence, or evidence fails its appraisal."""
 
     default_reason = Reason.ATTESTATION_UNACCEPTABLE
 
@@ -157,31 +157,31 @@ class DatasetRejected(EnclaveError):
 
 
 class DataLeakageError(EnclaveError):
-    """Something that may not leave the site was about to."""
+    """Private content was about to leave the site."""
 
     default_reason = Reason.LEAKAGE
 
 
 class TrainingAborted(EnclaveError):
-    """A caller asked for the training to stop; what ran stays accounted."""
+    """A caller asked for the training to stop; completed steps stay accounted."""
 
     default_reason = Reason.ABORTED
 
 
 class PrivacyError(EnclaveError):
-    """Root of everything that concerns the guarantee itself."""
+    """Root of all errors that concern the guarantee itself."""
 
     default_reason = Reason.UNSAFE_TRAINING
 
 
 class PrivacyBudgetExceededError(PrivacyError):
-    """The next step, or the reservation asked for, is not affordable. Nothing of it has run."""
+    """The caps do not afford the next step or the requested reservation. No part of it has run."""
 
     default_reason = Reason.BUDGET_EXCEEDED
 
 
 class AccountingError(PrivacyError):
-    """No honest guarantee can be stated for these numbers."""
+    """Accounting can state no honest guarantee for these numbers."""
 
     default_reason = Reason.ACCOUNTING
 
@@ -199,12 +199,12 @@ class LedgerError(PrivacyError):
 
 
 class LedgerCorrupted(LedgerError):
-    """The ledger's chain does not verify; every operation is refused until a person has looked."""
+    """The ledger's chain does not verify; all operations refuse until a person has inspected the ledger."""
 
     default_reason = Reason.LEDGER_CORRUPTED
 
 
 class LedgerConflict(LedgerError):
-    """The same (job, round) was reserved for a different computation."""
+    """The ledger already holds a different record, such as another computation for the same (job, round)."""
 
     default_reason = Reason.ROUND_CONFLICT

@@ -1,4 +1,4 @@
-"""The site's command line: what a data holder runs to found a site, join a federation, take part, and keep account."""
+"""The site's command line: initialise a site, join a federation, take part, and inspect the privacy ledger."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A site's own rules, read from ``site.toml``: what it accepts, whatever a coordinator asks for.
+"""A site's own rules, read from ``site.toml``: the limits on any coordinator's requests.
 
-Everything is deny by default: an empty list accepts nothing. The profile ``development`` (which accepts simulated
-attestation) is refused as soon as one data lineage is not registered as public.
+The policy denies by default: an empty list accepts no request. The profile ``development`` accepts simulated
+attestation. Loading refuses this profile unless the site registers all data lineages as public.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ __all__ = ["LineagePolicy", "Profile", "SiteConfig", "SitePolicy", "load_site_co
 _NAME = r"[A-Za-z_]\w{0,127}"
 _CLASS = re.compile(rf"{_NAME}(?:\.{_NAME}){{0,15}}:{_NAME}", re.ASCII)
 TrainerName = Annotated[str, AfterValidator(of_form(_CLASS, "package.module:Class, a class installed on this host"))]
-"""``package.module:Class``."""
+"""A trainer class in the form ``package.module:Class``."""
 
 
 class LineagePolicy(StrictModel):
-    """One data lineage as the site registers it: unit, public size, caps. No field has a default."""
+    """One data lineage in a site's registration: unit, public size, caps. No field has a default."""
 
     lineage: SafePath
     dataset_id: SafePath
@@ -66,22 +66,25 @@ class LineagePolicy(StrictModel):
 
 
 class SitePolicy(StrictModel):
-    """What this site lets a coordinator ask for; a job outside is refused with the line that refused it.
+    """The site's limits on a coordinator's requests. The refusal of a job names the violated policy line.
 
     Attributes:
-        participants: the other sites that this one knows, with their Ed25519 keys. They alone count towards
-            ``min_clients`` in a roll-call, besides the site itself.
-        unsafe_count_unknown_participants: count every key that signed. Whoever makes keys makes participants, so this
-            needs profile ``development``.
-        coordinator_attestation: what a coordinator has to prove before its model is trained and an update sent to it.
-        unsafe_unattested_coordinator: a coordinator that proves nothing is good enough. Under profile ``production``
-            one of the two has to be there.
-        refuse_changed_content: refuse a round whose rows are not those of the job's last one, also where the job
+        participants: the other sites that this site knows, with their Ed25519 keys. Only these sites and this site
+            itself count towards ``min_clients`` in a roll-call.
+        unsafe_count_unknown_participants: count every key that signed. Anyone can make keys and so make up
+            participants, hence only profile ``development`` allows this flag.
+        coordinator_attestation: the attestation that a coordinator must prove before the site trains its model and
+            sends an update.
+        unsafe_unattested_coordinator: accept a coordinator without attestation. Profile ``production`` requires either
+            this flag or ``coordinator_attestation``; the two exclude each other.
+        refuse_changed_content: refuse a round whose rows differ from the rows of the job's last round, even if the job
             declares that lineages may grow.
-        min_units: persons (rows, at record level) that a lineage must declare and a dataset must hold.
-        max_base_weight: the largest absolute weight of a base model. max_logit: the largest absolute output that it may
-            have for rows within what the dataset declares. A base model beyond, or one that is not finite, is refused
-            before anything is reserved.
+        min_units: the smallest number of persons (rows, at record level) that a lineage must declare and a dataset must
+            hold.
+        max_base_weight: the largest absolute weight of a base model. The site refuses a base model with a larger or
+            non-finite weight before reserving any budget.
+        max_logit: the largest absolute output of a base model for rows within the dataset's declared ranges. The site
+            refuses a base model with larger or non-finite outputs before reserving any budget.
     """
 
     coordinator_keys: tuple[HexDigest, ...]
@@ -110,7 +113,7 @@ class SitePolicy(StrictModel):
         return self
 
     def check(self, job: FederationJob, lineage: LineagePolicy) -> None:
-        """Raise :class:`JobRejected` naming the first line that the resolved ``job`` violates."""
+        """Raise :class:`JobRejected` naming the first policy line that the resolved ``job`` violates."""
         for allowed, line in (*self._lines(job), *self._lines_of(lineage, job.privacy)):
             if not allowed:
                 raise JobRejected(f"site policy: {line}", reason=Reason.POLICY)
@@ -156,18 +159,17 @@ class SitePolicy(StrictModel):
 
 
 class SiteConfig(StrictModel):
-    """A site: who it is, where its data, keys, ledger, log, released updates, challenges and checkpoints are, and its
-    policy.
+    """A site's configuration: identity, paths and policy. Paths are relative to ``site.toml``.
 
-    Paths are relative to ``site.toml``.
-
-    ``attester`` names what produces evidence on this host (``tdx``, ``snp``, ``sgx``, with ``+nvidia`` where GPUs are
-    attested, too); ``simulated`` needs profile ``development``. ``endorsements``: where vendors' word on a
-    coordinator's hardware is found.
-
-    ``trainer``: who trains here in place of the standard loop, ``package.module:Class``: a subclass of
-    ``CoreasonExecutor`` that this site installed itself and that can be made without arguments. It runs inside the
-    session, under the same reservation, accounting and airlock. No job can name one.
+    Attributes:
+        data_root, keys, ledger, audit: paths of the data, the keys, the ledger and the log.
+        released, challenges, checkpoints: folders of released updates, challenges and checkpoints.
+        attester: the source of evidence on this host (``tdx``, ``snp``, ``sgx``, with ``+nvidia`` for attested GPUs).
+            ``simulated`` needs profile ``development``.
+        endorsements: the sources of vendors' endorsements for a coordinator's hardware.
+        trainer: a class in the form ``package.module:Class`` that replaces the standard training loop. The class must
+            derive from ``CoreasonExecutor``, be installed by this site, and need no constructor arguments. The trainer
+            runs inside the session, under the same reservation, accounting and airlock. No job can name a trainer.
     """
 
     version: FormatVersion
@@ -205,7 +207,7 @@ class SiteConfig(StrictModel):
         return self
 
     def lineage_of(self, dataset_id: str) -> LineagePolicy:
-        """The registration of a dataset; an unregistered one is refused."""
+        """Return the registration of a dataset, or raise :class:`JobRejected` for an unregistered dataset."""
         for entry in self.lineages:
             if entry.dataset_id == dataset_id:
                 return entry
@@ -216,5 +218,9 @@ class SiteConfig(StrictModel):
 
 
 def load_site_config(path: Path) -> SiteConfig:
-    """Read ``site.toml``; anything missing, unknown or out of range raises :class:`ConfigurationError`."""
+    """Read ``site.toml``.
+
+    Raises:
+        ConfigurationError: a field is missing, unknown or out of range, or fields contradict each other.
+    """
     return read_toml_as(path, SiteConfig)

@@ -1,6 +1,6 @@
-"""The contracts between a site and a coordinator: strict, frozen, and with a named range on every number.
+"""The contracts between a site and a coordinator: strict and frozen, with a named range on every number.
 
-A job says what is asked for; guarantees have no defaults, other fields have safe ones.
+A job states its requests. Guarantees have no defaults; other fields have safe defaults.
 
 >>> job = FederationJob(
 ...     job_id="liver-toxicity-study-001", min_clients=3, rounds=50, strategy=AggregationStrategy.FED_PROX,
@@ -65,11 +65,11 @@ _PATH = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT}){{0,7}}")
 
 
 class AggregationStrategy(StrEnum):
-    """What sites add to their local steps; how one round's updates are combined is :class:`Aggregator`.
+    """What sites add to their local steps; :class:`Aggregator` combines one round's updates.
 
-    ``FED_AVG``: nothing (McMahan et al., 2017). ``FED_PROX``: a pull towards the global weights (Li et al., 2020).
-    ``SCAFFOLD``: control variates (Karimireddy et al., 2020). What the coordinator does with the combined update is
-    :class:`ServerOptimizer`.
+    ``FED_AVG``: no addition (McMahan et al., 2017). ``FED_PROX``: a pull towards the global weights (Li et al., 2020).
+    ``SCAFFOLD``: control variates (Karimireddy et al., 2020). :class:`ServerOptimizer` applies the combined update at
+    the coordinator.
     """
 
     FED_AVG = "FED_AVG"
@@ -86,7 +86,7 @@ class ServerOptimizer(StrEnum):
 
 
 class Aggregator(StrEnum):
-    """How the admitted updates of one round are combined."""
+    """The rule that combines one round's admitted updates."""
 
     MEAN = "mean"
     KRUM = "krum"
@@ -103,10 +103,11 @@ class Mechanism(StrEnum):
 
 
 class PrivacyUnit(StrEnum):
-    """Whose presence a guarantee hides: one row, everything one person contributed, or everything a whole site did.
+    """The unit whose presence a guarantee hides: one row, or all contributions of one person or of a whole site.
 
-    The first two are a site's to promise (:data:`SiteUnit`), the last one is a coordinator's
-    (:class:`ClientPrivacyConfig`). A guarantee at one unit implies none at another, and none are ever added up.
+    Sites promise the first two units (:data:`SiteUnit`), a coordinator promises the last
+    (:class:`ClientPrivacyConfig`). A guarantee at one unit implies no guarantee at another, and no code ever adds
+    guarantees up.
     """
 
     RECORD = "record"
@@ -115,13 +116,13 @@ class PrivacyUnit(StrEnum):
 
 
 class NeighboringRelation(StrEnum):
-    """Two datasets are neighbours when one unit is added or removed (Dwork and Roth, 2014, section 2.3)."""
+    """Neighbouring datasets differ by one unit, added or removed (Dwork and Roth, 2014, section 2.3)."""
 
     ADD_OR_REMOVE_ONE = "add_or_remove_one"
 
 
 class Provenance(StrEnum):
-    """How far a statement about the code that ran can be believed."""
+    """How far a statement about the executed code can be believed."""
 
     ATTESTED = "attested"
     CLAIMED = "claimed"
@@ -129,13 +130,13 @@ class Provenance(StrEnum):
 
 
 class Profile(StrEnum):
-    """``development`` accepts simulated evidence and says so everywhere; ``production`` never does."""
+    """``development`` accepts simulated evidence and reports this everywhere; ``production`` never accepts it."""
 
     DEVELOPMENT = "development"
     PRODUCTION = "production"
 
     def label(self) -> dict[str, str]:
-        """What every log line under this profile carries: a development run calls itself simulated.
+        """Return the fields of every log line under this profile: a development run calls itself simulated.
 
         >>> Profile.DEVELOPMENT.label()
         {'profile': 'development', 'attestation': 'simulated'}
@@ -145,7 +146,7 @@ class Profile(StrEnum):
 
 
 def of_form(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
-    """A validator of whole strings, whose message says ``what`` is wanted instead of showing the pattern."""
+    """Return a validator of whole strings; its message describes ``what`` the string must be, not the pattern."""
 
     def check(value: str) -> str:
         if not pattern.fullmatch(value):
@@ -156,7 +157,10 @@ def of_form(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
 
 
 def _a_number(value: object) -> float:
-    """Python counts ``True`` as 1 and pydantic reads ``"5"`` as 5; a wire document never means that."""
+    """Return ``value``, or raise for anything but a number.
+
+    Python counts ``True`` as 1 and pydantic reads ``"5"`` as 5; no wire document means either.
+    """
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise ValueError(f"must be a number, got {value!r:.80}")
     return value
@@ -173,7 +177,7 @@ def _within(low: float, high: float, *, open_low: bool = False) -> Callable[[flo
 
 
 def in_range(low: float, high: float, *, open_low: bool = False) -> tuple[BeforeValidator]:
-    """Annotation for a number (no boolean, no string) from ``low`` to ``high``; the message names the range."""
+    """Return the annotation for a number (no boolean, no string) from ``low`` to ``high``; errors name the range."""
     within = _within(low, high, open_low=open_low)
     return (BeforeValidator(lambda value: within(_a_number(value))),)  # before: NaN and infinity get the range, too
 
@@ -193,7 +197,7 @@ def _of_a_site(unit: PrivacyUnit) -> PrivacyUnit:
 
 
 SiteUnit = Annotated[PrivacyUnit, AfterValidator(_of_a_site)]
-"""A unit that a site can promise: it knows records and persons, and nothing of other sites."""
+"""A unit that a site can promise: a site knows records and persons, but no other sites."""
 
 Epsilon = Annotated[float, *in_range(0, 1000, open_low=True)]
 Delta = Annotated[float, *in_range(0, 0.1, open_low=True)]
@@ -206,25 +210,26 @@ Flag = Annotated[bool, Strict()]
 
 
 class StrictModel(BaseModel):
-    """Frozen, no unknown fields, no coercion from strings, finite numbers only."""
+    """Base model: frozen, no unknown fields, no coercion from strings, finite numbers only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     def canonical(self) -> bytes:
-        """The one byte string that digests of this document are taken over."""
+        """Return the only byte string over which digests of this document are computed."""
         return canonical_json(self.model_dump(mode="json"))
 
     def digest(self) -> str:
-        """SHA-256 of :meth:`canonical`, hex."""
+        """Return SHA-256 of :meth:`canonical`, hex."""
         return sha256_hex(self.canonical())
 
 
 class PrivacyConfig(StrictModel):
-    """What a job promises about privacy.
+    """A job's privacy promise.
 
-    ``target_epsilon`` caps the whole job at ``delta``, whatever ``noise_multiplier`` is; where the latter is left
-    out it is calibrated from the cap and the job's schedule. ``delta`` and ``unit`` left out mean those of the data
-    lineage's registration, which no job can loosen.
+    Attributes:
+        target_epsilon: the cap on the whole job at ``delta``, for any ``noise_multiplier``.
+        noise_multiplier: if left out, calibrated from the cap and the job's schedule.
+        delta, unit: if left out, taken from the data lineage's registration, which no job can loosen.
     """
 
     mechanism: Mechanism
@@ -248,10 +253,10 @@ class PrivacyConfig(StrictModel):
 
 
 class ServerOptimizerConfig(StrictModel):
-    """The coordinator's step over the combined update, which it takes for the negative of a gradient.
+    """The coordinator's step over the combined update, which serves as the negative of a gradient.
 
-    ``sgd`` with learning rate 1, the default, adds the update as it is: federated averaging. ``adam`` and ``yogi`` are
-    algorithm 2 of Reddi et al. (2021), where ``tau`` bounds the step from above where updates are small.
+    ``sgd`` with the default learning rate 1 adds the update unchanged: federated averaging. ``adam`` and ``yogi``
+    follow algorithm 2 of Reddi et al. (2021), where ``tau`` bounds the step from above for small updates.
     """
 
     name: ServerOptimizer = ServerOptimizer.SGD
@@ -268,17 +273,21 @@ class ServerOptimizerConfig(StrictModel):
 
 
 class ClientPrivacyConfig(StrictModel):
-    """Client-level differential privacy: what bounds how much the models tell of any one site, all its data together.
+    """Client-level differential privacy: bounds how much the models reveal of any one site, with all its data together.
 
-    Central, not local: the coordinator draws the sites of a round (Poisson, by a key that it keeps), clips their
-    updates to ``clip_norm``, and adds Gaussian noise of ``noise_multiplier * clip_norm`` to their sum, which it divides
-    by ``sample_rate`` times the number of sites that were enrolled when it first drew, whoever answers (McMahan et al.,
-    "Learning Differentially Private Recurrent Language Models", 2018). ``target_epsilon`` at ``delta`` caps the whole
-    job; a round beyond it is not drawn.
+    The guarantee is central, not local (McMahan et al., "Learning Differentially Private Recurrent Language Models",
+    2018). In each round the coordinator:
 
-    It protects against whoever sees the models: not against the coordinator, its log or its network, which know whom it
-    asked; that a site enrolled is no secret, the roll-call says so. It is no substitute for a site's own
-    :class:`PrivacyConfig`.
+    1. samples the sites (Poisson, by a key that it keeps);
+    2. clips their updates to ``clip_norm``;
+    3. adds Gaussian noise of ``noise_multiplier * clip_norm`` to the sum of updates;
+    4. divides by ``sample_rate`` times the number of sites enrolled at the first sampling, however many sites answer.
+
+    ``target_epsilon`` at ``delta`` caps the whole job; the coordinator does not sample a round beyond the cap.
+
+    The guarantee protects against anyone who sees the models. It does not protect against the coordinator, its log or
+    its network, which know the sampled sites. Enrolment stays public: the roll-call shows it. The guarantee cannot
+    replace a site's own :class:`PrivacyConfig`.
     """
 
     target_epsilon: Epsilon
@@ -291,11 +300,11 @@ class ClientPrivacyConfig(StrictModel):
 class FederationJob(StrictModel):
     """One training job over a cohort of sites. Units: rounds and local steps are counts, deadlines are seconds.
 
-    A round closes at ``round_deadline_s``, or earlier once enough updates are in: ``straggler_grace_s`` later, and
-    never before the other sites had twice the time that these took.
+    A round closes at ``round_deadline_s``. Once enough updates have arrived, the round closes earlier:
+    ``straggler_grace_s`` later, but only after the other sites have had twice the time that these updates took.
 
-    ``lineages_may_grow``: sites may change their rows between two rounds. Where it is false, a site refuses the round
-    instead; either way, which sites changed theirs is said in every record of the run.
+    ``lineages_may_grow``: sites may change their rows between two rounds. If false, a site with changed rows refuses
+    the round. In both cases, all records of the run name the sites with changed rows.
     """
 
     version: FormatVersion = 1
@@ -352,7 +361,7 @@ class FederationJob(StrictModel):
 
     @property
     def total_steps(self) -> int:
-        """Local steps over all rounds: the schedule that is accounted for."""
+        """Return the local steps over all rounds: the schedule behind the accounting."""
         return self.rounds * self.local_steps
 
 
@@ -360,16 +369,20 @@ _RENEWED_AT = 0.8
 
 
 class AttestationReport(StrictModel):
-    """The appraised result of attestation: what a policy concluded from verified evidence at one moment.
+    """The appraised result of attestation: a policy's conclusion from verified evidence at one moment.
 
-    Made by :mod:`coreason_enclave.attestation.appraisal` alone. Simulated evidence can only ever be reported as
-    simulated, and what is attested names the code that ran; both rules are part of the type.
+    Only :mod:`coreason_enclave.attestation.appraisal` makes reports. The type enforces two rules:
+
+    * A report on simulated evidence says ``simulated``.
+    * An attested report names the code that ran.
 
     Attributes:
-        subject: whose evidence. public_key, kem_key, job_digest, nonce: what it is bound to, hex.
+        subject: the party that the evidence describes.
+        public_key, kem_key, job_digest, nonce: the values bound to the evidence, hex.
         measurement: the name of the reference value that the measured code matched.
-        platform_ids: which machine: the processor's id, then those of its GPUs.
-        policy: SHA-256 (hex) of the appraisal policy. not_checked: what that policy lets pass unchecked.
+        platform_ids: the machine: the processor's id, then the ids of its GPUs.
+        policy: SHA-256 (hex) of the appraisal policy.
+        not_checked: claims that the policy lets pass unchecked.
         appraised_at, expires_at: Unix seconds.
     """
 
@@ -398,12 +411,12 @@ class AttestationReport(StrictModel):
 
     @property
     def renewal_due(self) -> float:
-        """When it is to be made anew: after 0.8 of its lifetime (Unix seconds)."""
+        """Return the time for a new attestation: after 0.8 of the report's lifetime (Unix seconds)."""
         return self.appraised_at + _RENEWED_AT * (self.expires_at - self.appraised_at)
 
 
 def explain(error: ValidationError) -> str:
-    """Every problem of a rejected document on one line: where it is, what is allowed, what was given."""
+    """Return all problems of a rejected document on one line: the place, the allowed values, the given value."""
     return "; ".join(_explain_one(problem) for problem in error.errors(include_url=False))
 
 

@@ -1,4 +1,4 @@
-"""The sentry at a site's two doors: checked datasets come in, nothing but the permitted goes out.
+"""The sentry at a site's two doors: checks datasets on their way in, and filters every output on its way out.
 
 >>> import tempfile, textwrap
 >>> root = Path(tempfile.mkdtemp())
@@ -60,7 +60,7 @@ __all__ = ["DataSentry", "DatasetExpectation", "SanitizedOutput", "SiteDataset"]
 
 
 class SanitizedOutput(TypedDict):
-    """What :meth:`DataSentry.sanitize_output` lets through."""
+    """Weights and metrics that passed :meth:`DataSentry.sanitize_output`."""
 
     params: dict[str, Array]
     metrics: dict[str, float]
@@ -68,11 +68,13 @@ class SanitizedOutput(TypedDict):
 
 @dataclass(frozen=True)
 class DataSentry:
-    """Guards one data root, and everything that leaves it.
+    """Guards one data root and every output.
 
-    Stand-alone, it checks names, types, finiteness, size and metrics; bound to a job (:meth:`bound_to`), also
-    the exact layout of the model and the norm of the update. What :meth:`sanitize_output` returns is not yet
-    an update: only :meth:`release`, which wants the privacy event, makes one that can be signed.
+    - Stand-alone, the sentry checks names, types, finiteness, size and metrics.
+    - Bound to a job (:meth:`bound_to`), the sentry also checks the model's exact layout and the update's norm.
+
+    :meth:`sanitize_output` does not make an update. Only :meth:`release`, which requires the privacy event, makes an
+    update ready for signing.
     """
 
     data_root: Path
@@ -83,19 +85,20 @@ class DataSentry:
     checked: CheckedDatasets = field(default_factory=CheckedDatasets, repr=False, compare=False)
 
     def bound_to(self, *, layout: Layout, max_norm: float | None = None) -> DataSentry:
-        """The same sentry for one job: the base model's ``layout``, the job's ``max_update_norm``.
+        """Return the same sentry for one job: the base model's ``layout``, the job's ``max_update_norm``.
 
-        Without ``max_norm``, what is looked at are whole weights, whose norm says nothing about the update's.
+        Without ``max_norm``, the output holds whole weights, whose norm tells nothing about the update's norm.
         """
         return replace(self, layout=dict(layout), max_norm=max_norm)
 
     def validate_input(self, dataset_id: str, *, expected: DatasetExpectation | None = None) -> SiteDataset:
-        """Open the dataset and check that it is what its schema says and what the caller expects.
+        """Open the dataset and check it against its schema and the caller's expectations.
+
+        The error message is for the site's own log; only the reason may leave.
 
         Raises:
             ConfigurationError: the data root is unusable.
             DatasetRejected: the id leaves the data root, or path, schema, rows or an expectation do not hold.
-                The message is for the site's own log; only the reason may leave.
         """
         dataset = open_dataset(Path(self.data_root), dataset_id, max_bytes=self.max_dataset_bytes, checked=self.checked)
         unmet = expected.unmet_by(dataset.schema) if expected is not None else ()
@@ -104,28 +107,27 @@ class DataSentry:
         return dataset
 
     def open(self, dataset_id: str) -> SiteDataset:
-        """:meth:`validate_input` for callers without expectations."""
+        """Call :meth:`validate_input` without expectations."""
         return self.validate_input(dataset_id)
 
     def declared(self, dataset_id: str) -> DatasetSchema:
-        """What the dataset declares, without a look at its rows; raises what :meth:`validate_input` raises."""
+        """Return the dataset's declaration without reading its rows; raise the errors of :meth:`validate_input`."""
         return declared_schema(Path(self.data_root), dataset_id)
 
     def content_digest(self, dataset_id: str) -> str:
-        """The digest that :meth:`open` would give the dataset now. Its rows are hashed and not looked at."""
+        """Return the digest that :meth:`open` would compute now; hash the rows without parsing them."""
         return content_digest(Path(self.data_root), dataset_id, max_bytes=self.max_dataset_bytes)
 
     def sanitize_output(self, output: Mapping[str, object]) -> SanitizedOutput:
-        """Let permitted weights and metrics through, refuse everything else.
+        """Return permitted weights and metrics; refuse any other content.
 
         Args:
-            output: ``{"params": {name: array or tensor}, "metrics": {name: number}}``, of which ``metrics``
-                may be left out. Wrapper prefixes (``_module.``, ``module.``) are stripped from names.
-                Stand-alone, every floating type becomes float32; bound to a job, only float32 passes.
+            output: ``{"params": {name: array or tensor}, "metrics": {name: number}}``; ``metrics`` is optional. Wrapper
+                prefixes (``_module.``, ``module.``) are stripped from names. Stand-alone, every floating type becomes
+                float32; bound to a job, only float32 passes.
 
         Raises:
-            DataLeakageError: another key, a metric off the list, or a name, type, value, shape, norm or size
-                that may not leave.
+            DataLeakageError: another key, an unlisted metric, or a forbidden name, type, value, shape, norm or size.
         """
         params, metrics = _parts(output)
         arrays = _clean(params, strict=self.layout is not None)
@@ -140,7 +142,7 @@ class DataSentry:
     def release(
         self, trained: TrainedUpdate, *, layout: Layout, max_norm: float, allow_non_private: bool = False
     ) -> ReleasableUpdate:
-        """The airlock: :func:`coreason_enclave.airlock.pass_through` with this sentry's size cap."""
+        """Pass an update through :func:`coreason_enclave.airlock.pass_through`, with this sentry's size cap."""
         return pass_through(
             trained,
             layout=layout,
@@ -180,7 +182,7 @@ def _float32(name: str, value: object, *, strict: bool) -> Array:
         )
     if strict and array.dtype != np.float32:
         raise DataLeakageError(f"{name!r} must be float32, got {array.dtype}: convert it where it is computed")
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused as such
+    with np.errstate(over="ignore"):  # an overflow becomes infinity, which check_finite refuses
         return np.array(array, dtype=np.float32, order="C", copy=True)
 
 

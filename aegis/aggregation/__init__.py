@@ -1,4 +1,7 @@
-"""Combine the model deltas of one round so that hostile sites cannot decide the outcome.
+"""Combines the model deltas of one round so that hostile sites cannot decide the outcome.
+
+Enters: updates of one round, with content of any kind. Leaves: one delta, and the reason for each update set aside.
+Never: uses a clock, randomness or IO; falls back to a weaker rule.
 
 >>> import numpy as np
 >>> from coreason_enclave.schemas import Aggregator
@@ -24,8 +27,7 @@ aegis.errors.TooFewUpdates: krum with num_byzantine=1 needs at least 5 admitted 
 (set aside: nettle (non_finite)): wait for more sites or repeat the round; \
 no weaker rule is applied in its place
 
-What each rule promises while at most f = ``num_byzantine`` of the n updates that pass screening are
-hostile:
+Guarantees, if at most f = ``num_byzantine`` of the n updates that pass screening are hostile:
 
 ============  ===========  ==============================================================================
 rule          needs        guarantee
@@ -37,8 +39,7 @@ Krum          n >= 2f + 3  one update, whose nearest neighbours include a majori
 Multi-Krum    n >= 2f + 3  the mean of the n - f best by Krum's score: all but f are kept
 ============  ===========  ==============================================================================
 
-Everything here is a pure function: no clock, no randomness, no IO; independent of the order of the updates
-and of the number of threads, to the last bit.
+All functions are pure. Neither the order of the updates nor the number of threads changes a bit of a result.
 """
 
 from __future__ import annotations

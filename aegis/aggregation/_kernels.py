@@ -1,13 +1,14 @@
 """The inner loops, compiled by numba.
 
-Each works on one block of columns that fits a core's cache, releases the GIL, allocates next to nothing and
-knows nothing of sites, names or threads. Threading stays in :mod:`aegis.aggregation.columns`: numba's own
-thread pools abort the process when two threads enter them at once.
+Each kernel works on one block of columns that fits a core's cache, releases the GIL, allocates next to nothing, and
+knows neither sites nor names nor threads. Threading stays in :mod:`aegis.aggregation.columns`: numba's own thread pools
+abort the process when two threads enter them at once.
 
-Importing this module imports numba and compiles every kernel for its declared signatures, or loads it from the
-cache on disk; so callers import it when they first need it. Fast-math is confined to the two sums of
-non-negative terms; their order of addition is fixed when they are compiled and never depends on threads or on
-who sent what.
+Importing this module imports numba and compiles every kernel for its declared signatures, or loads it from the cache on
+disk. Callers therefore import it on first use.
+
+Fast-math is confined to the two sums of non-negative terms. Their order of addition is fixed at compile time and
+depends on neither threads nor senders.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 __all__ = ["add_squared_distances", "gather", "mean_of_middle", "sum_of_squares", "weighted_mean"]
 
 TILE = 256
-"""Columns a kernel sorts or sums at once: 20 rows of them stay in a 48 KiB first-level cache."""
+"""Columns that a kernel sorts or sums at once: 20 rows of them stay in a 48 KiB first-level cache."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,14 +32,14 @@ _REASSOCIATE = frozenset({"reassoc", "contract"})
 
 
 def _compiled(*signatures: str, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Compile for exactly ``signatures``, once, and keep the machine code on disk where that is possible."""
+    """Compile for exactly ``signatures``, once, and keep the machine code on disk if possible."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return _compile(function, signatures, fastmath, cache=True)
         except Exception:  # noqa: BLE001
-            # No writable cache folder, a full disk, a truncated cache entry: compiling in memory survives them
-            # all, and an error in the kernel itself comes back from there.
+            # Compiling in memory survives an unwritable cache folder, a full disk and a truncated cache entry. An
+            # error in the kernel itself appears there again.
             return _compile(function, signatures, fastmath, cache=False)
 
     return decorate
@@ -73,10 +74,11 @@ _carray: Any = numba.carray  # type: ignore[attr-defined]
 def gather(addresses: NDArray[np.uintp], starts: NDArray[np.int64], low: int, block: NDArray[Any]) -> None:
     """Copy the columns from ``low`` on into ``block``, one row for each update.
 
-    One call copies a whole block without the GIL; a NumPy copy for each row would take and release it every few
-    microseconds, and a second thread would then gain nothing. The caller vouches for the memory: row i, tensor t
-    is ``starts[t + 1] - starts[t]`` aligned float32 values at ``addresses[i, t]``, and the columns exist.
-    Shapes (n, t), (t + 1,), (n, w).
+    One call copies a whole block without the GIL. A NumPy copy per row would take and release the GIL every few
+    microseconds, and a second thread would then gain nothing.
+
+    The caller vouches for the memory: row i, tensor t is ``starts[t + 1] - starts[t]`` aligned float32 values at
+    ``addresses[i, t]``, and the columns exist. Shapes (n, t), (t + 1,), (n, w).
     """
     high = low + block.shape[1]
     for t in range(addresses.shape[1]):
@@ -91,7 +93,7 @@ def gather(addresses: NDArray[np.uintp], starts: NDArray[np.int64], low: int, bl
 
 @_compiled("float64(Array(float32, 1, 'C', True))", fastmath=_REASSOCIATE)
 def sum_of_squares(values: NDArray[np.float32]) -> float:
-    """Sum of squares in float64, finite exactly when every value is: float64 holds (3.4e38)² 1e231 times."""
+    """Return the float64 sum of squares, finite exactly if every value is: float64 holds (3.4e38)² 1e231 times."""
     total = 0.0
     for k in range(values.size):
         value = np.float64(values[k])
@@ -101,7 +103,7 @@ def sum_of_squares(values: NDArray[np.float32]) -> float:
 
 @_compiled("void(float32[:, ::1], Array(float64, 1, 'C', True), float32[::1])")
 def weighted_mean(block: NDArray[np.float32], weights: NDArray[np.float64], out: NDArray[np.float32]) -> None:
-    """Mean of each column, accumulated in float64 in row order, rounded once. Shapes (n, w), (n,), (w,)."""
+    """Average each column in float64, in row order, rounded once. Shapes (n, w), (n,), (w,)."""
     total_weight = weights.sum()
     width = block.shape[1]
     sums = np.empty(TILE, np.float64)
@@ -123,8 +125,8 @@ def mean_of_middle(
 ) -> None:
     """Sort each column of ``block`` in place, then average its ``low``-th to ``high``-th smallest values.
 
-    The values are added in ascending order, in float64 and starting from +0.0, so the result is a function of
-    the set of values alone, down to the sign of zero. Shapes (n, w), (comparators, 2), (w,).
+    The values are added in ascending order, in float64 and starting from +0.0. The result therefore depends on the set
+    of values alone, down to the sign of zero. Shapes (n, w), (comparators, 2), (w,).
     """
     width = block.shape[1]
     sums = np.empty(TILE, np.float64)
@@ -150,9 +152,9 @@ def mean_of_middle(
 def add_squared_distances(block: NDArray[np.float64], totals: NDArray[np.float64]) -> None:
     """Add this block's share of every pair's squared distance to ``totals`` (on and above the diagonal).
 
-    Differences are squared directly. The Gram form |a|² + |b|² - 2ab costs half as much and loses every digit
-    when updates are small against what they share. Three rows meet three rows at a time, so that each value
-    loaded is used three times. Shapes (n, w), (n, n), with n a multiple of three: the caller pads.
+    Differences are squared directly. The Gram form |a|² + |b|² - 2ab costs half as much, but loses every digit when
+    updates are small against their common part. Three rows meet three rows at a time, so that each loaded value serves
+    three times. Shapes (n, w), (n, n), with n a multiple of three: the caller pads.
     """
     count, width = block.shape
     for i in range(0, count, 3):

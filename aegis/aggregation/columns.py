@@ -1,11 +1,10 @@
-"""Many updates seen as one n × d matrix that is never built, and the sweep over it block by block.
+"""Views many updates as one n × d matrix that is never built, and sweeps over the matrix block by block.
 
-Copying twenty updates of a million values into one matrix costs more than averaging them. Instead each worker
-gathers one block of columns at a time into a scratch buffer that stays in its own cache, and a kernel works
-there.
+Copying twenty updates of a million values into one matrix costs more than averaging them. Instead, each worker gathers
+one block of columns at a time into a scratch buffer in its own cache, and a kernel works there.
 
-Which thread takes which block is left to chance and cannot be seen in the result: columns are independent,
-and :mod:`aegis.aggregation.krum` adds its partial sums in a fixed order.
+Chance decides which thread takes which block, but results do not show it: columns are independent, and
+:mod:`aegis.aggregation.krum` adds its partial sums in a fixed order.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Arrays: TypeAlias = Mapping[str, NDArray[np.float32]]
 Layout: TypeAlias = Mapping[str, tuple[int, ...]]
 """Names and shapes of the model's tensors."""
 Block: TypeAlias = tuple[int, int]
-"""Columns from the first number up to, and without, the second."""
+"""Columns from the first number up to, but not including, the second."""
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -62,7 +61,7 @@ class Columns:
         return cls(layout, tuple(tuple(arrays[name].reshape(-1) for name in names) for arrays in updates))
 
     def __post_init__(self) -> None:
-        # Compiled code reads these arrays by their address: nothing else may get that far.
+        # Compiled code reads these arrays by address, so no other kind of array may get past here.
         sizes = [prod(self.layout[name]) for name in sorted(self.layout)]
         for row in self.rows:
             if [tensor.size for tensor in row] != sizes or not all(_is_plain(tensor) for tensor in row):
@@ -87,18 +86,18 @@ class Columns:
         return np.array(table, np.uintp).reshape(self.count, len(self.layout))
 
     def pick(self, indices: Sequence[int]) -> Columns:
-        """The updates at ``indices`` alone."""
+        """Return only the updates at ``indices``."""
         return Columns(self.layout, tuple(self.rows[i] for i in indices))
 
     def digest(self, index: int) -> bytes:
-        """SHA-256 over the values of one update."""
+        """Return the SHA-256 over the values of one update."""
         sha = hashlib.sha256()
         for tensor in self.rows[index]:
             sha.update(tensor.data)
         return sha.digest()
 
     def blocks(self, itemsize: int) -> list[Block]:
-        """Blocks that cover every column; their width depends on the number of updates and on nothing else.
+        """Return blocks that cover every column. Their width depends on ``itemsize`` and the number of updates alone.
 
         The width is an odd number of steps, so that the rows of a block do not all fall on the same cache sets.
         """
@@ -125,16 +124,16 @@ def _is_plain(tensor: NDArray[np.float32]) -> bool:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on, as far as the system says."""
+    """Return the number of cores that this process may run on, as far as the system reports it."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def sweep(items: Sequence[Item], values: int, worker: Callable[[Iterator[Item]], T]) -> list[T]:
-    """Let ``worker`` consume ``items``, on several threads at once if ``values`` makes that worthwhile.
+    """Let ``worker`` consume ``items``, on several threads at once if ``values`` makes threads worthwhile.
 
-    Every worker draws from one queue, so that a busy core holds nobody up. Threads live for one call: nothing
-    is left behind that a fork or a concurrent caller could trip over.
+    All workers draw from one queue, so that a busy core delays no other. Threads live for one call, so no thread
+    remains to trip up a fork or a concurrent caller.
     """
     queue: SimpleQueue[Item] = SimpleQueue()
     for item in items:

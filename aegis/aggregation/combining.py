@@ -1,4 +1,4 @@
-"""From the updates of one round to one delta: screen, count, combine."""
+"""Turns the updates of one round into one delta: screen, count, combine."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["Aggregate", "aggregate", "updates_needed"]
 
 @dataclass(frozen=True, eq=False)
 class Aggregate:
-    """What one round's updates came to.
+    """The result of combining one round's updates.
 
     Args:
-        rule: the rule that was applied, always the one asked for.
-        num_byzantine: how many hostile updates the result withstands, wherever they were.
+        rule: the applied rule, always the requested one.
+        num_byzantine: number of hostile updates that the result withstands, wherever they were.
         delta: float32 tensors by name in the order of the layout, owned by the caller.
-        used: sites whose values the result is made from, sorted; for Krum the one selected.
-        quarantined: why each of the others was set aside before counting, by site name.
+        used: sites whose values enter the result, sorted; for Krum the selected site.
+        quarantined: why each other update was set aside before counting, by site name.
     """
 
     rule: Aggregator
@@ -48,17 +48,17 @@ def aggregate(
 ) -> Aggregate:
     """Combine one round's updates by ``rule``.
 
-    A pure function: the same updates in any order, on any number of threads, give the same bits. Values are
-    accumulated in float64 and rounded to float32 once. The inputs are not changed.
+    A pure function: the same updates in any order, on any number of threads, give the same bits. Values are accumulated
+    in float64 and rounded to float32 once. The inputs stay unchanged.
 
     Args:
         contributions: updates in any order; screened first (see :func:`aegis.aggregation.screening.screen`).
-        rule: how the updates that pass are combined.
-        num_byzantine: how many of them may be hostile.
+        rule: how to combine the updates that pass.
+        num_byzantine: largest number of hostile updates among them.
         layout: names and shapes of the model's tensors.
-        max_norm: largest Euclidean norm of a whole update that is let in.
-        weight_cap: weighs each update by ``min(num_examples, weight_cap)``, for the mean alone: a site reports its
-            own number, so only a declared cap bounds what it can claim. Left out, weights are uniform.
+        max_norm: largest accepted Euclidean norm of a whole update.
+        weight_cap: weighs each update by ``min(num_examples, weight_cap)``, for the mean alone. A site reports its own
+            number, so only a declared cap bounds its claim. Left out, weights are uniform.
 
     Raises:
         TooFewUpdates: fewer than :func:`updates_needed` passed screening.
@@ -81,7 +81,7 @@ def aggregate(
 
 
 def updates_needed(rule: Aggregator, num_byzantine: int) -> int:
-    """The fewest admitted updates with which ``rule`` withstands ``num_byzantine`` hostile ones among them.
+    """Return the least number of admitted updates with which ``rule`` withstands ``num_byzantine`` hostile ones.
 
     >>> updates_needed(Aggregator.KRUM, 1), updates_needed(Aggregator.TRIMMED_MEAN, 1)
     (5, 3)

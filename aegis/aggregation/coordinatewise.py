@@ -1,6 +1,6 @@
 """Aggregators that treat every coordinate by itself: mean, trimmed mean and median.
 
-Sources: D. Yin, Y. Chen, K. Ramchandran, P. Bartlett, "Byzantine-robust distributed learning: towards optimal
+Source: D. Yin, Y. Chen, K. Ramchandran, P. Bartlett, "Byzantine-robust distributed learning: towards optimal
 statistical rates", ICML 2018 (trimmed mean, definition 2; median, definition 1).
 """
 
@@ -21,7 +21,7 @@ Floats: TypeAlias = NDArray[np.float32]
 
 
 def mean(columns: Columns, weights: Sequence[int] | None = None) -> Floats:
-    """The mean of the updates, uniform unless ``weights`` (one positive number for each) are given.
+    """Return the mean of the updates, uniform without ``weights`` (one positive number per update).
 
     Returns:
         Shape ``(columns.width,)``. Accumulated in float64, rounded once.
@@ -33,11 +33,11 @@ def mean(columns: Columns, weights: Sequence[int] | None = None) -> Floats:
 
 
 def trimmed_mean(columns: Columns, num_byzantine: int) -> Floats:
-    """In every coordinate, the mean without the ``num_byzantine`` smallest and largest values.
+    """Return the mean in every coordinate, without the ``num_byzantine`` smallest and largest values.
 
-    While at most ``num_byzantine`` of the updates are hostile, every coordinate of the result lies between
-    the smallest and the largest honest value. The caller has checked that ``2 * num_byzantine <
-    columns.count``. With ``num_byzantine == 0`` this is :func:`mean`, bit for bit.
+    If at most ``num_byzantine`` of the updates are hostile, every coordinate of the result lies between the smallest
+    and the largest honest value. The caller has checked that ``2 * num_byzantine < columns.count``. With
+    ``num_byzantine == 0`` the result equals :func:`mean`, bit for bit.
     """
     if num_byzantine == 0:
         return mean(columns)
@@ -45,7 +45,7 @@ def trimmed_mean(columns: Columns, num_byzantine: int) -> Floats:
 
 
 def median(columns: Columns) -> Floats:
-    """In every coordinate the median; of an even number of updates, the mean of the middle two."""
+    """Return the median in every coordinate; for an even number of updates, the mean of the middle two."""
     return _mean_of_middle(columns, (columns.count - 1) // 2)
 
 

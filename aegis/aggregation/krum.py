@@ -1,12 +1,14 @@
 """Krum and Multi-Krum: keep the updates whose nearest neighbours are nearest.
 
-Source: P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer, "Machine learning with adversaries: Byzantine
-tolerant gradient descent", NeurIPS 2017. Both need n >= 2f + 3, which the caller has checked.
+Source: P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer, "Machine learning with adversaries: Byzantine tolerant
+gradient descent", NeurIPS 2017. Both rules need n >= 2f + 3, which the caller has checked.
 
-Multi-Krum keeps n - f updates, as many as there are honest ones. At least n - f updates have a score no worse than the
-worst honest one, so no kept update is further from an honest one than Krum's single choice may be. (Resilience in
-expectation is proven for n - f - 2, by E. M. El Mhamdi, R. Guerraoui, S. Rouault, "The hidden vulnerability of
-distributed learning in Byzantium", ICML 2018; that drops honest sites that differ, which measurably costs utility.)
+Multi-Krum keeps n - f updates, the number of honest updates. At least n - f updates have a score no worse than the
+worst honest update, so no kept update lies further from an honest one than Krum's single choice may lie.
+
+Resilience in expectation is proven for n - f - 2 kept updates by E. M. El Mhamdi, R. Guerraoui, S. Rouault, "The hidden
+vulnerability of distributed learning in Byzantium", ICML 2018. Keeping n - f - 2 would drop honest sites that differ,
+at a measurable cost in utility.
 """
 
 from __future__ import annotations
@@ -25,19 +27,19 @@ _PARTIAL_SUMS = 16
 
 
 def most_central(columns: Columns, num_byzantine: int, keep: int) -> tuple[int, ...]:
-    """Indices of the ``keep`` updates with the lowest Krum score, ascending by index.
+    """Return the indices of the ``keep`` updates with the lowest Krum score, ascending by index.
 
-    Equal scores are ordered by the content of the updates, then by index: the outcome is a function of what
-    was sent, and who sent it decides between identical updates alone.
+    Equal scores are ordered by the content of the updates, then by index. The outcome therefore depends on content
+    alone; senders decide only between identical updates.
     """
     values = scores(squared_distances(columns), num_byzantine)
     return tuple(sorted(_ranked(columns, values.tolist())[:keep]))
 
 
 def scores(distances: NDArray[np.float64], num_byzantine: int) -> NDArray[np.float64]:
-    """For each update, the sum of its squared distances to its n - f - 2 nearest neighbours. Shape (n,)."""
+    """Return each update's sum of squared distances to its n - f - 2 nearest neighbours. Shape (n,)."""
     neighbours = len(distances) - num_byzantine - 2
-    # Ascending, each row starts with a zero: the distance of the update to itself, which does not count.
+    # A sorted row starts with a zero, the update's distance to itself, which does not count.
     nearest = np.sort(distances, axis=1)[:, 1 : 1 + neighbours]
     return np.asarray(nearest.sum(axis=1))
 
@@ -49,12 +51,12 @@ def _ranked(columns: Columns, values: list[float]) -> list[int]:
 
 
 def squared_distances(columns: Columns) -> NDArray[np.float64]:
-    """Squared Euclidean distance of every pair of updates, shape (n, n), symmetric with a zero diagonal.
+    """Return the squared Euclidean distance of every pair of updates, shape (n, n), symmetric with a zero diagonal.
 
-    Differences are taken and squared in float64, so there is no cancellation: the relative error of each
-    distance is within width * 2**-53, however close two updates lie and however large what they share.
+    Differences are taken and squared in float64, without cancellation. The relative error of each distance stays within
+    width * 2**-53, however close two updates lie and however large their common part.
 
-    The blocks are cut into a fixed number of runs whose sums are added in order, whichever thread made them.
+    The blocks are cut into a fixed number of runs. The sums of the runs are added in order, whichever thread made them.
     """
     blocks = columns.blocks(itemsize=8)
     cuts = [len(blocks) * i // _PARTIAL_SUMS for i in range(_PARTIAL_SUMS + 1)]

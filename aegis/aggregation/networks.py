@@ -1,10 +1,10 @@
 """Sorting networks: fixed sequences of compare-exchanges that sort any input of a given length.
 
-Because the sequence does not depend on the data, the same comparator can run over thousands of columns at
-once with vector minimum and maximum, and hostile values can neither slow it down nor change its path.
+The sequence does not depend on the data. The same comparator can therefore run over thousands of columns at once with
+vector minimum and maximum, and hostile values can neither slow it down nor change its path.
 
-Source: K. E. Batcher, "Sorting networks and their applications", AFIPS 1968 (odd-even merge sort), in the
-iterative form that accepts any length.
+Source: K. E. Batcher, "Sorting networks and their applications", AFIPS 1968 (odd-even merge sort), in the iterative
+form for any length.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ __all__ = ["comparators"]
 
 @lru_cache(maxsize=64)
 def comparators(count: int, low: int, high: int) -> NDArray[np.int32]:
-    """The compare-exchanges that put the ``low``-th to ``high``-th smallest of ``count`` values in place.
+    """Return the compare-exchanges that put the ``low``-th to ``high``-th smallest of ``count`` values in place.
 
-    Positions outside ``range(low, high)`` end up holding the right values in no particular order: comparators
-    that only order those are left out, and that does not change a bit of what is kept.
+    Positions outside ``range(low, high)`` end up with the right values in no particular order. Comparators for these
+    positions alone are left out, without changing a bit of the kept values.
 
     Returns:
-        Shape (number of comparators, 2), read-only: the smaller value goes to the first position of each
-        pair.
+        Shape (number of comparators, 2), read-only: the smaller value goes to the first position of each pair.
     """
     kept = _needed_for(range(low, high), list(_odd_even_merge_sort(count)))
     network = np.array(kept, dtype=np.int32).reshape(-1, 2)

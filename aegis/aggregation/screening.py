@@ -1,8 +1,7 @@
-"""What a site sent is looked at before anything is computed from it; what is unfit is set aside by name.
+"""Screens updates before any computation with them, and sets unfit updates aside by site name.
 
-An update is accepted only if it has exactly the model's tensors: names, shapes and dtype, every value finite,
-and an Euclidean norm within the declared bound. One hostile or broken site costs the round its own update and
-nothing else.
+An accepted update has exactly the model's tensors (names, shapes and dtype), only finite values, and a Euclidean norm
+within the declared bound. A hostile or broken site costs the round its own update and no more.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ __all__ = ["Contribution", "Quarantine", "Screened", "SiteUpdate", "screen"]
 
 
 class Quarantine(StrEnum):
-    """Why an update was set aside. Stable codes, in the order in which they are looked for."""
+    """Reasons for setting an update aside. Stable codes, in the order of the checks."""
 
     DUPLICATE_SITE = "duplicate_site"
     MALFORMED = "malformed"
@@ -38,7 +37,7 @@ class Quarantine(StrEnum):
 
 
 class SiteUpdate(Protocol):
-    """What aggregation needs to know of an update; an admitted update satisfies it as it is."""
+    """The fields of an update that aggregation needs; an admitted update satisfies this protocol unchanged."""
 
     @property
     def site_id(self) -> str: ...
@@ -53,9 +52,9 @@ class Contribution:
     """One site's model delta.
 
     Args:
-        site_id: the name under which the coordinator knows the site, not one that the site chose.
-        arrays: float32 tensors by name. They must not be written to while they are being aggregated.
-        num_examples: how many examples the site says it used; looked at only where a job declares a cap.
+        site_id: the coordinator's name for the site, not a name that the site chose.
+        arrays: float32 tensors by name. Callers must not write to them during aggregation.
+        num_examples: number of examples by the site's own statement; used only if a job declares a cap.
     """
 
     site_id: str
@@ -65,20 +64,27 @@ class Contribution:
 
 @dataclass(frozen=True, eq=False)
 class Screened:
-    """Accepted updates, ordered by site name, and the reason for every site that was set aside."""
+    """Accepted updates, ordered by site name, and the reason for every site set aside."""
 
     accepted: tuple[Contribution, ...]
     quarantined: Mapping[str, Quarantine]
 
 
 def screen(contributions: Iterable[SiteUpdate], layout: Layout, max_norm: float, *, weighted: bool = False) -> Screened:
-    """Separate what can be aggregated from what cannot.
+    """Separate updates fit for aggregation from unfit ones.
 
-    The checks, in order, the cheap ones first: 1. the site sent one update (of two, neither can be
-    preferred); 2. a mapping of plain NumPy arrays; 3. the names of ``layout``; 4. native float32; 5. the
-    shapes of ``layout``; 6. where ``weighted``, a positive ``num_examples``; 7. every value finite; 8. norm
-    over all tensors at most ``max_norm``. No value is read, and nothing of the update's own size is
-    allocated, before 1 to 6 have passed.
+    The checks, in order, cheap ones first:
+
+    1. The site sent a single update. Of two, neither can be preferred.
+    2. The content is a mapping of plain NumPy arrays.
+    3. The names match ``layout``.
+    4. The dtype is native float32.
+    5. The shapes match ``layout``.
+    6. If ``weighted``, ``num_examples`` is positive.
+    7. Every value is finite.
+    8. The norm over all tensors is at most ``max_norm``.
+
+    Checks 1 to 6 read no value and allocate no memory of the update's own size.
 
     Args:
         contributions: updates in any order, with content of any kind.
@@ -88,7 +94,7 @@ def screen(contributions: Iterable[SiteUpdate], layout: Layout, max_norm: float,
 
     Raises:
         InvalidAggregation: the call itself is wrong: an empty or malformed layout, a ``max_norm`` that is not a
-            positive finite number, or an update without a site's name, which nobody could be told about.
+            positive finite number, or an update without a site name to report a reason for.
     """
     _check_request(layout, max_norm)
     received = list(contributions)
@@ -126,7 +132,7 @@ def _site_of(update: object) -> str:
 
 
 def _well_formed(update: SiteUpdate, layout: Layout, weighted: bool) -> Contribution | Quarantine:
-    """Checks 2 to 6. An accepted update comes back contiguous and aligned, copied only if it was not."""
+    """Run checks 2 to 6. Return an accepted update contiguous and aligned, copied only if necessary."""
     arrays = _plain_arrays(getattr(update, "arrays", None))
     if arrays is None:
         return Quarantine.MALFORMED
@@ -144,7 +150,7 @@ def _well_formed(update: SiteUpdate, layout: Layout, weighted: bool) -> Contribu
 
 
 def _plain_arrays(arrays: object) -> dict[str, NDArray[np.float32]] | None:
-    """A copy of the mapping, or None. Subclasses of ndarray are refused: they can redefine arithmetic."""
+    """Return a copy of the mapping, or None. Subclasses of ndarray are refused: they can redefine arithmetic."""
     if not isinstance(arrays, Mapping):
         return None
     try:
@@ -156,7 +162,7 @@ def _plain_arrays(arrays: object) -> dict[str, NDArray[np.float32]] | None:
 
 
 def _out_of_bounds(updates: list[Contribution], max_norm: float) -> dict[str, Quarantine]:
-    """Checks 7 and 8 in one pass: a sum of squares in float64 is finite exactly if every value is."""
+    """Run checks 7 and 8 in one pass: a float64 sum of squares is finite exactly if every value is."""
     found: dict[str, Quarantine] = {}
 
     def work(share: Iterator[Contribution]) -> None:
@@ -172,7 +178,7 @@ def _out_of_bounds(updates: list[Contribution], max_norm: float) -> dict[str, Qu
 
 
 def _norm(arrays: Arrays) -> float:
-    """Euclidean norm over all tensors, added up in the order of their names."""
+    """Return the Euclidean norm over all tensors, added up in the order of their names."""
     from aegis.aggregation import _kernels
 
     return math.sqrt(sum(_kernels.sum_of_squares(arrays[name].reshape(-1)) for name in sorted(arrays)))

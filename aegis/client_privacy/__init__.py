@@ -1,9 +1,15 @@
-"""Client-level differential privacy: what bounds how much the released models tell of any one site.
+"""Client-level differential privacy: bounds how much the released models reveal about any single site.
 
-DP-FedAvg with a fixed denominator (McMahan et al., "Learning Differentially Private Recurrent Language Models", 2018):
-each round the coordinator draws its sites by independent coins, clips each admitted update to one norm, adds Gaussian
-noise to their sum, and divides by the expected number of sites, whoever answered. The round is charged to a ledger of
-the coordinator's own before anybody is drawn.
+Enters: a job with ``client_privacy``, admitted updates. Leaves: the sites to ask, a noised mean, a guarantee.
+Never: samples before the charge is durable; divides by the number of answers; releases two models for one charge.
+
+Source: DP-FedAvg with a fixed denominator (McMahan et al., "Learning Differentially Private Recurrent Language Models",
+2018). In each round the coordinator:
+
+1. charges the round to its own ledger;
+2. samples the sites by independent coins;
+3. clips each admitted update to one norm, and adds Gaussian noise to their sum;
+4. divides by the expected number of sites, however many answered.
 
 >>> import numpy as np
 >>> from coreason_enclave.crypto.keystream import Keystream
@@ -15,11 +21,13 @@ array([0.6, 1.3])
 >>> released["w"].dtype, bool(abs(released["w"] - [0.3, 0.65]).max() < 1.5)
 (dtype('float32'), True)
 
-**What it protects, and from whom.** Central: from whoever sees the released models, the other sites among them. Not
-from the coordinator, which sees every update and keeps the key; nor from whoever reads its log or its network, which
-tell whom it asked, so that the sampling hides nothing from them. That a site enrolled is public: the roll-call names
-it. It is no substitute for a site's own, local guarantee to the people in its data, which protects them from the
-coordinator as well; the two are different types, and nothing adds them up.
+The guarantee is central. It protects a site from all readers of the released models, other sites included. Limits:
+
+- The coordinator sees every update and holds the key.
+- Readers of the coordinator's log or network see which sites it asked, so sampling hides nothing from them.
+- Enrolment is public: the roll-call names every enrolled site.
+- A site's own, local guarantee protects the people in its data from the coordinator, too; this guarantee is no
+  substitute. The two have different types, and no code adds them up.
 """
 
 from aegis.client_privacy.account import LINEAGE, SiteAccount, round_of

@@ -1,9 +1,10 @@
-"""What a coordinator has spent on its sites, over all jobs: one lineage of a ledger of its own.
+"""The coordinator's privacy spend on its sites, over all jobs: one lineage in the coordinator's own ledger.
 
-The federation's sites are one lineage, whatever their number: another job, another run folder or one more site opens no
-new budget. A round is charged in full before anybody is drawn, and committed with the model that it gave before that
-model is kept. The same draw is paid for once, and what is committed cannot be replaced, so one charge never covers two
-different releases.
+- All sites of the federation form one lineage. Another job, another run folder or one more site opens no new budget.
+- A round is charged in full before any site is sampled.
+- A round is committed with its model before that model is saved.
+- The same draw is charged once, and a commit cannot be replaced. One charge therefore never covers two different
+  releases.
 """
 
 from __future__ import annotations
@@ -28,25 +29,28 @@ from coreason_enclave.schemas import ClientPrivacyConfig, FederationJob, Neighbo
 __all__ = ["LINEAGE", "SiteAccount", "ledger_round", "round_of"]
 
 LINEAGE = "federation/sites"
-"""The name of that lineage in a coordinator's ledger."""
+"""Name of the sites' lineage in a coordinator's ledger."""
 
 
 def ledger_round(job: FederationJob, draw: CohortSample) -> int:
-    """The number under which a draw is reserved: the round's own; a round drawn anew counts on behind the last one."""
+    """Return the number under which a draw is reserved.
+
+    A first draw has the round's own number. Resampled rounds get numbers beyond the job's last round.
+    """
     return draw.round_number + (draw.number - 1) * job.rounds
 
 
 def round_of(job: FederationJob, number: int) -> int:
-    """The job's round that a reservation's number belongs to."""
+    """Return the job's round for a reservation's number."""
     return (number - 1) % job.rounds + 1
 
 
 @dataclass(frozen=True)
 class SiteAccount:
-    """One job's side of that lineage.
+    """One job's account with the sites' lineage.
 
     Args:
-        caps: the most that is ever spent on the sites, and that one job may ask for: ``federation.toml``'s.
+        caps: largest spend on the sites in total and for one job, from ``federation.toml``.
         noise_source: recorded with each round.
     """
 
@@ -57,12 +61,12 @@ class SiteAccount:
     noise_source: NoiseSource
 
     def reserve(self, draw: CohortSample) -> Reservation:
-        """Charge one draw, durable when this returns; the same draw again is charged once.
+        """Charge one draw, durable on return; a repeated call for the same draw charges nothing more.
 
         Raises:
-            PrivacyBudgetExceededError: the job's own cap or the federation's does not afford it.
-            LedgerConflict: this draw was made from another base model, in another run of the same job.
-            InvalidJob: the job or the federation's caps contradict what the ledger holds.
+            PrivacyBudgetExceededError: the job's own cap or the federation's does not cover the draw.
+            LedgerConflict: another run of the same job made this draw from another base model.
+            InvalidJob: the job or the federation's caps contradict the ledger.
         """
         self._register(draw.population)
         plan = RoundPlan(
@@ -85,7 +89,7 @@ class SiteAccount:
             raise InvalidJob(f"client_privacy: {error}") from error
 
     def commit(self, reservation: Reservation, model_digest: str) -> None:
-        """Record which model a draw gave; the same again does nothing.
+        """Record the model that a draw gave; a repeated call with the same model does nothing.
 
         Raises:
             LedgerConflict: another model was committed for this draw.
@@ -94,7 +98,7 @@ class SiteAccount:
         self.ledger.commit(reservation.reservation_id, event, model_digest)
 
     def claim(self) -> JobClaim | None:
-        """What the ledger holds of this job; None where it reserved nothing."""
+        """Return the ledger's record of this job, or None if the job reserved no round."""
         try:
             known = self.job.job_id in self.ledger.lineage_claim(LINEAGE).jobs
         except LedgerError as error:
@@ -104,13 +108,13 @@ class SiteAccount:
         return self.ledger.job_claim(LINEAGE, self.job.job_id) if known else None
 
     def guarantee(self) -> ClientGuarantee | None:
-        """What holds for each site over this job's rounds so far; None before the first."""
+        """Return the guarantee for each site over this job's rounds so far, or None before the first round."""
         claim = self.claim()
         guarantee = None if claim is None else claim.guarantee
         return guarantee if isinstance(guarantee, ClientGuarantee) else None
 
     def _register(self, population: int) -> None:
-        """Name the lineage, once; its size is what it was then, and its caps are fixed."""
+        """Register the lineage once. Its size stays as first recorded, and its caps are fixed."""
         if not self.config.delta < 1 / population:
             raise InvalidJob(
                 f"client_privacy.delta must be below 1 / {population}, the number of enrolled sites, "

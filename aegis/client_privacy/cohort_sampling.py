@@ -1,8 +1,10 @@
-"""Which sites a round asks, where that has to stay secret: one independent coin a site, under the coordinator's key.
+"""Samples a round's sites in secret: one independent coin per site, under the coordinator's key.
 
-A site's coin depends on its own name, the job, the round, the draw and the base model alone: neither on who else is
-enrolled nor on anything that was sent. So a coordinator that was killed draws the same sites again, and a site that
-enrolled in between changes nobody else's coin.
+A site's coin depends on the site's name, the job, the round, the draw and the base model alone, neither on other
+enrolled sites nor on any message.
+
+- A restarted coordinator samples the same sites again.
+- A newly enrolled site changes no other site's coin.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ class CohortSample:
     """One draw of sites for one round, from one base model.
 
     Attributes:
-        number: 1, or one more for each time that this round had to be drawn anew.
-        population: how many sites were enrolled when the job first drew: fixed for the job, and public.
+        number: 1 for the round's first draw, one more for each resampling.
+        population: number of sites enrolled at the job's first draw: fixed for the job, and public.
     """
 
     job_digest: str
@@ -35,7 +37,7 @@ class CohortSample:
     population: int
 
     def binding(self) -> str:
-        """SHA-256 (hex) of what a reservation for this draw is for."""
+        """Return the SHA-256 (hex) that binds a reservation to this draw."""
         named = (bytes.fromhex(self.job_digest), self.round_number.to_bytes(8, "big"), self.number.to_bytes(8, "big"))
         return digest("aegis/client-privacy/draw/v1", *named, bytes.fromhex(self.base_model_digest)).hex()
 
@@ -43,21 +45,24 @@ class CohortSample:
 def drawn_sites(
     site_ids: Iterable[str], draw: CohortSample, *, sample_rate: float, keystream: Keystream
 ) -> tuple[str, ...]:
-    """The sites whose coin says yes, sorted; there may be none."""
+    """Return the sites whose coin says yes, sorted; possibly no site at all."""
     return tuple(
         site
         for site in sorted(set(site_ids))
-        if keystream.bernoulli(1, sample_rate, draw.number, site)[0]  # one stream a site: coins share nothing
+        if keystream.bernoulli(1, sample_rate, draw.number, site)[0]  # one stream per site keeps the coins independent
     )
 
 
 def sampling_keystream(key: bytes, draw: CohortSample) -> Keystream:
-    """What the coins of a round come from."""
+    """Return the keystream for the coins of a round."""
     return _keystream(key, draw, _SAMPLING)
 
 
 def noise_keystream(key: bytes, draw: CohortSample, counted: Sequence[AdmittedUpdate]) -> Keystream:
-    """What the noise over exactly these updates comes from: other updates get other noise, the same get the same."""
+    """Return the keystream for noise over exactly these updates.
+
+    Equal updates get equal noise; different updates get different noise.
+    """
     named = [part for update in counted for part in (update.site_id.encode(), bytes.fromhex(update.digest))]
     return _keystream(key, draw, digest("aegis/client-privacy/updates/v1", *named).hex())
 

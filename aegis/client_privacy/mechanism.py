@@ -1,7 +1,7 @@
-"""The mechanism itself, as pure functions: clip each update, sum, add noise, divide by what was expected.
+"""The mechanism as pure functions: clip each update, sum, add noise, divide by the expected number of sites.
 
-Everything until the division is computed in float64, and the noised sum is rounded to a public grid
-(:func:`coreason_enclave.crypto.keystream.noise_grid`); what follows is post-processing.
+All steps before the division run in float64. The noised sum is rounded to a public grid
+(:func:`coreason_enclave.crypto.keystream.noise_grid`); later steps are post-processing.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ Sums = Mapping[str, NDArray[np.float64]]
 
 
 def clip_factor(update: Arrays, clip_norm: float) -> float:
-    """``min(1, clip_norm / norm)`` over the whole update: one factor for all tensors, so that its direction stays."""
+    """Return ``min(1, clip_norm / norm)`` over the whole update.
+
+    One factor for all tensors preserves the update's direction.
+    """
     norm = math.sqrt(sum(float(np.square(update[name], dtype=np.float64).sum()) for name in sorted(update)))
     return clip_norm / norm if norm > clip_norm else 1.0
 
 
 def clipped_sum(updates: Sequence[Arrays], layout: Layout, clip_norm: float) -> dict[str, NDArray[np.float64]]:
-    """The sum of the updates, each scaled down to norm ``clip_norm`` where it is longer; zeros for none.
+    """Return the sum of the updates, each scaled down to norm ``clip_norm`` if longer; zeros without updates.
 
-    One update more or less moves it by at most ``clip_norm`` in Euclidean norm, whatever that update holds, up to what
-    float64 rounds. Added in the order given: who sorts them gets the same bits.
+    One update more or less moves the sum by at most ``clip_norm`` in Euclidean norm, whatever the update holds, up to
+    float64 rounding. Updates are added in the given order, so callers that sort them get the same bits.
 
     Args:
         updates: finite float32 arrays with the names and shapes of ``layout``.
@@ -46,11 +49,11 @@ def clipped_sum(updates: Sequence[Arrays], layout: Layout, clip_norm: float) -> 
 def noised_mean(
     sums: Sums, keystream: Keystream, *, draw: int, deviation: float, expected_sites: float
 ) -> dict[str, Array]:
-    """``(sums + N(0, deviation^2)) / expected_sites``, each coordinate with a noise of its own.
+    """Return ``(sums + N(0, deviation^2)) / expected_sites``, with independent noise for each coordinate.
 
     Args:
-        keystream: of this round and of these very updates; ``draw`` names the round's draw in it.
-        deviation: noise multiplier times clip norm, the standard deviation of what is added to the sum.
+        keystream: the stream for this round and exactly these updates; ``draw`` names the round's draw in it.
+        deviation: standard deviation of the noise on the sum: noise multiplier times clip norm.
         expected_sites: sample rate times the fixed number of sites; never the number that answered.
     """
     grid = noise_grid(deviation)

@@ -22,16 +22,16 @@ __all__ = ["ClientPrivacy", "ReleasedOtherwise"]
 
 
 class ReleasedOtherwise(AegisError):
-    """Another model was committed for this draw: this one may not leave, and the round has to be drawn anew."""
+    """The ledger holds another model for this draw: this model may not leave, and the round must be resampled."""
 
 
 @dataclass(frozen=True)
 class ClientPrivacy:
-    """What a coordinator needs to keep a job's :class:`~coreason_enclave.schemas.ClientPrivacyConfig`.
+    """Keeps the promise of a job's :class:`~coreason_enclave.schemas.ClientPrivacyConfig`.
 
     Args:
         ledger: the coordinator's own. caps: see :class:`~aegis.client_privacy.account.SiteAccount`.
-        keys: where the coordinator's secret key for the job is.
+        keys: source of the coordinator's secret key for the job.
     """
 
     job: FederationJob
@@ -42,15 +42,15 @@ class ClientPrivacy:
 
     @property
     def account(self) -> SiteAccount:
-        """The job's side of the ledger."""
+        """The job's account in the ledger."""
         seeded = self.keys.unsafe_seeded
         source = NoiseSource.UNSAFE_SEEDED if seeded else NoiseSource.COORDINATOR_KEYSTREAM
         return SiteAccount(self.job, self.config, self.ledger, self.caps, source)
 
     def reserve(self, draw: CohortSample) -> CohortSample:
-        """Charge ``draw``, or the next one of its round that no other run of this job has made from another model.
+        """Charge ``draw``, or the round's next draw that no other run of this job used with another model; return it.
 
-        Durable when this returns. What it raises, see :meth:`SiteAccount.reserve`; nothing is charged then.
+        Durable on return. Errors: see :meth:`SiteAccount.reserve`; a failed call charges nothing.
         """
         while True:
             try:
@@ -61,15 +61,15 @@ class ClientPrivacy:
                 return draw
 
     def draw_sites(self, draw: CohortSample, eligible: Iterable[str]) -> tuple[str, ...]:
-        """The sites that a reserved draw asks, of those that can be asked."""
+        """Return the sites that a reserved draw asks, out of ``eligible``."""
         self._reservation(draw)
         stream = sampling_keystream(self._key(), draw)
         return drawn_sites(eligible, draw, sample_rate=self.config.sample_rate, keystream=stream)
 
     def combine(self, draw: CohortSample, updates: Iterable[AdmittedUpdate], layout: Layout) -> Aggregate:
-        """The noised mean of what was admitted, which may be nothing: then it is noise alone.
+        """Return the noised mean of the admitted updates; without updates, noise alone.
 
-        What the aggregators' screening sets aside counts as zero, like whoever was silent. The denominator stays.
+        An update set aside by the aggregators' screening counts as zero, like a silent site's. The denominator stays.
         """
         admitted = {update.site_id: update for update in updates}
         screened = screen(admitted.values(), layout, self.job.max_update_norm)
@@ -85,10 +85,10 @@ class ClientPrivacy:
         return Aggregate(Aggregator.MEAN, 0, delta, used, screened.quarantined)
 
     def commit(self, draw: CohortSample, model_digest: str) -> None:
-        """Record the model that a draw gave, durable when this returns: it may be kept and shown from then on.
+        """Record the model that a draw gave, durable on return. From then on the model may be saved and shown.
 
         Raises:
-            ReleasedOtherwise: another one was recorded for it before.
+            ReleasedOtherwise: another model was recorded for this draw before.
         """
         try:
             self.account.commit(self._reservation(draw), model_digest)
@@ -96,11 +96,11 @@ class ClientPrivacy:
             raise ReleasedOtherwise(str(error)) from error
 
     def guarantee(self) -> ClientGuarantee | None:
-        """What holds for each site over the rounds so far; None before the first."""
+        """Return the guarantee for each site over the rounds so far, or None before the first round."""
         return self.account.guarantee()
 
     def _reservation(self, draw: CohortSample) -> Reservation:
-        """Of a draw that is reserved already; reserving it again changes nothing."""
+        """Return the reservation of an already reserved draw; reserving again changes nothing."""
         return self.account.reserve(draw)
 
     def _key(self) -> bytes:

@@ -1,1 +1,6 @@
-"""The commands behind :mod:`aegis.cli`, one file each; a file is imported when its command is used."""
+"""The commands of :mod:`aegis.cli`, a file for each; a command's file loads on first use.
+
+Enters: command line arguments.
+Leaves: text or JSON on the terminal, and an exit code.
+Never: holds a rule of its own; a command calls the room that does.
+"""

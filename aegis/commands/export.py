@@ -1,4 +1,4 @@
-"""``aegis run export``: a finished run as one file for an auditor."""
+"""``aegis run export``: writes a finished run to a file for an auditor."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def export(run_dir: Path, out: Path) -> None:
 
 
 class RunCommand(click.Command):
-    """``aegis run JOB.yaml``, and ``aegis run export RUN``. A job file of that very name is given as ``./export``."""
+    """``aegis run JOB.yaml``, and ``aegis run export RUN``. For a job file named ``export``, write ``./export``."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Hand over to :func:`export` where that is asked for."""
+        """Hand over to :func:`export` if the first argument asks for it."""
         if args[:1] == [export.name]:
             return export.make_context(f"{info_name} {export.name}", args[1:], parent=parent, **extra)
         return super().make_context(info_name, args, parent=parent, **extra)

@@ -1,4 +1,4 @@
-"""``aegis federation``: found a federation, admit sites, run its processes, look at them."""
+"""``aegis federation``: creates a federation, admits sites, runs its processes and shows their status."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aegis.commands.membership import admit, pin, revoke
 from aegis.errors import GatewayUnreachable, RunFolderError
 from aegis.federation.registry import FederationFolder
 from coreason_enclave.policy import Profile
-from coreason_enclave.system.log_files import log_sparingly
+from coreason_enclave.system.logging_setup import LogLevel, configure_logging
 from coreason_enclave.system.timestamps import as_text
 from coreason_enclave.wire.registration import fingerprint
 
@@ -31,7 +31,7 @@ __all__ = ["federation"]
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _END_S = 40.0
 _FULL_S = 60.0
-"""For how long after a limit that is common to all was felt the gateway is called full."""
+"""Seconds for which the gateway counts as full after a limit common to all took effect."""
 
 _local_sites = click.option(
     "--local-sites/--no-local-sites",
@@ -95,12 +95,12 @@ def init(folder: Path, profile: str, delta: float, host: str, public_address: st
 @_attackers
 def serve(folder: Path, local_sites: bool, unsafe_seed: int | None, attackers: int) -> None:
     """Run SuperLink, the gateway and local site agents, until SIGTERM or Ctrl-C. Made for systemd."""
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # it talks to loopback alone
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # every peer listens on loopback
     from aegis.runtimes.flower.supervisor import FederationHost, HostOptions, Supervisor
 
     place = FederationFolder(folder)
     place.config()
-    log_sparingly("%(asctime)s %(levelname)s %(message)s")
+    configure_logging({"process": "supervisor"}, default=LogLevel.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -205,7 +205,7 @@ def _status(host: FederationHost, run_folder: Path | None) -> dict[str, Any]:
 
 
 def _report(host: FederationHost | None) -> StatusReport:
-    """What the gateway says; nothing where none is asked, or none answers."""
+    """Return the gateway's report; empty without a host or a reachable gateway."""
     from aegis.gateway.status import StatusReport
 
     try:

@@ -1,4 +1,4 @@
-"""``aegis federation admit|pin|revoke``: who takes part, and from which machines."""
+"""``aegis federation admit|pin|revoke``: participants and their machines."""
 
 from __future__ import annotations
 

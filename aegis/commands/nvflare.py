@@ -1,4 +1,4 @@
-"""``aegis nvflare``: what an NVIDIA FLARE deployment needs of a federation: startup kits and jobs."""
+"""``aegis nvflare``: makes startup kits and jobs for a federation's NVIDIA FLARE deployment."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def export_job(
 
 
 def _next(said: Mapping[str, Any]) -> str:
-    """A line that works as printed, where the kits were made on this host; else one that says what is missing."""
+    """Return the next command: ready to run if this host made the kits, else with the missing kit named."""
     made = f"wrote {said['job']}, for {len(said['sites'])} sites"
     submit = f"next: nvflare job submit -j {shlex.quote(said['job'])} --startup-kit"
     if said["startup_kit"] is None:

@@ -1,4 +1,4 @@
-"""``aegis privacy``: what training costs in privacy, and how much noise a budget asks for."""
+"""``aegis privacy``: computes the privacy cost of training, and the noise that a budget requires."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ASSUMPTIONS = (
 
 
 class Ranged(click.ParamType[float]):
-    """A number within the very range that job files have; NaN and infinity are in none."""
+    """A number within the same range as in job files. No range includes NaN or infinity."""
 
     name = "number"
 
@@ -37,7 +37,7 @@ class Ranged(click.ParamType[float]):
         self._adapter: TypeAdapter[float] = TypeAdapter(annotation)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Refuse what is no number, or out of range, naming the range."""
+        """Refuse a value that cannot be a number or falls out of range, naming the range."""
         try:
             number = float(value)
         except ValueError:
@@ -54,7 +54,7 @@ class Segment(click.ParamType[PoissonSampledGaussian]):
     name = "sigma,q,steps"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> PoissonSampledGaussian:
-        """Refuse anything but three usable numbers."""
+        """Refuse all but three usable numbers."""
         if isinstance(value, PoissonSampledGaussian):
             return value
         parts = str(value).split(",")
@@ -164,7 +164,7 @@ def _main_segment(
 
 
 def _composed(events: Sequence[PoissonSampledGaussian], delta: float) -> ComposedEpsilon:
-    """The composition; numbers that no accountant can handle promise nothing, and are refused."""
+    """Return the composition; raise if no accountant can handle the numbers, since they guarantee nothing."""
     try:
         composed = compose_epsilon(events, delta)
     except (ArithmeticError, MemoryError) as error:
@@ -175,7 +175,7 @@ def _composed(events: Sequence[PoissonSampledGaussian], delta: float) -> Compose
 
 
 def _document(composed: ComposedEpsilon) -> dict[str, object]:
-    """The numbers with what they depend on; a cross-check that does not exist is null, for JSON has no infinity."""
+    """Return the figures with their assumptions. A missing cross-check is null, as JSON has no infinity."""
     return {
         "epsilon": composed.epsilon,
         "delta": composed.delta,

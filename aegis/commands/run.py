@@ -1,4 +1,4 @@
-"""``aegis run``: one job over one federation folder."""
+"""``aegis run``: runs a job over a federation folder."""
 
 from __future__ import annotations
 
@@ -113,7 +113,11 @@ def run(
 
 
 def _about_the_federation(said: Mapping[str, Any]) -> str:
-    """Over all sites: the largest of their epsilons under a claim, which is named; their composition without one."""
+    """Return the line on epsilon over all sites.
+
+    - With a claim of disjoint units: the largest of the sites' epsilons, and the claim's author.
+    - Without a claim: the composition of the sites' epsilons.
+    """
     claim = said["claimed_disjoint_by"]
     ground = (
         "the sites' guarantees compose, as one person may be at several"
@@ -124,7 +128,7 @@ def _about_the_federation(said: Mapping[str, Any]) -> str:
 
 
 def _about_whole_sites(said: Mapping[str, Any]) -> str:
-    """Beside the sites' own epsilons, and never added to them."""
+    """Return the line on client-level privacy, reported next to the sites' own epsilons and never added to them."""
     return (
         f"client-level privacy of each whole site: epsilon {said['epsilon']:.3f} of {said['target_epsilon']:g} "
         f"at delta {said['delta']:g} ({said['accountant']}, {said['sampling']}); not from the coordinator"
@@ -134,7 +138,7 @@ def _about_whole_sites(said: Mapping[str, Any]) -> str:
 def _flare(
     runtime: str, *, simulator: bool, poc: bool, startup_kit: Path | None, threads: int | None, executor: str | None
 ) -> FlareOptions:
-    """How FLARE is to be hosted; raises ``UsageError`` for options that do not go together."""
+    """Return the hosting of FLARE; raises ``UsageError`` for options that exclude each other."""
     ways = {
         FlareHosting.SIMULATOR: simulator,
         FlareHosting.POC: poc,
@@ -163,17 +167,17 @@ def _dotted(executor: str) -> str:
 
 
 class _Rounds:
-    """One line for each completed round."""
+    """Prints a line for each completed round."""
 
     def __init__(self, job: FederationJob, to_stderr: bool) -> None:
         self._job, self._to_stderr = job, to_stderr
 
     def say(self, line: str) -> None:
-        """A line of progress."""
+        """Print a line of progress."""
         click.echo(line, err=self._to_stderr)
 
     def observe(self, report: RoundReport) -> None:
-        """Called by the run after each round."""
+        """Print a completed round; the run calls this method after each round."""
         record = report.record
         metrics = [f"{name} {record.metrics[name]:.3f}" for name in _METRICS if name in record.metrics]
         refused = [f"{site} refused ({reason})" for site, reason in sorted(record.refused.items())]

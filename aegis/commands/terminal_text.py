@@ -1,4 +1,4 @@
-"""Text out of a file that somebody else wrote, for a terminal: nothing in the text is obeyed or starts a line."""
+"""Makes text from untrusted files safe for a terminal: no control sequence, no new line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["visible"]
 
 
 def visible(text: str) -> str:
-    """The text on one line; control characters, and what no encoding has, as escapes.
+    """Return the text on one line, with unprintable characters (controls, lone surrogates) as escapes.
 
     >>> visible("study\\n\\x1b[2J")
     'study\\\\u000a\\\\u001b[2J'

@@ -1,4 +1,4 @@
-"""``aegis verify``: a run's claims against its own records."""
+"""``aegis verify``: checks a run's claims against its own records."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _require_key(text: str) -> None:
 
 
 def _checkpoint(_: click.Context, __: click.Parameter, path: Path | None) -> bytes | None:
-    """The bytes of what is a checkpoint at least by its form; whether it is authentic is a check's matter."""
+    """Return the file's bytes if they have the form of a checkpoint. A later check decides on authenticity."""
     if path is None:
         return None
     data = path.read_bytes()
@@ -152,7 +152,7 @@ def _page(run_dir: Path, report: VerificationReport, list_files: bool) -> str:
 
 
 def _conclusion(run_dir: Path, report: VerificationReport) -> str:
-    """The last line, for a reader who is no programmer."""
+    """Return the last line, worded for readers who do not program."""
     match report.conclusion:
         case Conclusion.VERIFIED:
             open_questions = sum(finding.verdict is Verdict.NOT_CHECKED for finding in report.findings)

@@ -1,4 +1,4 @@
-"""Reading a site's witness statement from a file that somebody was sent."""
+"""Reads a site's witness statement from a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["read_witness"]
 
 
 def read_witness(path: Path) -> WitnessStatement:
-    """The statement in ``path``; raises :class:`RunFolderError` where it is none, or not authentic."""
+    """Return the statement in ``path``; raises :class:`RunFolderError` if invalid or not authentic."""
     with path.open("rb") as file:
         data = file.read(MAX_ENVELOPE_BYTES + 1)
     try:

@@ -1,5 +1,8 @@
-"""The rules of a federation, without IO: who is asked, whose answer counts, what happens next.
+"""The rules of a federation: which sites to ask, which answers count, what happens next.
 
-Everything here is a function of its arguments, a clock reading among them, so that every decision can be tested as a
-row of a table and recomputed by an auditor.
+Enters: state, messages and a clock reading. Leaves: decisions, or refusals with reason codes.
+Never: does IO of its own; reads a clock.
+
+Every function depends on its arguments alone. Tests can therefore check each decision as a row of a table, and an
+auditor can recompute it.
 """

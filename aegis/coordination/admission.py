@@ -1,18 +1,18 @@
-"""Whose update counts: numbered checks, in this order, each with its reason code.
+"""Admits a site's update by numbered checks, in this order, each with its reason code.
 
-1. size cap on envelope and arrays
-2. signature by a registered site
-3. the document is an update statement
-4. the signer is the site that was asked, and says so itself
-5. job, round and base model are those of the order; the nonce is the one it was given
-6. evidence is authentic, fresh, acceptable, and bound to both of that site's keys
-7. arrays decrypt beside this envelope, and are the signed ones, float32, of the base model's names and shapes, finite,
-   within the norm
-8. the privacy event is the plan's mechanism, for at most its steps, at its unit and delta, and the rows are those that
-   the site drew from before, unless the job lets lineages grow
-9. the signed ledger head is this site's own, and the one that the statement names
+1. Envelope and arrays stay within the size caps.
+2. A registered site signed the envelope.
+3. The document is an update statement.
+4. The signer equals the asked site, and the document names the same site.
+5. Job, round and base model match the order; the nonce equals the order's nonce.
+6. The evidence is authentic, fresh, acceptable, and bound to both keys of the site.
+7. The arrays decrypt with this envelope and match the signed digest. They are float32 with the base model's names and
+   shapes, finite, and within the norm.
+8. The privacy event has the plan's mechanism, unit and delta, and at most the plan's steps. The rows equal those of the
+   site's earlier draws, unless the job lets lineages grow.
+9. The signed ledger head belongs to this site and matches the head in the statement.
 
-The first check that fails decides; nothing after it is looked at, and the model has not changed.
+The first failed check decides: no later check runs, and the model stays unchanged.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _HEADER_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Admitted:
-    """An update that passed every check, the statement it came with, and its arrays' bytes."""
+    """An update that passed every check, its statement, and the bytes of its arrays."""
 
     update: AdmittedUpdate
     statement: UpdateStatement
@@ -58,9 +58,9 @@ class Admission:
     """The checks of one site's answer to one order.
 
     Attributes:
-        question: what was asked. public_key: the site's registered Ed25519 key, hex.
-        layout: the base model's. appraiser: what evidence is acceptable.
-        reveal: decrypts a message's arrays; raises :class:`EnclaveError`.
+        question: the request. public_key: the site's registered Ed25519 key, hex.
+        layout: names and shapes of the base model. appraiser: decides which evidence is acceptable.
+        decrypt_update: decrypts a message's arrays; raises :class:`EnclaveError`.
     """
 
     question: RoundRequest
@@ -73,13 +73,13 @@ class Admission:
         """Run the checks; ``now`` is Unix seconds.
 
         Raises:
-            UpdateRefused: with the reason code of the first check that failed.
+            UpdateRefused: with the reason code of the first failed check.
         """
         try:
             return self._admit(message, now)
         except EnclaveError as error:
             raise UpdateRefused(self.question.site_id, error.reason, in_words(error)) from error
-        except Exception as error:  # whatever goes wrong over one site's update never ends the round of the others
+        except Exception as error:  # an error over one site's update must not end the round of the others
             said = f"its update could not be judged: {type(error).__name__}: {error}"
             raise UpdateRefused(self.question.site_id, Reason.INTERNAL, said) from error
 
@@ -159,7 +159,7 @@ class Admission:
 
 
 def _within_plan(event: Event, statement: UpdateStatement, job: FederationJob) -> bool:
-    """Whether the event is the job's mechanism, no less noisy, no more often, for no more steps, as declared."""
+    """Return True if the event has the job's mechanism and unit, no less noise, and no higher rate, steps or delta."""
     privacy = job.privacy
     if privacy.mechanism is Mechanism.NON_PRIVATE:
         return isinstance(event, NonPrivate)

@@ -1,11 +1,11 @@
-"""Whose attestation counts: numbered checks of a site's answer to a challenge, each with its reason code.
+"""Admits a site's attestation by numbered checks, each with its reason code.
 
-1. size cap, and nothing beside the envelope
-2. signature by the registered key over an attestation
-3. it names the site that was asked, that key, this very job, the challenge that it was set, and a key that something
-   can be encrypted to
-4. the challenge is open: it is used up here, whatever comes of the rest
-5. the evidence is appraised: authentic, acceptable, and bound to all of these
+1. The message stays within the size cap and holds nothing but the envelope.
+2. The registered key signed the envelope, over an attestation document.
+3. The document names the asked site, the registered key, this very job, the issued challenge, and a usable encryption
+   key.
+4. The challenge is open. This check uses up the challenge, whatever the last check finds.
+5. Appraisal accepts the evidence: authentic, acceptable, and bound to all of these values.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["AdmittedAttestation", "admit_attestation"]
 
 @dataclass(frozen=True)
 class AdmittedAttestation:
-    """What a site proved, its challenge to the coordinator, and what it has seen of the coordinator's log."""
+    """A site's attestation report, its challenge to the coordinator, and the log checkpoint that it last saw."""
 
     report: AttestationReport
     challenge: str
@@ -48,11 +48,11 @@ def admit_attestation(
     appraiser: Appraiser,
     now: float,
 ) -> AdmittedAttestation:
-    """Check what the site that ``request`` asked has answered; its registered Ed25519 key is ``public_key`` (hex).
+    """Check the answer to ``request`` from the site with the registered Ed25519 key ``public_key`` (hex).
 
     Raises:
-        UpdateRefused: with the reason code of the first check that failed.
-        ConfigurationError: challenges cannot be used up on this host.
+        UpdateRefused: with the reason code of the first failed check.
+        ConfigurationError: this host cannot use up challenges.
     """
     with _refusals_of(request.site_id):
         attestation = _checked(message, request, public_key)  # 1, 2, 3
@@ -67,7 +67,7 @@ def admit_attestation(
 
 @contextmanager
 def _refusals_of(site: str) -> Iterator[None]:
-    """Whatever goes wrong over one site's answer is that site's refusal: it never ends the round of the others."""
+    """Turn any error over a site's answer into a refusal of that site, so that the round of other sites goes on."""
     try:
         yield
     except EnclaveError as error:
@@ -78,7 +78,7 @@ def _refusals_of(site: str) -> Iterator[None]:
 
 
 def _redeem(challenges: Challenges, request: AttestationRequest, now: float) -> None:
-    """A folder that this host cannot write to is no fault of the site's: that is not turned into a refusal."""
+    """Use up the challenge. A folder that this host cannot write to is no fault of the site, hence no refusal."""
     try:
         challenges.redeem(request.nonce, request.site_id, now)
     except AttestationError as error:

@@ -1,6 +1,6 @@
-"""Which sites a round can ask. The choice is public and recomputable: nobody can steer it round by round.
+"""Chooses the sites that a round can ask. The choice is public and recomputable, so no one can steer it.
 
-Where a job promises client-level privacy, :mod:`aegis.client_privacy` draws from these, in secret.
+For a job with client-level privacy, :mod:`aegis.client_privacy` samples from these sites in secret.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ __all__ = ["choose_cohort", "require_enough"]
 
 
 def require_enough(site_ids: Iterable[str], job: FederationJob) -> None:
-    """Refuse a job that this federation can never run; raises :class:`InvalidJob`."""
+    """Raise :class:`InvalidJob` if this federation has too few sites ever to run the job."""
     sites = len(set(site_ids))
     if sites < job.min_clients:
         raise InvalidJob(f"the job needs min_clients = {job.min_clients} sites, the federation has {sites}")
 
 
 def choose_cohort(site_ids: Iterable[str], job: FederationJob, round_number: int) -> tuple[str, ...]:
-    """The sites of one round, sorted: all of them, or the ``cohort_size`` with the smallest public lot.
+    """Return the sites of one round, sorted: all sites, or the ``cohort_size`` sites with the smallest public lots.
 
-    A site's lot is SHA-256 over job, round and site id, so any participant can check that it was (not) drawn. This
-    is no privacy amplification: the lots are public.
+    A site's lot is SHA-256 over job, round and site id, so any participant can check the choice. Public lots give no
+    privacy amplification.
     """
     sites = sorted(set(site_ids))
     if job.cohort_size is None or job.cohort_size >= len(sites):

@@ -1,8 +1,8 @@
-"""Whose enrolment counts: signed by the registered key, for this job, by the site that was invited.
+"""Admits a site's enrolment by numbered checks, each with its reason code.
 
-1. size cap, and nothing beside the envelope: it travels to every other site
-2. signature by the registered key over an enrolment
-3. it names the site that was invited, that key, and this very job
+1. The message stays within the size cap and holds nothing but the envelope, which travels to every other site.
+2. The registered key signed the envelope, over an enrolment document.
+3. The document names the invited site, the registered key, and this very job.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from coreason_enclave.wire.updates import SealedMessage
 __all__ = ["MAX_ENROLMENT_BYTES", "admit_enrolment"]
 
 MAX_ENROLMENT_BYTES = 1 << 12
-"""Several times what an honest one needs; a large one would crowd others out of the roll-call."""
+"""Several times the size of an honest enrolment. A large enrolment would crowd others out of the roll-call."""
 
 
 def admit_enrolment(message: SealedMessage, job: FederationJob, site_id: str, public_key: str) -> Enrolment:
     """Check an enrolment of ``site_id``, whose registered Ed25519 key is ``public_key`` (hex).
 
     Raises:
-        UpdateRefused: with the reason code of the first check that failed.
+        UpdateRefused: with the reason code of the first failed check.
     """
     try:
         return _checked(message, job, site_id, public_key)

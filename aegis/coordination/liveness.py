@@ -1,8 +1,11 @@
-"""What is known of sites beside their answers: when they were last heard, and whether they came back.
+"""Site liveness as the transport reports it: last contact and reconnects. A hint, never proof.
 
-A site's ``activations`` count how often its node joined; a rise means that a message sent before may never be read,
-and that a site which was silent can be asked again. Whatever stands here comes from the carrier and is no proof: it
-decides whom to ask again, never whose update counts.
+``activations`` counts how often a site's node has joined. After a rise:
+
+- the node may never read earlier messages;
+- the coordinator can ask a site again that was silent.
+
+Liveness decides which sites to ask again, never whose update counts.
 """
 
 from __future__ import annotations
@@ -19,15 +22,15 @@ __all__ = ["Liveness", "NoLiveness", "SiteHealth"]
 
 @dataclass(frozen=True)
 class SiteHealth:
-    """The last that was heard of one site.
+    """The last known signs of life of one site.
 
     Attributes:
-        last_seen: Unix seconds of its last sign of life; None if there was none.
-        activations: how often its node has joined, counted from any beginning.
-        connected: whether the carrier holds a connection of its node now.
-        round_trip_s: seconds, as the site measured it.
-        version: of its agent.
-        budgets: what its lineages' caps leave, by its own word.
+        last_seen: Unix seconds of the last sign of life; None before the first.
+        activations: number of times the node has joined, counted from any starting value.
+        connected: True if the transport holds a connection to the node now.
+        round_trip_s: seconds, as measured by the site.
+        version: version of the site's agent.
+        budgets: remaining budget under the caps of the site's lineages, by the site's own statement.
     """
 
     last_seen: float | None = None
@@ -38,32 +41,32 @@ class SiteHealth:
     budgets: tuple[FreeBudget, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types."""
+        """Return the fields as JSON types."""
         return {**asdict(self), "budgets": [budget.model_dump(mode="json") for budget in self.budgets]}
 
 
 class Liveness(Protocol):
-    """Where a coordinator looks for signs of life, and tells the carrier that it is about to send."""
+    """Port to sites' signs of life, through which a coordinator also announces that it is about to send."""
 
     def health(self) -> Mapping[str, SiteHealth]:
-        """By site id. Never raises: a site of which nothing is known is left out."""
+        """Return signs of life by site id. Never raises: unknown sites are left out."""
         ...
 
     def pushing(self) -> AbstractContextManager[None]:
-        """Entered while orders are sent, so that a carrier may hold deliveries until all of them are there.
+        """Return a context to hold while sending orders, so that a transport can delay deliveries until all are in.
 
-        Never raises: a carrier that cannot hold delivers at once.
+        Never raises: a transport unable to delay delivers at once.
         """
         ...
 
 
 class NoLiveness:
-    """For runtimes whose sites cannot come and go."""
+    """Liveness for runtimes whose sites cannot come and go."""
 
     def health(self) -> Mapping[str, SiteHealth]:
-        """Nothing is known of any site."""
+        """Return no signs of life."""
         return {}
 
     def pushing(self) -> AbstractContextManager[None]:
-        """Nothing has to be held."""
+        """Return a context without effect."""
         return nullcontext()

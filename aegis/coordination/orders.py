@@ -1,5 +1,7 @@
-"""Invitations and the orders of one round: functions of their arguments and a clock reading, so that they can be
-issued again."""
+"""Issues invitations and the orders of one round.
+
+Both depend on their arguments and a clock reading alone, so a coordinator can issue them again.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,12 @@ from coreason_enclave.wire.documents import CoordinatorIdentity, JobInvitation, 
 __all__ = ["GRACE_S", "RoundRequest", "issue_invitations", "issue_order"]
 
 GRACE_S = 60
-"""How long after a round's deadline an order stays acceptable to a site: clocks differ."""
+"""Seconds after a round's deadline for which sites still accept an order, because clocks differ."""
 
 
 @dataclass(frozen=True)
 class RoundRequest:
-    """What one site is asked in one attempt at a round: what its answer has to repeat."""
+    """The request to one site in one attempt at a round. The site's answer must repeat these values."""
 
     job: FederationJob
     round_number: int
@@ -38,12 +40,12 @@ def issue_order(
     log_proof: LogProof,
     now: float,
 ) -> RoundOrder:
-    """The order that asks it. Issued again, it differs in its times and in what both ends have proved since.
+    """Return the order for ``question``. A reissued order differs only in its times and in what both ends proved since.
 
     Args:
-        last_head: the envelope of the newest ledger head that the site ever sent.
+        last_head: envelope of the newest ledger head that the site ever sent.
         attestation: the site's attestation result. now: Unix seconds.
-        log: a checkpoint's envelope. log_proof: from the checkpoint that the site saw last.
+        log: a checkpoint's envelope. log_proof: proof from the checkpoint that the site saw last.
     """
     return RoundOrder(
         job=question.job,
@@ -65,7 +67,7 @@ def issue_order(
 def issue_invitations(
     job: FederationJob, sites: Iterable[str], *, nonce: str, within_s: float, now: float
 ) -> dict[str, JobInvitation]:
-    """One invitation a site, by site, to be answered within ``within_s`` seconds of ``now`` (Unix seconds)."""
+    """Return an invitation per site, by site. Answers are due within ``within_s`` seconds of ``now`` (Unix seconds)."""
     return {
         site: JobInvitation(
             job=job, site_id=site, nonce=nonce, issued_at=int(now), expires_at=int(now + within_s) + GRACE_S

@@ -1,4 +1,4 @@
-"""Who is registered, and who of them can be asked in a turn."""
+"""Registered sites, and the selection of sites that a turn can ask."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Participant:
 
 @dataclass(frozen=True)
 class Eligibility:
-    """Who can be asked in a turn, sorted, and the reason code of everybody else."""
+    """The sites that a turn can ask, sorted, and the reason code of every other site."""
 
     eligible: tuple[str, ...]
     left_out: Mapping[str, str]
@@ -38,7 +38,7 @@ def sites_to_invite(
     turn: int,
     health: Mapping[str, SiteHealth],
 ) -> tuple[str, ...]:
-    """The sites that have not enrolled yet and are neither revoked nor sitting out, sorted."""
+    """Return the sites, sorted, that have not enrolled and are neither revoked nor quarantined."""
     return tuple(
         site
         for site in sorted(set(sites) - set(enrolled) - set(revoked))
@@ -56,18 +56,18 @@ def select_eligible(
     turn: int,
     health: Mapping[str, SiteHealth],
 ) -> Eligibility:
-    """Sort everybody registered into those who can be asked and those who cannot, by the gravest reason.
+    """Divide the registered sites into sites to ask and sites left out, each with its gravest reason.
 
     Args:
-        declined: why a site that was invited in this turn did not enrol.
-        turn: the one that begins.
+        declined: why a site invited in this turn did not enrol.
+        turn: the turn that begins.
     """
 
     def reason(site: str) -> str | None:
         if site in revoked:
             return Reason.REVOKED.value
         if is_quarantined(quarantine.get(site), turn, _activations(health, site)):
-            return declined.get(site, Reason.QUARANTINED.value)  # silent just now: that is the news
+            return declined.get(site, Reason.QUARANTINED.value)  # a reason from this turn's invitation is newer
         return None if site in enrolled else declined.get(site, Reason.NO_REPLY.value)
 
     verdicts = {site: reason(site) for site in sorted(set(sites))}

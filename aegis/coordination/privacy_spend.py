@@ -1,4 +1,4 @@
-"""What each site has spent in a job so far, from admitted events alone: nothing that a site asserts about itself."""
+"""Each site's privacy spend in a job so far, from admitted events alone: a site's own claims do not count."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["across_sites", "epsilon_so_far", "federation_epsilon", "steps_so_far
 
 
 def steps_so_far(before: Mapping[str, int], admitted: Mapping[str, Event]) -> dict[str, int]:
-    """Accounted steps by site: those before this round, and those of its admitted events."""
+    """Return accounted steps by site: the earlier steps plus those of this round's admitted events."""
     steps = dict(before)
     for site, event in admitted.items():
         steps[site] = steps.get(site, 0) + (0 if isinstance(event, NonPrivate) else event.steps)
@@ -21,7 +21,7 @@ def steps_so_far(before: Mapping[str, int], admitted: Mapping[str, Event]) -> di
 
 
 def epsilon_so_far(job: FederationJob, steps: Mapping[str, int]) -> dict[str, float | None]:
-    """Each site's epsilon by PLD at the job's delta; None for a job without privacy, which has none."""
+    """Return each site's epsilon by PLD at the job's delta, or None for each site of a job without privacy."""
     privacy = job.privacy
     if privacy.noise_multiplier is None or privacy.delta is None:
         return dict.fromkeys(steps)
@@ -32,12 +32,12 @@ def epsilon_so_far(job: FederationJob, steps: Mapping[str, int]) -> dict[str, fl
 
 
 def federation_epsilon(job: FederationJob, steps: Mapping[str, int], *, disjoint: bool) -> float | None:
-    """Epsilon of a job for one unit over all sites; None for a job without privacy, and before the first update.
+    """Return a job's epsilon for one unit over all sites; None for a job without privacy, and before the first update.
 
     Args:
         steps: accounted steps by site.
-        disjoint: somebody claims that no unit is at two sites; the largest of the sites' epsilons then holds for
-            everybody. Without the claim a unit may be at every site, and the mechanisms of all sites compose.
+        disjoint: True if someone claims that no unit is at two sites. The largest of the sites' epsilons then holds for
+            all. Without the claim, a unit may be at every site, and the mechanisms of all sites compose.
     """
     if not disjoint:
         steps = {"all": sum(steps.values())} if steps else {}
@@ -46,10 +46,11 @@ def federation_epsilon(job: FederationJob, steps: Mapping[str, int], *, disjoint
 
 
 def across_sites(job: FederationJob, steps: Mapping[str, int], claim: str | None) -> dict[str, Any]:
-    """The federation's epsilon for one unit, over all sites, and the claim behind the number (JSON types).
+    """Return the federation's epsilon for one unit over all sites, and the claim behind the number (JSON types).
 
     Args:
-        steps: accounted steps by site. claim: who says that no unit is at two sites, and on what ground.
+        steps: accounted steps by site. claim: author and ground of the claim that no unit is at two sites; None: no
+            claim.
     """
     disjoint = claim is not None
     return {

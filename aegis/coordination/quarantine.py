@@ -1,10 +1,14 @@
-"""Who sits out, for how long, and the ways back; counted in turns, so that a resumed run decides the same.
+"""Quarantine: which sites sit out, for how many turns, and how they come back.
 
-A *turn* is one round completed or paused. An offence is what a coordinator found wrong with an answer, or silence; a
-site's own refusal is its right and none. The n-th offence costs ``2^(n-1)`` turns from the next one on, at most
-:data:`MAX_TURNS`; what happens twice within one turn counts once, and an admitted update takes one offence off.
+A *turn* is one round completed or paused; counting in turns lets a resumed run decide the same. A *strike* records a
+fault in a site's answer, or silence. A site's own refusal costs no strike, unless the site cannot attest.
 
-A site that offends whenever it is asked is asked in turns 0, 2, 5, 10, 19, 36, and then every 17th:
+- The n-th strike costs ``2^(n-1)`` turns, from the next turn on, at most :data:`MAX_TURNS`.
+- Several strikes within one turn count once.
+- An admitted update removes one strike.
+- A site with strikes for silence alone comes back at once when its node rejoins.
+
+A site that earns a strike at every request is asked in turns 0, 2, 5, 10, 19, 36, and then every 17th:
 
 >>> quarantine, asked = None, []
 >>> for turn in range(40):
@@ -26,19 +30,20 @@ __all__ = ["MAX_TURNS", "SILENCE", "QuarantineRecord", "is_quarantined", "mark_l
 
 MAX_TURNS = 16
 SILENCE = frozenset({Reason.NO_REPLY.value, Reason.LATE.value})
-"""Offences that a power cut causes as well as ill will: whoever has joined anew since is asked again at once."""
+"""Strikes that a power cut causes as well as ill will: a site whose node has rejoined since is asked again at once."""
 
 Turn = Annotated[int, *in_range(0, 1 << 53)]
 
 
 class QuarantineRecord(StrictModel):
-    """The offences of one site that still count. A site without any has no such record.
+    """The strikes of one site that still count. A site without strikes has no record.
 
     Attributes:
-        offences: how many. reason: the last one's code. turn: the last one's turn.
-        asked_again: the first turn in which it is asked again.
-        silent: whether all of them were silence.
-        activations: how often its node had joined when it was last silent (``SiteHealth.activations``).
+        strikes: number of strikes.
+        reason, turn: reason code and turn of the last strike.
+        quarantined_until: first turn in which the site is asked again.
+        silent: True if every strike was for silence.
+        activations: how often the site's node had joined at the last strike (``SiteHealth.activations``).
     """
 
     strikes: Annotated[int, *in_range(1, 1 << 53)]
@@ -52,7 +57,7 @@ class QuarantineRecord(StrictModel):
 def record_strike(
     quarantine: QuarantineRecord | None, reason: str, turn: int, activations: int = 0
 ) -> QuarantineRecord:
-    """The record after an offence in ``turn``; the same offence twice changes nothing."""
+    """Return the record after a strike in ``turn``. A second strike in the same turn adds none to the count."""
     again = quarantine is not None and quarantine.turn == turn
     strikes = (0 if quarantine is None else quarantine.strikes) + (0 if again else 1)
     return QuarantineRecord(
@@ -66,12 +71,12 @@ def record_strike(
 
 
 def mark_late(quarantine: QuarantineRecord) -> QuarantineRecord:
-    """An answer came after its round was closed: the silence was lateness. One order is one offence."""
+    """Return the record with silence changed to lateness, after a late answer. One order costs one strike."""
     return quarantine.model_copy(update={"reason": Reason.LATE.value}) if quarantine.silent else quarantine
 
 
 def remove_strike(quarantine: QuarantineRecord, turn: int) -> QuarantineRecord | None:
-    """The record after an admitted update in ``turn``: one offence less, or none left, and nothing to sit out."""
+    """Return the record after an admitted update in ``turn``: one strike less, or None, and no further quarantine."""
     if quarantine.strikes == 1:
         return None
     return quarantine.model_copy(
@@ -80,9 +85,9 @@ def remove_strike(quarantine: QuarantineRecord, turn: int) -> QuarantineRecord |
 
 
 def is_quarantined(quarantine: QuarantineRecord | None, turn: int, activations: int = 0) -> bool:
-    """Whether a site is not asked in ``turn``, its node having joined ``activations`` times.
+    """Return True if a site is not asked in ``turn``, its node having joined ``activations`` times.
 
-    Who is asked is decided once, when a turn begins: an offence takes effect from the next one.
+    Each turn chooses its sites once, at the beginning. A strike therefore takes effect from the next turn on.
     """
     if quarantine is None or turn >= quarantine.quarantined_until:
         return False

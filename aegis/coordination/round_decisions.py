@@ -1,6 +1,6 @@
-"""What happens before a round is opened and after its answers are in: go on, ask once more, or pause.
+"""Decides about a round before it opens and after its answers are in: go on, repeat once, or pause.
 
-Never a weaker aggregator.
+Never falls back to a weaker aggregator.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Decision", "NextAct", "decide", "may_open", "updates_required"]
 
 
 class NextAct(StrEnum):
-    """What a coordinator does with a round whose deadline has passed or whose answers are all in."""
+    """The coordinator's next act for a round that is about to open, or whose answers or deadline have come."""
 
     AGGREGATE = "aggregate"
     REPEAT = "repeat"
@@ -27,14 +27,14 @@ class NextAct(StrEnum):
 
 @dataclass(frozen=True)
 class Decision:
-    """The next act and, unless it is to aggregate, why in words."""
+    """The next act and, unless the act is to aggregate, the reason in words."""
 
     act: NextAct
     why: str = ""
 
 
 def updates_required(job: FederationJob) -> int:
-    """Admitted updates without which a round does not count: ``min_clients`` and the aggregator's precondition."""
+    """Return the number of admitted updates that a round needs, from ``min_clients`` and the aggregator's minimum."""
     return max(job.min_clients, updates_needed(job.aggregator, job.num_byzantine))
 
 
@@ -45,12 +45,14 @@ def may_open(
     quarantine: Mapping[str, QuarantineRecord],
     turn: int,
 ) -> Decision:
-    """Ask these sites, or pause at once where their updates could not be enough, saying who is out and why.
+    """Decide to ask these sites, or to pause because their updates could not suffice.
+
+    A pause names each site left out, with its reason.
 
     Args:
-        left_out: reason codes of the sites that are not asked.
-        conduct: records of the sites that offended.
-        turn: the one that begins.
+        left_out: reason codes of the sites left out.
+        quarantine: records of the sites with strikes.
+        turn: the turn that begins.
     """
     required = updates_required(job)
     if len(asked) >= required:
@@ -80,7 +82,7 @@ def decide(job: FederationJob, *, admitted: int, refused: Mapping[str, str], att
 
     Args:
         refused: reason codes by site, for the explanation.
-        attempt: 1 for the first time this round is run.
+        attempt: 1 for the first attempt at this round.
     """
     required = updates_required(job)
     if admitted >= required:

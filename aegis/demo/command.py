@@ -1,4 +1,4 @@
-"""``aegis demo``."""
+"""``aegis demo``: the command of the demonstration."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def demo(
         seed=seed,
         runtime=RuntimeName(runtime),
     )
-    private_job(options)  # wrong options are refused before anything is written
+    private_job(options)  # refuses wrong options before the first write
     console = Console(stderr=as_json, highlight=False)
     run = choose_run(runs, options)
     console.print(f"run {run.name} in {runs}{', RESUMED' if run.resumed else ''}: aegis demo, attestation SIMULATED")
@@ -135,7 +135,7 @@ def _next_commands(runs: Path, attackers: int) -> tuple[str, ...]:
 
 
 def _installed_in() -> str:
-    """The folder to write before a command's name: none where the shell finds it by itself."""
+    """Return the folder to write before a command's name, or the empty string if the shell finds the command."""
     own = Path(sys.argv[0])
     if own.name != "aegis" or shutil.which("aegis") == str(own.resolve()):
         return ""

@@ -1,4 +1,4 @@
-"""The demonstration's pictures: utility over rounds, and epsilon at each site."""
+"""The demonstration's plots: utility over rounds, and epsilon at each site."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DP, _TWIN, _REPEAT = "#0b6e4f", "#c8553d", "#7fb8a2"
 def plot_utility(
     path: Path, *, private: History, twin: History, repeats: Sequence[History], central: float, title: str
 ) -> None:
-    """AUC on the public evaluation set over rounds: the private job, its repetitions, its twin, the central model."""
+    """Plot AUC on the public evaluation set over rounds: private job, repetitions, non-private twin, central model."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -41,7 +41,7 @@ def plot_utility(
 
 
 def plot_epsilon(path: Path, *, private: History, target: float, title: str) -> None:
-    """Each site's epsilon over rounds against the job's cap; sites with the same value share a line."""
+    """Plot each site's epsilon over rounds against the job's cap. Sites with equal values share a line."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""The demonstration as a person sees it: a live table on a terminal, one line a round elsewhere."""
+"""The demonstration's progress: a live table on a terminal, a line per round elsewhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RoundTable:
 
     Args:
         target_epsilon: the job's cap, or None for a job without privacy.
-        earlier: rounds that were completed before this process.
+        earlier: rounds completed before this process started.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RoundTable:
             self._live.stop()
 
     def show(self, report: RoundReport) -> None:
-        """One more completed round."""
+        """Add a completed round and show it."""
         self._reports.append(report)
         if self._live is not None:
             self._live.update(self._render(), refresh=True)

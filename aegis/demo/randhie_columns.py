@@ -1,23 +1,24 @@
-"""Which columns a demonstration site registers, by which public formulas, within which declared ranges.
+"""The columns of a demonstration site: public formulas and declared ranges.
 
-The task: from what is known about a person when a study year begins, will they see a doctor in that year?
-What became known *during* the year (spending, admissions, other visits, days enrolled) would give the
-answer away, so no formula can read it: :data:`OUTCOME_COLUMNS` names it all. Nor is the site a feature: it
-is constant at every site.
+The task: from the facts known about a person at the start of a study year, predict whether the person sees a doctor in
+the year.
 
-A range comes from the experiment's rules, from what the quantity means, or is a round number; values beyond
-it are clipped, and no minimum, maximum or mean of any site's rows enters it. *Which* columns and codings to
-use was found by trial on this very dataset, the evaluation quarter included: allowed because the dataset is
-public and registered as such, and a reason to read the demonstration's AUC as slightly optimistic. On
-private data that search would have to be charged to the budget.
+- *No outcomes.* Facts known only *during* the year (spending, admissions, other visits, days enrolled) would give the
+  answer away. :data:`OUTCOME_COLUMNS` names them all, and no formula can read them.
+- *No site.* The site is constant at every site, and not a feature.
+- *Ranges* come from the experiment's rules, from the meaning of the quantity, or from a round number. Values beyond a
+  range get clipped. No minimum, maximum or mean of any site's rows enters a range.
+- *Selection by trial.* Columns and codings were chosen by trial on this very dataset, evaluation quarter included. The
+  dataset is public and registered as public, which allows the search. Read the demonstration's AUC as slightly
+  optimistic. On private data the budget would have to pay for the search.
 
-Two codings of a yes or no are used, both customary:
+Two customary codings of a yes or no:
 
-- *reference* coding, range [-1, 1]: no is 0 and adds nothing, yes is 1;
-- *deviation* coding, range [-0.5, 1.5]: no is -0.5, yes is 0.5, so that the bias belongs to neither group.
+- *reference* coding, range [-1, 1]: 0 for no, which adds nothing, and 1 for yes;
+- *deviation* coding, range [-0.5, 1.5]: -0.5 for no and 0.5 for yes, so the bias belongs to neither group.
 
-Sources: J. P. Newhouse and the Insurance Experiment Group, "Free for All? Lessons from the RAND Health
-Insurance Experiment", Harvard University Press, 1993; the file's own description, ``randdesc.txt``.
+Sources: J. P. Newhouse and the Insurance Experiment Group, "Free for All? Lessons from the RAND Health Insurance
+Experiment", Harvard University Press, 1993; the file's own description, ``randdesc.txt``.
 """
 
 from __future__ import annotations
@@ -60,12 +61,12 @@ OUTCOME_COLUMNS = frozenset(
         *("totadm", "inpmis", "mentvis", "mdvis", "notmdvis", "time"),
     }
 )
-"""Columns of the source file that are known only after the year that is predicted."""
+"""Columns of the source file known only after the predicted year."""
 
 
 @dataclass(frozen=True)
 class DerivedColumn:
-    """One feature: its name and declared range, and the public formula over single rows of the source."""
+    """A feature: its name and declared range, and the public formula over single rows of the source."""
 
     feature: Feature
     formula: Callable[[Rows], Column]
@@ -181,13 +182,13 @@ SCHEMA = DatasetSchema(
     label=Label(column=LABEL, classes=2),
     features=tuple(column.feature for column in COLUMNS),
 )
-"""What every site declares about its rows: public, by person, with public ranges."""
+"""Every site's declaration about its rows: public, by person, with public ranges."""
 
 
 def derive(source: Rows) -> dict[str, Column]:
-    """Turn rows of the source file into the declared columns: person, label, features, and nothing else.
+    """Turn rows of the source file into the declared columns alone: person, label, features.
 
-    Each row is computed from itself alone, by formulas that cannot see the outcomes of the year.
+    Computes each row from itself, by formulas that cannot see the outcomes of the year.
     """
     known = {name: values for name, values in source.items() if name not in OUTCOME_COLUMNS}
     features = {column.name: column.formula(known) for column in COLUMNS}

@@ -1,11 +1,12 @@
-"""The RAND Health Insurance Experiment as six sites with private rows and one declared public evaluation set.
+"""The RAND Health Insurance Experiment as six sites with private rows and a declared public evaluation set.
 
-20,190 person-years of 5,912 people at six real sites (1974 to 1982), in the public domain, in the wheel of
-statsmodels. A quarter of the people, with all their years, is set aside as the public evaluation set; the
-rows of the others go to the folder of the site where they lived. Nobody is in both.
+The data: 20,190 person-years of 5,912 people at six real sites (1974 to 1982), in the public domain, in the wheel of
+statsmodels.
 
-The number of persons that each site declares comes from the published size of its enrolment, rounded: a
-privacy guarantee must not rest on a count of private rows.
+- A quarter of the people, with all their years, forms the public evaluation set.
+- The rows of all other people go to the folder of the site where they lived. No person appears in both parts.
+- Each site declares a number of persons from the published size of its enrolment, rounded. A privacy guarantee must not
+  rest on a count of private rows.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ SPLIT_SEED = 0
 
 @dataclass(frozen=True)
 class PreparedSite:
-    """One site's folder, ready to be registered. ``nominal_units`` is declared and public, not counted."""
+    """A site's folder, ready for registration. ``nominal_units`` is declared and public, not counted."""
 
     site_id: str
     data_root: Path
@@ -69,9 +70,11 @@ class PreparedSite:
 
 @dataclass(frozen=True, eq=False)
 class HeldOutRows:
-    """The declared public evaluation set: rows of people whom no site trains on.
+    """The declared public evaluation set: rows of people that no site trains on.
 
-    ``features``: float32, (n, d), scaled to [-1, 1] by the sites' schema. ``labels``: int64, (n,), 0 or 1.
+    Attributes:
+        features: float32, (n, d), scaled to [-1, 1] by the sites' schema.
+        labels: int64, (n,), 0 or 1.
     """
 
     features: npt.NDArray[np.float32]
@@ -80,7 +83,7 @@ class HeldOutRows:
 
 @dataclass(frozen=True)
 class CentralReference:
-    """What all six sites' rows in one place would reach without privacy: AUC on the public evaluation set."""
+    """AUC of non-private models trained on all six sites' rows in one place, on the public evaluation set."""
 
     logistic_auc: float
     boosted_trees_auc: float
@@ -91,11 +94,11 @@ def prepare_sites(
 ) -> tuple[PreparedSite, ...]:
     """Write ``rows.csv`` and ``dataset.toml`` below ``root/<site id>/data`` for the first ``sites`` sites.
 
-    The same call writes the same bytes, and each file appears whole or not at all: an interrupted call can be
-    repeated.
+    Deterministic: the same call writes the same bytes. Writes each file atomically, so callers can repeat an
+    interrupted call.
 
     Raises:
-        ConfigurationError: ``sites`` is not 1 to 6, or the data is not installed as it should be.
+        ConfigurationError: ``sites`` is not 1 to 6, or the data is missing or has a wrong hash.
     """
     if not 1 <= sites <= NUM_SITES:
         raise ConfigurationError(f"sites must be 1 to {NUM_SITES}, the experiment's real sites, got {sites}")
@@ -109,10 +112,10 @@ def prepare_sites(
 
 
 def load_evaluation_set() -> HeldOutRows:
-    """The quarter of all people, from all six sites, that is declared public.
+    """Return the public evaluation set: a quarter of all people, from all six sites.
 
     Raises:
-        ConfigurationError: the data is not installed as it should be.
+        ConfigurationError: the data is missing or has a wrong hash.
     """
     source = _load_source()
     _, evaluation = _split(source)
@@ -123,7 +126,7 @@ def central_reference() -> CentralReference:
     """Fit the non-private references on all training rows together and measure them; takes a few seconds.
 
     Raises:
-        ConfigurationError: the data is not installed as it should be.
+        ConfigurationError: the data is missing or has a wrong hash.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
@@ -143,7 +146,7 @@ def central_reference() -> CentralReference:
 
 
 def schema_for(unit: PrivacyUnit) -> DatasetSchema:
-    """What a site declares at this unit: at record level no column names a person."""
+    """Return a site's declaration for ``unit``. At record level no column names a person."""
     return SCHEMA if unit is PrivacyUnit.PERSON else SCHEMA.model_copy(update={"unit_column": None})
 
 
@@ -179,7 +182,7 @@ def _remedy() -> str:
 
 
 def _split(source: Rows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Row positions for training and for public evaluation; a person's rows all fall on one side."""
+    """Return row positions for training and for public evaluation; all rows of a person fall on one side."""
     from sklearn.model_selection import GroupShuffleSplit
 
     splitter = GroupShuffleSplit(n_splits=1, test_size=EVALUATION_SHARE, random_state=SPLIT_SEED)

@@ -1,4 +1,4 @@
-"""How the demonstration trains: one job, derived from the few knobs of ``aegis demo``."""
+"""The demonstration's training job, derived from the few options of ``aegis demo``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ __all__ = ["DELTA", "MAX_UPDATE_NORM", "DemoOptions", "private_job", "twin_of"]
 
 DELTA = 1e-5
 
-# Chosen by simulation on this public dataset: half of the persons in each step, because large samples drown the noise;
-# momentum and averaging over the later rounds, because both average noise; a bound that clips few persons.
+# Chosen by simulation on this public dataset:
+# - half of the persons in each step, because large samples drown the noise;
+# - momentum and averaging over the later rounds, because both average the noise;
+# - a clipping bound that clips few persons.
 _LOCAL_STEPS = 6
 _SAMPLE_RATE = 0.5
 _MAX_GRAD_NORM = 2.0
@@ -32,14 +34,14 @@ _LEARNING_RATE = 0.4
 _MOMENTUM = 0.8
 _AVERAGED_ROUNDS = 5
 
-# Honest updates stay below 15 (noise at epsilon 0.1 included). The limit is wide on purpose: the demonstration is to
-# show what an aggregator is worth against an attacker that a tight limit would already set aside.
+# Honest updates stay below 15 (noise at epsilon 0.1 included). The limit is wide on purpose: the demonstration measures
+# the aggregator against an attacker, and a tight limit would already refuse the attacker's update.
 MAX_UPDATE_NORM = 150.0
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """The knobs of ``aegis demo``; see its ``--help``. A run is resumed only with the same ones."""
+    """The options of ``aegis demo``; see its ``--help``. Resuming a run requires equal options."""
 
     epsilon: float = 3.0
     sites: int = 6
@@ -52,16 +54,16 @@ class DemoOptions:
     runtime: RuntimeName = RuntimeName.FLOWER
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types, to be recorded."""
+        """Return the options as JSON types, for the record."""
         chosen = {"aggregator": self.aggregator.value, "unit": self.unit.value, "runtime": self.runtime.value}
         return {**vars(self), **chosen}
 
 
 def private_job(options: DemoOptions) -> FederationJob:
-    """The DP job.
+    """Return the differentially private job.
 
     Raises:
-        InvalidJob: the aggregator's precondition cannot be met with this many sites.
+        InvalidJob: too few sites for the aggregator's precondition, or no honest site left.
     """
     job = FederationJob(
         job_id="randhie-visits-dp",
@@ -98,7 +100,10 @@ def private_job(options: DemoOptions) -> FederationJob:
 
 
 def twin_of(job: FederationJob) -> FederationJob:
-    """The same job without privacy: same sampling, clipping, steps and aggregator, no noise. Public data only."""
+    """Return the same job without privacy. Public data only.
+
+    The twin keeps sampling, clipping, steps and aggregator, and adds no noise.
+    """
     privacy = job.privacy
     twin = PrivacyConfig(
         mechanism=Mechanism.NON_PRIVATE,

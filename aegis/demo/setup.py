@@ -1,7 +1,7 @@
-"""New simulated sites under a run's own folder: real rows, real keys, real ledgers, simulated attestation.
+"""Creates simulated sites under a run's own folder: real rows, keys and ledgers, simulated attestation.
 
-Their data is registered as public, which is what allows the development profile and the non-private twin. Every
-demonstration creates its own sites and with them its own budgets; it never refunds those of another.
+The sites register their data as public, which permits the development profile and the non-private twin. Every
+demonstration creates its own sites with their own budgets, and never refunds another demonstration's budgets.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ DISJOINT_UNITS = "the study's designers: every family was enrolled at one site; 
 
 _KEYS = "keys"
 _LINEAGE_ALLOWANCE = 1.5
-"""Room for one job, whose Rényi cost is a tenth above its epsilon, and not for a second: that one is refused."""
+"""Budget per dataset in units of the job's epsilon: room for one job, not for a second.
+
+A job's Rényi cost exceeds its epsilon by a tenth.
+"""
 
 
 def found_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
-    """Create the federation in ``path``, or return it where that is done; an interrupted set-up is completed."""
+    """Create the federation in ``path``, complete an interrupted set-up, or return the existing federation."""
     federation = FederationFolder(path)
     if federation.exists:
         return federation
     coordinator_key = federation.signer().public_hex
     prepared = prepare_sites(path / "sites", sites=options.sites, unit=options.unit)
-    keys = {site.site_id: _key_of(path / "sites" / site.site_id) for site in prepared}  # first: each names the others
+    keys = {site.site_id: _key_of(path / "sites" / site.site_id) for site in prepared}  # first: each policy names all
     for site in prepared:
         _found(path / "sites" / site.site_id, _config(site, options, coordinator_key, keys))
     evaluation = load_evaluation_set()

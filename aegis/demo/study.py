@@ -1,4 +1,4 @@
-"""The whole demonstration: found, train privately, train the twin, repeat, draw, summarise; resumable anywhere."""
+"""The whole demonstration: create sites, train, train the twin, repeat, plot, summarise; resumable at any point."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from coreason_enclave.system.files import replace_file
 __all__ = ["FEDERATIONS", "DemoRun", "choose_run", "run_demo"]
 
 FEDERATIONS = "federations"
-"""Beside the runs' folders: one folder for each run, with the federations that it created."""
+"""Folder next to the run folders: holds the federations of each run."""
 
 
 @dataclass(frozen=True)
 class DemoRun:
-    """A demonstration's folder; it is finished once ``summary.md``, which is written last, is there.
+    """A demonstration's folder; finished once ``summary.md`` exists, which is written last.
 
-    Its federations, with every private key, lie beside it: the run's folder may be given away.
+    Its federations, with every private key, lie outside the folder, so that the folder can be published.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class DemoRun:
 
     @property
     def federations(self) -> Path:
-        """The folder of the federations that this demonstration founded."""
+        """The folder of the federations that this demonstration created."""
         return self.path.parent / FEDERATIONS / self.name
 
     @property
@@ -57,9 +57,9 @@ class DemoRun:
 
 
 def choose_run(root: Path, options: DemoOptions) -> DemoRun:
-    """The unfinished run with the same options that ``root/latest`` points to, or a new one.
+    """Return the unfinished run with the same options behind ``root/latest``, or a new run.
 
-    A new run creates new sites with budgets of their own; nothing of an earlier run is refunded or overwritten.
+    A new run creates new sites with their own budgets. It refunds and overwrites nothing of an earlier run.
     """
     latest = root / "latest"
     if latest.exists() and not (latest / "summary.md").exists() and _options_of(latest.resolve()) == options.to_dict():
@@ -72,10 +72,10 @@ def choose_run(root: Path, options: DemoOptions) -> DemoRun:
 
 
 def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult:
-    """Carry out, or carry on with, the demonstration in ``run``.
+    """Carry out or resume the demonstration in ``run``.
 
     Raises:
-        AegisError: wrong options, or a run that paused.
+        AegisError: wrong options, or a paused run.
     """
     job = resolve(private_job(options), delta=DELTA)
     console.print(
@@ -126,7 +126,7 @@ def _where(options: DemoOptions) -> str:
 
 @contextmanager
 def _processes(run: DemoRun, federation: FederationFolder, options: DemoOptions, console: Console) -> Iterator[None]:
-    """Have the federation's processes run for both jobs, where the runtime has any and a job is left to do."""
+    """Run the federation's processes for both jobs, if the runtime has processes and a job remains."""
     finished = RunFolder(run.path).is_finished and RunFolder(run.path / "twin").is_finished
     if options.runtime is not RuntimeName.FLOWER or finished:
         yield
@@ -140,7 +140,7 @@ def _processes(run: DemoRun, federation: FederationFolder, options: DemoOptions,
 
 
 def _run(job: FederationJob, plan: RunPlan, console: Console, title: str) -> tuple[RoundRecord, ...]:
-    """One job to its end; a finished one is only read."""
+    """Run a job to its end; only read a finished job."""
     folder = plan.folder
     if folder.is_finished:
         console.print(f"{title}: finished before")
@@ -152,7 +152,7 @@ def _run(job: FederationJob, plan: RunPlan, console: Console, title: str) -> tup
 
 
 def _repeat(run: DemoRun, job: FederationJob, options: DemoOptions, console: Console) -> list[tuple[RoundRecord, ...]]:
-    """The private job again, each time on newly created sites: the spread that sampling and noise cause."""
+    """Run the private job again on new sites each time, to show the spread from sampling and noise."""
     histories = []
     working = console.status("") if console.is_terminal and options.repeats else nullcontext()
     with working as status:
@@ -197,7 +197,7 @@ def _about(path: Path, options: DemoOptions) -> dict[str, object]:
 
 
 def _require_keys_elsewhere(path: Path) -> None:
-    """A run that an earlier version began holds its sites' private keys: it cannot become one that is given away."""
+    """Refuse a run folder of an earlier version: it holds its sites' private keys and must not be published."""
     if (path / "federation").exists():
         raise RunFolderError(
             f"{path} was begun by an earlier version, with private keys inside: finish it with that version, or move "

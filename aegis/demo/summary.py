@@ -1,4 +1,4 @@
-"""``summary.md``: what the demonstration achieved, what it cost in privacy, and what it does not show."""
+"""``summary.md``: the demonstration's utility, its privacy cost, and its limits."""
 
 from __future__ import annotations
 
@@ -39,15 +39,17 @@ _OPTIMISM = (
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Everything the summary is made from.
+    """The data behind the summary.
 
     Attributes:
-        run: the run's name. job: as ordered, every privacy value explicit.
+        run: the run's name.
+        job: as ordered, every privacy value explicit.
         private, twin: rounds of the private job and of the same job without privacy.
-        ledger_epsilon: what each site's ledger counts for the private job, unanswered rounds included.
+        ledger_epsilon: each site's ledger's epsilon for the private job, unanswered rounds included.
         repeats: last rounds of the private job repeated on new sites with fresh keys.
-        central_auc: logistic regression on all sites' rows in one place. trees_auc: boosted trees likewise.
-        attackers: names of the sites that a simulated attacker took over.
+        central_auc: logistic regression on all sites' rows in one place.
+        trees_auc: boosted trees on the same rows.
+        attackers: names of the sites under a simulated attacker's control.
     """
 
     run: str
@@ -62,15 +64,15 @@ class DemoResult:
     attackers: Sequence[str]
 
     def aucs(self) -> list[float]:
-        """AUC of the private job and of each repetition."""
+        """Return the AUC of the private job and of each repetition."""
         return [record.metrics["auc"] for record in (self.private[-1], *self.repeats)]
 
     def epsilon(self) -> float:
-        """The largest epsilon of any site in this job, as the sites' own ledgers count it."""
+        """Return the largest epsilon of any site in this job, from the sites' own ledgers."""
         return max(self.ledger_epsilon.values())
 
     def to_dict(self) -> dict[str, object]:
-        """The figures, for scripts."""
+        """Return the figures, for scripts."""
         last = self.private[-1]
         return {
             "run": self.run,
@@ -92,7 +94,7 @@ class DemoResult:
 
 
 def headline(result: DemoResult) -> list[str]:
-    """The closing lines of the demonstration."""
+    """Return the closing lines of the demonstration."""
     last, aucs = result.private[-1], result.aucs()
     attacked = f" with {', '.join(result.attackers)} taken over by a SIMULATED attacker" if result.attackers else ""
     spread = f", {mean(aucs):.4f} ± {stdev(aucs):.4f} over {len(aucs)} runs with fresh keys" if len(aucs) > 1 else ""
@@ -120,7 +122,7 @@ def _price(result: DemoResult) -> str:
 
 
 def write_summary(result: DemoResult) -> str:
-    """The summary in Markdown."""
+    """Return the summary in Markdown."""
     lines = [
         f"# {result.run}",
         "",

@@ -1,7 +1,8 @@
-"""Evidence in files: is it authentic (:func:`verify`), is it acceptable (:mod:`.appraisal`), what does it say
-(:func:`inspect`)?
+"""Judges evidence in files: its authenticity (:func:`verify`), its acceptance by a policy (:mod:`.appraisal`), and its
+unverified content (:func:`inspect`).
 
-Offline, and under the vendors' pinned roots alone: what is needed besides the evidence comes from files, too.
+Enters: files with evidence, endorsements and a policy. Leaves: a verdict, or an unverified description.
+Never: uses the network, or trusts a root other than the vendors' pinned roots.
 """
 
 from aegis.evidence.evidence_files import EvidenceKind, read_capped, read_evidence

@@ -1,6 +1,6 @@
-"""``appraise``: is this evidence acceptable to a policy, its code, its machine and its binding included?
+"""``appraise``: decides whether a policy accepts the evidence, including its code, its machine and its binding.
 
-Always as a production profile does it: simulated evidence is refused here whatever the policy says.
+The rules of a production profile always apply: simulated evidence is refused, whatever the policy says.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["appraise", "appraise_host", "platform_policy"]
 
 
 def platform_policy(policy: AttestationPolicy, kind: EvidenceKind) -> PlatformPolicy:
-    """The part of an appraisal policy that is about the platform."""
+    """Return the part of an appraisal policy that covers the platform."""
     if kind is EvidenceKind.NVIDIA:
         return policy.nvidia
     return policy.snp if kind is EvidenceKind.SNP else policy.dcap
@@ -31,12 +31,12 @@ def platform_policy(policy: AttestationPolicy, kind: EvidenceKind) -> PlatformPo
 def appraise(
     question: VerificationRequest, policy: AttestationPolicy, subject: str | None, content: bytes
 ) -> EvidenceVerdict:
-    """Judge one report, or the reports of a host's GPUs, on their own.
+    """Appraise one report, or the reports of a host's GPUs, on their own.
 
     Args:
-        question: with :func:`platform_policy` of ``policy``; without nonce or report data nothing is accepted.
-        subject: whose machine it has to be.
-        content: of the evidence file.
+        question: with :func:`platform_policy` of ``policy``. A request without nonce or report data never passes.
+        subject: required owner of the machine; None leads to a refusal.
+        content: bytes of the evidence file.
     """
     try:
         found = outcomes(question, content)
@@ -50,11 +50,12 @@ def appraise(
 def appraise_host(
     content: bytes, endorsements: Sequence[bytes], policy: AttestationPolicy, binding: Binding, now: int
 ) -> EvidenceVerdict:
-    """Judge a whole host's evidence, processor and GPUs, as it is bound to a challenge, two keys and a job.
+    """Appraise the evidence of a whole host, processor and GPUs, bound to a challenge, two keys and a job.
 
     Args:
-        content: of the evidence file. endorsements: the contents of the files that were given.
-        binding: as whoever appraises knows it, never as the evidence says.
+        content: bytes of the evidence file.
+        endorsements: the contents of the endorsement files.
+        binding: the caller's own knowledge, never read from the evidence.
         now: Unix seconds.
     """
     kind = "host"

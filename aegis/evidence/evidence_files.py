@@ -1,4 +1,4 @@
-"""What stands in the files of a command: evidence in one of its forms, endorsements, a policy."""
+"""Reads the files of a command: evidence in any of its forms, endorsements, a policy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from coreason_enclave.schemas import StrictModel, explain
 __all__ = ["MAX_FILE_BYTES", "EvidenceKind", "read_capped", "read_evidence", "read_policy"]
 
 MAX_FILE_BYTES = 4 << 20
-"""More than the largest evidence (a processor's report and sixteen GPUs', base64 in JSON), and than any endorsement."""
+"""Above the size of any endorsement, and of the largest evidence (a processor and sixteen GPUs, base64 in JSON)."""
 
 _MAX_POLICY_BYTES = 256 * 1024
 
@@ -28,7 +28,7 @@ _Policy = TypeVar("_Policy", bound=StrictModel)
 
 
 class EvidenceKind(StrEnum):
-    """What made a report."""
+    """The kind of hardware behind a report."""
 
     SGX = "sgx"
     TDX = "tdx"
@@ -37,11 +37,11 @@ class EvidenceKind(StrEnum):
 
 
 def read_capped(path: Path) -> bytes:
-    """The content of a file.
+    """Return the content of a file.
 
     Raises:
-        ConfigurationError: it cannot be read.
-        VerificationRefused: ``oversized``; no more of it has been read than that takes.
+        ConfigurationError: the file cannot be read.
+        VerificationRefused: ``oversized``; the read stops one byte past the limit.
     """
     content = _head(path, MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
@@ -50,10 +50,10 @@ def read_capped(path: Path) -> bytes:
 
 
 def read_evidence(content: bytes) -> bytes | Evidence:
-    """A host's evidence (the JSON object that ``coreason-enclave attest`` writes), or bytes of a vendor's own form.
+    """Parse a host's evidence (the JSON object from ``coreason-enclave attest``), or return a vendor's form as is.
 
     Raises:
-        VerificationRefused: ``malformed`` or ``oversized``: it begins as a host's evidence and is none.
+        VerificationRefused: ``malformed`` or ``oversized``: the content starts like a host's evidence, but is invalid.
     """
     if not content.lstrip(b" \t\r\n").startswith(b"{"):
         return content
@@ -67,14 +67,16 @@ def read_evidence(content: bytes) -> bytes | Evidence:
 
 
 def read_policy(path: Path, model: type[_Policy], table: str | None = None) -> _Policy:
-    """A policy from a TOML file.
+    """Read a policy from a TOML file.
 
-    Its fields stand at the top of the file, or in the table ``[attestation]`` of a file that has nothing else. Where
-    ``table`` is given, the fields are those of that table (``[dcap]``, or ``[attestation.dcap]``) if there is any
-    platform's table, and otherwise again those at the top.
+    The fields stand
+
+    - at the top of the file, or in the table ``[attestation]`` of a file without any other content;
+    - with ``table``: in the platform's table (``[dcap]``, or ``[attestation.dcap]``), if the file has a table of any
+      platform, otherwise at the top as above.
 
     Raises:
-        ConfigurationError: it cannot be read, or is no such policy.
+        ConfigurationError: the file cannot be read, or holds no such policy.
     """
     document = _attestation_of(_toml(path), path)
     if table is not None:
@@ -109,7 +111,7 @@ def _attestation_of(document: Mapping[str, Any], path: Path) -> Mapping[str, Any
 
 
 def _platform_of(document: Mapping[str, Any], table: str, path: Path) -> Mapping[str, Any]:
-    """A whole policy names other things, too; a table that is missing is no policy for this kind."""
+    """Return one platform's table of a whole policy. A whole policy without the table has no policy for this kind."""
     if not document.keys() & {"dcap", "snp", "nvidia"}:
         return document
     if unknown := sorted(document.keys() - AttestationPolicy.model_fields.keys()):

@@ -1,4 +1,4 @@
-"""Endorsements from files: sorted by what they are, whatever they are called."""
+"""Endorsements from files, sorted by their content and not by their names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ _SEQUENCE, _ENUMERATED = 0x30, 0x0A
 
 
 def dcap_endorsements(files: Sequence[bytes]) -> DcapEndorsements:
-    """The one collateral of a quote; raises :class:`VerificationRefused` where there are several."""
+    """Return the one collateral of a quote.
+
+    Raises:
+        VerificationRefused: the caller gave several files.
+    """
     if len(files) > 1:
         message = f"{len(files)} files of endorsements; a quote goes with one collateral document"
         raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, message)
@@ -30,13 +34,13 @@ def dcap_endorsements(files: Sequence[bytes]) -> DcapEndorsements:
 
 
 def handed_over(report: CpuReport) -> tuple[bytes, ...]:
-    """The certificates that a platform handed over beside its report."""
+    """Return the certificates that a platform delivered with its report."""
     return tuple(base64.b64decode(blob) for blob in report.certificates)
 
 
 @dataclass(frozen=True)
 class GivenEndorsements:
-    """The files of one command, for a host's processor and its GPUs: an endorsement source that looks nowhere else."""
+    """An endorsement source over the files of one command, for a host's processor and GPUs. Looks nowhere else."""
 
     of_dcap: tuple[bytes, ...] = ()
     of_snp: tuple[bytes, ...] = ()
@@ -44,30 +48,37 @@ class GivenEndorsements:
 
     @classmethod
     def from_files(cls, files: Iterable[bytes]) -> Self:
-        """Sort the contents of files; raises :class:`VerificationRefused` (malformed) for one that is nothing known."""
+        """Sort the contents of files by vendor.
+
+        Raises:
+            VerificationRefused: ``malformed``: a file matches no known form.
+        """
         sorted_: dict[str, list[bytes]] = {"dcap": [], "snp": [], "nvidia": []}
         for content in files:
             sorted_[_vendor(content)].append(content)
         return cls(*(tuple(sorted_[vendor]) for vendor in ("dcap", "snp", "nvidia")))
 
     def dcap(self, report: CpuReport, now: int) -> DcapEndorsements:
-        """The collateral that was given."""
+        """Return the collateral from the files."""
         del report, now
         return dcap_endorsements(self.of_dcap)
 
     def snp(self, report: CpuReport, now: int) -> SnpEndorsements:
-        """The certificates that were given, and those that the host handed over beside its report."""
+        """Return the certificates from the files, and those delivered with the host's report."""
         del now
         return SnpEndorsements.from_files((*self.of_snp, *handed_over(report)))
 
     def nvidia(self, gpus: Sequence[GpuReport], now: int) -> tuple[NvidiaEndorsements, ...]:
-        """The same manifests and revocation result for each GPU."""
+        """Return the same manifests and revocation result for each GPU."""
         del now
         return (NvidiaEndorsements.from_files(self.of_nvidia),) * len(gpus)
 
 
 def unreadable(content: bytes, kind: str) -> VerificationRefused | None:
-    """Why one file of endorsements for evidence of ``kind`` cannot be read, looked at alone; None where it can."""
+    """Return the reason why one endorsement file for evidence of ``kind`` cannot be read; None if readable.
+
+    Looks at the file alone.
+    """
     if content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return VerificationRefused(Refusal.MALFORMED, "a web page, not an endorsement")
     try:
@@ -103,6 +114,6 @@ def _object(content: bytes) -> dict[str, object]:
 
 
 def _is_ocsp_answer(der: bytes) -> bool:
-    """An answer begins with its status, an ENUMERATED; certificates and lists begin with what is signed."""
+    """Return True if the first element is an ENUMERATED status; certificates and lists start with signed data."""
     header = 2 + (der[1] & 0x7F if len(der) > 1 and der[1] & 0x80 else 0)
     return der[header : header + 1] == bytes([_ENUMERATED])

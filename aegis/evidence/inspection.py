@@ -1,4 +1,4 @@
-"""``inspect``: what a file of evidence says, with nothing of it verified."""
+"""``inspect``: describes a file of evidence without verifying any of its content."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _SPDM_REQUEST = bytes.fromhex("11e0")
 
 @dataclass(frozen=True)
 class Inspection:
-    """What evidence says of itself. Whoever made the file chose every word of it.
+    """The description that evidence gives of itself. The author of the file chose every word.
 
     Attributes:
-        what: in words.
+        what: description in words.
         kind: ``sgx``, ``tdx``, ``snp``, ``nvidia`` or ``simulated``.
-        report_data: what the report covers, hex.
-        measurements: hex by name, as ``aegis evidence verify`` names them.
-        says: everything else worth telling (JSON types).
-        gpus: what stands in it about GPUs, where it is about several reports.
+        report_data: the data covered by the report, hex.
+        measurements: hex by name, with the names of ``aegis evidence verify``.
+        says: further fields of interest (JSON types).
+        gpus: one entry for each GPU's report, if the file holds several reports or a host's evidence.
     """
 
     what: str
@@ -46,7 +46,7 @@ class Inspection:
     gpus: tuple[Inspection, ...] = ()
 
     def document(self) -> dict[str, object]:
-        """JSON types; ``verified`` is false, always."""
+        """Return JSON types; ``verified`` always holds false."""
         return {
             "verified": False,
             "what": self.what,
@@ -59,7 +59,11 @@ class Inspection:
 
 
 def inspect(content: bytes) -> Inspection:
-    """Say what a file of evidence is; raises :class:`VerificationRefused` where it is none that is known."""
+    """Describe a file of evidence.
+
+    Raises:
+        VerificationRefused: the content has no known form of evidence.
+    """
     evidence = read_evidence(content)
     if isinstance(evidence, Evidence):
         return _host(evidence)
@@ -67,7 +71,7 @@ def inspect(content: bytes) -> Inspection:
 
 
 def reference_values(found: Inspection) -> str:
-    """The ``[[attestation.reference_values]]`` of a policy that accepts this code, TOML.
+    """Return the ``[[attestation.reference_values]]`` (TOML) of a policy that accepts this code.
 
     Raises:
         VerificationRefused: ``wrong_kind``: evidence of this kind has no reference values.
@@ -105,7 +109,7 @@ def _line(name: str, value: str) -> str:
 
 
 def _kind_of(content: bytes) -> EvidenceKind:
-    """By the first bytes of each form."""
+    """Return the kind, recognised by the first bytes of each form."""
     if (
         content.lstrip()[:1] == b"["
         or content[:2] == _SPDM_REQUEST
@@ -185,7 +189,7 @@ def _gpu(evidence: NvidiaEvidence) -> Inspection:
 
 
 def _host(evidence: Evidence) -> Inspection:
-    """Its processor's report, and its GPUs'."""
+    """Describe a host's evidence: its processor's report, and its GPUs'."""
     gpus = tuple(
         _gpu(NvidiaEvidence(gpu.report_bytes(), load_pem_chain(gpu.chain_bytes(), "a GPU's chain")))
         for gpu in evidence.gpus

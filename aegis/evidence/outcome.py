@@ -1,4 +1,4 @@
-"""What a command concludes about evidence, in a form that a script can rely on."""
+"""The verdict of a command on evidence, in a stable form for scripts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ class EvidenceVerdict:
     """A verdict on one report, or on a host's GPUs together.
 
     Attributes:
-        verdict: ``authentic`` or ``refused``; of an appraisal ``accepted`` or ``refused``.
+        verdict: ``authentic`` or ``refused``; for an appraisal ``accepted`` or ``refused``.
         kind: ``sgx``, ``tdx``, ``snp`` or ``nvidia``.
-        reason: the stable code of the first check that failed; None where none did.
-        message: for a person.
-        report_data: what the report covers, hex. measurements, platform_id, claims, not_checked: see
-            :class:`~coreason_enclave.attestation.verify.verdict.Authentic`. All empty after a refusal, since then
-            nothing of it is established.
-        parts: the judgement on each GPU, in the evidence's order, where there are GPUs.
+        reason: the stable code of the first failed check; None without a failure.
+        message: text for a person.
+        report_data: the data covered by the report, hex.
+        measurements, platform_id, claims, not_checked: see
+            :class:`~coreason_enclave.attestation.verify.verdict.Authentic`.
+        parts: the verdict on each GPU, in the evidence's order, if the evidence has GPUs.
+
+    After a refusal, ``report_data`` and the fields of ``Authentic`` stay empty: a refused report proves none of them.
     """
 
     verdict: str
@@ -41,12 +43,12 @@ class EvidenceVerdict:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing refused."""
+        """True unless a check refused."""
         return self.reason is None
 
     @classmethod
     def of(cls, found: Authentic) -> Self:
-        """Authentic."""
+        """Return the verdict ``authentic``."""
         return cls(
             verdict="authentic",
             kind=found.kind,
@@ -59,7 +61,7 @@ class EvidenceVerdict:
         )
 
     def accepted(self, by: Accepted) -> Self:
-        """The same, after a policy accepted it."""
+        """Return the same verdict after a policy accepted the report."""
         about = {} if by.measurement is None else {"reference_value": by.measurement}
         return replace(
             self,
@@ -71,7 +73,7 @@ class EvidenceVerdict:
 
     @classmethod
     def of_host(cls, result: AttestationReport) -> Self:
-        """A whole host's evidence, accepted."""
+        """Return the verdict ``accepted`` for a whole host's evidence."""
         claims = result.model_dump(mode="json", exclude={"not_checked", "kind", "version"})
         return cls(
             verdict="accepted",
@@ -84,12 +86,12 @@ class EvidenceVerdict:
 
     @classmethod
     def refused(cls, kind: str, error: VerificationRefused, parts: Sequence[EvidenceVerdict] = ()) -> Self:
-        """Refused, with the code of the check that did."""
+        """Return the verdict ``refused``, with the code of the failed check."""
         return cls(verdict="refused", kind=kind, reason=error.refusal, message=str(error), parts=tuple(parts))
 
     @classmethod
     def together(cls, parts: Sequence[EvidenceVerdict]) -> EvidenceVerdict:
-        """One verdict on several GPUs: the first refusal decides."""
+        """Return one verdict on several GPUs: the first refusal decides."""
         for number, part in enumerate(parts):
             if part.reason is not None:
                 return replace(part, message=f"GPU {number}: {part.message}", parts=tuple(parts))
@@ -106,7 +108,7 @@ class EvidenceVerdict:
         )
 
     def document(self) -> dict[str, object]:
-        """JSON types; the same fields whatever the verdict."""
+        """Return JSON types, with the same fields for every verdict."""
         parts = {"gpus": [part.document() for part in self.parts]} if self.parts else {}
         return {
             "verdict": self.verdict,

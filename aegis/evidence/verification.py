@@ -1,4 +1,4 @@
-"""``verify``: is this evidence authentic, on a platform in a good state?"""
+"""``verify``: decides whether evidence is authentic and comes from a platform in a good state."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ PlatformPolicy = DcapPlatformPolicy | SnpPlatformPolicy | NvidiaPlatformPolicy
 
 @dataclass(frozen=True)
 class VerificationRequest:
-    """What is asked of evidence.
+    """A request to verify evidence.
 
     Attributes:
-        endorsements: the contents of the files that were given.
-        policy: of the platform; the one that belongs to ``kind``.
+        endorsements: the contents of the endorsement files.
+        policy: the platform's policy, of the type for ``kind``.
         now: Unix seconds.
-        nonce: the 32 bytes that the evidence was asked for with. A GPU's bare report has to cover them; a processor's
-            has to cover them with 32 zero bytes behind; evidence of a whole host has to be bound to them as
-            ``coreason-enclave attest`` does it. None: whoever asks compares ``report_data`` themselves.
-        report_data: the very bytes that a report has to cover: 64, of a GPU 32.
+        nonce: the challenge, 32 bytes. None: the caller compares ``report_data``. Each form of evidence covers the
+            nonce in its own way: a GPU's bare report covers the nonce itself, a processor's bare report the nonce
+            and 32 zero bytes, and evidence of a whole host the binding made by ``coreason-enclave attest``.
+        report_data: the exact bytes that a report must cover: 64, or 32 for a GPU.
     """
 
     kind: EvidenceKind
@@ -51,7 +51,7 @@ class VerificationRequest:
 
 
 def verify(question: VerificationRequest, content: bytes) -> EvidenceVerdict:
-    """Judge the content of an evidence file. Never raises for what stands in it: that is refused."""
+    """Verify the content of an evidence file. Bad content gives a refusal and no exception."""
     try:
         found = outcomes(question, content)
     except VerificationRefused as error:
@@ -64,10 +64,10 @@ def verify(question: VerificationRequest, content: bytes) -> EvidenceVerdict:
 
 
 def outcomes(question: VerificationRequest, content: bytes) -> tuple[Authentic | VerificationRefused, ...]:
-    """What was found about the processor, or about each GPU.
+    """Return the outcome for the processor, or for each GPU.
 
     Raises:
-        VerificationRefused: there is nothing to be found out about: the file is no such evidence.
+        VerificationRefused: the file holds no evidence of this kind. For a processor, also a failed verification.
     """
     evidence = read_evidence(content)
     if question.kind is EvidenceKind.NVIDIA:
@@ -104,7 +104,7 @@ def _verified(
 
 
 def _report_of(kind: EvidenceKind, evidence: bytes | Evidence) -> tuple[bytes, Sequence[bytes]]:
-    """The report's bytes, and the certificates that came with it."""
+    """Return the report's bytes, and the certificates delivered with the report."""
     if isinstance(evidence, bytes):
         return evidence, ()
     if evidence.cpu.kind != kind.value:
@@ -122,7 +122,7 @@ def _covered_by_processor(nonce: bytes | None, evidence: bytes | Evidence) -> by
 
 
 def _expected(question: VerificationRequest, by_nonce: bytes | None) -> bytes | None:
-    """What the report has to cover, where anything is asked of it."""
+    """Return the report data that the request demands; None if the request demands none."""
     given = question.report_data
     if given is not None and by_nonce is not None and not hmac.compare_digest(given, by_nonce):
         raise VerificationRefused(Refusal.NONCE, "the report data asked for is not that of the nonce asked for")

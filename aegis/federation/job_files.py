@@ -1,4 +1,4 @@
-"""Job files: YAML that holds one :class:`~coreason_enclave.schemas.FederationJob`, nothing else."""
+"""Job files: YAML that holds exactly one :class:`~coreason_enclave.schemas.FederationJob`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ __all__ = ["dump_job", "load_job", "resolve"]
 
 
 def load_job(path: Path) -> FederationJob:
-    """Read a job file; whatever is wrong raises :class:`InvalidJob` with the file, the field and what is allowed."""
+    """Read a job file.
+
+    Raises:
+        InvalidJob: names the file, the field and the allowed values.
+    """
     try:
         document = read_yaml(path)
     except ConfigurationError as error:
@@ -32,16 +36,16 @@ def load_job(path: Path) -> FederationJob:
 
 
 def dump_job(job: FederationJob) -> str:
-    """The job as YAML that :func:`load_job` reads back to the same job."""
+    """Return the job as YAML; :func:`load_job` restores the same job."""
     fields: dict[str, Any] = job.model_dump(mode="json", exclude_none=True)
     return yaml.safe_dump(fields, sort_keys=False)
 
 
 def resolve(job: FederationJob, *, delta: float) -> FederationJob:
-    """The job with delta and noise multiplier explicit, so that a coordinator can check what sites say they ran.
+    """Return the job with explicit delta and noise multiplier, so that a coordinator can check the sites' statements.
 
     Args:
-        delta: used where the job states none.
+        delta: used if the job states none.
 
     Raises:
         InvalidJob: no noise multiplier reaches the target.

@@ -1,10 +1,11 @@
-"""A federation folder: who takes part, with which keys, and the coordinator's own key.
+"""A federation folder: the participants with their keys, and the coordinator's own key.
 
 ::
 
     federation.toml            profile, default delta, participants (id, Ed25519 key, node key, certificate), revoked
     coordinator/signing.key    the coordinator's private key, mode 0600
-    coordinator/ledger.sqlite  what jobs with client-level privacy spent; their keys are in coordinator/draws, mode 0600
+    coordinator/ledger.sqlite  privacy spent by jobs with client-level privacy
+    coordinator/draws          secret keys of these jobs, mode 0600
     coordinator/pki/           the federation's own certificate authority and its servers' certificates
     evaluation.safetensors     optional: a declared PUBLIC evaluation set (x, y)
     sites/<site id>/           local runtimes only: the site's own folder, which a real coordinator never sees
@@ -51,14 +52,14 @@ def _canonical_base64(text: str) -> str:
 
 
 NodeKey = Annotated[str, Field(max_length=1024), AfterValidator(_canonical_base64)]
-"""A Flower node key exactly as its ``flwr-public-key`` header spells it."""
+"""A Flower node key in the exact spelling of its ``flwr-public-key`` header."""
 
 
 class ClientBudget(StrictModel):
-    """The most that released models may ever tell of one site, over all jobs with ``client_privacy``; no defaults.
+    """The privacy budget for one site over all jobs with ``client_privacy``: a bound on what released models reveal.
 
-    ``epsilon`` at ``delta`` over all of them; ``job_epsilon`` and ``job_delta`` are the most that one may ask for. The
-    first such job fixes them in the coordinator's ledger.
+    ``epsilon`` at ``delta`` bound all such jobs together; ``job_epsilon`` and ``job_delta`` bound one job's request. No
+    value has a default. The first such job fixes the values in the coordinator's ledger.
     """
 
     epsilon: Epsilon
@@ -73,25 +74,26 @@ class ClientBudget(StrictModel):
         return self
 
     def caps(self) -> LineageCaps:
-        """As the coordinator's ledger keeps them."""
+        """Return the budget as caps for the coordinator's ledger."""
         return LineageCaps(**self.model_dump())
 
 
 class FederationConfig(StrictModel):
-    """``federation.toml``: the participants' registry.
+    """The participants' registry in ``federation.toml``.
 
     Attributes:
-        public_keys: site ids to Ed25519 keys (hex). May be empty: then nobody takes part yet.
-        disjoint_units: who claims that no person is at two sites, and on what ground. Only under such a claim is the
-            federation's epsilon the largest of the sites'; without one the sites' guarantees compose.
-        node_keys: site ids to Flower node keys, for participants that come over the network.
-        certificates: site ids to the SHA-256 (hex) of their client certificate's DER, likewise.
-        revoked: participants that nothing is accepted from any more. They stay listed: their signatures on earlier
-            updates have to remain checkable.
-        attester: what the coordinator's host proves itself with to sites (``tdx``, ``snp+nvidia``, …); None: nothing.
-        attestation: what sites have to prove; needed under profile ``production``.
-        endorsements: where vendors' word on the sites' hardware is found, relative to ``federation.toml``.
-        client_privacy: what jobs with client-level privacy may spend; None: there are none.
+        public_keys: site ids to Ed25519 keys (hex). Empty: the federation has no participants yet.
+        disjoint_units: who claims that no person has data at two sites, and on what ground. With the claim, the
+            federation's epsilon is the largest of the sites'; without the claim, the sites' guarantees compose.
+        node_keys: site ids to Flower node keys, for participants on the network.
+        certificates: site ids to the SHA-256 (hex) of the DER of a client certificate, for participants on the network.
+        revoked: participants whose messages are refused. They stay listed, since their signatures on earlier updates
+            have to remain checkable.
+        attester: the kind of evidence about the coordinator's host for sites (``tdx``, ``snp+nvidia``, …); None: no
+            evidence.
+        attestation: the policy for the sites' evidence; required under profile ``production``.
+        endorsements: sources of the vendors' endorsements for the sites' hardware, relative to ``federation.toml``.
+        client_privacy: the budget of jobs with client-level privacy; None: no such jobs.
     """
 
     version: FormatVersion = 1
@@ -122,10 +124,10 @@ class FederationConfig(StrictModel):
         return self
 
     def attestation_policy(self) -> AttestationPolicy:
-        """What sites have to prove; a development federation without a table of its own accepts simulated evidence.
+        """Return the policy for the sites' evidence. Without one, a development federation accepts simulated evidence.
 
         Raises:
-            RunFolderError: a production federation does not say.
+            RunFolderError: a production federation has no policy.
         """
         if self.attestation is not None:
             return self.attestation
@@ -134,7 +136,7 @@ class FederationConfig(StrictModel):
         raise RunFolderError("federation.toml has no [attestation] table: it has to say what sites must prove")
 
     def admitting(self, site_id: str, *, public_key: str, node_key: str, certificate: str) -> Self:
-        """This registry with one participant added, or its keys replaced.
+        """Return the registry with one participant added, or its keys replaced.
 
         Raises:
             RunFolderError: the site is revoked, or the entry does not fit the registry; the message names the field.
@@ -147,17 +149,21 @@ class FederationConfig(StrictModel):
         return self._revised(document)
 
     def revoking(self, site_id: str) -> Self:
-        """This registry with one participant revoked; raises :class:`RunFolderError` if there is none of that name."""
+        """Return the registry with one participant revoked.
+
+        Raises:
+            RunFolderError: no participant has this name.
+        """
         return self._revised(self.model_dump() | {"revoked": tuple(sorted({*self.revoked, site_id}))})
 
     def pinning(self, site_id: str, platforms: Collection[str], *, shared: Collection[str] = ()) -> Self:
-        """This registry with these machines for one participant, in place of those that were listed.
+        """Return the registry with a participant's machines replaced by ``platforms``.
 
         Args:
-            shared: those of them that may be another participant's, too.
+            shared: members of ``platforms`` that another participant may use too.
 
         Raises:
-            RunFolderError: there is none of that name, it is revoked, or there is no policy to write them into.
+            RunFolderError: no participant has this name, the site is revoked, or the registry lacks a policy.
         """
         if site_id not in self.public_keys:
             raise RunFolderError(f"{site_id} is no participant: admit it first")
@@ -170,7 +176,11 @@ class FederationConfig(StrictModel):
         return self._revised(document)
 
     def pinned(self) -> Mapping[str, tuple[str, ...]]:
-        """The machines of each participant; raises :class:`RunFolderError` where no table could hold any."""
+        """Return the machines of each participant.
+
+        Raises:
+            RunFolderError: the registry has no ``[attestation]`` table.
+        """
         if self.attestation is None:
             raise RunFolderError("federation.toml has no [attestation] table: write down first what sites must prove")
         return self.attestation.platforms
@@ -184,14 +194,18 @@ class FederationConfig(StrictModel):
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Examples that were declared public: features float32 of shape (n, ...), labels int64 of shape (n,)."""
+    """Examples declared public: features float32 of shape (n, ...), labels int64 of shape (n,)."""
 
     features: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str) -> Self:
-        """Read safetensors of ``x`` and ``y``; raises :class:`RunFolderError`, which says ``name``."""
+        """Read safetensors of ``x`` and ``y``.
+
+        Raises:
+            RunFolderError: the data is no evaluation set; the message starts with ``name``.
+        """
         try:
             arrays = safetensors.numpy.load(data)
             features, labels = arrays["x"], arrays["y"]
@@ -204,37 +218,42 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class FederationFolder:
-    """Paths of one federation, and what is read from them."""
+    """Paths of one federation, and readers for their content."""
 
     path: Path
 
     def create(self, config: FederationConfig) -> None:
-        """Write ``federation.toml``, or replace it, whole or not at all.
+        """Create or replace ``federation.toml``, whole or not at all.
 
-        It is written last, so a folder without it is unfinished. A running gateway follows it at its next request.
+        A setup writes this file last: a folder without the file is unfinished. A running gateway reads the new file at
+        its next request.
         """
         path = self.registry
-        # Defaults are left out: a table or list that stands there empty could not be written below it by hand.
+        # Leave defaults out: below an empty table or list, an operator could not add the same name by hand.
         document = {"version": config.version, **config.model_dump(mode="json", exclude_defaults=True)}
         replace_file(path, tomli_w.dumps(document).encode())
 
     @property
     def registry(self) -> Path:
-        """``federation.toml``."""
+        """Path of ``federation.toml``."""
         return self.path / "federation.toml"
 
     @property
     def coordinator(self) -> Path:
-        """The folder of what the coordinator keeps: keys, certificates, the gateway's and SuperLink's files."""
+        """The coordinator's folder: keys, certificates, and the files of gateway and SuperLink."""
         return self.path / "coordinator"
 
     @property
     def exists(self) -> bool:
-        """Whether the folder is complete."""
+        """True if the folder is complete."""
         return self.registry.exists()
 
     def config(self) -> FederationConfig:
-        """Read ``federation.toml``; raises :class:`RunFolderError`."""
+        """Read ``federation.toml``.
+
+        Raises:
+            RunFolderError: the file is missing or invalid.
+        """
         path = self.registry
         try:
             return read_toml_as(path, FederationConfig)
@@ -243,20 +262,24 @@ class FederationFolder:
             raise RunFolderError(f"{before}{error}") from error
 
     def signer(self) -> Signer:
-        """The coordinator's key pair, made on first use."""
+        """Return the coordinator's key pair, created on first use."""
         return load_or_create_signer(self.coordinator / "signing.key")
 
     def site_folders(self) -> list[Path]:
-        """The folders of sites that are local to this machine, by name."""
+        """Return the folders of the sites on this machine, by name."""
         return sorted(path.parent for path in self.path.glob("sites/*/site.toml"))
 
     def save_evaluation_set(self, evaluation: EvaluationSet) -> None:
-        """Keep the declared public evaluation set."""
+        """Save the declared public evaluation set."""
         arrays: dict[str, npt.NDArray[Any]] = {"x": evaluation.features, "y": evaluation.labels}
         safetensors.numpy.save_file(arrays, self.path / "evaluation.safetensors")
 
     def evaluation_data(self) -> bytes | None:
-        """The bytes of the declared public evaluation set, or None: then utility is not measured."""
+        """Return the bytes of the declared public evaluation set; None, if the federation does not measure utility.
+
+        Raises:
+            RunFolderError: the file cannot be read.
+        """
         path = self.path / "evaluation.safetensors"
         try:
             return path.read_bytes()
@@ -266,6 +289,10 @@ class FederationFolder:
             raise RunFolderError(f"{path} cannot be read: {error.strerror}") from error
 
     def evaluation_set(self) -> EvaluationSet | None:
-        """The declared public evaluation set, or None: then utility is not measured."""
+        """Return the declared public evaluation set; None, if the federation does not measure utility.
+
+        Raises:
+            RunFolderError: the file cannot be read, or is invalid.
+        """
         data = self.evaluation_data()
         return None if data is None else EvaluationSet.from_bytes(data, str(self.path / "evaluation.safetensors"))

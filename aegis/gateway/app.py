@@ -1,12 +1,13 @@
-"""The gateway: the one port that sites reach, in front of Flower's SuperLink.
+"""The gateway's ASGI application: the only port that sites reach, in front of Flower's SuperLink.
 
-Each request goes through the same steps, in this order, and nothing is passed on before all of them:
+Every request passes these checks, in this order, before the gateway forwards any byte:
 
-1. the certificate of the connection is the one pinned for a participant who is not revoked (:mod:`.registry`);
-2. method and path are on the list below: SuperLink serves its control and runtime interfaces on the same port;
-3. the node key in the header is the one registered for that participant; its signature SuperLink verifies itself;
-4. the body is a request that Flower's node sends, in the participant's own node's name, for objects that this node was
-   given or asked for (:mod:`.passage`, :mod:`.nodes`).
+1. The registry pins the connection's certificate for a participant, and has not revoked the participant
+   (:mod:`.identity`).
+2. The list below names the method and path. SuperLink serves its control and runtime interfaces on the same port.
+3. The node key in the header matches the participant's registered node key. SuperLink itself verifies the signature.
+4. The body parses as a request that Flower's node sends. It names the participant's own node and only objects delivered
+   to, or requested from, this node (:mod:`.fleet_proxy`, :mod:`.node_registry`).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ HEALTH_PATH = "/v1/agent/health"
 
 _MAX_HEALTH_BYTES = 1 << 16
 CONNECTED_S = 60.0
-"""Flower's node sends a heartbeat every 24 to 30 seconds, whatever else it does."""
+"""Seconds of silence before a node counts as disconnected. Flower's node sends a heartbeat every 24 to 30 seconds."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,9 +44,14 @@ class Gateway:
     """The ASGI application.
 
     Args:
-        registry: who is who. passage: what is done with a participant's fleet request. nodes: what is known of nodes.
-        audit: where refusals go. body: how slowly a request may come. limits: each site's share of the work.
-        counts: how full the gateway is. clock: Unix seconds.
+        registry: identifies participants.
+        passage: forwards a participant's fleet requests.
+        nodes: the state of all nodes.
+        audit: log of refusals.
+        body: minimum speed of a request's body.
+        limits: each site's share of the work.
+        counts: the gateway's load.
+        clock: Unix seconds.
     """
 
     def __init__(
@@ -81,8 +87,8 @@ class Gateway:
             _log.debug("a client left before its answer")
         except Exception:
             if exchange.answered:
-                raise  # the server ends the connection: the client sees an answer that is cut off
-            _log.exception("a request could not be handled")  # Flower's node ends its loop on a 500, and stays
+                raise  # the server ends the connection: the client sees a truncated answer
+            _log.exception("a request could not be handled")  # no 500: it ends the node's loop but not its process
             await exchange.respond(refusal_status(Reason.INTERNAL), refusal_body(Reason.INTERNAL))
 
     async def _answer(self, scope: Scope, exchange: HttpRequest) -> None:
@@ -99,14 +105,14 @@ class Gateway:
             await exchange.respond(refusal_status(refusal.reason), refusal_body(refusal.reason))
 
     def site_of(self, certificate: bytes | None) -> str:
-        """The site that a certificate is pinned for; the empty string where it is pinned for none, or is revoked."""
+        """Return the site of a pinned certificate, or the empty string for an unpinned or revoked certificate."""
         try:
             return self._registry.identify(certificate).site_id
         except RequestRefused:
             return ""
 
     def report(self) -> StatusReport:
-        """What is known of every participant, and how full the gateway is."""
+        """Return the status of every participant and the gateway's load."""
         try:
             sites = self._registry.site_ids()
         except RequestRefused:

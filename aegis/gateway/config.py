@@ -1,4 +1,4 @@
-"""``coordinator/gateway.toml``: where the gateway listens, what it stands in front of, and its limits."""
+"""``coordinator/gateway.toml``: the gateway's addresses, its upstream and its limits."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ Port = Annotated[int, *in_range(1, 65535)]
 
 
 class GatewayConfig(StrictModel):
-    """What an operator decides about the gateway.
+    """The operator's settings for the gateway.
 
     Attributes:
-        host: the address to listen on; loopback unless sites on other hosts are to reach it.
-        public_address: ``host:port`` as sites are told; its host is a name in the gateway's certificate.
-        superlink_port: where SuperLink listens on loopback.
-        max_object_bytes: the largest object (an update's arrays, above all) that a site may send.
-        body_idle_s: seconds without a byte after which a request's body is given up; a body also has to keep up
-            ``min_bytes_per_s`` on average.
-        limits: how much of the gateway one party may have.
+        host: listening address; loopback unless sites on other hosts connect.
+        public_address: ``host:port`` as published to sites; the gateway's certificate names its host.
+        superlink_port: SuperLink's port on loopback.
+        max_object_bytes: maximum size of an object that a site may send, in practice an update's arrays.
+        body_idle_s: seconds without a byte before the gateway abandons a request's body.
+        min_bytes_per_s: minimum average rate of a request's body.
+        limits: the share of the gateway that each party may use.
     """
 
     version: FormatVersion = 1
@@ -52,7 +52,7 @@ class GatewayConfig(StrictModel):
 
 
 class GatewayFiles:
-    """What the gateway reads and writes below a federation folder's ``coordinator/``."""
+    """Paths of the gateway's files below a federation folder's ``coordinator/``."""
 
     def __init__(self, coordinator: Path) -> None:
         self.config_file = coordinator / "gateway.toml"

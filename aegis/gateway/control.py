@@ -1,7 +1,10 @@
-"""The gateway's control socket: what it knows of the sites, and holding deliveries while a round is being pushed.
+"""The gateway's control socket: reports site status, and holds deliveries while a coordinator pushes a round.
 
-A Unix socket of mode 0600 for processes of the same user: ``GET /status``, ``POST /hold {"for_s": 10}``,
-``POST /release``; JSON both ways.
+A Unix socket of mode 0600, for processes of the same user. Requests and responses carry JSON:
+
+- ``GET /status``
+- ``POST /hold {"for_s": 10}``
+- ``POST /release``
 """
 
 from __future__ import annotations
@@ -31,21 +34,21 @@ _TIMEOUT_S = 10.0
 
 
 class GatewayControl:
-    """Client of one gateway's control socket. Every method raises :class:`GatewayUnreachable`.
+    """Client of a gateway's control socket. Every method raises :class:`GatewayUnreachable`.
 
     Args:
-        path: of the socket.
+        path: the socket's path.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def status(self) -> dict[str, SiteStatus]:
-        """What is known of every participant, by site id."""
+        """Return the status of every participant, by site id."""
         return dict(self.report().sites)
 
     def report(self) -> StatusReport:
-        """What is known of every participant, and how full the gateway is."""
+        """Return the status of every participant and the gateway's load."""
         try:
             return StatusReport.model_validate_json(self._ask("GET", "/status"))
         except ValidationError as error:
@@ -54,7 +57,7 @@ class GatewayControl:
     def hold(self, for_s: float) -> None:
         """Let no site fetch a message until :meth:`release`, or for ``for_s`` seconds, whichever comes first.
 
-        When this returns, no fetch is on its way either.
+        Returns once no fetch remains in flight, and after 5 seconds at the latest.
         """
         self._ask("POST", "/hold", {"for_s": for_s})
 
@@ -90,10 +93,11 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class ControlApplication:
-    """The server's part, an ASGI application in the gateway's own event loop.
+    """The server side: an ASGI application in the gateway's own event loop.
 
     Args:
-        report: gives the sites' status. gate: what holding and releasing act on.
+        report: returns the status report.
+        gate: the barrier that the hold and release requests act on.
     """
 
     def __init__(self, report: Callable[[], StatusReport], gate: PullBarrier) -> None:

@@ -1,4 +1,7 @@
-"""What the gateway has to know of the fleet protocol, without knowing Flower: a port that the Flower room fills."""
+"""The part of the fleet protocol that the gateway needs, as an interface.
+
+Why: the gateway does not import Flower. :mod:`aegis.runtimes.flower` implements the interface.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ __all__ = ["FleetCodec", "NodeRequest", "Pulled", "Pushed", "UploadHead", "Uploa
 
 @dataclass(frozen=True)
 class NodeRequest:
-    """What one request of a node says.
+    """The fields of a node's request.
 
     Attributes:
-        node_id: whom it claims to come from; None where the protocol does not say it (activation).
-        public_key: the node key in its body, where it has one.
-        run_id, object_id: the object that it asks for or confirms, where it does.
-        reply_to: the message that it answers, where it answers one.
+        node_id: the sender's claimed node id; None where the protocol carries no id (activation).
+        public_key: the node key in the body, if present.
+        run_id, object_id: the object that the request asks for or confirms, if any.
+        reply_to: id of the message that the request answers, if any.
     """
 
     node_id: int | None
@@ -28,7 +31,7 @@ class NodeRequest:
 
 @dataclass(frozen=True)
 class Pulled:
-    """A message that a node was given, and every object that belongs to it."""
+    """A message delivered to a node, with the ids of all its objects."""
 
     run_id: int
     message_id: str
@@ -37,7 +40,7 @@ class Pulled:
 
 @dataclass(frozen=True)
 class Pushed:
-    """The objects that a node is asked to send after its answer, and the session to send them in."""
+    """The objects that SuperLink requests from a node after its reply, and the upload session for them."""
 
     session_id: str
     object_ids: frozenset[str]
@@ -45,7 +48,7 @@ class Pushed:
 
 @dataclass(frozen=True)
 class UploadHead:
-    """What an uploaded object says of itself before its content comes."""
+    """The header of an uploaded object, read before its content."""
 
     node_id: int
     run_id: int
@@ -53,23 +56,27 @@ class UploadHead:
 
 
 class UploadReader(Protocol):
-    """Reads one uploaded object while it passes, keeping back what has not been checked."""
+    """Reads an uploaded object as a stream and withholds bytes until checked."""
 
     head: UploadHead | None
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take bytes in and give out those that may be passed on: none before ``head`` is known."""
+        """Take bytes in and return the bytes that may pass. Returns no bytes before ``head`` is known."""
         ...
 
     def finish(self) -> tuple[str, bytes]:
-        """The session that the object belongs to, and the bytes that were kept back for it."""
+        """Return the object's upload session and the withheld last bytes."""
         ...
 
 
 class FleetCodec(Protocol):
-    """Reads requests and answers. Every method that reads a request raises :class:`aegis.errors.RequestRefused`
-    (malformed) for unknown fields, for bytes that are not the one canonical encoding, and for what is not a request
-    that a node sends.
+    """Decodes fleet requests and replies.
+
+    Every method that decodes a request raises :class:`aegis.errors.RequestRefused` (malformed) for:
+
+    - unknown fields;
+    - bytes other than the canonical encoding;
+    - requests that a node never sends.
 
     Attributes:
         key_header: lower-case name of the header that carries a node's public key (base64).
@@ -81,21 +88,25 @@ class FleetCodec(Protocol):
     response_headers: frozenset[bytes]
 
     def request(self, name: str, body: bytes) -> NodeRequest:
-        """Read a request other than an upload by the last part of its path."""
+        """Decode a request other than an upload; ``name`` is the last part of its path."""
         ...
 
     def upload(self, length: int) -> UploadReader:
-        """A reader for an uploaded object's request of ``length`` bytes."""
+        """Return a reader for an upload request of ``length`` bytes."""
         ...
 
     def activated(self, body: bytes) -> int:
-        """The node id that an activation gave; an unreadable answer raises ``ValueError``, as below."""
+        """Return the node id from an activation reply.
+
+        Raises:
+            ValueError: an unreadable reply; :meth:`pulled` and :meth:`pushed` raise the same error.
+        """
         ...
 
     def pulled(self, body: bytes) -> Pulled | None:
-        """The message that a fetch gave, if any."""
+        """Return the message in a fetch reply, or None if the reply carries no message."""
         ...
 
     def pushed(self, body: bytes) -> Pushed:
-        """What a node is asked for after its answer."""
+        """Return the objects that SuperLink requests after a node's reply."""
         ...

@@ -1,4 +1,4 @@
-"""What is done with a participant's fleet request: checked against its node, passed to SuperLink, its answer noted."""
+"""Proxy for fleet requests: checks each against the node's state, forwards it to SuperLink, records the reply."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ FLEET_NAMES = frozenset(
         "send-node-heartbeat",
     }
 )
-"""What passes to SuperLink. Registering and unregistering nodes is the coordinator's business."""
+"""Requests that pass to SuperLink. Only the coordinator registers and unregisters nodes."""
 
 MAX_REQUEST_BYTES = 1 << 18
-"""Of everything but an upload. It is gathered, and what is in it SuperLink keeps."""
+"""Size limit for all requests except uploads. The proxy buffers these requests, and SuperLink stores their content."""
 RUN_NOT_RUNNING = 403
 
 _T = TypeVar("_T")
@@ -49,12 +49,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Polling:
-    """The rhythm of one fetch, in seconds.
+    """Timing of a fetch, in seconds.
 
     Attributes:
-        longest_s: how long it is held open while there is no message; Flower's own client gives up at 30.
-        first_wait_s, most_wait_s: the pauses between looking again, doubling. A release ends a pause at once, so that
-            the longest is only for messages that nobody announced.
+        longest_s: maximum time to hold a fetch open without a message; Flower's own client gives up at 30.
+        first_wait_s, max_wait_s: first and maximum pause between two looks; the pause doubles. A release of the barrier
+            ends a pause at once, so the maximum applies only to unannounced messages.
     """
 
     longest_s: float = 25.0
@@ -76,11 +76,17 @@ class _Call:
 
 
 class FleetProxy:
-    """Between the sites' nodes and SuperLink.
+    """The proxy between the sites' nodes and SuperLink.
 
     Args:
-        upstream: SuperLink. fleet: reads Flower's protocol. nodes: what was given to whom. audit: the log.
-        gate: holds fetches while a round is pushed. object_bytes: the largest upload. clock: Unix seconds.
+        upstream: the client of SuperLink.
+        fleet: decodes Flower's protocol.
+        nodes: deliveries to each node.
+        audit: the audit log.
+        gate: holds fetches while a coordinator pushes a round.
+        object_bytes: maximum size of an upload.
+        polling: timing of fetches.
+        clock: Unix seconds.
     """
 
     def __init__(
@@ -109,7 +115,7 @@ class FleetProxy:
         await self._upstream.close()
 
     async def handle(self, name: str, exchange: HttpRequest, participant: PinnedPeer) -> None:
-        """Check one request, pass it on and answer it; raises :class:`RequestRefused`."""
+        """Check a request, forward it and send the reply; raises :class:`RequestRefused`."""
         node = self._node(exchange, participant)
         headers = exchange.headers(self._fleet.request_headers)
         call = _Call(name, exchange, participant, node, headers)
@@ -181,7 +187,7 @@ class FleetProxy:
         await call.exchange.respond(response.status_code, answer, self._passed(response))
 
     async def _while_it_waits(self, call: _Call, body: bytes) -> tuple[httpx.Response | None, bytes]:
-        """Fetch for as long as the node keeps its connection: a message fetched for nobody is lost."""
+        """Poll while the node stays connected: a message fetched for a disconnected node is lost."""
         poll = asyncio.ensure_future(self._poll(call, body))
         gone = asyncio.ensure_future(call.exchange.gone())
         try:
@@ -207,7 +213,7 @@ class FleetProxy:
         return None, b""
 
     async def _look(self, call: _Call, body: bytes) -> tuple[httpx.Response, bytes]:
-        """Ask SuperLink once. Where its answer does not come in, a message may have been given to nobody."""
+        """Poll SuperLink once. If the reply gets lost, SuperLink may have delivered a message to no node."""
         async with self._gate.fetching():
             call.node.delivery_uncertain = True
             try:
@@ -236,7 +242,11 @@ class FleetProxy:
             await call.exchange.relay(response.status_code, response.aiter_raw(), self._passed(response))
 
     def _judge(self, response: httpx.Response) -> bool:
-        """Whether SuperLink did it; False where its run has ended, which the node is to be told as it is."""
+        """Return True if SuperLink carried out the request, and False for an ended run, whose reply passes unchanged.
+
+        Raises:
+            RequestRefused: any other status.
+        """
         status = response.status_code
         if status == 200 or status == RUN_NOT_RUNNING:
             return status == 200
@@ -253,7 +263,7 @@ class FleetProxy:
 async def _checked(
     reader: UploadReader, head: UploadHead, node: NodeState, ready: bytes, chunks: AsyncIterator[bytes]
 ) -> AsyncIterator[bytes]:
-    """An upload's bytes as they come; its last ones only after its session was checked."""
+    """Yield an upload's bytes as they arrive; withhold the last bytes until the session check passes."""
     yield ready
     async for chunk in chunks:
         if ready := reader.feed(chunk):
@@ -264,7 +274,7 @@ async def _checked(
 
 
 class _Counted:
-    """Bytes as they pass, and how many there were."""
+    """Counts the bytes of a stream in ``size`` while passing them on."""
 
     def __init__(self, source: AsyncIterator[bytes]) -> None:
         self._source = source

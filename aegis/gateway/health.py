@@ -1,4 +1,4 @@
-"""A site agent's sign of life: who signed it, and whether it is fresh."""
+"""Checks a site agent's health statement: its signer and its age."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from coreason_enclave.wire.documents import HEALTH_TYPE, HealthStatement, parse_
 __all__ = ["FRESH_S", "accept_health"]
 
 FRESH_S = 60.0
-"""How far a statement's own clock may be from the gateway's, in seconds, either way."""
+"""Maximum difference in seconds between a statement's own clock and the gateway's clock, either way."""
 
 
 def accept_health(envelope: bytes, participant: PinnedPeer, now: float) -> HealthStatement:
-    """The statement in an envelope that this very participant sealed lately; raises :class:`EnvelopeError`."""
+    """Open a participant's health statement and return it.
+
+    Raises:
+        EnvelopeError: not signed by the participant, about another site, or more than :data:`FRESH_S` away from
+            ``now``.
+    """
     keys = KeyRing({participant.site_id: participant.public_key})
     statement = parse_health(open_envelope(envelope, HEALTH_TYPE, keys).payload)
     if statement.site_id != participant.site_id:

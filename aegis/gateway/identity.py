@@ -1,4 +1,4 @@
-"""From a verified client certificate to a participant, asked anew for every request."""
+"""Maps a verified client certificate to a participant, again for every request."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ __all__ = ["PinnedPeer", "Registry"]
 
 @dataclass(frozen=True)
 class PinnedPeer:
-    """Who is on the other end, with the keys that the registry binds to it.
+    """An authenticated participant, with the keys that the registry binds to its site id.
 
     Attributes:
-        public_key: Ed25519 (hex). node_key: as Flower's header spells it; None where none is registered.
+        public_key: Ed25519 (hex).
+        node_key: as spelled in Flower's header; None if the registry lists no node key.
     """
 
     site_id: str
@@ -34,7 +35,7 @@ class PinnedPeer:
 
 
 class Registry:
-    """A federation's participants, read again whenever ``federation.toml`` has changed.
+    """A federation's participants; reloads ``federation.toml`` after every change.
 
     Args:
         clock: Unix seconds, for the certificates' dates.
@@ -48,11 +49,11 @@ class Registry:
         self._by_certificate: Mapping[str, str] = {}
 
     def identify(self, certificate: bytes | None) -> PinnedPeer:
-        """The participant whose certificate (DER) this is.
+        """Return the participant that a certificate (DER) belongs to.
 
         Raises:
-            RequestRefused: no certificate, not the one that is pinned for a participant, revoked, expired, or not in
-                that participant's name; or the registry itself cannot be read.
+            RequestRefused: the registry cannot be read, or the certificate is missing, pinned for no participant,
+                revoked, expired, or in another participant's name.
         """
         config = self._current()
         site_id = self._by_certificate.get(sha256_hex(certificate)) if certificate is not None else None
@@ -68,11 +69,11 @@ class Registry:
         return PinnedPeer(site_id, config.public_keys[site_id], config.node_keys.get(site_id))
 
     def node_keys(self) -> Mapping[str, str]:
-        """Site ids to node keys of everybody listed, revoked ones included; raises :class:`RequestRefused`."""
+        """Return all participants' node keys by site id, revoked sites included; raises :class:`RequestRefused`."""
         return self._current().node_keys
 
     def site_ids(self) -> tuple[str, ...]:
-        """Everybody listed; raises :class:`RequestRefused`."""
+        """Return the site ids of all participants, revoked sites included; raises :class:`RequestRefused`."""
         return tuple(sorted(self._current().public_keys))
 
     def _current(self) -> FederationConfig:
@@ -80,7 +81,7 @@ class Registry:
             status = self._federation.registry.stat()
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if self._config is None or stamp != self._stamp:
-                self._config = None  # an unreadable registry admits nobody, whoever was in the one before it
+                self._config = None  # fail closed: never fall back to the previous registry
                 self._config, self._stamp = self._federation.config(), stamp
                 self._by_certificate = {pin: site for site, pin in self._config.certificates.items()}
         except (OSError, RunFolderError) as error:
@@ -90,7 +91,7 @@ class Registry:
 
 @lru_cache(maxsize=1024)
 def _contents(certificate: bytes) -> tuple[tuple[str, ...], float]:
-    """The URIs that a certificate names, and the Unix second after which it is not valid."""
+    """Return the certificate's URIs and the last Unix second of its validity."""
     parsed = load_certificate(certificate)
     try:
         names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

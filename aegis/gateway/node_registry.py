@@ -1,8 +1,10 @@
-"""What each site's node may ask for, from what it was given before; and how it fares.
+"""Registry of the sites' nodes: limits each node to the messages delivered to this node.
 
-Flower's SuperLink checks that a request's node id belongs to the key that signed it, and no more: whoever knows an
-object's id can read the object. Here a node reads only what belongs to messages that it was given itself, and sends
-only what it was asked for.
+Why: Flower's SuperLink checks only that a request's node id belongs to the signing key. Any node that knows an object's
+id can read the object. The gateway adds two rules:
+
+- a node reads only objects of messages delivered to this node;
+- a node uploads only objects that SuperLink requested from this node.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from coreason_enclave.wire.documents import HealthStatement
 __all__ = ["ANSWER_SLACK_BYTES", "NodeRegistry", "NodeState"]
 
 _KEPT = 4
-"""Messages a node: Flower's node handles one at a time, the others are for its retries."""
+"""Messages remembered per node. Flower's node handles one at a time; the rest serve its retries."""
 ANSWER_SLACK_BYTES = (1 << 20) + (1 << 16)
-"""How much larger than what it answers an answer may be: its envelope with evidence, and Flower's own framing."""
+"""Bytes by which a reply may exceed its message: the envelope with evidence, and Flower's own framing."""
 
 _log = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
@@ -37,7 +39,7 @@ _Count = Annotated[int, *in_range(0, (1 << 64) - 1)]
 
 
 class KnownNode(StrictModel):
-    """What is kept of a node over a restart of the gateway."""
+    """The part of a node's state that survives a restart of the gateway."""
 
     node_key: str
     node_id: _Count | None
@@ -52,10 +54,10 @@ class _Book(StrictModel):
 
 @dataclass
 class _Given:
-    """A message that a node was given, and what became of it; bytes by object, as they travel.
+    """A message delivered to a node, with the bytes fetched and the bytes answered, by object, as transmitted.
 
     Attributes:
-        floor: bytes that it is taken for where its own are not known.
+        floor: assumed message size in bytes, where the actual size is unknown.
     """
 
     floor: int = 0
@@ -63,10 +65,10 @@ class _Given:
     answered: dict[str, int] = field(default_factory=dict)
 
     def left(self, object_id: str) -> int:
-        """How large this object of its answer may be.
+        """Return the maximum size in bytes of this object of the reply.
 
-        An order carries the whole model, and an update for it has the same layout; what carries no model is answered
-        without one. So an answer is no larger than its message, its envelope apart.
+        Bound: a reply is no larger than its message, the envelope apart. An order carries the whole model, and its
+        update has the same layout. A message without a model gets a reply without a model.
         """
         others = sum(size for name, size in self.answered.items() if name != object_id)
         return max(self.floor, sum(self.fetched.values())) + ANSWER_SLACK_BYTES - others
@@ -74,7 +76,7 @@ class _Given:
 
 @dataclass(frozen=True)
 class _Poll:
-    """Objects of an answer that SuperLink asked a node for."""
+    """Reply objects that SuperLink requested from a node."""
 
     run_id: int
     reply_to: str
@@ -83,14 +85,15 @@ class _Poll:
 
 @dataclass
 class NodeState:
-    """One site's node.
+    """The state of a site's node.
 
     Attributes:
-        node_id: by SuperLink's word. connected, last_poll, last_seen, activations: as in
-            :class:`aegis.gateway.status.SiteStatus`.
-        doubtful: it may have been given a message of which nothing is known here.
-        largest_message: bytes of the largest message that it ever fetched.
-        oversized: the latest messages that it answered with more than their answer may be.
+        node_id: assigned by SuperLink.
+        connected, last_poll, activations: see :class:`aegis.gateway.status.SiteStatus`.
+        last_request: time of the node's last request, Unix seconds.
+        delivery_uncertain: the node may hold a message unknown to the gateway.
+        largest_message: bytes of the largest message ever fetched.
+        oversized: ids of the latest messages with a reply above the size limit.
     """
 
     node_key: str
@@ -109,7 +112,7 @@ class NodeState:
     _expected_uploads: set[str] = field(default_factory=set)
 
     def check(self, request: NodeRequest, *, public_key: bytes) -> None:
-        """Refuse a request in another's name, or for another's objects.
+        """Refuse a request in another node's name or for another node's objects.
 
         Args:
             public_key: the node key's bytes.
@@ -124,10 +127,10 @@ class NodeState:
             raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "an answer to no message that this node was given")
 
     def check_upload(self, head: UploadHead, size: int) -> None:
-        """Refuse an object that this node was not asked for, or that makes its answer larger than it may be.
+        """Refuse an unrequested object, or an object that makes the reply too large.
 
         Args:
-            size: bytes that the upload says it has.
+            size: the upload's declared size in bytes.
         """
         self._check_node(head.node_id)
         asked = next((asked for asked in reversed(self._pushed.values()) if self._asks(asked, head)), None)
@@ -141,28 +144,28 @@ class NodeState:
             )
 
     def check_session(self, head: UploadHead, session_id: str) -> None:
-        """Refuse an object for another session than the one that it was asked for in."""
+        """Refuse an object that belongs to another upload session."""
         asked = self._pushed.get(session_id)
         if asked is None or not self._asks(asked, head):
             raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "an object for another session")
 
     def record_node_id(self, node_id: int | None) -> None:
-        """SuperLink accepted a request in this id's name, and it had authenticated the node."""
+        """Record a node id after SuperLink authenticated the node and accepted its request."""
         if node_id is not None:
             self.node_id = node_id
 
     def activate(self, node_id: int) -> None:
-        """It joined: what it was given before is forgotten."""
+        """Record that the node joined, and forget all earlier deliveries."""
         self.node_id, self.delivery_uncertain, self._open = node_id, False, None
         self.activations += 1
         for known in (self._pulled, self._given, self._pushed, self._expected_uploads):
             known.clear()
 
     def ask(self) -> bool:
-        """It asks for a message. A node handles one at a time, so what it has not answered by now is lost to it.
+        """Record a poll. A node handles one message at a time, so any unanswered message is now lost.
 
         Returns:
-            whether something was lost, which counts as an activation.
+            True if the node lost a message, which counts as an activation.
         """
         lost = self.delivery_uncertain or self._open is not None or bool(self._expected_uploads)
         self.delivery_uncertain, self._open = False, None
@@ -171,13 +174,17 @@ class NodeState:
         return lost
 
     def record_delivery(self, pulled: Pulled) -> None:
-        """It is given a message."""
+        """Record that the node received a message."""
         self._open = pulled.message_id
         _keep(self._pulled, pulled.message_id, pulled)
         _keep(self._given, pulled.message_id, _Given())
 
     def fetched(self, request: NodeRequest, size: int) -> bool:
-        """It fetched an object of ``size`` bytes; True if no message of its was ever larger, which is worth keeping."""
+        """Record a fetched object of ``size`` bytes.
+
+        Returns:
+            True if a message grew beyond the node's previous maximum, which the caller then saves.
+        """
         for message_id, pulled in self._pulled.items():
             if pulled.run_id == request.run_id and request.object_id in pulled.object_ids and message_id in self._given:
                 given = self._given[message_id]
@@ -188,23 +195,23 @@ class NodeState:
         return grown
 
     def answer(self, request: NodeRequest, pushed: Pushed) -> None:
-        """SuperLink took its answer and asks for these objects."""
+        """Record that SuperLink accepted the node's reply and requests the objects in ``pushed``."""
         if request.reply_to == self._open:
             self._open, self._expected_uploads = None, set(pushed.object_ids)
         reply_to = request.reply_to or ""
-        if reply_to not in self._given:  # it was given before the gateway started anew
+        if reply_to not in self._given:  # delivered before the gateway restarted
             _keep(self._given, reply_to, _Given(self.largest_message))
         _keep(self._pushed, pushed.session_id, _Poll(request.run_id or 0, reply_to, pushed))
 
     def record_upload(self, head: UploadHead, size: int) -> None:
-        """SuperLink took an object of ``size`` bytes."""
+        """Record that SuperLink accepted an object of ``size`` bytes."""
         self._expected_uploads.discard(head.object_id)
         for asked in self._pushed.values():
             if self._asks(asked, head) and asked.reply_to in self._given:
                 self._given[asked.reply_to].answered[head.object_id] = size
 
     def _check_node(self, node_id: int) -> None:
-        # While the id is not known, SuperLink alone decides: it knows which id belongs to the key that signed.
+        # While the gateway does not know the id, SuperLink alone decides: it maps the signing key to its id.
         if self.node_id is not None and node_id != self.node_id:
             raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "a request in the name of another node")
 
@@ -217,10 +224,10 @@ class NodeState:
 
 
 class NodeRegistry:
-    """Every site's node. Node ids and counts of activations outlive the gateway, in one small file.
+    """The nodes of all sites. A small file keeps node ids, activation counts and message sizes over restarts.
 
     Args:
-        path: of that file; missing is a first start, damaged is one too, and said in the log.
+        path: the file. If missing or damaged, the registry starts empty; damage is logged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -238,7 +245,7 @@ class NodeRegistry:
         self.health: dict[str, tuple[float, HealthStatement]] = {}
 
     def node(self, site_id: str, node_key: str) -> NodeState:
-        """The node of a site; a new one where its key has changed."""
+        """Return a site's node; a changed node key creates a new node."""
         known = self._nodes.get(site_id)
         if known is None or known.node_key != node_key:
             activations = 0 if known is None else known.activations
@@ -246,11 +253,11 @@ class NodeRegistry:
         return known
 
     def known(self, site_id: str) -> NodeState | None:
-        """The node of a site, if it was ever heard of."""
+        """Return a site's node, or None if the site never connected."""
         return self._nodes.get(site_id)
 
     def save(self) -> None:
-        """Make ids and counts durable."""
+        """Write node ids, activation counts and message sizes to the file."""
         nodes = {
             site: KnownNode(
                 node_key=node.node_key,

@@ -1,7 +1,7 @@
-"""When sites may fetch messages: at once, or after a coordinator has finished handing over a whole round.
+"""A barrier for message fetches: open, or held while a coordinator pushes a whole round.
 
-Flower shows a message to its node before the message's content is there, and a node that comes too early backs off
-for a second. While a coordinator holds, fetches wait; at its release all of them wake up at once.
+Why: Flower announces a message to its node before the message's content arrives, and a node that fetches too early
+backs off for a second. While a coordinator holds the barrier, fetches wait. Its release wakes all of them at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SETTLE_S = 5.0
 
 
 class PullBarrier:
-    """Used from one event loop.
+    """The barrier in front of message fetches. Not thread-safe: use from one event loop.
 
     Args:
         clock: monotonic seconds.
@@ -33,29 +33,32 @@ class PullBarrier:
 
     @property
     def held(self) -> bool:
-        """Whether fetches wait now. A hold ends by itself: a coordinator may have died inside it."""
+        """Return True while fetches wait. A hold expires by itself, in case the coordinator dies during the hold."""
         return self._clock() < self._held_until
 
     async def hold(self, for_s: float) -> None:
-        """Hold for at most ``for_s`` seconds from now; returns when no fetch is on its way any more."""
+        """Hold fetches for at most ``for_s`` seconds from now.
+
+        Returns once no fetch remains in flight, and after 5 seconds at the latest.
+        """
         self._held_until = self._clock() + for_s
         end = self._clock() + _SETTLE_S
         while self._fetching and self.held and self._clock() < end:
             await self.rest(end - self._clock())
 
     def release(self) -> None:
-        """End the hold and wake everybody."""
+        """End the hold and wake all waiting fetches."""
         self._held_until = 0.0
         self._wake()
 
     def close(self) -> None:
-        """The end has come: nobody waits any longer."""
+        """Shut the barrier down: wake all waiting fetches and let none start."""
         self.closed = True
         self._wake()
 
     @contextlib.asynccontextmanager
     async def fetching(self) -> AsyncIterator[None]:
-        """Around one fetch."""
+        """Enclose a fetch, so that :meth:`hold` can wait for its end."""
         self._fetching += 1
         try:
             yield
@@ -65,13 +68,13 @@ class PullBarrier:
                 self._wake()
 
     async def opened(self, until: float) -> bool:
-        """Wait while held, at the longest until the moment ``until``; whether a fetch may go ahead now."""
+        """Wait while the barrier holds, until the moment ``until`` at most; return True if a fetch may start now."""
         while self.held and not self.closed and self._clock() < until:
             await self.rest(min(until, self._held_until) - self._clock())
         return not self.held and not self.closed and self._clock() < until
 
     async def rest(self, for_s: float) -> bool:
-        """Sleep ``for_s`` seconds or until somebody wakes everybody; whether that happened."""
+        """Sleep for ``for_s`` seconds, or until a wake-up; return True if woken."""
         try:
             await asyncio.wait_for(self._changed.wait(), max(for_s, 0.0))
         except TimeoutError:

@@ -1,7 +1,10 @@
-"""The gateway's audit log, and what a refusal looks like from outside.
+"""The gateway's audit log, and the responses for refused requests.
 
-Whoever is refused learns a reason code. The status is one of two, since Flower's node ends its loop on most others
-while its process stays: 401 ends it, so that its agent starts it anew; 503 lets it try the same again later.
+A refused client learns only a reason code. Flower's node stops its loop on most statuses while its process stays alive,
+so the gateway uses two:
+
+- 401 ends the node's process, and the site's agent starts a new process;
+- 503 lets the node retry the same request later.
 """
 
 from __future__ import annotations
@@ -25,12 +28,12 @@ Key = tuple[str, str, str]
 
 
 def refusal_status(reason: Reason) -> int:
-    """503 for what may pass by itself, 401 for everything else."""
+    """Return 503 for reasons that may pass by themselves, 401 for all others."""
     return 503 if reason in _TRY_AGAIN else 401
 
 
 def refusal_body(reason: Reason) -> bytes:
-    """All that the other end is told."""
+    """Return the response body: the reason code alone."""
     return canonical_json({"reason": reason.value})
 
 
@@ -41,7 +44,7 @@ class _Repeats:
 
 
 class GatewayAudit:
-    """What the gateway did, hash-chained. Identical refusals are written once, then as one count a minute.
+    """The gateway's hash-chained audit log. Logs an identical refusal once, then one count a minute.
 
     Args:
         clock: Unix seconds.
@@ -53,11 +56,11 @@ class GatewayAudit:
         self._repeats: dict[Key, _Repeats] = {}
 
     def accepted(self, actor: str, action: str, **details: str | int) -> None:
-        """Something that happens rarely enough to be written each time."""
+        """Log an accepted action. Only for rare actions: every call writes an entry."""
         self._log.append(actor=actor, action=action, outcome="accepted", details=details)
 
     def refused(self, actor: str, action: str, refusal: RequestRefused) -> None:
-        """A refusal."""
+        """Log a refusal, or count a repetition within the minute."""
         now, key = self._clock(), (actor, action, refusal.reason.value)
         known = self._repeats.get(key)
         if known is not None and now - known.since < _REPEAT_S:
@@ -77,13 +80,13 @@ class GatewayAudit:
         )
 
     def flush(self) -> None:
-        """Write the counts that are open, and forget them."""
+        """Write all open counts and forget them."""
         for key, repeats in self._repeats.items():
             self._write_count(key, repeats)
         self._repeats.clear()
 
     def close(self) -> None:
-        """Write what is open and release the file."""
+        """Write all open counts and close the file."""
         self.flush()
         self._log.close()
 

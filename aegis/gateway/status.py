@@ -1,4 +1,7 @@
-"""What the gateway says of a site. Hearsay, not evidence: it decides whom to ask again, never what counts."""
+"""Site status from the gateway: unauthenticated telemetry, not evidence.
+
+The coordinator uses it to choose which site to ask again, never to decide which result counts.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,16 @@ Moment = Annotated[float, *in_range(0, 1e12)]
 
 
 class SiteStatus(StrictModel):
-    """One participant as the gateway last saw it; times are Unix seconds.
+    """The gateway's latest knowledge of a participant. Times are Unix seconds.
 
     Attributes:
-        node_id: its Flower node, once known.
-        connected: its node spoke lately and has not left.
-        last_poll: when its node last asked for messages. last_seen: when anything of it, its health included, came.
-        activations: how often it began anew: its node joined, or asked for messages without having answered the one
-            that it had been given, which is then lost. A rise means that an open order has to be sent again.
-        oversized: the latest messages (ids) whose answers were cut off for being larger than the model allows.
+        node_id: the Flower node's id, once known.
+        connected: the node sent a request recently and has not left.
+        last_poll: time of the node's last poll for messages.
+        last_seen: time of the last sign of the site, health statements included.
+        activations: number of restarts. A restart means that the node joined, or polled without answering its last
+            message, which is then lost. After a rise, the coordinator sends an open order again.
+        oversized: ids of the latest messages with a reply cut off for exceeding the model's size.
         round_trip_s, version, busy, budgets: from the site's own last health statement.
     """
 
@@ -40,7 +44,7 @@ class SiteStatus(StrictModel):
 
 
 class StatusReport(StrictModel):
-    """Every registered participant by site id, and how full the gateway is."""
+    """The status of every registered participant by site id, and the gateway's load."""
 
     sites: dict[SafeId, SiteStatus]
     gateway: GatewayLoad = GatewayLoad()

@@ -1,4 +1,4 @@
-"""The gateway's own client of SuperLink, over loopback TLS."""
+"""The gateway's client of SuperLink, over loopback TLS."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class NotReached(RequestRefused):
-    """SuperLink has not seen the request."""
+    """A request that never reached SuperLink."""
 
 
 class Upstream:
-    """SuperLink. Every method raises :class:`RequestRefused` (transport) where it cannot be reached.
+    """Client of SuperLink. Every method raises :class:`RequestRefused` (transport) if SuperLink does not respond.
 
     Args:
-        base_url: ``https://127.0.0.1:port``. authority: PEM file that its certificate is verified with.
+        base_url: ``https://127.0.0.1:port``.
+        authority: PEM file of the authority behind SuperLink's certificate.
     """
 
     def __init__(self, base_url: str, authority: Path) -> None:
-        # Not a client: that would keep cookies, and show one participant's to SuperLink with the next one's request;
-        # and it would take a proxy from the environment, which has no business on loopback.
+        # A bare transport, not an httpx.AsyncClient. A client would keep cookies and send a participant's cookies with
+        # the next participant's request. A client would also use the environment's proxy, even on loopback.
         self._transport = httpx.AsyncHTTPTransport(
             verify=ssl.create_default_context(cafile=str(authority)),
             limits=httpx.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=60.0),
@@ -40,11 +41,11 @@ class Upstream:
         self._base_url = base_url
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close the connections to SuperLink."""
         await self._transport.aclose()
 
     async def post(self, path: str, headers: Headers, body: bytes) -> tuple[httpx.Response, bytes]:
-        """The answer to a small request, whole."""
+        """Send a small request and return the response with its whole body."""
         async with self.streaming(path, headers, body, len(body)) as response:
             answer = bytearray()
             async for chunk in response.aiter_raw():
@@ -57,7 +58,7 @@ class Upstream:
     async def streaming(
         self, path: str, headers: Headers, body: bytes | AsyncIterator[bytes], length: int
     ) -> AsyncIterator[httpx.Response]:
-        """The answer as it comes; ``body`` is read as fast as SuperLink takes it."""
+        """Send a request and yield the streaming response; reads ``body`` only as fast as SuperLink accepts bytes."""
         declared = [*headers, (b"content-length", str(length).encode()), (b"accept-encoding", b"identity")]
         timeout = {"timeout": _TIMEOUT.as_dict()}
         request = httpx.Request("POST", self._base_url + path, headers=declared, content=body, extensions=timeout)

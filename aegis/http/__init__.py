@@ -1,1 +1,6 @@
-"""What listens for other hosts: mutual TLS, and the gateway between the sites and Flower's SuperLink."""
+"""An HTTP server with mutual TLS and a fair share for each party.
+
+Enters: connections from any host.
+Leaves: ASGI requests with the client's verified certificate, and counts of the parties turned away.
+Never: knows Flower, a federation's registry or an order.
+"""

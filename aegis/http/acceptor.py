@@ -1,15 +1,18 @@
-"""The acceptor: accepts connections from anybody, in front of TLS.
+"""Accepts connections from any host, in front of TLS.
 
 A connection passes three stages, each as cheap as possible:
 
-1. *silent*: accepted, its TLS hello not whole. A socket, and no buffer: the kernel holds what has come, and tells when
-   the whole record is there (``SO_RCVLOWAT``). What does not begin as TLS ends here.
-2. *waiting*: the hello is whole, and its handshake waits for its turn: addresses take turns, and only so many
-   handshakes begin in a second.
+1. *silent*: accepted, without a whole TLS hello. Costs a socket and no buffer: the kernel holds the bytes and reports
+   when the whole record has arrived (``SO_RCVLOWAT``). The acceptor ends a connection that does not begin as TLS.
+2. *waiting*: the hello has arrived, and the handshake waits for its turn. Addresses take turns, and a limit applies to
+   the handshakes begun per second.
 3. *shaking*: the handshake runs.
 
-At each stage the oldest is dropped first, of the address that is over its cap or holds the most, and all three together
-have a few seconds. A process that has no descriptor left drops what is unfinished, and accepts again after a pause.
+Rules for all stages:
+
+- The acceptor drops the oldest connection first, of the address over its cap or with the most connections.
+- All three stages together have a few seconds.
+- A process without a free descriptor drops unfinished connections, and accepts again after a pause.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from aegis.http.request_shares import Pace, Paces
 __all__ = ["Acceptor"]
 
 _BATCH = 32
-"""Connections accepted in one turn of the loop: those that are served already have their turn in between."""
+"""Maximum connections accepted in one turn of the loop, so that served connections get their turn in between."""
 _RECORD_HEAD = 5
 _MOST_RECORD = 1 << 14
 _HANDSHAKE_RECORD = 22
@@ -59,12 +62,16 @@ class _Newcomer:
 
 
 class Acceptor:
-    """One listening socket. :meth:`open` begins; it has what uvicorn asks of a server: close, and wait until closed.
+    """Accepts connections on a listening socket; begins with :meth:`open`.
+
+    Offers the two methods that uvicorn needs of a server: close, and wait until closed.
 
     Args:
         listening: bound and listening.
         context: the server's side of TLS.
         protocol: makes the protocol that serves a connection after its handshake.
+        limits: the limits of each stage.
+        counts: records the connections turned away.
     """
 
     def __init__(
@@ -103,7 +110,7 @@ class Acceptor:
         self._loop.add_reader(self._listening, self._accept)
 
     def close(self) -> None:
-        """Accept nothing more, and drop whatever is unfinished."""
+        """Stop accepting, and drop all unfinished connections."""
         if not self._open:
             return
         self._open = False
@@ -129,13 +136,13 @@ class Acceptor:
                 if error.errno in _EXHAUSTED:
                     self._back_off(error)
                     return
-                continue  # the client has gone again
+                continue  # the client has left already
             self._pause_s = _FIRST_PAUSE_S
             accepted.setblocking(False)
             self._greet(accepted, party_address(str(peer[0])))
 
     def _back_off(self, error: OSError) -> None:
-        """Make room, and accept again after a pause: the listening socket stays readable all the while."""
+        """Drop unfinished connections, and accept again after a pause: the listening socket stays readable."""
         self._loop.remove_reader(self._listening)
         address = "the process itself"
         for _ in range(_BATCH):
@@ -160,7 +167,7 @@ class Acceptor:
         self._look(newcomer)
 
     def _look(self, newcomer: _Newcomer) -> None:
-        """See how much of the hello is there, without taking it from the kernel."""
+        """Peek at the hello without taking its bytes from the kernel."""
         self._loop.remove_reader(newcomer.socket)
         try:
             seen = newcomer.socket.recv(newcomer.needed, socket.MSG_PEEK)
@@ -184,19 +191,19 @@ class Acceptor:
 
     def _await_bytes(self, newcomer: _Newcomer) -> None:
         newcomer.looking = None
-        with contextlib.suppress(OSError):  # where it cannot be set, looking again is all there is
+        with contextlib.suppress(OSError):  # without this option, polling still works
             newcomer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, newcomer.needed)
         self._loop.add_reader(newcomer.socket, self._look, newcomer)
 
     def _line_up(self, newcomer: _Newcomer) -> None:
-        """The hello is whole."""
+        """Move a connection with a whole hello to the waiting stage."""
         with contextlib.suppress(OSError):
             newcomer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         self._enter(self._waiting, newcomer, Turned.WAITING)
         self._next()
 
     def _next(self) -> None:
-        """Begin as many handshakes as may begin now."""
+        """Begin as many handshakes as the rates allow now."""
         if self._turn is not None:
             return
         while len(self._waiting):
@@ -214,8 +221,8 @@ class Acceptor:
         self._next()
 
     async def _shake(self, newcomer: _Newcomer) -> None:
-        """The handshake; from its end on, the protocol has the connection."""
-        newcomer.handed_over = True  # to a transport, which closes it
+        """Run the handshake; afterwards the protocol owns the connection."""
+        newcomer.handed_over = True  # to a transport, which closes the socket
         try:
             await self._loop.connect_accepted_socket(
                 self._protocol,
@@ -231,7 +238,7 @@ class Acceptor:
     def _shaken(self, newcomer: _Newcomer) -> None:
         newcomer.shaking = None
         self._leave(newcomer)
-        if not newcomer.handed_over:  # it was dropped before it began
+        if not newcomer.handed_over:  # dropped before the handshake began
             newcomer.socket.close()
 
     def _too_late(self, newcomer: _Newcomer) -> None:
@@ -267,7 +274,7 @@ class Acceptor:
 
 
 def _hello_length(head: bytes) -> int | None:
-    """The length of the handshake record that begins so (RFC 8446, 5.1); None: this is no TLS."""
+    """Return the length of the handshake record with this head (RFC 8446, 5.1), or None if the bytes are not TLS."""
     length = int.from_bytes(head[3:5], "big")
     is_handshake = head[0] == _HANDSHAKE_RECORD and head[1] == 3 and 4 <= length <= _MOST_RECORD
     return length if is_handshake else None

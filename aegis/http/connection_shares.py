@@ -1,13 +1,13 @@
-"""The gateway's connections once certificates are known: a share for each site.
+"""A share of the gateway's connections for each site, once certificates are known.
 
-A newcomer gets in by these rules, in this order:
+A new connection gets in by these rules, in this order:
 
-1. its site is below ``connections_per_site``; otherwise the site's own oldest connection without a request goes;
-2. its address is below ``connections_per_address``;
-3. all are below ``connections``.
+1. Its site is below ``connections_per_site``; otherwise the site's own oldest connection without a request ends.
+2. Its address is below ``connections_per_address``.
+3. The total is below ``connections``.
 
-At 2 and 3 the site with the most connections gives way, unless that is the newcomer's own: then as at 1. Where nobody
-is to give way, the newcomer goes.
+At 2 and 3 the site with the most connections gives way. If the new connection belongs to this site, rule 1 applies. If
+no connection can give way, the new connection ends.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ _NOBODY = "certificates that are pinned for no participant"
 
 
 class Standing(IntEnum):
-    """What a connection is doing; the lowest goes first."""
+    """A connection's state. The lowest gives way first."""
 
     HEAD = 0
-    """no whole request head is in"""
+    """waiting for a whole request head"""
     IDLE = 1
     """kept alive between two requests"""
     BUSY = 2
-    """a request is being worked on"""
+    """working on a request"""
 
 
 class Seated(Protocol):
-    """A connection as the seats see it."""
+    """The interface of a connection that takes a seat."""
 
     @property
     def standing(self) -> Standing:
-        """What it is doing now."""
+        """The connection's present state."""
         ...
 
     def abort(self) -> None:
-        """End it at once."""
+        """End the connection at once."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Seat:
-    """One connection's place."""
+    """A connection's place, with its site and address."""
 
     connection: Seated
     site: str
@@ -61,10 +61,11 @@ class Seat:
 
 
 class Seats:
-    """Used from one event loop.
+    """All seats of the gateway. Not thread-safe: use from one event loop.
 
     Args:
-        limits: the shares. counts: where it is told who had to go.
+        limits: the shares.
+        counts: records the connections that had to go.
     """
 
     def __init__(self, limits: GatewayLimits, counts: CrowdCounts) -> None:
@@ -74,7 +75,10 @@ class Seats:
         counts.by_site = self.by_site
 
     def take(self, connection: Seated, site: str, address: str) -> Seat | None:
-        """Seat a newcomer, ending another connection where the rules say so; return None to refuse the newcomer."""
+        """Seat a new connection, or return None to refuse it.
+
+        Ends another connection if the rules of this module say so.
+        """
         seat = Seat(connection, site, address)
         of_site = [other for other in self._taken if other.site == site]
         if len(of_site) >= self._limits.connections_per_site and not self._make_room(of_site, seat, Turned.SITE):
@@ -89,26 +93,26 @@ class Seats:
         return seat
 
     def leave(self, seat: Seat) -> None:
-        """The connection has ended."""
+        """Free the seat of an ended connection."""
         self._taken.pop(seat, None)
         self._heads.discard(seat.site, seat)
 
     def head_begins(self, seat: Seat) -> None:
-        """A request head is waited for; the site's oldest unfinished one may have to go."""
+        """Record that a connection waits for a request head. Over the limit, the site's oldest unfinished head ends."""
         if (dropped := self._heads.add(seat.site, seat)) is not None:
             self._counts.turned(Turned.HEADS, dropped.site or _NOBODY)
             dropped.connection.abort()
 
     def head_is_in(self, seat: Seat) -> None:
-        """A request head is whole."""
+        """Record that a request head has arrived."""
         self._heads.discard(seat.site, seat)
 
     def by_site(self) -> dict[str, int]:
-        """How many connections each site has."""
+        """Return the number of connections of each site."""
         return dict(Counter(seat.site or _NOBODY for seat in self._taken))
 
     def _make_room(self, among: Iterable[Seat], newcomer: Seat, why: Turned) -> bool:
-        """End one connection of the site that holds the most of these; False where the newcomer has to go instead."""
+        """End a connection of the site with the most of these; return False if the new connection has to go instead."""
         among = list(among)
         held = Counter(seat.site for seat in among)
         largest, most = held.most_common(1)[0]
@@ -117,7 +121,7 @@ class Seats:
         candidates = [seat for seat in among if seat.site == site]
         victim = min(candidates, key=lambda seat: seat.connection.standing, default=None)
         if victim is not None and victim.connection.standing is Standing.BUSY:
-            victim = None if own else candidates[-1]  # the newest: an old one has come further with its request
+            victim = None if own else candidates[-1]  # the newest: older connections have progressed further
         self._counts.turned(why, (newcomer if victim is None else victim).site or _NOBODY)
         if victim is None:
             return False

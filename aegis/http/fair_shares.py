@@ -1,9 +1,10 @@
-"""Fair shares: members by key, oldest first, with a cap for each key and one for all.
+"""Fair shares: members by key, oldest first, with a cap for each key and a cap for all.
 
-Passing a cap costs one key its oldest member:
+A key loses its oldest member when a count passes a cap:
 
-- the cap for each key: the key that passed it;
-- the cap for all: the key with the most members. So a key with fewer members than the largest always gets in.
+- the cap for each key: the key over the cap loses a member;
+- the cap for all: the key with the most members loses a member. A key with fewer members than the largest always gets
+  in.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ Member = TypeVar("Member", bound=Hashable)
 
 
 class Shares(Generic[Key, Member]):
-    """Members by key.
+    """Members by key, within the two caps.
 
     Args:
-        most: members in all. most_per_key: members of one key.
+        most: maximum members in total.
+        max_per_key: maximum members of a key.
 
     >>> shares = Shares[str, int](most=3, max_per_key=2)
     >>> [shares.add("many", 1), shares.add("many", 2), shares.add("few", 3)]
@@ -40,7 +42,7 @@ class Shares(Generic[Key, Member]):
         return self._count
 
     def add(self, key: Key, member: Member) -> Member | None:
-        """Add a member; return the member dropped in exchange, or None where every cap still holds."""
+        """Add a member; return the member dropped in exchange, or None if every cap still holds."""
         self._members.setdefault(key, OrderedDict())[member] = None
         self._count += 1
         if self.held(key) > self._most_per_key:
@@ -61,7 +63,7 @@ class Shares(Generic[Key, Member]):
         return True
 
     def take(self, ready: Callable[[Key], bool] = lambda _: True) -> Member | None:
-        """Remove and return the oldest member of the next key in turn that is ready: each key has its turn."""
+        """Remove and return the oldest member of the next ready key, or None without a ready key; keys take turns."""
         for key in self._members:
             if ready(key):
                 self._members.move_to_end(key)
@@ -69,15 +71,15 @@ class Shares(Generic[Key, Member]):
         return None
 
     def drop(self) -> Member | None:
-        """Remove and return the oldest member of the largest key."""
+        """Remove and return the oldest member of the largest key; return None if empty."""
         return self._drop_oldest(self._largest()) if self._members else None
 
     def held(self, key: Key) -> int:
-        """How many members a key has."""
+        """Return the number of members of a key."""
         return len(self._members.get(key, ()))
 
     def members(self) -> list[Member]:
-        """Everybody."""
+        """Return all members."""
         return [member for held in self._members.values() for member in held]
 
     def _largest(self) -> Key:

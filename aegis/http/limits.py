@@ -1,8 +1,10 @@
-"""How much of the gateway one party may have: the table ``[limits]`` of ``gateway.toml``.
+"""Limits for each party on the gateway: the table ``[limits]`` of ``gateway.toml``.
 
-Before a client shows its certificate, the party is the client's address (an IPv6 network of 64 bits counts as one
-address); afterwards, the site that the certificate is pinned for. Certificates pinned for nobody, and certificates of
-revoked sites, share one party.
+The party of a connection:
+
+- before the client shows its certificate: the client's address (an IPv6 network of 64 bits counts as one address);
+- afterwards: the site that the certificate is pinned for. All unpinned certificates and all revoked sites share a
+  party.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from coreason_enclave.schemas import StrictModel, in_range
 __all__ = ["GatewayLimits", "party_address", "raise_descriptor_limit"]
 
 _RESERVED_DESCRIPTORS = 320
-"""What the gateway itself needs: 256 connections to SuperLink, its files, its sockets."""
+"""The gateway's own needs: 256 connections to SuperLink, its files, its sockets."""
 _FEWEST = 16
 
 _Count = Annotated[int, *in_range(1, 1 << 20)]
@@ -24,18 +26,19 @@ _Rate = Annotated[float, *in_range(0.1, 1e6)]
 
 
 class GatewayLimits(StrictModel):
-    """Limits for each party, and in all.
+    """Limits for each party, and in total.
 
     Attributes:
-        connections: with a certificate, in all. connections_per_site, connections_per_address: of these, one party's.
-        heads_per_site: connections of one site on which no whole request head is in.
-        requests_per_site: requests of one site that are worked on at a time; further ones wait.
-        requests_per_s_per_site: their rate, over more than ten seconds; above it they wait.
-        unfinished, unfinished_per_address: connections without a whole TLS hello, and as many that sent theirs and wait
-            for their handshake. The oldest is dropped first.
-        handshakes, handshakes_per_address: handshakes that have begun and not ended. The oldest is dropped first.
-        handshakes_per_s, handshakes_per_s_per_address: how many begin in a second, of one address over more than ten
-            seconds; further ones wait. A handshake costs two to three milliseconds of a core.
+        connections: with a certificate, in total.
+        connections_per_site, connections_per_address: of these, for each party.
+        heads_per_site: connections of a site that wait for a whole request head.
+        requests_per_site: concurrent requests of a site; further requests wait.
+        requests_per_s_per_site: a site's request rate, averaged over more than ten seconds; further requests wait.
+        unfinished, unfinished_per_address: connections without a whole TLS hello, and as many again that wait for their
+            handshake. The oldest gives way first.
+        handshakes, handshakes_per_address: handshakes in progress. The oldest gives way first.
+        handshakes_per_s, handshakes_per_s_per_address: handshakes begun per second, for an address over more than ten
+            seconds; further handshakes wait. A handshake costs two to three milliseconds of a core.
         handshake_s: seconds from accepting a connection to the end of its handshake.
     """
 
@@ -55,11 +58,11 @@ class GatewayLimits(StrictModel):
 
     @property
     def descriptors(self) -> int:
-        """How many file descriptors a gateway at these limits may come to need."""
+        """The maximum number of file descriptors that a gateway at these limits needs."""
         return self.connections + 2 * self.unfinished + self.handshakes + _RESERVED_DESCRIPTORS
 
     def fitting(self, descriptors: int) -> GatewayLimits:
-        """The same limits, or smaller ones that a process with so many file descriptors can keep."""
+        """Return limits that fit a process with ``descriptors`` file descriptors: unchanged, or scaled down."""
         if self.descriptors <= descriptors:
             return self
         wanted = self.descriptors - _RESERVED_DESCRIPTORS
@@ -72,7 +75,7 @@ class GatewayLimits(StrictModel):
 
 
 def raise_descriptor_limit() -> int:
-    """Raise this process's limit of file descriptors to the hard limit; return the limit that holds now."""
+    """Raise this process's file descriptor limit to the hard limit; return the limit now in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -80,7 +83,7 @@ def raise_descriptor_limit() -> int:
 
 
 def party_address(host: str) -> str:
-    """The address as a party: of IPv6 the network of 64 bits, which one client may have whole."""
+    """Return the address as a party. IPv6: the network of 64 bits, because a client may own all of its addresses."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

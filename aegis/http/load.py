@@ -1,4 +1,4 @@
-"""The gateway's load: connections in use, and the parties that its limits have turned away."""
+"""The gateway's load: connections in use, and the parties that its limits turned away."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Moment = Annotated[float, *in_range(0, 1e12)]
 
 
 class Turned(StrEnum):
-    """Why a connection was ended."""
+    """The reason for ending a connection."""
 
     SILENT = "too many connections without a TLS hello"
     WAITING = "too many connections that wait for a TLS handshake"
@@ -41,19 +41,19 @@ class Turned(StrEnum):
 
 
 _FELT_BY_OTHERS = frozenset({Turned.SILENT, Turned.WAITING, Turned.HANDSHAKE, Turned.FULL, Turned.DESCRIPTORS})
-"""Limits that a party can run into through no doing of its own."""
+"""Limits that a party can reach through no fault of its own."""
 
 
 class GatewayLoad(StrictModel):
-    """The gateway's load. Times are Unix seconds, counts run since the gateway's start.
+    """The gateway's load. Times are Unix seconds; counts start with the gateway.
 
     Attributes:
-        connections, most_connections: with a certificate, now and at most.
-        unfinished: connections whose handshake is not done, now.
-        by_site: connections of the sites that hold the most, now.
-        turned_away: connections that were ended, by reason.
-        most_turned_away: the parties (sites, addresses) that this happened to most.
-        crowded_at: when a limit that is common to all was last felt; None: never.
+        connections, max_connections: with a certificate, now and at most.
+        unfinished: connections before the end of their handshake, now.
+        by_site: connections of the sites with the most, now.
+        turned_away: ended connections, by reason.
+        max_turned_away: the parties (sites, addresses) turned away most often.
+        crowded_at: the last time that a limit common to all took effect; None: never.
     """
 
     connections: _Count = 0
@@ -65,11 +65,11 @@ class GatewayLoad(StrictModel):
     crowded_at: _Moment | None = None
 
     def crowded_since(self, moment: float) -> bool:
-        """Whether a common limit was felt at ``moment`` (Unix seconds) or later."""
+        """Return True if a common limit took effect at ``moment`` (Unix seconds) or later."""
         return self.crowded_at is not None and self.crowded_at >= moment
 
     def in_words(self) -> str:
-        """One line for a person: connections in use, their holders, and the parties turned away."""
+        """Return a line of text: connections in use, their holders, and the parties turned away."""
         held = ", ".join(f"{site} holds {count}" for site, count in self.by_site.items())
         turned = ", ".join(f"{reason}: {count}" for reason, count in self.turned_away.items())
         whom = ", ".join(f"{party} ({count})" for party, count in self.max_turned_away.items())
@@ -83,14 +83,15 @@ class GatewayLoad(StrictModel):
 
 
 class CrowdCounts:
-    """What the limits did. Used from one event loop.
+    """Counts of the limits' effects. Not thread-safe: use from one event loop.
 
     Attributes:
-        unfinished: connections whose handshake is not done, now; set by the acceptor.
-        by_site: each site's connections, now; set by the seats.
+        unfinished: returns the connections before the end of their handshake, now; set by the acceptor.
+        by_site: returns each site's connections, now; set by the seats.
 
     Args:
-        most_connections: that may have a certificate at a time. clock: Unix seconds.
+        max_connections: maximum number of connections with a certificate.
+        clock: Unix seconds.
     """
 
     def __init__(self, max_connections: int, clock: Callable[[], float] = time.time) -> None:
@@ -102,7 +103,7 @@ class CrowdCounts:
         self._crowded_at: float | None = None
 
     def turned(self, why: Turned, party: str) -> None:
-        """A connection of ``party`` was ended."""
+        """Count and log an ended connection of ``party``."""
         self._reasons[why] += 1
         self._parties[party] += 1
         if len(self._parties) > _MOST_PARTIES:
@@ -112,7 +113,7 @@ class CrowdCounts:
         _log.warning(f"ended a connection: {why}; last of %s", party)
 
     def load(self) -> GatewayLoad:
-        """The counts, with what is held now."""
+        """Return the counts, with the connections held now."""
         by_site = Counter(self.by_site())
         return GatewayLoad(
             connections=by_site.total(),

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection: the verified peer certificate in each request's state, and bounds that uvicorn lacks."""
+"""HTTP/1.1 on a connection: passes on the verified peer certificate, and adds bounds that uvicorn lacks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from aegis.http.load import CrowdCounts, Turned
 __all__ = ["HEAD_BYTES", "HEAD_S", "ConnectionAdmission", "PeerCertificateProtocol"]
 
 HEAD_S = 10.0
-"""Seconds that a request's head may take, from its first byte or from the start of a connection."""
+"""Seconds for a request's head, from its first byte or from the start of a connection."""
 HEAD_BYTES = 1 << 15
 
 SiteOf = Callable[[bytes | None], str]
-"""The site that a verified certificate (DER) is pinned for; the empty string where it is pinned for none."""
+"""Returns the site of a pinned certificate (DER), or the empty string for an unpinned certificate."""
 
 
 @dataclass(frozen=True)
 class ConnectionAdmission:
-    """Who may have a connection: what a listener's protocols share."""
+    """Admission of connections, shared by a listener's protocols."""
 
     site_of: SiteOf
     seats: Seats
@@ -33,13 +33,11 @@ class ConnectionAdmission:
 
 
 class PeerCertificateProtocol(HttpToolsProtocol):
-    """One connection.
+    """A connection, with bounds in addition to its :class:`~aegis.http.connection_shares.Seats`.
 
-    Its bounds, beside those of its :class:`~aegis.http.connection_shares.Seats`:
-
-    - a head is in after :data:`HEAD_S`, and no longer than :data:`HEAD_BYTES`;
-    - one request at a time: a client that sends a second one before its answer is cut off, since uvicorn would keep any
-      number of them in memory.
+    - A request head arrives within :data:`HEAD_S`, and fits :data:`HEAD_BYTES`.
+    - Requests come one at a time. A second request before the response ends the connection, since uvicorn would buffer
+      any number of requests.
     """
 
     _head_timer: TimerHandle | None = None
@@ -62,7 +60,7 @@ class PeerCertificateProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """A connection whose handshake is done, client certificate included."""
+        """Start a connection after its handshake, and take a seat or abort."""
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         certificate = tls.getpeercert(binary_form=True) if tls is not None else None
@@ -77,19 +75,19 @@ class PeerCertificateProtocol(HttpToolsProtocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone."""
+        """Free the connection's seat."""
         self._head_is_in()
         if self._admission is not None and self._seat is not None:
             self._admission.seats.leave(self._seat)
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
-        """The first byte of a request."""
+        """Start the head timer at the first byte of a request."""
         super().on_message_begin()
         self._await_head()
 
     def on_headers_complete(self) -> None:
-        """A request's head is in."""
+        """Stop the head timer; abort a request that arrives before the previous response."""
         self._head_is_in()
         if self._is_answering():
             if self._admission is not None and not self.transport.is_closing():
@@ -99,12 +97,12 @@ class PeerCertificateProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
-        """An answer is out. A connection that closes is read on: paused, it would not see its client go, ever."""
+        """Resume reading after a response: a paused connection would never notice that its client left."""
         super().on_response_complete()
         self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes; too many without the end of a head end the connection."""
+        """Receive bytes; abort a connection that sends too many without ending a request head."""
         if self._head_timer is not None:
             self._head_bytes += len(data)
         super().data_received(data)

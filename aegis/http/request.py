@@ -1,4 +1,4 @@
-"""One request and its answer over ASGI: bounded reading, and answering in one place."""
+"""An HTTP request and its response over ASGI: bounded reading, and a single place for responding."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ JSON: Headers = [(b"content-type", b"application/json")]
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """How slowly a body may come: seconds without a byte, and bytes a second on average beside ``grace_s``."""
+    """Minimum speed of a body: seconds without a byte, and average bytes per second after ``grace_s``."""
 
     idle_s: float
     min_bytes_per_s: int
@@ -44,11 +44,11 @@ class BodyLimits:
 
 
 class Disconnected(Exception):
-    """The client has gone: there is nobody to answer."""
+    """The client has left, and no response can reach it."""
 
 
 class HttpRequest:
-    """A request whose head is in, and the way to answer it."""
+    """A request with a complete head, and the way to respond."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits) -> None:
         self._headers: Headers = list(scope["headers"])
@@ -58,18 +58,18 @@ class HttpRequest:
         self.body_is_in = False
 
     def header(self, name: bytes) -> bytes | None:
-        """The value of a header that comes at most once; more than once is refused as malformed."""
+        """Return the value of a header that comes at most once; refuse repetitions as malformed."""
         values = [value for key, value in self._headers if key == name]
         if len(values) > 1:
             raise RequestRefused(Reason.MALFORMED, f"the header {name.decode()} comes more than once")
         return values[0] if values else None
 
     def headers(self, names: frozenset[bytes]) -> Headers:
-        """The headers of these names."""
+        """Return the headers with these names."""
         return [(key, value) for key, value in self._headers if key in names]
 
     def content_length(self, most: int) -> int:
-        """The declared length in bytes; refused if there is none, or above ``most``."""
+        """Return the declared length in bytes; refuse a missing length, or a length above ``most``."""
         text = self.header(b"content-length")
         if text is None or not text.isdigit() or len(text) > 15 or self.header(b"transfer-encoding") is not None:
             raise RequestRefused(Reason.MALFORMED, "a request has to declare its content-length")
@@ -78,7 +78,7 @@ class HttpRequest:
         return int(text)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes, never ahead of the reader; refused as late where it comes too slowly."""
+        """Yield the body as it arrives, never ahead of the reader; refuse a slow body as late."""
         start, size = _now(), 0
         while not self.body_is_in:
             end = start + self._limits.grace_s + size / self._limits.min_bytes_per_s
@@ -90,7 +90,7 @@ class HttpRequest:
                 yield chunk
 
     async def body(self, most: int) -> bytes:
-        """The whole body of at most ``most`` bytes."""
+        """Return the whole body of at most ``most`` bytes."""
         self.content_length(most)
         return b"".join([chunk async for chunk in self.chunks()])
 
@@ -104,15 +104,15 @@ class HttpRequest:
         return event
 
     async def gone(self) -> None:
-        """Return when the client has gone; to be used when the body is in."""
+        """Return when the client has left. Call only after reading the whole body."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
     async def respond(self, status: int, body: bytes = b"", headers: Headers = JSON) -> None:
-        """The whole answer. Of a body that was not read, some is read away first: a client sends before it listens."""
+        """Send the whole response. Drains part of an unread body first: a client sends before listening."""
         self.answered = True
         if self.body_is_in:
-            await respond(self._send, status, body, headers)  # complete before its client can ask for more
+            await respond(self._send, status, body, headers)  # complete before the client's next request
             return
         head, last = _answer(status, body, self._closing(headers))
         await self._send(head)
@@ -131,7 +131,11 @@ class HttpRequest:
             size += len(event.get("body", b""))
 
     async def relay(self, status: int, chunks: AsyncIterator[bytes], headers: Headers) -> None:
-        """An answer as it comes from elsewhere, never ahead of the client, which is given up when it stops reading."""
+        """Send a response as its chunks arrive, never ahead of the client.
+
+        Raises:
+            RequestRefused: the client stopped reading (late).
+        """
         self.answered = True
         await self._send({"type": "http.response.start", "status": status, "headers": self._closing(headers)})
         async for chunk in chunks:
@@ -143,12 +147,12 @@ class HttpRequest:
         await self._send({"type": "http.response.body", "body": b""})
 
     def _closing(self, headers: Headers) -> Headers:
-        """A body that was not read to its end takes the connection with it."""
+        """Add ``connection: close`` after a partly read body."""
         return headers if self.body_is_in else [*headers, (b"connection", b"close")]
 
 
 async def respond(send: Send, status: int, body: bytes, headers: Headers = JSON) -> None:
-    """Answer at once."""
+    """Send a complete response."""
     for event in _answer(status, body, headers):
         await send(event)
 
@@ -160,7 +164,7 @@ def _answer(status: int, body: bytes, headers: Headers) -> tuple[dict[str, Any],
 
 
 async def read_all(receive: Receive, most: int) -> bytes:
-    """The whole of a small body; raises :class:`EnvelopeError` (oversized)."""
+    """Return the whole of a small body; raises :class:`EnvelopeError` (oversized)."""
     body, more = b"", True
     while more:
         event = await receive()
@@ -171,7 +175,7 @@ async def read_all(receive: Receive, most: int) -> bytes:
 
 
 async def follow_lifespan(receive: Receive, send: Send, stopped: Callable[[], Awaitable[None]] | None = None) -> None:
-    """Answer the server's start and end; ``stopped`` is awaited at the end."""
+    """Acknowledge the server's start and end; await ``stopped`` at the end."""
     while True:
         event = await receive()
         if event["type"] == "lifespan.shutdown":

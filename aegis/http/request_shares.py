@@ -1,7 +1,7 @@
-"""One site's share of the gateway's work: how many requests at a time, and how many a second.
+"""Each site's share of the gateway's work: concurrent requests, and requests per second.
 
-Nobody is refused for being over a share: the request waits, and with it the connection that it came on, of which a site
-has only so many.
+The gateway refuses no request for exceeding a share. The request waits, and so does its connection, and each site has a
+limited number of connections.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from aegis.http.limits import GatewayLimits
 __all__ = ["Pace", "Paces", "Turns"]
 
 BURST_S = 10.0
-"""For how many seconds' worth a rate may be exceeded after a rest."""
+"""Seconds' worth of requests that a site may send at once after a rest."""
 _MOST_KEYS = 4096
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 class Pace:
-    """A token bucket: ``per_s`` tokens come in a second, and at most ``burst`` are kept.
+    """A token bucket: gains ``per_s`` tokens a second, and keeps at most ``burst``.
 
     Args:
         clock: monotonic seconds.
@@ -35,21 +35,21 @@ class Pace:
         self._tokens, self._at = burst, clock()
 
     def take(self) -> float:
-        """Take one token, on credit where the bucket is empty; return the seconds until the credit is paid."""
+        """Take a token, on credit if the bucket is empty; return the seconds until the credit is paid."""
         now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s) - 1.0
         self._at = now
         return max(0.0, -self._tokens / self._per_s)
 
     def ready(self) -> bool:
-        """Take one token; return False, and take none, where the bucket is empty."""
+        """Take a token and return True; if the bucket is empty, take no token and return False."""
         if (wait_s := self.take()) > 0.0:
             self._tokens += 1.0
         return wait_s == 0.0
 
 
 class Paces(Generic[Key]):
-    """A token bucket for each key; the least recently used buckets are dropped beyond some thousand.
+    """A token bucket for each key. Keeps a few thousand buckets, the most recently used.
 
     Args:
         clock: monotonic seconds.
@@ -60,7 +60,7 @@ class Paces(Generic[Key]):
         self._paces: OrderedDict[Key, Pace] = OrderedDict()
 
     def ready(self, key: Key) -> bool:
-        """Take one token from the key's bucket; return False, and take none, where the bucket is empty."""
+        """Take a token from the key's bucket and return True; if the bucket is empty, return False."""
         pace = self._paces.get(key)
         if pace is None:
             pace = self._paces[key] = Pace(self._per_s, self._per_s * BURST_S, self._clock)
@@ -71,7 +71,7 @@ class Paces(Generic[Key]):
 
 
 class _Share:
-    """One site's."""
+    """A site's share: a semaphore and a rate."""
 
     def __init__(self, limits: GatewayLimits) -> None:
         loop = asyncio.get_running_loop()
@@ -81,7 +81,7 @@ class _Share:
 
 
 class Turns:
-    """Every site's share. Used from one event loop."""
+    """The shares of all sites. Not thread-safe: use from one event loop."""
 
     def __init__(self, limits: GatewayLimits) -> None:
         self._limits = limits
@@ -89,7 +89,7 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def request(self, site: str) -> AsyncIterator[None]:
-        """Enclose one request of a site; wait for the site's share of requests and for its rate before the body."""
+        """Enclose a site's request; wait for the site's share of requests and for its rate before the body."""
         share = self._share(site)
         share.users += 1
         try:

@@ -1,9 +1,13 @@
-"""An ASGI server for mutual TLS: it asks every client for a certificate and shows the application which one came.
+"""An ASGI server for mutual TLS: requires a client certificate and passes it to the application.
 
-uvicorn verifies client certificates and keeps them to itself; :class:`~aegis.http.protocol.PeerCertificateProtocol`
-puts the verified certificate (DER) into ``scope["state"]["peer_certificate"]``. TLS 1.3 only. No session tickets: a
-resumed session would outlive the revocation of its certificate, and so would a kept-alive connection: the application
-checks each request. Over TLS, :class:`~aegis.http.acceptor.Acceptor` stands where asyncio's own server would stand.
+Why: uvicorn verifies client certificates but does not expose them.
+:class:`~aegis.http.protocol.PeerCertificateProtocol` puts the verified certificate (DER) into
+``scope["state"]["peer_certificate"]``.
+
+- TLS 1.3 only.
+- No session tickets: a resumed session would outlive the revocation of its certificate.
+- A kept-alive connection would outlive the revocation, too: the application therefore checks each request.
+- Over TLS, :class:`~aegis.http.acceptor.Acceptor` replaces asyncio's own server.
 """
 
 from __future__ import annotations
@@ -42,17 +46,19 @@ __all__ = [
 
 KEEP_ALIVE_S = 75
 _BACKLOG = 1024
-"""Connections that the kernel holds for the process to accept."""
+"""Connections that the kernel queues for the process to accept."""
 _STOP_S = 3
 
 Application = Callable[..., Any]
 
 
 class ServerTls:
-    """A server's TLS: its certificate, and the one authority whose client certificates it accepts.
+    """A server's TLS: its certificate, and the only authority for client certificates.
 
     Args:
-        certificate: PEM file. key: PEM file. client_authority: PEM file.
+        certificate: PEM file.
+        key: PEM file.
+        client_authority: PEM file.
 
     Raises:
         ConfigurationError: a file is missing or does not parse, or certificate and key do not belong together.
@@ -64,7 +70,7 @@ class ServerTls:
         self.context.sni_callback = self._use_current
 
     def reload(self) -> None:
-        """Read the files again, for connections from now on; what is not usable changes nothing and raises."""
+        """Read the files again, for new connections; raise and change nothing if a file is unusable."""
         self._current = self._load()
 
     def _use_current(self, tls: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
@@ -80,17 +86,17 @@ class ServerTls:
         try:
             context.load_cert_chain(certificate, key)
             context.load_verify_locations(authority)
-        except OSError as error:  # ssl.SSLError is one
+        except OSError as error:  # includes ssl.SSLError
             raise ConfigurationError(f"TLS cannot be set up with {certificate} and {authority}: {error}") from error
         return context
 
 
 @dataclass(frozen=True)
 class Listener:
-    """One bound Unix socket and the application behind it.
+    """A bound Unix socket and the application behind it.
 
     Attributes:
-        on_stop: called in the loop when the end begins, before requests in progress are waited for.
+        on_stop: called in the loop when the shutdown begins, before the server waits for requests in progress.
     """
 
     application: Application
@@ -100,11 +106,13 @@ class Listener:
 
 @dataclass(frozen=True)
 class TlsListener(Listener):
-    """One bound TCP socket, reachable for anybody.
+    """A bound TCP socket, reachable for anyone.
 
     Attributes:
-        tls: the server's side. site_of: the site that a verified certificate is pinned for, or the empty string.
-        limits: what one party may have. counts: what the limits did.
+        tls: the server's side of TLS.
+        site_of: returns the site of a verified certificate, or the empty string if not pinned.
+        limits: limits for each party.
+        counts: counts of the limits' effects.
     """
 
     _: KW_ONLY
@@ -115,7 +123,7 @@ class TlsListener(Listener):
 
 
 def bind_tcp(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; port 0 picks a free one. Raises :class:`ConfigurationError`."""
+    """Return a listening TCP socket; port 0 picks a free port. Raises :class:`ConfigurationError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -129,10 +137,10 @@ def bind_tcp(host: str, port: int) -> socket.socket:
 
 
 def bind_unix(path: Path) -> socket.socket:
-    """A listening Unix socket of mode 0600 in the place of whatever socket was there.
+    """Return a listening Unix socket of mode 0600, replacing any earlier socket at ``path``.
 
     Raises:
-        ConfigurationError: its folder is not usable.
+        ConfigurationError: the folder is not usable.
     """
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -150,7 +158,7 @@ def bind_unix(path: Path) -> socket.socket:
 
 
 def serve(listeners: Sequence[Listener]) -> None:
-    """Serve until SIGTERM or SIGINT, then end gracefully: a few seconds for what is in progress. Main thread only."""
+    """Serve until SIGTERM or SIGINT, then stop gracefully: requests in progress get a few seconds. Main thread only."""
     servers = [_TlsServer(listener) for listener in listeners]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _stop(servers))
@@ -190,7 +198,7 @@ class _TlsServer(uvicorn.Server):
         self._listener = listener
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn does it on a Unix socket; over TLS, with an acceptor in the place of asyncio's server."""
+        """Start a Unix socket as uvicorn does, and a TLS socket with an acceptor instead of asyncio's server."""
         listener = self._listener
         if not isinstance(listener, TlsListener):
             await super().startup(sockets)
@@ -213,12 +221,12 @@ class _TlsServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield  # uvicorn raises them again at the end, which would cut ours off
+        yield  # uvicorn raises captured signals again at the end, which would cut our shutdown off
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._listener.on_stop()
         await super().shutdown(sockets)
-        for connection in list(self.server_state.connections):  # their clients do not say goodbye
+        for connection in list(self.server_state.connections):  # idle clients do not close
             cast(PeerCertificateProtocol, connection).transport.abort()
         await asyncio.sleep(0.01)  # the loop closes them
 

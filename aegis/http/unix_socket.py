@@ -1,4 +1,4 @@
-"""Unix sockets in folders whose path is longer than a socket's address can be (108 bytes on Linux)."""
+"""Unix sockets in folders with a path longer than a socket's address (108 bytes on Linux)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_BYTES = 100
 
 @contextlib.contextmanager
 def short_name(path: Path) -> Iterator[str]:
-    """A name to bind or connect to: the path, or its folder as an open descriptor (Linux) where that is too long."""
+    """Yield a name to bind or connect to: the path, or if too long, the folder as an open descriptor (Linux)."""
     if len(os.fsencode(path)) <= _MOST_BYTES:
         yield str(path)
         return

@@ -1,7 +1,7 @@
-"""A coordinator's half of mutual attestation: what it asks of sites, what it holds of them, what it shows them.
+"""The coordinator's half of mutual attestation: challenges sites, stores their results, proves itself to them.
 
-Nothing of it outlives the process but the open challenges: a coordinator that was started anew has new keys, and
-attests with every site again before that is sent a model.
+Only the open challenges outlive the process. A restarted coordinator has new keys, and attests with each site again
+before sending that site a model.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from coreason_enclave.wire.updates import SealedMessage
 __all__ = ["Attested", "CoordinatorHandshake"]
 
 CLOCK_STEPPED_S = 60
-"""By how much this host's clock may be set back before results are taken for results of another time."""
+"""Largest backward step of this host's clock, in seconds, after which earlier attestation results still count."""
 
 
 @dataclass(frozen=True)
 class Attested:
-    """A site that proved itself: the report, that as a signed result, and what the coordinator shows it.
+    """An attested site: its report, the report as a signed result, and the coordinator's identity to show to the site.
 
-    ``log_seen``: the checkpoint of this job's log that the site said it had accepted last.
+    ``log_seen``: the checkpoint of this job's log that the site last accepted, by its own statement.
     """
 
     report: AttestationReport
@@ -45,12 +45,12 @@ class Attested:
 
 @dataclass
 class CoordinatorHandshake:
-    """What a coordinator needs to attest with its sites.
+    """Attests with a coordinator's sites, and encrypts models for attested sites only.
 
     Args:
-        signer: signs results. appraiser: what sites have to prove. challenges: durable.
-        attester: what this host proves itself with; None where it cannot, which sites' policies may refuse.
-        clock: Unix seconds.
+        signer: signs results. appraiser: decides whether a site's evidence is acceptable. challenges: durable store.
+        attester: collects this host's evidence. None: the host has none, which sites' policies may refuse.
+        clock: returns Unix seconds.
     """
 
     signer: Signer
@@ -63,7 +63,7 @@ class CoordinatorHandshake:
     _attested: dict[str, Attested] = field(default_factory=dict)
 
     def request(self, site: str, job: FederationJob) -> AttestationRequest:
-        """A new challenge to ``site``, durable when this returns; an earlier one is not waited for any more."""
+        """Return a new challenge to ``site``, durable on return. It replaces an earlier challenge to the site."""
         now = self.clock()
         request = AttestationRequest(
             site_id=site,
@@ -80,8 +80,8 @@ class CoordinatorHandshake:
         """Check and appraise a site's answer to its last challenge.
 
         Raises:
-            UpdateRefused: with the reason code of the first check that failed; the site counts as not attested.
-            AttestationError: this host cannot prove itself to that site.
+            UpdateRefused: with the reason code of the first failed check; the site counts as not attested.
+            AttestationError: this host cannot prove itself to the site.
         """
         request, now = self._asked[site], self.clock()
         self._attested.pop(site, None)
@@ -94,19 +94,19 @@ class CoordinatorHandshake:
         return attested
 
     def attested(self, site: str, job: FederationJob) -> Attested | None:
-        """What is held of ``site`` for ``job``, as long as it need not be asked again."""
+        """Return the attestation of ``site`` for ``job``, or None if the site must attest again."""
         held = self._attested.get(site)
         if held is None or held.report.job_digest != job.digest():
             return None
-        known_since = held.report.appraised_at - CLOCK_STEPPED_S  # a clock set back: no longer known
+        known_since = held.report.appraised_at - CLOCK_STEPPED_S  # a larger step back voids the result
         return held if known_since <= self.clock() < held.report.renewal_due else None
 
     def forget(self, site: str) -> None:
-        """Ask ``site`` again before it is sent anything."""
+        """Drop the site's attestation, so that the site must attest again before it receives anything."""
         self._attested.pop(site, None)
 
     def release(self, attested: Attested, model: bytes, envelope: bytes) -> bytes:
-        """The model, encrypted to the key that the site proved to hold; there is no other way to a model.
+        """Return the model, encrypted to the site's attested key. A site gets a model in no other way.
 
         Raises:
             AttestationError: the result has expired.
@@ -116,11 +116,11 @@ class CoordinatorHandshake:
         return encrypt_to(attested.report.kem_key, model, info_for("model", envelope))
 
     def decrypt_update(self, message: SealedMessage) -> bytes:
-        """An update's arrays, decrypted; raises :class:`EnvelopeError`."""
+        """Return an update's decrypted arrays; raise :class:`EnvelopeError` on failure."""
         return self._key.decrypt(message.arrays, info_for("update", message.envelope))
 
     def _identity(self, proved: AdmittedAttestation) -> CoordinatorIdentity:
-        """Evidence over the site's own challenge, which no other site and no other moment has."""
+        """Collect evidence over the site's own challenge, which fits no other site and no other moment."""
         evidence = None
         if self.attester is not None:
             binding = Binding(
@@ -136,7 +136,7 @@ class CoordinatorHandshake:
 
 
 def _proof(attester: Attester, context: bytes) -> dict[str, Any]:
-    """This host's evidence in JSON types; an attester that broke is an attester that refuses."""
+    """Return this host's evidence in JSON types. An attester's crash counts as a refusal to attest."""
     try:
         return attester.produce(context).model_dump(mode="json")
     except AttestationError:

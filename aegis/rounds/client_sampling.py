@@ -1,7 +1,14 @@
-"""What client-level privacy changes in a turn: whom a round asks, what its answers become, and when that may be kept.
+"""Client-level privacy within a turn: samples the sites to ask, noises the result, and commits the model.
 
-Every act is durable before the next: the round is charged, then its sites are drawn, then they are asked; the model is
-computed, then recorded as the one that the charge paid for, then kept. Killed in between, the same is done again.
+Each step is durable before the next:
+
+1. Charge the round to the ledger.
+2. Sample the sites, then ask them.
+3. Compute the model.
+4. Commit the model to the ledger as the result of the charge.
+5. Save the model.
+
+After a crash in between, the coordinator repeats the same steps with the same results.
 """
 
 from __future__ import annotations
@@ -19,19 +26,19 @@ __all__ = ["ClientSampling"]
 
 
 class ClientSampling:
-    """The draws of one run whose job promises client-level privacy."""
+    """Cohort sampling for a run whose job promises client-level privacy."""
 
     def __init__(self, run: RunContext, privacy: ClientPrivacy) -> None:
         self._run, self._journal, self._privacy = run, run.journal, privacy
 
     def draw(self, eligible: Collection[str]) -> tuple[tuple[str, ...], SampledCohort]:
-        """The sites that the next round asks, charged for; and what a state that names them has to say with them.
+        """Charge the next round and sample its sites; return the sites and the sampling state to save with them.
 
-        The population is the number of sites that are enrolled when the job first draws. One that enrols later is drawn
-        by its own coin like any other; the denominator stays.
+        The population is the number of sites enrolled at the job's first draw; the denominator keeps this number. A
+        site that enrols later gets its own coin like any other site.
 
         Raises:
-            PrivacyBudgetExceededError: the round cannot be afforded.
+            PrivacyBudgetExceededError: the budget does not cover the round.
             InvalidJob: job, federation and ledger contradict each other.
         """
         draw = self._privacy.reserve(self._named(self._next()))
@@ -42,15 +49,15 @@ class ClientSampling:
         return self._privacy.draw_sites(draw, eligible), kept
 
     def combine(self, attempt: RoundAttempt) -> Aggregate:
-        """The noised mean of what was admitted; noise alone, where nobody was drawn or nobody answered."""
+        """Return the noised mean of the admitted updates, or noise alone if no site was drawn or no site answered."""
         updates = [accepted.update for accepted in attempt.admitted.values()]
         return self._privacy.combine(self._open(), updates, layout_of(attempt.base))
 
     def commit(self, model: Arrays) -> None:
-        """Record the round's model, before it is kept.
+        """Commit the round's model to the ledger, before saving the model.
 
         Raises:
-            ReleasedOtherwise: this draw gave another model before, in a run of this job whose state is not this one.
+            ReleasedOtherwise: this draw already gave another model, in a run of the job with another state.
         """
         draw, digest = self._open(), model_digest(model)
         self._privacy.commit(draw, digest)
@@ -60,7 +67,10 @@ class ClientSampling:
         )
 
     def resample(self, why: str) -> RunState:
-        """With the round closed, and to be drawn anew: another draw, other noise, another charge."""
+        """Return the state that closes the round and resamples it.
+
+        The resampled round gets a new cohort, new noise and a new charge to the ledger.
+        """
         draw, state = self._open(), self._journal.state
         self._log("drawn anew", draw, {"why": why})
         again = SampledCohort(

@@ -1,4 +1,4 @@
-"""What every turn of a run shares: the job, the coordinator's key, the sites as they are now, and what is kept."""
+"""The context of all turns of a run: the job, the coordinator's key, the current sites, and the stores."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["ParticipantView", "RunContext"]
 
 
 class ParticipantView:
-    """The registered participants, as of now.
+    """The registered participants, with their current revocations and signs of life.
 
     Args:
-        revoked: the site ids that nothing is asked of and nothing is taken from, as of the call.
-        liveness: signs of life.
+        revoked: returns the currently revoked site ids. A revoked site gets no requests, and its answers are refused.
+        liveness: source of signs of life.
     """
 
     def __init__(
@@ -35,23 +35,26 @@ class ParticipantView:
         self.revoked, self.liveness = revoked, liveness
 
     def health(self) -> Mapping[str, SiteHealth]:
-        """Signs of life of the registered sites."""
+        """Return the signs of life of the registered sites."""
         return {site: seen for site, seen in self.liveness.health().items() if site in self.registered}
 
     def activations(self) -> dict[str, int]:
-        """How often each site's node has joined, as far as is known."""
+        """Return how often each site's node has joined; sites without a known count are left out."""
         return {site: seen.activations for site, seen in self.health().items()}
 
     def is_revoked(self, site: str) -> bool:
-        """Whether nothing is taken from this site now."""
+        """Return True if the site is revoked now."""
         return site in self.revoked()
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """One job's run in this process. ``clock``: Unix seconds. ``client_privacy``: there if the job asks for it.
+    """The context of one job's run in this process.
 
-    ``witnesses``: what the sites are shown of the run's log.
+    Attributes:
+        witnesses: the checkpoints that sites saw and will see of the run's log.
+        clock: returns Unix seconds.
+        client_privacy: set only if the job asks for client-level privacy.
     """
 
     job: FederationJob
@@ -65,7 +68,7 @@ class RunContext:
     client_privacy: ClientPrivacy | None = None
 
     def enrolments(self) -> dict[str, str]:
-        """The enrolment envelopes that count: of sites that are registered and not revoked."""
+        """Return the enrolment envelopes that count: those of registered sites without revocation."""
         revoked = self.sites.revoked()
         return {
             site: envelope
@@ -74,12 +77,15 @@ class RunContext:
         }
 
     def mark_late(self, site: str) -> None:
-        """An answer to what was closed without it: refused and noted. Its silence was counted already."""
+        """Refuse and log an answer to a closed request.
+
+        The site's silence already cost a strike; the strike's reason becomes lateness.
+        """
         self.journal.refuse("admit", site, Reason.LATE, f"{site} answered after its round was closed")
         quarantine = self.journal.state.quarantine
         if site in quarantine:
             self.journal.save(quarantine={**quarantine, site: mark_late(quarantine[site])})
 
     def log_unsolicited(self, node_id: int) -> None:
-        """Something came of a node that was not asked for it: nobody's offence, as nobody is known to have sent it."""
+        """Log a message from a node that has no open request. No site is penalised: the sender is unknown."""
         self.journal.log("admit", "refused", {"node": str(node_id)}, Reason.UNKNOWN_SITE)

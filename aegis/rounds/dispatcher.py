@@ -1,8 +1,12 @@
-"""Asking sites and hearing them, until all have answered or the deadline has passed.
+"""Sends requests to sites and collects replies until all sites have answered or the deadline has passed.
 
-Own intervals (20 ms growing to 250 ms); a site whose node joined anew since it was asked is asked again, and what the
-carrier could not do is tried again with exponential back-off and jitter. Asked again means the same bytes: the same
-nonce, for which a site has the same answer.
+Transports lose, delay and repeat messages; the dispatcher still reports each request exactly once as answered or
+missing.
+
+- Polling intervals grow from 20 ms to 250 ms.
+- A site whose node has rejoined since the request was sent gets the request again.
+- Transport failures are retried with exponential back-off and jitter.
+- A resent request has the same bytes, hence the same nonce, for which a site has the same answer.
 """
 
 from __future__ import annotations
@@ -36,16 +40,16 @@ _RETRY_FIRST_S, _RETRY_MAX_S = 0.25, 10.0
 
 
 class ReplyKind(StrEnum):
-    """How a reply relates to the request that it answers."""
+    """The relation between a reply and its request."""
 
     FIRST = "first"
     """the first reply to an open request"""
     DUPLICATE = "duplicate"
-    """another reply to a request that was answered already"""
+    """another reply to an already answered request"""
     LATE = "late"
-    """a reply to a request that was closed unanswered"""
+    """a reply to a request that closed unanswered"""
     UNSOLICITED = "unsolicited"
-    """a message from a node that has no request"""
+    """a message from a node without a request"""
     MISSING = "missing"
     """no reply before the deadline"""
 
@@ -64,25 +68,25 @@ class Reply:
 
 @dataclass(frozen=True)
 class Closing:
-    """When an exchange ends before its deadline, so that the slowest site does not set everybody's pace.
+    """The rule that ends a batch before its deadline, so that the slowest site does not set the pace for all.
 
     Attributes:
-        enough: whether the answers heard so far suffice without the others'; asked after each batch.
-        grace_s: seconds that the others have from then on. They have at least as long again as enough took, so that a
-            site that needs twice the others' time is no straggler.
+        enough: returns True if the replies so far suffice; called after each batch of replies.
+        grace_s: minimum seconds for the remaining sites from then on. They get at least as long again as the sufficient
+            replies took, so a site that needs twice the time of the others still counts.
     """
 
     enough: Callable[[], bool]
     grace_s: float
 
     def at(self, started: float, now: float) -> float:
-        """The time at which an exchange that began at ``started`` closes, enough being in ``now`` (both seconds)."""
+        """Return the closing time of a batch that started at ``started``, with enough replies at ``now`` (seconds)."""
         return now + max(self.grace_s, now - started)
 
 
 @dataclass
 class _OpenRequest:
-    """One site in one exchange; ``due`` is when (monotonic seconds) it is sent its message, infinity: not again."""
+    """The state of one site's request. ``due``: monotonic seconds at which to send it; infinity: do not send again."""
 
     outbound: OutboundMessage
     backoff: Backoff
@@ -94,7 +98,7 @@ class _OpenRequest:
 
 @dataclass(frozen=True)
 class _Sent:
-    """A message that may still be answered, until the carrier forgets it."""
+    """A sent message, answerable until the transport drops it at ``forgotten_at`` (monotonic seconds)."""
 
     outbound: OutboundMessage
     forgotten_at: float
@@ -102,7 +106,7 @@ class _Sent:
 
 @dataclass
 class _Closed:
-    """Messages of earlier exchanges, by id, that nobody answered in time."""
+    """Messages of earlier batches, by id, that no site answered in time."""
 
     sent: dict[str, _Sent] = field(default_factory=dict)
 
@@ -112,11 +116,11 @@ class _Closed:
 
 
 class Dispatcher:
-    """Carries one coordinator's questions, one set after the other.
+    """Sends one coordinator's requests, one batch after another.
 
     Args:
-        clock: monotonic seconds.
-        chance: uniform in [0, 1), for the jitter.
+        clock: returns monotonic seconds.
+        chance: returns a uniform number in [0, 1), for the jitter.
     """
 
     def __init__(
@@ -136,14 +140,14 @@ class Dispatcher:
     def send(
         self, messages: Sequence[OutboundMessage], within_s: float, closing: Closing | None = None
     ) -> Iterator[list[Reply]]:
-        """Send the parcels and yield what is heard as it comes, in batches; the last one names who stayed silent.
+        """Send the messages and yield replies in groups as they arrive; the last group names the silent sites.
 
-        Every parcel is heard exactly once as :attr:`ReplyKind.FIRST` or :attr:`ReplyKind.MISSING`; what
-        :meth:`follow_up` sends is one more, within the same deadline.
+        Each message yields exactly one reply of kind :attr:`ReplyKind.FIRST` or :attr:`ReplyKind.MISSING`. Each message
+        sent by :meth:`follow_up` adds one more, within the same deadline.
 
         Args:
             within_s: seconds until the deadline.
-            closing: when to stop waiting before it; None: not before it.
+            closing: rule for stopping earlier; None: wait until the deadline.
         """
         batch = self._batch = _OpenBatch(self._clock, self._chance, messages)
         self._looked = -math.inf
@@ -169,7 +173,7 @@ class Dispatcher:
             self._batch = None
 
     def follow_up(self, outbound: OutboundMessage) -> None:
-        """Ask a site that has just answered for something more, while :meth:`send` goes on."""
+        """Send a further request to a site that has just answered, while :meth:`send` is running."""
         if self._batch is None:
             raise RuntimeError("no batch is open: follow_up() belongs into the loop over send()")
         self._batch.follow(outbound)
@@ -216,7 +220,7 @@ class Dispatcher:
 
 
 class _OpenBatch:
-    """The book of one exchange: who was sent what, who answered, what has to be sent again."""
+    """The state of one batch: messages sent, sites that answered, messages to send again."""
 
     def __init__(
         self, clock: Callable[[], float], chance: Callable[[], float], messages: Iterable[OutboundMessage]
@@ -227,23 +231,23 @@ class _OpenBatch:
             for outbound in messages
         }
         self._sent: dict[str, _Sent] = {}
-        self._done: dict[str, _Sent] = {}  # answered: no longer asked for, and known should one more answer come
+        self._done: dict[str, _Sent] = {}  # answered: no longer pulled, kept to recognise duplicates
         self._one_by_one = False
         self.working = False
 
     def follow(self, outbound: OutboundMessage) -> None:
-        """One more parcel to a site; what it was asked before is over."""
+        """Queue a follow-up request to a site; its previous request is closed."""
         self._sites[outbound.site] = _OpenRequest(
             outbound, Backoff(_RETRY_FIRST_S, _RETRY_MAX_S, self._chance), self._clock()
         )
 
     @property
     def waiting(self) -> bool:
-        """Whether somebody has not answered yet."""
+        """True if a site has not answered yet."""
         return any(not request.answered for request in self._sites.values())
 
     def due(self, health: Mapping[str, SiteHealth]) -> list[_OpenRequest]:
-        """Who is to be sent its message now: at the beginning, after a failure, or because its node joined anew."""
+        """Return the requests to send now: first sends, retries after a failure, and resends to nodes that rejoined."""
         now = self._clock()
         waiting = [request for request in self._sites.values() if not request.answered]
         for request in waiting:
@@ -253,7 +257,7 @@ class _OpenBatch:
     def sent(
         self, due: Sequence[_OpenRequest], message_ids: Sequence[str | None], health: Mapping[str, SiteHealth]
     ) -> None:
-        """Note what became of a push."""
+        """Record the result of a push."""
         if len(message_ids) != len(due):
             raise TransportFailed(f"it took {len(message_ids)} of {len(due)} messages")
         now = self._clock()
@@ -266,19 +270,22 @@ class _OpenBatch:
                 self._sent[message_id] = _Sent(request.outbound, now + request.outbound.ttl_s)
 
     def failed(self, due: Sequence[_OpenRequest], error: TransportFailed) -> None:
-        """The carrier did not take what was pushed, or took it and cannot say so."""
+        """Schedule retries after a failed push. The transport may have taken the messages all the same."""
         self.working = False
         _log(error)
         for request in due:
             self._again(request)
 
     def pulls(self) -> list[list[str]]:
-        """The message ids to pull for: together, or each by itself once that has failed."""
+        """Return the message ids to pull for, in groups: all together, or each alone after a failed pull."""
         message_ids = list(self._sent)
         return [[message_id] for message_id in message_ids] if self._one_by_one else [message_ids]
 
     def broken(self, message_ids: Iterable[str], error: TransportFailed) -> None:
-        """A pull failed, and what it had taken is lost: one bad reply must not cost the others theirs."""
+        """Schedule resends after a failed pull, whose replies are lost.
+
+        Later pulls fetch each message alone, so that one bad reply cannot cost the other sites theirs.
+        """
         self.working, self._one_by_one = False, True
         _log(error)
         for message_id in message_ids:
@@ -287,7 +294,7 @@ class _OpenBatch:
                 self._again(self._sites[sent.outbound.site])
 
     def receive(self, inbound: InboundMessage) -> Reply | None:
-        """Find out whose it is, and whether it is the first."""
+        """Match a message with its request and classify the reply; return None for a delivery failure."""
         sent = self._sent.get(inbound.message_id, self._done.get(inbound.message_id))
         if isinstance(inbound.content, DeliveryFailure):
             self._lost(inbound.message_id)
@@ -297,7 +304,7 @@ class _OpenBatch:
         self._done[inbound.message_id] = sent
         self._sent.pop(inbound.message_id, None)
         request = self._sites[sent.outbound.site]
-        over = request.outbound is not sent.outbound  # it was answered before, and has been followed up
+        over = request.outbound is not sent.outbound  # answered before; a follow-up has replaced this request
         kind = ReplyKind.DUPLICATE if over or request.answered else ReplyKind.FIRST
         request.answered = request.answered or not over
         return Reply(
@@ -314,7 +321,10 @@ class _OpenBatch:
         return request.outbound is sent.outbound and not request.answered
 
     def silent(self) -> list[Reply]:
-        """Whoever has not answered: by its own silence if the carrier worked to the end, else by the carrier's."""
+        """Return a MISSING reply for each silent site.
+
+        The reason is NO_REPLY if the request was sent and the transport worked to the end, else TRANSPORT.
+        """
         return [
             Reply(
                 ReplyKind.MISSING,
@@ -328,7 +338,7 @@ class _OpenBatch:
         ]
 
     def unanswered(self) -> dict[str, _Sent]:
-        """What may still be answered, too late."""
+        """Return the messages whose replies may still arrive late."""
         return {key: sent for key, sent in self._sent.items() if self._is_open(sent)}
 
     def _again(self, request: _OpenRequest) -> None:
@@ -336,13 +346,13 @@ class _OpenBatch:
 
 
 def _notice(request: _OpenRequest, seen: SiteHealth | None, now: float) -> None:
-    """A node that joined anew may never read what was sent to it before."""
+    """Schedule an immediate resend if the node rejoined, because a rejoined node may never read earlier messages."""
     if request.pushed and seen is not None and seen.activations > request.activations:
         request.due, request.activations = now, seen.activations
 
 
 def _is_away(request: _OpenRequest, health: Mapping[str, SiteHealth]) -> bool:
-    """Whether sending once more could only pile up messages for a node that is not there."""
+    """Return True if the node has its message but is disconnected, so that resending would only pile up messages."""
     seen = health.get(request.outbound.site)
     return request.pushed and seen is not None and not seen.connected
 

@@ -1,6 +1,6 @@
-"""Inviting the sites to a job; their enrolments become the roll-call that each of them checks.
+"""Invites sites to a job and collects their enrolments, which form the roll-call that every site checks.
 
-Kept as they come, so that a resumed run does not ask an enrolled site again.
+Enrolments are saved on arrival, so a resumed run does not invite an enrolled site again.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from coreason_enclave.wire.updates import SealedMessage
 __all__ = ["INVITATION_S", "drop_other_keys", "invite"]
 
 INVITATION_S = 60.0
-"""How long a site may take to enrol, unless a round's deadline is shorter: it only reads and signs."""
+"""Seconds that a site may take to enrol, or a round's deadline if shorter. The site only reads and signs."""
 
 
 def invite(run: RunContext, dispatcher: Dispatcher) -> dict[str, str]:
-    """Invite whoever has not enrolled; return why sites did not enrol, by reason code."""
+    """Invite the sites that have not enrolled; return the reason code of each invited site that did not enrol."""
     state, within_s = run.journal.state, min(INVITATION_S, run.job.round_deadline_s)
     invited = sites_to_invite(
         run.sites.registered,
@@ -60,11 +60,11 @@ def _outbound(run: RunContext, invitation: JobInvitation, within_s: float) -> Ou
 
 
 def drop_other_keys(run: RunContext) -> None:
-    """A site that was registered anew under another key has to enrol with that one."""
+    """Drop enrolments under a replaced key. A site registered again under another key must enrol with the new key."""
 
     def still_valid(site: str, envelope: str) -> bool:
         if site not in run.sites.registered:
-            return True  # it may come back; until then it is in no roll-call
+            return True  # the site may come back; until then no roll-call lists it
         try:
             admit_enrolment(SealedMessage(envelope.encode()), run.job, site, run.sites.registered[site].public_key)
         except UpdateRefused:
@@ -76,14 +76,14 @@ def drop_other_keys(run: RunContext) -> None:
 
 
 class _Enrolling:
-    """Takes the answers to one set of invitations."""
+    """Processes the replies to one set of invitations."""
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
         self.declined: dict[str, str] = {}
 
     def receive(self, batch: Iterable[Reply]) -> None:
-        """Keep whoever enrolled; durable when this returns."""
+        """Save enrolments and strikes from a batch of replies; durable on return."""
         enrolled: dict[str, str] = {}
         strikes: dict[str, str] = {}
         for reply in batch:

@@ -1,12 +1,12 @@
-"""A run's durable state and its log: what is saved before the next act, and what is said about it.
+"""A run's durable state and its audit log: saves each state before the next act, and logs each act.
 
-The two are bound to each other, so that neither can be set back or exchanged alone:
+State and log refer to each other, so that neither can be rolled back or exchanged alone:
 
-- a state names the log's size and head as they were when it was saved;
-- every line of the log names the state that was on disk when it was written.
+- a state names the log's size and head at the time of saving;
+- a log line names the state on disk at the time of writing.
 
-State comes first. A crash may leave a state whose line was never written; a log that knows more than the state is never
-the work of a crash. :mod:`aegis.runs.resuming` checks both before a run goes on.
+The state is saved first. A crash may leave a state without its log line, but never a log that knows more than the
+state. :mod:`aegis.runs.resuming` checks both before a run continues.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Journal"]
 
 
 class Journal:
-    """One run's memory. ``state`` is always the one that is on disk.
+    """The state and audit log of one run. ``state`` always equals the state on disk.
 
     Raises:
         RunFolderError: the stored state belongs to another job, is damaged, or was saved when the log was longer.
@@ -57,7 +57,7 @@ class Journal:
         )
 
     def save(self, state: RunState | None = None, /, **changes: Any) -> RunState:
-        """Make ``state`` (by default the present one) with ``changes`` the present one; durable when this returns."""
+        """Save ``state`` (default: the current state) with ``changes`` as the current state; durable on return."""
         following = (self.state if state is None else state).model_copy(update=changes)
         if following != self.state:
             following = self._placed(following)
@@ -66,16 +66,16 @@ class Journal:
         return following
 
     def log(self, action: str, outcome: str, details: Mapping[str, object], reason: str | None = None) -> None:
-        """One line of the audit log, which says the profile and names the state that is on disk."""
+        """Append a line to the audit log, with the profile and the digest of the state on disk."""
         about = {**self._profile.label(), "state": self._digest, **details}
         self._audit.append(actor="coordinator", action=action, outcome=outcome, reason=reason, details=about)
 
     def refuse(self, action: str, site: str, reason: str, message: str, **details: object) -> None:
-        """Log that something of ``site`` was not taken."""
+        """Log a refusal of a message from ``site``."""
         self.log(action, "refused", {"site": site, **({"message": message} if message else {}), **details}, reason)
 
     def struck(self, strikes: Mapping[str, str], activations: Mapping[str, int]) -> dict[str, Any]:
-        """The changes of state that record these offences (reason codes by site), and a line for each in the log."""
+        """Return the state changes that record these strikes (reason codes by site), and log each strike."""
         quarantine, turn = dict(self.state.quarantine), self.state.turn
         for site, reason in sorted(strikes.items()):
             quarantine[site] = record_strike(quarantine.get(site), reason, turn, activations.get(site, 0))
@@ -88,12 +88,12 @@ class Journal:
         return {"quarantine": quarantine, "struck": tuple(sorted({*self.state.struck, *strikes}))}
 
     def _placed(self, state: RunState) -> RunState:
-        """``state`` with the log's present position."""
+        """Return ``state`` with the log's current position."""
         head = self._audit.head
         return state.model_copy(update={"log": LogPosition(size=head.size, head=head.head)})
 
     def readmit(self, sites: Collection[str]) -> None:
-        """Forget the offences of ``sites``: a person's decision, which is logged."""
+        """Clear the strikes of ``sites`` and log each one: a person's decision."""
         for site in sorted(sites):
             self.log("quarantine", "readmitted", {"site": site, "strikes": self._offences(site)})
         self.save(quarantine={site: record for site, record in self.state.quarantine.items() if site not in sites})

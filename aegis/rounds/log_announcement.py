@@ -1,7 +1,7 @@
-"""After the last round: the sites are shown the log as it ends, and say what they hold of it.
+"""Shows the finished log to the sites after the last round, and collects their witness statements.
 
-Best effort. The log is signed and closed by then, so nothing of this is written to it; what a site has seen with its
-last order it holds anyway.
+Best effort. The log is signed and closed by then, so none of the statements enter it. A site that misses the
+announcement still holds the checkpoint from its last order.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from coreason_enclave.wire.updates import SealedMessage
 __all__ = ["ANNOUNCE_S", "announce"]
 
 ANNOUNCE_S = 10.0
-"""How long sites may take to answer: they only read, write one small file and sign."""
+"""Seconds that sites may take to answer: a site only reads, writes a small file and signs."""
 
 
 def announce(run: RunContext, dispatcher: Dispatcher) -> Mapping[str, bytes]:
-    """Announce the end to the sites of the last round; return their witness statements, by site."""
+    """Announce the end of the run to the last round's sites; return their witness statements, by site."""
     last = run.journal.state.history[-1].admitted if run.journal.state.history else ()
     asked = [site for site in last if site in run.sites.registered and not run.sites.is_revoked(site)]
     outbound_messages = {site: _outbound(run, site) for site in asked}
@@ -67,7 +67,7 @@ def _outbound(run: RunContext, site: str) -> OutboundMessage:
 
 
 def _keep(run: RunContext, reply: Reply, outbound: OutboundMessage, statements: dict[str, bytes]) -> None:
-    """A statement counts if its site signed it, and it holds the checkpoint that was announced."""
+    """Keep a statement if its site signed it and it holds the announced checkpoint."""
     if not isinstance(reply.content, SealedMessage):
         return
     key = run.signer.public_hex

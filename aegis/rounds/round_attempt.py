@@ -1,10 +1,11 @@
-"""One attempt at a round: orders out, answers in, each admitted or refused as it arrives and kept before the next.
+"""One attempt at a round: sends orders, admits or refuses each update on arrival, and saves it before the next.
 
-A site that is not attested now is asked to prove itself first; its order follows as soon as it did, without waiting for
-the others. One that lost its keys since says so, and is asked again.
-
-Whatever was admitted is on disk with the state that names it, so a coordinator that was killed neither asks those
-sites again nor loses what they spent privacy on; what it restores passes the same checks once more.
+- A site without a current attestation is challenged first. After attesting, it gets its order without waiting for other
+  sites.
+- A site that has lost its keys since reports the loss and is challenged again.
+- Admitted updates are on disk together with the state that names them. A killed coordinator therefore neither asks
+  those sites again nor loses updates that cost privacy.
+- Restored updates pass the same checks again.
 """
 
 from __future__ import annotations
@@ -34,21 +35,21 @@ from coreason_enclave.wire.updates import SealedMessage
 __all__ = ["RoundAttempt"]
 
 _MOST_CHALLENGES = 8
-"""How often a site is asked to prove itself in one attempt: it may be restarted, or sleep through a challenge."""
+"""Largest number of challenges to one site in one attempt: a site may restart, or sleep through a challenge."""
 
 _CANNOT_PROVE = frozenset(
     {Reason.ATTESTATION_UNAVAILABLE, Reason.ATTESTATION_INVALID, Reason.ATTESTATION_UNACCEPTABLE, Reason.INTERNAL}
 )
 _ASK_AGAIN = frozenset({Reason.ATTESTATION_REQUIRED, Reason.EXPIRED})
 _OURS = Reason.ATTESTATION_UNAVAILABLE
-"""Why an answer could not be judged here: a vendor's service, or an endorsement of this host's own. No site's fault."""
+"""Reason why this host could not judge an answer: a vendor's service, or an endorsement of its own. No site's fault."""
 _ASK_FIRST = frozenset({Reason.ATTESTATION_REQUIRED, Reason.LOG_UNPROVEN})
-"""Refusals of an order that attesting anew mends: the site has no keys, or saw more of the log than it was asked."""
+"""Refusals of an order that a new attestation resolves: the site lost its keys, or saw more of the log than assumed."""
 
 
 @dataclass
 class _Batch:
-    """What one batch of things heard changes."""
+    """The changes from one batch of replies."""
 
     received: dict[str, AdmittedEnvelope] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class _Batch:
 
 
 class RoundAttempt:
-    """The open attempt of the open round: its base model, and what was admitted and refused (reason codes) so far."""
+    """The open attempt at the open round: its base model, admitted updates and refusals (reason codes) so far."""
 
     def __init__(self, of: RunContext) -> None:
         self._of, self._journal = of, of.journal
@@ -71,7 +72,7 @@ class RoundAttempt:
         self.refused: dict[str, str] = dict(state.refused)
 
     def run(self, dispatcher: Dispatcher) -> None:
-        """Ask every site that has not been heard yet, and hear them until the round closes: see :meth:`_closing`."""
+        """Send a request to every unsettled site, and receive replies until the round closes: see :meth:`_closing`."""
         self.restore()
         self._drop_the_unreachable()
         first = [self._order(site) or self._challenge(site) for site in self._unheard()]
@@ -81,7 +82,7 @@ class RoundAttempt:
                 dispatcher.follow_up(outbound)
 
     def attest(self, dispatcher: Dispatcher) -> None:
-        """Have whoever is not attested prove itself, and send no order yet."""
+        """Challenge every site without a current attestation; send no order yet."""
         unproven = [site for site in self._unheard() if not self._proven(site)]
         challenges = [self._challenge(site) for site in unproven]
         for batch in dispatcher.send(challenges, self._of.job.round_deadline_s, self._closing(attested=True)):
@@ -89,14 +90,14 @@ class RoundAttempt:
             for outbound in self._following():
                 if outbound.request_kind is RequestKind.ATTEST:
                     dispatcher.follow_up(outbound)
-                else:  # made anew when orders are sent
+                else:  # an order; it is made again when orders are sent
                     self._of.witnesses.withdraw(outbound.site)
 
     def restore(self) -> None:
-        """Admit once more what was admitted before a crash; what is not acceptable any more is asked for again.
+        """Admit again the updates admitted before a crash. A site whose update no longer passes is asked again.
 
         Raises:
-            RunFolderError: what was kept is missing or damaged, which no crash brings about.
+            RunFolderError: a stored update is missing or damaged, which no crash can cause.
         """
         received = self._journal.state.received
         for site, kept in received.items():
@@ -104,7 +105,7 @@ class RoundAttempt:
                 continue
             try:
                 message = self._journal.store.load_update(kept.envelope)
-                admission = self._admission(site, decrypt_update=lambda kept: kept.arrays)  # kept as they were admitted
+                admission = self._admission(site, decrypt_update=lambda kept: kept.arrays)  # stored decrypted
                 admitted = self._agreeing(site, admission.admit(message, now=kept.admitted_at))
                 self._accept(site, admitted, kept.envelope)
             except (LedgerForked, UpdateRefused) as error:
@@ -117,12 +118,12 @@ class RoundAttempt:
         self._journal.save(received={site: kept for site, kept in received.items() if site in self.admitted})
 
     def outbound_messages(self) -> list[OutboundMessage]:
-        """The orders of the sites that are attested and have not been heard yet."""
+        """Return the orders for attested sites that are neither admitted nor refused yet."""
         orders = [self._order(site) for site in self._unheard()]
         return [outbound for outbound in orders if outbound is not None]
 
     def receive_all(self, deliveries: Iterable[InboundMessage]) -> None:
-        """Take replies that somebody else brought, by the node that they come from; who is missing stayed silent."""
+        """Process replies that a caller collected, matched by sender node. A site without a reply counts as silent."""
         asked = {self._of.sites.registered[site].node_id: site for site in self._unheard()}
         waiting, replies = dict(asked), list[Reply]()
         for inbound in deliveries:
@@ -137,7 +138,7 @@ class RoundAttempt:
         self._leave_unproven([outbound.site for outbound in self._following()])
 
     def receive(self, batch: Iterable[Reply]) -> None:
-        """Take what came in; durable when this returns."""
+        """Process a batch of replies; durable on return."""
         changes = _Batch()
         for reply in batch:
             self._handle_reply(reply, changes)
@@ -164,7 +165,10 @@ class RoundAttempt:
                 self._of.log_unsolicited(reply.node_id)
 
     def _first(self, reply: Reply, changes: _Batch) -> None:
-        """The numbered checks; a site's own refusal is its right, anything else that is wrong is an offence."""
+        """Check a first reply and admit or refuse it.
+
+        A site's own refusal costs no strike, unless the site cannot attest. Other faults of the site do.
+        """
         site, content = reply.site, reply.content
         if self._of.sites.is_revoked(site):
             self._refuse(site, Reason.REVOKED, f"{site} is revoked", changes, offence=False)
@@ -179,19 +183,22 @@ class RoundAttempt:
             self._admit(site, content, changes)
 
     def _declined(self, site: str, reason: Reason, request_kind: RequestKind | None, changes: _Batch) -> None:
-        """A site that has no keys any more, or slept through a challenge, is asked to prove itself once more."""
+        """Challenge a site again if it has lost its keys or slept through a challenge; otherwise record its refusal.
+
+        Only a site that cannot attest gets a strike.
+        """
         attesting = request_kind is RequestKind.ATTEST
         expected = reason in (_ASK_AGAIN if attesting else _ASK_FIRST)
         if expected and self._challenge_again(site):
             return
         unable = reason in _CANNOT_PROVE if attesting else reason is Reason.ATTESTATION_UNAVAILABLE
         if reason in _CANNOT_PROVE:
-            self._of.handshake.forget(site)  # what the two proved to each other before is over
+            self._of.handshake.forget(site)  # the earlier mutual attestation no longer holds
         what = "did not prove itself" if attesting else "refused the order"
         self._refuse(site, reason, f"{site} {what}", changes, offence=unable)
 
     def _prove(self, site: str, message: SealedMessage, changes: _Batch) -> None:
-        """Appraise what a site shows; its order follows, or it sits out."""
+        """Appraise a site's attestation, then queue the site's order or refuse the site."""
         try:
             attested = self._of.handshake.receive(site, self._of.sites.registered[site].public_key, message)
         except UpdateRefused as refusal:
@@ -208,7 +215,7 @@ class RoundAttempt:
                 self._next.append(order)
 
     def _leave_unproven(self, sites: Iterable[str]) -> None:
-        """Sites that would have to prove themselves once more, where nothing more can be asked of them."""
+        """Refuse sites that must attest again when the caller cannot send further requests. No strikes."""
         changes = _Batch()
         for site in sites:
             message = f"{site} has to prove itself anew"
@@ -239,20 +246,30 @@ class RoundAttempt:
             )
 
     def _agreeing(self, site: str, admitted: Admitted) -> Admitted:
-        """What the site says it saw of the log is kept with its update: it may not contradict the log by a lie."""
+        """Record the log checkpoint that an update states; refuse the update if this log never had that checkpoint.
+
+        The statement is kept with the update, so a false statement would accuse the log.
+        """
         if not self._of.witnesses.record_seen(site, seen := admitted.statement.log_seen):
             what = f"{site} says that it saw line {seen.size} of another log: an update with that would accuse this one"
             raise UpdateRefused(site, Reason.LOG_FORKED, what)
         return admitted
 
     def _note_seen(self, site: str, seen: LogSeen | None) -> None:
-        """A site that saw more than there is refuses its order: this log was lost, or written anew."""
+        """Record the log checkpoint that a site states in its attestation; log a refusal if this log never had it.
+
+        Such a site refuses its order: this log was lost or rewritten.
+        """
         if not self._of.witnesses.record_seen(site, seen) and seen is not None:
             what = "it saw another log of this run, or a longer one: restore the newest copy of audit.jsonl"
             self._journal.refuse("witness", site, Reason.LOG_FORKED, what, size=seen.size, root=seen.root)
 
     def _again(self, reply: Reply, changes: _Batch) -> None:
-        """One more answer to one order: no matter if it says the same, a replay or a change of mind if it does not."""
+        """Handle a further answer to one order: the first answer decided.
+
+        A refusal or a repeat of the admitted update changes nothing. Any other answer after an admitted update costs a
+        strike, be it a replay or a change of mind.
+        """
         site, admitted = reply.site, self.admitted.get(reply.site)
         if reply.request_kind is RequestKind.ATTEST or admitted is None or isinstance(reply.content, SiteRefusal):
             return  # the first answer decided
@@ -274,7 +291,7 @@ class RoundAttempt:
         self._journal.refuse("admit", site, reason, message)
 
     def _accept(self, site: str, accepted: Admitted, envelope: str) -> None:
-        """Keep the site's ledger head for its next order, and say what was admitted."""
+        """Keep the site's ledger head for its next order, and log the admitted update."""
         self.admitted[site] = accepted
         statement = accepted.statement
         newest = self._of.heads.put(site, statement.signed_head)
@@ -295,7 +312,7 @@ class RoundAttempt:
         self._journal.log("admit", "accepted", details)
 
     def _drop_the_unreachable(self) -> None:
-        """Sites that left the registry, or were revoked, while their round was open."""
+        """Refuse sites that were revoked or left the registry while their round was open. No strikes."""
         changes = _Batch()
         for site in self._journal.state.nonces.keys() - self.admitted.keys() - self.refused.keys():
             if self._of.sites.is_revoked(site):
@@ -324,10 +341,10 @@ class RoundAttempt:
         }
 
     def _closing(self, *, attested: bool = False) -> Closing | None:
-        """Close once enough updates were admitted or, to be ``attested``, enough sites proved themselves.
+        """Return the early-closing rule: enough admitted updates or, with ``attested``, enough attested sites.
 
-        None under client-level privacy, where a round lasts until its deadline: an early end would show how many sites
-        were drawn.
+        Return None under client-level privacy. Such a round lasts until its deadline, because an early end would reveal
+        how many sites were drawn.
         """
         job = self._of.job
         if self._of.client_privacy is not None:
@@ -351,7 +368,7 @@ class RoundAttempt:
         return following
 
     def _order(self, site: str) -> OutboundMessage | None:
-        """The order of a site that is attested; None where it has to prove itself first."""
+        """Return the order for an attested site, or None if the site must attest first."""
         attested = self._attested(site)
         if attested is None:
             return None
@@ -372,12 +389,16 @@ class RoundAttempt:
         return self._outbound(site, RequestKind.TRAIN, message, self._of.job.round_deadline_s)
 
     def _attested(self, site: str) -> Attested | None:
-        """What is held of a site, unless its last answer was lost, which would have said what it saw of the log."""
+        """Return the site's attestation, or None if the site must attest again.
+
+        A site whose last answer was lost must attest again: the lost answer would have stated what the site saw of the
+        log.
+        """
         held = self._of.handshake.attested(site, self._of.job)
         return held if self._of.witnesses.is_known(site) else None
 
     def _challenge(self, site: str) -> OutboundMessage:
-        """A request to ``site`` to prove itself over a new challenge."""
+        """Return a request to ``site`` to attest over a new challenge."""
         self._challenged[site] = self._challenged.get(site, 0) + 1
         request = self._of.handshake.request(site, self._of.job)
         message = SealedMessage(seal(ATTESTATION_REQUEST_TYPE, request.canonical(), self._of.signer))

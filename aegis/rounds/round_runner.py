@@ -1,4 +1,4 @@
-"""One turn: a round completed, or the run paused with the reason. Each step is on disk before the next."""
+"""Runs one turn: completes a round, or pauses the run with the reason. Each step is on disk before the next."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ __all__ = ["RoundRunner", "average"]
 
 
 class RoundRunner:
-    """Carries out turns of ``run``, and goes on with one that was begun.
+    """Runs the turns of ``run``, and continues an interrupted turn.
 
     Args:
-        evaluate: utility of a model on **public** data.
+        evaluate: returns the utility of a model on **public** data.
         observe: called with each completed round.
     """
 
@@ -51,10 +51,10 @@ class RoundRunner:
         self._started = time.monotonic()
 
     def run_round(self, dispatcher: Dispatcher) -> RunState:
-        """Run the open or the next round to its end.
+        """Run the open round, or else the next round, to its end.
 
         Raises:
-            RunPaused: too few sites could be asked, or too few updates were admitted twice.
+            RunPaused: too few sites can be asked, or two attempts admitted too few updates.
         """
         self._started = time.monotonic()
         while True:
@@ -65,7 +65,7 @@ class RoundRunner:
                 return following
 
     def open(self, dispatcher: Dispatcher) -> None:
-        """Invite whoever has not enrolled, and decide whom the round asks; nothing, where one is open already.
+        """Invite sites that have not enrolled, then choose the sites of the round. Do nothing if a round is open.
 
         Raises:
             RunPaused: too few sites can be asked.
@@ -93,10 +93,10 @@ class RoundRunner:
         self._log_opened()
 
     def settle(self, attempt: RoundAttempt) -> RunState | None:
-        """Complete the round with what was admitted; None where it was opened once more.
+        """Complete the round with the admitted updates, or return None after opening the round again.
 
         Raises:
-            RunPaused: too few updates were admitted, again.
+            RunPaused: too few updates were admitted, for the second time.
         """
         if self._drawing is not None:
             return self._settle_drawn(attempt, self._drawing)
@@ -116,7 +116,7 @@ class RoundRunner:
         return None
 
     def _drawn(self, candidates: tuple[str, ...]) -> tuple[tuple[str, ...], SampledCohort | None]:
-        """Whom the round asks: all candidates or, where the job promises client-level privacy, those that are drawn."""
+        """Return the sites to ask: all candidates or, under client-level privacy, the sampled candidates."""
         if self._drawing is None:
             return candidates, None
         try:
@@ -125,7 +125,10 @@ class RoundRunner:
             raise self._pause(str(error), [Reason.BUDGET_EXCEEDED.value]) from error
 
     def _settle_drawn(self, attempt: RoundAttempt, drawing: ClientSampling) -> RunState | None:
-        """Whatever was admitted is enough: to ask again would be another release, and to wait for more would show."""
+        """Complete the round with any number of admitted updates; on a conflicting release, resample and return None.
+
+        A second attempt would be another release. A longer wait would reveal how many sites were drawn.
+        """
         try:
             return self._complete(attempt, drawing.combine(attempt))
         except ReleasedOtherwise as error:
@@ -135,7 +138,7 @@ class RoundRunner:
             return None
 
     def repeat(self, why: str) -> None:
-        """Open the same round once more for the same sites, with fresh nonces."""
+        """Open the same round again for the same sites, with fresh nonces."""
         state = self._journal.state
         self._journal.log("round", NextAct.REPEAT.value, {"round": state.open_round, "why": why})
         self._journal.save(state.repeated(_fresh(state.nonces)))
@@ -164,7 +167,7 @@ class RoundRunner:
         )
 
     def _complete(self, attempt: RoundAttempt, combined: Aggregate) -> RunState:
-        """Keep the model, then the state that names it; the round exists from that moment on."""
+        """Save the model, then the state that names it. The round exists from that save on."""
         counted = {
             site: accepted.update.arrays
             for site, accepted in attempt.admitted.items()
@@ -187,7 +190,7 @@ class RoundRunner:
             strategy=strategy,
         )
         if self._drawing is not None:
-            self._forget(before)  # client-level privacy: nobody who reads this folder is shown a single site's update
+            self._forget(before)  # client-level privacy: no reader of this folder may see a single site's update
         self._journal.store.keep_strategy(strategy.digests())
         completed = {"round": record.round_number, "model": digest, "record": record.model_dump(mode="json")}
         self._journal.log("round", "completed", completed)
@@ -218,13 +221,13 @@ class RoundRunner:
         )
 
     def _set_aside(self, quarantined: Mapping[str, str]) -> None:
-        """What the aggregator's screening found is an offence like any other."""
+        """Record a strike for each site whose update the aggregator's screening set aside."""
         if quarantined:
             strikes = {site: str(reason) for site, reason in quarantined.items()}
             self._journal.save(**self._journal.struck(strikes, self._run.sites.activations()))
 
     def _forgiven(self, attempt: RoundAttempt) -> dict[str, QuarantineRecord]:
-        """The records after this turn: one offence less for whoever was admitted and did nothing else."""
+        """Return the records after this turn: one strike less for each admitted site without a new strike."""
         state = self._journal.state
         behaved = attempt.admitted.keys() - set(state.struck)
         records = {
@@ -234,12 +237,12 @@ class RoundRunner:
         return {site: quarantine for site, quarantine in records.items() if quarantine is not None}
 
     def _forget(self, state: RunState) -> None:
-        """The arrays of an attempt from which no model came; the envelopes stay for whoever checks signatures."""
+        """Delete the arrays of the updates in ``state``; keep the envelopes for signature checks."""
         for kept in state.received.values():
             self._journal.store.drop_arrays(kept.envelope)
 
     def _note_health(self) -> None:
-        """What is known of the sites, for the log and for whoever looks at the run's status."""
+        """Write the known health of the sites to the log, and to the run folder for status displays."""
         health = {site: seen.to_dict() for site, seen in sorted(self._run.sites.health().items())}
         if health:
             self._journal.log("health", "noted", {"sites": health})
@@ -251,7 +254,10 @@ class RoundRunner:
 
 
 def average(models: Sequence[Arrays]) -> dict[str, Array]:
-    """The coordinate-wise mean of models of one layout, accumulated in float64. Post-processing: costs no privacy."""
+    """Return the coordinate-wise mean of models of one layout, accumulated in float64.
+
+    Averaging is post-processing and costs no privacy.
+    """
     return {
         name: np.mean([model[name].astype(np.float64) for model in models], axis=0).astype(np.float32)
         for name in models[0]
@@ -259,5 +265,5 @@ def average(models: Sequence[Arrays]) -> dict[str, Array]:
 
 
 def _fresh(sites: Collection[str]) -> dict[str, str]:
-    """A nonce for each site, used once."""
+    """Return a single-use nonce for each site."""
     return {site: secrets.token_hex(32) for site in sites}

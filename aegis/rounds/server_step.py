@@ -1,7 +1,7 @@
-"""A run's strategy: the bytes that each site is sent as the base model, and the step that ends a round.
+"""A run's strategy: builds the base model for each site, and applies the server step that ends a round.
 
-:mod:`aegis.strategies` computes; here is what it is computed from, which the run's store keeps. A document is on disk
-before the state that names it, so a run that is resumed gives the same bytes.
+:mod:`aegis.strategies` computes; this module loads its inputs from the run's store and saves its results. A document is
+on disk before the state that names it, so a resumed run gives the same bytes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["BaseModels", "ServerStep"]
 
 
 class BaseModels:
-    """The open round's global model, as each site is sent it: under SCAFFOLD with that site's correction.
+    """The open round's global model as each site receives it; under SCAFFOLD with the site's own correction.
 
-    The bytes are made when they are asked for: a correction is as large as the model, and there is one for each site.
+    The bytes are built on request, because every site's correction is as large as the model.
     """
 
     def __init__(self, run: RunContext) -> None:
@@ -39,24 +39,24 @@ class BaseModels:
             self._shared = encode_arrays(self.arrays), state.models[-1]
 
     def encoded(self, site: str) -> bytes:
-        """What ``site``'s order is sent with."""
+        """Return the model bytes to send with ``site``'s order."""
         if self._shared is not None:
             return self._shared[0]
         own = self._memory.variate(site, self.arrays)
         return encode_arrays(with_correction(self.arrays, correction(self._control, own)))
 
     def digest(self, site: str) -> str:
-        """The SHA-256 of these bytes, which the order names."""
+        """Return the SHA-256 (hex) of these bytes, which the order names."""
         return sha256_hex(self.encoded(site)) if self._shared is None else self._shared[1]
 
 
 @dataclass(frozen=True)
 class ServerStep:
-    """From a round's updates to the next global model and to what the strategy remembers.
+    """Computes the next global model and the strategy's state from a round's updates.
 
     Attributes:
-        base: the round's global model. updates: of the sites whose updates the aggregator was given, by site.
-        combined: what it made of them.
+        base: the round's global model. updates: the updates that counted, by site.
+        combined: the aggregator's result.
     """
 
     run: RunContext
@@ -65,7 +65,7 @@ class ServerStep:
     combined: Arrays
 
     def apply(self) -> tuple[dict[str, Array], StrategyState]:
-        """The next model, and the state to save with it, whose documents are durable when this returns."""
+        """Return the next model and the strategy state to save with it; the state's documents are durable on return."""
         memory, before = _Memory(self.run), self.run.journal.state.strategy
         model, moments = server_step(self.base, self.combined, self.run.job.server_optimizer, memory.moments())
         changes: dict[str, object] = {}
@@ -76,7 +76,7 @@ class ServerStep:
         return model, before.model_copy(update=changes)
 
     def _variates(self, memory: _Memory) -> dict[str, object]:
-        """``c``, and ``c_i`` of every site whose update counted; those of the others stay as they are."""
+        """Return ``c``, and ``c_i`` with new values for the sites whose updates counted. Other sites keep theirs."""
         job, store, control = self.run.job, self.run.journal.store, memory.control(self.base)
         steps_times_lr = job.local_steps * job.learning_rate
         variates = dict(self.run.journal.state.strategy.variates)
@@ -89,7 +89,7 @@ class ServerStep:
 
 
 class _Memory:
-    """What the run's store holds of the strategy, and zeros for what it does not."""
+    """Loads the strategy's documents from the run's store; a missing document reads as zeros."""
 
     def __init__(self, run: RunContext) -> None:
         self._state, self._store = run.journal.state.strategy, run.journal.store

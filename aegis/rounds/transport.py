@@ -1,6 +1,6 @@
-"""The port through which a coordinator sends and hears, whatever carries the messages.
+"""The port through which a coordinator sends requests and receives replies, whatever carries the messages.
 
-A carrier is not trusted with anything but carrying: it may lose, delay, repeat or invent messages.
+The coordinator trusts a transport with delivery alone: a transport may lose, delay, repeat or invent messages.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = [
 
 
 class TransportFailed(Exception):
-    """The carrier itself could not be reached, or broke: nothing is known of what it was given."""
+    """The transport broke or could not be reached, so the fate of its messages is unknown."""
 
 
 class RequestKind(StrEnum):
-    """What a message asks of a site."""
+    """The kind of request that a message makes to a site."""
 
     TRAIN = "train"
     ENROL = "enrol"
@@ -40,7 +40,7 @@ class RequestKind(StrEnum):
 
 @dataclass(frozen=True)
 class OutboundMessage:
-    """One message to one site's node. ``group`` names what it belongs to; it need not be delivered after ``ttl_s``."""
+    """A message to one site's node. ``group`` names its round or phase; delivery may lapse after ``ttl_s`` seconds."""
 
     site: str
     node_id: int
@@ -52,25 +52,25 @@ class OutboundMessage:
 
 @dataclass(frozen=True)
 class SiteRefusal:
-    """The site said no, by a reason code."""
+    """A site's refusal, with a reason code."""
 
     reason: Reason
 
 
 @dataclass(frozen=True)
 class DeliveryFailure:
-    """The carrier says that a message did not reach its node, or an answer not the carrier."""
+    """The transport's report that a message did not reach its node, or that the reply was lost."""
 
     why: str
 
 
 Content = SealedMessage | SiteRefusal | EnvelopeError
-"""What came of a site: something sealed, a refusal, or bytes that are no message of ours."""
+"""The content of a reply: a sealed message, a refusal, or the error from bytes that form no valid message."""
 
 
 @dataclass(frozen=True)
 class InboundMessage:
-    """What the carrier brought: in reply to which message, from which node."""
+    """A message that the transport delivered, with the id of the request it answers and the sender's node."""
 
     message_id: str
     node_id: int
@@ -78,16 +78,16 @@ class InboundMessage:
 
 
 class Transport(Protocol):
-    """Sends, and brings replies. Both may raise :class:`TransportFailed`, and what was sent may have been sent."""
+    """Sends messages and delivers replies. A :class:`TransportFailed` from either leaves open what was sent."""
 
     def push(self, outbound_messages: Sequence[OutboundMessage]) -> Sequence[str | None]:
-        """Send; one message id for each parcel in order, None for one that was not taken."""
+        """Send the messages; return a message id for each in order, or None for a message not taken."""
         ...
 
     def pull(self, message_ids: Collection[str]) -> Sequence[InboundMessage]:
-        """The replies that are in, each once."""
+        """Return the replies that have arrived, each once."""
         ...
 
     def wait(self, seconds: float) -> None:
-        """Return after ``seconds``, or earlier if a reply may have come in."""
+        """Return after ``seconds``, or earlier if a reply may have arrived."""
         ...

@@ -1,7 +1,7 @@
-"""The sites as witnesses of this run's log: what each said it has seen, and what it is shown next.
+"""The sites as witnesses of this run's log: each site's last seen checkpoint, and the next checkpoint to show.
 
-A site says in every attestation and with every update which checkpoint it accepted last. So nothing has to be kept
-here: a coordinator that was started anew attests with every site before it sends an order.
+Every attestation and every update states the checkpoint that the site last accepted. The coordinator therefore stores
+nothing here: after a restart, it attests with every site before sending an order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Witnesses:
     """Checkpoints of one run's log for its sites.
 
     Args:
-        log: the run's own. job_digest: names it to the sites. signer: the coordinator's.
+        log: the run's own log. job_digest: names the log to the sites. signer: the coordinator's key.
     """
 
     def __init__(self, log: HashLog, job_digest: str, signer: Signer) -> None:
@@ -26,7 +26,7 @@ class Witnesses:
         self._unanswered: set[str] = set()
 
     def record_seen(self, site: str, seen: LogSeen | None) -> bool:
-        """Note what ``site`` says it has seen; returns False if this log never was like that."""
+        """Record the checkpoint that ``site`` last accepted; return False if this log never had that checkpoint."""
         self._unanswered.discard(site)
         if seen is None:
             self._seen.pop(site, None)
@@ -35,19 +35,19 @@ class Witnesses:
         return self.agrees(seen)
 
     def agrees(self, seen: LogSeen) -> bool:
-        """Whether this log once was what ``seen`` says."""
+        """Return True if this log once matched the checkpoint ``seen``."""
         return had_log(self._log, seen)
 
     def is_known(self, site: str) -> bool:
-        """Whether it is known what ``site`` saw: not where it was shown something since, and has not said so."""
+        """Return False if ``site`` was shown a checkpoint and has not answered since."""
         return site not in self._unanswered
 
     def withdraw(self, site: str) -> None:
-        """What was made for ``site`` by :meth:`show` is not sent."""
+        """Undo :meth:`show` for ``site``, because its checkpoint stays unsent."""
         self._unanswered.discard(site)
 
     def show(self, site: str) -> tuple[str, LogProof]:
-        """A checkpoint of the log as it is now (an envelope), and the proof that it continues what ``site`` saw."""
+        """Return a checkpoint of the current log (an envelope), and a proof that the log extends what ``site`` saw."""
         self._unanswered.add(site)
         envelope, proof = show_log(self._log, self._seen.get(site), self._signer, self._origin)
         return envelope.decode(), proof

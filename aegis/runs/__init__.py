@@ -1,1 +1,5 @@
-"""Run folders: everything one run of a job leaves behind, and what it needs to go on after a crash."""
+"""Run folders: the records of one run, and every step from its plan to its signed results.
+
+Enters: a job, a federation folder, a choice of runtime. Leaves: rounds, a final global model, a signed run folder.
+Never: decides who takes part or whose update counts, or implements a transport.
+"""

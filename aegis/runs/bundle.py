@@ -1,13 +1,17 @@
-"""A finished run as one file for an auditor: its records and public halves of keys, and nothing private.
+"""Exports a finished run as one file for an auditor: its records and public keys, without private data.
 
-A bundle is a zip archive, written without compression, with names in order and one fixed date: the same run gives the
-same bytes, and what is read is never larger than the file. It holds the manifest and
-what that names; notes of the runtime, which may hold tokens or keys, stay out. Refused is a manifest that names
+A bundle is an uncompressed zip archive with sorted names and one fixed date: the same run gives the same bytes, and the
+unpacked files never exceed the archive's size. The archive holds the manifest and every file that the manifest names.
+Runtime notes, which may hold tokens or keys, stay out. The export refuses a manifest that names
 
-- a file that its owner alone may read (the log alone is kept so, and is for the auditor), a link, or no file
-- anything in a folder ``keys``, ``coordinator``, ``federation`` or ``nvflare``
+- a file that only its owner may read (except the log, which has this mode and belongs to the audit)
+- a link, or a path without a file
+- a file in a folder ``keys``, ``coordinator``, ``federation`` or ``nvflare``
 
-Read, an archive is refused that is compressed, larger than its file, or that names a path outside, twice, or a link.
+The import refuses an archive that
+
+- uses compression or encryption, or unpacks to more bytes than its own size
+- names a path outside the run folder, a path twice, or a link
 """
 
 from __future__ import annotations
@@ -36,16 +40,16 @@ __all__ = ["exported_names", "opened_run", "write_bundle"]
 _LOG = "audit.jsonl"
 _FOLDERS = frozenset({"keys", "coordinator", "federation", "nvflare"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,15}")
-_DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can tell
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip archive can store
 _MODE = (stat.S_IFREG | 0o644) << 16
 _MOST_FILES, _LARGEST = 1_000_000, 1 << 30
 
 
 def exported_names(run: Path) -> list[str]:
-    """The files of a finished run that go into its bundle, by name, in order.
+    """Return the sorted names of the files of a finished run that belong in its bundle.
 
     Raises:
-        RunFolderError: there is no manifest, or it names what is missing or private.
+        RunFolderError: the manifest is missing, or names a missing or private file.
     """
     try:
         listed = FileList.model_validate(parse_json((run / MANIFEST).read_bytes(), limit=_LARGEST)).files
@@ -58,10 +62,10 @@ def exported_names(run: Path) -> list[str]:
 
 
 def write_bundle(run: Path, out: Path) -> list[str]:
-    """Write the bundle of a finished run; return the names in it.
+    """Write the bundle of a finished run; return the names in the bundle.
 
     Raises:
-        RunFolderError: there is no finished run in ``run``, a file of it cannot be read, or ``out`` exists.
+        RunFolderError: ``run`` holds no finished run, a file cannot be read, or ``out`` exists.
     """
     folder = RunFolder(run)
     if not folder.is_started:
@@ -80,7 +84,7 @@ def write_bundle(run: Path, out: Path) -> list[str]:
 
 @contextmanager
 def opened_run(path: Path) -> Iterator[Path]:
-    """A run's folder: ``path`` itself or, where that is a bundle, what it holds, for as long as the body runs.
+    """Yield a run's folder: ``path`` itself or, for a bundle, a temporary folder with its files while the body runs.
 
     Raises:
         RunFolderError: ``path`` is a file and no bundle.
@@ -134,7 +138,12 @@ def _unpack(path: Path, folder: Path) -> None:
 
 
 def _require_harmless(path: Path, entries: list[zipfile.ZipInfo]) -> None:
-    """Every name is a plain relative one and there once; nothing is compressed, linked or larger than the archive."""
+    """Check every archive entry:
+
+    - the name is a plain relative path and occurs once;
+    - the entry is an uncompressed, unencrypted regular file;
+    - all entries together are no larger than the archive.
+    """
     names = [entry.filename for entry in entries]
     _require(path, len(names) <= _MOST_FILES, f"it holds more than {_MOST_FILES} files")
     _require(path, len({name.casefold() for name in names}) == len(names), "it names a file twice")

@@ -1,4 +1,4 @@
-"""The choice of runtime: the same coordinator over sites in this process, or over a federation's processes."""
+"""Connects the coordinator to sites: the same coordinator serves sites in this process and in other processes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["ConnectedSites", "LocalLedger", "RuntimeName", "connect_sites"]
 
 
 class RuntimeName(StrEnum):
-    """What carries the messages between coordinator and sites."""
+    """The runtime between coordinator and sites."""
 
     IN_PROCESS = "in-process"
-    """sites and coordinator in one process: fast, and nothing to survive"""
+    """sites and coordinator in one process: fast, and a crash ends both"""
     FLOWER = "flower"
     """SuperLink, gateway and site agents: processes, on this host or others"""
     NVFLARE = "nvflare"
@@ -32,26 +32,28 @@ class RuntimeName(StrEnum):
 
 
 class LocalLedger(Protocol):
-    """A site on this host, as far as its coordinator may look: its configuration, and its ledger to read."""
+    """A site on this host, limited to the coordinator's view: the configuration, and a ledger to read."""
 
     @property
     def config(self) -> SiteConfig:
-        """``site.toml``."""
+        """Contents of ``site.toml``."""
         ...
 
     @property
     def ledger(self) -> PrivacyLedger:
-        """To read from."""
+        """The site's ledger, for reading only."""
         ...
 
 
 @dataclass(frozen=True)
 class ConnectedSites:
-    """Sites that can be reached for one run, whatever carries the messages.
+    """Sites within reach of one run, over any transport.
 
     Attributes:
-        sites: those on this host, by id. carrier: reaches all of them.
-        participants: how the coordinator knows them. liveness: signs of life.
+        sites: the sites on this host, by id.
+        transport: reaches every site.
+        participants: the sites' ids, keys and nodes for the coordinator.
+        liveness: last contact and reconnects of the sites.
     """
 
     sites: Mapping[str, LocalLedger]
@@ -64,14 +66,14 @@ class ConnectedSites:
 def connect_sites(
     runtime: RuntimeName, federation: FederationFolder, *, note: Path, unsafe_seed: int | None, attackers: int
 ) -> Iterator[ConnectedSites]:
-    """Have a federation's sites reachable for the body, in process or over Flower.
+    """Keep a federation's sites reachable while the body runs, in process or over Flower.
 
-    Over NVIDIA FLARE the coordinator runs in a process of FLARE's: see :mod:`aegis.runs.nvflare_server`.
+    Over NVIDIA FLARE the coordinator runs in a FLARE process: see :mod:`aegis.runs.nvflare_server`.
 
     Args:
-        note: a file of this run, for the runtime's own use.
-        unsafe_seed: what local sites derive all noise from; None: their own secret keys.
-        attackers: how many sites (the first by name) a simulated attacker takes over.
+        note: a file in this run's folder, for the runtime's own use.
+        unsafe_seed: number from which local sites derive all noise. None: each site uses its own secret key.
+        attackers: number of sites (the first by name) under a simulated attacker.
 
     Raises:
         AegisError: the runtime cannot be started.
@@ -95,7 +97,7 @@ def connect_sites(
 
 
 class _OnAGrid(Protocol):
-    """What a runtime over Flower's interfaces opens; ``grid`` is a Flower ``Grid``."""
+    """Sites opened by a runtime over Flower's interfaces; ``grid`` is a Flower ``Grid``."""
 
     @property
     def sites(self) -> Mapping[str, LocalLedger]: ...

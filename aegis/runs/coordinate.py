@@ -1,4 +1,4 @@
-"""Coordinating a planned run over sites that are connected: log, coordinator, results."""
+"""Coordinates a planned run over connected sites: log, coordinator, results."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def coordinate(job: FederationJob, plan: RunPlan, sites: ConnectedSites, audit: 
         audit: the run's log, from :func:`open_log`.
 
     Raises:
-        AegisError: the run paused, or its state is another job's.
+        AegisError: the run paused, or its state belongs to another job.
     """
-    from aegis.runtimes.in_process import initial_model  # loads the frameworks, which a run elsewhere does without
+    from aegis.runtimes.in_process import initial_model  # here, as this import loads the frameworks
 
     first = initial_model(job)
     _require_release(job, first, sites)
@@ -50,7 +50,7 @@ def coordinate(job: FederationJob, plan: RunPlan, sites: ConnectedSites, audit: 
 
 
 def _require_release(job: FederationJob, model: Arrays, sites: ConnectedSites) -> None:
-    """Refuse a job whose noise alone would exceed its norm even at the largest site known here; others say so."""
+    """Refuse a job whose noise alone exceeds its norm even at the largest local site. Remote sites do so themselves."""
     lineages = [lineage for site in sites.sites.values() for lineage in site.config.lineages]
     units = [lineage.nominal_units for lineage in lineages if lineage.dataset_id == job.dataset_id]
     if not units:
@@ -64,7 +64,7 @@ def _require_release(job: FederationJob, model: Arrays, sites: ConnectedSites) -
 
 @contextmanager
 def open_log(plan: RunPlan) -> Iterator[HashLog]:
-    """The run's log, once everything that was kept belongs to it; one process at a time holds it.
+    """Open the run's log after a check that all stored records belong to the log; one process at a time holds the log.
 
     Raises:
         RunFolderError: the run's records are damaged, or do not belong to each other.

@@ -2,21 +2,21 @@
 
 ::
 
-    job.yaml                 the job as ordered
-    config.json              how it is run: what it is pinned to (:mod:`aegis.runs.pins`), seeds, versions
-    evaluation.safetensors   the federation's declared PUBLIC evaluation set, where there is one
+    job.yaml                 the job as submitted
+    config.json              the run's configuration: pinned values (:mod:`aegis.runs.pins`), seeds, versions
+    evaluation.safetensors   the federation's declared PUBLIC evaluation set, if any
     audit.jsonl              the coordinator's hash-chained log; audit.checkpoint.json signs its head
-    state/                   durable state; running the same command again continues from it
-    flower-run.json          while a coordinator drives a Flower run: which
-    nvflare.log, nvflare/    what FLARE prints and makes; nvflare-end.json says how the coordinator in it ended
-    nvflare-run.json         while a job goes on in a FLARE deployment: which
+    state/                   durable state; running the same command again continues from here
+    flower-run.json          identifies the Flower run, while a coordinator drives one
+    nvflare.log, nvflare/    FLARE's output and files; nvflare-end.json records the end of the coordinator in FLARE
+    nvflare-run.json         identifies the job, while one runs in a FLARE deployment
     metrics.csv              one line a round
-    model.safetensors        the released model
-    witness/<site>.json      what each site that answered states of the log, which it was shown as it ended
-    ledger/<site>.json       each local site's privacy ledger, exported; <site>.dsse: that site's signature over it
-    ledger/coordinator.json  the coordinator's own, of a job with client-level privacy
+    model.safetensors        the final global model
+    witness/<site>.json      each answering site's statement about the log, as shown to the site at the end
+    ledger/<site>.json       each local site's privacy ledger, exported; <site>.dsse holds the site's signature
+    ledger/coordinator.json  the coordinator's own ledger, for a job with client-level privacy
     manifest.json            signed by the coordinator: the digest of every file (:mod:`aegis.runs.manifest`)
-    outcome.json             written last: a run folder without it is unfinished
+    outcome.json             written last: a run folder without an outcome is unfinished
 """
 
 from __future__ import annotations
@@ -58,22 +58,22 @@ _RECORDED_PACKAGES = (
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's folder."""
+    """The folder of one run."""
 
     path: Path
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run ended with a released model."""
+        """Return True if the run ended with a final global model."""
         return (self.path / "outcome.json").exists()
 
     @property
     def is_started(self) -> bool:
-        """Whether a job was begun here."""
+        """Return True if a job started here."""
         return (self.path / "config.json").exists()
 
     def begin(self, job: FederationJob, config: Mapping[str, Any], evaluation: bytes | None) -> None:
-        """Record how the run begins: its job, the evaluation set, and last its configuration."""
+        """Record the start of the run: its job, the evaluation set and, last, its configuration."""
         self.path.mkdir(parents=True, exist_ok=True)
         replace_file(self.path / "job.yaml", dump_job(job).encode())
         if evaluation is not None:
@@ -81,15 +81,15 @@ class RunFolder:
         self.write_json("config.json", config)
 
     def job(self) -> FederationJob:
-        """The job as ordered."""
+        """Return the job as submitted."""
         return load_job(self.path / "job.yaml")
 
     def store(self) -> FileRunStore:
-        """The run's durable state."""
+        """Return the store of the run's durable state."""
         return FileRunStore(self.path / "state")
 
     def quarantined_now(self) -> dict[str, str]:
-        """Who is in quarantine in the next turn, and why; empty before the first."""
+        """Return the sites in quarantine next turn, with reason and remaining turns; empty before the first turn."""
         if not self.has_state:
             return {}
         state = self.state()
@@ -101,22 +101,26 @@ class RunFolder:
 
     @property
     def has_state(self) -> bool:
-        """Whether the coordinator saved anything here."""
+        """Return True if the coordinator saved a state here."""
         return (self.path / "state" / "state.json").exists()
 
     def state(self) -> RunState:
-        """The stored state; raises :class:`RunFolderError` where nothing was begun."""
+        """Return the stored state; raise :class:`RunFolderError` if the folder has none."""
         if not self.has_state or (state := self.store().load()) is None:
             raise RunFolderError(f"{self.path} is not a run folder: it has no state")
         return state
 
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
-        """Write a document whole or not at all, readable by a person."""
+        """Write a document atomically, with indentation and sorted keys."""
         text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False)
         replace_file(self.path / name, f"{text}\n".encode())
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read a document; raises :class:`RunFolderError`."""
+        """Read a document.
+
+        Raises:
+            RunFolderError: the file cannot be read, or holds no JSON object.
+        """
         try:
             document = json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -127,7 +131,7 @@ class RunFolder:
 
 
 def metrics_csv(history: tuple[RoundRecord, ...]) -> str:
-    """One line a round: utility on the public set, who was admitted and refused, steps and epsilon of each site."""
+    """Return one line a round: utility on the public set, accepted and refused sites, each site's steps and epsilon."""
     sites = sorted({site for record in history for site in record.steps})
     utilities = sorted({name for record in history for name in record.metrics})
     columns = [
@@ -159,7 +163,7 @@ def metrics_csv(history: tuple[RoundRecord, ...]) -> str:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of what determines the numbers: Python and the packages behind accounting, training and transport."""
+    """Return the versions behind the numbers: Python, and the packages for accounting, training and transport."""
     return {"python": platform.python_version(), **{name: _version(name) for name in _RECORDED_PACKAGES}}
 
 

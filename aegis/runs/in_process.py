@@ -1,6 +1,6 @@
-"""A federation's sites opened in this process, some of them taken over by a simulated attacker where that is asked for.
+"""Opens a federation's sites in this process, with simulated attackers on request.
 
-A module of its own, because it loads the frameworks: whoever only waits for a run in other processes does without.
+A separate module, since this import loads the frameworks, and a command that waits for other processes can do without.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["sites_in_this_process"]
 def sites_in_this_process(
     federation: FederationFolder, *, unsafe_seed: int | None, attackers: int
 ) -> Iterator[InProcessSites]:
-    """Have the sites open for the body; see :func:`aegis.runs.connect.connect_sites`."""
+    """Keep the sites open while the body runs; see :func:`aegis.runs.connect.connect_sites`."""
     config = federation.config()
     with open_sites(
         federation.site_folders(),

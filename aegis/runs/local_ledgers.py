@@ -1,4 +1,4 @@
-"""Sites whose folders are on this host, as their coordinator may look at them: configuration, a ledger to read."""
+"""Read access of a coordinator to the sites on its own host: their configuration and ledgers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LocalSiteLedger", "reading_local_sites"]
 
 @dataclass(frozen=True)
 class LocalSiteLedger:
-    """A registered site on this host; other processes answer for it."""
+    """A registered site on this host; other processes answer its requests."""
 
     config: SiteConfig
     ledger: PrivacyLedger
@@ -23,7 +23,7 @@ class LocalSiteLedger:
 
 @contextmanager
 def reading_local_sites(federation: FederationFolder) -> Iterator[Mapping[str, LocalSiteLedger]]:
-    """Have the ledgers of the registered local sites open for the body, by site id.
+    """Keep the ledgers of the registered local sites open while the body runs, by site id.
 
     Raises:
         EnclaveError: a site's configuration or ledger cannot be read.

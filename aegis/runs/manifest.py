@@ -1,13 +1,15 @@
 """The manifest of a finished run: every file of its folder by digest, signed by the coordinator.
 
-Two files, since a list of all files of a long run is larger than an envelope may be: ``manifest.json`` is the list, and
-``manifest.dsse`` the coordinator's signature over its digest and the job's.
+The manifest takes two files, since the file list of a long run exceeds the size limit of an envelope:
 
-A few files are not covered, because other programs than the coordinator write them, before or after a run has
-finished; nothing that a run claims follows from them:
+- ``manifest.json`` holds the list;
+- ``manifest.dsse`` holds the coordinator's signature over the list's digest and the job's.
+
+A few files remain uncovered, because programs other than the coordinator write them, before or after the end of a run.
+No claim of a run rests on these files:
 
 - ``nvflare.log``, ``nvflare/``, ``nvflare-run.json``, ``nvflare-end.json``, ``flower-run.json``: the runtime's notes;
-- ``federation/``: a demonstration's own federation, whose sites and ledgers go on.
+- ``federation/``: a demonstration's own federation, whose sites and ledgers continue to change.
 """
 
 from __future__ import annotations
@@ -48,14 +50,14 @@ _LARGEST = 1 << 30
 
 
 class FileList(StrictModel):
-    """``manifest.json``: the SHA-256 of each file, by its path relative to the run folder."""
+    """Content of ``manifest.json``: the SHA-256 of each file, by its path relative to the run folder."""
 
     version: FormatVersion = 1
     files: dict[Annotated[str, Field(min_length=1, max_length=4096)], HexDigest]
 
 
 class ManifestStatement(StrictModel):
-    """What a coordinator signs when a run has finished: which job, and which list of files (SHA-256 of its bytes)."""
+    """The statement that a coordinator signs at the end of a run: the job, and the SHA-256 of the file list's bytes."""
 
     version: FormatVersion = 1
     job_digest: HexDigest
@@ -63,10 +65,10 @@ class ManifestStatement(StrictModel):
 
 
 def sign_manifest(folder: Path, job_digest: str, signer: Signer, *, pending: Mapping[str, bytes]) -> None:
-    """Write the manifest of what is in ``folder``; durable when this returns.
+    """Write and sign the manifest of ``folder``; durable when this returns.
 
     Args:
-        pending: files that are about to be written, or replaced, with these bytes.
+        pending: content of files that the caller will write or replace next, by name.
     """
     names = [name for name in files_of(folder) if not is_left_out(name) and name not in pending]
     found = {name: sha256_hex((folder / name).read_bytes()) for name in names}
@@ -77,10 +79,10 @@ def sign_manifest(folder: Path, job_digest: str, signer: Signer, *, pending: Map
 
 
 def read_manifest(listed: bytes, signature: bytes, job_digest: str, coordinator_key: str) -> Mapping[str, str]:
-    """The digests by path of a manifest that the coordinator signed for this job.
+    """Return the digests by path of a manifest that the coordinator signed for this job.
 
     Raises:
-        VerificationFailed: it is malformed, or signed by another key, for another job or over another list.
+        VerificationFailed: the manifest is malformed, or the signature is of another key, job or list.
     """
     try:
         payload = open_envelope(signature, MANIFEST_TYPE, KeyRing({"coordinator": coordinator_key})).payload
@@ -98,14 +100,14 @@ def read_manifest(listed: bytes, signature: bytes, job_digest: str, coordinator_
 
 
 def files_of(folder: Path) -> Iterator[str]:
-    """The paths of everything in ``folder`` but folders and the manifest itself, in order."""
+    """Yield the sorted paths of all files and links in ``folder``, except the manifest and its signature."""
     found = []
-    for place, folders, files in os.walk(folder):  # a folder that goes away meanwhile is passed over
+    for place, folders, files in os.walk(folder):  # skips a folder that vanishes during the walk
         links = [name for name in folders if Path(place, name).is_symlink()]
         found += [Path(place, name).relative_to(folder).as_posix() for name in (*files, *links)]
     yield from sorted(name for name in found if name not in (MANIFEST, SIGNATURE))
 
 
 def is_left_out(name: str) -> bool:
-    """Whether a file is of the few that no manifest covers."""
+    """Return True if the manifest omits this file on purpose."""
     return _LEFT_OUT.fullmatch(name) is not None

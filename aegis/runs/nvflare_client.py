@@ -1,7 +1,10 @@
-"""``aegis run`` over NVIDIA FLARE: have a FLARE job run, follow the run folder that its coordinator writes, end alike.
+"""``aegis run`` over NVIDIA FLARE: starts a FLARE job, follows its run folder, and ends with the coordinator's result.
 
-The coordinator is in FLARE's server process (:mod:`aegis.runs.nvflare_server`); this one starts what is to be started,
-shows rounds as they complete, and ends with the very error that the coordinator ended with.
+The coordinator runs in FLARE's server process (:mod:`aegis.runs.nvflare_server`). This process
+
+- starts the FLARE processes that the hosting option needs;
+- reports rounds as they complete;
+- raises the very error that ended the coordinator.
 """
 
 from __future__ import annotations
@@ -33,49 +36,52 @@ from coreason_enclave.schemas import FederationJob, SafeId
 __all__ = ["coordinate_on_flare", "require_flare", "run_name"]
 
 LOG = "nvflare.log"
-"""In the run folder: what FLARE prints."""
+"""File in the run folder with FLARE's output."""
 NOTE = "nvflare-run.json"
-"""In the run folder, while a job goes on in a deployment: which."""
+"""File in the run folder that identifies the job, while one runs in a deployment."""
 
 _POLL_S = 0.1
 _TRIES = 3
 
 
 class Running(Protocol):
-    """A FLARE job that was started."""
+    """A started FLARE job."""
 
     @property
     def ended(self) -> bool:
-        """Whether it is over, however."""
+        """Return True once the job has ended, for any reason."""
         ...
 
     @property
     def job_is_over(self) -> bool:
-        """Whether it ended because FLARE says that the job did; not so where FLARE could not be asked."""
+        """Return True if FLARE reported the end of the job; False if FLARE could not be asked."""
         ...
 
     def wait_for_exit(self) -> None:
-        """Let it end by itself, now that its work is done, for as long as it may take."""
+        """Wait for the job to exit by itself after its work, for a limited time."""
         ...
 
     def own_words(self) -> str | None:
-        """Why it was given up, where that was this project's own decision and not FLARE's."""
+        """Return this project's own reason for giving up; None if FLARE decided."""
         ...
 
 
 def coordinate_on_flare(job: FederationJob, plan: RunPlan) -> None:
-    """Have a run that was prepared carried out, or gone on with, in a FLARE job; return once it has finished.
+    """Run or resume a prepared run in a FLARE job; return once the run has finished.
 
-    A FLARE job that is lost on the way (a server or a process that was killed, or hangs) is submitted anew: it goes on
-    with the run's state. So it is for as long as rounds are completed, and twice more.
+    A FLARE job may get lost: a server or a process hangs or dies. The client then submits the job again, and the run
+    continues from its state. Limits:
+
+    - two new submissions without a completed round; each completed round resets the count;
+    - no new submission for the simulator, or before any job has started.
 
     Raises:
-        AegisError: what the coordinator refused or paused with; or FLARE cannot be started, or ended before it did.
+        AegisError: the coordinator refused or paused, FLARE cannot be started, or FLARE ended first.
     """
     require_flare()
     folder = plan.folder
     if has_ended(folder) or not (folder.path / NOTE).exists():
-        forget_end(folder)  # a job that goes on in a deployment may end any moment now
+        forget_end(folder)  # not while a deployment runs a job, whose end note may appear any moment
     with reading_local_sites(plan.federation) as sites:
         follower = RoundFollower(folder, lambda record: report_round(plan, sites, job, record))
         _see_through(job, plan, follower)
@@ -87,7 +93,7 @@ def coordinate_on_flare(job: FederationJob, plan: RunPlan) -> None:
 
 
 def _see_through(job: FederationJob, plan: RunPlan, follower: RoundFollower) -> None:
-    """Have FLARE jobs run until a coordinator has ended by itself."""
+    """Submit FLARE jobs until a coordinator ends by itself."""
     tries_left, began = _tries(plan), False
     while True:
         told, watch = follower.told, PulseWatch(plan.folder)
@@ -99,13 +105,13 @@ def _see_through(job: FederationJob, plan: RunPlan, follower: RoundFollower) -> 
         began = began or watch.began
         tries_left = _tries(plan) if follower.told > told else tries_left
         tries_left -= 1
-        if tries_left <= 0 or not began:  # what never began has a reason that another try does not mend
+        if tries_left <= 0 or not began:  # a job that never started fails for a lasting reason
             raise _given_up(plan, lost, words)
         plan.say(f"{lost.value}: it is submitted anew, and goes on after round {follower.told}")
 
 
 def _wait(plan: RunPlan, follower: RoundFollower, watch: PulseWatch, running: Running) -> Lost | None:
-    """Follow the run folder until the coordinator has ended (None), or there is no use in waiting for it."""
+    """Follow the run folder until the coordinator ends (None), or return the reason to stop waiting."""
     folder, lost = plan.folder, None
     waiting = Waiting(watch, lambda: running.ended, plan.say)
     while not has_ended(folder) and lost is None:
@@ -116,8 +122,8 @@ def _wait(plan: RunPlan, follower: RoundFollower, watch: PulseWatch, running: Ru
     if has_ended(folder):
         running.wait_for_exit()
         return None
-    # It may outlive its server: two must not write to one run folder. Behind a server that does not answer us for a
-    # while, it may also be at work, and is found again.
+    # A coordinator may outlive its server, and two must not write to one run folder. Behind a server that stays silent
+    # for a while the coordinator may still work: spare it, the next submission finds it again.
     watch.end_coordinator(only_orphan=lost is Lost.ENDED and not running.job_is_over)
     if lost is Lost.SILENT:
         (folder.path / NOTE).unlink(missing_ok=True)
@@ -125,7 +131,7 @@ def _wait(plan: RunPlan, follower: RoundFollower, watch: PulseWatch, running: Ru
 
 
 def _tries(plan: RunPlan) -> int:
-    """How many FLARE jobs may be lost one after the other; a simulator ends with whoever started it."""
+    """Return how many lost FLARE jobs in a row end the run; a simulator ends with its parent process."""
     return 1 if plan.flare.hosting is FlareHosting.SIMULATOR else _TRIES
 
 
@@ -146,17 +152,17 @@ def _where_logs_lie(plan: RunPlan) -> str:
 
 
 def require_flare() -> None:
-    """Refuse where FLARE is not installed.
+    """Raise if FLARE is not installed.
 
     Raises:
-        RunFolderError: says how it is.
+        RunFolderError: names the command that installs FLARE.
     """
     if importlib.util.find_spec("nvflare") is None:
         raise RunFolderError("NVIDIA FLARE is not installed: pip install 'aegis-fl[nvflare]'")
 
 
 def _hosted(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Running]:
-    """The FLARE job that ``plan`` asks for, about to be started."""
+    """Return the FLARE job of ``plan``, to be started on entering the context."""
     match plan.flare.hosting:
         case FlareHosting.SIMULATOR:
             return _simulated(job, plan)
@@ -243,7 +249,7 @@ def _registered(federation: FederationFolder) -> set[str]:
 
 
 def _local_sites(plan: RunPlan) -> dict[str, str]:
-    """The folders of the registered sites that are on this host, by site id."""
+    """Return the folders of the registered sites on this host, by site id."""
     federation, wanted = plan.federation, _registered(plan.federation)
     found = {path.name: str(path.absolute()) for path in federation.site_folders() if path.name in wanted}
     if not found:
@@ -252,10 +258,10 @@ def _local_sites(plan: RunPlan) -> dict[str, str]:
 
 
 def run_name(name: str) -> str:
-    """A run folder's name as a FLARE job says it.
+    """Return a run folder's name in the form that a FLARE job accepts.
 
     Raises:
-        RunFolderError: it has other letters than a job may name.
+        RunFolderError: the name has characters that a job may not use.
     """
     try:
         return TypeAdapter[str](SafeId).validate_python(name)

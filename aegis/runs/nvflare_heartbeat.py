@@ -1,7 +1,7 @@
-"""Signs of life of a coordinator that runs in FLARE's process, for the command that waits for it on the same host.
+"""Heartbeat of a coordinator in FLARE's process, for the command that waits on the same host.
 
-The coordinator touches a file in the run folder every second. FLARE's own word is not enough: a server that was killed
-and started again still lists the job as running, and a process that hangs is running to FLARE.
+The coordinator touches a file in the run folder every second. FLARE's own status does not suffice: a killed and
+restarted server still lists the job as running, and FLARE also counts a hanging process as running.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from aegis.runs.folder import RunFolder
 __all__ = ["PULSE", "PulseWatch", "beating"]
 
 PULSE = Path("nvflare") / "pulse.json"
-"""In the run folder while a coordinator works there: which process it is. Its time of change is the sign of life."""
+"""Path in the run folder while a coordinator works there: names its process. The modification time is the heartbeat."""
 
 _EVERY_S = 1.0
 
 
 @contextmanager
 def beating(folder: RunFolder) -> Iterator[None]:
-    """Give signs of life during the body, in a run folder that was begun."""
+    """Write the heartbeat of a started run folder while the body runs."""
     ended = threading.Event()
     path = folder.path / PULSE
     beat = threading.Thread(target=_beat, args=(path, ended), name="aegis-pulse", daemon=True)
@@ -44,7 +44,7 @@ def beating(folder: RunFolder) -> Iterator[None]:
 
 def _beat(path: Path, ended: threading.Event) -> None:
     while True:
-        with contextlib.suppress(OSError):  # a full disk: this sign is not given
+        with contextlib.suppress(OSError):  # a full disk: skip this heartbeat
             if not path.exists():
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(json.dumps(_this_process()), encoding="ascii")
@@ -54,10 +54,10 @@ def _beat(path: Path, ended: threading.Event) -> None:
 
 
 class PulseWatch:
-    """Watches the signs of life in a run folder.
+    """Watches the heartbeat in a run folder.
 
     Args:
-        clock: monotonic seconds, which a wrong time of day does not move.
+        clock: monotonic seconds, immune to a wrong time of day.
     """
 
     def __init__(self, folder: RunFolder, clock: Callable[[], float] = time.monotonic) -> None:
@@ -65,7 +65,7 @@ class PulseWatch:
         self._seen, self._since, self._began = self._version(), clock(), False
 
     def silent_s(self) -> float:
-        """Seconds since the last sign, or since the watch began."""
+        """Return the seconds since the last heartbeat, or since the watch began."""
         version = self._version()
         if version != self._seen:
             self._began = self._began or version is not None
@@ -74,15 +74,15 @@ class PulseWatch:
 
     @property
     def began(self) -> bool:
-        """Whether there was a sign since the watch began."""
+        """Return True if a heartbeat arrived since the watch began."""
         self.silent_s()
         return self._began
 
     def end_coordinator(self, *, only_orphan: bool = False) -> None:
-        """Kill the process that gave the last sign, if it is there: two coordinators must not write to one folder.
+        """Kill the process behind the last heartbeat, if it still runs: two coordinators must not write to one folder.
 
         Args:
-            only_orphan: only if its parent, which is FLARE's server, has died.
+            only_orphan: kill only if the parent process, FLARE's server, has died.
         """
         try:
             said = json.loads(self._path.read_bytes())
@@ -91,7 +91,7 @@ class PulseWatch:
             return
         now = _of_process(pid)
         if not started or now.started != started:
-            return  # it has ended, and its number may have been given to another
+            return  # the coordinator ended; another process may have its pid now
         if not only_orphan or now.parent != parent:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -105,7 +105,7 @@ class PulseWatch:
 
 
 class _Process(NamedTuple):
-    """A process as the kernel lists it: its parent, and when it was started, in ticks since boot; zeros for none."""
+    """A process in the kernel's table: parent, and start time in ticks since boot. Zeros if no such process exists."""
 
     parent: int
     started: int

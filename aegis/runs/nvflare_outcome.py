@@ -1,4 +1,4 @@
-"""How a coordinator that ran in FLARE's process ended, told to whoever waits in another: a note in the run folder."""
+"""A note in the run folder about the end of a coordinator in FLARE's process, for the command that waits elsewhere."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ END_NOTE = "nvflare-end.json"
 
 
 def record_end(folder: RunFolder, error: Exception | None) -> None:
-    """Note that the coordinator finished (None), or what it refused or paused with."""
+    """Note the coordinator's end: success (None), or the error behind a refusal or pause."""
     if not folder.path.is_dir():
-        return  # refused before anything was begun: FLARE's log has it
+        return  # refused before the run folder existed: FLARE's log has the error
     name = None if error is None else type(error).__name__
     folder.write_json(END_NOTE, {"error": name, "message": "" if error is None else str(error)})
 
 
 def forget_end(folder: RunFolder) -> None:
-    """Drop the note of an earlier end, before the coordinator is started again."""
+    """Drop the note of an earlier end, before the coordinator starts again."""
     (folder.path / END_NOTE).unlink(missing_ok=True)
 
 
 def has_ended(folder: RunFolder) -> bool:
-    """Whether the coordinator has left a note."""
+    """Return True if the coordinator left a note."""
     return (folder.path / END_NOTE).exists()
 
 
 def raise_as_ended(folder: RunFolder) -> None:
-    """Raise what the coordinator raised; nothing where it finished.
+    """Raise the coordinator's error again; return if the coordinator finished.
 
     Raises:
-        AegisError: of the same type, where there is one of that name; so are errors of the ground floor.
+        AegisError: of the recorded type, if known.
+        EnclaveError: likewise, for errors of :mod:`coreason_enclave.errors`.
     """
     note = folder.read_json(END_NOTE)
     if note.get("error") is None:
@@ -47,7 +48,7 @@ def raise_as_ended(folder: RunFolder) -> None:
 
 
 def _plain_errors() -> Iterator[tuple[str, type[Exception]]]:
-    """Every error that a message alone makes."""
+    """Yield every error class whose constructor takes a message alone."""
     for module, root in ((aegis.errors, AegisError), (coreason_enclave.errors, EnclaveError)):
         for name in module.__all__:
             kind = getattr(module, name)

@@ -1,4 +1,4 @@
-"""The coordinator's whole work inside FLARE's server process: found here by its class, which FLARE jobs name."""
+"""Runs the coordinator inside FLARE's server process. FLARE jobs name the class in this module."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ __all__ = ["CoordinatorWorkflow"]
 
 
 class _Arguments(StrictModel):
-    """What the job's configuration says to the workflow."""
+    """The workflow's arguments in the FLARE job's configuration."""
 
     run: SafeId
     readmit: tuple[SafeId, ...] = ()
 
 
 class CoordinatorWorkflow(FlareWorkflow):
-    """Runs, or goes on with, the job in FLARE's job folder, in a run folder of this host.
+    """Runs or resumes the job in FLARE's job folder, with a run folder on this host.
 
-    ``aegis.json`` in the site configuration directory of FLARE's server names the federation and where run folders lie;
-    a job names a run folder only, by its name. How the run ended is left in its folder, too, for whoever waits there.
+    ``aegis.json`` in the site configuration directory of FLARE's server names the federation and the parent of all run
+    folders. A job gives only the name of a run folder. At the end, the workflow records the result in the run folder
+    for a waiting command.
 
     Args:
-        arguments: ``run``: the run folder's name. ``readmit``: sites whose offences are forgotten first.
+        arguments: ``run``: the run folder's name. ``readmit``: sites to reinstate first, with their strikes cleared.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -50,7 +51,7 @@ class CoordinatorWorkflow(FlareWorkflow):
         self._arguments = arguments
 
     def coordinate(self, local: Path) -> None:
-        """See :class:`FlareWorkflow`; what is raised ends FLARE's job as failed, with the message."""
+        """See :class:`FlareWorkflow`. An exception ends FLARE's job as failed, with the exception's message."""
         settings, said = read_server_settings(local), _read(self._arguments)
         folder, federation = RunFolder(Path(settings.runs) / said.run), FederationFolder(Path(settings.federation))
         try:
@@ -61,7 +62,7 @@ class CoordinatorWorkflow(FlareWorkflow):
                 _seed(folder),
                 readmit=said.readmit,
                 runtime=RuntimeName.NVFLARE,
-                flare=FlareOptions(FlareHosting.STARTUP_KIT),  # recorded where nobody began the run: it was submitted
+                flare=FlareOptions(FlareHosting.STARTUP_KIT),  # recorded for a submitted job, which no command started
             )
             require_gate()
             job = prepare(job, plan)
@@ -73,7 +74,7 @@ class CoordinatorWorkflow(FlareWorkflow):
         record_end(folder, None)
 
     def _opened(self, federation: FederationFolder, sites: Any) -> ConnectedSites:
-        """The registered sites are the FLARE clients of the same names."""
+        """Map the registered sites to the FLARE clients of the same names."""
         keys = federation.config().public_keys
         nodes = {site: number for number, site in enumerate(sorted(keys), start=1)}
         participants = tuple(Participant(site, keys[site], node) for site, node in nodes.items())
@@ -90,7 +91,7 @@ def _read(arguments: dict[str, Any]) -> _Arguments:
 
 
 def _seed(folder: RunFolder) -> int | None:
-    """What a run that was begun on this host says of its sites' randomness; one begun by a FLARE job injects none."""
+    """Return the injected seed of a run started on this host; a run started by a FLARE job injects none."""
     if not folder.is_started:
         return None
     seed = folder.read_json("config.json").get("options", {}).get("unsafe_seed")

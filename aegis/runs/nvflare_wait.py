@@ -1,4 +1,4 @@
-"""How long ``aegis run`` waits for a coordinator in FLARE's process, and what it says meanwhile."""
+"""Decides how long ``aegis run`` waits for a coordinator in FLARE's process, and reports progress."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from aegis.runs.nvflare_heartbeat import PulseWatch
 __all__ = ["LOST_S", "START_S", "Lost", "Waiting"]
 
 START_S: Final = 240.0
-"""FLARE has begun the job by then: its clients are waited for, the job is scheduled, a process is started."""
+"""Seconds until FLARE must have started the job: clients register, the scheduler picks the job, a process starts."""
 LOST_S: Final = 45.0
-"""A coordinator that works gives a sign every second."""
+"""Seconds without a heartbeat after which the coordinator counts as lost. A working coordinator beats every second."""
 _SAY_EVERY_S: Final = 30.0
 
 
 class Lost(Enum):
-    """Why there is no use in waiting any longer. The value is for a person to read."""
+    """The reason to stop waiting. The value is text for a person."""
 
     ENDED = "NVIDIA FLARE ended the job before the coordinator did"
     SILENT = "the coordinator in FLARE's process gives no sign of life"
@@ -32,8 +32,8 @@ class Waiting:
     """One wait for a coordinator.
 
     Args:
-        ended: whether FLARE, or what was started for it, has ended.
-        say: called with a line, while nothing is heard of the coordinator for longer than it should take.
+        ended: returns True once FLARE, or its process here, has ended.
+        say: called with a line of text while the coordinator stays silent for longer than expected.
         clock: monotonic seconds.
     """
 
@@ -48,7 +48,7 @@ class Waiting:
         self._began = self._said = self.clock()
 
     def look(self) -> Lost | None:
-        """Why to wait no longer; None as long as there is hope."""
+        """Return the reason to stop waiting; None to wait on."""
         silent_s = self.watch.silent_s()
         if self.ended():
             return Lost.ENDED

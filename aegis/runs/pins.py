@@ -1,17 +1,17 @@
-"""Pinned values of a run: recorded at its beginning, compared at every later start.
+"""Pinned values of a run: recorded at its start, compared on every resume.
 
-A run that went on under another profile, policy, key, code or evaluation set would be two runs under one name. Pinned
-values stand in ``config.json``, and the first line of the log names that file's digest:
+A run that continued under another profile, policy, key, code or evaluation set would mix two runs under one name.
+``config.json`` holds the pinned values, and the first line of the log names that file's digest:
 
 - the job, aggregator and strategy included, by its digest;
 - the runtime, injected randomness and simulated attackers;
 - the profile, and the digest of the attestation policy;
 - the coordinator's key, and the key of every participant;
-- the claim that no person is at two sites, where the federation makes it;
+- the claim that no person has data at two sites, where the federation makes the claim;
 - the public evaluation set, by its digest;
-- this very code: its version, and a digest over the source files of both packages.
+- the running code: its version, and a digest over the source files of both packages.
 
-Revocations are not pinned: a site may be revoked while a run goes on.
+Revocations remain unpinned: the operator may revoke a site during a run.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ _REMEDIES: Mapping[str, tuple[str, str]] = {
     "evaluation_set": ("the evaluation set", f"restore evaluation.safetensors of the federation, {_NEW_RUN}"),
     "code": ("the code", f"install the version that began the run, {_NEW_RUN}"),
 }
-"""By name in ``config.json``: in words, and what to do where it differs. The first that differs is reported."""
+"""Description and remedy for each pinned value, by its name in ``config.json``. The first difference is reported."""
 
 
 def pinned(
     job: FederationJob, options: Mapping[str, Any], federation: FederationFolder, config: FederationConfig
 ) -> dict[str, Any]:
-    """Present values of everything that a run is pinned to (JSON types).
+    """Return the present values of everything that a run pins (JSON types).
 
     Raises:
-        AegisError: a value cannot be determined: there is no policy, or no usable evaluation set.
+        AegisError: a value cannot be determined: the policy or a usable evaluation set is missing.
     """
     evaluation = federation.evaluation_data()
     return {
@@ -70,7 +70,7 @@ def pinned(
 
 
 def require_pinned(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on where a pinned value is another one.
+    """Raise if a pinned value differs from the recorded value.
 
     Raises:
         RunFolderError: names the value, the recorded and the present one, and the remedy.
@@ -84,7 +84,7 @@ def require_pinned(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def require_coordinator_key(federation: FederationFolder) -> None:
-    """Refuse to go on without the coordinator's key: a new one would be made in its place, and no site knows that.
+    """Raise if the coordinator's key is missing: a resume would create a new key, which no site knows.
 
     Raises:
         RunFolderError: the key's file is missing.
@@ -96,7 +96,7 @@ def require_coordinator_key(federation: FederationFolder) -> None:
 
 @cache
 def code_in_use() -> Mapping[str, str]:
-    """The installed version, and for each package the SHA-256 over the names and contents of its source files."""
+    """Return the installed version, and for each package the SHA-256 over its source files' names and contents."""
     return {"version": _version(), **{name: sha256_hex(canonical_json(dict(_sources(name)))) for name in _PACKAGES}}
 
 
@@ -115,7 +115,7 @@ def _sources(package: str) -> Iterator[tuple[str, str]]:
 
 
 def _told(recorded: object, now: object) -> tuple[str, str]:
-    """Both values in words: of two tables, only the entries that differ."""
+    """Return both values as text; for two tables, only the entries that differ."""
     if not isinstance(recorded, Mapping) or not isinstance(now, Mapping):
         return _short(recorded), _short(now)
     differing = sorted(name for name in recorded.keys() | now.keys() if recorded.get(name) != now.get(name))

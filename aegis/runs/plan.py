@@ -1,7 +1,10 @@
-"""The plan of one run: which job, over which federation, into which folder; and the folder's beginning.
+"""The plan of one run: job, federation, folder and options; and the start of the folder.
 
-A plan names no running process. The coordinator (:mod:`aegis.runs.coordinate`), the command that runs it
-(:mod:`aegis.runs.runner`) and NVIDIA FLARE's side (:mod:`aegis.runs.nvflare_server`) all start from one.
+A plan names no running process. Three modules start from a plan:
+
+- the coordinator (:mod:`aegis.runs.coordinate`);
+- the command that runs a job (:mod:`aegis.runs.runner`);
+- NVIDIA FLARE's side (:mod:`aegis.runs.nvflare_server`).
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ __all__ = ["RoundReport", "RunPlan", "prepare", "report_round"]
 
 @dataclass(frozen=True)
 class RoundReport:
-    """A completed round as an observer sees it; ``lineages`` are the local sites' own claims, by site."""
+    """A completed round for an observer; ``lineages`` holds the local sites' own claims, by site."""
 
     record: RoundRecord
     lineages: Mapping[str, LineageClaim]
@@ -37,15 +40,16 @@ class RoundReport:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """How a job is to be run.
+    """The options of one run.
 
     Attributes:
-        unsafe_seed: inject all sampling and noise from this number. Reproducible, and unsafe: recorded as such.
-        attackers: how many sites (the first by name) a simulated attacker takes over.
-        observe: called after each round. say: called with a line, where a run waits longer than it should.
-        readmit: sites whose offences are forgotten before the run goes on.
-        runtime: what carries the messages; the model is the same on each.
-        flare: how a run over NVIDIA FLARE is hosted.
+        unsafe_seed: inject all sampling and noise from this number. Reproducible and unsafe; the run records the fact.
+        attackers: number of sites (the first by name) under a simulated attacker.
+        observe: called after each round.
+        say: called with a line of text when the run waits longer than expected.
+        readmit: sites whose strikes are cleared before the run continues.
+        runtime: runtime that carries the messages; every runtime gives the same model.
+        flare: hosting options of a run over NVIDIA FLARE.
     """
 
     federation: FederationFolder
@@ -59,15 +63,15 @@ class RunPlan:
     flare: FlareOptions = field(default_factory=FlareOptions)
 
     def options(self) -> dict[str, Any]:
-        """The part of the configuration that a resumed run has to share."""
+        """Return the part of the configuration that a resumed run has to share."""
         return {"runtime": self.runtime.value, "unsafe_seed": self.unsafe_seed, "simulated_attackers": self.attackers}
 
 
 def prepare(job: FederationJob, plan: RunPlan) -> FederationJob:
-    """Begin the run's folder, or find it begun by the same job; return the job with every privacy value explicit.
+    """Start the run's folder, or check that the same job started it; return the job with every privacy value explicit.
 
     Raises:
-        AegisError: the job or the folder cannot be used, or the run was begun under other values.
+        AegisError: the job or the folder cannot be used, or the run started under other values.
     """
     folder, federation = plan.folder, plan.federation
     config = federation.config()
@@ -85,14 +89,14 @@ def prepare(job: FederationJob, plan: RunPlan) -> FederationJob:
 
 
 def report_round(plan: RunPlan, sites: Mapping[str, LocalLedger], job: FederationJob, record: RoundRecord) -> None:
-    """Tell whoever observes the run of a completed round, with what the local sites' ledgers say by now."""
+    """Report a completed round to the plan's observer, with the present claims of the local sites' ledgers."""
     having = lineages_of(sites, job.dataset_id)
     claims = {name: sites[name].ledger.lineage_claim(lineage) for name, lineage in having.items()}
     plan.observe(RoundReport(record, claims))
 
 
 def _configuration(job: FederationJob, plan: RunPlan, config: FederationConfig) -> dict[str, Any]:
-    """``config.json``: what the run is pinned to, and what else a reader wants to know of its beginning."""
+    """Return the content of ``config.json``: the pinned values, and further facts about the start of the run."""
     return {
         "job": job.job_id,
         **pinned(job, plan.options(), plan.federation, config),

@@ -1,4 +1,4 @@
-"""What a finished run leaves in its folder: the model, the sites' ledgers, the signed log, and the outcome, last."""
+"""Writes the results of a finished run: the model, the sites' ledgers, the signed log and, last, the outcome."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MAX_MODEL_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """A finished run: the released model, its digest, and its last round's record."""
+    """A finished run: the final global model, its digest, and its last round's record."""
 
     model: Mapping[str, Array]
     digest: str
@@ -48,11 +48,12 @@ def write_results(
     privacy: ClientPrivacy | None,
     announce: Callable[[], Mapping[str, bytes]] = dict,
 ) -> RunOutcome:
-    """Write the results; each file whole, ``outcome.json`` last, so that a crash here is repeated, not half done.
+    """Write the results: each file atomically, ``outcome.json`` last. After a crash here, a resume repeats the step.
 
     Args:
-        audit: the run's log, which is signed as it stands then. sites: those on this host, by id.
-        announce: shows the sites the log as it was signed, and returns what they state of it, by site.
+        audit: the run's log, signed in its final state.
+        sites: the sites on this host, by id.
+        announce: shows the signed log to the sites, and returns each site's statement about the log, by site.
     """
     state, job, signer = folder.state(), folder.job(), federation.signer()
     digest, last = model_digest(model), state.history[-1]
@@ -113,14 +114,14 @@ def _export_ledgers(
 
 
 def read_outcome(folder: RunFolder) -> RunOutcome:
-    """Of a run that another process finished."""
+    """Return the outcome of a run that another process finished."""
     model = decode_arrays((folder.path / "model.safetensors").read_bytes(), limit=_MAX_MODEL_BYTES)
     last = folder.state().history[-1]
     return RunOutcome(model, folder.read_json("outcome.json")["model"], last, last.metrics)
 
 
 def lineages_of(sites: Mapping[str, LocalLedger], dataset_id: str) -> dict[str, str]:
-    """The lineage that each local site registered the dataset under; one that did not is refused by its own session."""
+    """Return each local site's lineage for the dataset. A site without a registration refuses the job by itself."""
     return {
         name: entry.lineage
         for name, site in sites.items()
@@ -130,7 +131,7 @@ def lineages_of(sites: Mapping[str, LocalLedger], dataset_id: str) -> dict[str, 
 
 
 def _ledger_epsilon(sites: Mapping[str, LocalLedger], job_id: str, dataset_id: str) -> dict[str, float | None]:
-    """What each site's own ledger counts for the job: refused and unanswered rounds are spent as well."""
+    """Return the job's epsilon in each site's own ledger, which also counts refused and unanswered rounds."""
     spent: dict[str, float | None] = dict.fromkeys(sites)
     for name, lineage in lineages_of(sites, dataset_id).items():
         ledger = sites[name].ledger

@@ -1,15 +1,20 @@
-"""Whether a run's records are whole and belong to each other, before anything is asked of a site.
+"""Checks that a run's records are complete and consistent, before the coordinator sends anything to a site.
 
-Checked in this order; the first that fails is told, and nothing has been changed or spent:
+The checks run in this order. The first failure is reported; nothing has changed or cost privacy by then:
 
-1. ``config.json``, ``job.yaml`` and the evaluation set are the very files that the log recorded;
-2. the log extends the last checkpoint that this coordinator signed over it;
-3. the state is there, and neither older nor newer than the log says;
-4. models and strategy documents named by the state: present, with the digests in their names;
-5. envelopes named by the log, and arrays of every update that went, or may go, into a model: likewise.
+1. ``config.json``, ``job.yaml`` and the evaluation set match the digests in the log;
+2. the log extends the last checkpoint that this coordinator signed;
+3. the state exists, and is neither older nor newer than the log says;
+4. the models and strategy documents named by the state exist, with the digests in their names;
+5. so do the envelopes named by the log, and the arrays of every update used, or still usable, for a model.
 
-Traces of a crash pass: each act is on disk before the next act begins, so a crash leaves a state without the log line
-that follows, a log without the newest checkpoint, or files that no state names. The opposite of each trace is damage.
+Traces of a crash pass. Each act reaches the disk before the next act begins, so a crash leaves
+
+- a state without the log line that follows,
+- a log without the newest checkpoint, or
+- files that no state names.
+
+The opposite of each trace means damage.
 """
 
 from __future__ import annotations
@@ -35,16 +40,16 @@ from coreason_enclave.wire.documents import parse_statement
 __all__ = ["CHECKPOINT", "RECORDED_FILES", "record_configuration", "require_whole", "sign_checkpoint"]
 
 RECORDED_FILES = {"config": "config.json", "job_file": "job.yaml", "evaluation_set": EVALUATION_SET}
-"""What each start of a run records in the log by SHA-256; the evaluation set where there is one."""
+"""Files whose SHA-256 each start of a run records in the log; null for a missing evaluation set."""
 
 CHECKPOINT = "state/checkpoint.json"
-"""The newest signed head of the log of a run that goes on."""
+"""The newest signed head of the log, for resuming the run."""
 
 _RESTORE = "restore the run folder from a backup, or start a new run (another --out)"
 
 
 def record_configuration(folder: RunFolder, audit: HashLog, profile: Profile) -> None:
-    """Record the digests of configuration, job file and evaluation set in the log, whose head is signed later."""
+    """Append the digests of configuration, job file and evaluation set to the log; a later checkpoint signs them."""
     paths = {field: folder.path / name for field, name in RECORDED_FILES.items()}
     digests = {field: sha256_hex(path.read_bytes()) if path.exists() else None for field, path in paths.items()}
     audit.append(
@@ -53,14 +58,14 @@ def record_configuration(folder: RunFolder, audit: HashLog, profile: Profile) ->
 
 
 def sign_checkpoint(folder: RunFolder, audit: HashLog, signer: Signer) -> None:
-    """Keep a signed head of the log as it stands; durable when this returns."""
+    """Store a signed head of the present log; durable when this returns."""
     path = folder.path / CHECKPOINT
     path.parent.mkdir(exist_ok=True)
     replace_file(path, sign_log(audit, signer, origin_of_run(folder.job().digest())))
 
 
 def require_whole(folder: RunFolder, coordinator_key: str) -> None:
-    """Make the checks of a run that was begun in ``folder``, whose log this process holds open.
+    """Check the records of a run in ``folder``, whose log this process holds open.
 
     Args:
         coordinator_key: Ed25519, hex.
@@ -98,7 +103,7 @@ class _Checks:
         return self.folder.state()
 
     def require_nothing_else(self) -> None:
-        """A log without a configuration line is a crash's work only if no later file exists."""
+        """Accept a log without a configuration line, as a crash may leave one, only if no later file exists."""
         for name in ("state/state.json", CHECKPOINT):
             if (self.folder.path / name).exists():
                 raise _damaged("audit.jsonl", f"it is missing or cut, though {name} tells of a run that was started")
@@ -122,7 +127,7 @@ class _Checks:
             raise _damaged("audit.jsonl", f"it does not extend {CHECKPOINT}: {error}") from error
 
     def require_state(self) -> bool:
-        """Returns False for a run that crashed before its first state was saved."""
+        """Check the state against the log; return False for a run that crashed before its first state was saved."""
         told = [line for line in self.lines if _act(line)[0] not in ("configuration", "recovered")]
         if not self.folder.has_state:
             if told:

@@ -1,4 +1,4 @@
-"""Showing the rounds of a run that another process coordinates: its state, as it lies in the run folder."""
+"""Follows a run that another process coordinates, by its state in the run folder."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["RoundFollower"]
 
 
 class RoundFollower:
-    """Tells each round that is completed from now on, once and in order.
+    """Reports each round completed from now on, once and in order.
 
     Args:
-        tell: called with each.
+        tell: called with the record of each round.
 
     Attributes:
-        told: the number of the last round that is known to be completed.
+        told: number of the last round known to be complete.
     """
 
     def __init__(self, folder: RunFolder, tell: Callable[[RoundRecord], None]) -> None:
@@ -27,18 +27,18 @@ class RoundFollower:
         self.told = len(folder.state().history) if folder.has_state else 0
 
     def look(self) -> None:
-        """Tell what has been completed since the last look."""
+        """Report the rounds completed since the last call."""
         version = _version(self._folder.path / "state" / "state.json")
         if version is None or version == self._read:
             return
-        self._read = version  # of before the read: a state written meanwhile is read at the next look
+        self._read = version  # taken before the read: the next look picks up a state written in between
         for record in self._folder.state().history[self.told :]:
             self.told += 1
             self._tell(record)
 
 
 def _version(path: Path) -> object:
-    """What changes whenever the file is replaced; None while there is none."""
+    """Return a value that changes with every replacement of the file; None if the file does not exist."""
     try:
         found = path.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Runs a job, or goes on with it, on the runtime of choice."""
+"""Runs or resumes a job on the chosen runtime."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["execute"]
 
 
 def execute(job: FederationJob, plan: RunPlan) -> RunOutcome:
-    """Run ``job``, or continue it, and write everything the folder is to hold.
+    """Run ``job``, or continue it, and write the complete run folder.
 
     Raises:
-        AegisError: a job, federation or folder that cannot be used, or a run that paused.
+        AegisError: the job, federation or folder cannot be used, or the run paused.
     """
     job = prepare(job, plan)
     if plan.runtime is RuntimeName.NVFLARE:

@@ -1,4 +1,4 @@
-"""What a run of a job with client-level privacy needs of its federation, and what it says about it in the end."""
+"""Client-level privacy of a run: checks the federation's budget, opens the ledger, and states the guarantee."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from coreason_enclave.schemas import FederationJob
 __all__ = ["EXPORT", "client_privacy_of", "require_site_budget", "statement"]
 
 EXPORT = "ledger/coordinator.json"
-"""Where in a run folder the coordinator's ledger is exported to."""
+"""Path of the exported coordinator's ledger in a run folder."""
 _SEEDED_AS = "/coordinator"
-"""What its keys are derived by from an injected seed; no site can have this name."""
+"""Label that derives the coordinator's keys from an injected seed; no site can have this name."""
 _NOT_PROTECTED_AGAINST = (
     "the coordinator itself, which sees every update",
     "whoever learns which sites a round asked: from the coordinator's log or state, or from the network",
@@ -28,10 +28,11 @@ _NOT_PROTECTED_AGAINST = (
 
 
 def require_site_budget(job: FederationJob, config: FederationConfig) -> ClientBudget | None:
-    """What the federation allows a job with client-level privacy; None where the job promises none.
+    """Return the federation's budget for a job with client-level privacy; None if the job promises none.
 
     Raises:
-        InvalidJob: the federation has no budget for such a job, or the job asks for more than it allows.
+        InvalidJob: the federation has no budget for the job, the job asks for more than the budget allows, or a
+            participant has the name ``coordinator``.
     """
     if job.client_privacy is None:
         return None
@@ -55,9 +56,11 @@ def require_site_budget(job: FederationJob, config: FederationConfig) -> ClientB
 def client_privacy_of(
     job: FederationJob, federation: FederationFolder, unsafe_seed: int | None
 ) -> Iterator[ClientPrivacy | None]:
-    """The coordinator's ledger and key for ``job``; None where the job promises nothing about whole sites.
+    """Yield the coordinator's ledger and key for ``job``; None if the job promises no client-level privacy.
 
-    Raises what :func:`require_site_budget` raises, and LedgerError where the ledger cannot be used.
+    Raises:
+        InvalidJob: see :func:`require_site_budget`.
+        LedgerError: the ledger cannot be used.
     """
     budget = require_site_budget(job, federation.config())
     if budget is None or job.client_privacy is None:
@@ -71,7 +74,7 @@ def client_privacy_of(
 
 
 def statement(privacy: ClientPrivacy) -> dict[str, Any] | None:
-    """What holds for each site, with all that the number depends on (JSON types); None before the first round."""
+    """Return the guarantee per site, with every parameter of the number (JSON types); None before the first round."""
     guarantee, claim = privacy.guarantee(), privacy.account.claim()
     if guarantee is None or claim is None:
         return None

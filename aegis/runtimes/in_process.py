@@ -1,7 +1,8 @@
-"""The fast runtime: coordinator and sites in one process, over Flower's own interfaces.
+"""The in-process runtime: coordinator and sites in one process, over Flower's own interfaces.
 
-A :class:`~flwr.serverapp.Grid` that calls one Flower ``ClientApp`` per site. Strategy, client app and session are the
-very ones that a deployment runs; only the carrier differs.
+Serves tests, demonstrations and fast experiments. :class:`InProcessGrid` implements :class:`~flwr.serverapp.Grid` and
+calls one Flower ``ClientApp`` per site. Strategy, client app and session are the same classes as in a deployment; only
+the transport differs.
 """
 
 from __future__ import annotations
@@ -58,14 +59,15 @@ _RUN_ID = 1
 
 
 class InProcessGrid(Grid):
-    """Delivers each message to the ``ClientApp`` of its destination node; sites run side by side, each in its lane.
+    """A grid that delivers each message to the ``ClientApp`` of its destination node.
 
-    As on a network, a site handles one message at a time, and a late one does not hold the others up. Flower stamps
-    messages with a process-wide task identity; one coordinator at a time uses a process.
+    - Each site has a lane (:class:`~aegis.runtimes.lanes.Lanes`) and handles one message at a time, as on a network.
+    - Sites run in parallel; a slow site does not block the others.
+    - Flower stamps messages with a process-wide task identity, so use one coordinator per process at a time.
 
     Args:
-        threads: sites that compute side by side; default: the processors.
-        patience_s: seconds after which a site that is still computing no longer counts as one of them.
+        threads: number of sites that compute in parallel; default: the processor count.
+        patience_s: seconds after which a computing site no longer counts against ``threads``.
     """
 
     def __init__(
@@ -80,31 +82,31 @@ class InProcessGrid(Grid):
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, _RUN_ID, _COORDINATOR_NODE
 
     def set_run(self, run: Run) -> None:
-        """Flower's own description of the run; carried, not used."""
+        """Store Flower's description of the run. The grid never reads the description."""
         self._run = run
 
     @property
     def run(self) -> Run:
-        """Flower's own description of the run."""
+        """Flower's description of the run."""
         return self._run
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
-        """A message to one node."""
+        """Return a message to one node."""
         return Message(content=content, message_type=message_type, dst_node_id=dst_node_id, group_id=group_id, ttl=ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        """The nodes of all sites."""
+        """Return the node ids of all sites."""
         return list(self._apps)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Start delivering; returns one id a message."""
+        """Start delivery; return one id per message."""
         return [self._push(message) for message in messages]
 
     def _push(self, message: Message) -> str:
         message_id = f"in-process-{next(self._numbers)}"
-        message.metadata.__dict__["_message_id"] = message_id  # Flower's setter is its transport's own
+        message.metadata.__dict__["_message_id"] = message_id  # Flower offers no public setter
         node = message.metadata.dst_node_id
         context = Context(run_id=_RUN_ID, node_id=node, node_config={}, state=RecordDict(), run_config={})
         self._pending[message_id] = self._lanes.submit(node, lambda: _deliver(self._apps.get(node), message, context))
@@ -112,25 +114,25 @@ class InProcessGrid(Grid):
         return message_id
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies that are in, each once."""
-        self._answered.clear()  # before looking: what comes in now is looked for again
+        """Return the replies that have arrived, each once."""
+        self._answered.clear()  # before the scan, so a reply that arrives during the scan sets the event again
         done = [
             message_id for message_id in message_ids if message_id in self._pending and self._pending[message_id].done()
         ]
         return [self._pending.pop(message_id).result() for message_id in done]
 
     def wait_for_reply(self, seconds: float) -> None:
-        """Return when a reply that was not looked for yet is in, after ``seconds`` at the latest."""
+        """Block until a new reply arrives, for at most ``seconds``."""
         self._answered.wait(seconds)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Deliver, wait until all have answered or ``timeout`` seconds have passed, return what is in."""
+        """Deliver, wait for all replies or for ``timeout`` seconds, and return the replies that have arrived."""
         message_ids = list(self.push_messages(messages))
         wait([self._pending[message_id] for message_id in message_ids], timeout=timeout)
         return self.pull_messages(message_ids)
 
     def close(self) -> None:
-        """End the sites' lanes: a site that is still computing has some seconds to come to an end."""
+        """Close the sites' lanes. A computing site gets some seconds to finish."""
         self._lanes.close()
 
 
@@ -139,14 +141,14 @@ def _deliver(app: ClientApp | None, message: Message, context: Context) -> Messa
         return Message(error=Error(code=ErrorCode.NODE_UNAVAILABLE, reason="no such node"), reply_to=message)
     try:
         return app(message, context)
-    except Exception as error:  # noqa: BLE001 - a broken site is one refusal, not the end of the round
+    except Exception as error:  # noqa: BLE001 - a broken site costs one refusal, never the round
         logging.getLogger(__name__).warning("site app failed: %s", type(error).__name__)
         return Message(error=Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason="internal"), reply_to=message)
 
 
 @dataclass(frozen=True)
 class InProcessSites:
-    """Opened sites, the grid that reaches them, and how a coordinator knows them."""
+    """Open sites, the grid to reach them, and their entries as the coordinator's participants."""
 
     sites: Mapping[str, Site]
     grid: InProcessGrid
@@ -162,15 +164,15 @@ def open_sites(
     job_keys: Callable[[str], JobKeys | None] = lambda _: None,
     adapt: Callable[[Site], ClientApp] = lambda site: client_app(site.session),
 ) -> Iterator[InProcessSites]:
-    """Open every site folder for the duration of a run.
+    """Open the site folders for the duration of a run.
 
     Args:
         folders: site folders.
-        public_keys: the registered key of each site, by name; an unregistered site is not opened.
-        job_keys: injected keys by site name, for reproducible runs; None means the site's own secret ones.
-        adapt: what answers for a site; replaced to simulate a hostile one.
+        public_keys: registered key of each site, by name. The function skips unregistered sites.
+        job_keys: injected keys by site name, for reproducible runs; None selects the site's own secret keys.
+        adapt: builds the ``ClientApp`` of a site; replace to simulate a Byzantine site.
     """
-    torch.set_num_threads(1)  # sites run side by side; and sums must not depend on how they were split
+    torch.set_num_threads(1)  # sites already run in parallel, and sums must not depend on the thread count
     with ExitStack() as stack:
         sites: dict[str, Site] = {}
         for folder in folders:
@@ -190,21 +192,21 @@ def open_sites(
 
 
 def seeded_keys(seed: int | None, site_id: str) -> JobKeys | None:
-    """Injected, reproducible job keys for one site, or None for the site's own secret ones."""
+    """Return injected, reproducible job keys for one site; None selects the site's own secret keys."""
     if seed is None:
         return None
     return unsafe_seeded_keys(seed, site_id)
 
 
 def initial_model(job: FederationJob) -> dict[str, Array]:
-    """The job's public initial weights."""
+    """Return the job's public initial weights."""
     return initial_weights(job.model_arch, job.model_args)
 
 
 def public_evaluator(
     job: FederationJob, features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
 ) -> Callable[[Arrays], dict[str, float]]:
-    """Utility of a model on a declared public set: features of shape (n, ...), integer labels of shape (n,)."""
+    """Return an evaluator of models on a public set: features of shape (n, ...), integer labels of shape (n,)."""
 
     def evaluate(arrays: Arrays) -> dict[str, float]:
         return utility(predict_probabilities(job.model_arch, job.model_args, arrays, features), labels)

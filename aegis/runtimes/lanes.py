@@ -1,7 +1,7 @@
-"""One lane for each site of a process: a site answers its messages in order, and a late one keeps nobody waiting.
+"""Lanes: one ordered task queue per site of a process, so that a slow site does not block the others.
 
-Lanes share the processor by permits. A task that has held its permit for :data:`PATIENCE_S` no longer counts: it may
-be training or hanging, and nobody can tell; the others get a permit in its place.
+Lanes share the processor through permits. A task that has held a permit for :data:`PATIENCE_S` no longer counts,
+because no one can distinguish long training from a hang; a waiting task gets the permit instead.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _Task = tuple["Future[Any]", Callable[[], Any]]
 
 
 class Lanes:
-    """Runs tasks, one at a time in each lane, at most ``permits`` side by side while each of them is quick.
+    """Runs tasks one at a time per lane, with at most ``permits`` tasks in parallel while each task stays quick.
 
-    Threads are daemons: a task that never ends does not keep the process alive.
+    The threads are daemons: a task that never ends does not keep the process alive.
 
     Args:
-        permits: tasks that run side by side, at least 1.
-        patience_s: seconds for which a running task counts.
+        permits: maximum number of parallel tasks, at least 1.
+        patience_s: seconds for which a running task counts against ``permits``.
     """
 
     def __init__(self, permits: int, *, patience_s: float = PATIENCE_S) -> None:
@@ -42,7 +42,7 @@ class Lanes:
         self._closed = False
 
     def submit(self, lane: int, work: Callable[[], _Result]) -> Future[_Result]:
-        """Queue ``work`` behind what ``lane`` was given before."""
+        """Queue ``work`` behind the earlier tasks of ``lane``."""
         future: Future[_Result] = Future()
         with self._turn:
             if self._closed:
@@ -57,7 +57,7 @@ class Lanes:
         return future
 
     def close(self, *, within_s: float = _END_S) -> None:
-        """Cancel what has not begun, and wait for what has: ``within_s`` seconds in all."""
+        """Cancel waiting tasks; wait at most ``within_s`` seconds in all for running tasks."""
         with self._turn:
             self._closed = True
             for tasks in self._waiting.values():
@@ -69,7 +69,7 @@ class Lanes:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _drive(self, lane: int) -> None:
-        """Run the lane's tasks until none is left; the next one starts a new thread."""
+        """Run the lane's tasks until the queue empties. A later task starts a new thread."""
         while True:
             with self._turn:
                 if not self._waiting[lane]:
@@ -83,7 +83,7 @@ class Lanes:
         permit = self._take_permit()
         try:
             result = work()
-        except BaseException as error:  # noqa: BLE001 - a future hands it to whoever asks for the result
+        except BaseException as error:  # noqa: BLE001 - the future re-raises the error to its caller
             self._give_back(permit)
             future.set_exception(error)
         else:
@@ -99,7 +99,7 @@ class Lanes:
         return permit
 
     def _until_free(self) -> float:
-        """Seconds until a permit is free if no task ends before; 0: one is free now."""
+        """Return the seconds until a permit expires if no task ends earlier; 0 if a permit is free now."""
         counting = sorted(since for since in self._running.values() if time.monotonic() - since < self._patience_s)
         if len(counting) < self._permits:
             return 0.0

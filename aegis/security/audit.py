@@ -1,7 +1,7 @@
 """The platform's audit log: hash-chained JSON lines with signed checkpoints.
 
-The log itself is on the ground floor (:mod:`coreason_enclave.crypto.hash_log`), so that site and platform keep the same
-kind; this is the platform's door to it.
+Why: :mod:`coreason_enclave.crypto.hash_log` implements the log for both site and platform. The platform imports the log
+only through this module.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The federation's own certificate authority: one folder, no other root, names that only the authority chooses.
+"""The federation's own certificate authority: a single folder, no other root, names chosen by the authority alone.
 
 ::
 
@@ -6,9 +6,11 @@
     gateway.key, gateway.crt             a server's certificate: DNS names and IP addresses, serverAuth
     client.crt (sent to its site)        a participant's: URI ``urn:aegis:participant:<site id>``, clientAuth
 
-Private keys are files of mode 0600; a participant's private key never comes here: it sends a certificate request, of
-which nothing but the public key is used. Being issued is not being admitted: the registry pins each participant's
-certificate by its SHA-256 (:class:`aegis.federation.registry.FederationConfig`), and revoking is done there.
+- Private keys are files of mode 0600.
+- A participant's private key never leaves its site. The site sends a certificate request, and the authority uses only
+  the public key in the request.
+- A certificate alone admits no participant. The registry pins each participant's certificate by its SHA-256, and
+  handles revocation (:class:`aegis.federation.registry.FederationConfig`).
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ Clock = Callable[[], float]
 
 
 def participant_uri(site_id: str) -> str:
-    """The one name in a participant's certificate.
+    """Return the only name in a participant's certificate.
 
     >>> participant_uri("hospital-a")
     'urn:aegis:participant:hospital-a'
@@ -61,12 +63,12 @@ def participant_uri(site_id: str) -> str:
 
 
 def certificate_fingerprint(pem: bytes) -> str:
-    """SHA-256 (hex) of a certificate's DER, as the registry pins it; raises :class:`CertificateRefused`."""
+    """Return the SHA-256 (hex) of a certificate's DER, as the registry pins it; raises :class:`CertificateRefused`."""
     return sha256_hex(_certificate(pem).public_bytes(serialization.Encoding.DER))
 
 
 def create_authority(folder: Path, *, clock: Clock = time.time) -> CertificateAuthority:
-    """Make the authority's key and certificate in ``folder``; an authority that is there already is kept."""
+    """Create the authority's key and certificate in ``folder``; keep an existing authority."""
     if not (folder / "ca.key").exists():
         key = ec.generate_private_key(ec.SECP256R1())
         write_private(folder / "ca.key", _private_pem(key))
@@ -77,11 +79,11 @@ def create_authority(folder: Path, *, clock: Clock = time.time) -> CertificateAu
 
 @dataclass(frozen=True)
 class CertificateAuthority:
-    """The authority of an existing folder.
+    """The certificate authority in an existing folder.
 
     Attributes:
         folder: holds ``ca.key`` and ``ca.crt``.
-        clock: Unix seconds; the certificates' dates are taken from it.
+        clock: Unix seconds, for the certificates' dates.
     """
 
     folder: Path
@@ -95,16 +97,17 @@ class CertificateAuthority:
         return pem
 
     def issue_server(self, name: str, hosts: Sequence[str]) -> tuple[Path, Path]:
-        """Make ``<name>.key`` and ``<name>.crt`` beside the authority's own, or renew the certificate of that key.
+        """Create ``<name>.key`` and ``<name>.crt`` in the authority's folder, or renew an existing key's certificate.
 
         Args:
-            name: of the files. hosts: DNS names and IP addresses that clients will use; at least one.
+            name: of the files.
+            hosts: DNS names and IP addresses that clients will use; at least one.
 
         Returns:
             the paths of certificate and key.
 
         Raises:
-            CertificateRefused: no host, or not the name of one.
+            CertificateRefused: no host, or an invalid host name.
         """
         names = [_host_name(host) for host in hosts]
         if not names:
@@ -118,13 +121,14 @@ class CertificateAuthority:
         return path, key_path
 
     def issue_client(self, site_id: str, request: bytes) -> bytes:
-        """A participant's certificate (PEM) for the public key of its certificate request (PKCS#10, PEM).
+        """Return a participant's certificate (PEM) for the public key of a certificate request (PKCS#10, PEM).
 
         Args:
-            site_id: whose certificate it is to be. Whatever names the request carries are ignored.
+            site_id: the certificate's owner. The authority ignores any names in the request.
+            request: the certificate request.
 
         Raises:
-            CertificateRefused: not a request, not signed by the key that it is for, or not an ECDSA P-256/P-384 key.
+            CertificateRefused: not a request, not signed by its own key, or not an ECDSA P-256/P-384 key.
         """
         name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(participant_uri(site_id))])
         return self._issue(_requested_key(request), name, ExtendedKeyUsageOID.CLIENT_AUTH, _CLIENT_DAYS)

@@ -1,5 +1,6 @@
-"""Use cases over a federation folder that the command line and the API share.
+"""Use cases over a federation folder, shared by the command line and the API.
 
-Enters: a request that was authorised by its caller. Leaves: a changed registry, certificates, grants.
+Enters: a request that the caller has authorised.
+Leaves: a changed registry, certificates, grants.
 Never: parses arguments, prints, or speaks HTTP.
 """

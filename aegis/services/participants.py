@@ -1,7 +1,7 @@
-"""Who belongs to a federation: creating it, answering a site's request to take part, its machines, and revoking.
+"""Members of a federation: creates the federation, admits sites, pins their machines, revokes sites.
 
-Everything here is done by the person who runs the coordinator, in the federation's folder; a running gateway follows.
-Whose key a request is signed with, two people find out by comparing fingerprints: nothing here can.
+The coordinator's operator calls these functions on the federation's folder; a running gateway follows the changes. No
+function here can tell who owns a request's key: two people have to compare fingerprints.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Pinned:
     """The machines that a site's evidence may come from.
 
     Attributes:
-        before: those that were listed. shared: other participants with one of them, by machine.
+        before: the machines listed previously.
+        shared: other participants that list the same machine, by machine.
     """
 
     site: str
@@ -53,7 +54,7 @@ class Pinned:
 
     @property
     def changed(self) -> bool:
-        """Whether anything had to be written; the order of a list means nothing."""
+        """Return True if the set of machines changed; the order in the list does not count."""
         return set(self.platforms) != set(self.before)
 
 
@@ -65,18 +66,19 @@ def create_federation(
     host: str = _LOOPBACK,
     public_address: str | None = None,
 ) -> GatewayConfig:
-    """Create a federation in which nobody takes part yet: the coordinator's key, its authority, the gateway.
+    """Create a federation without participants: the coordinator's key, its authority, the gateway.
 
     Args:
-        host: the address that the gateway listens on. public_address: ``host:port`` as sites will be told.
+        host: the gateway's listening address.
+        public_address: ``host:port`` as published to sites.
 
     Raises:
-        RunFolderError: there is a federation in this folder already, or an argument that cannot be used.
+        RunFolderError: the folder already holds a federation, or an argument is unusable.
     """
     if federation.exists:
         raise RunFolderError(f"{federation.path} holds a federation already: it is created once")
     config = _nobody(profile, delta)
-    _gateway(host, public_address)  # refused before anything is written
+    _gateway(host, public_address)  # raises before the first write
     federation.coordinator.mkdir(mode=0o700, parents=True, exist_ok=True)
     federation.signer()
     gateway = prepare_network(federation, host=host, public_address=public_address)
@@ -87,7 +89,7 @@ def create_federation(
 def prepare_network(
     federation: FederationFolder, *, host: str = _LOOPBACK, public_address: str | None = None, clock: Clock = time.time
 ) -> GatewayConfig:
-    """Make what a federation's processes need and it lacks: authority, server certificates, ``gateway.toml``."""
+    """Create any missing network files of a federation: authority, server certificates, ``gateway.toml``."""
     files = GatewayFiles(federation.coordinator)
     gateway = files.config() if files.config_file.exists() else _gateway(host, public_address)
     authority = create_authority(_pki(federation), clock=clock)
@@ -106,11 +108,11 @@ def admit(
     """Admit the site that signed ``request``, or renew its certificate; return the request and the sealed grant.
 
     Args:
-        platforms: the machines to pin it to, as :func:`pin` does; none leaves what is pinned as it is.
+        platforms: machines to pin the site to (see :func:`pin`). Empty: keep the current pins.
 
     Raises:
-        EnvelopeError: the request is malformed or not signed by the key that it names.
-        CertificateRefused: its certificate request is not acceptable.
+        EnvelopeError: the request is malformed, or not signed by the key in the request.
+        CertificateRefused: the site's certificate request is not acceptable.
         RunFolderError: a site of this name takes part with another key, is revoked, or is pinned to other machines.
     """
     asked, config = open_request(request), federation.config()
@@ -136,7 +138,7 @@ def admit(
 
 
 def revoke(federation: FederationFolder, site_id: str) -> None:
-    """Accept nothing from a participant any more; raises :class:`RunFolderError` if there is none of that name."""
+    """Accept no further message from a participant; raises :class:`RunFolderError` for an unknown site."""
     federation.create(federation.config().revoking(site_id))
 
 
@@ -148,18 +150,24 @@ def pin(
     replace: bool = False,
     unsafe_shared: bool = False,
 ) -> Pinned:
-    """Say which machines a participant's evidence may come from: its processor's id and each GPU's, all of them.
+    """Pin a participant's evidence to its machines: all of them, the processor's id and each GPU's.
 
-    The same ones again change nothing. ``federation.toml`` is written whole or not at all; a run that is going on keeps
-    the policy that it began with.
+    Pinning the same machines again changes nothing. ``federation.toml`` is written atomically. A running job keeps the
+    policy from its start.
 
     Args:
-        platforms: ids as ``aegis evidence verify`` prints them. replace: put them in the place of others.
-        unsafe_shared: they may be another participant's, too.
+        platforms: ids as ``aegis evidence verify`` prints them.
+        replace: allow the new ids to replace different ones.
+        unsafe_shared: allow ids that another participant lists.
 
     Raises:
-        RunFolderError: no such participant, a revoked one, no ``[attestation]`` table, ids that are none, other
-            machines are listed and ``replace`` is false, or one is another's and ``unsafe_shared`` is false.
+        RunFolderError: any of these:
+
+            - an unknown or revoked participant;
+            - no ``[attestation]`` table;
+            - invalid ids;
+            - different machines in the list, and ``replace`` is false;
+            - a machine of another participant, and ``unsafe_shared`` is false.
     """
     config = federation.config()
     pinned = _to_pin(config, site_id, platforms, replace=replace)
@@ -194,7 +202,10 @@ def _to_pin(config: FederationConfig, site_id: str, platforms: Collection[str], 
 
 
 def _require_machines(platforms: Collection[str]) -> None:
-    """Ids that could match: anything else would be listed and refuse the site for ever, without a word about why."""
+    """Raise unless each id could match evidence.
+
+    Reason: an impossible id would refuse the site for ever, without an explanation.
+    """
     if not platforms:
         raise RunFolderError("name at least one platform")
     if len(set(platforms)) != len(platforms):
@@ -238,7 +249,7 @@ def _nobody(profile: Profile, delta: float) -> FederationConfig:
 
 
 def _gateway(host: str, public_address: str | None) -> GatewayConfig:
-    """On the port that sites are told, or on one that is free now."""
+    """Return a configuration with the published port, or a port free at this moment."""
     port, superlink_port = free_ports(2)
     if public_address is None and host in _ANY:
         raise RunFolderError(f"listening on {host}, the gateway needs the address that sites are told")
@@ -251,7 +262,7 @@ def _gateway(host: str, public_address: str | None) -> GatewayConfig:
 
 
 def free_ports(number: int) -> list[int]:
-    """Loopback ports that were free just now."""
+    """Return loopback ports that were free a moment ago."""
     probes = [socket.socket() for _ in range(number)]
     try:
         for probe in probes:

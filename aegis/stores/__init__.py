@@ -1,1 +1,5 @@
-"""Where a coordinator's state survives: one port, one file-backed implementation."""
+"""Durable stores of a coordinator: a run's state, models and updates, and the newest ledger head of each site.
+
+Enters: state, arrays, sealed updates and verified heads. Leaves: the same after a crash, or :class:`RunFolderError`.
+Never: leaves a half-written file; forgets a damaged file.
+"""

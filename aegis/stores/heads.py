@@ -1,7 +1,7 @@
-"""The newest ledger head that each site ever signed for this coordinator, over all runs and jobs.
+"""Stores the newest ledger head that each site ever signed for this coordinator, over all runs and jobs.
 
-Shown back to the site in its next order, it reveals a ledger that was restored from an older copy. What is kept is the
-site's own envelope; this side can neither make nor alter one.
+The coordinator shows the head to the site in its next order, which reveals a ledger restored from an older copy. The
+store keeps the site's own envelope; the coordinator can neither make nor alter one.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ __all__ = ["FileHeadStore", "HeadStore"]
 
 
 class HeadStore(Protocol):
-    """Signed ledger heads by site."""
+    """Port to the signed ledger heads, by site."""
 
     def get(self, site_id: str) -> str | None:
-        """The newest head's envelope; None where this site never sent one."""
+        """Return the newest head's envelope, or None if the site never sent a head."""
         ...
 
     def put(self, site_id: str, envelope: str) -> bool:
-        """Keep a verified head, unless a newer one (by its number) is kept; durable when this returns.
+        """Store a verified head unless a newer head (by number) is already stored; durable on return.
 
-        Returns False if a newer head is kept: the site's ledger was set back.
+        Return False if a newer head is already stored, which means the site's ledger was rolled back.
 
         Raises:
-            LedgerForked: see :meth:`require_no_fork`; what is kept stays.
+            LedgerForked: see :meth:`require_no_fork`; the stored head stays.
         """
         ...
 
     def require_no_fork(self, site_id: str, envelope: str) -> None:
-        """Refuse a verified head that has the number of the kept head, and another hash.
+        """Refuse a verified head with the number of the stored head but a different hash.
 
         Raises:
             LedgerForked: the site signed two different histories of its ledger.
@@ -45,7 +45,7 @@ class HeadStore(Protocol):
 
 
 class FileHeadStore:
-    """:class:`HeadStore` in a folder, one file a site. A damaged one is refused, not forgotten."""
+    """:class:`HeadStore` in a folder, with one file per site. A damaged file is refused, not forgotten."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

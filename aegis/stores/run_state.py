@@ -1,6 +1,7 @@
-"""A run's durable state: what a coordinator needs to go on after it was killed at any instruction.
+"""A run's durable state: all that a coordinator needs to continue after a kill at any instruction.
 
-One document, which names models and sealed updates by their digests; :mod:`aegis.stores.run_store` keeps it.
+The state is one document, which names models and sealed updates by their digests. :mod:`aegis.stores.run_store` stores
+it.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ __all__ = [
 
 
 class RoundRecord(StrictModel):
-    """One completed round. ``epsilon`` is each site's job so far, recomputed from the events that were admitted.
+    """The record of one completed round.
 
-    ``content_changed``: the sites whose rows were other ones than at their draw before.
-    ``enrolled`` are the sites of the roll-call when the round was completed: SCAFFOLD's denominator. ``envelopes`` are
-    the admitted updates' own, by SHA-256, beside which their arrays are kept.
+    Attributes:
+        enrolled: the roll-call's sites at completion: SCAFFOLD's denominator.
+        envelopes: SHA-256 of each admitted update's envelope, by site; the arrays are stored next to the envelopes.
+        epsilon: each site's spend in the job so far, recomputed from the admitted events.
+        content_changed: the sites whose rows differed from those of their previous draw.
     """
 
     round_number: Annotated[int, *in_range(1, 1 << 53)]
@@ -48,19 +51,19 @@ class RoundRecord(StrictModel):
 
 
 class AdmittedEnvelope(StrictModel):
-    """An update that was admitted to the open attempt: where it is kept, and when it was admitted."""
+    """An update admitted to the open attempt: the digest of its envelope, and the time of admission."""
 
     envelope: HexDigest
     admitted_at: UnixSeconds
 
 
 class SampledCohort(StrictModel):
-    """Where the draws of a job with client-level privacy stand.
+    """The sampling state of a job with client-level privacy.
 
     Attributes:
-        round_number, number: the last draw: of which round, and 1 or one more for each time it was drawn anew.
-        population: the sites that were enrolled when the job first drew: the fixed part of the denominator.
-        is_open: whether that round is open; it may have asked nobody.
+        round_number: round of the last draw. number: 1 for the round's first draw, one more for each resampling.
+        population: number of sites enrolled at the job's first draw: the fixed part of the denominator.
+        is_open: True while that round is open, even if no site was drawn.
     """
 
     round_number: Annotated[int, *in_range(1, 1 << 53)]
@@ -70,10 +73,10 @@ class SampledCohort(StrictModel):
 
 
 class StrategyState(StrictModel):
-    """What a strategy and a server optimizer remember between rounds: documents by digest; empty where they need none.
+    """The memory of a strategy and a server optimizer between rounds: documents by digest, empty if none are needed.
 
     Attributes:
-        control: SCAFFOLD's ``c``; None: zero. variates: the sites' ``c_i``; zero for a site that is not named.
+        control: SCAFFOLD's ``c``; None: zero. variates: the sites' ``c_i``; zero for a site without an entry.
         moments: ``m`` and ``v`` of an adaptive server optimizer; None before the first round.
     """
 
@@ -82,31 +85,32 @@ class StrategyState(StrictModel):
     moments: HexDigest | None = None
 
     def digests(self) -> frozenset[str]:
-        """The documents that are needed."""
+        """Return the digests of all documents in use."""
         return frozenset(each for each in (self.control, self.moments, *self.variates.values()) if each is not None)
 
 
 class LogPosition(StrictModel):
-    """Where the audit log stood: its number of lines, and the SHA-256 of the last; 64 zeros where there is none."""
+    """A position of the audit log: its number of lines, and the last line's SHA-256 (64 zeros if empty)."""
 
     size: Annotated[int, *in_range(0, 1 << 53)] = 0
     head: HexDigest = "0" * 64
 
 
 class RunState(StrictModel):
-    """Everything that must not be forgotten.
+    """Everything about a run that a coordinator must remember.
 
     Attributes:
-        log: where the audit log stood when this state was saved. Every line that is written later names this state.
-        turn: rounds completed or paused so far; quarantine is counted in these.
-        enrolments: the envelope of each site that enrolled: the roll-call.
-        conduct: the sites whose offences still count.
-        attempt: of the open round. nonces: the sites it asks, each with its order's; empty where no round is open.
-        left_out: the sites that the open round does not ask, each with its reason code.
-        received: what the open attempt admitted so far. refused: its refusals so far, by reason code.
-        offended: the sites that offended in the open attempt.
-        strategy: what the strategy remembers of the completed rounds.
-        client_draw: of a job with client-level privacy, from its first draw on.
+        log: position of the audit log at the time of saving. Every line up to the next save names this state.
+        turn: number of rounds completed or paused so far, the unit of quarantine.
+        enrolments: envelope of each enrolled site: the roll-call.
+        quarantine: records of the sites whose strikes still count.
+        attempt: number of the open round's attempt. nonces: each asked site's order nonce; empty while no round is
+            open.
+        left_out: reason codes of the sites that the open round does not ask.
+        received: updates admitted to the open attempt so far. refused: its refusals so far, by reason code.
+        struck: sites with a strike in the open attempt.
+        strategy: the strategy's memory of the completed rounds.
+        client_draw: sampling state of a job with client-level privacy, from its first draw on.
     """
 
     version: Annotated[int, *in_range(3, 3)] = 3
@@ -128,32 +132,32 @@ class RunState(StrictModel):
 
     @property
     def completed_rounds(self) -> int:
-        """Rounds whose model is in :attr:`models`."""
+        """Number of completed rounds, whose models :attr:`models` lists."""
         return len(self.history)
 
     @property
     def open_round(self) -> int:
-        """The number of the round that is open, or opened next."""
+        """Number of the open round, or of the next round to open."""
         return len(self.history) + 1
 
     @property
     def is_open(self) -> bool:
-        """Whether a round is open, even if it asks nobody."""
+        """True if a round is open, even a round that asks no site."""
         return bool(self.nonces) or (self.client_draw is not None and self.client_draw.is_open)
 
     def repeated(self, nonces: dict[str, str]) -> RunState:
-        """With the same round opened once more for the same sites; none of the attempt before it counts."""
+        """Return the state with the same round open again for the same sites; the previous attempt no longer counts."""
         fresh: dict[str, object] = {"nonces": nonces, "received": {}, "refused": {}, "struck": ()}
         return self.model_copy(update={**fresh, "attempt": self.attempt + 1})
 
     def closed(self) -> RunState:
-        """With no round open, one turn later."""
+        """Return the state with no round open, one turn later."""
         state = self.repeated({})
         draw = None if self.client_draw is None else self.client_draw.model_copy(update={"is_open": False})
         return state.model_copy(update={"left_out": {}, "attempt": 1, "turn": self.turn + 1, "client_draw": draw})
 
 
 def content_changes(history: Sequence[RoundRecord]) -> dict[str, list[int]]:
-    """By site, the rounds that drew from other rows than the site's draw before them."""
+    """Return, by site, the rounds whose rows differed from those of the site's previous draw."""
     sites = sorted({site for record in history for site in record.content_changed})
     return {site: [each.round_number for each in history if site in each.content_changed] for site in sites}

@@ -1,16 +1,16 @@
-"""Keeping a run's durable state: what was saved is there after a crash, whole.
+"""Stores a run's durable state, so that saved data survives a crash whole.
 
-State is one JSON document, replaced whole (write, ``fsync``, rename); models and sealed updates are files named by
-their digest. A file is on disk before the state that names it, so a state never points at nothing.
+The state is one JSON document, replaced whole (write, ``fsync``, rename). Models and sealed updates are files named by
+their digests. A file is on disk before the state that names it, so a state never names a missing file.
 
 ::
 
     state.json                          the state
     models/<digest>.safetensors         global models
     updates/<digest>.json               each admitted update's envelope, named by its SHA-256, kept for an auditor
-    updates/<digest>.safetensors        its arrays, in the clear: what each round's model is computed from again
-    strategy/<digest>.safetensors       what the strategy remembers: SCAFFOLD's variates, Adam's and Yogi's moments
-    health.json                         what was last known of the sites
+    updates/<digest>.safetensors        the update's arrays, decrypted: input to recompute each round's model
+    strategy/<digest>.safetensors       strategy documents: SCAFFOLD's variates, Adam's and Yogi's moments
+    health.json                         last known health of the sites
 """
 
 from __future__ import annotations
@@ -36,58 +36,58 @@ _MAX_STATE_BYTES = 1 << 28
 
 
 class RunStore(Protocol):
-    """Durable state of one run: what was saved is there after a crash, whole."""
+    """Port to the durable state of one run. Saved data survives a crash whole."""
 
     def load(self) -> RunState | None:
-        """The last saved state; None where nothing was saved yet."""
+        """Return the last saved state, or None before the first save."""
         ...
 
     def save(self, state: RunState) -> str:
-        """Replace the state, durable when this returns, and return the SHA-256 of what is on disk now."""
+        """Replace the state, durable on return; return the SHA-256 of the new document on disk."""
         ...
 
     def load_model(self, digest: str) -> dict[str, Array]:
-        """The model with this digest; raises :class:`RunFolderError` if it is missing or damaged."""
+        """Return the model with this digest; raise :class:`RunFolderError` if missing or damaged."""
         ...
 
     def save_model(self, arrays: Arrays) -> str:
-        """Keep a model and return its digest; durable when this returns."""
+        """Store a model and return its digest; durable on return."""
         ...
 
     def load_strategy(self, digest: str) -> dict[str, Array]:
-        """What the strategy remembers under this digest; raises :class:`RunFolderError` as :meth:`load_model` does."""
+        """Return the strategy document with this digest; raise :class:`RunFolderError` if missing or damaged."""
         ...
 
     def save_strategy(self, arrays: Arrays) -> str:
-        """Keep what the strategy remembers and return its digest; durable when this returns."""
+        """Store a strategy document and return its digest; durable on return."""
         ...
 
     def keep_strategy(self, digests: Collection[str]) -> None:
-        """Forget whatever the strategy remembered under other digests. Doing so again does nothing."""
+        """Delete all strategy documents except those with ``digests``. A repeated call does nothing."""
         ...
 
     def save_update(self, message: SealedMessage) -> str:
-        """Keep a sealed update and return its envelope's SHA-256; durable when this returns."""
+        """Store a sealed update and return its envelope's SHA-256; durable on return."""
         ...
 
     def load_update(self, digest: str) -> SealedMessage:
-        """The sealed update whose envelope has this digest; raises :class:`RunFolderError`.
+        """Return the sealed update whose envelope has this digest; raise :class:`RunFolderError` if missing or damaged.
 
-        Its arrays are as they were found: whoever reads them checks them against the envelope.
+        The arrays come unchecked: the reader checks them against the envelope.
         """
         ...
 
     def drop_arrays(self, digest: str) -> None:
-        """Forget the arrays of a sealed update; its envelope is kept. Doing so again does nothing."""
+        """Delete the arrays of a sealed update and keep its envelope. A repeated call does nothing."""
         ...
 
     def save_health(self, document: Mapping[str, object]) -> None:
-        """Replace what was last known of the sites (JSON types), for whoever looks on. Nothing depends on it."""
+        """Replace the last known health of the sites (JSON types), for display only: no decision reads it."""
         ...
 
 
 class FileRunStore:
-    """:class:`RunStore` in a folder."""
+    """A :class:`RunStore` in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

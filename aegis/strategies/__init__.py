@@ -1,9 +1,10 @@
-"""What a coordinator does with a round's combined update, and what it remembers from one round to the next.
+"""Server-side strategies: turn a round's combined update into the next global model, with memory between rounds.
 
-Pure functions beside :mod:`aegis.aggregation`, which says how updates are combined: :func:`server_step` makes the next
-global model of it (FedAvg, Adam, Yogi), and the control variates of SCAFFOLD follow from it and from the admitted
-updates alone. Everything here is post-processing of released updates, so it costs no privacy, and nothing more than the
-update leaves a site.
+Enters: the global model, the combined update, the admitted updates. Leaves: the next global model, the memory to store.
+Never: does IO; asks a site for more than its released update; costs privacy, being post-processing of released updates.
+
+:mod:`aegis.aggregation` combines the updates first. :func:`server_step` then makes the next global model (FedAvg, Adam,
+Yogi). SCAFFOLD's control variates follow from the combined update and the admitted updates alone.
 
 >>> import numpy as np
 >>> from coreason_enclave.schemas import ServerOptimizerConfig

@@ -1,8 +1,8 @@
 """The server's optimizer: federated averaging, and Adam and Yogi over the rounds' updates.
 
-Reddi et al., "Adaptive Federated Optimization" (ICLR 2021), algorithm 2, whose symbols are used here: the combined
-update ``delta`` stands for the negative of a gradient; ``m`` starts at zero and ``v`` at ``tau`` squared; nothing is
-corrected for that start, as it is in Adam for a single machine.
+Source: Reddi et al., "Adaptive Federated Optimization" (ICLR 2021), algorithm 2, with the paper's symbols. The combined
+update ``delta`` stands for the negative of a gradient. ``m`` starts at zero and ``v`` at ``tau`` squared, without the
+bias correction of single-machine Adam.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ class Moments:
     v: Arrays
 
     def to_arrays(self) -> dict[str, Array]:
-        """As one document: ``m/<name>`` and ``v/<name>``."""
+        """Return the moments as one document: ``m/<name>`` and ``v/<name>``."""
         parts = zip(_PREFIXES, (self.m, self.v), strict=True)
         return {f"{prefix}{name}": array for prefix, arrays in parts for name, array in arrays.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Moments:
-        """What :meth:`to_arrays` wrote."""
+        """Return the moments that :meth:`to_arrays` wrote."""
         return cls(*({name[2:]: array for name, array in arrays.items() if name[:2] == each} for each in _PREFIXES))
 
 
 def server_step(
     base: Arrays, delta: Arrays, config: ServerOptimizerConfig, moments: Moments | None
 ) -> tuple[dict[str, Array], Moments | None]:
-    """The next global model, and the moments for the round after it.
+    """Return the next global model, and the moments for the round after.
 
-    ``sgd`` with learning rate 1 gives exactly ``base + delta`` in float32. The adaptive ones are computed in float64
-    from the float32 moments that are kept, so that a run that was resumed gives the same bits.
+    ``sgd`` with learning rate 1 gives exactly ``base + delta`` in float32. Adam and Yogi compute in float64 from the
+    stored float32 moments, so that a resumed run gives the same bits.
 
     Args:
         base: the global weights that the sites started from.
-        delta: what the aggregator made of their updates; the same names and shapes.
+        delta: the aggregator's result, with the same names and shapes.
         moments: as returned for the round before; None in the first round, and always for ``sgd``.
     """
     if config.name is ServerOptimizer.SGD:
@@ -75,7 +75,7 @@ def _mean(before: Array, new: _Float64, beta: float) -> _Float64:
 
 
 def _spread(before: Array, delta: _Float64, config: ServerOptimizerConfig) -> _Float64:
-    """``v``: a running mean of squares for Adam; for Yogi it moves by a fraction of the new square, up or down."""
+    """Return the new ``v``. Adam: a running mean of squares. Yogi: moves up or down by a fraction of the new square."""
     square = np.square(delta)
     if config.name is ServerOptimizer.ADAM:
         return _mean(before, square, config.beta_2)

@@ -1,15 +1,15 @@
 """SCAFFOLD's control variates, kept by the coordinator alone.
 
-Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning" (ICML 2020), with option II of
-its algorithm: a site's variate ``c_i`` becomes ``c_i - c - update / (K * learning_rate)``, the mean direction of the
-``K`` steps that it took. That needs its released update and nothing else, so the coordinator computes it, and the site
-keeps no state and sends no second document: it is sent ``c - c_i``, which it adds to each of its gradients.
+Source: Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning" (ICML 2020), option II.
 
-``c`` moves by what the job's aggregator made of the round, not by the mean of what single sites sent: a hostile site
-decides over its own ``c_i``, which nobody else is sent, and over ``c`` no more than over the model.
-
-Computed in float64 and rounded to float32; what would overflow stays at float32's largest value, so that a variate is
-finite whatever was admitted.
+- A site's variate ``c_i`` becomes ``c_i - c - update / (K * learning_rate)``: the mean direction of the site's ``K``
+  steps.
+- The coordinator computes ``c_i`` itself, because the rule needs only the released update. A site keeps no state and
+  sends no second document; it receives ``c - c_i`` and adds this to each of its gradients.
+- ``c`` moves by the aggregator's result for the round, not by the mean of single sites' updates. A hostile site
+  controls its own ``c_i``, which no other site receives, but influences ``c`` no more than the model.
+- Arithmetic runs in float64 and rounds to float32. Overflow stays at float32's largest value, so a variate is finite
+  for any admitted update.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def correction(control: Arrays, own: Arrays) -> dict[str, Array]:
-    """``c - c_i``: what a site adds to each of its gradients.
+    """Return ``c - c_i``, which a site adds to each of its gradients.
 
     Args:
         control: ``c``. own: the site's ``c_i``; the same names and shapes.
@@ -34,12 +34,12 @@ def correction(control: Arrays, own: Arrays) -> dict[str, Array]:
 
 
 def next_site_control(own: Arrays, control: Arrays, update: Arrays, *, steps_times_lr: float) -> dict[str, Array]:
-    """A site's ``c_i`` after a round in which its ``update`` was admitted.
+    """Return a site's ``c_i`` after a round that admitted its ``update``.
 
     Args:
-        own, control: ``c_i`` and ``c`` that its order was made from.
-        update: its new weights minus the global ones.
-        lasting: ``K * learning_rate``, the job's local steps times their learning rate.
+        own, control: the ``c_i`` and ``c`` behind the site's order.
+        update: the site's new weights minus the global weights.
+        steps_times_lr: ``K * learning_rate``, the job's local steps times their learning rate.
     """
     return {
         name: _float32(_wide(own[name]) - control[name] + _direction(update[name], steps_times_lr)) for name in control
@@ -47,12 +47,12 @@ def next_site_control(own: Arrays, control: Arrays, update: Arrays, *, steps_tim
 
 
 def next_server_control(control: Arrays, combined: Arrays, *, share: float, steps_times_lr: float) -> dict[str, Array]:
-    """``c`` after a round; with all sites and the plain mean it is the mean of their variates.
+    """Return ``c`` after a round. With all sites and the plain mean, ``c`` equals the mean of the sites' variates.
 
     Args:
-        combined: the round's update, as the job's aggregator combined it.
-        share: of the enrolled sites, those whose updates it was made from: above 0, at most 1.
-        lasting: as for :func:`next_site_control`.
+        combined: the round's update, as combined by the job's aggregator.
+        share: fraction of the enrolled sites whose updates went into ``combined``: above 0, at most 1.
+        steps_times_lr: as for :func:`next_site_control`.
     """
     return {
         name: _float32(_wide(control[name]) + share * (_direction(combined[name], steps_times_lr) - control[name]))
@@ -61,8 +61,8 @@ def next_server_control(control: Arrays, combined: Arrays, *, share: float, step
 
 
 def _direction(update: Array, steps_times_lr: float) -> NDArray[np.float64]:
-    """The mean direction of the steps that an update is made of: what their gradients were on average."""
-    with np.errstate(over="ignore"):  # of a learning rate next to nothing: see _float32
+    """Return the mean direction of an update's steps: the average of their gradients."""
+    with np.errstate(over="ignore"):  # a tiny learning rate overflows; _float32 clips
         return -_wide(update) / steps_times_lr
 
 

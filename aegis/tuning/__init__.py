@@ -1,6 +1,7 @@
-"""The pure half of the DP engine: its configuration, its account, and the search along the privacy-utility curve.
+"""The part of the DP engine without Torch: configuration, accounting, and the search along the privacy-utility curve.
 
-Nothing here knows Torch. :mod:`aegis.privacy_engine` is the door; it adds the training.
+Enters: a configuration, a number of steps, a function that trains. Leaves: an epsilon, a reservation, a calibration.
+Never: imports Torch. :mod:`aegis.privacy_engine` adds the training, and callers import that module.
 """
 
 from aegis.tuning.account import Comparison, Spent, StepSpent, calibrated, epsilon_of, guarantee_of

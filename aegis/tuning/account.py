@@ -1,4 +1,4 @@
-"""From a configuration and a number of steps to (epsilon, delta), and from an epsilon to the noise it needs."""
+"""Accounting: from a configuration and a number of steps to (epsilon, delta), and from an epsilon to the noise."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["Comparison", "Spent", "StepSpent", "calibrated", "epsilon_of", "guar
 
 
 class Spent(NamedTuple):
-    """What was spent: ``epsilon`` at ``delta``."""
+    """Spent privacy: ``epsilon`` at ``delta``."""
 
     epsilon: float
     delta: float
 
 
 class StepSpent(NamedTuple):
-    """What the first ``step`` steps spend: ``epsilon`` at ``delta``."""
+    """Privacy spent by the first ``step`` steps: ``epsilon`` at ``delta``."""
 
     step: int
     epsilon: float
@@ -33,11 +33,11 @@ class StepSpent(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Another library's number for the same steps. It backs no claim, and no function turns it into one.
+    """Another library's number for the same steps. No claim rests on the number, and no function turns it into a claim.
 
     Attributes:
-        accountant: whose number it is, as ``library.name``.
-        under_reports: the number is known to lie below the truth.
+        accountant: the number's source, as ``library.name``.
+        under_reports: True if the number is known to lie below the true epsilon.
     """
 
     epsilon: float
@@ -47,10 +47,10 @@ class Comparison:
 
 
 def epsilon_of(config: EngineConfig, steps: int, accountant: Accountant) -> float:
-    """Epsilon of the first ``steps`` steps at the configuration's delta, by one of the proving accountants.
+    """Return the epsilon of the first ``steps`` steps at the configuration's delta, by a proving accountant.
 
     Raises:
-        InvalidEngine: the accountant proves nothing, or the noise multiplier is not set.
+        InvalidEngine: the accountant proves no bound, or the noise multiplier is not set.
     """
     if accountant is Accountant.GDP:
         raise InvalidEngine("GDP under-reports and can back no claim: ask for PLD or RDP, or see compared()")
@@ -61,7 +61,7 @@ def epsilon_of(config: EngineConfig, steps: int, accountant: Accountant) -> floa
 
 
 def guarantee_of(config: EngineConfig, steps: int) -> Guarantee:
-    """The claim for ``steps`` steps, by the configuration's accountant."""
+    """Return the guarantee for ``steps`` steps, by the configuration's accountant."""
     composed = compose_epsilon([config.event(steps)], config.delta)
     by_rdp = config.accountant is Accountant.RDP
     return Guarantee(
@@ -76,7 +76,7 @@ def guarantee_of(config: EngineConfig, steps: int) -> Guarantee:
 
 
 def calibrated(config: EngineConfig, target_epsilon: float) -> EngineConfig:
-    """The configuration with the noise multiplier for which the whole schedule costs at most ``target_epsilon``.
+    """Return the configuration with a noise multiplier for which the whole schedule costs at most ``target_epsilon``.
 
     Raises:
         InvalidEngine: no noise multiplier reaches the target with this rate and number of steps.
@@ -91,7 +91,7 @@ def calibrated(config: EngineConfig, target_epsilon: float) -> EngineConfig:
 
 
 def _enough_for_rdp(config: EngineConfig, target_epsilon: float, low: float) -> float:
-    """Bisection upwards from the noise that the tight accountant asks for; what is returned was seen to suffice."""
+    """Bisect upwards from the noise of the tight accountant; the returned noise was checked to suffice."""
 
     def suffices(noise: float) -> bool:
         return epsilon_of(config.changed(noise_multiplier=noise), config.steps, Accountant.RDP) <= target_epsilon

@@ -1,4 +1,4 @@
-"""What a DP engine is built over: every number of the guarantee, none of them by default."""
+"""Configuration of a DP engine: every number behind the guarantee, without defaults."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def _a_number_of_steps(value: object) -> object:
 
 
 class EngineConfig(StrictModel):
-    """One DP-SGD schedule and how it is accounted for. Frozen; serialises to JSON and back without loss.
+    """One DP-SGD schedule with its accounting. Frozen; serialises to JSON and back without loss.
 
     Attributes:
         max_grad_norm: the L2 bound C on one unit's summed gradient, in (0, 1e6].
-        noise_multiplier: standard deviation of the noise in units of C, in (0, 1e6]; None where it is still to be
-            found, by :meth:`~aegis.privacy_engine.DifferentialPrivacyEngine.epsilon_targeting`.
+        noise_multiplier: standard deviation of the noise in units of C, in (0, 1e6]; None until
+            :meth:`~aegis.privacy_engine.DifferentialPrivacyEngine.epsilon_targeting` finds a value.
         sample_rate: probability that a unit enters a step's Poisson sample, in (0, 1].
         steps: optimizer steps of one training, in [1, 1000000].
-        delta: failure probability that epsilon is stated at, in (0, 0.1]; below 1 / units to mean anything.
-        unit: whose presence is hidden.
-        neighboring_relation: what neighbouring datasets are.
-        accountant: which bound is reported: ``PLD``, tight, or ``RDP``, the modern form of the moments accountant.
+        delta: failure probability of the stated epsilon, in (0, 0.1]; meaningful only below 1 / units.
+        unit: the unit of privacy, whose presence the mechanism hides.
+        neighboring_relation: definition of neighbouring datasets.
+        accountant: the reported bound: ``PLD``, tight, or ``RDP``, the modern form of the moments accountant.
 
     >>> config = EngineConfig(
     ...     max_grad_norm=1.0, noise_multiplier=1.0, sample_rate=0.05, steps=68, delta=1e-5, unit="record",
@@ -74,12 +74,16 @@ class EngineConfig(StrictModel):
         return value
 
     def to_json(self) -> str:
-        """Canonical JSON: the same configuration always gives the same text."""
+        """Return canonical JSON: the same configuration always gives the same text."""
         return self.canonical().decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read what :meth:`to_json` wrote; anything else raises :class:`~aegis.errors.InvalidEngine` in one line."""
+        """Read the output of :meth:`to_json`.
+
+        Raises:
+            InvalidEngine: any other input; the message has one line.
+        """
         try:
             document = parse_json(text.encode() if isinstance(text, str) else text)
         except EnvelopeError as error:
@@ -88,21 +92,25 @@ class EngineConfig(StrictModel):
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Self:
-        """From the fields by name; every problem is named in one line of :class:`~aegis.errors.InvalidEngine`."""
+        """Return a configuration with these fields.
+
+        Raises:
+            InvalidEngine: names every problem in one line.
+        """
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
             raise InvalidEngine(explain(error)) from error
 
     def changed(self, **fields: object) -> Self:
-        """The same configuration with some fields replaced, validated like a new one."""
+        """Return the same configuration with some fields replaced and validated."""
         return self.of({**self.model_dump(), **fields})
 
     def event(self, steps: int) -> PoissonSampledGaussian:
-        """The mechanism, run for ``steps``.
+        """Return the mechanism for ``steps`` steps.
 
         Raises:
-            InvalidEngine: the noise multiplier is still to be found.
+            InvalidEngine: the noise multiplier is not set.
         """
         if self.noise_multiplier is None:
             raise InvalidEngine("noise_multiplier is not set: state one, or let epsilon_targeting find it")

@@ -1,4 +1,4 @@
-"""What a search along the privacy-utility curve saw, and what it concluded."""
+"""Points and result of a search along the privacy-utility curve."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Calibration", "CurvePoint", "describe"]
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """One epsilon, really trained at.
+    """One epsilon with the accuracy of actual trainings.
 
     Attributes:
-        target_epsilon: what was asked for.
-        epsilon: what ``noise_multiplier`` costs over the schedule; at most 0.1 % below the target.
+        target_epsilon: the requested epsilon.
+        epsilon: cost of ``noise_multiplier`` over the schedule; at most 0.1 % below the target.
         accuracies: held-out accuracy of each repetition, in [0, 1].
     """
 
@@ -34,14 +34,14 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The answer of a search; unpacks as ``epsilon, noise_multiplier``.
+    """The result of a search; unpacks as ``epsilon, noise_multiplier``.
 
     Attributes:
-        epsilon, delta, noise_multiplier: the smallest epsilon that was seen to meet the goal, and its noise.
-        accuracy: the median held-out accuracy there.
-        config: the engine's configuration with that delta and noise: what to train with.
-        curve: every point that was tried, by epsilon.
-        charged_to: the lineage that every trial was charged to; None if no ledger was.
+        epsilon, delta, noise_multiplier: the smallest epsilon seen to meet the goal, and its noise.
+        accuracy: the median held-out accuracy at this epsilon.
+        config: the engine's configuration with this delta and noise, for training.
+        curve: every point tried, by epsilon.
+        charged_to: the lineage that paid for every trial; None if the search used no ledger.
     """
 
     epsilon: float
@@ -58,6 +58,6 @@ class Calibration:
 
 
 def describe(curve: Sequence[CurvePoint]) -> str:
-    """The curve in one line."""
+    """Return one line of text about the curve."""
     points = sorted(curve, key=lambda point: point.epsilon)
     return ", ".join(f"{point.accuracy:.3f} at epsilon {point.epsilon:.3g}" for point in points) or "nothing was tried"

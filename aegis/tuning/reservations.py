@@ -1,4 +1,4 @@
-"""Charging a training to a ledger before it starts."""
+"""Charges a training to a ledger before the training starts."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ _MOST_EPSILON = 1000.0
 
 @dataclass(frozen=True)
 class Account:
-    """Where a training is charged: a lineage of a ledger."""
+    """The account of a training: a lineage of a ledger."""
 
     ledger: PrivacyLedger
     lineage: str
 
     @property
     def registration(self) -> LineageRegistration:
-        """The lineage as its site registered it."""
+        """The site's registration of the lineage."""
         return self.ledger.registration(self.lineage)
 
     def within_caps(self, epsilon_range: tuple[float, float]) -> tuple[float, float]:
-        """The part of the range that the site lets one job ask for."""
+        """Return the part of the range that the site allows one job to request."""
         lowest, highest = epsilon_range
         cap = self.registration.caps.job_epsilon
         return (min(lowest, cap), cap) if cap < highest else epsilon_range
 
 
 def experiment(config: EngineConfig, *, nominal_units: int, public: bool) -> Account:
-    """A ledger in memory whose caps hold any one training: for experiments, and its claims say so."""
+    """Return an account on a ledger in memory, with caps for any one training: for experiments, as its claims say."""
     ledger = EphemeralLedger()
     caps = LineageCaps(epsilon=_MOST_EPSILON, delta=config.delta, job_epsilon=_MOST_EPSILON, job_delta=config.delta)
     ledger.register(
@@ -64,10 +64,10 @@ def experiment(config: EngineConfig, *, nominal_units: int, public: bool) -> Acc
 def account_for(
     config: EngineConfig, ledger: PrivacyLedger | None, lineage: str | None, *, nominal_units: int, public: bool
 ) -> Account:
-    """Where the caller wants a training charged; where nothing was said, an :func:`experiment`.
+    """Return the caller's account for a training, or an :func:`experiment` if the caller gave neither argument.
 
     Raises:
-        InvalidEngine: only one of the two was given, or the lineage is registered with another size.
+        InvalidEngine: the caller gave only one of ledger and lineage, or the lineage is registered with another size.
     """
     if ledger is None and lineage is None:
         return experiment(config, nominal_units=nominal_units, public=public)
@@ -86,14 +86,15 @@ def reserve(config: EngineConfig, account: Account, noise_source: NoiseSource) -
     """Charge the whole schedule of ``config`` as one new job of one round.
 
     Raises:
-        PrivacyBudgetExceededError: the lineage does not afford every step.
+        PrivacyBudgetExceededError: the lineage cannot pay for every step.
         JobRejected: the lineage has another unit, or lower caps on a job's epsilon or delta.
-        InvalidEngine: the schedule's epsilon is above 1000: it would promise nothing.
+        InvalidEngine: the lineage uses another neighbouring relation; or the schedule's epsilon exceeds 1000, and
+            would promise no privacy.
     """
     if account.registration.neighboring_relation is not config.neighboring_relation:
         raise InvalidEngine(f"lineage {account.lineage!r} is kept for {account.registration.neighboring_relation}")
     event = config.event(config.steps)
-    # The ledger asks the same bound for the same steps: the schedule ends exactly at this cap.
+    # The ledger computes the same bound for the same steps: the schedule ends exactly at this cap.
     cap = epsilon_bound(event, config.delta)
     if not cap <= _MOST_EPSILON:
         raise InvalidEngine(
@@ -117,16 +118,17 @@ def reserve(config: EngineConfig, account: Account, noise_source: NoiseSource) -
 
 
 def name_of_draws(config: EngineConfig) -> str:
-    """64 hex digits that differ between schedules; the last digits of a calibrated noise multiplier do not matter.
+    """Return 64 hex digits that identify a schedule, ignoring the last digits of a calibrated noise multiplier.
 
-    They may differ between machines, and the same seed should give the same training on all of them.
+    A noise multiplier's last digits may differ between machines, and the same seed should give the same training on
+    every machine.
     """
     noise = config.event(config.steps).noise_multiplier
     return config.changed(noise_multiplier=float(f"{noise:.6g}")).digest()
 
 
 def privacy_config(config: EngineConfig, reservation: Reservation) -> PrivacyConfig:
-    """The configuration in the words of a site's job, every value present."""
+    """Return the configuration in the terms of a site's job, every value present."""
     return PrivacyConfig(
         mechanism=Mechanism.DP_SGD,
         target_epsilon=reservation.target_epsilon,

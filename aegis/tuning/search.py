@@ -1,8 +1,8 @@
-"""The search for the smallest epsilon that meets a goal: geometric steps upwards, then bisection.
+"""Searches for the smallest epsilon that meets a goal: geometric steps upwards, then bisection.
 
-Upwards, because the first trials then cost the least privacy and the search never spends much more than the answer.
-Accuracy is a noisy, only roughly rising function of epsilon; the answer is the smallest epsilon *seen* to meet the goal
-right above one seen not to.
+The search goes upwards, so the first trials cost the least privacy, and the total never far exceeds the answer.
+Accuracy is noisy and rises only roughly with epsilon. The answer is the smallest epsilon *seen* to meet the goal, right
+above an epsilon seen to miss the goal.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _STRIDE = 3.0
 def smallest_epsilon(
     goal: float, lowest: float, highest: float, precision: float, measure: Callable[[float], CurvePoint]
 ) -> CurvePoint:
-    """The point with the smallest epsilon in [``lowest``, ``highest``] whose median accuracy is at least ``goal``.
+    """Find the smallest epsilon in [``lowest``, ``highest``] with a median accuracy of at least ``goal``.
 
     Args:
         goal: accuracy in (0, 1].
-        precision: stop when the last miss is within this factor below the answer, above 1.
-        measure: trains at a target epsilon; whatever it raises ends the search.
+        precision: stop when the last miss is within this factor below the answer; in [1.01, 10].
+        measure: trains at a target epsilon; an exception ends the search.
 
     Raises:
         InvalidEngine: a number is out of range.
-        GoalOutOfReach: even ``highest`` does not meet the goal; carries what is reachable.
+        GoalOutOfReach: even ``highest`` misses the goal; the error carries the best reachable accuracy.
 
     >>> def saturating(epsilon):
     ...     return CurvePoint(target_epsilon=epsilon, epsilon=epsilon, noise_multiplier=1 / epsilon,

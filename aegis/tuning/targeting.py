@@ -1,4 +1,4 @@
-"""From an accuracy goal to a calibrated configuration, given somebody who trains."""
+"""From an accuracy goal to a calibrated configuration, with a training function from the caller."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def find_calibration(
 
     Args:
         train: trains a calibrated configuration as the search's n-th trial and returns its held-out accuracy.
-        charged_to: the lineage that ``train`` charges, if any: for messages and the answer.
+        charged_to: the lineage that ``train`` charges, if any; used in messages and in the result.
 
     Raises:
         GoalOutOfReach: no epsilon in the range meets the goal.
@@ -74,12 +74,12 @@ def find_calibration(
 
 
 def trial_key(seed: bytes | None, number: int) -> bytes | None:
-    """Another key for each trial: two trainings that share noise would betray their difference."""
+    """Return a separate key for each trial: two trainings with shared noise would reveal their difference."""
     return None if seed is None else hmac.digest(seed, number.to_bytes(8, "big"), hashlib.sha256)
 
 
 def warn_of_cost(*, data_is_public: bool, charged_to: str | None) -> None:
-    """Say that a search over rows that are not public spends privacy beyond the epsilon that it returns."""
+    """Warn that a search over non-public rows spends more privacy than the returned epsilon states."""
     if data_is_public:
         return
     cost = "is recorded nowhere: charge it (charge_to=, lineage=)" if charged_to is None else f"goes to {charged_to!r}"

@@ -1,4 +1,7 @@
-"""Offline verification of a run folder: what it claims against its own records, trusting none of its numbers.
+"""Offline verification of a run folder: checks the run's claims against its own records, and trusts no stated number.
+
+Enters: a run folder and, from outside, facts that the folder cannot prove about itself. Leaves: findings, an exit code.
+Never: writes, uses the network, or loads a framework except for a model architecture from outside the agent.
 
 ::
 
@@ -6,12 +9,14 @@
     report.conclusion, report.exit_code
     for finding in report.findings: ...
 
-Reads and never writes; needs no network, and no framework unless a model is of an architecture that does not come with
-the agent. A run is *verified*; or *not verified*, where something contradicts something else, or was taken away; or it
-*cannot be verified*, where a record that somebody else keeps is not here.
+The conclusion about a run says
 
-A run folder cannot vouch for itself: what only somebody outside can know, such as the coordinator's key or an older
-checkpoint of its log, is given as a :class:`Reference`, and listed as not checked where it is not.
+- *verified*;
+- *not verified*: records contradict each other, or a record was removed;
+- *cannot be verified*: a record kept by someone else is missing.
+
+A run folder cannot vouch for itself. Facts from outside, such as the coordinator's key or an older checkpoint of its
+log, come in a :class:`Reference`. The report lists every fact not given as not checked.
 """
 
 from __future__ import annotations
@@ -36,14 +41,14 @@ _T = TypeVar("_T")
 
 
 def verify_run(path: Path, reference: Reference | None = None) -> VerificationReport:
-    """Make every check of a finished run folder.
+    """Run every check on a finished run folder.
 
     Args:
         path: the run folder.
-        reference: what the caller knows from elsewhere.
+        reference: the caller's knowledge from outside the folder.
 
     Raises:
-        RunFolderError: there is no run folder at ``path``, its run has not finished, or a file may not be read.
+        RunFolderError: ``path`` holds no run folder, the run has not finished, or a file may not be read.
     """
     records, reference = Records(path), reference or Reference()
     if not records.exists("job.yaml") and not records.exists("config.json"):
@@ -62,7 +67,7 @@ def verify_run(path: Path, reference: Reference | None = None) -> VerificationRe
 
 
 def _has_finished(records: Records) -> bool:
-    """Whether anything says so: a run is not taken for one that goes on because a file of it was deleted."""
+    """Return True if any record shows the end of the run; deleting one file must not make a run look unfinished."""
     if any(records.exists(name) for name in ("outcome.json", "audit.checkpoint.json", MANIFEST, SIGNATURE)):
         return True
     return (
@@ -76,7 +81,7 @@ def _files(records: Records, reference: Reference) -> dict[str, bool]:
 
 
 def _told(look: Callable[[], _T], otherwise: _T) -> _T:
-    """What the records tell beside the checks; ``otherwise`` where they cannot be read, which the checks say."""
+    """Return a value read outside the checks, or ``otherwise`` if the records are unreadable; the checks report why."""
     try:
         return look()
     except Exception:  # noqa: BLE001 - the checks have looked at the same records, and say what is wrong with them
@@ -91,7 +96,7 @@ def _answers(check: Check, records: Records, reference: Reference, failed: list[
     try:
         answers.extend(CHECKS[check].run(records, reference))
     except RunFolderError:
-        raise  # a file that may not be read says nothing about the run
+        raise  # an unreadable file is no evidence about the run
     except MemoryError as error:
         raise RunFolderError(f"{records.folder} needs more memory than there is here: nothing is said of it") from error
     except (AegisError, EnclaveError) as error:
@@ -103,7 +108,7 @@ def _answers(check: Check, records: Records, reference: Reference, failed: list[
 
 
 def _beyond(records: Records, reference: Reference) -> Iterator[tuple[str, str]]:
-    """What these records cannot establish, or could only with something from elsewhere."""
+    """Yield the questions that these records cannot answer, or only with data from outside."""
     if reference.coordinator_key is None:
         yield "coordinator's key", "taken from the run folder: compare it with one that you know (--coordinator-key)"
     if reference.checkpoint is None:
@@ -122,7 +127,7 @@ def _beyond(records: Records, reference: Reference) -> Iterator[tuple[str, str]]
 
 
 def _about_config(records: Records, reference: Reference) -> Iterator[tuple[str, str]]:
-    """What config.json says, and nothing else in the folder confirms."""
+    """Yield claims of config.json that no other record in the folder confirms."""
     config = _told(lambda: records.config, None)
     if config is None:
         return

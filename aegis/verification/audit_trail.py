@@ -1,8 +1,11 @@
-"""The coordinator's audit log, read as the story of one run.
+"""Reads the coordinator's audit log as the history of one run.
 
-The log is written around durable state, so a crash may leave an event twice, or a round completed in the state whose
-line was never written; the resumption that follows says how many rounds were complete. Both are read for what they
-are. Nothing here trusts a line's content: unknown acts are passed over, malformed ones are refused.
+The coordinator writes the log around durable state, so a crash may leave
+
+- an event twice, or
+- a round completed in the state without its log line. The resume that follows logs the number of completed rounds.
+
+The reader accepts both. No line's content is trusted: the reader skips unknown acts and refuses malformed lines.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ __all__ = [
 
 
 class _Details(BaseModel):
-    """The part of a line's details that is read; other fields may stand beside it."""
+    """The checked fields of a line's details; further fields may be present."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -97,7 +100,7 @@ class _AcceptedDetails(_Details):
 
 @dataclass(frozen=True)
 class AuditedUpdate:
-    """One admitted update, as the log has it. ``line`` counts from 1; ``envelope`` is what was signed, by SHA-256."""
+    """One accepted update in the log. ``line`` counts from 1; ``envelope`` holds the SHA-256 of the signed envelope."""
 
     line: int
     site: str
@@ -125,13 +128,16 @@ class AuditedRound:
 
 @dataclass(frozen=True)
 class ModelReleaseEvent:
-    """The log's last line: the release of the model.
+    """The log's last line: the release of the final global model.
 
     Attributes:
-        model: the released model's digest. averaged_rounds: number of last rounds whose models were averaged.
-        metrics: the released model's utility. evaluation_set: digest of the public examples behind ``metrics``.
-        state: digest of the last state. outcome: of ``outcome.json``.
-        ledgers: heads of the ledgers that were exported, by site.
+        model: the final global model's digest.
+        averaged_rounds: number of last rounds whose models were averaged.
+        metrics: the final global model's utility.
+        evaluation_set: digest of the public examples behind ``metrics``.
+        state: digest of the last state.
+        outcome: digest of ``outcome.json``.
+        ledgers: heads of the exported ledgers, by site.
     """
 
     model: str
@@ -154,7 +160,7 @@ class RecordedRun:
 
 @dataclass(frozen=True)
 class AuditedDraw:
-    """A round of a job with client-level privacy that was paid for. ``ledger_head`` is the coordinator's own."""
+    """A charged round of a job with client-level privacy. ``ledger_head`` belongs to the coordinator's ledger."""
 
     line: int
     ledger_head: LedgerHeadStatement
@@ -162,16 +168,16 @@ class AuditedDraw:
 
 @dataclass(frozen=True)
 class AuditTrail:
-    """The run as the log tells it.
+    """The run's history according to the log.
 
     Attributes:
-        jobs: digests of the jobs that were started; a run has one.
-        rounds: the completed ones, in order.
-        updates: every admitted update, those of attempts that were repeated or lost in a crash included.
-        released: what the log's last line releases; None where it ends otherwise.
-        profiles: profiles that the coordinator's lines were written under.
-        configurations: the files that the run was carried out by; a run has one set of them.
-        draws: of a job with client-level privacy: what was paid for before a model was kept.
+        jobs: digests of the started jobs; a run has one.
+        rounds: the completed rounds, in order.
+        updates: every accepted update, including attempts repeated or lost in a crash.
+        released: the release in the log's last line; None if the log ends otherwise.
+        profiles: profiles named in the coordinator's lines.
+        configurations: digests of the run's configuration files; a run has one set.
+        draws: charges of a job with client-level privacy, each made before the round's model was stored.
     """
 
     jobs: frozenset[str]
@@ -184,7 +190,11 @@ class AuditTrail:
 
 
 def read_trail(data: bytes) -> AuditTrail:
-    """Read a log whose chain holds; raises :class:`VerificationFailed` naming the line that makes no sense."""
+    """Read a log with a verified hash chain.
+
+    Raises:
+        VerificationFailed: names the malformed or inconsistent line.
+    """
     reading = _Reading()
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         try:
@@ -201,7 +211,7 @@ _D = TypeVar("_D", bound=_Details)
 
 @dataclass
 class _Reading:
-    """A fold over the lines: what is known so far, and the answers to the round that is open."""
+    """A fold over the lines: the history so far, and the accepted updates of the open round."""
 
     jobs: set[str] = field(default_factory=set)
     rounds: list[AuditedRound] = field(default_factory=list)
@@ -213,7 +223,7 @@ class _Reading:
     draws: list[AuditedDraw] = field(default_factory=list)
 
     def follow(self, number: int, line: _Line) -> None:
-        self.released = None  # only the last line's word counts
+        self.released = None  # only a release in the last line counts
         if line.actor != "coordinator":
             return
         self.profiles.add(str(line.details.get("profile", "unnamed")))
@@ -241,7 +251,7 @@ class _Reading:
                 self.open[update.site] = update
 
     def _resume(self, resumed: _Resumed) -> None:
-        """After a crash between a round's state and its line, this line says what that one would have said."""
+        """Continue after a crash: this line carries the record of a completed round whose own line is missing."""
         completed_rounds, record = resumed.completed_rounds, resumed.record
         if resumed.job_digest is not None:
             self.jobs.add(resumed.job_digest)

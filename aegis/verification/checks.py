@@ -1,4 +1,4 @@
-"""The checks, in their order: each looks at the records and says what it found."""
+"""The table of all checks, with the checks that need no module of their own."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ __all__ = ["CHECKS"]
 
 
 def check_files(records: Records, _: Reference) -> Answers:
-    """Presence, and that the two unsigned documents can be read at all."""
+    """Check that every expected file exists, and that the two unsigned documents can be read."""
     missing = [name for name in EXPECTED_FILES if not records.exists(name)]
     require(not missing, f"missing: {', '.join(missing)}")
     yield holds(f"{len(EXPECTED_FILES)} files; {records.config.profile} profile, {records.outcome.rounds} rounds")
 
 
 def check_audit(records: Records, _: Reference) -> Answers:
-    """The chain from its first line to its last, and that the lines tell one story."""
+    """Check the hash chain from the first line to the last, and that the lines form one consistent history."""
     head = verify_lines(records.audit)
     yield holds(f"{head.size} lines, {len(records.trail.updates)} admitted updates, head {head.head[:16]}…")
 
 
 def check_checkpoint(records: Records, reference: Reference) -> Answers:
-    """The folder's own checkpoint covers the whole log; an older one from elsewhere covers its beginning."""
+    """Check that the folder's own checkpoint covers the whole log, and an older one from outside its beginning."""
     key = records.config.coordinator_key if reference.coordinator_key is None else reference.coordinator_key
     keys, data = KeyRing({"coordinator": key}), records.data("audit.jsonl")
     signed = verify_checkpoint(data, records.data("audit.checkpoint.json"), keys)
@@ -59,7 +59,7 @@ def check_checkpoint(records: Records, reference: Reference) -> Answers:
 
 
 def check_job(records: Records, _: Reference) -> Answers:
-    """One job in job.yaml, log, configuration and state."""
+    """Check that job.yaml, log, configuration and state name one job."""
     digest = records.job.digest()
     audited = ", ".join(sorted(records.trail.jobs)) or "none"
     require(records.trail.jobs == {digest}, f"job.yaml has digest {digest[:16]}…, the log started {audited[:80]}")
@@ -69,7 +69,7 @@ def check_job(records: Records, _: Reference) -> Answers:
 
 
 def check_rounds(records: Records, _: Reference) -> Answers:
-    """The state is the one that the log ends with; each round's record, the metrics and the outcome tell the same."""
+    """Check the state against the log's end, and compare the records of each round with metrics and outcome."""
     rounds, history, released = records.trail.rounds, records.state.history, records.trail.released
     expected = list(range(1, records.job.rounds + 1))
     require([each.number for each in rounds] == expected, f"the log does not tell of rounds 1 to {len(expected)}")
@@ -101,7 +101,7 @@ def _require_same_cells(stated: tuple[Mapping[str, str], ...], recorded: list[di
 
 
 def check_model(records: Records, _: Reference) -> Answers:
-    """The file's digest against log and outcome, and against the average of the rounds' own models."""
+    """Check the model file's digest against log and outcome, and against the average of the rounds' own models."""
     digest, released = sha256_hex(records.data("model.safetensors")), records.trail.released
     if released is None:
         raise VerificationFailed("the log does not end with the release of a model")
@@ -116,7 +116,7 @@ def check_model(records: Records, _: Reference) -> Answers:
 
 
 def check_labels(records: Records, _: Reference) -> Answers:
-    """Provenance, profile and randomness: documents against log and ledgers."""
+    """Check provenance, profile and randomness in the documents against log and ledgers."""
     config, outcome = records.config, records.outcome
     audited = {update.provenance for each in records.trail.rounds for update in each.admitted.values()}
     require(
@@ -136,7 +136,7 @@ def check_labels(records: Records, _: Reference) -> Answers:
 
 
 def _require_recorded(records: Records) -> None:
-    """The files that say how the run is carried out are the ones that every start of it recorded."""
+    """Require that the configuration files match the digests recorded by every start of the run."""
     for field, name in RECORDED_FILES.items():
         digest = sha256_hex(records.data(name)) if records.exists(name) else None
         told = {getattr(each, field) for each in records.trail.configurations}
@@ -163,7 +163,7 @@ def _names(values: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class _Step:
-    """A check, what it asks of the records, and which checks have to hold for its answer to mean anything."""
+    """A check: its function, and the checks that must hold first for the answer to mean anything."""
 
     run: Callable[[Records, Reference], Answers]
     needs: tuple[Check, ...] = ()

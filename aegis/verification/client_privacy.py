@@ -1,7 +1,10 @@
-"""Client-level privacy: that each round was paid for in the coordinator's ledger, and what that composes to.
+"""Checks client-level privacy: each round's charge in the coordinator's ledger, and the composed epsilon.
 
-What takes the coordinator's secret key and the updates stays open, and is listed as such: that the sites were drawn by
-it, that the updates were clipped, and that the noise is in the models.
+Three questions need the coordinator's secret key and the updates, and are reported as open:
+
+- whether the key sampled the sites;
+- whether the coordinator clipped the updates;
+- whether the models contain the noise.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ __all__ = ["check_client_privacy"]
 
 
 def check_client_privacy(records: Records, _: Reference) -> Answers:
-    """Every round's model, charged as the mechanism that the job names; what that composes to, and what is stated."""
+    """Check each round's charge against the job's mechanism, and the stated epsilon against all charges composed."""
     promised, stated = records.job.client_privacy, records.outcome.client_privacy
     if promised is None:
         require(stated is None, "outcome.json states client-level privacy, which the job does not have")
@@ -47,7 +50,7 @@ def check_client_privacy(records: Records, _: Reference) -> Answers:
 def _paid(
     records: Records, promised: ClientPrivacyConfig, ledger: SiteLedger, round_number: int, model: str
 ) -> LedgerRound:
-    """The draw that gave a round's model."""
+    """Return the ledger's record of the cohort sample that gave a round's model."""
     draws = [
         record
         for (job, number), record in ledger.rounds.items()
@@ -76,7 +79,7 @@ def _require_noise_called_what_it_is(records: Records, paid: list[LedgerRound]) 
 
 
 def _composed(records: Records, promised: ClientPrivacyConfig, stated: ClientStatement, ledger: SiteLedger) -> str:
-    """Every draw that was reserved counts, whether it gave a model or not."""
+    """Compose every reserved cohort sample, with or without a resulting model, and compare with the statement."""
     draws = sum(job == records.job.digest() for job, _ in ledger.rounds)
     epsilon = compose_epsilon([_event(promised, draws)], promised.delta).epsilon
     require(

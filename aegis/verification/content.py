@@ -1,4 +1,4 @@
-"""Whether the sites' rows stayed the same within the job, and that every record names those that did not."""
+"""Checks whether the sites' rows stayed the same within the job, and whether every record names the changes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["check_content"]
 
 
 def check_content(records: Records, _: Reference) -> Answers:
-    """What sites signed of their content, against their ledgers, the job, state and outcome.
+    """Check the sites' signed statements about their content against ledgers, job, state and outcome:
 
-    1. a site's ledger notes another content for just those rounds of which the site says so
+    1. a site's ledger and its signed statements name the same rounds with changed content
     2. no content changed in a job whose lineages may not grow
-    3. state and outcome name the sites and rounds that the log names
+    3. state and outcome name the same sites and rounds as the log
     """
     for site, ledger in records.ledgers.items():
         yield _content_of(records, site, ledger)

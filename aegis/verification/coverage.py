@@ -1,12 +1,12 @@
-"""The check of every file in a run folder against the signatures that cover the folder.
+"""Checks every file in a run folder against the signatures that cover the folder.
 
-A file is covered by
+Three signatures can cover a file:
 
 - the manifest, which the coordinator signs at the end of the run;
-- its own signature: the manifest, the log's checkpoint;
-- a remote site's signature: the site's ledger, which is put into the folder after the run.
+- its own signature, for the manifest and the log's checkpoint;
+- a remote site's signature, for a site's ledger added to the folder after the run.
 
-The few files that :mod:`aegis.runs.manifest` leaves out are listed as not covered. Every other uncovered file fails.
+The report lists the few files omitted by :mod:`aegis.runs.manifest` as not covered. Every other uncovered file fails.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SHOWN = 5
 
 
 def check_manifest(records: Records, reference: Reference) -> Answers:
-    """The manifest is signed; every listed file is present and unchanged; every other file is covered or left out."""
+    """Check the manifest's signature, all listed files, and the cover of every other file in the folder."""
     listed, found = _listed(records, reference), coverage(records, reference)
     missing = sorted(name for name in listed if name not in found)
     changed = sorted(
@@ -50,7 +50,7 @@ def check_manifest(records: Records, reference: Reference) -> Answers:
 
 
 def coverage(records: Records, reference: Reference) -> Mapping[str, bool]:
-    """By path, for every file of the folder: True if a signature covers the present bytes."""
+    """Return, for every file of the folder by path, True if a signature covers the present bytes."""
     listed = _listed(records, reference)
     found = {name: _is_covered(records, listed, name) for name in files_of(records.folder)}
     return {**found, MANIFEST: True, SIGNATURE: True}
@@ -71,7 +71,7 @@ def _is_covered(records: Records, listed: Mapping[str, str], name: str) -> bool:
 
 
 def _signed_later(records: Records) -> Iterator[str]:
-    """Paths of ledgers that remote sites sent after the run, and of the sites' signatures over these ledgers."""
+    """Yield the paths of the ledgers sent by remote sites after the run, and of the sites' signatures over them."""
     for site, key in records.config.participants.items():
         export, signed = f"ledger/{site}.json", f"ledger/{site}.dsse"
         if not records.is_remote(site) or not records.exists(export) or not records.exists(signed):

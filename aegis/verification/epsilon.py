@@ -1,4 +1,4 @@
-"""Every stated epsilon, composed again from the privacy events that the coordinator admitted."""
+"""Checks every stated epsilon by composing the privacy events that the coordinator accepted."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from aegis.verification.records import Records
 __all__ = ["check_epsilon", "is_epsilon", "is_same"]
 
 _OTHER_BUILD = 1e-9
-"""Relative: what other code, or another build of the numerical libraries, may make of the same sum; else nothing."""
+"""Relative tolerance between different code or numerical libraries; the same build must reproduce a number exactly."""
 
 
 def is_epsilon(column: str) -> bool:
-    """Whether a column of ``metrics.csv`` states an epsilon."""
+    """Return True if a column of ``metrics.csv`` states an epsilon."""
     return column.startswith("epsilon:")
 
 
 def is_same(records: Records, stated: object, computed: float | None) -> bool:
-    """Whether a stated number, or its text, is the one that was computed again: exactly, by the build that made it."""
+    """Return True if a stated number, or its text, equals the computed one: exactly, if the installed build made it."""
     if stated is None or computed is None:
         return stated is None and computed is None
     try:
@@ -35,11 +35,14 @@ def is_same(records: Records, stated: object, computed: float | None) -> bool:
 
 
 def check_epsilon(records: Records, _: Reference) -> Answers:
-    """Composed again from the admitted events, at the job's own noise and rate, no event having less noise:
+    """Compare each stated epsilon with the composition of the accepted events, at the job's own noise and rate.
+
+    No accepted event has less noise than the job. The stated values:
 
     1. each site's, after each round, in metrics.csv and state, and the last one in outcome.json;
-    2. what each site's ledger counts, refused and unanswered rounds included, in outcome.json;
-    3. the federation's: the largest of the sites' where somebody claims that no unit is at two, their composition else.
+    2. each site's total in its own ledger, refused and unanswered rounds included, in outcome.json;
+    3. the federation's: the largest site epsilon if someone claims that no unit has data at two sites, otherwise the
+       composition over all sites.
     """
     sites = sorted({site for each in records.trail.rounds for site in each.admitted})
     stated = {name for row in records.metrics for name, value in row.items() if is_epsilon(name) and value}
@@ -71,7 +74,7 @@ def _epsilon_of(records: Records, site: str) -> Answer:
 
 
 def _running_steps(rounds: tuple[AuditedRound, ...], site: str) -> Iterator[int | None]:
-    """Accounted steps after each round; None before the site's first."""
+    """Yield the accounted steps after each round; None before the site's first update."""
     steps: dict[str, int] = {}
     for each in rounds:
         if site in each.admitted:
@@ -93,7 +96,7 @@ def _claimed(records: Records, site: str, computed: float | None) -> str:
 
 
 def _counted(records: Records, site: str) -> float | None:
-    """What a site's ledger counts for the job; None where its ledger is not here, or the job is not private."""
+    """Return the epsilon of the job in a site's ledger; None for a missing ledger or a non-private job."""
     ledger = records.ledgers.get(site)
     claim = ledger.claim(records.job.digest()) if isinstance(ledger, SiteLedger) else None
     return None if claim is None or claim.guarantee is None else claim.guarantee.epsilon

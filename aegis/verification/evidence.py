@@ -1,7 +1,7 @@
-"""That the evidence in a signed update covers what it has to: the order's nonce, both of the site's keys, and the job.
+"""Checks that the evidence in a signed update covers the order's nonce, both of the site's keys, and the job.
 
-Whether it is authentic was decided when the update was admitted, with the vendors' endorsements of that moment;
-``aegis evidence`` asks again.
+The coordinator verified the evidence itself on accepting the update, under the vendors' endorsements of that moment;
+``aegis evidence`` verifies the evidence again.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["covers_its_order", "is_simulated"]
 
 
 def covers_its_order(statement: UpdateStatement, public_key: str) -> bool:
-    """Whether processor and GPUs all cover what the statement says, under the site's Ed25519 key (hex).
+    """Return True if processor and GPUs all cover the statement, under the site's Ed25519 key (hex).
 
     Raises:
-        AttestationError: it is no evidence.
+        AttestationError: the statement holds no evidence.
     """
     evidence = parse_evidence(statement.evidence)
     context = Binding(
@@ -37,7 +37,11 @@ def covers_its_order(statement: UpdateStatement, public_key: str) -> bool:
 
 
 def is_simulated(statement: UpdateStatement) -> bool:
-    """Whether the evidence calls itself simulated; raises :class:`AttestationError` where it is none."""
+    """Return True if the evidence calls itself simulated.
+
+    Raises:
+        AttestationError: the statement holds no evidence.
+    """
     return parse_evidence(statement.evidence).kind is CpuKind.SIMULATED
 
 

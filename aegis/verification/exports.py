@@ -1,4 +1,4 @@
-"""The sites' ledgers as they lie in a run folder: whole, signed by their sites, and paying for what was admitted."""
+"""Checks the sites' ledgers in a run folder: complete, signed by their sites, and charged for every accepted update."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["check_events", "check_ledgers"]
 
 
 def check_ledgers(records: Records, _: Reference) -> Answers:
-    """Of every site that an update was admitted of:
+    """Check, for every site with an accepted update:
 
     1. the ledger's export is present, and verifies by itself;
-    2. the export holds every ledger head that came with an admitted update;
+    2. the export holds every ledger head that came with an accepted update;
     3. the site signed this very export;
     4. the export's head equals the head in the log's last line, for sites on the coordinator's host.
     """
@@ -63,7 +63,7 @@ def _ask(site: str) -> str:
 
 
 def check_events(records: Records, _: Reference) -> Answers:
-    """Every admitted update, those of repeated attempts included, against the ledger of its site."""
+    """Check every accepted update, repeated attempts included, against the ledger of its site."""
     for site, ledger in records.ledgers.items():
         if isinstance(ledger, str):
             why = "its ledger is not here" if records.is_elsewhere(site) else "its ledger does not verify"

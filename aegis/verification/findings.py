@@ -1,4 +1,4 @@
-"""What a verification says: one finding for each thing that was looked at, and for each that was not."""
+"""The result of a verification: one finding for each checked question, and for each open question."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INCOMPLETE = 30
 
 
 class Check(IntEnum):
-    """The checks in the order in which they are made; the value is the exit code of a failure. Never re-used."""
+    """The checks in order. The value is the exit code of a failure, and is never reused."""
 
     FILES = 10
     AUDIT = 11
@@ -58,7 +58,7 @@ class Check(IntEnum):
 
     @property
     def question(self) -> str:
-        """What the check asks."""
+        """The question that the check answers."""
         return _QUESTIONS[self]
 
 
@@ -84,10 +84,11 @@ _QUESTIONS = {
 
 
 class Verdict(StrEnum):
-    """``HOLDS`` and ``FAILS`` answer a question.
+    """The answer to a question.
 
-    ``MISSING``: the answer needs a record that somebody else keeps. ``NOT_CHECKED``: no record of a run can answer the
-    question, or an earlier check, on which the answer rests, has failed.
+    - ``HOLDS``, ``FAILS``: yes, no.
+    - ``MISSING``: the answer needs a record that someone else keeps.
+    - ``NOT_CHECKED``: no record of a run can answer, or an earlier check that the answer needs has failed.
     """
 
     HOLDS = "holds"
@@ -106,7 +107,7 @@ class Conclusion(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One answer. ``subject`` is the check's label, or what no check can establish."""
+    """One answer. ``subject`` names the check, or a fact beyond all checks."""
 
     subject: str
     verdict: Verdict
@@ -119,8 +120,8 @@ class VerificationReport:
 
     Attributes:
         failed: the checks that failed; the first one gives :attr:`exit_code`.
-        notices: what a reader has to know before any number, such as that attestation was simulated.
-        files: every file of the folder, by its path: whether a signature covers it.
+        notices: facts to read before any number, for example simulated attestation.
+        files: every file of the folder, by its path; True if a signature covers the file.
     """
 
     findings: tuple[Finding, ...]
@@ -130,19 +131,19 @@ class VerificationReport:
 
     @property
     def conclusion(self) -> Conclusion:
-        """Not verified if a check failed; else verified, unless a record is missing that a check needs."""
+        """Not verified if a check failed; otherwise verified, unless a check lacks a record."""
         if self.failed:
             return Conclusion.NOT_VERIFIED
         return Conclusion.CANNOT_BE_VERIFIED if self.missing else Conclusion.VERIFIED
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What is missing, in words."""
+        """Descriptions of the missing records."""
         return tuple(finding.detail for finding in self.findings if finding.verdict is Verdict.MISSING)
 
     @property
     def ok(self) -> bool:
-        """Whether the run is verified. What was not checked stays open all the same."""
+        """True if the run is verified. Findings with ``NOT_CHECKED`` remain open even then."""
         return self.conclusion is Conclusion.VERIFIED
 
     @property
@@ -155,13 +156,13 @@ class VerificationReport:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the caller knows from elsewhere, and a run folder cannot vouch for itself.
+    """The caller's knowledge from outside the run folder, which a run folder cannot prove about itself.
 
     Attributes:
-        coordinator_key: Ed25519, hex; None takes the run folder's own word for it.
+        coordinator_key: Ed25519, hex; None trusts the key in the run folder.
         checkpoint: an older signed head of the same log, kept outside the run folder.
         participants: Ed25519 keys (hex) of sites, by site id.
-        witnesses: what sites stated of the logs that they were shown.
+        witnesses: statements of sites about the logs they received.
     """
 
     coordinator_key: str | None = None
@@ -182,22 +183,22 @@ Answers = Iterator[Answer]
 
 
 def holds(detail: str) -> Answer:
-    """The question is answered with yes."""
+    """Return the answer yes."""
     return Answer(Verdict.HOLDS, detail)
 
 
 def fails(detail: str) -> Answer:
-    """The question is answered with no."""
+    """Return the answer no."""
     return Answer(Verdict.FAILS, detail)
 
 
 def is_missing(detail: str) -> Answer:
-    """The answer needs a record outside the folder; ``detail`` names the record and its keeper."""
+    """Return an open answer that needs a record outside the folder; ``detail`` names the record and its keeper."""
     return Answer(Verdict.MISSING, detail)
 
 
 def stays_open(detail: str) -> Answer:
-    """The question cannot be answered here."""
+    """Return an open answer, to a question that cannot be settled here."""
     return Answer(Verdict.NOT_CHECKED, detail)
 
 

@@ -1,9 +1,9 @@
-"""The architectures that come with the agent, computed in NumPy: values in float64, and how far float32 may be off.
+"""Evaluates the agent's own architectures in NumPy: values in float64, with a bound on the error of float32.
 
 A layer computed in float32 differs from the exact sum by at most ``(k + 2) u`` times the sum of absolute products, with
-``k`` terms and ``u = 2**-24`` (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1), whatever
-the order of the sum. tanh is good to a few ``u``, and changes by no more than its steepest slope within a bound.
-Bounds are carried from layer to layer.
+``k`` terms and ``u = 2**-24``, for any order of the sum (Higham, "Accuracy and Stability of Numerical Algorithms",
+2002, section 3.1). tanh has an error of a few ``u``, and changes by no more than its steepest slope within a bound.
+Each layer passes its bounds to the next layer.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Logits:
-    """Values, and for each the most by which a float32 computation of it differs; of the same shape."""
+    """Values, and for each value the largest error of a float32 computation; both of the same shape."""
 
     value: _Float64
     bound: _Float64
 
 
 def forward(arch: str, arrays: Arrays, features: _Float64) -> Logits:
-    """Logits of shape (n, classes) of one of :data:`KNOWN`; a single logit z stands as (0, z).
+    """Return logits of shape (n, classes) for an architecture in :data:`KNOWN`; a single logit z becomes (0, z).
 
     Raises:
-        VerificationFailed: weights or features are not of this architecture.
+        VerificationFailed: weights or features do not fit the architecture.
     """
     try:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -54,7 +54,7 @@ def _linear(arrays: Arrays, name: str, given: Logits) -> Logits:
 
 
 def _tanh(given: Logits) -> Logits:
-    nearest = np.maximum(np.abs(given.value) - given.bound, 0.0)  # to zero, where tanh is steepest
+    nearest = np.maximum(np.abs(given.value) - given.bound, 0.0)  # nearest to zero, where tanh is steepest
     return Logits(np.tanh(given.value), given.bound * (1.0 - np.tanh(nearest) ** 2) + _TANH)
 
 
@@ -63,7 +63,7 @@ def _flat(given: Logits) -> Logits:
 
 
 def _halving(arrays: Arrays, name: str, given: Logits) -> Logits:
-    """A convolution of 3 x 3 with stride 2 and padding 1, as a linear layer over patches."""
+    """Apply a convolution of 3 x 3 with stride 2 and padding 1, as a linear layer over patches."""
     weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
     patches = Logits(_patches(given.value), _patches(given.bound))
     n, rows, columns, width = patches.value.shape
@@ -74,7 +74,7 @@ def _halving(arrays: Arrays, name: str, given: Logits) -> Logits:
 
 
 def _patches(images: _Float64) -> _Float64:
-    """(n, channels, rows, columns) to (n, rows / 2, columns / 2, channels * 9), rounded up."""
+    """Turn (n, channels, rows, columns) into (n, rows / 2, columns / 2, channels * 9), rounded up."""
     padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::2, ::2]
     n, channels, rows, columns = windows.shape[:4]
@@ -101,4 +101,4 @@ KNOWN: Mapping[str, Callable[[Arrays, Logits], Logits]] = {
     "SimpleMLP": _simple_mlp,
     "SmallCNN": _small_cnn,
 }
-"""By the name that a job gives; another one of the same name in a site's own code is that site's, not a run's."""
+"""Architectures by their name in a job. A site's own code may use the same name for another; no run uses that one."""

@@ -1,4 +1,4 @@
-"""A site's exported ledger, verified and read for the rounds that it paid for."""
+"""A site's exported ledger: verified, and indexed by the rounds that were charged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SiteLedger:
 
     Attributes:
         hashes: the hash of every entry, by number.
-        rounds: what was reserved and committed, by job digest and round number.
+        rounds: the reservation and commit of each round, by job digest and round number.
     """
 
     site: str
@@ -33,22 +33,22 @@ class SiteLedger:
     rounds: Mapping[tuple[str, int], LedgerRound]
 
     def knows(self, head: LedgerHeadStatement) -> bool:
-        """Whether this head is part of the history."""
+        """Return True if the ledger's history contains the head."""
         return 0 <= head.seq < len(self.hashes) and self.hashes[head.seq] == head.hash
 
     def claim(self, job_digest: str) -> JobClaim | None:
-        """What the ledger supports for a job; None where the job reserved nothing."""
+        """Return the ledger's claim for a job; None if the job reserved no budget."""
         return next((claim for claim in self.findings.jobs if claim.job_digest == job_digest), None)
 
     def noise_sources(self, job_digest: str) -> frozenset[NoiseSource]:
-        """Where the job's noise came from."""
+        """Return the sources of the job's noise."""
         claim = self.claim(job_digest)
         return frozenset() if claim is None else frozenset(claim.noise_sources)
 
     def disagreement(self, job_digest: str, update: AuditedUpdate) -> str | None:
-        """How an admitted update differs from what the ledger committed for its round; None where it does not.
+        """Describe how an accepted update differs from the ledger's commit for its round; None if they agree.
 
-        The update's digest is compared by :meth:`released`.
+        :meth:`released` gives the digest for comparing the update itself.
         """
         record = self.rounds.get((job_digest, update.round_number))
         if record is None:
@@ -68,13 +68,18 @@ class SiteLedger:
         return None
 
     def released(self, job_digest: str, round_number: int) -> str | None:
-        """Digest of the update that the site let out in a round."""
+        """Return the digest of the update that the site released in a round."""
         record = self.rounds.get((job_digest, round_number))
         return None if record is None else record.update_digest
 
 
 def read_ledger(site: str, data: bytes) -> SiteLedger:
-    """Verify an export; raises :class:`~coreason_enclave.errors.LedgerCorrupted` or :class:`VerificationFailed`."""
+    """Verify and index an export.
+
+    Raises:
+        LedgerCorrupted: the export does not verify.
+        VerificationFailed: a round of one job appears on two lineages.
+    """
     findings = verify_export(data)
     rows = parse_json(data, limit=_LIMIT)["entries"]
     links = [Link(row["seq"], row["prev"], row["payload"].encode(), row["hash"]) for row in rows]

@@ -1,8 +1,8 @@
-"""Utility, measured again: each round's model on the public evaluation set in the run folder.
+"""Measures utility again: each round's model on the public evaluation set in the run folder.
 
-Models of the agent's own architectures are evaluated in NumPy and float64, without PyTorch. :mod:`forward` bounds the
-rounding of a float32 computation along the way, and a stated metric has to lie within the range that the bound gives.
-Any other architecture is evaluated by PyTorch, if the architecture is installed here.
+The module evaluates models of the agent's own architectures in NumPy and float64, without PyTorch. :mod:`forward`
+bounds the rounding of a float32 computation along the way, and a stated metric has to lie within the resulting range.
+PyTorch evaluates any other architecture, if the architecture is installed here.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from coreason_enclave.wire.updates import Arrays
 __all__ = ["Range", "check_utility", "utility_range"]
 
 Range = tuple[float, float]
-"""The least and the most that a metric may be stated as."""
+"""The smallest and the largest acceptable value of a metric."""
 Measure = Callable[[Arrays], Mapping[str, Range]]
 
-_SAME_BUILD = 1e-6  # between two runs of one framework, whose batches may be split otherwise
-_ROUNDING = 1e-9  # of sums in float64
-_SATURATED = 30.0  # beyond this logit two probabilities may be equal in float64, though the logits are not
+_SAME_BUILD = 1e-6  # between two runs of one framework with different batch splits
+_ROUNDING = 1e-9  # rounding of sums in float64
+_SATURATED = 30.0  # larger logits may differ, and still give equal probabilities in float64
 
 
 def check_utility(records: Records, _: Reference) -> Answers:
-    """The metrics of every round's model. As for the release, the last ``average_last_rounds`` models are averaged."""
+    """Check every round's metrics on the mean of the last ``average_last_rounds`` models, as for the release."""
     if records.config.evaluation_set is None:
         stated = [record.round_number for record in records.state.history if record.metrics]
         require(not stated, f"round {stated[:1]} states metrics, and the run had no evaluation set")
@@ -71,7 +71,7 @@ def _differing(stated: Mapping[str, float], measured: Mapping[str, Range]) -> st
 
 
 def _measure(records: Records, evaluation: EvaluationSet) -> Measure | str:
-    """The measure for this job's models; or a text that names the missing software."""
+    """Return the measure for this job's models; or a text that names the missing software."""
     job = records.job
     if job.model_arch in KNOWN:
         return lambda arrays: utility_range(
@@ -90,7 +90,7 @@ def _measure(records: Records, evaluation: EvaluationSet) -> Measure | str:
 
 
 def utility_range(logits: Logits, labels: npt.NDArray[np.int64]) -> dict[str, Range]:
-    """Ranges of accuracy, loss and AUC, if each logit is off by at most the logit's bound.
+    """Return ranges of accuracy, loss and AUC, for an error of at most the bound in each logit.
 
     Args:
         logits: of shape (n, classes). labels: of shape (n,), integers below ``classes``.
@@ -117,14 +117,14 @@ def _accuracy(values: _Float64, bound: _Float64, labels: npt.NDArray[np.int64]) 
 def _loss(values: _Float64, bound: _Float64, labels: npt.NDArray[np.int64]) -> Range:
     top = values.max(axis=1, keepdims=True)
     logs = values - top - np.log(np.exp(values - top).sum(axis=1, keepdims=True))
-    least = -math.log(1e-12)  # as aegis.evaluation floors a probability
+    least = -math.log(1e-12)  # the same floor as in aegis.evaluation
     loss = float(np.minimum(-logs[np.arange(len(labels)), labels], least).mean())
     slack = 2 * float(bound.mean()) + _ROUNDING * (1 + loss)
     return loss - slack, loss + slack
 
 
 def _auc(scores: _Float64, slack: float, labels: npt.NDArray[np.int64]) -> Range:
-    """The share of pairs in which the positive scores above the negative: surely, and possibly."""
+    """Bound the share of pairs whose positive example scores above the negative: certain pairs, and possible pairs."""
     scores = np.minimum(scores, _SATURATED)
     positives, negatives = scores[labels == 1], np.sort(scores[labels == 0])
     pairs = len(positives) * len(negatives)

@@ -1,4 +1,4 @@
-"""What a run folder holds, read strictly and without writing anything."""
+"""Reads the documents in a run folder, strictly and without writing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _LIMIT = 1 << 30
 
 
 class _RecordModel(BaseModel):
-    """The part of a document that is read; what else a run wrote down stands beside it."""
+    """The checked fields of a document; a run may record further fields."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -57,13 +57,13 @@ class _Options(_RecordModel):
 
 
 class Configuration(_RecordModel):
-    """``config.json``: how the run says that it was run.
+    """Content of ``config.json``: the configuration that the run claims.
 
     Attributes:
-        disjoint_units: who claims that no unit is at two sites, and on what ground.
-        evaluation_set: SHA-256 of the declared public evaluation set; None where utility was not measured.
-        code, versions: what made the numbers.
-        local_sites: the sites on the coordinator's host, whose ledgers a run exports; left out, all of them.
+        disjoint_units: who claims that no unit has data at two sites, and on what ground.
+        evaluation_set: SHA-256 of the declared public evaluation set; None if utility was not measured.
+        code, versions: the software behind the numbers.
+        local_sites: sites on the coordinator's host, whose ledgers a run exports; None means all sites.
     """
 
     job_digest: HexDigest
@@ -80,14 +80,14 @@ class Configuration(_RecordModel):
 
     @property
     def declared_attackers(self) -> frozenset[str]:
-        """The sites that a demonstration says a simulated attacker took over: the first by name."""
+        """Return the sites under a simulated attacker, as a demonstration declares: the first by name."""
         if self.profile != Profile.DEVELOPMENT:
             return frozenset()
         return frozenset(sorted(self.participants)[: self.options.simulated_attackers])
 
 
 class ClientStatement(_RecordModel):
-    """What ``outcome.json`` says of client-level privacy."""
+    """Client-level privacy as stated in ``outcome.json``."""
 
     unit: str
     epsilon: float
@@ -98,7 +98,7 @@ class ClientStatement(_RecordModel):
 
 
 class AcrossSites(_RecordModel):
-    """What ``outcome.json`` says of the whole federation: see :func:`aegis.coordination.privacy_spend.across_sites`."""
+    """Federation-wide privacy in ``outcome.json``: see :func:`aegis.coordination.privacy_spend.across_sites`."""
 
     epsilon: float | None
     delta: float | None
@@ -107,7 +107,7 @@ class AcrossSites(_RecordModel):
 
 
 class StatedOutcome(_RecordModel):
-    """``outcome.json``: what the run claims to have achieved."""
+    """Content of ``outcome.json``: the results that the run claims."""
 
     model: HexDigest
     rounds: int
@@ -126,12 +126,12 @@ _D = TypeVar("_D", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Records:
-    """A run folder's documents, each read once; an unusable one raises :class:`VerificationFailed` naming it."""
+    """A run folder's documents, each read once. A bad document raises :class:`VerificationFailed` with its name."""
 
     folder: Path
 
     def data(self, name: str) -> bytes:
-        """A file's bytes."""
+        """Return a file's bytes."""
         try:
             return (self.folder / name).read_bytes()
         except PermissionError as error:
@@ -140,7 +140,7 @@ class Records:
             raise VerificationFailed(f"{name} cannot be read: {error.strerror}") from error
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Return True if the file exists."""
         try:
             return (self.folder / name).is_file()
         except PermissionError as error:
@@ -148,30 +148,30 @@ class Records:
 
     @cached_property
     def audit(self) -> bytes:
-        """The audit log, once its chain holds."""
+        """The audit log, with its hash chain verified."""
         data = self.data("audit.jsonl")
         verify_lines(data)
         return data
 
     @cached_property
     def trail(self) -> AuditTrail:
-        """The story that the audit log tells."""
+        """The run's history as the audit log records it."""
         return read_trail(self.audit)
 
     @cached_property
     def job(self) -> FederationJob:
-        """The job as ordered."""
-        self.data("job.yaml")  # one that may not be read is another matter than one that holds no job
+        """The job as submitted."""
+        self.data("job.yaml")  # first: an unreadable file raises another error than an invalid job
         return RunFolder(self.folder).job()
 
     @cached_property
     def config(self) -> Configuration:
-        """``config.json``."""
+        """Content of ``config.json``."""
         return self._document("config.json", Configuration)
 
     @cached_property
     def outcome(self) -> StatedOutcome:
-        """``outcome.json``."""
+        """Content of ``outcome.json``."""
         return self._document("outcome.json", StatedOutcome)
 
     @cached_property
@@ -189,11 +189,11 @@ class Records:
 
     @cached_property
     def ledgers(self) -> Mapping[str, SiteLedger | str]:
-        """By site that an update was admitted of: its verified ledger, or what is wrong with it."""
+        """For every site with an accepted update: the verified ledger, or the reason for refusing the ledger."""
         return {site: self._ledger(site) for site in sorted({update.site for update in self.trail.updates})}
 
     def digest(self, name: str) -> str:
-        """A file's SHA-256, which is computed once."""
+        """Return a file's SHA-256, computed once."""
         if name not in self._digests:
             self._digests[name] = sha256_hex(self.data(name))
         return self._digests[name]
@@ -204,20 +204,20 @@ class Records:
 
     @cached_property
     def is_of_this_build(self) -> bool:
-        """Whether this very code, over these very libraries, made the run's numbers."""
+        """True if the installed code and libraries are the ones that made the run's numbers."""
         return self.config.code == code_in_use() and self.config.versions == installed_versions()
 
     def is_remote(self, site: str) -> bool:
-        """Whether a site keeps its ledger on its own host, so that its export comes from there."""
+        """Return True if a site keeps its ledger on its own host, and has to send the export."""
         local = self.config.local_sites
         return local is not None and site not in local
 
     def is_elsewhere(self, site: str) -> bool:
-        """Whether a remote site's export was not put here."""
+        """Return True if the site is remote and its export is missing from the folder."""
         return self.is_remote(site) and not self.exists(f"ledger/{site}.json")
 
     def key_of(self, site: str) -> str:
-        """A site's registered Ed25519 key, hex.
+        """Return a site's registered Ed25519 key, hex.
 
         Raises:
             VerificationFailed: ``config.json`` has no key for the site.
@@ -228,11 +228,11 @@ class Records:
         return key
 
     def statement(self, update: AuditedUpdate) -> UpdateStatement:
-        """What the site signed of an admitted update.
+        """Return the site's signed statement about an accepted update.
 
         Raises:
-            VerificationFailed: the envelope is missing, or not the one that the log names.
-            EnvelopeError: it is not signed by the site's registered key.
+            VerificationFailed: the envelope is missing, or differs from the log's digest.
+            EnvelopeError: the signature is not by the site's registered key.
         """
         key = self.key_of(update.site)
         if update.envelope is None:
@@ -246,14 +246,14 @@ class Records:
         return parse_statement(open_envelope(envelope, UPDATE_TYPE, KeyRing({update.site: key})).payload)
 
     def kept_model(self, digest: str) -> dict[str, Array]:
-        """A round's model, by its digest."""
+        """Return a round's model, by its digest."""
         name = f"state/models/{digest}.safetensors"
         require(self.exists(name), f"{name} is missing")
         require(self.digest(name) == digest, f"{name} does not have the digest that it is named by")
         return self.model(name)
 
     def kept_models(self, digests: Sequence[str]) -> list[dict[str, Array]]:
-        """Rounds' models by their digests, to be averaged: of one layout."""
+        """Return rounds' models by their digests, for averaging; all must have one layout."""
         models = [self.kept_model(each) for each in digests]
         for digest, model in zip(digests, models, strict=True):
             same = layout_of(model) == layout_of(models[0])
@@ -261,11 +261,11 @@ class Records:
         return models
 
     def updates_of(self, site: str) -> list[AuditedUpdate]:
-        """The updates of one site that the log admitted, in its order."""
+        """Return the accepted updates of one site, in the log's order."""
         return [update for update in self.trail.updates if update.site == site]
 
     def model(self, name: str) -> dict[str, Array]:
-        """The arrays of a model file."""
+        """Return the arrays of a model file."""
         try:
             return decode_arrays(self.data(name), limit=_LIMIT)
         except EnclaveError as error:
@@ -287,7 +287,7 @@ class Records:
 
 
 def read_rows(text: str) -> list[dict[str, str]]:
-    """The rows of a table with a heading; cells beyond the heading are refused."""
+    """Return the rows of a table with a heading; raise :class:`VerificationFailed` for cells beyond the heading."""
     rows = list(csv.DictReader(io.StringIO(text), restkey="beyond the heading", restval="", strict=True))
     if any("beyond the heading" in row for row in rows):
         raise VerificationFailed("metrics.csv has a line with more cells than its heading")

@@ -1,8 +1,8 @@
-"""Each round's model, computed again from the updates that the sites signed, by the run's own aggregator and optimizer.
+"""Recomputes each round's model from the updates that the sites signed, with the run's own aggregator and optimizer.
 
-A run keeps the arrays of every admitted update beside the update's envelope. The envelope names the digests of arrays
-and base model, so a round is checked from both ends: which model each site was sent, and which model the sites' updates
-give. Digests are compared exactly; no tolerance applies.
+A run keeps the arrays of every accepted update next to the update's envelope. The envelope names the digests of arrays
+and base model, so the replay checks a round from both ends: the model sent to each site, and the model that the sites'
+updates give. Digests are compared exactly; no tolerance applies.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["check_aggregation"]
 
 
 def check_aggregation(records: Records, _: Reference) -> Answers:
-    """From the initial model on, for every round in turn:
+    """Check every round in order, from the initial model on:
 
-    1. each admitted site signed the digest of this base model (under SCAFFOLD with the site's own correction);
+    1. each accepted site signed the digest of the round's base model (under SCAFFOLD with the site's own correction);
     2. each update's arrays have the digest that the site signed;
-    3. the aggregator, the server optimizer and the control variates turn these updates into the model in the log.
+    3. aggregator, server optimizer and control variates turn the updates into the model in the log.
     """
     if records.job.client_privacy is not None:
         yield is_missing(
@@ -92,7 +92,7 @@ def _next(records: Records, memory: _ReplayState, audited: AuditedRound, record:
 
 
 def _signed(records: Records, memory: _ReplayState, update: AuditedUpdate) -> AdmittedUpdate:
-    """The aggregator's input for one admitted update; base model and arrays are those that the site signed."""
+    """Return the aggregator's input for one accepted update; raise unless the site signed its base model and arrays."""
     statement, name = records.statement(update), f"state/updates/{update.envelope}.safetensors"
     base = memory.model
     if records.job.strategy is AggregationStrategy.SCAFFOLD:

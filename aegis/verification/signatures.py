@@ -1,4 +1,4 @@
-"""That each admitted update was signed by its site, and that the log says of it what the site signed."""
+"""Checks that each site signed its accepted updates, and that the log agrees with the signed statements."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["check_signatures"]
 
 
 def check_signatures(records: Records, reference: Reference) -> Answers:
-    """Under the key that each site is registered with:
+    """Check, under each site's registered key:
 
     1. the key equals the caller's key for the site, if the caller gave a key;
-    2. every site of the roll-call enrolled for this very job;
-    3. every envelope named in the log is present, is signed, and says the same as the log.
+    2. every site in the cohort signed up for this very job;
+    3. every envelope named in the log is present and signed, and agrees with the log.
     """
     for site, key in sorted(reference.participants.items()):
         known = records.config.participants.get(site)
@@ -60,7 +60,7 @@ def _signed_by(records: Records, site: str) -> Answer:
 
 
 def _differences(records: Records, update: AuditedUpdate) -> Iterator[str]:
-    """Where the log's line and the signed statement part."""
+    """Yield the names of the fields in which the log's line differs from the signed statement."""
     statement, key = records.statement(update), records.key_of(update.site)
     head = open_head(statement.signed_head, update.site, key)
     pairs: dict[str, tuple[object, object]] = {

@@ -1,14 +1,16 @@
-"""That the log is the one that the sites were shown, while the run went on.
+"""Checks that the log agrees with the checkpoints that the sites received during the run.
 
-Whoever holds the coordinator's key can write a log anew and sign it. The sites hold the checkpoints that were signed
-before: in what they say with each update, and in the statements that they export for an auditor.
+The holder of the coordinator's key can rewrite a log and sign the result. The sites hold the checkpoints signed
+earlier: in the statement signed with each update, and in the statements that they export for an auditor.
 
-A statement contradicts a log, and the run is not verified, where
+A run is not verified if a statement contradicts the log:
 
-- a checkpoint that the site accepted, refused or gave up is not one of this log: its coordinator signed two logs
+- the site accepted or refused a checkpoint of another log (so the coordinator signed two logs)
 - the site holds this job's log under another coordinator key
-- the site, updates of which the log admitted, was never shown this log
-- it is not signed by the key that the run has for that site
+- the site never received this log, although the log accepts updates of the site
+- the statement's key differs from the run's key for the site, or the site is no participant
+
+A checkpoint of lost lines that a site gave up on purpose leaves a question open instead.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ __all__ = ["check_witnesses"]
 
 
 def check_witnesses(records: Records, reference: Reference) -> Answers:
-    """The folder's checkpoint names this run; what sites signed with their updates, and what they stated, agrees."""
+    """Check that the folder's checkpoint names this run, and that the sites' signed statements agree with the log."""
     origin = origin_of_run(records.job.digest())
     key = records.config.coordinator_key if reference.coordinator_key is None else reference.coordinator_key
     keys = KeyRing({"coordinator": key})
@@ -52,13 +54,13 @@ def check_witnesses(records: Records, reference: Reference) -> Answers:
 
 
 def _in_the_folder(records: Records) -> list[WitnessStatement]:
-    """What the sites stated when the run ended; whoever keeps the folder could take it away."""
+    """Return the sites' statements from the end of the run. The keeper of the folder could have removed some."""
     names = sorted(path.relative_to(records.folder).as_posix() for path in records.folder.glob("witness/*.json"))
     return [open_witness(records.data(name)) for name in names]
 
 
 class _Log:
-    """The run's log, to be compared with checkpoints of it."""
+    """The run's log, for comparison with checkpoints."""
 
     def __init__(self, data: bytes, origin: str, key: str) -> None:
         self.origin, self.key = origin, key
@@ -72,7 +74,7 @@ class _Log:
         return seen.size <= self.size and self._tree.root(seen.size).hex() == seen.root
 
     def is_of(self, checkpoint: LogCheckpoint) -> bool:
-        """Whether its first lines, and the hash of the last of them, are the ones that were signed."""
+        """Return True if the checkpoint's size, root and head match the log."""
         size = checkpoint.size
         if not self.had(LogSeen(size=size, root=checkpoint.root)):
             return False
@@ -80,12 +82,12 @@ class _Log:
 
 
 def _said_with_updates(records: Records, log: _Log) -> Answers:
-    """What the admitted updates' envelopes, as far as they are there and authentic, say that their sites had seen."""
+    """Check the checkpoints named in accepted updates; the check of signatures reports bad envelopes."""
     agreeing = 0
     for update in records.trail.updates:
         seen = _seen_by(records, update)
         if seen is None:
-            continue  # the check of signatures tells
+            continue  # reported by the check of signatures
         if not log.had(seen):
             where = f"round {update.round_number} (line {update.line})"
             yield fails(f"{update.site}, {where}: signed that it saw {seen.size} lines of another log than this one")

@@ -1,7 +1,11 @@
-"""From what was run to what may be claimed about it.
+"""Privacy accounting: composes the events that ran into a guarantee that may be claimed.
 
-Describe what ran as frozen events, compose the events (never the epsilons), and state the result with
-everything that it depends on:
+Enters: privacy events, a delta, targets and caps.
+Leaves: bounds, guarantees, noise multipliers, step counts, or an :class:`~coreason_enclave.errors.AccountingError`.
+Never: adds up epsilons; turns an estimate into a guarantee.
+
+Describe the mechanisms that ran as frozen events. Compose the events, not their epsilons, and state the result together
+with its unit, neighbouring relation and accountant:
 
 >>> from coreason_enclave.accounting import PoissonSampledGaussian, compose_epsilon
 >>> from coreason_enclave.schemas import NeighboringRelation, PrivacyUnit

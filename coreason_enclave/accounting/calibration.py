@@ -1,8 +1,8 @@
-"""The two inverse questions: how much noise a target needs, and how many steps a target affords.
+"""Answers two inverse questions: how much noise a target needs, and how many steps a target affords.
 
-Both answers are checked against what :func:`~coreason_enclave.accounting.composition.compose_epsilon` reports
-before they are given, so neither ever overshoots. The cheap Rényi bound gives the point to start from, because it is an
-upper bound: what it affords is affordable. From there the tight bound is followed until it meets the target.
+The module checks both answers against :func:`~coreason_enclave.accounting.composition.compose_epsilon` before returning
+them, so neither answer ever overshoots. The search starts from the cheap Rényi bound: an upper bound, so whatever it
+affords stays affordable. From there the search follows the tight bound until the bound meets the target.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ MAX_STEPS = 1_000_000
 
 _LEAST_NOISE = 0.1
 _MOST_NOISE = 1e6
-_EXACT_STEPS = 20_000  # up to here the last affordable step is exact, above it within 1 part in 20,000
+_EXACT_STEPS = 20_000  # exact up to this many steps, above within 1 part in 20,000
 
 
 def calibrate_noise(target_epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
-    """The noise multiplier for which ``steps`` steps cost at most ``target_epsilon`` at ``delta``.
+    """Return the noise multiplier for which ``steps`` steps cost at most ``target_epsilon`` at ``delta``.
 
-    At most 0.1 % above the smallest such, never below it, and never below 0.1.
+    The result lies at most 0.1 % above the smallest such multiplier, never below it, and never below 0.1.
 
     >>> calibrate_noise(3.0, 1e-5, sample_rate=0.05, steps=68) <= 1.0
     True
 
     Raises:
-        AccountingError: no noise multiplier up to 1e6 reaches the target, or an argument is no number in range.
+        AccountingError: no noise multiplier up to 1e6 reaches the target, or an argument is not a number in range.
     """
     require_epsilon(target_epsilon)
     require_delta(delta)
@@ -50,7 +50,7 @@ def calibrate_noise(target_epsilon: float, delta: float, sample_rate: float, ste
 
 @lru_cache(maxsize=1024)
 def _calibrated(target: float, delta: float, rate: float, steps: int) -> float:
-    """Searches in ``-log(noise)``, in which epsilon rises: by rough bounds first, from there by tight ones."""
+    """Search over ``-log(noise)``, in which epsilon rises: first with rough bounds, from there with tight bounds."""
     low, most = _quiet_enough(target, delta, rate, steps), -math.log(_LEAST_NOISE)
 
     def excess(quiet: float, tolerance: float = TIGHT) -> float:
@@ -75,7 +75,10 @@ def _calibrated(target: float, delta: float, rate: float, steps: int) -> float:
 
 
 def _inside(low: float, high: float, wanted: float, width: float) -> float | None:
-    """A point of the bracket beyond the wanted one, seen from the nearer end, so that both ends close in."""
+    """Return a point of the bracket slightly beyond ``wanted``, seen from the nearer end, so that both ends close in.
+
+    Return None once the bracket is at most ``width`` wide.
+    """
     if high - low <= width:
         return None
     nudge = 0.4 * width * (1 if wanted - low < high - wanted else -1)
@@ -84,7 +87,7 @@ def _inside(low: float, high: float, wanted: float, width: float) -> float | Non
 
 
 def _quiet_enough(target: float, delta: float, rate: float, steps: int) -> float:
-    """``-log`` of a noise multiplier that meets the target by the Rényi bound, or of the most noise."""
+    """Return ``-log`` of a noise multiplier that meets the target by the Rényi bound, or else of the largest one."""
 
     def affordable_by_rdp(quiet: float) -> bool:
         return coarse_epsilon([PoissonSampledGaussian(math.exp(-quiet), rate, steps)], delta) <= target
@@ -106,15 +109,15 @@ def last_affordable_step(
     *,
     max_steps: int = MAX_STEPS,
 ) -> int:
-    """The most steps, from 0 to ``max_steps``, that together cost at most ``target_epsilon`` at ``delta``.
+    """Return the most steps, from 0 to ``max_steps``, that together cost at most ``target_epsilon`` at ``delta``.
 
-    Above 20,000 the answer may be up to 1 part in 20,000 below the most, never above.
+    Above 20,000 steps the result may lie up to 1 part in 20,000 below the true maximum, never above.
 
     >>> last_affordable_step(1.0, 0.05, target_epsilon=3.0, delta=1e-5)
     68
 
     Raises:
-        AccountingError: an argument is no number in range.
+        AccountingError: an argument is not a number in range.
     """
     require_epsilon(target_epsilon)
     require_delta(delta)

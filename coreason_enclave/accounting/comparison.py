@@ -1,4 +1,4 @@
-"""Numbers for comparison only: what other accountants would have said. None can become a guarantee."""
+"""Estimates by other accountants, for comparison only. No estimate can become a guarantee."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ _WARNING = "central-limit approximation that under-reports; for comparison only,
 
 
 def gdp_estimate(events: Iterable[Event], delta: float) -> Estimate:
-    """The Gaussian-DP approximation (Bu et al., 2020), which is *below* the truth: 1.98 for a true 2.17.
+    """Return the Gaussian-DP approximation (Bu et al., 2020), which lies *below* the truth: 1.98 for a true 2.17.
 
-    Each segment counts ``mu^2 = q^2 * steps * (exp(1 / s^2) - 1)``; the sum is read as one Gaussian
-    mechanism.
+    Each segment counts ``mu^2 = q^2 * steps * (exp(1 / s^2) - 1)``; the sum counts as one Gaussian mechanism.
     """
     require_delta(delta)
     mu_squared = 0.0

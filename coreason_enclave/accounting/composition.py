@@ -1,12 +1,14 @@
-"""Composition: from everything that ran to one epsilon, by privacy loss distributions (PLD).
+"""Composition: turns all events that ran into one epsilon, by privacy loss distributions (PLD).
 
-The reported number is the PLD bound (:mod:`~coreason_enclave.accounting.pld`), add-or-remove-one, Poisson sampling. The
-Rényi bound is its cross-check and its fall-back; both are upper bounds, so the smaller is reported and the report says
-which it was. Every answer takes a bounded time. Rényi's bound is reported, and a note says so:
+The result is the PLD bound (:mod:`~coreason_enclave.accounting.pld`) for add-or-remove-one and Poisson sampling. The
+Rényi bound serves as cross-check and fall-back. Both are upper bounds, so the module reports the smaller one and
+names its accountant. All answers take a bounded time. The module reports the Rényi bound, with a note, in these cases:
 
-* below delta 1e-10;
-* above 10^9 steps, or for more than 16 different mechanisms, where the Rényi orders are whole ones;
-* for noise multipliers below 0.04, unless every unit is in every step, which has a closed form.
+* delta below 1e-10;
+* more than 10^9 steps;
+* more than 16 different mechanisms, with whole Rényi orders only;
+* noise multipliers below 0.04, unless every unit enters every step, where a closed form exists;
+* a PLD bound above the Rényi bound.
 """
 
 from __future__ import annotations
@@ -37,10 +39,10 @@ _NONE = PldBound(math.inf)
 
 
 def compose_epsilon(events: Iterable[Event], delta: float) -> ComposedEpsilon:
-    """Epsilon at ``delta`` of all ``events`` together; their order does not matter.
+    """Return epsilon at ``delta`` of all ``events`` together; their order does not matter.
 
-    Valid for events that were fixed in advance. Jobs chosen in the light of earlier results need the
-    lineage's Rényi filter instead (:mod:`coreason_enclave.ledger`).
+    The result holds for events fixed in advance. Jobs chosen in the light of earlier results need the lineage's Rényi
+    filter instead (:mod:`coreason_enclave.ledger`).
 
     >>> run = PoissonSampledGaussian(noise_multiplier=1.1, sample_rate=1 / 235, steps=3_525)
     >>> answer = compose_epsilon([run], delta=1e-5)
@@ -48,7 +50,7 @@ def compose_epsilon(events: Iterable[Event], delta: float) -> ComposedEpsilon:
     1.13 by PLD, 1.28 by RDP
 
     Raises:
-        AccountingError: ``delta`` is not in (0, 1), or the noise is so little that no float holds the loss.
+        AccountingError: ``delta`` is not in (0, 1), or the noise is too little or the steps too many for accounting.
     """
     require_delta(delta)
     history = tuple(events)
@@ -65,7 +67,7 @@ def compose_epsilon(events: Iterable[Event], delta: float) -> ComposedEpsilon:
 
 
 def merge_segments(events: Iterable[PoissonSampledGaussian]) -> Segments:
-    """Equal mechanisms added up, empty ones dropped, in an order that depends on nothing else."""
+    """Add up equal mechanisms, drop empty ones, and sort the rest, so that the input's order has no effect."""
     steps: dict[tuple[float, float], int] = {}
     for event in events:
         key = (float(event.noise_multiplier), float(event.sample_rate))
@@ -90,12 +92,12 @@ def _compose(segments: Segments, delta: float) -> ComposedEpsilon:
 
 
 def epsilon_bound(event: PoissonSampledGaussian, delta: float) -> float:
-    """At least what :func:`compose_epsilon` reports, practically equal, without the cross-check's cost."""
+    """Return an upper bound on :func:`compose_epsilon`: practically equal, without the cost of the cross-check."""
     return max(0.0, signed_epsilon(event, delta))
 
 
 def signed_epsilon(event: PoissonSampledGaussian, delta: float, tolerance: float = TIGHT) -> float:
-    """:func:`epsilon_bound`, but negative where a negative epsilon suffices: smooth in noise, rate and steps.
+    """Return :func:`epsilon_bound`, but negative where a negative epsilon suffices: smooth in noise, rate and steps.
 
     A larger ``tolerance`` gives a looser bound in less time.
     """
@@ -109,10 +111,12 @@ def signed_epsilon(event: PoissonSampledGaussian, delta: float, tolerance: float
 
 
 def _in_range(segments: Segments) -> Segments:
-    """The segments, with noise that no float tells from a thousand times more cut to 1e9, which bounds it from above.
+    """Return the segments, with noise multipliers above 1e9 cut to 1e9.
+
+    Less noise gives an upper bound, and floats cannot distinguish 1e9 from a thousand times more.
 
     Raises:
-        AccountingError: too little noise, or too many steps, for any number to mean something.
+        AccountingError: too little noise, or too many steps, for a meaningful number.
     """
     if min(segment.noise_multiplier for segment in segments) < _LEAST_NOISE:
         raise AccountingError(
@@ -131,7 +135,7 @@ def _renyi(segments: Segments, delta: float) -> float:
 
 @lru_cache(maxsize=4096)
 def _pld(segments: Segments, delta: float, tolerance: float = TIGHT) -> tuple[PldBound, str]:
-    """The PLD bound, infinite where there is none, and what a reader should know about it."""
+    """Return the PLD bound, infinite if no bound exists, and a note for the reader."""
     steps = sum(segment.steps for segment in segments)
     if delta < PLD_DELTA_FLOOR:
         return _NONE, f"below delta {PLD_DELTA_FLOOR:g} a PLD is mostly rounding: this is the Rényi bound"

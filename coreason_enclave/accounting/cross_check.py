@@ -1,11 +1,16 @@
-"""The Rényi bound over many orders: what the PLD is checked against, and what is reported below delta 1e-10.
+"""The Rényi bound over many orders: cross-checks the PLD, and replaces it where needed, as below delta 1e-10.
 
-The orders are ``dp_accounting``'s. At whole orders the divergence is the exact finite sum of
-:func:`~coreason_enclave.accounting.renyi.rdp_at`. Between them ``dp_accounting``'s series is used where it can
-be trusted: it loses its digits where the divergence is tiny, and does not converge for some large rates. Two
-theorems guard it (van Erven and Harremoës, 2014): divergence grows with the order, and ``(order - 1) *
-divergence`` is convex in it. Interpolating the latter between whole orders gives an upper bound that always
-exists, and that stands in for any value that is not between the two.
+The orders come from ``dp_accounting``. At whole orders the divergence equals the exact finite sum of
+:func:`~coreason_enclave.accounting.renyi.rdp_at`. Between whole orders the module uses ``dp_accounting``'s series where
+trustworthy. The series loses its digits for tiny divergences, and does not converge for some large rates.
+
+Two theorems guard the series (van Erven and Harremoës, 2014):
+
+* divergence grows with the order;
+* ``(order - 1) * divergence`` is convex in the order.
+
+Interpolating the convex quantity between whole orders gives an upper bound that always exists. The upper bound replaces
+any series value that breaks either limit.
 """
 
 from __future__ import annotations
@@ -23,12 +28,12 @@ from coreason_enclave.accounting.renyi import rdp_at
 
 __all__ = ["rdp_epsilon"]
 
-_TRUSTED = 1e-8  # divergence of order 2 from which double precision leaves the series six digits
+_TRUSTED = 1e-8  # the smallest divergence at order 2 for which the series keeps six digits in double precision
 _WHOLE = (*range(1, 64), 128, 256, 512, 1024)
 
 
 def rdp_epsilon(segments: Iterable[PoissonSampledGaussian], delta: float) -> float:
-    """The smallest epsilon at ``delta`` that any order gives for all ``segments`` together.
+    """Return the smallest epsilon at ``delta`` that any order gives for all ``segments`` together.
 
     >>> run = PoissonSampledGaussian(noise_multiplier=1.1, sample_rate=1 / 235, steps=3_525)
     >>> round(rdp_epsilon([run], 1e-5), 3)
@@ -80,5 +85,5 @@ def _by_dp_accounting(step: PoissonSampledGaussian, orders: np.ndarray) -> np.nd
 
 
 def _not_a_skipped_order(record: logging.LogRecord) -> bool:
-    """An order at which the series does not converge is replaced above: there is nothing to act on."""
+    """Return False for a log record about an order without convergence of the series: the caller replaces the value."""
     return "_compute_log_a_frac failed to converge" not in record.getMessage()

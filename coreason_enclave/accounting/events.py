@@ -1,8 +1,9 @@
-"""Privacy events: frozen descriptions of what a mechanism did, from which every number is derived.
+"""Privacy events: frozen descriptions of executed mechanisms, from which accounting derives all numbers.
 
-An event promises never to change its meaning once written: ledgers are read years later. The two honest
-extremes are types of their own: :class:`NonPrivate` composes to no finite epsilon, and anything unknown is
-refused when read, never guessed.
+A written event never changes its meaning: ledgers are read years later. Two extremes stay explicit:
+
+* :class:`NonPrivate` composes to no finite epsilon.
+* Reading refuses an unknown event, and never guesses.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ __all__ = ["Event", "NonPrivate", "PoissonSampledGaussian", "event_from_dict", "
 class PoissonSampledGaussian:
     """``steps`` releases of a clipped sum over a fresh Poisson sample plus Gaussian noise (DP-SGD).
 
-    Each unit enters each step's sample independently with probability ``sample_rate``; the noise has standard
-    deviation ``noise_multiplier`` times the clipping norm (Abadi et al., 2016; Mironov et al., 2019).
-    Neighbouring relation: one unit added or removed.
+    Each unit enters each step's sample independently with probability ``sample_rate``. The noise has standard deviation
+    ``noise_multiplier`` times the clipping norm (Abadi et al., 2016; Mironov et al., 2019). Neighbouring relation: one
+    unit added or removed.
 
     Raises:
         AccountingError: a number is not finite or out of range.
@@ -42,20 +43,20 @@ class PoissonSampledGaussian:
         require_count("steps", self.steps)
 
     def with_steps(self, steps: int) -> PoissonSampledGaussian:
-        """The same mechanism run for another number of steps."""
+        """Return the same mechanism with another number of steps."""
         return replace(self, steps=steps)
 
 
 @dataclass(frozen=True)
 class NonPrivate:
-    """Rows were used without a mechanism: no finite epsilon covers this, ever."""
+    """Use of rows without a mechanism: no finite epsilon ever covers it."""
 
 
 Event = PoissonSampledGaussian | NonPrivate
 
 
 def event_to_dict(event: Event) -> dict[str, Any]:
-    """The event as JSON types, with its type named."""
+    """Return the event as JSON types, including its type name."""
     if isinstance(event, NonPrivate):
         return {"type": "non_private"}
     return {
@@ -67,7 +68,11 @@ def event_to_dict(event: Event) -> dict[str, Any]:
 
 
 def event_from_dict(document: Mapping[str, Any]) -> Event:
-    """Read an event; an unknown type, a missing or an additional field is refused."""
+    """Read an event.
+
+    Raises:
+        AccountingError: an unknown type, a missing field or an additional field.
+    """
     fields = dict(document)
     kind = fields.pop("type", None)
     if kind == "non_private" and not fields:

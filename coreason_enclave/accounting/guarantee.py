@@ -1,12 +1,14 @@
-"""The results of accounting: guarantees that can be claimed, and an estimate that never can.
+"""Results of accounting: guarantees that may be claimed, and an estimate that may not.
 
-A number of privacy means nothing alone. A guarantee therefore carries its delta, its unit, its neighbouring relation,
-its sampling scheme and the accountant that proved it, and none of them has a default.
+A bare privacy number means little. A guarantee therefore carries its delta, unit, neighbouring relation, sampling
+scheme and proving accountant; no field has a default.
 
-There are two, of two types that no function takes for each other, and nothing adds them up. :class:`Guarantee` is
-local: a site promises it to the people in its data, against everybody, the coordinator included.
-:class:`ClientGuarantee` is central: a coordinator promises it to its sites, against whoever sees the models, but not
-against itself.
+Two guarantee types exist. No function takes one type for the other, and no code adds them up:
+
+* :class:`Guarantee` is local: a site promises it to the people in its data, against everybody, including the
+  coordinator.
+* :class:`ClientGuarantee` is central: a coordinator promises it to its sites, against anyone who sees the models, but
+  not against the coordinator itself.
 """
 
 from __future__ import annotations
@@ -31,10 +33,10 @@ __all__ = [
 
 
 class Accountant(StrEnum):
-    """Ways to turn events into an epsilon. Only the first two prove anything.
+    """Methods that turn events into an epsilon. Only the first two prove a bound.
 
-    ``GDP`` is the central-limit approximation (Dong, Roth and Su, 2022; Bu et al., 2020): it under-reports,
-    so it exists for comparison plots and can back no claim.
+    ``GDP``, the central-limit approximation (Dong, Roth and Su, 2022; Bu et al., 2020), under-reports. It serves
+    comparison plots and can back no claim.
     """
 
     PLD = "PLD"
@@ -51,12 +53,11 @@ class ComposedEpsilon:
     """Epsilon of a composition at ``delta``, with the accountant that proved it.
 
     Attributes:
-        epsilon: the reported upper bound, never above ``rdp_epsilon``; ``math.inf`` after non-private
-        training.
-        delta: the failure probability that ``epsilon`` holds at.
-        accountant: which of the two upper bounds ``epsilon`` is.
-        rdp_epsilon: the Rényi bound on the same composition, the cross-check.
-        note: why the usual accountant does not stand behind the number; empty if it does.
+        epsilon: the reported upper bound, never above ``rdp_epsilon``; ``math.inf`` after non-private training.
+        delta: the failure probability at which ``epsilon`` holds.
+        accountant: names the upper bound that ``epsilon`` reports.
+        rdp_epsilon: the Rényi bound on the same composition, for cross-checking.
+        note: the reason why the usual accountant does not back the number, or a caveat; empty without one.
     """
 
     epsilon: float
@@ -66,7 +67,7 @@ class ComposedEpsilon:
     note: str = ""
 
     def guarantee(self, *, unit: PrivacyUnit, neighboring_relation: NeighboringRelation) -> Guarantee:
-        """The number as a site's claim about ``unit`` (record or person), which only the caller can know."""
+        """Return the number as a site's claim about ``unit`` (record or person). Only the caller knows the unit."""
         return Guarantee(
             epsilon=self.epsilon,
             delta=self.delta,
@@ -78,7 +79,7 @@ class ComposedEpsilon:
         )
 
     def client_guarantee(self, *, neighboring_relation: NeighboringRelation) -> ClientGuarantee:
-        """The number as a coordinator's claim about whole sites."""
+        """Return the number as a coordinator's claim about whole sites."""
         return ClientGuarantee(
             epsilon=self.epsilon,
             delta=self.delta,
@@ -91,7 +92,7 @@ class ComposedEpsilon:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """An approximation for comparison. It bounds nothing, and no function turns it into a guarantee."""
+    """An approximation for comparison. It bounds no privacy loss, and no function turns it into a guarantee."""
 
     epsilon: float
     delta: float
@@ -101,10 +102,10 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class _Proved:
-    """What both guarantees state.
+    """The fields that both guarantees share.
 
     Raises:
-        AccountingError: epsilon is negative or NaN, delta is not in (0, 1), or the accountant proves nothing.
+        AccountingError: epsilon is negative or NaN, delta is not in (0, 1), or the accountant proves no bound.
     """
 
     epsilon: float
@@ -124,18 +125,18 @@ class _Proved:
 
     @property
     def is_finite(self) -> bool:
-        """Whether anything is promised at all: an infinite epsilon promises nothing."""
+        """Return True if epsilon is finite: an infinite epsilon promises no privacy."""
         return math.isfinite(self.epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guarantee(_Proved):
-    """(epsilon, delta)-differential privacy of one site's training, with everything that the statement depends on.
+    """(epsilon, delta)-differential privacy of one site's training, with all facts that the statement depends on.
 
-    Local: the noise is in the update before it leaves the site. ``unit`` is a record or a person.
+    Local: the update contains the noise before leaving the site. ``unit``: a record or a person.
 
     Raises:
-        AccountingError: as for every guarantee, or the unit is a whole site.
+        AccountingError: as for both guarantees, or the unit is a whole site.
     """
 
     unit: PrivacyUnit
@@ -150,7 +151,8 @@ class Guarantee(_Proved):
 class ClientGuarantee(_Proved):
     """(epsilon, delta)-differential privacy of the released models, where neighbours differ by one whole site.
 
-    Central: updates reach the coordinator first. Sampling is over sites. It says nothing about one record or person.
+    Central: updates reach the coordinator first. Sampling runs over sites. The guarantee covers no single record or
+    person.
     """
 
     unit: Literal[PrivacyUnit.CLIENT] = field(default=PrivacyUnit.CLIENT, init=False)

@@ -1,12 +1,12 @@
-"""The privacy loss of one step of DP-SGD: its moments, and its distribution rounded upwards to a mesh.
+"""The privacy loss of one DP-SGD step: its moments, and its distribution rounded upwards to a mesh.
 
-For a step that samples with rate q and adds noise s, in units of the clipping norm, let Q be N(0, s^2) and P the
-mixture ``(1 - q) N(0, s^2) + q N(1, s^2)``. Adding and removing a unit are the two ordered pairs (P, Q) and (Q, P); the
-privacy loss is the logarithm of the ratio of densities, under the first of the pair.
+A step samples with rate q and adds noise s, in units of the clipping norm. Let Q be N(0, s^2) and P the mixture ``(1 -
+q) N(0, s^2) + q N(1, s^2)``. Removing a unit gives the ordered pair (P, Q), adding a unit gives (Q, P). The privacy
+loss equals the logarithm of the ratio of densities, under the pair's first distribution.
 
-*Rounding.* The probability in a cell of the mesh is split between both its ends so that the masses under P and under Q
-stay what they are ("connect the dots", Doroshenko, Ghazi, Kamath, Kumar and Manurangsi, 2022). The result dominates the
-exact distribution: every delta computed from the rounded one is at least the true one.
+*Rounding.* Each mesh cell splits its probability between both ends and preserves the masses under P and under Q
+("connect the dots", Doroshenko, Ghazi, Kamath, Kumar and Manurangsi, 2022). The result dominates the exact
+distribution: a delta computed from the rounded distribution never falls below the true delta.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Direction = bool
 """True: a unit is removed, (P, Q). False: a unit is added, (Q, P)."""
 
 MIN_NOISE = 0.04
-"""Below it the ratios of densities leave the range of float64."""
+"""Below this noise multiplier, the ratios of densities leave the range of float64."""
 
-_TAIL = 10.0  # standard deviations that the mesh covers: the mass beyond, 8e-24, is counted as infinite loss
+_TAIL = 10.0  # standard deviations that the mesh covers; the mass beyond, 8e-24, counts as infinite loss
 _MOST_POINTS = 200_000
 
 
@@ -38,7 +38,7 @@ class StepLoss:
 
     Attributes:
         mass: probability of loss ``(first + i) * mesh``, shape (points,).
-        infinite: probability that is counted as infinite loss.
+        infinite: probability counted as infinite loss.
     """
 
     mass: Floats
@@ -48,26 +48,26 @@ class StepLoss:
 
     @cached_property
     def log_mass(self) -> Floats:
-        """Logarithm of ``mass``, -inf where it is 0."""
+        """Return the logarithm of ``mass``, -inf at zero mass."""
         with np.errstate(divide="ignore"):
             logs: Floats = np.log(self.mass)
         return logs
 
     def log_moment(self, order: float) -> float:
-        """``log E[exp(order * loss)]`` of the finite part."""
+        """Return ``log E[exp(order * loss)]`` of the finite part."""
         exponent = order * self.mesh * (self.first + np.arange(len(self.mass), dtype=np.float64))
         return _log_sum_exp(exponent + self.log_mass)
 
 
 def loss_range(noise: float, rate: float) -> float:
-    """The length of the interval of losses that :func:`step_loss` covers."""
+    """Return the length of the loss interval that :func:`step_loss` covers."""
     ends = _loss(np.array([-_TAIL * noise, 1 + _TAIL * noise]), noise, rate)
     return float(ends[1] - ends[0])
 
 
 @lru_cache(maxsize=16)
 def step_loss(noise: float, rate: float, mesh: float) -> tuple[StepLoss, StepLoss]:
-    """The rounded losses of one step: of removing a unit, and of adding one."""
+    """Return the rounded losses of one step: for removing a unit, and for adding a unit."""
     ends = _loss(np.array([-_TAIL * noise, 1 + _TAIL * noise]), noise, rate)
     low, high = math.floor(ends[0] / mesh), math.ceil(ends[1] / mesh)
     border = mesh * np.arange(low, high + 1, dtype=np.float64)
@@ -88,10 +88,10 @@ def step_loss(noise: float, rate: float, mesh: float) -> tuple[StepLoss, StepLos
 
 
 def _split(mass: Floats, other: Floats, low: Floats, mesh: float) -> Floats:
-    """Each cell's mass at its two ends, so that ``sum(mass)`` and ``sum(mass * exp(-loss))`` are preserved.
+    """Split each cell's mass between its two ends, preserving ``sum(mass)`` and ``sum(mass * exp(-loss))``.
 
     Args:
-        mass, other: probability of each cell under the first and the second of the pair.
+        mass, other: probability of each cell under the pair's first and second distribution.
         low: loss at each cell's lower end.
     """
     upper = np.clip((mass - np.exp(low) * other) / -math.expm1(-mesh), 0.0, mass)
@@ -102,20 +102,20 @@ def _split(mass: Floats, other: Floats, low: Floats, mesh: float) -> Floats:
 
 
 def _masses(z: Floats) -> Floats:
-    """Standard normal probability of each interval between neighbours of a rising ``z``, exact in both tails."""
+    """Return the standard normal probability between neighbours of a rising ``z``, exact in both tails."""
     a, b = z[:-1], z[1:]
     masses: Floats = np.where(a > 0, ndtr(-a) - ndtr(-b), ndtr(b) - ndtr(a))
     return np.maximum(masses, 0.0)
 
 
 def _loss(x: Floats, noise: float, rate: float) -> Floats:
-    """Loss of removing a unit, at the outcomes ``x``."""
+    """Return the loss of removing a unit, at the outcomes ``x``."""
     shifted = math.log(rate) + (2 * x - 1) / (2 * noise**2)
     return shifted if rate == 1 else np.logaddexp(math.log1p(-rate), shifted)
 
 
 def _outcome(loss: Floats, noise: float, rate: float) -> Floats:
-    """Inverse of :func:`_loss`; -inf where no outcome has so low a loss."""
+    """Return the inverse of :func:`_loss`; -inf for a loss below all outcomes."""
     with np.errstate(divide="ignore", invalid="ignore"):
         inner = np.log1p(-(1 - rate) * np.exp(-loss))
     inner = np.where(np.isnan(inner), -np.inf, inner)
@@ -125,9 +125,9 @@ def _outcome(loss: Floats, noise: float, rate: float) -> Floats:
 
 @lru_cache(maxsize=16_384)
 def log_moment(noise: float, rate: float, order: float, removing: Direction) -> float:
-    """``log E[exp(order * loss)]`` of one exact step, by the trapezoid rule; infinite where it would take too long.
+    """Return ``log E[exp(order * loss)]`` of one exact step, by the trapezoid rule; infinite if too slow to compute.
 
-    An estimate, good to about ten digits: it chooses meshes and windows, and no bound rests on it.
+    The estimate has about ten correct digits. It chooses meshes and windows, and no bound rests on it.
     """
     power = order + 1 if removing else -order  # of the ratio P / Q, under Q
     if not (1 + abs(power)) / noise < _MOST_POINTS / 10:
@@ -138,6 +138,6 @@ def log_moment(noise: float, rate: float, order: float, removing: Direction) -> 
 
 
 def _log_sum_exp(exponents: Floats) -> float:
-    """Without the generality of SciPy's, whose overhead would be half of all time."""
+    """Return the log of the sum of exponentials, without SciPy's overhead, which would take half of all time."""
     top = float(exponents.max())
     return top + math.log(float(np.exp(exponents - top).sum()))

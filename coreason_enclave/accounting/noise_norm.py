@@ -1,9 +1,9 @@
-"""How much of a job's update would be noise, before anything is spent: what can only be thrown away is refused.
+"""Estimates the noise in a job's update before any privacy is spent, and refuses a job with too much noise.
 
 Each step adds to each weight Gaussian noise of ``learning_rate * noise_multiplier * max_grad_norm / (sample_rate *
-units)``. Over a round that is a vector whose norm is known in advance within a few per cent, for it has as many
-independent components as the model has parameters. An update whose noise alone is longer than the job's
-``max_update_norm`` would be refused at release, after its privacy was spent.
+units)``. Over a round, the noise forms a vector with as many independent components as the model has parameters, so its
+norm is known in advance within a few per cent. If the noise alone exceeds the job's ``max_update_norm``, the release
+would refuse the update after its privacy was spent.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["noise_norm", "require_less_noise_than_norm", "signal_to_noise"]
 
 
 def noise_norm(job: FederationJob, *, parameters: int, nominal_units: int) -> float:
-    """The L2 norm to expect of the noise in one round's update of one site; 0 for a job without noise.
+    """Return the expected L2 norm of the noise in one site's update of one round; 0 for a job without noise.
 
-    With the terms of strategies other than FED_AVG, which pull back towards the base model, only the last step's noise
-    is counted: the least that it can be.
+    FED_AVG counts the noise of all steps. Other strategies pull back towards the base model, so only the last step's
+    noise counts: the smallest possible value.
     """
     privacy = job.privacy
     if privacy.mechanism is not Mechanism.DP_SGD or privacy.noise_multiplier is None or privacy.max_grad_norm is None:
@@ -31,7 +31,7 @@ def noise_norm(job: FederationJob, *, parameters: int, nominal_units: int) -> fl
 
 
 def _weight(steps: int, momentum: float) -> float:
-    """Sum of squares of what each step's gradient contributes to the weights, for learning rate 1."""
+    """Return the sum of squares of each step's gradient contribution to the weights, for learning rate 1."""
     if momentum == 0:
         return float(steps)
     geometric = momentum * (1 - momentum**steps) / (1 - momentum)
@@ -42,18 +42,18 @@ def _weight(steps: int, momentum: float) -> float:
 def signal_to_noise(
     *, noise_multiplier: float, sample_rate: float, steps: int, parameters: int, nominal_units: int
 ) -> float:
-    """At most this many times the norm of the noise is what ``steps`` steps can learn.
+    """Return an upper bound on how much ``steps`` steps can learn, as a multiple of the noise's norm.
 
-    The longest signal is that of gradients which all are as long as the clipping norm and all point the same way.
+    The longest signal comes from gradients that all reach the clipping norm and all point the same way.
     """
     return sample_rate * nominal_units * math.sqrt(steps / parameters) / noise_multiplier
 
 
 def require_less_noise_than_norm(job: FederationJob, *, parameters: int, nominal_units: int) -> None:
-    """Refuse a job whose noise alone is longer than its ``max_update_norm``.
+    """Raise for a job whose noise alone exceeds its ``max_update_norm``.
 
     Raises:
-        JobRejected: with reason ``norm_exceeded``, and the signal to noise.
+        JobRejected: with reason ``norm_exceeded``; the message states the signal-to-noise ratio.
     """
     expected = noise_norm(job, parameters=parameters, nominal_units=nominal_units)
     if expected <= job.max_update_norm:

@@ -1,16 +1,16 @@
 """The privacy loss distribution (PLD) of a whole history, and the epsilon that follows from it.
 
 Losses of independent steps add up, so their distributions convolve (Koskela, Jälkö and Honkela, 2020): a product of
-powers of Fourier transforms. Four choices make the answer an upper bound, tight, and quick:
+powers of Fourier transforms. Four choices make the answer an upper bound, tight and quick:
 
-* Rounding goes upwards (:mod:`~coreason_enclave.accounting.losses`). The mesh is as fine as the error that it leaves
-  asks for: about ``steps * (order + 1) * mesh^2 / 12`` in epsilon, at the Rényi order that is best here.
-* The distribution is tilted by ``exp(order * loss)`` before it is transformed and tilted back after, so that the
-  transform's rounding is small against the tail that decides, and not only against the bulk. What rounding may have
-  taken is added to every point.
-* Loss beyond the window of the transform is counted as infinite, by Chernoff's bound; what wraps around from below
-  only adds.
-* At sampling rate 1 there is nothing to convolve: the closed form of the Gaussian mechanism is used.
+* Rounding goes upwards (:mod:`~coreason_enclave.accounting.losses`). The tolerated error sets the mesh width: the mesh
+  adds about ``steps * (order + 1) * mesh^2 / 12`` to epsilon, at the best Rényi order for the history.
+* The code tilts the distribution by ``exp(order * loss)`` before the transform and tilts it back afterwards. The
+  transform's rounding then stays small against the deciding tail, and not only against the bulk. Each point gains the
+  mass that rounding may have removed.
+* Loss beyond the transform's window counts as infinite, by Chernoff's bound. Mass that wraps around from below only
+  adds to the result.
+* At sampling rate 1 no convolution is needed: the Gaussian mechanism has a closed form.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ Segments = tuple[PoissonSampledGaussian, ...]
 _MOST_POINTS = 1 << 19
 _STEP_POINTS = 1 << 17
 TIGHT = 3e-4
-"""Relative error by the mesh that reports may have."""
+"""The relative error that the mesh may add to reported values."""
 ROUGH = 1e-2
-"""Relative error by the mesh that suffices to find the neighbourhood of an answer, or a bound that will not decide."""
-_LOST = 1e-9  # of delta, by the window
-_ROUNDING = 5e-16  # of the tilted distribution's peak, for each step
-_NATS = 24.0  # of tilted mass, outside of the window at either end
+"""The relative error from the mesh in a search for an answer's neighbourhood, or in a bound that will not decide."""
+_LOST = 1e-9  # the share of delta that loss beyond the window may take
+_ROUNDING = 5e-16  # added to each point per step, as a share of the tilted distribution's peak
+_NATS = 24.0  # exp(-24) bounds the tilted mass beyond either end of the window
 _ORDERS = tuple(2.0 ** (k / 2) for k in range(-14, 27))
 
 
@@ -56,9 +56,9 @@ class PldBound:
     """The bound that a privacy loss distribution gives.
 
     Attributes:
-        signed: the smallest epsilon, negative ones included, at which delta holds: what searches interpolate, since it
-            goes smoothly through 0. Infinite where there is no bound.
-        coarse: the mesh had to be coarser than wanted.
+        signed: the smallest epsilon, negative values included, at which delta holds. Searches interpolate this value
+            because it passes smoothly through 0. Infinite without a bound.
+        coarse: True if the mesh had to be coarser than wanted.
     """
 
     signed: float
@@ -66,14 +66,15 @@ class PldBound:
 
     @property
     def epsilon(self) -> float:
-        """The bound as it is reported: at least 0."""
+        """Return the bound for reports: at least 0."""
         return max(0.0, self.signed)
 
 
 def pld_bound(segments: Segments, delta: float, tolerance: float = TIGHT) -> PldBound:
-    """The PLD bound on epsilon at ``delta`` of all ``segments`` together; infinite where their noise is too little.
+    """Return the PLD bound on epsilon at ``delta`` of all ``segments`` together; infinite if their noise is too little.
 
-    ``tolerance`` is about the relative error, always upwards, that the mesh may cause: a larger one takes less time.
+    ``tolerance`` sets the approximate relative error, always upwards, that the mesh may cause. A larger value takes
+    less time.
     """
     if all(segment.sample_rate == 1 for segment in segments):
         mu = math.sqrt(sum(segment.steps / segment.noise_multiplier**2 for segment in segments))
@@ -89,9 +90,9 @@ def pld_bound(segments: Segments, delta: float, tolerance: float = TIGHT) -> Pld
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
-    """Epsilon of a Gaussian mechanism with sensitivity/noise ``mu`` (Balle and Wang, 2018, theorem 8), rounded up.
+    """Return epsilon, rounded up, of a Gaussian mechanism with sensitivity/noise ``mu``.
 
-    Negative where a negative one suffices, see :class:`PldBound`.
+    Negative where a negative epsilon suffices, see :class:`PldBound`. Source: Balle and Wang, 2018, theorem 8.
     """
     if mu == 0:
         return math.log1p(-delta)
@@ -115,13 +116,13 @@ def _directed(segments: Segments, delta: float, removing: Direction, tolerance: 
     if not math.isfinite(scale):
         return PldBound(math.inf)
     bound = _on_mesh(segments, delta, removing, scale * tolerance, order)
-    if abs(bound.signed) < scale / 4 and not bound.coarse:  # far below Chernoff's bound, which had chosen the mesh
+    if abs(bound.signed) < scale / 4 and not bound.coarse:  # far below Chernoff's bound, which set the mesh
         bound = _on_mesh(segments, delta, removing, max(abs(bound.signed), scale / 50) * tolerance, order)
     return bound
 
 
 def _chernoff(segments: Segments, delta: float, removing: Direction) -> tuple[float, float]:
-    """A rough upper bound on epsilon, and the order that gives it."""
+    """Return a rough upper bound on epsilon, and the order that gives the bound."""
     bounds = [((_total(segments, order, removing) - math.log(delta)) / order, order) for order in _ORDERS]
     return min(bounds)
 
@@ -132,7 +133,7 @@ def _total(segments: Segments, order: float, removing: Direction) -> float:
 
 @dataclass(frozen=True)
 class _Window:
-    """Where the tilted composed loss lies, and at which order Chernoff's bound reaches its upper end."""
+    """The range of the tilted composed loss, and the order at which Chernoff's bound reaches its upper end."""
 
     order: float
     low: float
@@ -141,10 +142,10 @@ class _Window:
 
 
 def _on_mesh(segments: Segments, delta: float, removing: Direction, error: float, order: float) -> PldBound:
-    """The bound on a mesh that is fine enough for it to be at most about ``error`` too large."""
+    """Return the bound on a mesh fine enough to add at most about ``error``."""
     count = sum(segment.steps for segment in segments)
     wanted = math.sqrt(12 * error / (count * (order + 1)))
-    # Half of the best order: at the whole, the tilted distribution's upper tail would widen the window.
+    # Half of the best order: at the best order itself, the tilted distribution's upper tail would widen the window.
     window = _window(segments, delta, removing, order / 2)
     longest = max(loss_range(segment.noise_multiplier, segment.sample_rate) for segment in segments)
     least = max((window.high - window.low) / _MOST_POINTS, longest / _STEP_POINTS) * len(segments)
@@ -155,7 +156,7 @@ def _on_mesh(segments: Segments, delta: float, removing: Direction, error: float
 
 
 def _window(segments: Segments, delta: float, removing: Direction, order: float) -> _Window:
-    """From exact moments, hence an estimate: no bound rests on it."""
+    """Estimate the window from the moments of the unrounded steps. No bound rests on the estimate."""
     here = _total(segments, order, removing)
     low = max((here - _total(segments, order - s, removing) - _NATS) / s for s in _ORDERS)
     high = min((_total(segments, order + s, removing) - here + _NATS) / s for s in _ORDERS)
@@ -165,7 +166,7 @@ def _window(segments: Segments, delta: float, removing: Direction, order: float)
 
 @dataclass(frozen=True)
 class _Tail:
-    """The composed distribution at the losses ``mesh * (first + i)``, and what counts as infinite loss."""
+    """The composed distribution at the losses ``mesh * (first + i)``, and the probability counted as infinite loss."""
 
     mass: Floats
     first: int
@@ -173,7 +174,10 @@ class _Tail:
     infinite: float
 
     def epsilon(self, delta: float) -> float:
-        """The smallest epsilon, negative or not, from the window's lower end on, whose delta is at most ``delta``."""
+        """Return the smallest epsilon, negative or not, whose delta is at most ``delta``.
+
+        The search covers losses from the window's lower end on. Infinite if no loss suffices.
+        """
         loss = self.mesh * np.arange(1, len(self.mass) + 1, dtype=np.float64)  # from the window's lower end
         above = self.infinite + np.cumsum(self.mass[::-1])[::-1]
         other = np.cumsum((self.mass * np.exp(-loss))[::-1])[::-1]
@@ -194,9 +198,9 @@ class _Tail:
 def _composed(
     steps: Sequence[StepLoss], counts: Sequence[int], delta: float, window: _Window, mesh: float
 ) -> _Tail | None:
-    """Convolve through the Fourier transform of the tilted distributions; keep the losses that can matter.
+    """Convolve through the Fourier transform of the tilted distributions, and keep the losses that can matter.
 
-    None where the mesh is too coarse for these steps: rounding would be most of the loss.
+    Return None if the mesh is too coarse for these steps: rounding would make up most of the loss.
     """
     order, lost = window.order, delta * _LOST
     # Chernoff: the composed loss exceeds ``top`` with probability at most ``lost``.

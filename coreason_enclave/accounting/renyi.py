@@ -1,16 +1,16 @@
-"""Rényi differential privacy at one order: what the filter over a lineage adds up.
+"""Rényi differential privacy at one order: the quantity that the filter over a lineage adds up.
 
-*Cost of a step.* For a Poisson-subsampled Gaussian with rate q and noise multiplier s, at a whole order a
-(Mironov, Talwar and Zhang, 2019, section 3.3)::
+*Cost of a step.* For a Poisson-subsampled Gaussian with rate q and noise multiplier s, at a whole order a (Mironov,
+Talwar and Zhang, 2019, section 3.3)::
 
     rdp(a) = 1 / (a - 1) * log( sum_{k=0..a} C(a, k) (1-q)^(a-k) q^k exp(k (k-1) / (2 s^2)) )
 
-*Budget of a cap* (Canonne, Kamath and Steinke, 2020, proposition 12). rdp(a) <= r implies (epsilon, delta)
-for::
+*Budget of a cap* (Canonne, Kamath and Steinke, 2020, proposition 12). rdp(a) <= r implies (epsilon, delta) for::
 
     epsilon = r + log(1 - 1/a) - log(a delta) / (a - 1)
 
-Whole orders only: the sum is finite there, so that anyone can recompute a ledger's costs with a page of code.
+The module takes whole orders only: the sum is finite there, so anyone can recompute a ledger's costs with a page of
+code.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ __all__ = [
 ]
 
 MAX_ORDER = 4096
-_FEW_ORDERS = (*range(2, 17), *range(18, 64, 3), 128, 256, 512, 1024)  # all are dp_accounting's too
+_FEW_ORDERS = (*range(2, 17), *range(18, 64, 3), 128, 256, 512, 1024)  # dp_accounting uses each of these, too
 
 
 def rdp_at(event: Event, order: int) -> float:
-    """Rényi divergence of ``event`` at a whole ``order`` in [2, 4096]; infinite if non-private.
+    """Return the Rényi divergence of ``event`` at a whole ``order`` in [2, 4096]; infinite if non-private.
 
     >>> from coreason_enclave.accounting.events import PoissonSampledGaussian
     >>> rdp_at(PoissonSampledGaussian(noise_multiplier=2.0, sample_rate=1.0, steps=3), order=8)  # 3 * 8 / 8
@@ -54,10 +54,10 @@ def rdp_at(event: Event, order: int) -> float:
 
 @lru_cache(maxsize=16_384)
 def _rdp_of_a_step(noise_multiplier: float, sample_rate: float, order: int) -> float:
-    """The formula above, as log1p of the sum's excess over 1.
+    """Evaluate the cost formula as log1p of the sum's excess over 1.
 
-    Taken literally the sum is 1 plus something tiny for small rates, which loses every digit of what matters.
-    The binomial weights sum to 1, so the excess is the same sum with ``expm1``, whose terms are all positive.
+    For small rates the literal sum equals 1 plus a tiny excess, which float64 would round away. The binomial weights
+    sum to 1, so the same sum with ``expm1`` gives the excess, from positive terms only.
     """
     if sample_rate == 1:
         return order / (2 * noise_multiplier**2)
@@ -70,19 +70,19 @@ def _rdp_of_a_step(noise_multiplier: float, sample_rate: float, order: int) -> f
 
 
 def _log_expm1(x: np.ndarray) -> np.ndarray:
-    """``log(exp(x) - 1)`` for positive ``x`` without overflow."""
+    """Return ``log(exp(x) - 1)`` for positive ``x`` without overflow."""
     logs: np.ndarray = np.where(x < 1, np.log(np.expm1(np.minimum(x, 1))), x + np.log1p(-np.exp(-np.maximum(x, 1))))
     return logs
 
 
 def rdp_budget(epsilon: float, delta: float, order: int) -> float:
-    """The most Rényi divergence at ``order`` that still implies (``epsilon``, ``delta``); 0 if none does."""
+    """Return the largest Rényi divergence at ``order`` that implies (``epsilon``, ``delta``); 0 without one."""
     require_epsilon(epsilon)
     return max(0.0, epsilon - _conversion(delta, order))
 
 
 def epsilon_at(rdp: float, delta: float, order: int) -> float:
-    """The epsilon that a divergence of ``rdp`` at ``order`` implies at ``delta``; 0 for no divergence."""
+    """Return the epsilon that a divergence of ``rdp`` at ``order`` implies at ``delta``; 0 for zero divergence."""
     if not rdp >= 0:
         raise AccountingError(f"a Rényi divergence must be at least 0, got {rdp}")
     return 0.0 if rdp == 0 else max(0.0, rdp + _conversion(delta, order))
@@ -96,7 +96,7 @@ def _conversion(delta: float, order: int) -> float:
 
 @lru_cache(maxsize=256)
 def choose_order(epsilon: float, delta: float) -> int:
-    """The whole order that affords the most of a Gaussian mechanism under (``epsilon``, ``delta``).
+    """Return the whole order that affords the most of a Gaussian mechanism under (``epsilon``, ``delta``).
 
     A Gaussian release costs ``order / (2 s^2)``, so the best order has the largest ``rdp_budget / order``.
 
@@ -110,7 +110,7 @@ def choose_order(epsilon: float, delta: float) -> int:
 
 
 def coarse_epsilon(segments: Iterable[PoissonSampledGaussian], delta: float) -> float:
-    """A cheap upper bound, best over a few whole orders: for brackets and meshes, not for reports."""
+    """Return a cheap upper bound, best over a few whole orders: for brackets, and for more than 16 mechanisms."""
     history = tuple(segments)
     return min(epsilon_at(sum(rdp_at(event, order) for event in history), delta, order) for order in _FEW_ORDERS)
 

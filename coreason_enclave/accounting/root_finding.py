@@ -1,8 +1,8 @@
 """Searches for the last point at which a rising function is at most 0, in few evaluations.
 
-Both searches start from a point that is known to be affordable, go outwards until the function is positive, and close
-the bracket by false position; where that does not halve the bracket in two steps, the third step bisects. What is
-returned was evaluated, or is the start.
+The search starts from a point known to be affordable, goes outwards until the function turns positive, and closes the
+bracket by false position. If false position does not halve the bracket in two steps, the third step bisects. The search
+returns an evaluated point or the start.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def last_affordable(
     stride: Callable[[float], float],
     snap: Callable[[float, float, float], float | None],
 ) -> float:
-    """The last point of [``low``, ``high``] at which ``excess`` is at most 0; ``low`` is taken to be such a point.
+    """Return the last point of [``low``, ``high``] at which ``excess`` is at most 0, assuming ``excess(low) <= 0``.
 
     Args:
         excess: rises with its argument.
-        stride: the next, larger point to try while none is known where ``excess`` is positive.
-        snap: the admissible point inside of a bracket (lower end, upper end) that is nearest to a third argument, or
-            None where the bracket is narrow enough.
+        stride: returns the next, larger point to try until a point with positive ``excess`` turns up.
+        snap: returns the admissible point inside a bracket (lower end, upper end) nearest to a third argument, or None
+            once the bracket is narrow enough.
     """
     below = excess(low)
     if below > 0:

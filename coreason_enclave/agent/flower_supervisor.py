@@ -1,13 +1,15 @@
-"""What brings a coordinator's orders to the agent over Flower, and is tended by the agent's main loop.
+"""The agent's intake of orders over Flower: SuperNode, worker, tunnel and health sender.
 
 ========== =============================================================================================
-thread      what it does
+thread      task
 ========== =============================================================================================
-main        starts the SuperNode, and again when it died or fell silent (the kernel ties a child to this thread)
+main        starts the SuperNode, and restarts a dead or silent SuperNode (the kernel ties a child to this thread)
 worker      answers the SuperNode's tasks
-tunnel      carries the SuperNode's requests over the agent's own mTLS sessions
-health      signs of life to the gateway
+tunnel      forwards the SuperNode's requests over the agent's own mTLS sessions
+health      sends health statements to the gateway
 ========== =============================================================================================
+
+The agent's main loop calls :meth:`OverFlower.ensure_running`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _END_S = 15.0
 
 
 class OverFlower:
-    """Use :meth:`connected` as a context from the main thread; it sets ``stop`` when it ends."""
+    """The Flower side of the agent. Enter :meth:`connected` in the main thread; leaving it sets ``stop``."""
 
     def __init__(
         self,
@@ -56,13 +58,13 @@ class OverFlower:
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Signs of life, and a worker for the SuperNode's tasks; ends them in the reverse order."""
+        """Run the health sender and the worker for the SuperNode's tasks; end them in reverse order."""
         _quieten_flower()
         with ExitStack() as opened:
             opened.enter_context(self._thread("health", self._health.run))
             opened.enter_context(self._thread("worker", self._worker().run))
             opened.callback(self._link.supervision.end)
-            opened.callback(self._link.arrived.set)  # wakes an idle worker, which then sees that it shall end
+            opened.callback(self._link.arrived.set)  # wakes an idle worker, so that it sees ``stop``
             opened.callback(self._stop.set)
             yield
 
@@ -72,12 +74,12 @@ class OverFlower:
         return self._link.connection.server_name
 
     def ensure_running(self) -> None:
-        """Start the SuperNode where it does not run, or says nothing; keep its log small."""
+        """Start a stopped SuperNode, restart a silent SuperNode, and keep its log small."""
         self._link.supervision.ensure_running()
         self._link.supernode.trim_log()
 
     def status(self) -> dict[str, Any]:
-        """What of ``coreason-enclave status`` is about this way in."""
+        """Return the Flower part of ``coreason-enclave status``."""
         return {
             "gateway": f"{self._link.connection.host}:{self._link.connection.port}",
             "round_trip_s": self._health.round_trip_s,
@@ -95,7 +97,7 @@ class OverFlower:
         )
 
     def _report(self, outcome: str) -> None:
-        if outcome != "answered":  # what was answered has its own line
+        if outcome != "answered":  # SerialHandler has logged answered orders
             self._log.say("task", outcome=outcome)
 
     @contextmanager
@@ -109,7 +111,7 @@ class OverFlower:
 
 
 def _quieten_flower() -> None:
-    """Flower and its HTTP client log every request to the console; the agent's own lines say what matters."""
+    """Silence Flower and its HTTP client, which log every request to the console; the agent's own lines suffice."""
     for name in ("flwr", "httpx", "httpcore"):
         logger = logging.getLogger(name)
         logger.handlers.clear()

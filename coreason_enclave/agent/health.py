@@ -1,4 +1,4 @@
-"""Signs of life: a signed statement to the gateway every few seconds, and the round-trip time that it took."""
+"""Health statements: signed reports to the gateway every few seconds, with the measured round-trip time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TIMEOUT_S = 10.0
 
 
 class Budgets:
-    """What each lineage's cap leaves, computed anew only when the ledger has grown."""
+    """The remaining budget of each lineage, recomputed only after the ledger has grown."""
 
     def __init__(self, config: SiteConfig, ledger: PrivacyLedger) -> None:
         self._config, self._ledger = config, ledger
@@ -33,7 +33,7 @@ class Budgets:
         self._known: tuple[FreeBudget, ...] = ()
 
     def now(self) -> tuple[FreeBudget, ...]:
-        """Raises :class:`LedgerError`."""
+        """Return the remaining budgets; raise :class:`LedgerError` if the ledger cannot be read."""
         head = self._ledger.head()
         if head != self._at:
             self._known = tuple(self._of(entry.lineage, entry.dataset_id) for entry in self._config.lineages)
@@ -52,10 +52,10 @@ class Budgets:
 
 @dataclass
 class HealthSender:
-    """Run :meth:`run` in a thread of its own; a gateway that is away is tried again at the next beat.
+    """Sends health statements; run :meth:`run` in its own thread. The next beat retries an unreachable gateway.
 
     Attributes:
-        round_trip_s: of the last statement that the gateway took; None while it takes none.
+        round_trip_s: of the last statement, if the gateway accepted the statement; otherwise None.
     """
 
     connection: Connection
@@ -69,14 +69,14 @@ class HealthSender:
     _session: GatewayHttp | None = field(default=None, init=False)
 
     def run(self) -> None:
-        """Until ``stop``."""
+        """Send statements until ``stop``."""
         while not self.stop.is_set():
             self.beat()
             self.stop.wait(INTERVAL_S)
         self._hang_up()
 
     def beat(self) -> bool:
-        """Send one statement; whether the gateway took it."""
+        """Send one statement; return True if the gateway accepted the statement."""
         try:
             self.round_trip_s = self._post(seal(HEALTH_TYPE, self.statement().canonical(), self.signer))
         except (OSError, http.client.HTTPException, EnclaveError):
@@ -85,7 +85,7 @@ class HealthSender:
         return self.round_trip_s is not None
 
     def statement(self) -> HealthStatement:
-        """What would be said now."""
+        """Return the current health statement, unsigned."""
         return HealthStatement(
             site_id=self.site_id,
             agent_version=__version__,
@@ -96,10 +96,10 @@ class HealthSender:
         )
 
     def _post(self, envelope: bytes) -> float | None:
-        """Seconds from sending to the whole answer, or None where it was refused."""
+        """Return the seconds from sending to the complete answer, or None after a refusal."""
         if self._session is None:
             self._session = self.connection.http(timeout_s=_TIMEOUT_S)
-            self._session.connect()  # apart, so that a handshake is no part of a round trip
+            self._session.connect()  # separately, to keep the handshake out of the round-trip time
         started = time.perf_counter()
         self._session.request("POST", HEALTH_PATH, envelope, {"Content-Type": "application/json"})
         response = self._session.getresponse()

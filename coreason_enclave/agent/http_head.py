@@ -1,4 +1,4 @@
-"""Just enough HTTP/1.1 to follow where one request ends and the next begins; what could be read two ways is refused."""
+"""Minimal HTTP/1.1 parsing: finds the boundary between requests, and refuses every ambiguous request."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _LENGTH = re.compile(rb"[0-9]{1,15}")
 
 
 class MalformedRequest(ValueError):
-    """Not a request that the tunnel carries."""
+    """A request that the tunnel does not forward."""
 
 
 @dataclass(frozen=True)
 class RequestHead:
-    """A request up to its empty line. ``body_bytes`` follow it."""
+    """A request up to its empty line; ``body_bytes`` bytes follow."""
 
     method: str
     path: str
@@ -27,9 +27,9 @@ class RequestHead:
 
 
 def parse_head(raw: bytes) -> RequestHead:
-    """Parse a head, its final empty line included; raises :class:`MalformedRequest`.
+    """Parse a head, including its final empty line; raise :class:`MalformedRequest`.
 
-    A body is announced by one Content-Length alone: chunked bodies, and two lengths, are how requests get smuggled.
+    Exactly one Content-Length may announce a body. Chunked bodies and repeated lengths enable request smuggling.
     """
     line, *fields = raw.removesuffix(b"\r\n\r\n").split(b"\r\n")
     match = _LINE.fullmatch(line)
@@ -46,6 +46,6 @@ def parse_head(raw: bytes) -> RequestHead:
 
 def _field(entry: bytes) -> tuple[bytes, bytes]:
     name, colon, value = entry.partition(b":")
-    if not colon or not name or name != name.strip():  # a folded or spaced name is read in more than one way
+    if not colon or not name or name != name.strip():  # parsers disagree on folded or spaced names
         raise MalformedRequest("not a header field")
     return name.lower(), value.strip()

@@ -1,7 +1,7 @@
-"""An agent's way out over Flower: the tunnel to the gateway, and the SuperNode that polls through it.
+"""The agent's connection over Flower: the tunnel to the gateway, and the SuperNode that polls through the tunnel.
 
-The link needs the site's keys and no framework. The agent therefore opens the link before it loads what trains, and the
-two take their seconds side by side: a killed agent is back in about half the time.
+The link needs the site's keys and no framework. The agent therefore opens the link before it loads the training
+frameworks, and the two waits overlap: a killed agent is back in about half the time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class FlowerLink:
     """Tunnel and SuperNode of one site; :func:`opened_link` opens them.
 
     Attributes:
-        secret: what executes the SuperNode's tasks has to know it.
+        secret: shared secret that the executor of the SuperNode's tasks must present.
         arrived: set when the SuperNode has received a whole message.
     """
 
@@ -43,10 +43,11 @@ class FlowerLink:
 
 @contextmanager
 def opened_link(folder: Path, keys: Path, connection: Connection, log: AgentLog) -> Iterator[FlowerLink]:
-    """Open the tunnel and start the SuperNode; end both at the end. Call it from the main thread.
+    """Open the tunnel and start the SuperNode; end both on exit. Call from the main thread.
 
     Args:
-        folder: the site's. keys: the folder of its keys.
+        folder: the site's folder.
+        keys: the folder of the site's keys.
 
     Raises:
         ConfigurationError: a key or the SuperNode's program is missing or unusable.

@@ -1,4 +1,4 @@
-"""A certificate for one listener on loopback: made at start, its private key on disk only while it is loaded."""
+"""A certificate for one loopback listener, made at start; its private key touches the disk only while loading."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from coreason_enclave.system.timestamps import DAY_S, as_datetime
 __all__ = ["LoopbackCertificate"]
 
 _LIFETIME_S = 3650 * DAY_S
-"""As long as an agent may run. The key lives no longer than the process."""
+"""Longer than any agent runs. The key lives no longer than the process."""
 
 
 @dataclass(frozen=True)
 class LoopbackCertificate:
-    """Attributes:
-    path: the certificate (PEM), for the one client to trust.
-    context: the server's side of TLS 1.3.
+    """A server certificate and its TLS context.
+
+    Attributes:
+        path: the certificate (PEM), for the only client to trust.
+        context: the server's side of TLS 1.3.
     """
 
     path: Path
@@ -34,7 +36,7 @@ class LoopbackCertificate:
 
     @classmethod
     def made(cls, folder: Path) -> LoopbackCertificate:
-        """A new key and its self-signed certificate for 127.0.0.1 and localhost."""
+        """Return a new key's self-signed certificate for 127.0.0.1 and localhost."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         key = ec.generate_private_key(ec.SECP256R1())

@@ -1,4 +1,4 @@
-"""One order at a time, whichever way it came in; and what may be told about it."""
+"""Serial handling of messages from every transport: one at a time, with log lines free of data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Answer = TypeVar("_Answer")
 
 
 class Answers(Protocol):
-    """The answers that a round needs; whoever simulates a hostile site gives them."""
+    """The answers that a round needs; a simulated hostile site replaces them."""
 
     def run(self, message: SealedMessage) -> SealedMessage:
         """Answer an order."""
@@ -34,7 +34,7 @@ class Answers(Protocol):
 
 
 class StoppableHandler:
-    """A session that gives up between two steps once ``stop`` is set; asked again later, it spends nothing anew."""
+    """A session that gives up between two steps once ``stop`` is set; repeating the order spends no further budget."""
 
     def __init__(self, session: Handler, stop: threading.Event) -> None:
         self._session, self._stop = session, stop
@@ -65,13 +65,13 @@ class StoppableHandler:
 
 
 class OverridingHandler:
-    """``handler`` answers what trains and joins in place of ``session``, which answers the rest."""
+    """Delegates orders, invitations and challenges to ``handler``, and all other messages to ``session``."""
 
     def __init__(self, session: Handler, handler: Answers) -> None:
         self._session, self._handler = session, handler
 
     def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
-        """See :class:`Handler`; what answers here does not give up."""
+        """See :class:`Handler`; the overriding handler never gives up."""
         del aborted
         return self._handler.run(message)
 
@@ -97,11 +97,11 @@ class OverridingHandler:
 
 
 class SerialHandler:
-    """Lets one message in at a time, counts, and logs outcomes without data.
+    """Lets one message in at a time, counts outcomes, and logs them without data.
 
     Attributes:
-        busy: an order is being answered now.
-        last_active: monotonic seconds when a message was last taken in or answered, or None.
+        busy: True while an answer is in progress.
+        last_active: monotonic seconds of the latest start or end of an answer, or None.
     """
 
     def __init__(self, handler: Handler, log: AgentLog, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -113,7 +113,7 @@ class SerialHandler:
         self.refused = 0
 
     def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
-        """See :class:`Handler`. Whoever gave up before its turn came is not begun with."""
+        """See :class:`Handler`. An order does not start if its caller gave up before the order's turn."""
 
         def begun() -> SealedMessage:
             if aborted():
@@ -150,7 +150,7 @@ class SerialHandler:
             except EnclaveError as refusal:
                 self._refuse(kind, refusal.reason)
                 raise
-            except Exception as error:  # noqa: BLE001 - its text may hold a row: neither log nor caller gets it
+            except Exception as error:  # noqa: BLE001 - its text may hold a row, so neither log nor caller may get it
                 self._refuse(kind, Reason.INTERNAL, failure=type(error).__name__)
                 raise EnclaveError(f"{type(error).__name__} while answering", reason=Reason.INTERNAL) from None
             else:

@@ -1,8 +1,8 @@
-"""The agent as a process: everything at a site, composed once, tended by one loop in the main thread.
+"""The agent process: composes everything at a site once, and supervises it in one loop in the main thread.
 
-Orders come in over Flower (:mod:`coreason_enclave.agent.flower_supervisor`) and over the site's own socket, where other
-carriers and ``coreason-enclave status`` ask; or over the socket alone. Whichever way, they are handed to one
-:class:`~coreason_enclave.agent.order_queue.SerialHandler`, which lets one in at a time.
+Orders come in two ways: over Flower (:mod:`coreason_enclave.agent.flower_supervisor`), and over the site's own socket,
+which serves other transports and ``coreason-enclave status``. An agent may also use the socket alone. Both ways lead to
+one :class:`~coreason_enclave.agent.order_queue.SerialHandler`, which lets one message in at a time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Adapt", "run_agent"]
 
 Adapt = Callable[["Site"], Answers]
-"""What answers rounds instead of the site's own session; replaced to simulate a hostile site."""
+"""Makes the handler that answers rounds instead of the site's own session, to simulate a hostile site."""
 
 _TICK_S = 0.2
 
@@ -50,15 +50,15 @@ def run_agent(
     log: AgentLog | None = None,
     socket_only: bool = False,
 ) -> None:
-    """Run the agent of the site in ``folder`` until ``stop``; call it from the main thread.
+    """Run the agent of the site in ``folder`` until ``stop``; call from the main thread.
 
     Args:
         adapt: default: the site's session, which gives up between two steps once ``stop`` is set.
-        job_keys: injected keys of a reproducible run; default: the site's own secret ones.
+        job_keys: injected keys of a reproducible run; default: the site's own secret keys.
         socket_only: answer on the site's socket alone; the site need not have joined a federation over Flower.
 
     Raises:
-        ConfigurationError: the site has not joined, something in its folder is unusable, or an agent runs already.
+        ConfigurationError: the site has not joined, its folder is unusable, or an agent already runs.
         LedgerError: the ledger does not verify, or cannot be used.
     """
     stop = stop or threading.Event()
@@ -77,7 +77,7 @@ def run_agent(
 
 
 def _loading_frameworks() -> threading.Thread:
-    """Import what trains in a thread, while the main thread starts the SuperNode: both take seconds."""
+    """Import the training frameworks in a thread while the main thread starts the SuperNode: both take seconds."""
     thread = threading.Thread(target=importlib.import_module, args=("coreason_enclave.site.opening",), daemon=True)
     thread.start()
     return thread
@@ -92,13 +92,13 @@ def _opened_site(folder: Path, job_keys: JobKeys | None) -> Site:
 
 
 def _linked(folder: Path, config: SiteConfig, log: AgentLog) -> AbstractContextManager[FlowerLink]:
-    from coreason_enclave.agent.link import opened_link  # Flower is not needed, and perhaps not there, everywhere
+    from coreason_enclave.agent.link import opened_link  # imported here: a socket-only site may lack Flower
 
     return opened_link(folder, folder / config.keys, load_connection(folder), log)
 
 
 class _Agent:
-    """The composition; lives as long as :meth:`run`."""
+    """The composed agent, for the duration of :meth:`run`."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class _Agent:
         self._flower = None if link is None else self._over_flower(link)
 
     def run(self) -> None:
-        """Until ``stop``; ends what it started in the reverse order."""
+        """Serve until ``stop``; end all started parts in reverse order."""
         flower = self._flower
         with ExitStack() as opened:
             if flower is not None:
@@ -130,7 +130,7 @@ class _Agent:
         self._log.say("stopped")
 
     def status(self) -> dict[str, Any]:
-        """What ``coreason-enclave status`` shows: nothing that depends on a row."""
+        """Return the content of ``coreason-enclave status``, independent of any row."""
         return {
             "site_id": self._site.config.site_id,
             **self._site.config.profile.label(),
@@ -149,7 +149,7 @@ class _Agent:
 
     def _over_flower(self, link: FlowerLink) -> OverFlower:
         from coreason_enclave.agent.flower_supervisor import (
-            OverFlower,  # not needed, and perhaps not there, where it is not used
+            OverFlower,  # imported here: a socket-only site may lack Flower
         )
 
         return OverFlower(self._site, link, self._answering, self._budgets, self._log, self._stop)
@@ -157,7 +157,7 @@ class _Agent:
 
 @contextmanager
 def _only_agent(folder: Path) -> Iterator[None]:
-    """One agent per site: a second one would take the socket, the SuperNode and the orders of the first."""
+    """Hold the site's lock: a second agent would take the socket, the SuperNode and the orders of the first."""
     descriptor = os.open(folder / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

@@ -1,4 +1,4 @@
-"""Keeping the SuperNode at work: by its last request for messages, not by its process, which may outlive its loop."""
+"""Supervision of the SuperNode, by its last request for messages: its process may outlive its working loop."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from coreason_enclave.system.processes import SupervisedProcess
 __all__ = ["SILENCE_S", "Supervision"]
 
 SILENCE_S = 60.0
-"""Above the longest pause that a working SuperNode makes: a held request for messages, and its own retries."""
+"""Longer than the longest pause of a working SuperNode: a held request for messages, and its own retries."""
 
 
 class Supervision:
-    """Used by the agent's main loop alone, :meth:`status` apart.
+    """Keeps one SuperNode running. Only the agent's main loop uses it, except for :meth:`status`.
 
     Args:
-        answering: what answers the orders that the SuperNode brings; None while the site is being opened.
+        answering: handler of the SuperNode's orders; None before the site has opened, when no SuperNode counts as
+            silent.
     """
 
     def __init__(
@@ -39,11 +40,11 @@ class Supervision:
         self._started: float | None = None
 
     def watch(self, answering: SerialHandler) -> None:
-        """The site is open: from now on, a SuperNode that waits for an answer is not silent."""
+        """Set the handler once the site has opened, and from now on check the SuperNode for silence."""
         self._answering = answering
 
     def ensure_running(self) -> None:
-        """Start it where it does not run; end it where it runs and says nothing."""
+        """Start a stopped SuperNode; end a silent SuperNode and start a new process."""
         if self._child.running and self.silent():
             self._log.say("supernode", outcome="silent", seconds=SILENCE_S)
             self._child.stop()
@@ -54,7 +55,11 @@ class Supervision:
             self._log.say("supernode", outcome="started", restarts=self._child.restarts)
 
     def silent(self) -> bool:
-        """It asked for no message for a minute, although no order is being answered: then it waits for the answer."""
+        """Return True if the SuperNode requested no message for a minute although the agent is idle.
+
+        While the agent answers an order, the SuperNode waits for the answer and does not count as silent. Before
+        :meth:`watch`, the method returns False.
+        """
         answering = self._answering
         if answering is None or answering.busy:
             return False
@@ -63,11 +68,11 @@ class Supervision:
         return last is not None and self._clock() - last > SILENCE_S
 
     def end(self) -> None:
-        """End it and its group; it takes its leave of the SuperLink itself."""
+        """End the SuperNode and its process group; the SuperNode itself signs off from the SuperLink."""
         self._child.stop()
 
     def status(self) -> dict[str, Any]:
-        """Whether it runs, how often it had to be started again, and when it asked last (Unix seconds)."""
+        """Return the SuperNode's state, its number of restarts, and the time of its last request (Unix seconds)."""
         last = self._tunnel.last_poll
         return {
             "supernode_running": self._child.running,

@@ -1,9 +1,8 @@
-"""The tunnel: a loopback listener for the SuperNode, an mTLS session of the agent's own to the gateway behind it.
+"""The tunnel: a loopback listener for the SuperNode that forwards to the gateway over the agent's own mTLS sessions.
 
-``flower-supernode`` cannot show a client certificate; the agent can. Requests for the fleet interface pass, byte for
-byte, anything else ends its connection. Each connection gets an mTLS session of its own, opened when its first request
-comes, so a gateway that restarts costs the connections that were open and no more. All traffic leaves by this one
-outbound port.
+``flower-supernode`` cannot present a client certificate; the agent can. Requests to the fleet interface pass byte for
+byte; any other request ends its connection. Each connection gets its own mTLS session, opened with its first request,
+so a gateway restart costs only the open connections. All traffic leaves by this one outbound port.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ _Result = TypeVar("_Result")
 
 @dataclass
 class Tunnel:
-    """One listener. :func:`opened_tunnel` runs it.
+    """A loopback listener; :func:`opened_tunnel` runs it.
 
     Attributes:
         on_received: called (in the tunnel's thread) when the SuperNode has received a whole message.
-        last_poll: monotonic seconds of its last request for messages, whether or not the gateway was there.
+        last_poll: monotonic seconds of the SuperNode's latest request for messages, even with an absent gateway.
     """
 
     connection: Connection
@@ -60,7 +59,7 @@ class Tunnel:
 
     @property
     def address(self) -> str:
-        """What the SuperNode takes for its SuperLink."""
+        """The address that the SuperNode takes for its SuperLink."""
         return f"127.0.0.1:{self.port}"
 
     async def listen(self) -> asyncio.Server:
@@ -72,7 +71,7 @@ class Tunnel:
     async def close(self) -> None:
         """End every connection at once."""
         self._closing = True
-        await asyncio.sleep(0)  # whoever was accepted just now begins, and ends by itself
+        await asyncio.sleep(0)  # a connection accepted just now starts, sees _closing, and ends
         begun = asyncio.all_tasks() - {asyncio.current_task()}
         for task in begun:
             task.cancel()
@@ -90,7 +89,7 @@ class Tunnel:
             await writer.start_tls(self.certificate.context, ssl_handshake_timeout=_CONNECT_S)
             await self._carry(reader, writer)
         except (OSError, EOFError, MalformedRequest, TimeoutError, asyncio.LimitOverrunError, ConfigurationError):
-            pass  # either end went away or spoke nonsense: the SuperNode sees its connection end, and tries again
+            pass  # either end left or sent a malformed message: the SuperNode's connection ends, and it tries again
         except asyncio.CancelledError:
             pass  # the tunnel closes
         finally:
@@ -98,7 +97,7 @@ class Tunnel:
             await self._end(writer)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Requests one way as they come, answers the other way as they are."""
+        """Forward requests upstream one by one and stream responses back unchanged."""
         raw, head = await self._head(reader)
         upstream_reader, upstream = await self._dial()
         answers = asyncio.create_task(_pour(upstream_reader, writer))
@@ -126,17 +125,17 @@ class Tunnel:
         return raw, head
 
     async def _end(self, writer: asyncio.StreamWriter) -> None:
-        """What was written goes out first, if there is time for it."""
+        """Flush pending output for a limited time, then close the connection."""
         writer.close()
         try:
             if not self._closing:
                 with contextlib.suppress(OSError, TimeoutError):
                     await asyncio.wait_for(writer.wait_closed(), _CLOSE_S)
-        finally:  # also where the tunnel closes while this waits
+        finally:  # also if the tunnel closes during the wait
             writer.transport.abort()
 
     async def _dial(self) -> _Streams:
-        """An mTLS session of the agent's own; files are read anew, so that a renewed certificate is used."""
+        """Open an mTLS session to the gateway; re-read the files each time, to use a renewed certificate."""
         opening = asyncio.open_connection(
             self.connection.host,
             self.connection.port,
@@ -147,7 +146,7 @@ class Tunnel:
 
 
 async def _first(head: Coroutine[None, None, _Request], answers: asyncio.Task[None]) -> _Request:
-    """The next request, unless the gateway ends the connection before."""
+    """Return the next request; raise if the gateway ends the connection first."""
     waiting = asyncio.create_task(head)
     try:
         await asyncio.wait({waiting, answers}, return_when=asyncio.FIRST_COMPLETED)
@@ -170,7 +169,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, coun
 
 
 async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Everything until the end; an end of either side is the end."""
+    """Copy until either side ends the connection."""
     with contextlib.suppress(OSError):
         while data := await reader.read(_CHUNK):
             writer.write(data)
@@ -181,15 +180,15 @@ async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 def opened_tunnel(
     connection: Connection, folder: Path, *, on_received: Callable[[], None] = lambda: None
 ) -> Iterator[Tunnel]:
-    """A tunnel that listens, in a thread of its own, until the block ends.
+    """Run a listening tunnel, in its own thread, until the block ends.
 
     Args:
-        folder: for the listener's certificate; mode 0700.
+        folder: folder for the listener's certificate; mode 0700.
 
     Raises:
         ConfigurationError: the connection's files are unusable.
     """
-    connection.tls()  # found out now, not at the first request
+    connection.tls()  # raise for unusable files now, not at the first request
     tunnel = Tunnel(connection, LoopbackCertificate.made(folder), on_received)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="tunnel", daemon=True)

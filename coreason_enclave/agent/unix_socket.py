@@ -23,7 +23,7 @@ __all__ = ["serving_socket"]
 _MAX_CLIENTS = 8
 _LINGER_S, _LINGER_BYTES = 1.0, 64 << 20
 _PATIENCE_S = 30.0
-"""How long a client may take over the next bytes of its request."""
+"""Time limit for the next bytes of a client's request."""
 
 Status = Callable[[], dict[str, Any]]
 
@@ -33,7 +33,7 @@ def serving_socket(folder: Path, handler: Handler, status: Status) -> Iterator[N
     """Serve ``folder``/agent.sock in threads until the block ends.
 
     Raises:
-        ConfigurationError: the socket cannot be made.
+        ConfigurationError: the socket cannot be created.
     """
     listener = _bound(folder)
     accepting = threading.Thread(target=_accept_all, args=(listener, handler, status), name="socket", daemon=True)
@@ -49,7 +49,7 @@ def serving_socket(folder: Path, handler: Handler, status: Status) -> Iterator[N
 
 
 def _bound(folder: Path) -> socket.socket:
-    """A listening socket that only the owner may connect to, from its first moment on."""
+    """Return a listening socket, restricted to its owner from the moment of creation."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
@@ -89,7 +89,7 @@ def _serve(client: socket.socket, handler: Handler, status: Status, free: thread
 
 
 def _let_finish(client: socket.socket) -> None:
-    """Read what a refused request still has to say: closed before, the kernel would drop the answer as well."""
+    """Read the rest of a refused request: closing earlier would make the kernel drop the answer as well."""
     client.shutdown(socket.SHUT_WR)
     client.settimeout(_LINGER_S)
     left = _LINGER_BYTES
@@ -129,7 +129,7 @@ def _handled(kind: str, message: SealedMessage, handler: Handler, gone: Aborted)
 
 
 def _gone(client: socket.socket) -> Aborted:
-    """Whether whoever asked has hung up, and waits for no answer; one that only has finished sending has not."""
+    """Return a check for a caller that hung up; a caller that has only finished sending still waits for its answer."""
     watched = select.poll()
     watched.register(client, 0)  # a hang-up is always reported
     return lambda: bool(watched.poll(0))

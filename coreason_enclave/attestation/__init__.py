@@ -1,6 +1,8 @@
-"""What a site can prove about the code that runs there: evidence, its binding to a job, and its appraisal.
+"""Evidence about the code that runs at a site, its binding to a job, and its appraisal.
 
-Words follow RATS (RFC 9334): an attester *produces* evidence, a verifier checks that it is authentic, an appraisal
-policy decides whether it is acceptable. Evidence has no status field: nothing that a prover writes can say
-"trusted".
+Enters: evidence, binding, policy, endorsements and a time. Leaves: an attestation result or a refusal.
+Never: takes a verdict from the prover. Evidence has no status field, so a prover cannot write "trusted".
+
+Terms follow RATS (RFC 9334): an attester *produces* evidence, a verifier checks authenticity, an appraisal policy
+decides about acceptance.
 """

@@ -1,7 +1,9 @@
-"""Is an authentic report acceptable? Its code, its machine, and what its verifier left unchecked, against a policy.
+"""Decide if a policy accepts an authentic report: its code, its machine, and the checks left open.
 
-Used on each report of a site's evidence by :class:`~coreason_enclave.attestation.appraisal.Appraiser`, and on a bare
-report by ``aegis evidence appraise``.
+Callers:
+
+- :class:`~coreason_enclave.attestation.appraisal.Appraiser`, for each report of a site's evidence;
+- ``aegis evidence appraise``, for a bare report.
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ _GPU = "nvidia"
 
 @dataclass(frozen=True)
 class Accepted:
-    """What a policy accepted of one report.
+    """A report that a policy accepted.
 
     Attributes:
         kind: ``sgx``, ``tdx``, ``snp`` or ``nvidia``.
-        measurement: the name of the reference value that the code matched; None for a GPU, whose firmware was compared
-            with the vendor's signed manifests instead.
-        platform_id: which of the subject's enrolled machines it is.
-        not_checked: what the policy lets pass unchecked, as ``<kind>.<name>``.
+        measurement: Name of the matched reference value. None for a GPU: its verifier compared the firmware with the
+            vendor's signed manifests instead.
+        platform_id: Id of the machine, one of the subject's enrolled machines.
+        not_checked: Open checks that the policy tolerates, as ``<kind>.<name>``.
     """
 
     kind: str
@@ -37,16 +39,18 @@ class Accepted:
 
 
 def appraise_report(authentic: Authentic, policy: AttestationPolicy, *, subject: str | None, now: int) -> Accepted:
-    """Hold a verdict against the policy, in this order: kind, measurement, machine, whatever was left unchecked.
+    """Check a verdict against the policy.
+
+    Order of the checks: kind, measurement, machine, checks left open.
 
     Args:
-        authentic: verified under ``policy``'s own platform policy of that kind, with the report data or nonce that
-            the relying party computed; without, ``not_checked`` says so, and that is refused here.
-        subject: whose machine it has to be; None is nobody's, and refused.
+        authentic: Verdict under ``policy``'s own platform policy of the kind, with the report data or nonce that the
+            relying party computed. Otherwise ``not_checked`` lists the omission, and this function refuses.
+        subject: Required owner of the machine; None leads to a refusal.
         now: Unix seconds.
 
     Raises:
-        VerificationRefused: reason ``attestation_unacceptable``; ``kind_not_accepted``, ``measurement``,
+        VerificationRefused: Reason ``attestation_unacceptable``; code ``kind_not_accepted``, ``measurement``,
             ``platform_unknown`` or ``unchecked``.
     """
     if authentic.kind != _GPU and authentic.kind not in policy.kinds:
@@ -69,7 +73,10 @@ def _measured_code(authentic: Authentic, policy: AttestationPolicy, now: int) ->
 
 
 def _enrolled_machine(authentic: Authentic, policy: AttestationPolicy, subject: str | None) -> str:
-    """A genuine machine that runs the right image may still be somebody else's."""
+    """Return the machine's id if enrolled for ``subject``.
+
+    A genuine machine with the right image may still belong to another party.
+    """
     machine = authentic.platform_id
     if machine is None or not machine.strip("0"):
         raise _refused(Refusal.PLATFORM_UNKNOWN, "the report does not say which machine it is from: its id is masked")
@@ -81,7 +88,7 @@ def _enrolled_machine(authentic: Authentic, policy: AttestationPolicy, subject: 
 
 
 def _tolerated(authentic: Authentic, policy: AttestationPolicy) -> tuple[str, ...]:
-    """What was left unchecked, if the policy names each; a processor's measurements were compared above."""
+    """Return the open checks if the policy names each. For processors, skip the measurements compared above."""
     compared = () if authentic.kind == _GPU else ("measurements",)
     left = tuple(f"{authentic.kind}.{name}" for name in authentic.not_checked if name not in compared)
     unnamed = sorted(set(left) - {name.value for name in policy.accept_unchecked})

@@ -1,8 +1,15 @@
-"""Appraisal: is this evidence authentic, fresh, and acceptable to this relying party?
+"""Appraise evidence: authentic, fresh, and acceptable to this relying party.
 
-In this order: kind, echo, signature and chain, revocation, TCB, debug and privilege level (those are the verifiers'),
-measurement, machine, whatever was left unchecked; then the same for each GPU. The first that fails decides.
-Size and shape were settled when the evidence was parsed.
+Order of the checks, of which the first failure decides:
+
+1. Kind of the evidence.
+2. Echo: report data of the processor, nonce of each GPU.
+3. Signature and chain, revocation, TCB, debug and privilege level (inside the verifiers).
+4. Measurement.
+5. Machine.
+6. Checks left open.
+
+Each GPU passes through the same checks after the processor. The evidence parser has already checked size and shape.
 """
 
 from __future__ import annotations
@@ -37,7 +44,7 @@ from coreason_enclave.schemas import AttestationReport, Profile, Provenance, Saf
 __all__ = ["EVERYTHING_UNCHECKED", "PINNED", "Accepted", "Appraiser", "Verifiers", "appraise_report"]
 
 EVERYTHING_UNCHECKED = "everything: this evidence is simulated"
-"""All that the result of simulated evidence lists as not checked."""
+"""The only ``not_checked`` entry in a result for simulated evidence."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME: TypeAdapter[str] = TypeAdapter(SafeId)
@@ -45,7 +52,7 @@ _NAME: TypeAdapter[str] = TypeAdapter(SafeId)
 
 @dataclass(frozen=True)
 class Verifiers:
-    """One verifier a kind, each under its roots."""
+    """One verifier per kind, each with its own roots."""
 
     snp: SnpVerifier
     dcap: DcapVerifier
@@ -53,15 +60,15 @@ class Verifiers:
 
 
 PINNED = Verifiers(snp=PINNED_SNP, dcap=DcapVerifier(INTEL_SGX_ROOT), nvidia=NvidiaVerifier(pinned_roots()))
-"""Under the vendors' pinned roots: the only ones that the product uses."""
+"""Verifiers under the vendors' pinned roots; the product uses no other roots."""
 
 
 @dataclass(frozen=True)
 class Appraiser:
-    """A relying party: its policy, its profile, and where it finds endorsements.
+    """A relying party: policy, profile and source of endorsements.
 
     Attributes:
-        verifiers: tests bring hierarchies of their own; the product leaves this alone.
+        verifiers: Replaced by tests with their own hierarchies; the product keeps the default.
     """
 
     policy: AttestationPolicy
@@ -70,17 +77,18 @@ class Appraiser:
     verifiers: Verifiers = field(default=PINNED, kw_only=True)
 
     def appraise(self, evidence: Evidence, binding: Binding, now: int) -> AttestationReport:
-        """Turn evidence into the one thing that may be called an attestation result.
+        """Turn evidence into an attestation result, the only value to bear that name.
 
         Args:
-            binding: computed by the relying party itself, never taken from the evidence.
+            binding: Computed by the relying party, never taken from the evidence.
             now: Unix seconds.
 
         Raises:
-            VerificationRefused: with the code of the first check that failed, and for a reason ``attestation_invalid``
-                (not authentic, in no good state, or bound to something else), ``attestation_unacceptable`` (authentic,
-                and not what the policy accepts) or ``attestation_unavailable`` (a vendor's service did not answer).
-            AttestationError: ``attestation_invalid``: the binding itself is none.
+            VerificationRefused: Carries the code of the first failed check, and one of these reasons:
+                ``attestation_invalid``: not authentic, in a bad state, or bound to other data;
+                ``attestation_unacceptable``: authentic, but outside the policy;
+                ``attestation_unavailable``: a vendor's service did not answer.
+            AttestationError: ``attestation_invalid``: the binding itself is malformed.
         """
         context = _context(binding)
         self._refuse_kind(evidence.kind)
@@ -134,7 +142,7 @@ class Appraiser:
         return tuple(appraise_report(verdict, self.policy, subject=subject, now=now) for verdict in verdicts)
 
     def _result(self, binding: Binding, now: int, kind: CpuKind, accepted: Sequence[Accepted]) -> AttestationReport:
-        """``accepted``: the processor's, then each GPU's; empty for simulated evidence alone."""
+        """Build the result. ``accepted``: the processor's, then each GPU's; empty for simulated evidence alone."""
         unchecked = dict.fromkeys(name for one in accepted for name in one.not_checked)
         try:
             return AttestationReport(
@@ -157,7 +165,7 @@ class Appraiser:
 
 
 def _context(binding: Binding) -> bytes:
-    """The bytes that everything has to cover; refuses what is no binding, so that nothing shorter can be covered."""
+    """Return the bytes that every report must cover. Refuse a malformed binding, which could shorten these bytes."""
     digests = (binding.nonce, binding.public_key, binding.kem_key, binding.job_digest)
     if not all(_DIGEST.fullmatch(text) for text in digests):
         message = "nonce, keys and job digest of a binding are 64 lower-case hex digits each"
@@ -171,7 +179,7 @@ def _context(binding: Binding) -> bytes:
 
 
 def _echo_of(cpu: CpuReport) -> bytes:
-    """What the report says that it covers; read before any endorsement is asked for on its behalf."""
+    """Return the data that the report claims to cover. The caller compares the data before it fetches endorsements."""
     report = cpu.report_bytes()
     if cpu.kind is CpuKind.SNP:
         return parse_snp_report(report).report_data
@@ -185,7 +193,7 @@ def _refuse_other_echo(found: bytes, expected: bytes, refusal: Refusal, what: st
 
 
 def _refuse_unlike_simulated(evidence: Evidence, context: bytes) -> None:
-    """Simulated evidence is held to its one form and to its echo, so that a mix-up of nonces shows in development."""
+    """Refuse simulated evidence in any other form or with another echo, so mixed-up nonces show in development."""
     if evidence.gpus:
         raise VerificationRefused(Refusal.MALFORMED, "simulated evidence has no GPUs")
     expected = canonical_json({"simulated": True, "report_data": report_data(context, ()).hex()})

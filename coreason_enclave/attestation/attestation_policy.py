@@ -1,4 +1,4 @@
-"""What a relying party accepts of evidence, as it stands in TOML: nothing, until a line says so.
+"""A relying party's policy for evidence, as written in TOML. Accepts only what a line lists.
 
 ::
 
@@ -37,13 +37,13 @@ from coreason_enclave.schemas import SafeId, StrictModel, in_range, of_form
 __all__ = ["LIFETIME_S", "AttestationPolicy", "AttesterName", "PlatformId", "Unchecked"]
 
 LIFETIME_S = 600
-"""The most seconds for which an appraisal counts."""
+"""Maximum lifetime of an appraisal, in seconds."""
 
 
 class Unchecked(StrEnum):
-    """What may be left unchecked where a policy names it: revocation, which needs the vendor's answer of the day.
+    """Checks that a policy may waive: revocation, which needs the vendor's answer of the day.
 
-    Everything else that a verifier lists as not checked is refused whatever the policy says.
+    No policy can waive another open check.
     """
 
     SNP_REVOCATION = "snp.revocation"
@@ -66,29 +66,29 @@ PlatformId = Annotated[
     AfterValidator(of_form(_PLATFORM, "8 to 256 letters, digits, ':', '.', '_' or '-'")),
     AfterValidator(_somebodys),
 ]
-"""A chip id, PPID or device identity as ``aegis evidence verify`` prints it."""
+"""A chip id, PPID or device identity in the form that ``aegis evidence verify`` prints."""
 
 
 _ATTESTER = re.compile(r"simulated|(?:sgx|tdx|snp)(?:\+nvidia)?")
 AttesterName = Annotated[
     str, AfterValidator(of_form(_ATTESTER, "simulated, or one of sgx, tdx, snp, perhaps with +nvidia"))
 ]
-"""What produces evidence on a host: a kind of processor, and whether its GPUs are asked as well."""
+"""Name of a host's attester: a kind of processor, optionally with the host's GPUs."""
 
 
 class AttestationPolicy(StrictModel):
-    """What evidence a relying party accepts. Empty lists accept nothing.
+    """The evidence that a relying party accepts. Empty lists accept nothing.
 
     Attributes:
-        kinds: accepted processors' reports. ``simulated`` is accepted under profile ``development`` alone.
-        gpus: the fewest GPUs that have to be attested beside the processor; a host may show more.
-        lifetime_s: how long an appraisal counts; it is made anew at 0.8 of that.
-        accept_unchecked: what may be left unchecked, by name (:class:`Unchecked`).
-        dcap, snp, nvidia: in which state the platforms have to be.
-        reference_values: which measured code is accepted.
-        platforms: by subject, the machines that it was enrolled with: the processor's id, and each GPU's. One machine
-            under two subjects is refused: either could answer for the other.
-        unsafe_shared_platforms: the machines that may stand under several subjects all the same.
+        kinds: Accepted kinds of processor report. Only the profile ``development`` accepts ``simulated``.
+        gpus: Minimum number of attested GPUs next to the processor; a host may show more.
+        lifetime_s: Lifetime of an appraisal in seconds; renewal happens at 0.8 of the lifetime.
+        accept_unchecked: Names of checks that may stay open (:class:`Unchecked`).
+        dcap, snp, nvidia: Required platform state of each kind.
+        reference_values: Accepted measured code.
+        platforms: Enrolled machines by subject: ids of the processor and of each GPU. Validation refuses one machine
+            under two subjects, because either subject could answer for the other.
+        unsafe_shared_platforms: Machines that may nevertheless stand under several subjects.
     """
 
     kinds: tuple[CpuKind, ...]
@@ -124,5 +124,5 @@ class AttestationPolicy(StrictModel):
 
     @classmethod
     def simulated_only(cls) -> Self:
-        """What a development federation accepts: simulated evidence and nothing else."""
+        """Return the policy of a development federation, which accepts simulated evidence only."""
         return cls(kinds=(CpuKind.SIMULATED,))

@@ -1,8 +1,14 @@
-"""What evidence is bound to: the verifier's nonce, both of the attester's public keys, who it is, and the job.
+"""Bind evidence to the verifier's nonce, the attester's two public keys, its name and role, and the job.
 
-Evidence that covers this context cannot be replayed for another challenge, moved to another host, paired with another
-key, or turned around and shown by the other party. The GPUs are asked first; the processor's report then covers what
-they said, so that one host's GPUs cannot be shown beside another host's processor.
+Evidence over this context resists four attacks:
+
+- replay for another challenge;
+- transfer to another host;
+- pairing with another key;
+- reflection by the other party.
+
+The attester asks the GPUs first. The processor's report then covers the GPU reports, so an attacker cannot combine one
+host's GPUs with another host's processor.
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ _VERSION = b"1"
 
 
 class Role(StrEnum):
-    """Which end of a federation shows the evidence."""
+    """The end of a federation that shows the evidence."""
 
     SITE = "site"
     COORDINATOR = "coordinator"
@@ -29,11 +35,15 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Binding:
-    """What a relying party computed itself, never took from the evidence.
+    """The facts behind a context. The relying party computes them, and never takes them from the evidence.
 
     Attributes:
-        nonce: the verifier's 32 bytes, hex. public_key: the attester's Ed25519 key, hex. kem_key: its X25519 key, hex.
-        subject: the name of the site, or of the coordinator. job_digest: SHA-256 of the job, hex.
+        role: End of the federation that shows the evidence.
+        nonce: The verifier's 32 bytes, hex.
+        public_key: The attester's Ed25519 key, hex.
+        kem_key: The attester's X25519 key, hex.
+        subject: Name of the site or coordinator.
+        job_digest: SHA-256 of the job, hex.
     """
 
     role: Role
@@ -44,7 +54,7 @@ class Binding:
     job_digest: str
 
     def context(self) -> bytes:
-        """Everything above under a domain tag, each part behind its length."""
+        """Return all fields under a domain tag, each part behind its length, and the keys as SHA-256 digests."""
         return frame(
             f"aegis/attestation/{self.role}".encode(),
             _VERSION,
@@ -57,15 +67,15 @@ class Binding:
 
 
 def manual_context(nonce: bytes) -> bytes:
-    """The context of evidence that somebody collects by hand with a nonce alone; no appraisal of a site accepts it."""
+    """Return the context of evidence collected by hand with a nonce alone; no appraisal of a site accepts it."""
     return frame(b"aegis/attestation/manual", _VERSION, nonce)
 
 
 def gpu_nonce(context: bytes) -> bytes:
-    """The 32 bytes that every GPU's report has to cover."""
+    """Return the 32-byte nonce that every GPU's report must cover."""
     return hashlib.sha256(b"gpu" + context).digest()
 
 
 def report_data(context: bytes, gpus: Sequence[GpuReport]) -> bytes:
-    """The 64 bytes that the processor's report has to cover, the GPUs' reports being these."""
+    """Return the 64 bytes that the processor's report must cover, given the GPU reports."""
     return hashlib.sha512(b"cpu" + context + hashlib.sha256(gpu_list(gpus)).digest()).digest()

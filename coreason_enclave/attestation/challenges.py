@@ -1,7 +1,7 @@
-"""Challenges that a verifier sets: 32 bytes of its own choosing, answered once, within two minutes.
+"""Challenges of a verifier: 32 random bytes each, answered once, within two minutes.
 
-Open challenges are files, so that neither a restart nor a second process answers one twice: to redeem one is to unlink
-its file, which the file system lets happen once.
+Each open challenge is a file, so neither a restart nor a second process accepts an answer twice. Redeeming a challenge
+unlinks its file, and the file system lets the unlink succeed only once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from coreason_enclave.system.files import sync_folder
 __all__ = ["CHALLENGE_S", "Challenges", "FileChallenges"]
 
 CHALLENGE_S = 120
-"""How long a challenge may be answered."""
+"""Lifetime of a challenge, in seconds."""
 
 _CLOCK_STEPPED_S = 60
 
@@ -27,21 +27,24 @@ class Challenges(Protocol):
     """The open challenges of one verifier. Times are Unix seconds."""
 
     def issue(self, subject: str, now: float) -> str:
-        """A new challenge to ``subject``: 64 hex digits, durable when this returns."""
+        """Return a new challenge for ``subject``: 64 hex digits, durable on return."""
         ...
 
     def redeem(self, nonce: str, subject: str, now: float) -> None:
-        """Use a challenge up.
+        """Consume a challenge.
 
         Raises:
-            AttestationError: ``attestation_required``: it was never set to ``subject``, is used, or too old.
-            ConfigurationError: it cannot be used up here.
+            AttestationError: ``attestation_required``: never issued to ``subject``, already used, or too old.
+            ConfigurationError: The folder does not allow the operation.
         """
         ...
 
 
 class FileChallenges:
-    """:class:`Challenges` in a folder, made on first use; one empty file each, named by a digest of what it is for."""
+    """:class:`Challenges` in a folder, created on first use.
+
+    Each challenge is an empty file, named by a digest of nonce and subject.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -64,7 +67,7 @@ class FileChallenges:
         path = self._path(nonce, subject)
         try:
             issued = path.stat().st_mtime
-            path.unlink()  # whoever succeeds is the only one
+            path.unlink()  # succeeds for only one caller
             sync_folder(self._folder)
         except FileNotFoundError as error:
             message = f"no challenge to {subject} is open with this nonce: never set, used, or forgotten"
@@ -82,10 +85,10 @@ class FileChallenges:
         return self._folder / digest("aegis/challenge/v1", bytes.fromhex(nonce), subject.encode()).hex()
 
     def _forget(self, now: float) -> None:
-        """Challenges that nobody answered in time."""
+        """Delete challenges that expired without an answer."""
         for path in self._folder.iterdir():
             try:
                 if path.stat().st_mtime + CHALLENGE_S + _CLOCK_STEPPED_S < now:
                     path.unlink()
-            except FileNotFoundError:  # redeemed just now
+            except FileNotFoundError:  # another process redeemed the challenge
                 continue

@@ -1,4 +1,4 @@
-"""Evidence as it travels: hardware reports of one host, as bytes. It carries no verdict.
+"""Evidence on the wire: hardware reports of one host as bytes, without a verdict.
 
 >>> evidence = Evidence(cpu=CpuReport(kind=CpuKind.SNP, report="AAEC"))
 >>> evidence.cpu.report_bytes()
@@ -36,7 +36,7 @@ MAX_GPUS = 16
 
 
 class CpuKind(StrEnum):
-    """What made the report of a host's processor. ``simulated`` proves nothing, and is called so everywhere."""
+    """The origin of a processor's report. ``simulated`` proves nothing, and keeps this name everywhere."""
 
     SIMULATED = "simulated"
     SGX = "sgx"
@@ -55,15 +55,15 @@ def _canonical_base64(text: str) -> str:
 
 
 Blob = Annotated[str, Field(max_length=4 * -(-MAX_REPORT_BYTES // 3)), AfterValidator(_canonical_base64)]
-"""At most 64 KiB, base64 in its canonical spelling."""
+"""At most 64 KiB, in canonical base64."""
 
 
 class CpuReport(StrictModel):
     """A report of the processor over 64 bytes of report data that the verifier can recompute.
 
     Attributes:
-        certificates: what the platform handed over beside its report (the host's certificate table); endorsements that
-            are verified like any others.
+        certificates: Certificates that the platform delivered with the report (the host's certificate table). The
+            verifier checks them like any other endorsements.
     """
 
     kind: CpuKind
@@ -71,7 +71,7 @@ class CpuReport(StrictModel):
     certificates: tuple[Blob, ...] = Field(default=(), max_length=8)
 
     def report_bytes(self) -> bytes:
-        """The raw report."""
+        """Return the raw report."""
         return base64.b64decode(self.report)
 
 
@@ -83,16 +83,16 @@ class GpuReport(StrictModel):
     certificate_chain: Blob
 
     def report_bytes(self) -> bytes:
-        """The raw report: request, response."""
+        """Return the raw report: request, response."""
         return base64.b64decode(self.report)
 
     def chain_bytes(self) -> bytes:
-        """The certificates, PEM."""
+        """Return the certificates (PEM)."""
         return base64.b64decode(self.certificate_chain)
 
 
 class Evidence(StrictModel):
-    """What one host proves with: its processor's report, and one for each of its GPUs."""
+    """The evidence of one host: a report of its processor, and a report for each GPU."""
 
     version: FormatVersion = 1
     cpu: CpuReport
@@ -100,40 +100,39 @@ class Evidence(StrictModel):
 
     @property
     def kind(self) -> CpuKind:
-        """What made the processor's report."""
+        """Kind of the processor's report."""
         return self.cpu.kind
 
 
 class Attester(Protocol):
-    """Produces evidence on this host."""
+    """An attester: produces evidence on this host."""
 
     @property
     def kind(self) -> str:
-        """Which :class:`CpuKind` :meth:`produce` returns."""
+        """The :class:`CpuKind` that :meth:`produce` returns."""
         ...
 
     def produce(self, context: bytes) -> Evidence:
-        """Evidence bound to ``context``, see :mod:`coreason_enclave.attestation.binding`.
+        """Return evidence bound to ``context`` (see :mod:`coreason_enclave.attestation.binding`).
 
         Raises:
-            AttestationError: ``attestation_unavailable``: there is no such hardware here, or it did not answer as it
-                should.
+            AttestationError: ``attestation_unavailable``: the hardware is missing, or gave a wrong answer.
         """
         ...
 
 
 def gpu_list(gpus: Sequence[GpuReport]) -> bytes:
-    """The byte string of a list of GPU reports that the processor's report covers the digest of."""
+    """Return the canonical bytes of the GPU reports; the processor's report covers their digest."""
     return canonical_json([gpu.model_dump(mode="json") for gpu in gpus])
 
 
 def to_base64(data: bytes) -> str:
-    """The canonical base64 text of ``data``."""
+    """Return the canonical base64 text of ``data``."""
     return base64.b64encode(data).decode()
 
 
 def parse_evidence(document: dict[str, Any]) -> Evidence:
-    """Read evidence from JSON types; raises :class:`AttestationError`."""
+    """Parse evidence from JSON types; raises :class:`AttestationError`."""
     try:
         return Evidence.model_validate(document)
     except ValidationError as error:

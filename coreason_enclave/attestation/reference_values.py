@@ -1,7 +1,9 @@
-"""Reference values: which measured code a relying party accepts, by name.
+"""Reference values: the measured code that a relying party accepts, by name.
 
-A processor measures what it was given to run; the value for one's own image is computed once from the image itself, or
-read off a host that one has built and trusts (``aegis evidence inspect --reference``).
+A processor measures the code before it runs. The value for your own image comes from one of two sources:
+
+- a computation from the image itself, done once;
+- a host that you built and trust (``aegis evidence inspect --reference``).
 """
 
 from __future__ import annotations
@@ -27,13 +29,14 @@ IDENTIFYING: Mapping[CpuKind, frozenset[str]] = {
     CpuKind.TDX: frozenset({"mr_td", "rt_mr1", "rt_mr2"}),
     CpuKind.SNP: frozenset({"measurement"}),
 }
-"""The measurements without which a value would not say which code runs: names as ``aegis evidence verify`` prints them.
+"""Measurements that identify code, by kind. Names match the output of ``aegis evidence verify``.
 
-A TD's ``mr_td`` is its firmware alone; kernel, initial file system and command line are in ``rt_mr1`` and ``rt_mr2``.
+A TD's ``mr_td`` covers the firmware alone; ``rt_mr1`` and ``rt_mr2`` cover kernel, initial file system and command
+line.
 """
 
 MEASURED_BYTES: Mapping[str, Mapping[str, int]] = {**OF_QUOTES, CpuKind.SNP.value: OF_REPORTS}
-"""By kind, the measurements that there are, and how many bytes each has."""
+"""Names of the measurements and their sizes in bytes, by kind."""
 
 Measured = Annotated[
     str, AfterValidator(of_form(re.compile(r"(?:[0-9a-f]{2}){1,64}"), "1 to 64 bytes, two lower-case hex digits each"))
@@ -41,14 +44,17 @@ Measured = Annotated[
 
 
 class ReferenceValue(StrictModel):
-    """Code that is accepted: evidence matches where every measurement named here has this value.
+    """Accepted code. Evidence matches if every measurement named here has the stated value.
 
-    Refused are values that say nothing: a name that evidence of this kind does not have, another length than it has
-    there, and zeros where the code is identified (:data:`IDENTIFYING`).
+    Validation refuses a value that identifies no code:
+
+    - a name unknown for the kind;
+    - a wrong length;
+    - zeros in an identifying measurement (:data:`IDENTIFYING`).
 
     Attributes:
-        name: what the code is called in results, logs and reports.
-        not_after: the last day (UTC) on which it is accepted; None: until the line is removed.
+        name: Name of the code in results, logs and reports.
+        not_after: Last day (UTC) of acceptance; None: until someone removes the line.
     """
 
     name: SafeId
@@ -67,7 +73,7 @@ class ReferenceValue(StrictModel):
         return self
 
     def _require_meaning(self, name: str, value: str) -> None:
-        """A value that no evidence has, or that says of code only that nothing was measured, is a slip of the pen."""
+        """Refuse a typing error: a value that no evidence can have, or zeros where the value should identify code."""
         known = MEASURED_BYTES[self.kind]
         if name not in known:
             raise ValueError(f"measurements: {name} is none of {self.kind}'s, which are {', '.join(sorted(known))}")
@@ -77,7 +83,7 @@ class ReferenceValue(StrictModel):
             raise ValueError(f"measurements: {name} is all zeros: this says that nothing was measured, not which code")
 
     def matches(self, kind: str, measurements: Mapping[str, str], now: int) -> bool:
-        """Whether these are the measurements of this code, and it is still accepted at ``now`` (Unix seconds)."""
+        """Return True if the measurements match this code, and the code is still accepted at ``now`` (Unix seconds)."""
         return (
             kind == self.kind
             and self._runs_at(now)
@@ -89,5 +95,5 @@ class ReferenceValue(StrictModel):
 
 
 def matching(values: Sequence[ReferenceValue], kind: str, measurements: Mapping[str, str], now: int) -> str | None:
-    """The name of the first value that these measurements match; None where none does."""
+    """Return the name of the first value that matches the measurements, or None."""
     return next((value.name for value in values if value.matches(kind, measurements, now)), None)

@@ -1,7 +1,7 @@
-"""Attestation results as they travel: an appraised report, signed by the verifier that made it.
+"""Attestation results on the wire: appraised reports, each signed by its verifier.
 
-A result is bound to the attester's two keys and its job, and ends after ten minutes at the latest. It says what one
-verifier concluded; whoever does not trust that verifier asks for evidence.
+A result is bound to the attester's two keys and its job, and expires after at most ten minutes. A result states the
+conclusion of one verifier; a party that does not trust the verifier asks for evidence.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ RESULT_TYPE = "application/vnd.aegis.attestation-result.v1+json"
 
 
 def seal_result(report: AttestationReport, signer: Signer) -> str:
-    """The report under the verifier's signature: an envelope's text."""
+    """Return the report as an envelope signed by the verifier (text)."""
     return seal(RESULT_TYPE, report.canonical(), signer).decode()
 
 
 def open_result(envelope: str, verifier_key: str) -> AttestationReport:
-    """The report that ``verifier_key`` (Ed25519, hex) signed; raises :class:`EnvelopeError`.
+    """Return the report that ``verifier_key`` (Ed25519, hex) signed; raises :class:`EnvelopeError`.
 
-    Whether it is about the right subject, keys and job, and still counts, is for the caller to check.
+    The caller checks subject, keys, job and expiry.
     """
     payload = open_envelope(envelope.encode(), RESULT_TYPE, KeyRing({"verifier": verifier_key})).payload
     try:

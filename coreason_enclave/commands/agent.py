@@ -1,4 +1,4 @@
-"""``coreason-enclave agent`` and ``coreason-enclave status``."""
+"""``coreason-enclave agent`` and ``coreason-enclave status``: run a site's agent, and show its state."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def agent(folder: Path, unsafe_seed: int | None, socket_only: bool) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # it talks to loopback and to its gateway, directly
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # connects only to loopback and its gateway, directly
     from coreason_enclave.agent.process import run_agent  # loads the frameworks
 
     run_agent(folder, job_keys=keys, stop=stop, socket_only=socket_only)

@@ -1,4 +1,4 @@
-"""``coreason-enclave attest``: evidence of this host over a nonce that somebody gave, outside of any federation."""
+"""``coreason-enclave attest``: collects evidence of this host over a verifier's nonce, outside any federation."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _require_new(out: Path | None) -> None:
 
 
 def _write_new(path: Path, data: bytes) -> None:
-    """Whole or not at all, and never over a file that came meanwhile."""
+    """Write the whole file or none of it; never replace a file that appeared meanwhile."""
     try:
         create_file(path, data)
     except FileExistsError as error:

@@ -1,4 +1,4 @@
-"""``coreason-enclave checkpoints``: what this site was shown of its coordinators' logs, for a person or an auditor."""
+"""``coreason-enclave checkpoints``: shows and exports the coordinators' log checkpoints that this site received."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``coreason-enclave doctor``."""
+"""``coreason-enclave doctor``: checks a site's set-up."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def doctor(folder: Path, socket_only: bool, as_json: bool) -> None:
 
 
 def examine(folder: Path, *, now: Callable[[], float] = time.time, socket_only: bool = False) -> Iterator[Diagnosis]:
-    """Every check in turn; without a readable ``site.toml`` there is nothing else to check."""
+    """Yield the result of every check; an unreadable ``site.toml`` ends the examination."""
     try:
         site = Examined(folder, load_site_config(folder / "site.toml"), now, socket_only)
     except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""``coreason-enclave export-ledger``: a site's ledger under its own signature, for the auditor of a run."""
+"""``coreason-enclave export-ledger``: writes a site's signed ledger for the auditor of a run."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""``coreason-enclave ledger``: look at a ledger, verify, export and back it up, and go on with one that was restored.
+"""``coreason-enclave ledger``: shows, verifies, exports and backs up a ledger, or accepts a restored ledger.
 
-Nothing here can spend. Only public facts are shown: caps, claims, hashes. A ledger holds no key and no row.
+No command here spends budget. The output shows only public facts: caps, claims, hashes. A ledger holds no key and no
+row.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def _require_sqlite(path: Path) -> None:
 
 
 def _exported(path: Path) -> bytes:
-    """The export's bytes, whether ``path`` is an export or a ledger."""
+    """Return the export's bytes, from an export or from a ledger."""
     with path.open("rb") as file:
         if file.read(len(_SQLITE)) != _SQLITE:
             file.seek(0)

@@ -1,4 +1,4 @@
-"""``coreason-enclave init | request | join``: from a written ``site.toml`` to a site that may connect."""
+"""``coreason-enclave init | request | join``: turn a written ``site.toml`` into a site that may connect."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def join(folder: Path, grant: Path, coordinator_key: str) -> None:
 
 
 def _policy_advice(folder: Path, grant: RegistrationGrant) -> list[str]:
-    """What only a person may change: whose orders are run, and who counts in a roll-call."""
+    """Return advice on settings that only a person may change: coordinator keys, and participants in a roll-call."""
     policy = load_site_config(folder / "site.toml").policy
     lines = []
     if grant.coordinator_key not in policy.coordinator_keys:

@@ -1,10 +1,14 @@
-"""The one reader of configuration files: capped before it parses, and one error for whatever is wrong.
+"""The only reader of configuration files: capped before parsing, with one error type.
 
-- At most :data:`MAX_BYTES` of a file are read, and no more of a larger one than shows that it is larger.
-- Before a parser sees the text, its nesting, the parts of its keys and the length of its numbers are counted, in one
-  pass (:mod:`.toml`): a parser would run for minutes, or into the end of its stack, on a few kilobytes made for that.
-- Whatever is wrong is a :class:`~coreason_enclave.errors.ConfigurationError` that names the file, and the line where
-  it is known. The command line ends with exit code 2.
+Enters: the path or the bytes of a configuration file.
+Leaves: text, plain values or a validated model, or a :class:`~coreason_enclave.errors.ConfigurationError`.
+Never: reads a file without a size limit; lets TOML reach the parser unmeasured.
+
+- A read stops at :data:`MAX_BYTES` plus one byte, enough to detect a larger file.
+- One pass over TOML text (:mod:`.toml`) counts its nesting, the parts of its keys and the length of its numbers before
+  a parser sees the text. A few kilobytes of hostile text would otherwise keep a parser busy for minutes or exhaust its
+  stack.
+- All errors name the file, and the line if known. The command line ends with exit code 2.
 
 >>> parse_toml(b"version = 1\\nversion = 2", "site.toml")
 Traceback (most recent call last):

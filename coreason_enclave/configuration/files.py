@@ -1,4 +1,4 @@
-"""The bytes of a configuration file, as text: at most so many, and in UTF-8."""
+"""Reads the bytes of a configuration file as text: UTF-8, up to a size limit."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ from coreason_enclave.errors import ConfigurationError
 __all__ = ["MAX_BYTES", "decoded", "missing", "read_text"]
 
 MAX_BYTES = 1 << 20
-"""More than a federation of two thousand sites needs."""
+"""Largest configuration file, in bytes: more than a federation of two thousand sites needs."""
 
 
 def read_text(path: Path, *, limit: int = MAX_BYTES) -> str:
-    """The text of a file of at most ``limit`` bytes; raises :class:`ConfigurationError`."""
+    """Return the text of a file of at most ``limit`` bytes.
+
+    Raises:
+        ConfigurationError: the file cannot be read, exceeds ``limit``, or is not UTF-8.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+    except (OSError, ValueError) as error:  # ValueError: the path contains a NUL
         said = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"cannot read {path}: {said}") from error
     return decoded(data, str(path), limit=limit)
 
 
 def decoded(data: bytes, name: str, *, limit: int) -> str:
-    """The text of ``data``; raises :class:`ConfigurationError`, which calls it ``name``."""
+    """Return the text of ``data``.
+
+    Raises:
+        ConfigurationError: ``data`` exceeds ``limit`` or is not UTF-8; the message calls the source ``name``.
+    """
     if len(data) > limit:
         raise ConfigurationError(f"{name} is larger than {limit} bytes: no configuration is")
     try:
@@ -35,5 +43,5 @@ def decoded(data: bytes, name: str, *, limit: int) -> str:
 
 
 def missing(error: ConfigurationError) -> bool:
-    """Whether ``error`` says that the file is not there."""
+    """Return True if ``error`` reports a missing file."""
     return isinstance(error.__cause__, FileNotFoundError | NotADirectoryError)

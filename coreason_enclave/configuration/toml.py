@@ -1,9 +1,14 @@
-"""TOML for configuration: measured in one pass before it is parsed, then parsed by the standard library.
+"""TOML for configuration: measured in one pass, then parsed by the standard library.
 
-``tomllib`` takes quadratic time for a key of many parts, ends its stack in nested arrays, and raises a bare
-``ValueError`` for a number of 5,000 digits. None of that belongs into a configuration, so it is refused beforehand. The
-pass knows strings and comments, whose content is free, and counts everything else. It may count in text that is not
-TOML; whatever it lets through, the parser still judges.
+Three weaknesses of ``tomllib`` require the pass:
+
+* a key of many parts takes quadratic time;
+* nested arrays exhaust the stack;
+* a number of 5,000 digits raises a bare ``ValueError``.
+
+No configuration needs such text, so the pass refuses it beforehand. The pass skips strings and comments, whose content
+is free, and counts everything else. The pass may also count in text outside TOML; the parser still judges all text that
+passes.
 """
 
 from __future__ import annotations
@@ -22,15 +27,15 @@ from coreason_enclave.schemas import explain
 __all__ = ["MAX_DEPTH", "MAX_KEY_PARTS", "MAX_WORD", "parse_toml", "read_toml", "read_toml_as"]
 
 MAX_DEPTH = 16
-"""Arrays and tables within each other on one line of thought."""
+"""Largest nesting depth of arrays and tables."""
 MAX_KEY_PARTS = 16
 MAX_WORD = 256
-"""Characters of a number, a moment or a bare key."""
+"""Largest length of a number, a date-time or a bare key, in characters."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
-# One token: a string or a comment (skipped), a bare word, or a sign that counts. Quantifiers are possessive: each
-# character is looked at once, whatever the text.
+# One token: a string or a comment (skipped), a bare word, or a counted sign. Possessive quantifiers let the pass look
+# at each character only once, for any text.
 _TOKEN = re.compile(
     r'"""(?s:(?:[^"\\]|\\.|"(?!""))*+)(?:"""(?:""?)?)?'
     r"|'''(?s:(?:[^']|'(?!''))*+)(?:'''(?:''?)?)?"
@@ -43,12 +48,16 @@ _TOKEN = re.compile(
 
 
 def read_toml(path: Path, *, limit: int = MAX_BYTES) -> dict[str, Any]:
-    """The content of a TOML file of at most ``limit`` bytes; raises :class:`ConfigurationError`."""
+    """Return the content of a TOML file of at most ``limit`` bytes, or raise :class:`ConfigurationError`."""
     return _parsed(read_text(path, limit=limit), str(path))
 
 
 def read_toml_as(path: Path, model: type[_Model], *, limit: int = MAX_BYTES) -> _Model:
-    """The document that a TOML file holds; raises :class:`ConfigurationError`, which names each field that is wrong."""
+    """Return the document in a TOML file, validated as ``model``.
+
+    Raises:
+        ConfigurationError: the file cannot be read or parsed, or breaks the model; the message names each wrong field.
+    """
     document = read_toml(path, limit=limit)
     try:
         return model.model_validate(document)
@@ -57,7 +66,11 @@ def read_toml_as(path: Path, model: type[_Model], *, limit: int = MAX_BYTES) -> 
 
 
 def parse_toml(data: bytes, name: str, *, limit: int = MAX_BYTES) -> dict[str, Any]:
-    """The content of TOML that was read elsewhere and is called ``name``; raises :class:`ConfigurationError`."""
+    """Return the content of TOML already read.
+
+    Raises:
+        ConfigurationError: ``data`` exceeds ``limit`` or is not acceptable TOML; the message calls the source ``name``.
+    """
     return _parsed(decoded(data, name, limit=limit), name)
 
 
@@ -65,7 +78,7 @@ def _parsed(text: str, name: str) -> dict[str, Any]:
     _measure(text, name)
     try:
         return tomllib.loads(text)
-    except (ValueError, RecursionError, OverflowError) as error:  # TOMLDecodeError is a ValueError among others
+    except (ValueError, RecursionError, OverflowError) as error:  # TOMLDecodeError derives from ValueError
         raise ConfigurationError(f"{name} is not TOML: {error}") from error
 
 

@@ -1,8 +1,8 @@
-"""YAML for configuration: one small document of plain values, and nothing that YAML can do besides.
+"""YAML for configuration: one small document of plain values, without YAML's other features.
 
-Anchors, aliases and tags are refused: a few lines of aliases unfold to gigabytes, and tags make objects. Depth and
-numbers are capped while nodes are composed, which the parser does one after the other: it never gets further than the
-first that is refused. PyYAML belongs to the platform's extra, so that a site never imports this module.
+The loader refuses anchors, aliases and tags: a few lines of aliases unfold to gigabytes, and tags make objects. The
+loader caps depth and numbers while composing nodes one after the other, so parsing stops at the first refused node.
+Only the platform's extra installs PyYAML, so a site never imports this module.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from coreason_enclave.errors import ConfigurationError
 __all__ = ["MAX_YAML_BYTES", "read_yaml"]
 
 MAX_YAML_BYTES = 64 * 1024
-"""PyYAML reads about this much in a second."""
+"""Largest YAML file, in bytes: about as much as PyYAML reads in a second."""
 
 _NUMERIC = "+-.0123456789"
 _UNREADABLE = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
-"""What PyYAML raises for bad text, its constructors of numbers and dates included."""
+"""Errors that PyYAML raises for bad text, including errors from its constructors of numbers and dates."""
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without anchors and tags, that refuses a key that stands twice and reads ``1e-5`` as a number.
+    """Safe YAML without anchors and tags. Refuses duplicate keys, and reads ``1e-5`` as a number.
 
     YAML 1.1, which PyYAML reads, takes a float without a dot for text; YAML 1.2 does not.
     """
@@ -64,7 +64,7 @@ _PlainLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?
 
 
 def read_yaml(path: Path, *, limit: int = MAX_YAML_BYTES) -> Any:
-    """The value that a YAML file of at most ``limit`` bytes holds; raises :class:`ConfigurationError`."""
+    """Return the value in a YAML file of at most ``limit`` bytes, or raise :class:`ConfigurationError`."""
     text = read_text(path, limit=limit)
     try:
         return yaml.load(text, _PlainLoader)  # noqa: S506 - a safe loader, and stricter

@@ -1,5 +1,6 @@
 """Cryptographic building blocks: canonical JSON, signatures, envelopes, logs, keystreams.
 
-Enters: bytes and keys. Leaves: signatures, ciphertexts, digests, and a typed error for whatever does not verify.
-Never: knows of jobs, rounds or sites; invents a primitive of its own.
+Enters: bytes and keys.
+Leaves: signatures, ciphertexts and digests, or a typed error for input that fails verification.
+Never: knows of jobs, rounds or sites; invents its own primitive.
 """

@@ -1,11 +1,12 @@
-"""Certificates, requests, revocation lists and OCSP answers of strangers: the one place where they are loaded.
+"""Load certificates, certificate requests, revocation lists and OCSP responses from untrusted sources.
 
-``cryptography`` warns of what it reads and a later release will refuse (serial numbers that are not positive, names of
-an odd length, keys out of use). A warning on somebody's terminal is no answer to hostile bytes, and where an operator
-turns warnings into errors it would pass every handler of a room. Here each such oddity is a ``ValueError``, like any
-other bytes that cannot be read.
+No other module loads them, for two reasons:
 
-The library reads most fields only when they are asked for: every field is asked for here, so that nothing warns later.
+- ``cryptography`` only warns about some input that a later release will refuse: non-positive serial numbers, names of
+  an odd length, obsolete keys. A warning on an operator's terminal does not stop hostile bytes. Where an operator turns
+  warnings into errors, the error would pass every handler of a room. Here each such oddity becomes a ``ValueError``,
+  like any other unreadable bytes.
+- The library reads most fields lazily. The loaders here read every field at once, so that no later access warns.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ _ODDITIES: tuple[tuple[str, type[Warning]], ...] = (
     ("", CryptographyDeprecationWarning),
     ("Attribute's length must be", UserWarning),
 )
-"""Message and category of what the library warns of. As narrow as can be: filters hold for all threads meanwhile."""
+"""Message and category of the library's warnings. The filters affect all threads meanwhile: keep them narrow."""
 
 _LOCK = threading.RLock()
-"""The interpreter's filters are replaced and put back: one thread at a time."""
+"""Lets one thread at a time replace and restore the interpreter's warning filters."""
 
 _OF_CERTIFICATE = ("issuer", "subject", "extensions", "not_valid_before_utc", "not_valid_after_utc", "public_key")
 _OF_REQUEST = ("subject", "extensions", "attributes", "public_key")
@@ -46,27 +47,27 @@ _OF_ANSWER = ("responder_name", "extensions", "single_extensions", "produced_at_
 
 
 def load_certificate(der: bytes) -> x509.Certificate:
-    """One certificate in DER, no byte more; raises ``ValueError``."""
+    """Load one certificate from DER; raise ``ValueError`` for malformed input or trailing bytes."""
     return _read(lambda: x509.load_der_x509_certificate(der), lambda found: [(found, _OF_CERTIFICATE)])
 
 
 def load_pem_certificates(text: bytes) -> list[x509.Certificate]:
-    """The certificates of a PEM text, at least one; raises ``ValueError``."""
+    """Load the certificates of a PEM text; raise ``ValueError`` for malformed input or no certificate."""
     return _read(lambda: x509.load_pem_x509_certificates(text), lambda found: ((one, _OF_CERTIFICATE) for one in found))
 
 
 def load_pem_request(text: bytes) -> x509.CertificateSigningRequest:
-    """A certificate request (PKCS#10) in PEM; raises ``ValueError``."""
+    """Load a certificate request (PKCS#10) from PEM; raise ``ValueError`` for malformed input."""
     return _read(lambda: x509.load_pem_x509_csr(text), lambda found: [(found, _OF_REQUEST)])
 
 
 def load_revocation_list(der: bytes) -> x509.CertificateRevocationList:
-    """A revocation list in DER; raises ``ValueError``."""
+    """Load a revocation list from DER; raise ``ValueError`` for malformed input."""
     return _read(lambda: x509.load_der_x509_crl(der), _parts_of_list)
 
 
 def load_ocsp_response(der: bytes) -> ocsp.OCSPResponse:
-    """An OCSP responder's answer in DER, of whatever status; raises ``ValueError``."""
+    """Load an OCSP response of any status from DER; raise ``ValueError`` for malformed input."""
     return _read(lambda: ocsp.load_der_ocsp_response(der), _parts_of_answer)
 
 
@@ -96,7 +97,10 @@ def _read(load: Callable[[], _T], parts: Callable[[_T], Iterable[tuple[object, t
 
 
 def _ask_for_everything(found: _T, parts: Callable[[_T], Iterable[tuple[object, tuple[str, ...]]]]) -> None:
-    """Whatever a field raises besides a warning, it will raise again for the room that needs the field."""
+    """Read every named field of every part, so that the library warns now.
+
+    Any exception except a warning is dropped: the room that needs the field gets the same exception again.
+    """
     try:
         for part, names in parts(found):
             for name in names:

@@ -1,8 +1,8 @@
-"""Canonical encodings: one byte string per value, so that digests and signatures mean one thing.
+"""Canonical encodings: one byte string per value, so that each digest and signature has one meaning.
 
-Two encodings are used. *JSON* for documents a person may read: keys sorted, no white space, ASCII only, no NaN.
-A verifier never re-serialises: it hashes and checks the bytes it was given, then parses them. *Length-prefixed*
-(:func:`frame`) wherever several byte strings are hashed together, so that no two sequences share an encoding.
+- *JSON* for documents that people may read: sorted keys, no white space, ASCII only, no NaN. A verifier never
+  re-serialises: the verifier hashes and checks the received bytes, then parses them.
+- *Length-prefixed* (:func:`frame`) for hashing several byte strings together: no two sequences share an encoding.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["canonical_json", "digest", "frame", "parse_json", "sha256_hex"]
 
 
 def canonical_json(value: Any) -> bytes:
-    """Serialise ``value`` (JSON types only; NaN and infinities raise ``ValueError``) to canonical bytes.
+    """Serialise ``value`` (JSON types only) to canonical bytes; raise ``ValueError`` for NaN and infinities.
 
     >>> canonical_json({"b": 1, "a": [True, None]})
     b'{"a":[true,null],"b":1}'
@@ -26,7 +26,11 @@ def canonical_json(value: Any) -> bytes:
 
 
 def parse_json(data: bytes, *, limit: int = 1 << 20) -> dict[str, Any]:
-    """Parse an object of at most ``limit`` bytes, UTF-8; duplicate keys, NaN and anything but an object are refused."""
+    """Parse a JSON object of at most ``limit`` bytes, UTF-8.
+
+    Raises:
+        EnvelopeError: too long, not JSON, not an object, or with duplicate keys, NaN or infinities.
+    """
     if len(data) > limit:
         raise EnvelopeError(f"document of {len(data)} bytes exceeds the limit of {limit}", reason=Reason.OVERSIZED)
     try:
@@ -39,7 +43,9 @@ def parse_json(data: bytes, *, limit: int = 1 << 20) -> dict[str, Any]:
 
 
 def frame(*parts: bytes) -> bytes:
-    """Join byte strings, each behind its length as eight big-endian bytes: an injective encoding of the sequence.
+    """Join byte strings, each behind its length as eight big-endian bytes.
+
+    The encoding of the sequence is injective.
 
     >>> frame(b"ab", b"c") != frame(b"a", b"bc")
     True
@@ -48,12 +54,12 @@ def frame(*parts: bytes) -> bytes:
 
 
 def digest(domain: str, *parts: bytes) -> bytes:
-    """SHA-256 over a domain tag and framed parts: 32 bytes that no other domain can produce."""
+    """Return the SHA-256 over a domain tag and the framed parts: 32 bytes that no other domain can produce."""
     return hashlib.sha256(frame(domain.encode(), *parts)).digest()
 
 
 def sha256_hex(data: bytes) -> str:
-    """SHA-256 of ``data`` in lower-case hex."""
+    """Return the SHA-256 of ``data`` in lower-case hex."""
     return hashlib.sha256(data).hexdigest()
 
 

@@ -1,8 +1,9 @@
 """Encryption to one receiver's key: HPKE in base mode (RFC 9180), X25519, HKDF-SHA256, AES-256-GCM.
 
-Who sent it is said by a signed envelope that travels beside the ciphertext, not by HPKE; ``info`` ties the two to each
-other.
-A :class:`KemKey` lives in memory alone. Erasing it is best effort in CPython, which may have copied it.
+HPKE's base mode does not authenticate the sender. A signed envelope next to the ciphertext names the sender; ``info``
+binds ciphertext and envelope together.
+
+A :class:`KemKey` lives only in memory. Erasing a key remains best effort: CPython may have copied the bytes.
 
 >>> key = KemKey.generate()
 >>> key.decrypt(encrypt_to(key.public_hex, b"weights", b"context"), b"context")
@@ -35,13 +36,13 @@ __all__ = [
 ]
 
 OVERHEAD_BYTES = 32 + 16
-"""What a ciphertext is longer than its plaintext: the encapsulated key and the tag."""
+"""Bytes that a ciphertext adds to its plaintext: the encapsulated key and the tag."""
 
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 class KemKey:
-    """An X25519 key pair that decrypts; the private half never leaves this object, and no file ever holds it."""
+    """An X25519 key pair for decryption; the private half never leaves this object, and no file ever holds it."""
 
     def __init__(self, private_key: X25519PrivateKey) -> None:
         self._private_key: X25519PrivateKey | None = private_key
@@ -49,11 +50,15 @@ class KemKey:
 
     @classmethod
     def generate(cls) -> KemKey:
-        """A fresh key pair from the operating system's generator."""
+        """Generate a key pair with the operating system's generator."""
         return cls(X25519PrivateKey.generate())
 
     def decrypt(self, ciphertext: bytes, info: bytes) -> bytes:
-        """The plaintext that was encrypted to this key under the same ``info``; raises :class:`EnvelopeError`."""
+        """Return the plaintext of a ciphertext made for this key under the same ``info``.
+
+        Raises:
+            EnvelopeError: the key was erased, or the ciphertext belongs to another key or another ``info``.
+        """
         if self._private_key is None:
             raise EnvelopeError("the key was erased", reason=Reason.UNDECRYPTABLE)
         try:
@@ -70,12 +75,12 @@ class KemKey:
 
 
 class KemKeys(Protocol):
-    """The key pairs that models are encrypted to: one for each challenge that this end answered."""
+    """Key pairs that models are encrypted to: one pair for each challenge that this end answered."""
 
     unsafe_derived: bool
 
     def make(self, nonce: str, job_digest: str) -> KemKey:
-        """The pair for one challenge (64 hex digits) about one job."""
+        """Return the key pair for one challenge (64 hex digits) about one job."""
         ...
 
     def keep(self, key: KemKey) -> None:
@@ -83,7 +88,7 @@ class KemKeys(Protocol):
         ...
 
     def find(self, public_hex: str, nonce: str, job_digest: str) -> KemKey | None:
-        """The pair with this public half, made for that challenge; None where there is none any more."""
+        """Return the pair with this public key, made for that challenge, or None once erased."""
         ...
 
     def erase(self) -> None:
@@ -92,7 +97,7 @@ class KemKeys(Protocol):
 
 
 class KemKeysInMemory:
-    """Fresh pairs, in memory alone; the last few are kept for orders on their way."""
+    """Fresh key pairs, kept only in memory; the last few stay for orders in transit."""
 
     unsafe_derived = False
 
@@ -106,7 +111,7 @@ class KemKeysInMemory:
         return KemKey.generate()
 
     def keep(self, key: KemKey) -> None:
-        """See :class:`KemKeys`; the oldest one above the number that is kept is erased."""
+        """Keep ``key``, and erase the oldest key beyond the limit. See :class:`KemKeys`."""
         for old in list(self._keys)[: 1 - self._most]:
             if (dropped := self._keys.pop(old, None)) is not None:
                 dropped.erase()
@@ -125,9 +130,9 @@ class KemKeysInMemory:
 
 
 class UnsafeDerivedKemKeys:
-    """Pairs derived from a secret that a file holds, for simulators that begin a new process with every task.
+    """Key pairs derived from a secret in a file, for simulators that start a new process with every task.
 
-    Nothing is ever forgotten: whoever gets the secret, at any time, decrypts every model that was sent here.
+    No pair is ever forgotten: anyone who gets the secret, at any time, can decrypt every model sent to this end.
     """
 
     unsafe_derived = True
@@ -137,7 +142,7 @@ class UnsafeDerivedKemKeys:
         self._erased = False
 
     def make(self, nonce: str, job_digest: str) -> KemKey:
-        """See :class:`KemKeys`; the same challenge gives the same pair, in any process."""
+        """Derive the pair: the same challenge and job give the same pair in any process. See :class:`KemKeys`."""
         material = frame(b"aegis/unsafe-derived-kem/v1", bytes.fromhex(nonce), bytes.fromhex(job_digest))
         seed = hmac.digest(self._secret, material, hashlib.sha256)
         return KemKey(X25519PrivateKey.from_private_bytes(seed))
@@ -153,23 +158,29 @@ class UnsafeDerivedKemKeys:
         return key if key.public_hex == public_hex and not self._erased else None
 
     def erase(self) -> None:
-        """See :class:`KemKeys`; in this process alone."""
+        """Forget the pairs in this process only. See :class:`KemKeys`."""
         self._erased = True
 
 
 def encrypt_to(public_hex: str, plaintext: bytes, info: bytes) -> bytes:
-    """Encrypt to an X25519 key (64 hex digits); anything else raises :class:`EnvelopeError`."""
+    """Encrypt to an X25519 key (64 hex digits); raise :class:`EnvelopeError` for an unusable key."""
     try:
         return _SUITE.encrypt(plaintext, X25519PublicKey.from_public_bytes(bytes.fromhex(public_hex)), info)
-    except ValueError as error:  # a point of small order is found out in the exchange itself
+    except ValueError as error:  # only the key exchange itself detects a point of small order
         raise EnvelopeError(f"nothing can be encrypted to the key {public_hex[:80]!r}") from error
 
 
 def require_receiver(public_hex: str) -> None:
-    """Raise :class:`EnvelopeError` unless something can be encrypted to this key: best known before it matters."""
+    """Raise :class:`EnvelopeError` unless encryption to this key works.
+
+    Check early, before later work depends on the key.
+    """
     encrypt_to(public_hex, b"", b"")
 
 
 def info_for(purpose: str, envelope: bytes) -> bytes:
-    """The ``info`` of what travels beside ``envelope``: a ciphertext moved to another message does not decrypt."""
+    """Return the HPKE ``info`` of a ciphertext that travels next to ``envelope``.
+
+    A ciphertext moved to another message does not decrypt.
+    """
     return frame(b"aegis/hpke/v1", purpose.encode(), envelope)

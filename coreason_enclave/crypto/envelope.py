@@ -1,8 +1,8 @@
-"""DSSE envelopes with Ed25519: a signature over a payload and its type, verified before anything is parsed.
+"""DSSE envelopes with Ed25519: a signature over a payload and its type, verified before the payload is parsed.
 
 The format is DSSE v1 (https://github.com/secure-systems-lab/dsse): a JSON object with ``payloadType``, base64
-``payload`` and ``signatures``; what is signed is the pre-authentication encoding (PAE) of type and payload, so
-that a signature over one kind of document never passes for another.
+``payload`` and ``signatures``. The signature covers the pre-authentication encoding (PAE) of type and payload, so a
+signature over one kind of document never passes for another kind.
 
 >>> signer = Signer.generate()
 >>> keys = KeyRing({"hospital-a": signer.public_hex})
@@ -35,14 +35,14 @@ __all__ = [
 ]
 
 MAX_ENVELOPE_BYTES = 1 << 20
-"""Arrays travel beside an envelope, bound to it by digest; an envelope itself is small."""
+"""Largest size of an envelope. Arrays travel next to an envelope, bound by digest, so envelopes stay small."""
 
 
 class KeyRing:
-    """Who may sign: participant names and their Ed25519 public keys (hex). An empty ring accepts nobody.
+    """The participants who may sign: names and Ed25519 public keys (hex). An empty ring accepts no one.
 
     Raises:
-        ConfigurationError: a key does not parse, or two participants share one.
+        ConfigurationError: a key does not parse, or two participants share one key.
     """
 
     def __init__(self, public_keys: Mapping[str, str]) -> None:
@@ -51,7 +51,11 @@ class KeyRing:
             raise ConfigurationError("two participants share one public key: each needs its own")
 
     def verify(self, key_id: str, message: bytes, signature: bytes) -> str:
-        """The participant whose key made ``signature`` over ``message``; raises :class:`EnvelopeError`."""
+        """Return the participant whose key made ``signature`` over ``message``.
+
+        Raises:
+            EnvelopeError: the key is unknown, or the signature does not verify.
+        """
         if key_id not in self._by_id:
             raise EnvelopeError(f"signed by unknown key {key_id[:16]}…", reason=Reason.UNKNOWN_SIGNER)
         name, public_hex = self._by_id[key_id]
@@ -64,7 +68,7 @@ class KeyRing:
 
 @dataclass(frozen=True)
 class Opened:
-    """A verified payload: these very bytes were signed by ``signer`` as ``payload_type``."""
+    """A verified payload: ``signer`` signed exactly these bytes as ``payload_type``."""
 
     payload_type: str
     payload: bytes
@@ -73,13 +77,13 @@ class Opened:
 
 
 def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
-    """DSSE's PAE: ``DSSEv1 SP len(type) SP type SP len(payload) SP payload``, lengths in bytes, decimal."""
+    """Return DSSE's PAE: ``DSSEv1 SP len(type) SP type SP len(payload) SP payload``, lengths in decimal bytes."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
 def seal(payload_type: str, payload: bytes, signer: Signer) -> bytes:
-    """Sign ``payload`` and wrap it; the result is JSON."""
+    """Sign ``payload`` and return the envelope (JSON)."""
     signature = signer.sign(pre_authentication_encoding(payload_type, payload))
     return canonical_json(
         {
@@ -109,7 +113,9 @@ def open_envelope(envelope: bytes, payload_type: str, keys: KeyRing) -> Opened:
 
 
 def unverified_payload(envelope: bytes) -> bytes:
-    """The payload as it claims to be, to learn which key to verify with; nothing else may be read from it.
+    """Return the payload without verification, only to learn which key must verify the envelope.
+
+    Do not read any other field from the result.
 
     Raises:
         EnvelopeError: oversized or malformed.
@@ -131,7 +137,7 @@ def _base64(text: object) -> bytes:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise EnvelopeError(f"not base64: {error}") from error
-    if base64.b64encode(data).decode() != text:  # unused bits set: one signature would have several spellings
+    if base64.b64encode(data).decode() != text:  # unused bits set: would give one signature several spellings
         raise EnvelopeError("not the canonical base64 of its bytes")
     return data
 

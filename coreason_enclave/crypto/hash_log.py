@@ -1,13 +1,18 @@
-"""An append-only log in which every line names the SHA-256 of the line before it.
+"""An append-only log in which every line names the SHA-256 of the previous line.
 
-One JSON object a line. ``prev`` is the digest of the previous line's exact bytes (64 zeros for the first), so a
-verifier hashes what it reads and never re-serialises. A chain alone does not show that its end was cut off or that all
-of it was rewritten: a signed checkpoint (:mod:`coreason_enclave.wire.checkpoints`) does, which holds size, head and the
-root of a Merkle tree over the lines (RFC 9162). A rewrite with a stolen key shows only against a checkpoint that
-somebody else keeps: see :mod:`coreason_enclave.witness`.
+The log holds one JSON object per line. ``prev`` holds the digest of the previous line's exact bytes (64 zeros for the
+first line), so a verifier hashes the bytes as read and never re-serialises.
 
-A line torn by a crash (no line feed at the end) was never acknowledged: it is cut off on the next opening, and
-the cut is recorded in the log itself.
+A chain alone does not reveal everything:
+
+- A truncated end or a complete rewrite shows only against a signed checkpoint
+  (:mod:`coreason_enclave.wire.checkpoints`). A checkpoint holds size, head and the root of a Merkle tree over the lines
+  (RFC 9162).
+- A rewrite with a stolen key shows only against a checkpoint in someone else's hands: see
+  :mod:`coreason_enclave.witness`.
+
+A crash may tear the last line (no line feed at the end). No caller got an acknowledgement for a torn line: the next
+opening cuts the line off and records the cut in the log.
 """
 
 from __future__ import annotations
@@ -42,14 +47,14 @@ Clock = Callable[[], float]
 
 
 class LogCorrupted(EnclaveError):
-    """The chain, its numbering or its checkpoint does not verify."""
+    """The chain, its numbering or its checkpoint fails verification, or the log cannot be written safely."""
 
     default_reason = Reason.LEDGER_CORRUPTED
 
 
 @dataclass(frozen=True)
 class LogHead:
-    """Number of lines, and digest of the last one (hex)."""
+    """Number of lines, and digest of the last line (hex)."""
 
     size: int
     head: str
@@ -57,10 +62,11 @@ class LogHead:
 
 @dataclass(frozen=True)
 class LogSnapshot:
-    """A log at one moment: its head, the root of its tree, and the proof that the tree continues an older one.
+    """A log at one moment: head, tree root, and a proof that the tree continues an older tree.
 
     Attributes:
-        since: the size of the older tree. consistency: the RFC 9162 proof between both sizes.
+        since: size of the older tree.
+        consistency: RFC 9162 proof between both sizes.
     """
 
     head: LogHead
@@ -72,10 +78,10 @@ class LogSnapshot:
 class HashLog:
     """A durable log with one writing process at a time.
 
-    Every :meth:`append` is on disk (``fsync``) before it returns. Threads of one process may share an instance.
+    Every :meth:`append` reaches the disk (``fsync``) before returning. Threads of one process may share an instance.
 
     Raises:
-        LogCorrupted: the existing file does not verify, or another process is writing to it.
+        LogCorrupted: the existing file fails verification, or another process writes to the log.
     """
 
     def __init__(self, path: Path, *, clock: Clock = time.time) -> None:
@@ -112,7 +118,7 @@ class HashLog:
         """Write one event (JSON types only) and return the new head.
 
         Raises:
-            LogCorrupted: an earlier write failed, so that nobody knows what reached the disk.
+            LogCorrupted: an earlier write failed, so the content on disk is unknown.
         """
         with self._lock:
             line = canonical_json(
@@ -133,7 +139,10 @@ class HashLog:
             return self._head
 
     def _write(self, line: bytes) -> None:
-        """Write and sync; a line that may be torn, or written and not acknowledged, is never written after."""
+        """Write and sync one line.
+
+        After a failure the log refuses further lines: the failed line may be torn, or written without acknowledgement.
+        """
         if not self._usable:
             raise LogCorrupted("an earlier write to the log failed: open it again, which recovers what is whole")
         self._usable = False
@@ -143,14 +152,14 @@ class HashLog:
         self._usable = True
 
     def snapshot(self, since: int = 0) -> LogSnapshot:
-        """Head, root and consistency proof, all of one size; a ``since`` beyond the end counts as 0."""
+        """Return head, root and consistency proof, all of one size; a ``since`` beyond the end counts as 0."""
         with self._lock:
             size = self._head.size
             older = 0 if since > size else since
             return LogSnapshot(self._head, self._tree.root(size), older, tuple(self._tree.consistency(older, size)))
 
     def had(self, size: int, root: bytes) -> bool:
-        """Returns True if the tree over the first ``size`` lines has this root."""
+        """Return True if the tree over the first ``size`` lines has this root."""
         with self._lock:
             return size <= self._tree.size and self._tree.root(size) == root
 
@@ -160,7 +169,11 @@ class HashLog:
 
 
 def verify_lines(data: bytes) -> LogHead:
-    """Check numbering and chain of a whole log; raises :class:`LogCorrupted` naming the first bad line."""
+    """Check numbering and chain of a whole log, and return its head.
+
+    Raises:
+        LogCorrupted: names the first bad line.
+    """
     head = LogHead(0, GENESIS)
     if data and not data.endswith(b"\n"):
         raise LogCorrupted("the last line is incomplete: the log was cut in the middle of a line")
@@ -170,14 +183,14 @@ def verify_lines(data: bytes) -> LogHead:
         except EnvelopeError as error:
             raise LogCorrupted(f"line {head.size + 1} is not a log entry: {error}") from error
         seq = entry.get("seq")
-        if type(seq) is not int or seq != head.size or entry.get("prev") != head.head:  # true and 0.0 equal a number
+        if type(seq) is not int or seq != head.size or entry.get("prev") != head.head:  # True == 1, 0.0 == 0
             raise LogCorrupted(f"line {head.size + 1} does not continue the chain: an entry was changed or removed")
         head = LogHead(head.size + 1, sha256_hex(line))
     return head
 
 
 def tree_of(data: bytes) -> MerkleTree:
-    """The Merkle tree over a log's whole lines; a leaf is a line without its line feed."""
+    """Return the Merkle tree over a log's complete lines; a leaf excludes the line feed."""
     tree = MerkleTree()
     for line in data.split(b"\n")[:-1]:
         tree.append(leaf_hash(line))
@@ -186,7 +199,7 @@ def tree_of(data: bytes) -> MerkleTree:
 
 def _open_exclusively(path: Path) -> FileIO:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    file = FileIO(descriptor, "r+")  # unbuffered: a failed write leaves nothing behind that a later one would flush
+    file = FileIO(descriptor, "r+")  # unbuffered: no later write may flush the rest of a failed write
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

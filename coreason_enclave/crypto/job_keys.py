@@ -1,4 +1,4 @@
-"""Where per-job randomness comes from: secret keys that their user makes and keeps, or an injected seed."""
+"""Sources of per-job randomness: secret keys that their user makes and keeps, or an injected seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ __all__ = ["SecretJobKeys", "UnsafeSeededNoise", "unsafe_seeded_keys"]
 
 
 class SecretJobKeys:
-    """One 32-byte file a job, made on first use, kept so that a crashed round recomputes to the same bytes."""
+    """One 32-byte key file per job, made on first use and kept, so that a crashed round recomputes to the same bytes.
+    """
 
     unsafe_seeded = False
 
@@ -22,7 +23,7 @@ class SecretJobKeys:
         self._folder = folder
 
     def key(self, job_digest: str) -> bytes:
-        """The key of the job (64 hex digits); raises :class:`ConfigurationError` where none can be kept."""
+        """Return the key of the job (64 hex digits); raise :class:`ConfigurationError` if no key can be kept."""
         try:
             return load_or_create_secret(self._folder / f"{job_digest}.key")
         except OSError as error:
@@ -32,7 +33,7 @@ class SecretJobKeys:
 class UnsafeSeededNoise:
     """Keys derived from an injected seed, for tests, conformance and benchmarks.
 
-    Whoever knows the seed can subtract the noise: ledger, statements and reports call such a run unsafe.
+    Anyone who knows the seed can subtract the noise: ledger, statements and reports mark the run as unsafe.
     """
 
     unsafe_seeded = True
@@ -43,10 +44,10 @@ class UnsafeSeededNoise:
         self._seed = seed
 
     def key(self, job_digest: str) -> bytes:
-        """HMAC-SHA256 of the job under the seed."""
+        """Return the HMAC-SHA256 of the job's digest under the seed."""
         return hmac.digest(self._seed, bytes.fromhex(job_digest), hashlib.sha256)
 
 
 def unsafe_seeded_keys(seed: int, site_id: str) -> UnsafeSeededNoise:
-    """The keys of one site under a number that a whole federation shares: every runtime derives the same ones."""
+    """Return one site's keys under a seed shared by a whole federation; every runtime derives the same keys."""
     return UnsafeSeededNoise(digest("aegis/unsafe-seed/v1", str(seed).encode(), site_id.encode()))

@@ -1,8 +1,11 @@
-"""A Merkle tree over a log's lines, as in RFC 6962 and RFC 9162: its root, and proofs about it.
+"""A Merkle tree over a log's lines (RFC 6962, RFC 9162): its root, and proofs about the root.
 
-A root commits to every leaf and to their order. An inclusion proof shows that a leaf is under a root; a consistency
-proof shows that the leaves under an older root are the first leaves under a newer one. Both grow with the logarithm of
-the number of leaves, and both are checked without any leaf at hand.
+A root commits to every leaf and to the order of the leaves. Two kinds of proof:
+
+- An inclusion proof shows that a leaf belongs to a root.
+- A consistency proof shows that the leaves under an older root are the first leaves under a newer root.
+
+Both grow with the logarithm of the number of leaves. A verifier needs no leaf to check either proof.
 
 >>> tree = MerkleTree()
 >>> for line in (b"one", b"two", b"three"):
@@ -22,13 +25,13 @@ from collections.abc import Sequence
 __all__ = ["EMPTY_ROOT", "MerkleTree", "leaf_hash", "verify_consistency", "verify_inclusion"]
 
 EMPTY_ROOT = hashlib.sha256().digest()
-"""The root over no leaf."""
+"""Root of a tree without leaves."""
 
 _BYTES = 32
 
 
 def leaf_hash(data: bytes) -> bytes:
-    """The hash of one leaf, which no inner node can have."""
+    """Return the hash of one leaf; no inner node can have the same hash."""
     return hashlib.sha256(b"\x00" + data).digest()
 
 
@@ -37,9 +40,12 @@ def _node_hash(left: bytes, right: bytes) -> bytes:
 
 
 class MerkleTree:
-    """A growing tree of leaf hashes (32 bytes each). It keeps the hash of every complete subtree: 64 bytes a leaf.
+    """A growing tree of leaf hashes (32 bytes each).
 
-    Appending takes constant time on average; roots and proofs, of now or of any earlier size, logarithmic time.
+    The tree keeps the hash of every complete subtree: 64 bytes a leaf.
+
+    Appending takes constant time on average. Roots and proofs, for the present or any earlier size, take logarithmic
+    time.
     """
 
     def __init__(self) -> None:
@@ -64,12 +70,12 @@ class MerkleTree:
             level += 1
 
     def root(self, size: int | None = None) -> bytes:
-        """The root over the first ``size`` leaves; by default over all of them."""
+        """Return the root over the first ``size`` leaves; default: all leaves."""
         size = self._within(self.size if size is None else size)
         return self._hash(0, size) if size else EMPTY_ROOT
 
     def inclusion(self, index: int, size: int | None = None) -> list[bytes]:
-        """The proof that the leaf at ``index`` is under the root over the first ``size`` leaves."""
+        """Return the proof that the root over the first ``size`` leaves covers the leaf at ``index``."""
         size = self._within(self.size if size is None else size)
         if not 0 <= index < size:
             raise IndexError(f"there is no leaf {index} below size {size}")
@@ -86,14 +92,17 @@ class MerkleTree:
         return path[::-1]
 
     def consistency(self, older: int, size: int | None = None) -> list[bytes]:
-        """The proof that the first ``older`` leaves begin the first ``size``; empty where there is nothing to prove."""
+        """Return the proof that the first ``older`` leaves begin the first ``size`` leaves.
+
+        The proof is empty if ``older`` equals 0 or ``size``.
+        """
         size = self._within(self.size if size is None else size)
         if not 0 <= older <= size:
             raise IndexError(f"size {older} is not below size {size}")
         if older in (0, size):
             return []
         path: list[bytes] = []
-        low, high, known = 0, size, True  # known: the verifier has the hash of what is left of [low, high)
+        low, high, known = 0, size, True  # known: the verifier has the hash of the remaining [low, high)
         while older != high:
             middle = low + _split(high - low)
             if older <= middle:
@@ -107,7 +116,7 @@ class MerkleTree:
         return path[::-1]
 
     def _hash(self, low: int, high: int) -> bytes:
-        """The root over leaves ``low`` to ``high``, a range that the tree's own shape cuts out."""
+        """Return the root over leaves ``low`` to ``high``, a range that the tree's own shape cuts out."""
         width = high - low
         if width & (width - 1) == 0:
             at = (low // width) * _BYTES
@@ -122,7 +131,7 @@ class MerkleTree:
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> bool:
-    """Check an inclusion proof: RFC 9162, section 2.1.3.2."""
+    """Return True if an inclusion proof verifies (RFC 9162, section 2.1.3.2)."""
     if not 0 <= index < size:
         return False
     node, last, current = index, size - 1, leaf
@@ -140,7 +149,7 @@ def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], 
 
 
 def verify_consistency(older: int, older_root: bytes, size: int, root: bytes, path: Sequence[bytes]) -> bool:
-    """Check that a log of ``older`` lines begins one of ``size`` lines: RFC 9162, section 2.1.4.2."""
+    """Return True if a log of ``older`` lines begins a log of ``size`` lines (RFC 9162, section 2.1.4.2)."""
     if not 0 <= older <= size:
         return False
     if older == size:
@@ -168,5 +177,5 @@ def verify_consistency(older: int, older_root: bytes, size: int, root: bytes, pa
 
 
 def _split(width: int) -> int:
-    """The largest power of two below ``width``: where the tree's shape cuts a range of leaves."""
+    """Return the largest power of two below ``width``, where the tree's shape cuts a range of leaves."""
     return 1 << ((width - 1).bit_length() - 1)

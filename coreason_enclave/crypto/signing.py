@@ -1,6 +1,7 @@
-"""Private material as files: mode 0600 in a 0700 folder, written atomically, refused when others could read them.
+"""Signing keys and secrets in private files: mode 0600 in a 0700 folder, written atomically.
 
-Erasing keys from memory is best effort in CPython: objects may have been copied before they are dropped.
+Reading refuses a file open to other users. Erasing keys from memory remains best effort: CPython may have copied an
+object before dropping it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = [
 
 
 class Signer:
-    """An Ed25519 key pair (RFC 8032) that signs; the private half never leaves this object.
+    """An Ed25519 key pair (RFC 8032) for signing; the private half never leaves this object.
 
     >>> signer = Signer.generate()
     >>> len(signer.sign(b"message")), signer.key_id == sha256_hex(bytes.fromhex(signer.public_hex))
@@ -43,16 +44,16 @@ class Signer:
 
     @classmethod
     def generate(cls) -> Signer:
-        """A fresh key pair from the operating system's generator."""
+        """Generate a key pair with the operating system's generator."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def from_seed(cls, seed: bytes) -> Signer:
-        """The key pair of a 32-byte seed (RFC 8032, section 5.1.5)."""
+        """Return the key pair of a 32-byte seed (RFC 8032, section 5.1.5)."""
         return cls(Ed25519PrivateKey.from_private_bytes(seed))
 
     def sign(self, message: bytes) -> bytes:
-        """The 64-byte signature over ``message``."""
+        """Return the 64-byte signature over ``message``."""
         return self._private_key.sign(message)
 
     def __repr__(self) -> str:
@@ -60,7 +61,7 @@ class Signer:
 
 
 def public_key_from_hex(text: str) -> Ed25519PublicKey:
-    """Parse 64 hex digits; anything else raises :class:`ConfigurationError`."""
+    """Parse an Ed25519 public key (64 hex digits); raise :class:`ConfigurationError` for other input."""
     try:
         return Ed25519PublicKey.from_public_bytes(bytes.fromhex(text))
     except ValueError as error:
@@ -68,15 +69,15 @@ def public_key_from_hex(text: str) -> Ed25519PublicKey:
 
 
 def load_or_create_signer(path: Path) -> Signer:
-    """The signing key kept in ``path`` as its 32-byte seed; made on first use."""
+    """Return the signing key stored in ``path`` (32-byte seed), made on first use."""
     return Signer.from_seed(load_or_create_secret(path))
 
 
 def load_or_create_secret(path: Path) -> bytes:
-    """The 32 secret bytes kept in ``path``; made from the operating system's generator on first use.
+    """Return the 32 secret bytes in ``path``; on first use, make them with the operating system's generator.
 
     Raises:
-        ConfigurationError: the file is readable by others, of another length, or a link.
+        ConfigurationError: the file has another length, is readable by others, or is a link.
     """
     if not path.exists():
         write_private(path, secrets.token_bytes(32))
@@ -87,7 +88,7 @@ def load_or_create_secret(path: Path) -> bytes:
 
 
 def read_private(path: Path) -> bytes:
-    """The content of a private file.
+    """Return the content of a private file.
 
     Raises:
         ConfigurationError: the file is missing, readable by others, or a link.
@@ -102,7 +103,7 @@ def read_private(path: Path) -> bytes:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Create ``path`` with mode 0600, whole or not at all, never over an existing file."""
+    """Create ``path`` with mode 0600, whole or not at all; never replace an existing file."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):  # another starter's file is as good, and is the one that stays
+    with contextlib.suppress(FileExistsError):  # the file of a concurrent starter serves as well, and stays
         create_file(path, data, mode=PRIVATE)

@@ -1,6 +1,9 @@
-"""Datasets at a site: what they declare (``schema``), where they lie (``paths``), how they are read.
+"""Datasets at a site: their declaration (``schema``), their location (``paths``) and their reader (``reading``).
 
-``schema`` is on the ground floor: the platform scales its public evaluation set by the very same ranges.
+Enters: a dataset id below the data root. Leaves: checked, scaled arrays, or a refusal with a reason code.
+Never: follows a link; guesses a type; scales by a statistic of the rows; quotes a cell in a message.
+
+``schema`` belongs to the ground floor: the platform scales its public evaluation set by the same ranges.
 """
 
 from coreason_enclave.datasets.problems import DatasetSchemaRejected, SchemaProblem

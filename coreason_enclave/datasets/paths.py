@@ -1,11 +1,13 @@
-"""Handles to datasets that cannot leave the data root.
+"""Handles to datasets inside the data root, which no dataset id and no link can leave.
 
-A dataset id arrives from outside. It is matched against a closed alphabet before it touches the file system,
-and then walked name by name through directory descriptors (``openat`` with ``O_NOFOLLOW``), so that no link
-is followed, whoever plants it and whenever. What was checked is what is read: bytes come through the very
-descriptor whose type, size and link count were looked at.
+A dataset id arrives from outside. The handle:
 
-The root itself is the site's own configuration and may be reached through a link; nothing below may be one.
+- matches the id against a closed alphabet before any file access;
+- walks the path name by name through directory descriptors (``openat`` with ``O_NOFOLLOW``), so no link is ever
+  followed, no matter who plants it and when;
+- reads bytes through the same descriptor whose type, size and link count it checked.
+
+The root itself comes from the site's own configuration and may be a link; every path below must be free of links.
 """
 
 from __future__ import annotations
@@ -26,20 +28,20 @@ from coreason_enclave.schemas import SafeId, SafePath, explain
 __all__ = ["MAX_FILE_BYTES", "DataRoot", "DatasetFolder"]
 
 MAX_FILE_BYTES = 1 << 30
-"""The largest file that is read: a dataset is held in memory."""
+"""The largest readable file: memory holds a whole dataset."""
 
 _DATASET_ID: TypeAdapter[str] = TypeAdapter(SafePath)
 _FILE_NAME: TypeAdapter[str] = TypeAdapter(SafeId)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Opening a FIFO or a terminal must neither block nor take the terminal over: its type is looked at afterwards.
+# Opening a FIFO or a terminal must neither block nor take over the terminal: the type check follows the opening.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class DataRoot:
-    """The one folder below which a site's datasets lie.
+    """The single folder above all of a site's datasets.
 
     Raises:
-        ConfigurationError: the root is no folder, or is the root of the file system.
+        ConfigurationError: the root is not a folder, or is the root of the file system.
     """
 
     def __init__(self, root: Path) -> None:
@@ -51,7 +53,7 @@ class DataRoot:
             raise ConfigurationError(f"data root {root} must be a folder of its own: name one that holds datasets only")
 
     def resolve(self, dataset_id: str) -> Path:
-        """The dataset's folder, for messages; to read its files use :meth:`folder`, which holds it open."""
+        """Return the dataset's folder, for messages; to read files, hold the folder open with :meth:`folder`."""
         with self.folder(dataset_id) as folder:
             return folder.path
 
@@ -60,8 +62,8 @@ class DataRoot:
         """Hold the dataset's folder open.
 
         Raises:
-            DatasetRejected: the id is not one (``dataset_path``), there is no such dataset
-                (``dataset_unknown``), or something on the way is not a plain folder (``dataset_path``).
+            DatasetRejected: the id is malformed or a path component is not a plain folder (``dataset_path``), or no
+                such dataset exists (``dataset_unknown``).
         """
         names = _names(dataset_id)
         descriptor = _open_folder(str(self._root), None, dataset_id)
@@ -84,7 +86,7 @@ class DatasetFolder:
     descriptor: int
 
     def read(self, name: str, *, limit: int = MAX_FILE_BYTES) -> bytes:
-        """The bytes of one regular file of at most ``limit`` bytes; raises :class:`DatasetRejected`."""
+        """Return the bytes of one regular file of at most ``limit`` bytes; raise :class:`DatasetRejected` otherwise."""
         _checked(_FILE_NAME, name, "file name")
         where = f"{self.dataset_id}/{name}"
         try:
@@ -102,7 +104,7 @@ class DatasetFolder:
         return data
 
     def require_file(self, name: str) -> None:
-        """Raise :class:`DatasetRejected` unless there is a regular file of this name; its content is not read."""
+        """Raise :class:`DatasetRejected` unless a regular file of this name exists; do not read its content."""
         _checked(_FILE_NAME, name, "file name")
         where = f"{self.dataset_id}/{name}"
         try:

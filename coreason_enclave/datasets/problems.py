@@ -1,4 +1,4 @@
-"""What can be wrong with the content of a dataset: typed, for the site's own log."""
+"""Typed problems with a dataset's content, for the site's own log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class SchemaProblem:
-    """One problem, of one column (``None``: of the dataset as a whole). It never quotes a cell."""
+    """A problem with a column, or with the whole dataset if ``column`` is None. The text never quotes a cell."""
 
     column: str | None
     problem: str
@@ -27,7 +27,7 @@ class SchemaProblem:
 
 
 class DatasetSchemaRejected(DatasetRejected):
-    """The rows do not have the form that the dataset declares. ``problems`` stay at the site."""
+    """Raised if the rows do not have the form that the dataset declares. ``problems`` stay at the site."""
 
     def __init__(self, dataset_id: str, problems: Sequence[SchemaProblem]) -> None:
         self.problems = tuple(problems)
@@ -38,7 +38,7 @@ class DatasetSchemaRejected(DatasetRejected):
 
 @dataclass(frozen=True)
 class Rows:
-    """What a reader returns: scaled features, labels, and unit codes where the dataset declares units."""
+    """A reader's result: scaled features, labels, and unit codes if the dataset declares units."""
 
     features: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]

@@ -1,7 +1,7 @@
-"""From a dataset id to checked, scaled arrays: the only way rows enter the agent.
+"""From a dataset id to checked, scaled arrays: the only way for rows to enter the agent.
 
-What is wrong with a dataset is collected as typed problems, column by column, for the site's own log. They
-name columns and row numbers, never cells, and none of them may leave the site: only the reason code does.
+The reader collects typed problems, column by column, for the site's own log. A problem names columns and row numbers,
+never cells. No problem may leave the site; only the reason code may.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class SiteDataset:
     """Rows that passed the sentry, in the file's order. They stay at the site.
 
     Attributes:
-        schema: what the dataset declares.
+        schema: the dataset's declaration.
         features: float32, (n, *schema.sample_shape), within [-1, 1].
         labels: int64, (n,), from 0 to classes - 1.
-        unit_ids: int64, (n,), from 0 to units - 1: who is behind each row; ``None`` where a row is a unit.
+        unit_ids: int64, (n,), from 0 to units - 1: the person behind each row; None for record-level data.
         digest: SHA-256 (hex) over the bytes of schema and rows.
     """
 
@@ -52,7 +52,7 @@ class SiteDataset:
     digest: str
 
     def __len__(self) -> int:
-        """Number of rows: private; nothing derived from it leaves."""
+        """Return the number of rows: private, like every number derived from it."""
         return len(self.labels)
 
     @property
@@ -61,27 +61,28 @@ class SiteDataset:
         return len(self) if self.unit_ids is None else int(self.unit_ids.max()) + 1
 
     def __repr__(self) -> str:
-        # A generated repr would print rows into whatever log shows this object.
+        # A generated repr would print rows into any log that shows this object.
         return f"SiteDataset({self.schema.dataset_id!r}, digest={self.digest[:12]}…)"
 
 
 class CheckedDatasets:
-    """Datasets that were parsed and checked before, by content: the same bytes need not be checked each round.
+    """Cache of parsed and checked datasets, by content, to avoid checking the same bytes in every round.
 
-    The bytes are read and hashed every time, so a change on disk is seen. One dataset is kept for each id, and what
-    is handed out is a copy: a training loop that writes into its arrays cannot change the next round's.
+    - The reader still reads and hashes the bytes every time and notices a change on disk.
+    - The cache keeps one dataset per id.
+    - The cache returns copies, so a training loop that writes into its arrays cannot change the next round's.
     """
 
     def __init__(self) -> None:
         self._kept: dict[str, SiteDataset] = {}
 
     def get(self, dataset_id: str, content: str) -> SiteDataset | None:
-        """The dataset with this content, or None."""
+        """Return a copy of the dataset with this content, or None."""
         kept = self._kept.get(dataset_id)
         return _copied(kept) if kept is not None and kept.digest == content else None
 
     def keep(self, dataset: SiteDataset) -> None:
-        """Remember a copy of ``dataset`` in place of an earlier content."""
+        """Store a copy of ``dataset`` and drop the id's earlier content."""
         self._kept[dataset.schema.dataset_id] = _copied(dataset)
 
 
@@ -96,7 +97,7 @@ def open_dataset(
     """Read and check the dataset ``dataset_id`` below ``root``. The same bytes always give the same arrays.
 
     Args:
-        checked: parsed datasets to take from and add to.
+        checked: a cache of parsed datasets, to read from and add to.
 
     Raises:
         ConfigurationError: ``root`` is unusable.
@@ -117,11 +118,11 @@ def open_dataset(
 
 
 def declared_schema(root: Path, dataset_id: str) -> DatasetSchema:
-    """What the dataset declares. Its file of rows has to be there, and is not read.
+    """Return the dataset's declaration; require its file of rows, without reading the file.
 
     Raises:
         ConfigurationError: ``root`` is unusable.
-        DatasetRejected: the id, its path or its declaration is not acceptable, or there are no rows.
+        DatasetRejected: the id, its path or its declaration is not acceptable, or the file of rows is missing.
     """
     with DataRoot(root).folder(dataset_id) as folder:
         schema = _declared(folder)[1]
@@ -130,9 +131,9 @@ def declared_schema(root: Path, dataset_id: str) -> DatasetSchema:
 
 
 def content_digest(root: Path, dataset_id: str, *, max_bytes: int = MAX_FILE_BYTES) -> str:
-    """:attr:`SiteDataset.digest` of what lies there now. Rows are hashed and not looked at.
+    """Return the current :attr:`SiteDataset.digest`; hash the rows without parsing them.
 
-    Raises what :func:`declared_schema` raises.
+    Raises the same errors as :func:`declared_schema`.
     """
     with DataRoot(root).folder(dataset_id) as folder:
         schema_bytes, schema = _declared(folder)

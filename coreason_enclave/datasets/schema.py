@@ -1,8 +1,7 @@
-"""What a dataset declares about itself in ``dataset.toml``, and the scaling that follows from it.
+"""The declaration of a dataset, ``dataset.toml``, and the scaling that follows from the declared ranges.
 
-Features are scaled by declared, public ranges and by nothing else: a mean or a maximum taken from private
-rows would be a release of its own, and a different one at every site. The same code scales a public
-evaluation set.
+Only declared, public ranges scale the features. A mean or a maximum of private rows would be a release of its own, and
+would differ between sites. The same code scales a public evaluation set.
 
 >>> schema = parse_schema(b'''
 ... version = 1
@@ -60,7 +59,7 @@ TENSOR_UNITS = "unit"
 
 
 class DataFormat(StrEnum):
-    """``csv``: a header, then one row a line. ``safetensors``: arrays ``x``, ``y`` and perhaps ``unit``."""
+    """``csv``: a header line and a line for each row. ``safetensors``: arrays ``x``, ``y`` and optionally ``unit``."""
 
     CSV = "csv"
     SAFETENSORS = "safetensors"
@@ -77,17 +76,17 @@ class _Range(StrictModel):
         return self
 
     def to_unit(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-        """Map ``[low, high]`` to ``[-1, 1]``, clipping what lies outside."""
+        """Map ``[low, high]`` to ``[-1, 1]``, and clip values outside."""
         clipped = np.clip(values, self.low, self.high)
         return ((clipped - self.low) / (self.high - self.low) * 2.0 - 1.0).astype(np.float32)
 
 
 class Feature(_Range):
-    """One column, its declared public range, and what an empty cell means.
+    """A column, its declared public range, and the meaning of an empty cell.
 
-    ``missing`` is ``"refuse"`` (the dataset is refused) or a constant, in the column's own unit, to stand in
-    for it. ``why`` records where the range comes from, for whoever has to believe that it was not read off
-    the rows.
+    ``missing`` either equals ``"refuse"`` (an empty cell refuses the dataset) or gives a constant, in the column's own
+    unit, to replace the empty cell. ``why`` records the source of the range, for readers who must trust that the range
+    was not computed from the rows.
     """
 
     name: ColumnName
@@ -101,7 +100,7 @@ class Feature(_Range):
         return self
 
     def scale(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-        """Scale one column of shape (n,); NaN means missing. Raises :class:`DatasetRejected`."""
+        """Scale one column of shape (n,); NaN means missing. Raise :class:`DatasetRejected` on unusable values."""
         if np.isinf(values).any():
             raise DatasetRejected(f"column {self.name!r} holds an infinity: correct the rows")
         absent = np.isnan(values)
@@ -128,10 +127,10 @@ class Label(StrictModel):
 
 
 class DatasetSchema(StrictModel):
-    """``dataset.toml``: one dataset at one site.
+    """The parsed ``dataset.toml``: one dataset at one site.
 
-    ``public`` has no default: it is what lets a dataset be used without privacy. ``unit_column`` names the
-    person behind a row; without it every row is a unit of its own.
+    ``public`` has no default, because the flag permits use of the dataset without privacy. ``unit_column`` names the
+    person behind a row; without the column, every row forms its own unit.
     """
 
     version: Literal[1]
@@ -169,7 +168,7 @@ class DatasetSchema(StrictModel):
 
     @property
     def unit(self) -> PrivacyUnit:
-        """Whose presence training on this dataset can hide."""
+        """The privacy unit whose presence training on this dataset can hide."""
         return PrivacyUnit.RECORD if self.unit_column is None else PrivacyUnit.PERSON
 
     @property
@@ -180,11 +179,11 @@ class DatasetSchema(StrictModel):
     def scale(self, columns: Mapping[str, npt.ArrayLike]) -> npt.NDArray[np.float32]:
         """Scale named columns, each of shape (n,), to features of shape (n, d) within [-1, 1].
 
-        Columns that are not features are ignored. NaN means a missing cell.
+        Ignores all columns except features. NaN means a missing cell.
 
         Raises:
-            DatasetRejected: a column is absent, not numeric, of another length, infinite, or has missing
-                cells without a declared stand-in.
+            DatasetRejected: a column is absent, not numeric, of another length, infinite, or has missing cells without
+                a declared stand-in.
         """
         if self.tensor is not None:
             raise DatasetRejected(f"dataset {self.dataset_id!r} is a tensor dataset: use scale_tensor")
@@ -197,7 +196,7 @@ class DatasetSchema(StrictModel):
         return np.stack(scaled, axis=1)
 
     def scale_tensor(self, values: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Scale a tensor of shape (n, *sample_shape) to [-1, 1]; raises :class:`DatasetRejected`."""
+        """Scale a tensor of shape (n, *sample_shape) to [-1, 1]; raise :class:`DatasetRejected` on unusable values."""
         if self.tensor is None:
             raise DatasetRejected(f"dataset {self.dataset_id!r} is a table: use scale")
         array = np.asarray(values, dtype=np.float64)
@@ -210,7 +209,7 @@ class DatasetSchema(StrictModel):
 
 @dataclass(frozen=True)
 class DatasetExpectation:
-    """What a caller needs a dataset to be; ``None`` means that any will do."""
+    """A caller's requirements for a dataset; ``None`` accepts any value."""
 
     sample_shape: tuple[int, ...] | None = None
     classes: int | None = None
@@ -218,7 +217,7 @@ class DatasetExpectation:
     public: bool | None = None
 
     def unmet_by(self, schema: DatasetSchema) -> tuple[str, ...]:
-        """Each expectation that ``schema`` disappoints, in words."""
+        """Return each expectation that ``schema`` does not meet, in words."""
         found: tuple[tuple[str, object, object], ...] = (
             ("sample_shape", self.sample_shape, schema.sample_shape),
             ("classes", self.classes, schema.label.classes),
@@ -233,7 +232,7 @@ class DatasetExpectation:
 
 
 def parse_schema(data: bytes) -> DatasetSchema:
-    """Read ``dataset.toml``; anything missing, unknown or out of range raises :class:`DatasetRejected`."""
+    """Read ``dataset.toml``; raise :class:`DatasetRejected` for any missing, unknown or out-of-range entry."""
     try:
         document = parse_toml(data, "dataset.toml")
     except ConfigurationError as error:

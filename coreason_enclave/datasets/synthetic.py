@@ -1,4 +1,4 @@
-"""Rows that stand for nobody, within what a dataset declares: for trying out a model and a training loop.
+"""Synthetic rows within a dataset's declaration, for trying out a model and a training loop without real rows.
 
 >>> from coreason_enclave.datasets.schema import parse_schema
 >>> schema = parse_schema(b'version = 1\\ndataset_id = "d"\\nformat = "csv"\\nfile = "r.csv"\\npublic = true\\n'
@@ -19,9 +19,9 @@ __all__ = ["synthetic_dataset"]
 
 
 def synthetic_dataset(schema: DatasetSchema, rows: int) -> SiteDataset:
-    """So many rows of the declared shape, features within [-1, 1], each class among the labels, each row a unit.
+    """Return ``rows`` rows of the declared shape, with features within [-1, 1], every class and one unit per row.
 
-    Always the same for the same schema. The last rows are extreme: every feature at an end of its range.
+    Equal schemas give equal rows. The last quarter is extreme: every feature at an end of its range.
     """
     random = np.random.default_rng(20_190)
     features = random.uniform(-1.0, 1.0, (rows, *schema.sample_shape)).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Rows from CSV: a header, then one row a line, each cell read as text and converted by the declared rule.
+"""Rows from CSV: a header line, a line for each row, and every cell read as text and converted by the declared rule.
 
-A CSV reader that guesses (types, indices, what counts as missing) would let the same bytes mean different
-rows on different days; here nothing is guessed.
+A CSV reader that guesses types, indices or missing values would give the same bytes different meanings on different
+days. This reader never guesses.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Text = npt.NDArray[np.object_]
 
 
 def read_table(schema: DatasetSchema, data: bytes) -> Rows:
-    """Parse CSV ``data`` (UTF-8) as declared; raises :class:`DatasetSchemaRejected` with every problem."""
+    """Parse CSV ``data`` (UTF-8) as declared; raise :class:`DatasetSchemaRejected` with every problem."""
     columns = _declared_columns(schema, _parse(schema, data))
     problems: list[SchemaProblem] = []
     features = {feature.name: _feature(feature, columns[feature.name], problems) for feature in schema.features}
@@ -50,8 +50,7 @@ def _parse(schema: DatasetSchema, data: bytes) -> pandas.DataFrame:
     if b"\0" in data:
         raise _refused(schema, "the file holds NUL bytes: it is not a text file")
     try:
-        # The header is read as a row: pandas would rename a column that occurs twice, and would take a
-        # surplus cell for an index.
+        # Read the header as a row: pandas would rename a repeated column, and take a surplus cell for an index.
         return pandas.read_csv(
             io.BytesIO(data),
             header=None,
@@ -105,7 +104,7 @@ def _units(name: str, cells: Text, problems: list[SchemaProblem]) -> npt.NDArray
     if absent.any():
         problems.append(SchemaProblem(name, f"{_where(absent)} missing: every row needs the person it belongs to"))
     spellings, codes = np.unique(cells.astype(str), return_inverse=True)
-    # A person written in two ways would count as two, each protected alone: a weaker guarantee than declared.
+    # Two spellings of one person would count as two persons, each protected alone: weaker than the declared guarantee.
     persons: dict[str, str] = {}
     for spelling in spellings.tolist():
         if persons.setdefault(_person(spelling), spelling) != spelling:
@@ -122,7 +121,7 @@ def _person(spelling: str) -> str:
 def _numbers(
     name: str, cells: Text, problems: list[SchemaProblem]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-    """Which cells are missing, and every cell as a float; NaN where it is missing or no finite number."""
+    """Return a mask of missing cells, and every cell as a float; NaN if missing or not a finite number."""
     absent = _missing(cells)
     values = np.array([_number(cell) for cell in cells], dtype=np.float64)
     wrong = ~np.isfinite(values) & ~absent

@@ -1,4 +1,4 @@
-"""Rows from safetensors: ``x`` float32 (n, *shape), ``y`` int64 (n,); ``unit`` int64 (n,) where declared."""
+"""Rows from safetensors: ``x`` float32 (n, *shape), ``y`` int64 (n,); ``unit`` int64 (n,) if declared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Tensors = dict[str, npt.NDArray[Any]]
 
 
 def read_tensors(schema: DatasetSchema, data: bytes) -> Rows:
-    """Parse safetensors as declared; raises :class:`DatasetSchemaRejected` with every problem."""
+    """Parse safetensors as declared; raise :class:`DatasetSchemaRejected` with every problem."""
     tensors = _parse(schema, data)
     problems = _form_problems(schema, tensors) or _value_problems(schema, tensors)
     if problems:
@@ -48,8 +48,7 @@ def _form_problems(schema: DatasetSchema, tensors: Tensors) -> list[SchemaProble
     if schema.unit_column:
         wanted[TENSOR_UNITS] = (np.int64, ())
     problems = [SchemaProblem(name, "is missing") for name in wanted if name not in tensors]
-    # An undeclared `unit` left unread would turn a person-level dataset into a record-level one without a
-    # word.
+    # Ignoring an undeclared `unit` would silently turn a person-level dataset into a record-level dataset.
     problems += [
         SchemaProblem(name, "is not declared in dataset.toml") for name in sorted(tensors) if name not in wanted
     ]

@@ -1,1 +1,5 @@
-"""How a site joins a federation: one file for each framework, each of them bytes in, session, bytes out."""
+"""Connects a site to a federation, with one adapter per framework (Flower, NVIDIA FLARE).
+
+Enters: a sealed message in a framework's form. Leaves: a sealed reply or a reason code in the same form.
+Never: opens a sealed message, or runs code from the network.
+"""

@@ -1,7 +1,8 @@
 """The site as an ``Executor`` of NVIDIA FLARE: sealed bytes in, sealed bytes or a reason out.
 
-:class:`CoreasonExecutor` takes part in a federation as it is. Whoever writes the training loop subclasses it; the loop
-runs inside the site's session, between its checks and its airlock (see :mod:`coreason_enclave.session.secure_session`):
+:class:`CoreasonExecutor` takes part in a federation without changes. For a custom training loop, write a subclass; the
+loop runs inside the site's session, between the session's checks and its airlock (output filter; see
+:mod:`coreason_enclave.session.secure_session`):
 
 >>> import torch
 >>> from coreason_enclave.privacy import PrivacyGuard
@@ -22,7 +23,7 @@ runs inside the site's session, between its checks and its airlock (see :mod:`co
 ...         return self.sentry.sanitize_output(
 ...             {"params": model.state_dict(), "metrics": {"epsilon": privacy_guard.get_current_epsilon()}})
 
-It trains nothing outside a task, and a task that nobody sealed is refused by its reason:
+The executor never trains outside a task, and refuses an unsealed task with a reason:
 
 >>> from nvflare.apis.fl_context import FLContext
 >>> from nvflare.apis.shareable import Shareable
@@ -87,18 +88,19 @@ TASKS: Final[Mapping[str, _Answer]] = {
     "validate": _validated,
     "submit_model": lambda handler, message, _: sealed_reply(handler.submit(message)),
 }
-"""The tasks that are answered; another one is unsupported."""
+"""Handlers by task name. The executor refuses any other task as unsupported."""
 
 
 class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
-    """Answers FLARE's tasks by what ``coreason.json`` in this host's site configuration folder says.
+    """Answers FLARE's tasks according to ``coreason.json`` in this host's site configuration folder.
 
-    ``runs = agent``: the bytes go to the site's agent. ``runs = session`` (simulators): this process is the site.
+    - ``runs = agent``: the executor forwards the bytes to the site's agent.
+    - ``runs = session`` (simulators): this process is the site.
 
     Attributes:
-        model, loader, criterion: while a task is trained, the job's model with the global weights, fresh and unwrapped;
-            a loader over the dataset's rows; the loss.
-        sentry: while a task is trained, the site's sentry, which knows the layout of that model.
+        model, loader, criterion: set during a training task: the job's model with the global weights, fresh and
+            unwrapped; a loader over the dataset's rows; the loss.
+        sentry: set during a training task: the site's sentry, bound to the layout of the model.
     """
 
     model: Any
@@ -111,25 +113,25 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
     _context: FLContext | None = None
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
-        """Answer one task. Raises nothing: a refusal is a return code and, as ``aegis_reason``, a reason."""
+        """Answer one task. Never raises: a refusal has a return code, and its reason in the header ``aegis_reason``."""
         try:
             return self._answered(task_name, shareable, fl_ctx, abort_signal)
         except EnclaveError as refused:
             reason = refused.reason
-        except Exception as error:  # noqa: BLE001 - its text may hold a row; FLARE would log it
+        except Exception as error:  # noqa: BLE001 - the error's text may hold a row, and FLARE would log the text
             self.log_error(fl_ctx, f"{type(error).__name__} while answering {task_name!r:.80}", fire_event=False)
             reason = Reason.INTERNAL
         self.log_info(fl_ctx, f"{task_name!r:.80} refused: {reason}")
         return refusal(reason)
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Let go of the site when the run ends, or FLARE's simulator swaps this client for another."""
+        """Close the site when the run ends, or when FLARE's simulator swaps this client for another."""
         super().handle_event(event_type, fl_ctx)
         if event_type in (EventType.END_RUN, EventType.SWAP_OUT):
             self.close()
 
     def close(self) -> None:
-        """Let go of the site; the next task opens it again."""
+        """Close the site. The next task opens the site again."""
         opened, self._answerer = self._answerer, None
         if opened is not None:
             opened.close()
@@ -151,7 +153,7 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
             try:
                 settings = Path(fl_ctx.get_workspace().get_site_config_dir())
                 self._answerer = open_handler(settings, fl_ctx.get_identity_name(), self, self._own_loop())
-            except EnclaveError as error:  # about this host's configuration, for whoever looks after it
+            except EnclaveError as error:  # concerns this host's configuration, so the host's operator needs the text
                 self.log_error(fl_ctx, f"the site cannot be opened: {error}", fire_event=False)
                 raise
         return self._answerer.handler
@@ -159,16 +161,17 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
     # --- for subclasses ------------------------------------------------------------------------------------------
 
     def _execute_training(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Any:
-        """Train from the global weights; subclasses write their own loop here.
+        """Train from the global weights. Subclasses write their own loop here.
 
         Args:
             shareable: a ``DXO`` of kind ``WEIGHTS`` (numpy) with the job in its properties.
-            fl_ctx: FLARE's context; in an agent, one that names the site and nothing more.
-            abort_signal: asked between steps. What was trained until then is not released.
+            fl_ctx: FLARE's context; in an agent, a context that holds only the site's name.
+            abort_signal: to be checked between steps. After an abort the site releases no update.
 
         Returns:
             ``self.sentry.sanitize_output({"params": …, "metrics": …})`` with whole weights, or a ``DXO`` or
-            ``Shareable`` of kind ``WEIGHTS`` or ``WEIGHT_DIFF``. The privacy event is counted, never returned.
+            ``Shareable`` of kind ``WEIGHTS`` or ``WEIGHT_DIFF``. The session counts the privacy event; the loop never
+            returns the event.
         """
         del shareable, fl_ctx, abort_signal
         from coreason_enclave.privacy.training import LocalSgdTrainer
@@ -177,20 +180,20 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
         return DXO(DataKind.WEIGHT_DIFF, data=dict(trained.arrays)).to_shareable()
 
     def _check_hardware_trust(self) -> AttestationReport:
-        """The attestation result on this host that released the model.
+        """Return this host's attestation result, which released the model.
 
         Raises:
-            AttestationError: outside a task, once it has expired, or where this host can prove itself no more.
+            AttestationError: outside a task, after expiry, or if this host can no longer prove itself.
         """
         if self._work is None:
             raise AttestationError("nothing is attested outside a task")
         return self._work.task.trusted()
 
     def _parse_job_config(self, shareable: Shareable) -> FederationJob:
-        """The job that ``shareable`` states, in which no value is left open.
+        """Return the job from ``shareable``, with every value resolved.
 
         Raises:
-            ConfigurationError: outside a task. EnvelopeError: it states no job. JobRejected: not the accepted one.
+            ConfigurationError: outside a task. EnvelopeError: no job in ``shareable``. JobRejected: another job.
         """
         from coreason_enclave.federation.nvflare.tasks import job_in
 
@@ -201,30 +204,30 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
             raise ConfigurationError("there is a job only while a task is trained")
         return self._work
 
-    # --- for whoever opens a site whose site.toml names this class ---------------------------------------------------
+    # --- for opening a site whose site.toml names this class --------------------------------------------------------
 
     def as_trainer(self, site_id: str, sentry: DataSentry) -> Trainer:
-        """This executor's training loop as the trainer of a site, outside of FLARE's process."""
+        """Return this executor's training loop as a site's trainer, outside FLARE's process."""
         from coreason_enclave.federation.nvflare.trainer import ExecutorTrainer  # loads the frameworks
 
         return ExecutorTrainer(self, site_id, sentry)
 
-    # --- for the trainer that this executor is -------------------------------------------------------------------
+    # --- for ExecutorTrainer, which wraps this executor as a trainer --------------------------------------------------
 
     def begin_task(self, work: ActiveTask, material: TrainingInputs) -> None:
-        """See :class:`~coreason_enclave.federation.nvflare.trainer.Trains`."""
+        """See :class:`~coreason_enclave.federation.nvflare.trainer.ExecutorHooks`."""
         self._work = work
         self.model, self.loader, self.criterion = material.model, material.loader, material.criterion
         self.sentry = work.sentry
 
     def end_task(self) -> None:
-        """See :class:`~coreason_enclave.federation.nvflare.trainer.Trains`."""
+        """See :class:`~coreason_enclave.federation.nvflare.trainer.ExecutorHooks`."""
         self._work = None
         for name in ("model", "loader", "criterion", "sentry"):
             self.__dict__.pop(name, None)
 
     def fl_context(self) -> FLContext | None:
-        """See :class:`~coreason_enclave.federation.nvflare.trainer.Trains`."""
+        """See :class:`~coreason_enclave.federation.nvflare.trainer.ExecutorHooks`."""
         return self._context
 
     def _own_loop(self) -> str | None:

@@ -1,1 +1,5 @@
-"""Attesters: what produces evidence on this host. They vouch for nothing; whoever relies on evidence verifies it."""
+"""Attesters: collect evidence on this host.
+
+Enters: the context bytes to bind. Leaves: evidence with CPU and GPU reports, or ``attestation_unavailable``.
+Never: vouches for evidence, since the relying party verifies; replaces a missing attester with another.
+"""

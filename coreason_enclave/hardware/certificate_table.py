@@ -1,8 +1,12 @@
-"""The certificates that a hypervisor hands to a SEV-SNP guest beside a report.
+"""Parse the certificate table that a hypervisor hands to a SEV-SNP guest with a report.
 
-Layout: SEV-ES Guest-Hypervisor Communication Block Standardization (AMD 56421), section 4.1.8.1: entries of 24 bytes
-(GUID as it is written, offset, length; little-endian numbers), the last one all zero, then the certificates. The host
-writes it, and nobody signs it: what is in it is verified like anything else that claims to be AMD's.
+Layout: SEV-ES Guest-Hypervisor Communication Block Standardization (AMD 56421), section 4.1.8.1:
+
+1. Entries of 24 bytes: GUID (byte order as written), offset, length; numbers are little-endian.
+2. A final entry of zeros.
+3. The certificates.
+
+The host writes the table without a signature. The verifier checks each certificate like any other claim to be AMD's.
 """
 
 from __future__ import annotations
@@ -27,13 +31,14 @@ _CERTIFICATES = {
 
 
 def parse_certificate_table(table: bytes) -> tuple[bytes, ...]:
-    """The certificates of AMD's own kinds, in the table's order; entries of other kinds are passed over.
+    """Return the certificates of AMD's own kinds in table order; skip entries of other kinds.
 
     Args:
-        table: may be empty or all zero, where the host hands over none.
+        table: Raw table; empty or all zero if the host hands over no certificates.
 
     Raises:
-        AttestationError: an entry points outside, into the entries or into another one's bytes, or stands twice.
+        AttestationError: The table has no end marker, an entry occurs twice, or an entry is empty or points outside the
+            table, into the entry list or into another entry's bytes.
     """
     if not any(table):
         return ()

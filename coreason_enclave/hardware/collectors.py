@@ -1,4 +1,4 @@
-"""The ports of what collects evidence on a host, and the one way in which a collector fails."""
+"""Interfaces of evidence collectors, and their single failure ``attestation_unavailable``."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ NONCE_BYTES = 32
 
 
 class CpuCollector(Protocol):
-    """Asks this host's processor for a report."""
+    """A collector of reports from this host's processor."""
 
     @property
     def kind(self) -> CpuKind:
-        """What :meth:`collect` returns."""
+        """Kind of report from :meth:`collect`."""
         ...
 
     def collect(self, report_data: bytes) -> CpuReport:
-        """A report over ``report_data``, 64 bytes. Whether it covers them is for the caller to check.
+        """Return a report over ``report_data`` (64 bytes). The caller checks that the report covers these bytes.
 
         Raises:
             AttestationError: ``attestation_unavailable``.
@@ -36,10 +36,10 @@ class CpuCollector(Protocol):
 
 
 class GpuCollector(Protocol):
-    """Asks this host's GPUs for reports."""
+    """A collector of reports from this host's GPUs."""
 
     def collect(self, nonce: bytes) -> tuple[GpuReport, ...]:
-        """A report of every GPU over ``nonce``, 32 bytes. Whether they cover it is for the caller to check.
+        """Return a report of every GPU over ``nonce`` (32 bytes). The caller checks that the reports cover the nonce.
 
         Raises:
             AttestationError: ``attestation_unavailable``.
@@ -48,13 +48,13 @@ class GpuCollector(Protocol):
 
 
 def unavailable(message: str) -> AttestationError:
-    """No evidence can be had here; ``message`` says what was looked for, or what answered wrongly."""
+    """Return the error for missing evidence; ``message`` names the missing device or the wrong answer."""
     return AttestationError(message, reason=Reason.ATTESTATION_UNAVAILABLE)
 
 
 @contextmanager
 def answering(device: str) -> Iterator[None]:
-    """Turn what the system says about ``device`` into :class:`AttestationError`."""
+    """Turn an ``OSError`` from ``device`` into :class:`AttestationError`."""
     try:
         yield
     except OSError as error:
@@ -63,9 +63,12 @@ def answering(device: str) -> Iterator[None]:
 
 
 def cpu_report(kind: CpuKind, report: bytes, certificates: Sequence[bytes] = ()) -> CpuReport:
-    """Wrap what a processor answered; an empty or oversized answer raises :class:`AttestationError`.
+    """Wrap a processor's answer as a :class:`CpuReport`.
 
-    A quote is handed over in a buffer with zeros behind it: those are left out.
+    SGX and TDX devices pad a quote with zeros; this function removes the padding.
+
+    Raises:
+        AttestationError: The answer is empty or larger than evidence may be.
     """
     if not report:
         raise unavailable(f"this host's {kind} device answered with an empty report")

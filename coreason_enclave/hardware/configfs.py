@@ -1,7 +1,7 @@
-"""Names of configfs entries that say whose they are, so that a dead process's can be told from another's.
+"""Name configfs entries after their owner, so cleanup can recognise the entries of dead processes.
 
-``aegis-<pid namespace>-<pid>-<random>``: a pid means nothing in another container, so only entries of our own namespace
-whose process is gone are ever removed.
+Format: ``aegis-<pid namespace>-<pid>-<random>``. A pid has no meaning in another container. Cleanup therefore removes
+only entries from this process's own pid namespace whose process has ended.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _NAME = re.compile(r"aegis-([0-9]{1,20})-([0-9]{1,10})-[0-9a-f]{16}")
 
 
 def fresh_name() -> str:
-    """A name that no other thread or process uses."""
+    """Return a name that no other thread or process uses."""
     return f"aegis-{_pid_namespace()}-{os.getpid()}-{secrets.token_hex(8)}"
 
 
 def remove_left_over(tree: DeviceTree, folder: str) -> None:
-    """Remove what dead processes left in ``folder``; whatever cannot be removed stays."""
+    """Remove the entries of dead processes from ``folder``; keep entries that resist removal."""
     namespace = _pid_namespace()
     for name in tree.names(folder):
         match = _NAME.fullmatch(name)
@@ -42,6 +42,6 @@ def _lives(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # there, and somebody else's; or no pid at all, so not known to be gone
+    except (OSError, OverflowError):  # another user's process, or an impossible pid: not known to be dead
         return True
     return True

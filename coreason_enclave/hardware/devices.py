@@ -1,4 +1,4 @@
-"""The few things that a collector does with a file system, behind a port, so that a fake device tree can stand in."""
+"""File-system operations for collectors, behind an interface so that tests can use a fake device tree."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from typing import Protocol
 __all__ = ["MAX_ANSWER_BYTES", "DeviceTree", "HostDevices"]
 
 MAX_ANSWER_BYTES = 64 * 1024
-"""No device answers with more."""
+"""Maximum size of a device's answer, in bytes."""
 
 
 class DeviceTree(Protocol):
-    """Files and folders by their path from the root, without the leading slash. Failures are ``OSError``."""
+    """A tree of files and folders. Paths start at the root, without the leading slash. Failures raise ``OSError``."""
 
     def exists(self, path: str) -> bool: ...
 
     def names(self, path: str) -> list[str]:
-        """What is in a folder."""
+        """Return the names of a folder's entries."""
         ...
 
     def mkdir(self, path: str) -> None: ...
 
     def rmdir(self, path: str) -> None:
-        """Remove an entry; the attributes in it are the kernel's and go with it."""
+        """Remove an entry; the kernel removes the attributes inside."""
         ...
 
     def read(self, path: str) -> bytes:
-        """All of a file, opened once, at most :data:`MAX_ANSWER_BYTES`."""
+        """Return the whole file, opened once, at most :data:`MAX_ANSWER_BYTES`."""
         ...
 
     def write(self, path: str, data: bytes) -> None:
-        """Put ``data`` into a file that exists, in one system call; what closing it says counts too."""
+        """Write ``data`` to an existing file in one system call; an error on close counts as a failure."""
         ...
 
 
 class HostDevices:
-    """The devices of the host that this runs on.
+    """The device tree of the current host.
 
     Args:
-        root: another root is for tests alone; the product passes none.
+        root: Root folder, for tests only; the product keeps the default.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -67,13 +67,13 @@ class HostDevices:
             os.close(descriptor)
 
     def write(self, path: str, data: bytes) -> None:
-        descriptor = os.open(self._root / path, os.O_WRONLY)  # never creates: a device is there or is not
+        descriptor = os.open(self._root / path, os.O_WRONLY)  # never creates a missing device
         try:
             written = os.write(descriptor, data)
         except OSError:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # configfs commits here
+        os.close(descriptor)  # configfs commits on close, and may fail here
         if written != len(data):
             raise OSError(errno.EIO, f"{written} of {len(data)} bytes were taken", f"/{path}")
 

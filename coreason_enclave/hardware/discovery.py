@@ -1,4 +1,4 @@
-"""Which attesters there are by name, and what of it this host has. A name that is not there never becomes another.
+"""Look up attesters by name and detect the hardware of this host. A missing attester never falls back to another.
 
 >>> attester_named("simulated").kind
 <CpuKind.SIMULATED: 'simulated'>
@@ -45,7 +45,7 @@ _NVIDIA_BINDING = "nvidia-ml-py"
 
 @dataclass(frozen=True)
 class LookedFor:
-    """An interface that evidence could come from: its name, where it was looked for, whether it is there."""
+    """An interface that could supply evidence: name, place searched, and presence on this host."""
 
     name: str
     where: str
@@ -53,10 +53,10 @@ class LookedFor:
 
 
 class ThisHost:
-    """What this host can attest with.
+    """The attestation capabilities of this host.
 
     Args:
-        tree, nvml: others are for tests alone; the product passes none.
+        tree, nvml: For tests only; the product passes neither.
     """
 
     def __init__(self, tree: DeviceTree | None = None, nvml: Nvml | None = None) -> None:
@@ -80,16 +80,20 @@ class ThisHost:
         return (*devices, LookedFor(_NVIDIA_BINDING, f"Python module {BINDING}", binding))
 
     def missing(self, name: str) -> tuple[LookedFor, ...]:
-        """What attester ``name`` (one of :data:`HARDWARE`) needs and is not there. Nothing is asked of a device."""
+        """Return the interfaces that attester ``name`` (of :data:`HARDWARE`) needs and this host lacks.
+
+        Opens no device.
+        """
         needed = {_NEEDS[name.removesuffix(_GPUS)]}
         needed |= {"NVIDIA GPU", _NVIDIA_BINDING} if name.endswith(_GPUS) else set()
         return tuple(looked for looked in self.looked_for() if looked.name in needed and not looked.there)
 
     def detected(self) -> str:
-        """The name of the one attester that this host's hardware is for: all of it, GPUs included.
+        """Return the name of the only attester for this host's hardware, GPUs included.
 
         Raises:
-            AttestationError: ``attestation_unavailable``: there is none, or more than one; says what was looked for.
+            AttestationError: ``attestation_unavailable``: no processor can attest, or several can. The message lists
+                the interfaces searched.
         """
         provider = provider_here(self._tree)
         found = [str(kind) for kind, name in PROVIDERS.items() if name == provider]
@@ -105,17 +109,17 @@ class ThisHost:
 
 
 def attester_named(name: str) -> Attester:
-    """The attester of this name: ``simulated``, or one of :data:`HARDWARE`.
+    """Return the attester called ``name``: ``simulated``, or one of :data:`HARDWARE`.
 
-    No device is opened here: where the hardware is missing, every ``produce`` raises ``attestation_unavailable``,
-    says what was looked for, and nothing else is tried.
+    Opens no device. On a host without the hardware, every ``produce`` raises ``attestation_unavailable``, lists the
+    interfaces searched, and tries no alternative.
 
     Raises:
-        ConfigurationError: there is no attester of this name.
+        ConfigurationError: No attester has this name.
     """
     return ThisHost().attester(name)
 
 
 def devices_looked_for() -> tuple[LookedFor, ...]:
-    """Every interface that evidence could come from, and whether this host has it. Nothing is asked of it."""
+    """Return every interface that could supply evidence, and its presence on this host. Opens no device."""
     return ThisHost().looked_for()

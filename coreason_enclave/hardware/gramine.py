@@ -1,7 +1,8 @@
-"""Intel SGX under Gramine: a quote through the files that its library OS shows to the enclave.
+"""Collect Intel SGX quotes under Gramine, through the files that its library OS shows to the enclave.
 
-``/dev/attestation/attestation_type``, ``user_report_data`` and ``quote`` (Gramine documentation, "Attestation and
-Secret Provisioning"). The files belong to the whole process: two threads would read each other's quotes.
+Files: ``/dev/attestation/attestation_type``, ``user_report_data`` and ``quote`` (Gramine documentation, "Attestation
+and Secret Provisioning"). All threads of a process share these files. A lock keeps one thread from reading another's
+quote.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class GramineCollector:
-    """Collects SGX quotes (DCAP) inside Gramine."""
+    """A collector of SGX quotes (DCAP) inside Gramine."""
 
     kind = CpuKind.SGX
 
@@ -27,7 +28,7 @@ class GramineCollector:
         self._tree = tree
 
     def collect(self, report_data: bytes) -> CpuReport:
-        """See :meth:`.collecting.CpuCollector.collect`."""
+        """See :meth:`.collectors.CpuCollector.collect`."""
         if len(report_data) != REPORT_DATA_BYTES:
             raise ValueError(f"report data has {REPORT_DATA_BYTES} bytes, not {len(report_data)}")
         if not self._tree.exists(f"{ATTESTATION}/attestation_type"):

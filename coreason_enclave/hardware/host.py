@@ -1,4 +1,4 @@
-"""Evidence of this host: its GPUs are asked first, then its processor, over what they said."""
+"""Produce evidence of this host: GPU reports first, then a processor report that covers the GPU reports."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["HostAttester"]
 
 
 class HostAttester:
-    """An attester over collectors. Nothing leaves it that does not cover the bytes that were asked for.
+    """An attester over collectors. Releases only reports that cover the requested bytes.
 
     Args:
-        gpus: None for a host whose GPUs, if any, take no part.
+        gpus: Collector for the host's GPUs, or None to leave GPUs out of the evidence.
     """
 
     def __init__(self, cpu: CpuCollector, gpus: GpuCollector | None = None) -> None:
@@ -25,7 +25,7 @@ class HostAttester:
 
     @property
     def kind(self) -> CpuKind:
-        """What makes the processor's report."""
+        """Kind of the processor's report."""
         return self._cpu.kind
 
     def produce(self, context: bytes) -> Evidence:

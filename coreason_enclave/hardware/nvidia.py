@@ -1,4 +1,4 @@
-"""NVIDIA GPUs in confidential-computing mode: reports and certificates through NVIDIA's management library (NVML)."""
+"""Collect reports and certificates of NVIDIA GPUs in confidential-computing mode, through NVIDIA's NVML library."""
 
 from __future__ import annotations
 
@@ -14,45 +14,49 @@ __all__ = ["NvidiaCollector", "Nvml", "NvmlSession"]
 
 
 class NvmlSession(Protocol):
-    """The library while it is initialised. GPUs are numbered from 0. Failures are :class:`AttestationError`."""
+    """An initialised NVML library. GPU numbers start at 0. Failures raise :class:`AttestationError`."""
 
     def confidential_computing(self) -> bool:
-        """Whether the driver runs its GPUs in confidential-computing mode."""
+        """Return True if the driver runs its GPUs in confidential-computing mode."""
         ...
 
     def gpus(self) -> int:
-        """How many there are."""
+        """Return the number of GPUs."""
         ...
 
     def architecture(self, gpu: int) -> str:
-        """``HOPPER``, or another name."""
+        """Return ``HOPPER``, or another architecture name."""
         ...
 
     def report(self, gpu: int, nonce: bytes) -> bytes:
-        """The SPDM request and the GPU's signed response to it."""
+        """Return the SPDM request and the GPU's signed response."""
         ...
 
     def certificates(self, gpu: int) -> bytes:
-        """The attestation certificates, PEM, leaf first."""
+        """Return the attestation certificates (PEM, leaf first)."""
         ...
 
 
 class Nvml(Protocol):
-    """NVIDIA's management library."""
+    """NVIDIA's management library (NVML)."""
 
     def opened(self) -> AbstractContextManager[NvmlSession]:
-        """Initialise it for a while; raises :class:`AttestationError` where it or the driver is missing."""
+        """Initialise the library for the duration of a ``with`` block.
+
+        Raises:
+            AttestationError: The library or the driver is missing.
+        """
         ...
 
 
 class NvidiaCollector:
-    """Collects a report of every GPU of this host."""
+    """A collector of one report for each GPU of this host."""
 
     def __init__(self, nvml: Nvml) -> None:
         self._nvml = nvml
 
     def collect(self, nonce: bytes) -> tuple[GpuReport, ...]:
-        """See :meth:`.collecting.GpuCollector.collect`."""
+        """See :meth:`.collectors.GpuCollector.collect`."""
         if len(nonce) != NONCE_BYTES:
             raise ValueError(f"a GPU's nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
         with self._nvml.opened() as session:

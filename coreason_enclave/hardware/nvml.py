@@ -1,7 +1,7 @@
-"""NVIDIA's management library through its own Python binding, ``nvidia-ml-py``, which is optional.
+"""Adapter to NVIDIA's management library (NVML) through the optional Python binding ``nvidia-ml-py``.
 
-Which shared library the binding loads is the dynamic linker's business: nothing that it says is believed until the
-relying party has verified the GPU's signature.
+The dynamic linker decides which shared library the binding loads. No answer of the library counts until the relying
+party has verified the GPU's signature.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from coreason_enclave.hardware.collectors import unavailable
 __all__ = ["BINDING", "PythonNvml"]
 
 BINDING = "pynvml"
-"""The module that ``nvidia-ml-py`` installs."""
+"""Module name of the package ``nvidia-ml-py``."""
 
 
 def _import() -> Any:
@@ -27,10 +27,10 @@ def _import() -> Any:
 
 
 class PythonNvml:
-    """The library of this host.
+    """NVML on this host.
 
     Args:
-        load: gives the binding; another one is for tests alone.
+        load: Returns the binding; only tests replace the default.
     """
 
     def __init__(self, load: Callable[[], Any] = _import) -> None:

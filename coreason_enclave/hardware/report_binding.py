@@ -1,4 +1,7 @@
-"""What a report covers, read off the report itself: a device may answer with what somebody else asked for."""
+"""Read the bytes that a report covers from the report itself.
+
+A device may answer with a report for another caller. The attester therefore compares these bytes with its request.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,11 @@ __all__ = ["bound_data_of_cpu", "bound_data_of_gpu"]
 
 
 def bound_data_of_cpu(report: CpuReport) -> bytes:
-    """The 64 bytes under a processor's report; raises :class:`AttestationError` where it is no report of its kind."""
+    """Return the 64 bytes of report data in a processor's report.
+
+    Raises:
+        AttestationError: The bytes form no report of the stated kind.
+    """
     with _readable(f"this host's {report.kind} device"):
         if report.kind is CpuKind.SNP:
             return parse_snp_report(report.report_bytes()).report_data
@@ -27,7 +34,11 @@ def bound_data_of_cpu(report: CpuReport) -> bytes:
 
 
 def bound_data_of_gpu(report: GpuReport) -> bytes:
-    """The 32-byte nonce under a GPU's report; raises :class:`AttestationError` where it is no such report."""
+    """Return the 32-byte nonce in a GPU's report.
+
+    Raises:
+        AttestationError: The bytes form no GPU report.
+    """
     with _readable("a GPU"):
         return parse_gpu_report(report.report_bytes()).nonce
 

@@ -1,4 +1,4 @@
-"""An attester for development. Its evidence says that it is simulated and can never appraise to anything else."""
+"""Attester for development. Its evidence declares itself simulated and never appraises to any other kind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["SimulatedAttester"]
 
 
 class SimulatedAttester:
-    """Produces evidence that proves nothing, in the shape of evidence that would.
+    """An attester whose evidence has the usual shape and proves nothing.
 
     >>> SimulatedAttester().produce(b"context").kind
     <CpuKind.SIMULATED: 'simulated'>
@@ -19,6 +19,6 @@ class SimulatedAttester:
     kind = CpuKind.SIMULATED
 
     def produce(self, context: bytes) -> Evidence:
-        """A report that echoes the report data of ``context`` and calls itself simulated."""
+        """Return a report that echoes the report data of ``context`` and declares itself simulated."""
         report = canonical_json({"simulated": True, "report_data": report_data(context, ()).hex()})
         return Evidence(cpu=CpuReport(kind=self.kind, report=to_base64(report)))

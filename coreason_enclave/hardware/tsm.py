@@ -1,8 +1,13 @@
-"""Intel TDX and AMD SEV-SNP through configfs-tsm (Linux 6.7 and later, Documentation/ABI/testing/configfs-tsm-report).
+"""Collect Intel TDX and AMD SEV-SNP reports through configfs-tsm.
 
-An entry is a folder of our own: write ``inblob``, read ``outblob``. The kernel commits ``inblob`` when the file is
-closed and drops the error, and anybody with the same rights can write into our entry: so ``generation`` has to have
-risen by exactly our own writes, after them and after each read.
+Interface: Linux 6.7 and later, Documentation/ABI/testing/configfs-tsm-report. The collector creates a folder (an
+entry) for each attempt, writes ``inblob`` and reads ``outblob``. Two hazards exist:
+
+- The kernel commits ``inblob`` when the file closes and drops the error.
+- Any process with the same rights can write into the entry.
+
+After its writes and after each read, the collector therefore requires that ``generation`` has risen by exactly the
+number of its own writes.
 """
 
 from __future__ import annotations
@@ -25,20 +30,20 @@ REPORTS = "sys/kernel/config/tsm/report"
 PROVIDERS = {CpuKind.TDX: "tdx_guest", CpuKind.SNP: "sev_guest"}
 
 _PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
-"""Between attempts: the hypervisor answers one guest at a time, and throttles."""
+"""Pauses between attempts, in seconds: the hypervisor serves one guest at a time, and throttles."""
 _BUSY = (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK)
 
 
 class _Disturbed(Exception):
-    """Worth another attempt, with an entry of its own."""
+    """A failed attempt; the collector tries again with a new entry."""
 
 
 class TsmCollector:
-    """Collects TDX quotes or SEV-SNP reports.
+    """A collector of TDX quotes or SEV-SNP reports.
 
     Args:
-        kind: ``tdx`` or ``snp``; the kernel's provider has to be the one for it.
-        pause: waits this many seconds.
+        kind: ``tdx`` or ``snp``; must match the kernel's provider.
+        pause: Sleeps for the given number of seconds.
     """
 
     def __init__(self, tree: DeviceTree, kind: CpuKind, *, pause: Callable[[float], None] = time.sleep) -> None:
@@ -49,11 +54,11 @@ class TsmCollector:
 
     @property
     def kind(self) -> CpuKind:
-        """What :meth:`collect` returns."""
+        """Kind of report from :meth:`collect`."""
         return self._kind
 
     def collect(self, report_data: bytes) -> CpuReport:
-        """See :meth:`.collecting.CpuCollector.collect`. SEV-SNP brings the certificates that the host handed over."""
+        """See :meth:`.collectors.CpuCollector.collect`. A SEV-SNP report includes the certificates from the host."""
         if len(report_data) != REPORT_DATA_BYTES:
             raise ValueError(f"report data has {REPORT_DATA_BYTES} bytes, not {len(report_data)}")
         if not self._tree.exists(REPORTS):
@@ -86,7 +91,7 @@ class TsmCollector:
             raise unavailable(f"configfs-tsm here is that of {found[:32]!r}, not of {self._provider!r}")
 
     def _ask_at_own_level(self, entry: str) -> int:
-        """Have the report name the guest's own privilege level (VMPL), not a lesser one; returns the writes made."""
+        """Request a report at the guest's own privilege level (VMPL), not a lesser one; return the number of writes."""
         if not self._tree.exists(f"{entry}/privlevel_floor"):
             return 0
         floor = _text(self._tree, entry, "privlevel_floor")
@@ -116,10 +121,10 @@ class TsmCollector:
 
 
 def provider_here(tree: DeviceTree) -> str | None:
-    """Whose reports configfs-tsm gives on this host; None where nobody's.
+    """Return the configfs-tsm provider of this host, or None without a provider.
 
     Raises:
-        AttestationError: it is there and does not say, for want of permission for example.
+        AttestationError: configfs-tsm exists but does not name its provider, for example for want of permission.
     """
     if not tree.exists(REPORTS):
         return None
@@ -127,7 +132,7 @@ def provider_here(tree: DeviceTree) -> str | None:
         with answering("configfs-tsm"), _entry(tree) as entry:
             return _text(tree, entry, "provider")
     except AttestationError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENXIO:  # mounted, and nobody behind
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENXIO:  # mounted, without a provider
             return None
         raise
 
@@ -139,7 +144,7 @@ def _entry(tree: DeviceTree) -> Iterator[str]:
     try:
         yield path
     finally:
-        with suppress(OSError):  # the report is worth more; what stays is removed once this process has ended
+        with suppress(OSError):  # keep the report; a later call removes the entry once this process has ended
             tree.rmdir(path)
 
 

@@ -1,4 +1,4 @@
-"""A client of a running agent: what carries sealed bytes to it, and what asks how it is."""
+"""Client of a running agent, for transports that forward sealed bytes and for status queries."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from coreason_enclave.wire.updates import SealedMessage
 __all__ = ["AgentClient"]
 
 _LOOK_S = 0.1
-"""How long it takes at most until somebody who gives up is heard."""
+"""Seconds until the client notices an abort, at most."""
 
 
 class AgentClient:
-    """A client of the agent that runs for the site in ``folder``: one connection a request.
+    """A client of the agent that serves the site in ``folder``; opens one connection per request.
 
-    It is a :class:`Handler`: carriers (and ``coreason-enclave status``) hand it what they carry.
+    Implements :class:`Handler`, so transports (and ``coreason-enclave status``) use the agent like a session.
     """
 
     def __init__(self, folder: Path, *, timeout_s: float | None = None) -> None:
         self._folder, self._timeout_s = folder, timeout_s
 
     def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
-        """Have an order answered. Raises :class:`EnclaveError` with the agent's reason.
+        """Send an order and return the agent's reply. Raises :class:`EnclaveError` with the agent's reason.
 
-        Once ``aborted`` says so, it hangs up, and the agent gives the order up between two steps.
+        Once ``aborted`` returns True, the client hangs up, and the agent abandons the order between two steps.
         """
         return self._sealed("run", message, aborted)
 
     def enrol(self, message: SealedMessage) -> SealedMessage:
-        """Have an invitation answered. Raises :class:`EnclaveError` with the agent's reason."""
+        """Send an invitation and return the agent's reply. Raises :class:`EnclaveError` with the agent's reason."""
         return self._sealed("enrol", message)
 
     def attest(self, message: SealedMessage) -> SealedMessage:
-        """Have a challenge answered. Raises :class:`EnclaveError` with the agent's reason."""
+        """Send a challenge and return the agent's reply. Raises :class:`EnclaveError` with the agent's reason."""
         return self._sealed("attest", message)
 
     def witness(self, message: SealedMessage) -> SealedMessage:
-        """Have an announcement answered. Raises :class:`EnclaveError` with the agent's reason."""
+        """Send an announcement and return the agent's reply. Raises :class:`EnclaveError` with the agent's reason."""
         return self._sealed("witness", message)
 
     def validate(self, message: SealedMessage) -> None:
-        """Have an order's model evaluated, for the site alone. Raises :class:`EnclaveError` with the agent's reason."""
+        """Have an order's model evaluated for the site alone. Raises :class:`EnclaveError` with the agent's reason."""
         self._asked(encode_frame({"kind": "validate"}, message))
 
     def submit(self, message: SealedMessage) -> SealedMessage:
@@ -57,7 +57,7 @@ class AgentClient:
         return self._sealed("submit", message)
 
     def status(self) -> dict[str, Any]:
-        """What the agent says of itself."""
+        """Return the agent's status."""
         header, _ = self._asked(encode_frame({"kind": "status"}))
         status = header.get("status")
         if not isinstance(status, dict):
@@ -83,7 +83,11 @@ class AgentClient:
         return header, message
 
     def _await_answer(self, stream: socket.socket, aborted: Aborted) -> None:
-        """Return when there is something to read; raises :class:`TrainingAborted` before."""
+        """Return once the answer is readable.
+
+        Raises:
+            TrainingAborted: ``aborted`` returned True first. TimeoutError: no answer within ``timeout_s``.
+        """
         answered = select.poll()
         answered.register(stream, select.POLLIN)
         end = None if self._timeout_s is None else time.monotonic() + self._timeout_s
@@ -102,7 +106,7 @@ class AgentClient:
         except (FileNotFoundError, ConnectionRefusedError) as error:
             stream.close()
             message = f"no agent runs for {self._folder}: start coreason-enclave agent"
-            raise ConfigurationError(message, reason=Reason.TRANSPORT) from error  # it may be starting again
+            raise ConfigurationError(message, reason=Reason.TRANSPORT) from error  # the agent may be restarting
         except BaseException:
             stream.close()
             raise

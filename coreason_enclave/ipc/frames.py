@@ -1,4 +1,4 @@
-"""The agent's socket protocol: one request, one answer, each a small JSON header and the bytes that it announces.
+"""The agent's socket protocol: one request, one answer, each with a small JSON header and the announced bytes.
 
 ::
 
@@ -7,9 +7,11 @@
               answer   {"version": 1, "parts": {...}}, {"version": 1, "refused": reason} or {"version": 1, "status": …}
     parts     envelope, arrays, roll_call, in this order, n bytes each
 
-``status`` is asked without parts and ``validate`` is answered without, all others have them both ways. A refusal is a
-reason code and nothing more. Whoever may open the socket (mode 0600) may ask; the session answers orders
-of its coordinators alone, however they came.
+- ``status`` has no parts in either direction; ``validate`` has parts only in the request; all other kinds have parts in
+  both directions.
+- A refusal holds only a reason code.
+- Any process that may open the socket (mode 0600) may send a request. The session answers only orders of its
+  coordinators, over any transport.
 """
 
 from __future__ import annotations
@@ -35,11 +37,11 @@ LIMITS: Final[Mapping[str, int]] = {
 }
 
 ReadExactly = Callable[[int], bytes]
-"""Reads exactly so many bytes or raises ``EOFError``."""
+"""Reads exactly the given number of bytes, or raises ``EOFError``."""
 
 
 def encode_frame(header: Mapping[str, Any], message: SealedMessage | None = None) -> bytes:
-    """A frame. ``message``'s parts are announced and appended."""
+    """Return a frame: the header, with the lengths of ``message``'s parts, and the parts themselves."""
     parts = {} if message is None else message_parts(message)
     lengths = {} if message is None else {"parts": {name: len(data) for name, data in parts.items()}}
     encoded = canonical_json({"version": VERSION, **header, **lengths})
@@ -47,16 +49,16 @@ def encode_frame(header: Mapping[str, Any], message: SealedMessage | None = None
 
 
 def message_parts(message: SealedMessage) -> dict[str, bytes]:
-    """The parts of a message in the order in which they travel."""
+    """Return the parts of a message in transport order."""
     fields = message.to_fields()
     return {name: fields[name] for name in LIMITS}
 
 
 def read_frame(read: ReadExactly) -> tuple[dict[str, Any], SealedMessage | None]:
-    """A header, and the message that it announces if it does.
+    """Read a header, and the message if the header announces one.
 
     Raises:
-        EnvelopeError: malformed, or a part above its limit. Nothing after it in the stream can be read.
+        EnvelopeError: the frame is malformed, or a part exceeds its limit. The rest of the stream is unreadable.
         EOFError: the stream ended.
     """
     length = int.from_bytes(read(4), "big")

@@ -1,4 +1,4 @@
-"""What both ends of the agent's socket need: where it is, and how so many bytes are read from it."""
+"""Helpers for both ends of the agent's socket: the socket's address, and reads of an exact length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ SOCKET_FILE = "agent.sock"
 
 @contextmanager
 def socket_path(folder: Path, name: str = SOCKET_FILE) -> Iterator[str]:
-    """A socket by way of an open folder: an address of a Unix socket holds 107 bytes, a site's path may be longer."""
+    """Yield a short path to a socket, by way of an open folder descriptor.
+
+    A Unix socket address holds at most 107 bytes; a site's path may be longer.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{descriptor}/{name}"
@@ -26,7 +29,7 @@ def socket_path(folder: Path, name: str = SOCKET_FILE) -> Iterator[str]:
 
 
 def exact_reader(stream: socket.socket) -> ReadExactly:
-    """Reads exactly so many bytes; ``EOFError`` where the stream ends before."""
+    """Return a function that reads exactly ``count`` bytes, and raises ``EOFError`` if the stream ends early."""
 
     def read(count: int) -> bytes:
         data = bytearray()

@@ -1,7 +1,11 @@
-"""The site's privacy ledger: what was spent on each data lineage, by whatever job, engine or process.
+"""The site's privacy ledger: the privacy spent on each data lineage, by any job, engine or process.
 
-A round is charged in full *before* any row is read, and what it ran is committed after. What is never
-committed stays spent; what is computed again by the same inputs is paid for once.
+Enters: registrations, worst-case round plans, events that ran.
+Leaves: reservations, claims, heads and exports, or a :class:`~coreason_enclave.errors.LedgerError`.
+Never: refunds an uncommitted round; opens new budget for a registered lineage.
+
+The ledger charges a round in full *before* the round reads a row; a commit records afterwards how much ran. An
+uncommitted round stays spent. Recomputing a round from the same inputs costs no second charge.
 
 >>> from dataclasses import replace
 >>> from coreason_enclave.ledger import EphemeralLedger, LineageCaps, LineageRegistration

@@ -1,6 +1,6 @@
-"""A copy of a ledger in use, verified before it gets its name, and never over another file.
+"""Backs up a ledger in use: verifies the copy before naming it, and never overwrites another file.
 
-SQLite's own backup is taken, so that a copy is of one moment, whatever is written meanwhile.
+SQLite's own backup gives a copy of one moment, even while other processes write.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["back_up"]
 
 
 def back_up(ledger: Path, copy: Path) -> ExportFindings:
-    """Copy ``ledger`` to ``copy``, of mode 0600, durable when this returns; what the copy holds, as verified.
+    """Copy ``ledger`` to ``copy`` (mode 0600, durable on return), and return the verified content of the copy.
 
     Raises:
-        ConfigurationError: there is no ledger, ``copy`` exists, or its folder cannot be written to.
+        ConfigurationError: no ledger exists, ``copy`` exists, or its folder cannot be written to.
         LedgerCorrupted: the ledger or the copy does not verify.
-        LedgerError: the ledger cannot be read now, or it lacks entries that it had before.
+        LedgerError: the ledger cannot be read now, or the copy lacks entries that the ledger had before.
     """
     if copy.exists() or copy.is_symlink():
         raise ConfigurationError(f"{copy} exists: a backup never replaces a file; choose another name")

@@ -1,8 +1,9 @@
-"""The hash chain: each entry's hash covers its number, its bytes and the hash of the entry before it.
+"""The ledger's hash chain: each entry's hash covers its number, its bytes and the preceding entry's hash.
 
-The bytes are hashed as they were stored and never re-serialised, so that reading cannot change what is
-verified. A chain shows a change, a gap or a swap. It cannot show that its own end was cut off: only a head
-that somebody else kept can (:meth:`~coreason_enclave.ledger.interface.PrivacyLedger.knows`).
+The chain hashes stored bytes as they are and never re-serialises them, so reading cannot change the verified content.
+
+A chain reveals a changed, missing or swapped entry. A chain cannot reveal a cut-off end: only a head kept elsewhere can
+(:meth:`~coreason_enclave.ledger.interface.PrivacyLedger.knows`).
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ class Link:
 
     @property
     def head(self) -> LedgerHead:
-        """The ledger's head while this is its last entry."""
+        """Return the ledger's head for a chain that ends with this row."""
         return LedgerHead(seq=self.seq, hash=self.hash)
 
 
 def make_link(head: LedgerHead | None, payload: bytes) -> Link:
-    """The row that follows ``head`` (None: the first one)."""
+    """Return the row that follows ``head`` (None: the first row)."""
     seq, prev = (0, GENESIS) if head is None else (head.seq + 1, head.hash)
     return Link(seq, prev, payload, _hash(seq, prev, payload))
 
 
 def check_link(head: LedgerHead | None, link: Link) -> None:
-    """Refuse a row that is not exactly what follows ``head``."""
+    """Raise :class:`LedgerCorrupted` unless ``link`` exactly follows ``head``."""
     expected = make_link(head, link.payload)
     if (link.seq, link.prev, link.hash) != (expected.seq, expected.prev, expected.hash):
         raise LedgerCorrupted(

@@ -1,4 +1,4 @@
-"""From a verified state to what may be said about it."""
+"""Derives privacy claims from a verified ledger state."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def job_claim(state: LedgerState, name: str, job_id: str) -> JobClaim:
     plan = job.first if isinstance(job.first, RoundPlan) else None
     records = job.rounds.values()
     reserved = sum(record.step_limit for record in records)
-    # Refunded steps may have been reserved again; what ran never exceeds what the job's cap allows.
+    # Later rounds may reserve refunded steps again; the steps that ran never exceed the job's cap.
     counted = reserved if job.allowed_steps is None else min(reserved, job.allowed_steps)
     return JobClaim(
         lineage=name,
@@ -91,7 +91,7 @@ def _cap_as_guarantee(lineage: LineageRecord) -> Guarantee | ClientGuarantee:
 
 
 def _about(registration: LineageRegistration, composed: ComposedEpsilon) -> Guarantee | ClientGuarantee:
-    """The number as a claim of the registration's type: a site's about its data, or a coordinator's about sites."""
+    """Return the number as a site's claim about data or, for unit ``client``, as a coordinator's claim about sites."""
     relation = registration.neighboring_relation
     if registration.unit is PrivacyUnit.CLIENT:
         return composed.client_guarantee(neighboring_relation=relation)

@@ -1,8 +1,11 @@
-"""The entries that a ledger consists of. Each type and version means for ever what it means today.
+"""The ledger's entries. Each type and version keeps its meaning for ever.
 
-Numbers that were derived when an entry was written (a budget, a cost, the last affordable step) are stored
-with it: reading a ledger needs no accountant, and a later accountant cannot change what was decided.
-Verification derives them again and compares (:mod:`coreason_enclave.ledger.export`).
+An entry stores the numbers derived at writing (a budget, a cost, the last affordable step). Two reasons:
+
+* reading a ledger needs no accountant;
+* a later accountant cannot change past decisions.
+
+Verification derives the numbers again and compares them (:mod:`coreason_enclave.ledger.export`).
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ __all__ = [
     "parse_entry",
 ]
 
-MAX_PICO = 2**53 - 1  # every JSON reader keeps whole numbers up to here
+MAX_PICO = 2**53 - 1  # the largest whole number that every JSON reader keeps exactly
 _ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
 
 
@@ -52,7 +55,7 @@ class _Entry(StrictModel):
 
 
 class Founded(_Entry):
-    """The first entry. ``ledger_id`` is random; ``durable`` is False for a ledger in memory."""
+    """The first entry, which creates the ledger. ``ledger_id`` is random; ``durable`` is False for a memory ledger."""
 
     type: Literal["founded"] = "founded"
     ledger_id: HexDigest
@@ -68,7 +71,7 @@ class Registered(_Entry):
 
 
 class ContentNoted(_Entry):
-    """What the lineage held when a reserved round drew from it, and under which key: marks, see :class:`Draw`."""
+    """Marks of the lineage's content and of the job's key at a reserved round's draw; see :class:`Draw`."""
 
     type: Literal["content_noted"] = "content_noted"
     lineage: SafePath
@@ -79,10 +82,10 @@ class ContentNoted(_Entry):
 
 
 class Reserved(_Entry):
-    """The worst case of one round, charged.
+    """The charged worst case of one round.
 
-    ``allowed_steps`` is the most that the job may ever run within its own target; ``step_cost_pico`` is what
-    one step costs at the lineage's order, rounded up. Both are the same in every entry of a job.
+    ``allowed_steps``: the most steps that the job may ever run within its own target. ``step_cost_pico``: the cost of
+    one step at the lineage's order, rounded up. Both stay the same in all entries of a job.
     """
 
     type: Literal["reserved"] = "reserved"
@@ -106,7 +109,7 @@ class ReservedNonPrivate(_Entry):
 
 
 class Committed(_Entry):
-    """What a reserved round ran, and SHA-256 of the update that it released, if it did."""
+    """The event that a reserved round ran, and SHA-256 of the released update, or None without a release."""
 
     type: Literal["committed"] = "committed"
     lineage: SafePath
@@ -118,7 +121,7 @@ class Committed(_Entry):
 
 
 class Acknowledged(_Entry):
-    """A head that this site signed and this history lacks: who goes on without what was forgotten, and why."""
+    """A head that this site signed but this history lacks: the person who continues without those entries, and why."""
 
     type: Literal["acknowledged"] = "acknowledged"
     head_seq: _Count
@@ -132,7 +135,11 @@ _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="t
 
 
 def parse_entry(payload: bytes) -> Entry:
-    """Read stored bytes; an unknown type, version or field, NaN or a number out of range is refused."""
+    """Parse stored bytes into an entry.
+
+    Raises:
+        LedgerCorrupted: an unknown type, version or field, NaN, or a number out of range.
+    """
     try:
         parse_json(payload)
         return _ENTRY.validate_json(payload)

@@ -1,4 +1,4 @@
-"""A ledger in memory: the same rules, the same chain, and claims that say ``durable=False``."""
+"""A ledger in memory with the same rules and hash chain; its claims carry ``durable=False``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["EphemeralLedger"]
 
 
 class EphemeralLedger(EventSourcedLedger):
-    """For experiments and notebooks. It forgets with the process, so nothing real may be spent on it."""
+    """A ledger for experiments and notebooks. Its entries vanish with the process, so spend no real budget on it."""
 
     def __init__(self, *, clock: Clock = system_clock) -> None:
         super().__init__(clock)
@@ -27,12 +27,12 @@ class EphemeralLedger(EventSourcedLedger):
 
     @property
     def durable(self) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
     @contextmanager
     def hold(self, lineage: str) -> Iterator[None]:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.hold`."""
         self._verified().lineage(lineage)
         with self._mutex:
             if lineage in self._held:
@@ -44,7 +44,7 @@ class EphemeralLedger(EventSourcedLedger):
             self._held.discard(lineage)
 
     def close(self) -> None:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.close`."""
         self._closed = True
 
     def _verified(self) -> LedgerState:

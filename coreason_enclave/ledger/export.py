@@ -1,8 +1,7 @@
-"""A ledger as one document, and its verification by somebody who trusts neither the site nor this package's
-store.
+"""Exports a ledger as one document, and verifies the export without trust in the site or in this package's store.
 
-The document is canonical JSON: ``{"format", "entries": [{"seq", "prev", "payload", "hash"}, …], "head":
-{"seq", "hash"}}``, each payload being the stored bytes as a string.
+The document uses canonical JSON: ``{"format", "entries": [{"seq", "prev", "payload", "hash"}, …], "head": {"seq",
+"hash"}}``. Each payload holds the stored bytes as a string.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ __all__ = ["EXPORT_FORMAT", "ExportFindings", "verify_export", "write_export"]
 
 EXPORT_FORMAT = "coreason.ledger.export/1"
 _LIMIT = 1 << 30
-_SLACK = 1 + Fraction(1, 10**6)  # between two builds of one accountant
+_SLACK = 1 + Fraction(1, 10**6)  # tolerated difference between two builds of one accountant
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportFindings:
-    """What an authentic export says.
+    """The content of a verified export.
 
     Attributes:
-        ledger_id: random, chosen at founding: two ledgers of one site can be told apart.
-        durable: False for a ledger that was in memory only.
-        head: its last entry. Compare it with the one that others have seen.
-        lineages, jobs: the claims that its entries support.
-        acknowledged: heads that this history lacks, and who goes on without them. No claim covers what was
-            spent up to there.
-        not_checked: what no export can show by itself.
+        ledger_id: random, chosen at creation; distinguishes two ledgers of one site.
+        durable: False for a ledger that lived in memory only.
+        head: the last entry. Compare this head with a head seen elsewhere.
+        lineages, jobs: the claims that the entries support.
+        acknowledged: heads that this history lacks, and the persons who continue without them. No claim covers the
+            spend up to those heads.
+        not_checked: facts that no export can show by itself.
     """
 
     ledger_id: str
@@ -77,23 +76,25 @@ class _Export(StrictModel):
 
 
 def write_export(links: Sequence[Link]) -> bytes:
-    """All rows verbatim, and the head."""
+    """Return all rows verbatim, and the head, as one document."""
     rows = [{"seq": x.seq, "prev": x.prev, "payload": x.payload.decode("ascii"), "hash": x.hash} for x in links]
     head = {"seq": links[-1].seq, "hash": links[-1].hash}
     return canonical_json({"format": EXPORT_FORMAT, "entries": rows, "head": head})
 
 
 def verify_export(data: bytes, *, expected_head: LedgerHead | None = None) -> ExportFindings:
-    """Check an export from its bytes alone, in this order, and say what it supports.
+    """Verify an export from its bytes alone, and return the claims that it supports.
 
-    1. the document has the known format;
-    2. the chain holds from the first entry to the stated head;
-    3. every entry is understood and keeps the rules;
-    4. every recorded budget, cost and step allowance is at least as strict as accounting gives today;
-    5. ``expected_head``, one that somebody saw earlier, is part of the history, or acknowledged as forgotten.
+    Checks, in this order:
+
+    1. The document has the known format.
+    2. The chain holds from the first entry to the stated head.
+    3. All entries parse and obey the rules.
+    4. Each recorded budget, cost and step allowance is at least as strict as today's accounting.
+    5. The history contains ``expected_head``, a head seen earlier, or acknowledges its loss.
 
     Raises:
-        LedgerCorrupted: one of the checks fails; the message says which and where.
+        LedgerCorrupted: a check fails; the message names the check and the place.
     """
     document = _read(data)
     state = LedgerState()
@@ -123,7 +124,7 @@ def _read(data: bytes) -> _Export:
 
 
 def _audit(lineage: LineageRecord) -> None:
-    """Recorded numbers must not be looser than what accounting derives."""
+    """Raise :class:`LedgerCorrupted` if recorded numbers are looser than the numbers that accounting derives."""
     name = lineage.registration.lineage
     if lineage.budget_pico > budget_pico(lineage.registration) * _SLACK:
         raise LedgerCorrupted(f"lineage {name!r} records a larger budget than its caps give")

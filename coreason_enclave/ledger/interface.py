@@ -1,6 +1,6 @@
-"""The port through which everything else sees a privacy ledger.
+"""The interface through which all other code sees a privacy ledger.
 
-Every method either does what it says and has made it durable, or raises and has changed nothing.
+Each method either completes durably, or raises and changes no state.
 """
 
 from __future__ import annotations
@@ -25,70 +25,69 @@ __all__ = ["PrivacyLedger"]
 class PrivacyLedger(Protocol):
     """A site's account of privacy spent, per data lineage.
 
-    Every method may raise :class:`~coreason_enclave.errors.LedgerCorrupted` (the history does not verify;
-    every later call raises it too) and :class:`~coreason_enclave.errors.LedgerError` (the store cannot be
-    used now).
+    All methods may raise :class:`~coreason_enclave.errors.LedgerCorrupted` (the history does not verify; all later
+    calls raise the same error) and :class:`~coreason_enclave.errors.LedgerError` (the store cannot be used now).
     """
 
     @property
     def durable(self) -> bool:
-        """Whether the account survives this process."""
+        """Return True if the account survives this process."""
         ...
 
     def register(self, registration: LineageRegistration) -> None:
-        """Name a lineage and fix its caps. Registering the identical thing again does nothing.
+        """Register a lineage and fix its caps. Repeating an identical registration changes nothing.
 
         Raises:
-            LedgerConflict: the lineage is registered otherwise. Caps are fixed; no registration opens new
-            budget.
+            LedgerConflict: the lineage has a different registration. Caps stay fixed; no registration opens new budget.
         """
         ...
 
     def registration(self, lineage: str) -> LineageRegistration:
-        """The registration of ``lineage``.
+        """Return the registration of ``lineage``.
 
         Raises:
-            LedgerError: nothing is registered under that name (reason ``lineage_unknown``).
+            LedgerError: no lineage has that name (reason ``lineage_unknown``).
         """
         ...
 
     def note_draw(self, lineage: str, job_id: str, draw: Draw) -> None:
-        """Record what a reserved round draws from, before it does. A new content never opens new budget.
+        """Record the content and key of a reserved round before the round samples rows.
 
-        The same as the job's last draw is noted once.
+        New content never opens new budget. The ledger records a repetition of the job's last draw only once.
 
         Raises:
-            LedgerConflict: the job drew under another key before (reason ``job_key_changed``).
-            LedgerError: the round is not reserved.
+            LedgerConflict: the job used another key before (reason ``job_key_changed``), or the round was committed
+                with another draw.
+            LedgerError: the round has no reservation.
         """
         ...
 
     def draws(self, lineage: str, job_id: str) -> tuple[Draw, ...]:
-        """What the job drew from so far, in order; nothing for a job that the ledger does not know."""
+        """Return the job's draws so far, in order; empty for an unknown job."""
         ...
 
     def affordable_steps(self, lineage: str, plan: Plan) -> int:
-        """The step limit that :meth:`reserve` would grant now: 0 where a cap is reached. Reserves nothing.
+        """Return the step limit that :meth:`reserve` would grant to a new round now; 0 at a reached cap.
 
-        Raises what :meth:`reserve` raises for a plan that it would refuse for another reason than the budget.
+        Reserves no step. Raises as :meth:`reserve` does for an unknown lineage, a plan against the lineage's rules or
+        changed job terms.
         """
         ...
 
     def reserve(self, lineage: str, plan: Plan, binding: str, require_all: bool) -> Reservation:
-        """Charge the worst case of one round, before any row is read.
+        """Charge the worst case of one round before the round reads any row.
 
-        The same (job, round) with the same ``binding`` is the same computation: it is returned again with
-        ``recomputed=True`` and counted once. What is never committed stays spent.
+        The same (job, round) with the same ``binding`` means the same computation: the ledger returns the reservation
+        again with ``recomputed=True`` and counts it once. An uncommitted round stays spent.
 
         Args:
             lineage: a registered lineage.
             plan: the round at its worst.
-            binding: SHA-256 (hex) of everything that determines the bytes that the round will release.
+            binding: SHA-256 (hex) of all inputs that determine the bytes of the round's release.
             require_all: refuse instead of granting fewer than ``plan.steps``.
 
         Raises:
-            PrivacyBudgetExceededError: a cap does not afford a single step (with ``require_all``: every
-            step).
+            PrivacyBudgetExceededError: a cap does not afford a single step (with ``require_all``: all steps).
             LedgerConflict: the round was reserved for another computation, or the job's terms have changed.
             JobRejected: the plan breaks a rule of the lineage: unit, delta, epsilon of a job, or non-private.
             LedgerError: the lineage is unknown (reason ``lineage_unknown``).
@@ -96,68 +95,80 @@ class PrivacyLedger(Protocol):
         ...
 
     def recall(self, lineage: str, plan: Plan, binding: str) -> Reservation | None:
-        """What :meth:`reserve` would return again for this very computation; None where it was never reserved.
+        """Return the reservation that :meth:`reserve` would repeat for exactly this computation, or None without one.
 
-        Changes nothing. Raises ``LedgerError`` where the lineage is unknown, ``LedgerConflict`` where the round was
-        reserved for another computation.
+        Changes no state.
+
+        Raises:
+            LedgerError: the lineage is unknown.
+            LedgerConflict: the round was reserved for another computation.
         """
         ...
 
     def commit(self, reservation_id: str, actual: Event, update_digest: str | None) -> None:
-        """Record what the round ran. Committing the same again does nothing.
+        """Record the event that the round ran. Committing the same values again changes nothing.
 
-        The lineage's filter gets back what did not run. ``update_digest`` is the SHA-256 (hex) of the
-        released update, or None where nothing was released.
+        The lineage's filter gets back the cost of steps that did not run. ``update_digest``: SHA-256 (hex) of the
+        released update, or None without a release.
 
         Raises:
-            LedgerConflict: another mechanism, more steps than reserved, or other values than those committed.
-            LedgerError: no such reservation.
+            LedgerConflict: another mechanism, more steps than reserved, or values that differ from the committed
+                values.
+            LedgerError: the reservation does not exist.
         """
         ...
 
     def lineage_claim(self, lineage: str) -> LineageClaim:
-        """What holds for the lineage over all of its jobs."""
+        """Return the claim for the lineage over all of its jobs."""
         ...
 
     def job_claim(self, lineage: str, job_id: str) -> JobClaim:
-        """What holds for one job. Raises ``LedgerError`` if the job never reserved anything."""
+        """Return the claim for one job.
+
+        Raises:
+            LedgerError: the job never reserved a round.
+        """
         ...
 
     def hold(self, lineage: str) -> AbstractContextManager[None]:
-        """Hold the lineage while spending on it; freed by the operating system if the process dies.
+        """Hold the lineage while spending on it; the operating system frees the hold if the process dies.
 
         Raises:
-            LedgerError: another session holds it.
+            LedgerError: another session holds the lineage.
         """
         ...
 
     def head(self) -> LedgerHead:
-        """The last entry's number and hash."""
+        """Return the last entry's number and hash."""
         ...
 
     def knows(self, head: LedgerHead) -> bool:
-        """Whether ``head`` is in this history, or acknowledged. One that was shown and is not reveals a rollback."""
+        """Return True if this history contains or acknowledges ``head``.
+
+        A head that this site once published and this history does not know reveals a rollback.
+        """
         ...
 
     def acknowledge(self, head: LedgerHead, by: str, why: str) -> None:
-        """Record that a person goes on with a history that lacks ``head``. A known head needs none: nothing happens.
+        """Record that a person continues with a history that lacks ``head``. A known head changes nothing.
 
-        Gives nothing back: what was forgotten stays spent on the data, and no claim of this ledger covers it.
+        The acknowledgement returns no budget: the lost spend stays spent on the data, and no claim of this ledger
+        covers it.
 
         Args:
-            head: the last entry that was forgotten.
+            head: the last lost entry.
             by: the person, one line.
             why: the reason, one line.
 
         Raises:
-            ConfigurationError: nobody is named, no reason is given, or the head is none.
+            ConfigurationError: ``by`` or ``why`` is empty, too long or not one line, or ``head`` is malformed.
         """
         ...
 
     def export(self) -> bytes:
-        """All entries, verbatim, and the head, as canonical JSON; see ``verify_export``."""
+        """Return all entries verbatim, and the head, as canonical JSON; see ``verify_export``."""
         ...
 
     def close(self) -> None:
-        """Release what the ledger holds; using it afterwards raises ``LedgerError``."""
+        """Release the ledger's resources; later calls raise ``LedgerError``."""
         ...

@@ -1,8 +1,14 @@
-"""Every operation of the port over an abstract append-only store, so that all ledgers obey one set of rules.
+"""Implements the ledger's interface over an abstract append-only store, so that all ledgers obey one set of rules.
 
-Each writing operation is: read a verified state, decide on one entry, apply it by the rules, append it. A
-store runs the four as one transaction, so that a refusal leaves nothing behind and a crash leaves either all
-of it or none.
+Each writing operation has four steps:
+
+1. read a verified state;
+2. decide on one entry;
+3. apply the entry by the rules;
+4. append the entry.
+
+A store runs the four steps as one transaction: a refusal changes nothing, and a crash leaves the whole operation or no
+part of it.
 """
 
 from __future__ import annotations
@@ -53,12 +59,16 @@ Decision = Callable[[LedgerState], Entry | None]
 
 
 def system_clock() -> int:
-    """Whole seconds since 1970 UTC."""
+    """Return whole seconds since 1970 UTC."""
     return int(time.time())
 
 
 class EventSourcedLedger(ABC):
-    """The operations of :class:`~coreason_enclave.ledger.interface.PrivacyLedger`; a store adds four methods."""
+    """The operations of :class:`~coreason_enclave.ledger.interface.PrivacyLedger`.
+
+    A store adds ``durable``, ``hold``, ``close`` and the four methods ``_verified``, ``_append``, ``_links`` and
+    ``_hash_at``.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -66,7 +76,7 @@ class EventSourcedLedger(ABC):
     @property
     @abstractmethod
     def durable(self) -> bool:
-        """Whether the account survives this process."""
+        """Return True if the account survives this process."""
 
     @abstractmethod
     def hold(self, lineage: str) -> AbstractContextManager[None]:
@@ -74,26 +84,26 @@ class EventSourcedLedger(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release what the ledger holds."""
+        """Release the ledger's resources."""
 
     @abstractmethod
     def _verified(self) -> LedgerState:
-        """The state of a consistent, verified read."""
+        """Return the state from a consistent, verified read."""
 
     @abstractmethod
     def _append(self, decide: Decision) -> tuple[LedgerState, bool]:
-        """Decide and append in one exclusive transaction; the state after, and whether a row was added."""
+        """Decide and append in one exclusive transaction; return the state after, and True if a row was added."""
 
     @abstractmethod
     def _links(self) -> Sequence[Link]:
-        """All rows of a consistent, verified read."""
+        """Return all rows from a consistent, verified read."""
 
     @abstractmethod
     def _hash_at(self, seq: int) -> str | None:
-        """The hash of one verified entry, None if there is no such entry."""
+        """Return the hash of one verified entry, or None without such an entry."""
 
     def register(self, registration: LineageRegistration) -> None:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.register`."""
         budget = budget_pico(registration)
 
         def decide(state: LedgerState) -> Entry | None:
@@ -105,11 +115,11 @@ class EventSourcedLedger(ABC):
         self._append(decide)
 
     def registration(self, lineage: str) -> LineageRegistration:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.registration`."""
         return self._verified().lineage(lineage).registration
 
     def note_draw(self, lineage: str, job_id: str, draw: Draw) -> None:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.note_draw`."""
         for name in ("content_mark", "key_mark"):
             require_hex_digest(name, getattr(draw, name))
 
@@ -121,12 +131,12 @@ class EventSourcedLedger(ABC):
         self._append(decide)
 
     def draws(self, lineage: str, job_id: str) -> tuple[Draw, ...]:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.draws`."""
         job = self._verified().lineage(lineage).jobs.get(job_id)
         return () if job is None else job.draws
 
     def affordable_steps(self, lineage: str, plan: Plan) -> int:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.affordable_steps`."""
         record = self._verified().lineage(lineage)
         quoted = _quote(record, plan)
         if isinstance(plan, NonPrivatePlan) or quoted is None:
@@ -134,9 +144,9 @@ class EventSourcedLedger(ABC):
         return max(0, min(plan.steps, *_left(record, plan, quoted)))
 
     def reserve(self, lineage: str, plan: Plan, binding: str, require_all: bool) -> Reservation:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.reserve`."""
         require_hex_digest("binding", binding)
-        # The price may take a second: it is found before the store is locked, from facts that never change.
+        # The price may take a second and rests on facts that never change: compute it before locking the store.
         quoted = _quote(self._verified().lineage(lineage), plan)
 
         def decide(state: LedgerState) -> Entry | None:
@@ -146,7 +156,7 @@ class EventSourcedLedger(ABC):
         return _reservation(state.lineage(lineage), plan, recomputed=not appended)
 
     def recall(self, lineage: str, plan: Plan, binding: str) -> Reservation | None:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.recall`."""
         record = self._verified().lineage(lineage)
         job = record.jobs.get(plan.job_id)
         reserved = None if job is None else job.rounds.get(plan.round_number)
@@ -158,7 +168,13 @@ class EventSourcedLedger(ABC):
     def _decide_reservation(
         self, record: LineageRecord, plan: Plan, binding: str, require_all: bool, quoted: Price | None
     ) -> Entry | None:
-        """1 the plan keeps the lineage's rules, 2 the job's terms; 3 a retry is reused; 4 caps afford it."""
+        """Return the entry that reserves a round, or None for a retry.
+
+        1. The plan must obey the lineage's rules.
+        2. The plan must keep the job's terms.
+        3. A retry reuses the existing reservation.
+        4. Both caps must afford the round.
+        """
         lineage = record.registration.lineage
         rules.check_plan(record.registration, plan)
         job = record.jobs.get(plan.job_id)
@@ -185,7 +201,7 @@ class EventSourcedLedger(ABC):
         )
 
     def commit(self, reservation_id: str, actual: Event, update_digest: str | None) -> None:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.commit`."""
         if update_digest is not None:
             require_hex_digest("update_digest", update_digest)
 
@@ -207,33 +223,33 @@ class EventSourcedLedger(ABC):
         self._append(decide)
 
     def lineage_claim(self, lineage: str) -> LineageClaim:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.lineage_claim`."""
         return claims.lineage_claim(self._verified(), lineage)
 
     def job_claim(self, lineage: str, job_id: str) -> JobClaim:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.job_claim`."""
         return claims.job_claim(self._verified(), lineage, job_id)
 
     def head(self) -> LedgerHead:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.head`."""
         head = self._verified().head
         if head is None:
             raise LedgerError("the ledger has no entries")
         return head
 
     def knows(self, head: LedgerHead) -> bool:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.knows`."""
         return self._hash_at(head.seq) == head.hash or _is_acknowledged(self._verified(), head)
 
     def acknowledge(self, head: LedgerHead, by: str, why: str) -> None:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.acknowledge`."""
         if self.knows(head):
             return
         entry = _acknowledgement(self._now(), head, by, why)
         self._append(lambda state: None if _is_acknowledged(state, head) else entry)
 
     def export(self) -> bytes:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.export`."""
         return write_export(self._links())
 
     def _now(self) -> int:
@@ -244,7 +260,7 @@ class EventSourcedLedger(ABC):
 
 
 def next_link(state: LedgerState, entry: Entry) -> tuple[Link, LedgerState]:
-    """The row for ``entry`` and the state after it, by the very rules that will read it back."""
+    """Return the row for ``entry`` and the state after it, using the same rules that will read the row back."""
     apply(state, entry)
     link = make_link(state.head, entry.canonical())
     return link, follow(state, link)
@@ -262,7 +278,7 @@ def _acknowledgement(now: int, head: LedgerHead, by: str, why: str) -> Acknowled
 
 
 def _quote(record: LineageRecord, plan: Plan) -> Price | None:
-    """The job's price: as recorded if it has begun, else computed; None where nothing is to be paid."""
+    """Return the job's price: recorded for a job that has begun, else computed; None for a non-private plan."""
     rules.check_plan(record.registration, plan)
     job = record.jobs.get(plan.job_id)
     if job is not None:
@@ -277,7 +293,7 @@ def _quote(record: LineageRecord, plan: Plan) -> Price | None:
 
 
 def _left(record: LineageRecord, plan: RoundPlan, quoted: Price) -> tuple[int, int]:
-    """Steps that the job's own cap and the lineage's budget still afford."""
+    """Return the steps that the job's own cap and the lineage's budget still afford."""
     job = record.jobs.get(plan.job_id)
     return (
         quoted.allowed_steps - (0 if job is None else job.steps),
@@ -291,7 +307,7 @@ def _require_all_of(reserved: LedgerRound, lineage: str, require_all: bool) -> N
 
 
 def _is_noted(job: JobRecord, draw: Draw) -> bool:
-    """Whether the draw is the job's last, or one of a committed round, whose bytes are computed again."""
+    """Return True if the draw repeats the job's last draw, or, in a recomputation, a committed round's last draw."""
     committed = draw.round_number in job.rounds and job.rounds[draw.round_number].actual is not None
     of_round = [noted for noted in job.draws if noted.round_number == draw.round_number]
     return draw in job.draws[-1:] or (committed and draw in of_round[-1:])

@@ -1,7 +1,7 @@
-"""What a budget holds and what a step costs, as whole numbers.
+"""Budgets and step costs as whole numbers.
 
-Sums of floats drift, and a budget that drifts is not one. Everything that the filter adds up is a whole
-number of 1e-12 of Rényi divergence: budgets rounded down, costs rounded up, compared exactly.
+Sums of floats drift, and a budget must not drift. So the filter adds up whole numbers of 1e-12 of Rényi divergence:
+budgets rounded down, costs rounded up, compared exactly.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from coreason_enclave.ledger.records import LineageRegistration, RoundPlan
 __all__ = ["PICO", "Price", "budget_pico", "price", "spent_epsilon", "step_cost_pico"]
 
 PICO = 10**12
-_ROUNDING = 1 + Fraction(1, 10**9)  # above what float64 loses in the formula of a step's cost
+_ROUNDING = 1 + Fraction(1, 10**9)  # exceeds the float64 error in the formula of a step's cost
 
 
 @dataclass(frozen=True)
 class Price:
-    """``allowed_steps``: within the job's own target, by PLD. ``step_cost_pico``: at the lineage's order."""
+    """A job's ``allowed_steps`` within its own target, by PLD, and ``step_cost_pico`` at the lineage's order."""
 
     allowed_steps: int
     step_cost_pico: int
 
 
 def budget_pico(registration: LineageRegistration) -> int:
-    """The lineage's whole budget at its order, rounded down.
+    """Return the lineage's whole budget at its order, rounded down.
 
     Raises:
         ConfigurationError: the order leaves no budget under these caps.
@@ -48,7 +48,7 @@ def budget_pico(registration: LineageRegistration) -> int:
 
 
 def step_cost_pico(plan: RoundPlan, order: int) -> int:
-    """The cost of one step at ``order``, rounded up; at least 1, so that nothing is ever free."""
+    """Return the cost of one step at ``order``, rounded up; at least 1, so that no step costs zero."""
     cost = rdp_at(PoissonSampledGaussian(plan.noise_multiplier, plan.sample_rate, 1), order)
     if not math.isfinite(cost):
         return MAX_PICO
@@ -56,7 +56,7 @@ def step_cost_pico(plan: RoundPlan, order: int) -> int:
 
 
 def price(plan: RoundPlan, order: int) -> Price:
-    """Both numbers for a job; up to seconds the first time, cached after."""
+    """Return both numbers for a job. The first call takes up to seconds; later calls use a cache."""
     allowed = last_affordable_step(
         plan.noise_multiplier, plan.sample_rate, plan.target_epsilon, plan.delta, max_steps=plan.total_steps
     )
@@ -64,5 +64,5 @@ def price(plan: RoundPlan, order: int) -> Price:
 
 
 def spent_epsilon(spent_pico: int, delta: float, order: int) -> float:
-    """What a spend converts to at ``order``."""
+    """Return the epsilon at ``order`` that a spend converts to."""
     return epsilon_at(spent_pico / PICO, delta, order)

@@ -1,6 +1,6 @@
-"""What goes into the privacy ledger and what comes out of it: frozen values, checked when they are made.
+"""Values that enter and leave the privacy ledger: frozen records, validated on construction.
 
-Nothing here has a default: a cap, a unit or a delta that nobody chose is a guarantee that nobody gave.
+No field has a default: a default cap, unit or delta would state a guarantee that no one chose.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SAFE_PATH: TypeAdapter[str] = TypeAdapter(SafePath)
 
 
 class NoiseSource(StrEnum):
-    """Where sampling and noise come from. An injected seed is recorded, and every claim over it says so."""
+    """The source of sampling and noise. The ledger records an injected seed, and all claims over it report the seed."""
 
     SITE_KEYSTREAM = "site_keystream"
     COORDINATOR_KEYSTREAM = "coordinator_keystream"
@@ -50,12 +50,12 @@ class NoiseSource(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class LineageCaps:
-    """The most that a site will ever spend on one lineage, and the most that any single job may ask for.
+    """Privacy limits of one lineage: for all jobs together, and for any single job.
 
     Attributes:
         epsilon, delta: the lineage's cap over all jobs, proved by the Rényi filter.
-        job_epsilon, job_delta: the largest ``target_epsilon`` and ``delta`` that one job may carry; neither
-            may exceed the lineage's own.
+        job_epsilon, job_delta: the largest ``target_epsilon`` and ``delta`` that one job may carry; neither may exceed
+            the lineage's own cap.
     """
 
     epsilon: float
@@ -73,19 +73,20 @@ class LineageCaps:
 
 @dataclass(frozen=True, kw_only=True)
 class LineageRegistration:
-    """A data lineage as its owner names it once. The budget belongs to this name, whatever its content becomes.
+    """A data lineage as its owner registers it once. The budget belongs to this name, however the content changes.
 
-    At a site it is data, kept per record or person. At a coordinator that promises client-level privacy it is the
-    federation's sites, kept per client.
+    At a site, the lineage names data, kept per record or person. At a coordinator that promises client-level privacy,
+    the lineage names the federation's sites, kept per client.
 
     Attributes:
         lineage: 1 to 8 safe names joined by ``/``.
-        unit, neighboring_relation: whose presence is hidden, and what neighbouring datasets are.
+        unit, neighboring_relation: the unit whose presence the guarantee hides, and the definition of neighbouring
+            datasets.
         nominal_units: the declared, public number of units (records, persons or sites); never a private count.
-        public: whether everything in it may be published; only then may training be non-private.
+        public: True if the owner may publish the whole content. Only public lineages allow non-private training.
         caps: see :class:`LineageCaps`; ``caps.delta`` must be below ``1 / nominal_units``.
-        filter_order: the Rényi order (a whole number of at least 2) at which the lineage's budget is kept; fixed
-            here, before the first job, because the filter's proof needs it so.
+        filter_order: the Rényi order (a whole number of at least 2) of the lineage's budget. The filter's proof needs
+            an order fixed before the first job, so registration fixes it.
     """
 
     lineage: str
@@ -118,7 +119,7 @@ class LineageRegistration:
         public: bool,
         caps: LineageCaps,
     ) -> Self:
-        """Register with the order that affords the most of a Gaussian mechanism under ``caps``."""
+        """Create a registration with the order that affords the most of a Gaussian mechanism under ``caps``."""
         order = choose_order(caps.epsilon, caps.delta)
         return cls(
             lineage=lineage,
@@ -133,14 +134,14 @@ class LineageRegistration:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundPlan:
-    """One round of a DP-SGD job, at its worst.
+    """The worst case of one round of a DP-SGD job.
 
     Attributes:
         job_id, job_digest: the job and SHA-256 (hex) of its accepted document.
         round_number: 0 or more; a retry carries the same number.
-        unit: must be the lineage's own.
+        unit: must equal the lineage's own unit.
         noise_multiplier, sample_rate: fixed for the whole job by its first reservation.
-        steps: the most that this round would run.
+        steps: the most steps that this round would run.
         total_steps: the job's whole schedule; its rounds together never run more.
         target_epsilon, delta: the job's cap, fixed by its first reservation.
         noise_source: recorded; see :class:`NoiseSource`.
@@ -171,13 +172,13 @@ class RoundPlan:
         _require_in("delta", self.delta, 0, 0.1)
 
     def event(self, steps: int) -> PoissonSampledGaussian:
-        """The round's mechanism, run for ``steps``."""
+        """Return the round's mechanism, run for ``steps``."""
         return PoissonSampledGaussian(self.noise_multiplier, self.sample_rate, steps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NonPrivatePlan:
-    """One round without any mechanism. Only public lineages accept it, and they say so for ever."""
+    """A round without a privacy mechanism. Only public lineages accept one, and their claims report it for ever."""
 
     job_id: str
     job_digest: str
@@ -193,7 +194,7 @@ class NonPrivatePlan:
         _require_count("steps", self.steps, 1)
 
     def event(self, steps: int) -> NonPrivate:
-        """Non-private whatever the number of steps."""
+        """Return :class:`NonPrivate`, for any number of steps."""
         return NonPrivate()
 
 
@@ -202,9 +203,9 @@ Plan = RoundPlan | NonPrivatePlan
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """A round that drew from rows: a mark of the content and one of the job's key, SHA-256 or the like in hex.
+    """The record of a round that sampled rows: a mark of the content and a mark of the job's key.
 
-    Equal marks mean the same content and the same key; nothing else can be read from them.
+    Marks hold 64 hex digits, SHA-256 or similar. Equal marks mean equal content and equal key, and reveal no more.
     """
 
     round_number: int
@@ -214,16 +215,16 @@ class Draw:
 
 @dataclass(frozen=True, kw_only=True)
 class Reservation:
-    """Leave to run at most ``step_limit`` steps, already recorded as spent.
+    """Permission to run at most ``step_limit`` steps. The ledger has already recorded the steps as spent.
 
     Attributes:
         reservation_id: 64 hex digits, the same for the same (lineage, job, round, binding).
-        event: the worst case that was charged.
-        step_limit: at least 1; may be below what was asked for if the cap falls within the round.
-        prior_events: this job's earlier rounds, committed ones as run, open ones at their worst.
-        recomputed: this (job, round) had been reserved before; nothing was charged again.
-        actual, update_digest: what ran and what was released, where the round was committed; a recomputation must
-            commit the same values.
+        event: the charged worst case.
+        step_limit: at least 1; below the requested steps if the cap falls within the round.
+        prior_events: this job's earlier rounds. A committed round counts as run, an open round counts at its worst.
+        recomputed: True if an earlier call reserved this (job, round); the ledger charged no second time.
+        actual, update_digest: the event that ran and the digest of the released update, for a committed round. A
+            recomputation must commit the same values.
         target_epsilon, delta, noise_source: None for a non-private plan.
     """
 
@@ -246,7 +247,7 @@ class Reservation:
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerHead:
-    """The last entry: its number (the first is 0) and hash (64 hex digits), covering all entries before."""
+    """The last entry's number (the first entry has 0) and hash (64 hex digits), which covers all earlier entries."""
 
     seq: int
     hash: str
@@ -254,7 +255,7 @@ class LedgerHead:
 
 @dataclass(frozen=True, kw_only=True)
 class Acknowledgement:
-    """A person at the site goes on with a ledger that forgot everything up to ``head``; ``time`` is Unix seconds."""
+    """A person's decision to continue with a ledger that has lost entries up to ``head``; ``time`` in Unix seconds."""
 
     head: LedgerHead
     by: str
@@ -264,19 +265,18 @@ class Acknowledgement:
 
 @dataclass(frozen=True, kw_only=True)
 class LineageClaim:
-    """What holds for one lineage over every job that ever ran on it, however adaptively they were chosen.
+    """The privacy claim for one lineage over all jobs that ever ran on it, including adaptively chosen jobs.
 
-    ``guarantee`` is the promise: the cap, proved by the Rényi filter (Feldman and Zrnic, 2021; Lécuyer, 2021)
-    with the order fixed at registration. ``spent_epsilon`` is a gauge, what the spend so far converts to at
-    that order; it is not itself a guarantee, because which jobs came next may have depended on what earlier
-    ones released.
+    ``guarantee`` states the promise: the cap, proved by the Rényi filter (Feldman and Zrnic, 2021; Lécuyer, 2021) with
+    the order fixed at registration. ``spent_epsilon`` only gauges the spend so far, converted at that order.
+    ``spent_epsilon`` gives no guarantee, because the choice of later jobs may depend on the results of earlier jobs.
 
     Attributes:
-        guarantee: None once non-private training ran: nothing finite covers the union.
+        guarantee: None once non-private training ran: no finite epsilon covers the union.
         budget_pico, spent_pico, remaining_pico: the filter's account in units of 1e-12 of Rényi divergence.
-        exhausted: nothing is left.
-        open_reservations: reserved and not committed; counted in full.
-        noise_sources: every source that was recorded; an unsafe one is not covered by ``guarantee``.
+        exhausted: True if no budget remains.
+        open_reservations: rounds reserved and not committed; counted in full.
+        noise_sources: all recorded sources; ``guarantee`` does not cover an unsafe source.
         durable: False for a ledger in memory, which forgets.
     """
 
@@ -303,16 +303,17 @@ class LineageClaim:
 
 @dataclass(frozen=True, kw_only=True)
 class JobClaim:
-    """What holds for one job on one lineage, by PLD over its fixed mechanism.
+    """The privacy claim for one job on one lineage, by PLD over its fixed mechanism.
 
     Attributes:
-        guarantee: over the steps reserved so far, in full: nothing is refunded for steps that did not run. None
-            for a non-private job.
-        at_schedule: over all steps that the job may ever run; the number to quote where the decision to stop
-            depended on what was released. Never above ``target_epsilon``. None for a non-private job.
-        content_changed: the rounds that drew from another content than the draw before them, in order.
-        steps_counted, steps_run, steps_allowed: behind ``guarantee``, committed, and behind ``at_schedule``.
-        open_reservations: reserved and not committed (abandoned, or still running); counted in full.
+        guarantee: over all steps reserved so far, without a refund for steps that did not run. None for a non-private
+            job.
+        at_schedule: over all steps that the job may ever run, never above ``target_epsilon``. Quote this number if the
+            decision to stop depended on released results. None for a non-private job.
+        content_changed: the rounds whose content differs from the content of the preceding draw, in order.
+        steps_counted, steps_run, steps_allowed: the steps behind ``guarantee``, the committed steps, and the steps
+            behind ``at_schedule``.
+        open_reservations: rounds reserved and not committed (abandoned, or still running); counted in full.
     """
 
     lineage: str
@@ -334,7 +335,7 @@ class JobClaim:
 
 
 def require_hex_digest(name: str, value: object) -> None:
-    """Refuse anything but a SHA-256 in lower-case hex."""
+    """Raise :class:`ConfigurationError` unless ``value`` holds a SHA-256 in lower-case hex."""
     if not isinstance(value, str) or not _HEX64.fullmatch(value):
         raise ConfigurationError(f"{name} must be 64 lower-case hex digits (a SHA-256), got {value!r:.80}")
 

@@ -1,4 +1,4 @@
-"""What a ledger allows, without IO and without state: look at values, and return or refuse."""
+"""The ledger's rules, without IO and without state: each function reads values, and returns or raises."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _PER_ROUND = {"round_number", "steps", "noise_source"}
 
 
 def check_order(founded: Founded | None, entry: Entry) -> None:
-    """The first entry founds the ledger, and no other one does."""
+    """Raise :class:`LedgerCorrupted` unless the ledger's first entry, and no later entry, creates the ledger."""
     if (founded is None) != isinstance(entry, Founded):
         raise LedgerCorrupted("a ledger begins with exactly one founding entry")
 
 
 def check_not_registered(known: LineageRegistration | None, registration: LineageRegistration) -> None:
-    """A lineage is registered once: a second registration would be a second budget."""
+    """Raise if the lineage already has a registration: a second registration would open a second budget."""
     if known is None:
         return
     changed = [f.name for f in fields(known) if getattr(known, f.name) != getattr(registration, f.name)]
@@ -57,7 +57,10 @@ def check_not_registered(known: LineageRegistration | None, registration: Lineag
 
 
 def check_plan(registration: LineageRegistration, plan: Plan) -> None:
-    """Mechanism, unit, delta and epsilon of a job against what the site registered, in that order."""
+    """Raise :class:`JobRejected` unless the plan fits the site's registration.
+
+    Checks, in this order: mechanism, unit, delta, epsilon of the job.
+    """
     if isinstance(plan, NonPrivatePlan) and not registration.public:
         raise JobRejected(
             f"lineage {registration.lineage!r} is not public: non-private training on it is refused; "
@@ -89,7 +92,7 @@ def _check_caps(registration: LineageRegistration, plan: RoundPlan) -> None:
 
 
 def check_terms(first: Plan, plan: Plan) -> None:
-    """A job's terms are those of its first reservation: PLD holds for a schedule fixed in advance only."""
+    """Raise if a job's terms differ from its first reservation: PLD holds only for a schedule fixed in advance."""
     if type(first) is not type(plan):
         raise LedgerConflict(f"job {plan.job_id!r} has begun with another mechanism: start another job")
     names = [f.name for f in fields(first) if f.name not in _PER_ROUND]
@@ -102,13 +105,13 @@ def check_terms(first: Plan, plan: Plan) -> None:
 
 
 def check_unreserved(free: bool, plan: Plan) -> None:
-    """A (job, round) is reserved once."""
+    """Raise if the ledger has already reserved this (job, round)."""
     if not free:
         raise LedgerConflict(f"round {plan.round_number} of job {plan.job_id!r} is already reserved")
 
 
 def check_same_computation(reserved: tuple[str, Plan], asked: tuple[str, Plan]) -> None:
-    """A retry must be the very computation that was paid for: two different ones would be two releases."""
+    """Raise unless a retry repeats exactly the paid computation: two different computations would mean two releases."""
     if reserved != asked:
         plan = asked[1]
         raise LedgerConflict(
@@ -118,7 +121,12 @@ def check_same_computation(reserved: tuple[str, Plan], asked: tuple[str, Plan]) 
 
 
 def check_draw(*, is_reserved: bool, is_open: bool, key_marks: set[str], entry: ContentNoted) -> None:
-    """A round that draws is reserved, and a job draws under one key: new noise for a round would be a new release."""
+    """Raise unless the round may sample rows now.
+
+    * The round must have a reservation.
+    * The round must not be committed: sampling other content would make a second release.
+    * The job must use one key for all draws: new noise for a round would make a new release.
+    """
     if not is_reserved:
         raise LedgerError(f"round {entry.round_number} of job {entry.job_id!r} draws and is not reserved")
     if not is_open:
@@ -134,13 +142,13 @@ def check_draw(*, is_reserved: bool, is_open: bool, key_marks: set[str], entry: 
 
 
 def check_reservation_id(stated: str, lineage: str, plan: Plan, binding: str) -> None:
-    """A stored reservation bears the name that its content gives it."""
+    """Raise :class:`LedgerCorrupted` unless a stored reservation's id matches its content."""
     if stated != reservation_id(lineage, plan, binding):
         raise LedgerCorrupted(f"reservation {stated} does not bear the name of its content")
 
 
 def reservation_id(lineage: str, plan: Plan, binding: str) -> str:
-    """64 hex digits, the same for the same (lineage, job, round, binding)."""
+    """Return 64 hex digits, the same for the same (lineage, job, round, binding)."""
     parts = (
         lineage.encode(),
         plan.job_id.encode(),
@@ -151,7 +159,9 @@ def reservation_id(lineage: str, plan: Plan, binding: str) -> str:
 
 
 def check_price(allowed: int | None, cost: int | None, entry: Reserved) -> None:
-    """What a job may run and what a step costs never change within the job."""
+    """Raise :class:`LedgerCorrupted` if a job's step allowance or step cost changes, or the allowance exceeds the
+    schedule.
+    """
     if (allowed, cost) != (
         entry.allowed_steps,
         entry.step_cost_pico,
@@ -160,19 +170,24 @@ def check_price(allowed: int | None, cost: int | None, entry: Reserved) -> None:
 
 
 def check_limit(entry: Reserved, job_steps: int, remaining_pico: int) -> None:
-    """The step limit is within what was asked for, the job's cap and the lineage's budget."""
+    """Raise unless the step limit stays within the requested steps, the job's cap and the lineage's budget."""
     granted = affordable(entry.plan, entry.allowed_steps - job_steps, remaining_pico, entry.step_cost_pico)
     if entry.step_limit > granted:
         raise PrivacyBudgetExceededError(f"{entry.step_limit} steps reserved where {granted} were affordable")
 
 
 def affordable(plan: RoundPlan, job_left: int, remaining_pico: int, step_cost_pico: int) -> int:
-    """Steps of ``plan`` that both caps afford: comparisons of whole numbers."""
+    """Return how many steps of ``plan`` both caps afford, by comparing whole numbers."""
     return max(0, min(plan.steps, job_left, remaining_pico // step_cost_pico))
 
 
 def grant(lineage: str, plan: RoundPlan, job_left: int, lineage_left: int, require_all: bool) -> int:
-    """The step limit of a round, or the refusal that names the cap in the way."""
+    """Return the step limit of a round.
+
+    Raises:
+        PrivacyBudgetExceededError: no step, or with ``require_all`` not every step, is affordable; the message names
+            the limiting cap.
+    """
     granted = max(0, min(plan.steps, job_left, lineage_left))
     if granted == 0 or (require_all and granted < plan.steps):
         raise PrivacyBudgetExceededError(
@@ -190,19 +205,19 @@ def _binding_cap(lineage: str, plan: RoundPlan, job_binds: bool) -> str:
 
 
 def check_uncommitted(is_open: bool, plan: Plan) -> None:
-    """A reservation is committed once."""
+    """Raise if the ledger has already committed the reservation."""
     if not is_open:
         raise LedgerConflict(f"round {plan.round_number} of job {plan.job_id!r} is already committed otherwise")
 
 
 def check_unacknowledged(is_new: bool, head: LedgerHead) -> None:
-    """A forgotten head is acknowledged once."""
+    """Raise if the ledger has already acknowledged the lost head."""
     if not is_new:
         raise LedgerConflict(f"entry {head.seq} with hash {head.hash[:16]}… is already acknowledged")
 
 
 def check_actual(reserved: Event, actual: Event) -> None:
-    """What ran is what was reserved, for at most as many steps."""
+    """Raise unless the event that ran has the reserved mechanism and at most the reserved steps."""
     if isinstance(reserved, NonPrivate) or isinstance(actual, NonPrivate):
         if type(reserved) is not type(actual):
             raise LedgerConflict("a non-private run cannot be committed to a private reservation, nor the reverse")

@@ -1,13 +1,12 @@
 """Ledger heads and whole exports, signed by their site.
 
-Heads go between site and coordinator: signed by the site, kept by the coordinator, shown back by it.
+The site signs its head; the coordinator keeps the head and shows it back later. The reason: a ledger restored from an
+older copy cannot detect its own loss. A head that the site signed later, unknown to the restored ledger, reveals the
+loss. Only heads with the site's own signature count: a coordinator can show a received head, and cannot stop a site
+with a made-up head.
 
-A ledger that was restored from an older copy cannot tell that it forgot something. A head that the site itself
-signed later, and that its ledger does not know, does. It has to carry the site's own signature: a coordinator can
-show what it was given, and cannot stop a site with a head of its own making.
-
-An export goes to whoever audits a run. A chain of hashes alone can be made anew by anybody; signed, an export is the
-site's own word.
+An auditor of a run receives an export. Anyone can rebuild a bare hash chain; the signature makes the export the site's
+own statement.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _LARGEST_EXPORT = 1 << 30
 
 
 class LedgerExportStatement(StrictModel):
-    """A site's word that an export, named by the SHA-256 of its bytes, is its whole ledger up to ``head``."""
+    """A site's statement: the export with this SHA-256 holds its whole ledger up to ``head``."""
 
     version: FormatVersion = 1
     site_id: SafeId
@@ -49,13 +48,13 @@ class LedgerExportStatement(StrictModel):
 
 
 def seal_head(head: LedgerHead, site_id: str, signer: Signer) -> str:
-    """The envelope of ``head``, signed by its site."""
+    """Return the envelope of ``head``, signed by its site."""
     statement = SiteLedgerHead(site_id=site_id, head=LedgerHeadStatement(seq=head.seq, hash=head.hash))
     return seal(HEAD_TYPE, statement.canonical(), signer).decode()
 
 
 def open_head(envelope: str, site_id: str, public_key: str) -> LedgerHead:
-    """The head in an envelope that ``site_id`` signed with ``public_key`` (Ed25519, hex).
+    """Return the head in an envelope that ``site_id`` signed with ``public_key`` (Ed25519, hex).
 
     Raises:
         EnvelopeError: malformed, signed by another key, or for another site's name.
@@ -68,10 +67,10 @@ def open_head(envelope: str, site_id: str, public_key: str) -> LedgerHead:
 
 
 def require_known(shown: LedgerHead, ledger: PrivacyLedger, ledger_file: Path) -> None:
-    """Refuse to go on with a ledger that does not know a head that its own site signed.
+    """Raise unless ``ledger`` knows ``shown``, a head that its own site signed.
 
     Raises:
-        LedgerError: with reason ``ledger_rolled_back``; the message tells a person at the site what to run.
+        LedgerError: with reason ``ledger_rolled_back``; the message gives the command to run at the site.
     """
     if ledger.knows(shown):
         return
@@ -85,7 +84,7 @@ def require_known(shown: LedgerHead, ledger: PrivacyLedger, ledger_file: Path) -
 
 
 def seal_export(export: bytes, site_id: str, signer: Signer, *, now: float) -> bytes:
-    """The envelope in which ``site_id`` says that ``export`` is its ledger; ``now`` is Unix seconds."""
+    """Return an envelope in which ``site_id`` signs ``export`` as its ledger; ``now`` in Unix seconds."""
     statement = LedgerExportStatement(
         site_id=site_id,
         head=LedgerHeadStatement(**parse_json(export, limit=_LARGEST_EXPORT)["head"]),
@@ -96,7 +95,7 @@ def seal_export(export: bytes, site_id: str, signer: Signer, *, now: float) -> b
 
 
 def open_export(envelope: bytes, export: bytes, site_id: str, public_key: str) -> LedgerExportStatement:
-    """What ``site_id`` signed with ``public_key`` (Ed25519, hex) over these very bytes of an export.
+    """Return the statement that ``site_id`` signed with ``public_key`` (Ed25519, hex) over exactly these export bytes.
 
     Raises:
         EnvelopeError: malformed, signed by another key, for another site's name, or over another export.

@@ -1,18 +1,18 @@
 """The durable ledger: one append-only SQLite table.
 
-*Durability.* WAL with ``synchronous=FULL``: a committed entry has reached the disk. Each operation writes at
-most one row, in one transaction, so killing the process anywhere leaves the history before it or the history
-after it. After each commit the log is moved into the ledger's own file, so that a copy of that file alone holds every
-entry; only while another connection reads may the last ones still lie in the log.
+*Durability.* WAL with ``synchronous=FULL``: a committed entry has reached the disk. Each operation writes at most one
+row, in one transaction, so killing the process at any point leaves the history before the operation or after it. After
+each commit, the ledger moves the WAL into its own file, so that a copy of that file alone holds all entries. Only while
+another connection reads may the last entries still lie in the WAL.
 
-*One budget, many processes.* ``BEGIN IMMEDIATE`` takes SQLite's write lock before the state is read, so that
-reading, checking and appending are one step: of two sessions after the last of a budget, one is refused.
-Besides, a session can :meth:`~SqliteLedger.hold` a lineage for as long as it spends on it, by a lock on a file beside
-the ledger that the operating system frees when the holder dies.
+*One budget, many processes.* ``BEGIN IMMEDIATE`` takes SQLite's write lock before reading the state. Reading, checking
+and appending thus form one step: of two sessions that compete for the last of a budget, the ledger refuses one. A
+session can also :meth:`~SqliteLedger.hold` a lineage while spending on it, by locking a file next to the ledger. The
+operating system frees the lock when the holder dies.
 
-*Verification.* At opening, and whenever another connection has written (``PRAGMA data_version``), the whole
-chain is verified from its first entry; otherwise the last row must be the one that this object wrote or
-verified itself.
+*Verification.* The ledger verifies the whole chain from its first entry at opening, and after any write by another
+connection (``PRAGMA data_version``). Otherwise, the last row must equal the last row that this object wrote or
+verified.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["SqliteLedger"]
 
 _APPLICATION_ID = 0x43454C47  # "CELG"
 _BUSY_MS = 10_000
-_CHECKPOINT_MS = 250  # that a reader may hold up a commit
+_CHECKPOINT_MS = 250  # the longest that a reader may delay a commit
 _TABLE = """
     CREATE TABLE entries (
         seq INTEGER PRIMARY KEY, prev TEXT NOT NULL, payload BLOB NOT NULL, hash TEXT NOT NULL
@@ -62,15 +62,16 @@ class SqliteLedger(EventSourcedLedger):
     """A site's ledger in one file.
 
     Args:
-        path: the database; its folder is made with mode 0700, the file with 0600. A missing file is founded as an
-            empty ledger, on which no lineage is registered and nothing can be spent.
+        path: the database; its folder is made with mode 0700, the file with 0600. A missing file becomes an empty
+            ledger, without lineages and without budget.
         clock: whole seconds, recorded with each entry.
-        must_exist: refuse a missing file instead of founding one.
+        must_exist: refuse a missing file instead of creating a ledger.
         connection_factory: SQLite's hook for observing statements.
 
     Raises:
-        ConfigurationError: the file is missing (with ``must_exist``), or others can write to its folder.
-        LedgerCorrupted: the file is not a ledger, or its history does not verify.
+        ConfigurationError: the file is missing (with ``must_exist``), its folder cannot be used, or others can write to
+            the folder.
+        LedgerCorrupted: the file holds no ledger, or its history does not verify.
         LedgerError: the file cannot be used now: locked, read-only, no space.
     """
 
@@ -96,19 +97,19 @@ class SqliteLedger(EventSourcedLedger):
             try:
                 self._found_if_empty()
                 self._verified()
-                self._move_log_into_file()  # what a crash left there
+                self._move_log_into_file()  # entries that a crash left in the WAL
             except BaseException:
                 self._connection.close()
                 raise
 
     @property
     def durable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     @contextmanager
     def hold(self, lineage: str) -> Iterator[None]:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.hold`."""
         self._verified().lineage(lineage)
         name = hashlib.sha256(lineage.encode()).hexdigest()
         with _file_lock(self._lock_path(name), wait=False) as taken:
@@ -117,7 +118,7 @@ class SqliteLedger(EventSourcedLedger):
             yield
 
     def close(self) -> None:
-        """See the port."""
+        """See :meth:`.PrivacyLedger.close`."""
         with self._mutex:
             self._closed = True
             self._connection.close()
@@ -128,7 +129,7 @@ class SqliteLedger(EventSourcedLedger):
         return folder / f"{name}.lock"
 
     def _found_if_empty(self) -> None:
-        """Found a ledger in an empty database; leave any other for verification to judge."""
+        """Create a ledger in an empty database; leave any other database to verification."""
         tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if tables:
             return
@@ -164,7 +165,7 @@ class SqliteLedger(EventSourcedLedger):
             return after, True
 
     def _move_log_into_file(self) -> None:
-        """Checkpoint. The entries are durable before; a failure leaves them in the log, for the next one to move."""
+        """Checkpoint the WAL. Its entries are already durable; after a failure, the next checkpoint moves them."""
         with suppress(sqlite3.OperationalError):
             self._connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_MS}")
             try:
@@ -187,7 +188,7 @@ class SqliteLedger(EventSourcedLedger):
         self._connection.execute(_INSERT, (link.seq, link.prev, link.payload, link.hash))
 
     def _read(self) -> LedgerState:
-        """The verified state, within the transaction that the caller has open."""
+        """Return the verified state, within the caller's open transaction."""
         last = self._connection.execute(_LAST).fetchone()
         version = int(self._connection.execute("PRAGMA data_version").fetchone()[0])
         known, self._state = self._state, None
@@ -207,7 +208,7 @@ class SqliteLedger(EventSourcedLedger):
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
-        """Run the body in a transaction; on any failure nothing is kept, neither on disk nor in memory."""
+        """Run the body in a transaction; a failure discards all changes, both on disk and in memory."""
         with self._mutex, _sqlite_errors(self.path):
             self._check_usable()
             self._connection.execute(begin)
@@ -249,7 +250,7 @@ def _prepare_folder(path: Path, *, must_exist: bool) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make ``folder`` and what it lies in, each durable."""
+    """Make ``folder`` and its missing parents, each durably."""
     if folder.is_dir():
         return
     _make_folder(folder.parent)
@@ -258,7 +259,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _prepare_file(path: Path) -> None:
-    """Make the file private before SQLite opens it; its WAL inherits the mode."""
+    """Make the file private before SQLite opens it; the WAL inherits the mode."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -271,7 +272,7 @@ def _prepare_file(path: Path) -> None:
 
 @contextmanager
 def _file_lock(path: Path, *, wait: bool) -> Iterator[bool]:
-    """An exclusive lock that the operating system frees with its holder; yields whether it was taken."""
+    """Take an exclusive lock, which the operating system frees when the holder dies; yield True if taken."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -286,7 +287,7 @@ def _file_lock(path: Path, *, wait: bool) -> Iterator[bool]:
 
 @contextmanager
 def _sqlite_errors(path: Path) -> Iterator[None]:
-    """No error of sqlite3 leaves: what may pass is a LedgerError, a damaged file is LedgerCorrupted."""
+    """Turn sqlite3's passing errors into :class:`LedgerError`, and a damaged file into :class:`LedgerCorrupted`."""
     try:
         yield
     except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:

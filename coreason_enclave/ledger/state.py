@@ -1,20 +1,23 @@
-"""The ledger's state: a pure fold over its entries, with every rule checked at every entry.
+"""The ledger's state: a pure fold over its entries that checks all rules at each entry.
 
-``apply(state, entry)`` is used twice: before an entry is written, where a refusal means that the request
-breaks a rule, and when a ledger is read, where the same refusal means that the ledger is corrupt. What was
-written can therefore always be read, and nothing can be read that could not have been written.
+``apply(state, entry)`` serves two callers:
+
+* before a write, a refusal means that the request breaks a rule;
+* during a read, the same refusal means that the ledger is corrupt.
+
+So every written ledger can be read, and no ledger can be read that could not have been written.
 
 Invariants, each checked by :mod:`coreason_enclave.ledger.rules`:
 
-1. the first entry founds the ledger, and no other does;
-2. a lineage is registered once;
-3. a reservation obeys its lineage's registration, and its job's terms are those of the job's first;
-4. a (job, round) is reserved once;
-5. the steps of a job never exceed what its own cap affords;
-6. what a lineage has spent never exceeds its budget;
-7. a reservation is committed at most once, with the reserved mechanism and no more steps than reserved;
-8. a forgotten head is acknowledged once, and gives nothing back;
-9. a draw is one of a reserved round that is still open, and under the key of the job's first.
+1. The first entry, and no later entry, creates the ledger.
+2. A lineage has one registration.
+3. A reservation obeys its lineage's registration, and carries the terms of its job's first reservation.
+4. A (job, round) has one reservation.
+5. The steps of a job never exceed the number that its own cap affords.
+6. A lineage's spend never exceeds its budget.
+7. A reservation has at most one commit, with the reserved mechanism and no more steps than reserved.
+8. A lost head has one acknowledgement, which returns no budget.
+9. A draw belongs to a reserved, still open round, and uses the key of the job's first draw.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ __all__ = ["JobRecord", "LedgerRound", "LedgerState", "LineageRecord", "apply", 
 
 @dataclass(frozen=True)
 class LedgerRound:
-    """One reserved round. ``actual`` is what it ran, None while it is open."""
+    """One reserved round. ``actual`` holds the event that ran, None while the round is open."""
 
     reservation_id: str
     binding: str
@@ -55,12 +58,12 @@ class LedgerRound:
 
     @property
     def steps(self) -> int:
-        """Steps that count: those that ran once committed, all that were reserved until then."""
+        """Return the steps that count: the reserved steps while open, the steps that ran once committed."""
         return self.actual.steps if isinstance(self.actual, PoissonSampledGaussian) else self.step_limit
 
     @property
     def event(self) -> Event:
-        """What ran once committed, the worst case until then."""
+        """Return the worst case while open, the event that ran once committed."""
         return self.plan.event(self.step_limit) if self.actual is None else self.actual
 
 
@@ -76,13 +79,13 @@ class JobRecord:
 
     @property
     def steps(self) -> int:
-        """Steps that count against the job's own cap."""
+        """Return the steps that count against the job's own cap."""
         return sum(record.steps for record in self.rounds.values())
 
 
 @dataclass(frozen=True)
 class LineageRecord:
-    """One lineage: its registration, its budget, and everything that ran on it."""
+    """One lineage: its registration, its budget, and all jobs that ran on it."""
 
     registration: LineageRegistration
     budget_pico: int
@@ -93,13 +96,13 @@ class LineageRecord:
 
     @property
     def remaining_pico(self) -> int:
-        """What is left of the budget; never negative."""
+        """Return the rest of the budget; never negative."""
         return self.budget_pico - self.spent_pico
 
 
 @dataclass(frozen=True)
 class LedgerState:
-    """Everything that a verified history says. The empty state is the one before the first entry."""
+    """The content of a verified history. The empty state precedes the first entry."""
 
     founded: Founded | None = None
     head: LedgerHead | None = None
@@ -107,7 +110,7 @@ class LedgerState:
     acknowledged: tuple[Acknowledgement, ...] = ()
 
     def lineage(self, name: str) -> LineageRecord:
-        """The lineage's record; an unknown one is refused."""
+        """Return the lineage's record; raise :class:`LedgerError` for an unknown lineage."""
         record = (self.lineages or {}).get(name)
         if record is None:
             raise LedgerError(
@@ -117,14 +120,18 @@ class LedgerState:
         return record
 
     def job(self, lineage: str, job_id: str) -> JobRecord:
-        """The job's record; one that never reserved anything is refused."""
+        """Return the job's record; raise :class:`LedgerError` for a job without a reservation."""
         job = self.lineage(lineage).jobs.get(job_id)
         if job is None:
             raise LedgerError(f"job {job_id!r:.140} has reserved nothing on lineage {lineage!r:.140}")
         return job
 
     def find(self, reservation_id: str) -> tuple[str, LedgerRound]:
-        """(lineage, round) of a reservation, newest first; an unknown one is refused."""
+        """Return (lineage, round) of a reservation, searching each lineage from its newest round.
+
+        Raises:
+            LedgerError: no such reservation.
+        """
         for lineage, record in self._rounds():
             if record.reservation_id == reservation_id:
                 return lineage, record
@@ -137,7 +144,13 @@ class LedgerState:
 
 
 def follow(state: LedgerState, link: Link) -> LedgerState:
-    """The state after a stored row, or :class:`LedgerCorrupted`: chain first, then form, then rules."""
+    """Return the state after a stored row.
+
+    Checks the chain, then the form, then the rules.
+
+    Raises:
+        LedgerCorrupted: a check fails.
+    """
     check_link(state.head, link)
     entry = parse_entry(link.payload)
     try:
@@ -150,7 +163,7 @@ def follow(state: LedgerState, link: Link) -> LedgerState:
 
 
 def apply(state: LedgerState, entry: Entry) -> LedgerState:
-    """The state after ``entry`` (its head is the caller's to set). Raises what the broken rule raises."""
+    """Return the state after ``entry``; the caller sets its head. Raises the error of the broken rule."""
     rules.check_order(state.founded, entry)
     match entry:
         case Founded():

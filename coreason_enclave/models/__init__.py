@@ -1,5 +1,8 @@
 """Models by name: a closed registry of architectures, their losses and their public initial weights.
 
+Enters: an architecture name, whole-number arguments, weights. Leaves: a model and its loss, or a typed refusal.
+Never: imports a name from the wire; allocates a model above ``MAX_PARAMETERS``; initialises from private data.
+
 >>> from coreason_enclave.models import initial_weights, predict_probabilities
 >>> import numpy as np
 >>> args = {"in_features": 3}

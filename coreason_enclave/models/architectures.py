@@ -1,8 +1,8 @@
-"""The architectures that come with the agent.
+"""The agent's built-in architectures.
 
-Activations are bounded (tanh): under clipping they lose less than rectified ones (Papernot et al., "Tempered
-Sigmoid Activations for Deep Learning with Differential Privacy", 2021). No layer mixes the examples of a
-batch, which would void per-example clipping.
+Activations are bounded (tanh): under clipping they lose less than rectified activations (Papernot et al., "Tempered
+Sigmoid Activations for Deep Learning with Differential Privacy", 2021). No layer mixes the examples of a batch, because
+mixing would void per-example clipping.
 """
 
 from __future__ import annotations

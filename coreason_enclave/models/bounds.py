@@ -1,4 +1,4 @@
-"""Bounds on what a coordinator may send as a base model: checked before anything is reserved, without any row."""
+"""Bounds on a coordinator's base model, checked before any reservation and without any row."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["require_bounded_logits", "require_bounded_weights"]
 
 
 def require_bounded_weights(arrays: Arrays, largest: float) -> None:
-    """Refuse weights that are not finite, or whose absolute value exceeds ``largest``.
+    """Raise unless all weights are finite, with absolute values of at most ``largest``.
 
     Raises:
-        JobRejected: by ``non_finite`` or ``policy``; the message names the tensor.
+        JobRejected: reason ``non_finite`` or ``policy``; the message names the tensor.
     """
     for name, array in sorted(arrays.items()):
         if not np.isfinite(array).all():
@@ -31,10 +31,10 @@ def require_bounded_weights(arrays: Arrays, largest: float) -> None:
 def require_bounded_logits(
     name: str, args: Mapping[str, int], arrays: Arrays, rows: npt.NDArray[np.float32], largest: float
 ) -> None:
-    """Refuse a model whose outputs exceed ``largest`` in absolute value on synthetic ``rows``.
+    """Raise unless all outputs of the model on synthetic ``rows`` stay within ``largest`` in absolute value.
 
     Raises:
-        JobRejected: by ``policy``, or ``non_finite`` where an output is not.
+        JobRejected: reason ``policy``, or ``non_finite`` for a non-finite output.
     """
     model = build(name, args)
     load_weights(model.module, arrays)

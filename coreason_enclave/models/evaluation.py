@@ -1,4 +1,4 @@
-"""How well a model does on labelled rows. What this returns is computed from the rows: it is for whoever holds them."""
+"""Evaluation of a model on labelled rows. The result is not private and must stay with the owner of the rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LEAST = np.finfo(np.float64).tiny
 
 
 class Evaluation(TypedDict):
-    """Mean negative log-likelihood (nats a row), share of rows whose likeliest class is right, number of rows."""
+    """Mean negative log-likelihood (nats per row), share of rows with the correct likeliest class, number of rows."""
 
     loss: float
     accuracy: float
@@ -33,9 +33,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate the model with these weights on ``features`` (n, …) and integer ``labels`` (n,).
 
-    The model fits the dataset (:func:`~coreason_enclave.models.require_fits`). Where its outputs overflow to something
-    that is no probability, it has said nothing about the row, which counts as wrong: whether weights overflow depends
-    on the rows, and must not show in a refusal.
+    The model must fit the dataset (:func:`~coreason_enclave.models.require_fits`). A row whose outputs overflow to a
+    non-probability counts as wrong. Whether weights overflow depends on the rows and must not show in a refusal.
     """
     predicted = predict_probabilities(name, args, arrays, features)
     probabilities = np.where(np.isfinite(predicted).all(axis=1, keepdims=True), predicted, 0.0)

@@ -1,10 +1,9 @@
-"""Model architectures by name: a closed list that a site extends in its own code, never from the wire.
+"""Model architectures by name: a closed registry that a site extends in its own code, never from the wire.
 
-A job names an architecture and gives it whole numbers. The name is looked up here; it is never imported, and
-a model larger than :data:`MAX_PARAMETERS` is refused before memory for it is taken.
+A job names an architecture and gives it whole numbers. The registry looks the name up, never imports it, and refuses a
+model larger than :data:`MAX_PARAMETERS` before allocating its memory.
 
-Initial weights are public: they follow from the name and the arguments alone, so that anyone can recompute
-them.
+Initial weights are public: they follow from the name and the arguments alone, and anyone can recompute them.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ Initialiser = Callable[[nn.Module, torch.Generator], None]
 
 
 class Loss(StrEnum):
-    """``binary``: one logit and BCE with logits. ``categorical``: one logit a class and cross-entropy."""
+    """``binary``: one logit and BCE with logits. ``categorical``: one logit per class and cross-entropy."""
 
     BINARY = "binary"
     CATEGORICAL = "categorical"
@@ -85,14 +84,13 @@ def register(name: str, builder: Builder, *, loss: Loss, initialise: Initialiser
     """Add an architecture, from the site's own code.
 
     Args:
-        name: what jobs call it.
-        builder: takes whole numbers by keyword, returns the module; its keyword arguments are the job's
-            ``model_args``.
-        loss: what its outputs mean.
-        initialise: fills the parameters in place; :func:`glorot_uniform` where left out.
+        name: the name for jobs to use.
+        builder: takes whole numbers by keyword, returns the module; its keyword arguments are the job's ``model_args``.
+        loss: how to read the outputs.
+        initialise: fills the parameters in place; default: :func:`glorot_uniform`.
 
     Raises:
-        ConfigurationError: the name is taken by something else.
+        ConfigurationError: another architecture already has the name.
     """
     entry = _Architecture(builder, loss, glorot_uniform if initialise is None else initialise)
     if _REGISTRY.setdefault(name, entry) != entry:
@@ -100,12 +98,12 @@ def register(name: str, builder: Builder, *, loss: Loss, initialise: Initialiser
 
 
 def known_architectures() -> tuple[str, ...]:
-    """The registered names, sorted."""
+    """Return the registered names, sorted."""
     return tuple(sorted(_REGISTRY))
 
 
 def build(name: str, args: Mapping[str, int]) -> Model:
-    """The architecture with memory for its parameters, whose values are arbitrary until they are loaded.
+    """Return the architecture with allocated parameters, whose values are arbitrary until loaded.
 
     Raises:
         JobRejected: unknown name, unsuitable arguments, or a model above :data:`MAX_PARAMETERS`.
@@ -115,18 +113,18 @@ def build(name: str, args: Mapping[str, int]) -> Model:
 
 
 def make_criterion(loss: Loss, *, reduction: str = "mean") -> nn.Module:
-    """The loss for outputs of shape (n, outputs) and int64 labels (n,); ``reduction`` as in torch."""
+    """Return the loss for outputs of shape (n, outputs) and int64 labels (n,); ``reduction`` as in torch."""
     return BinaryLogitLoss(reduction=reduction) if loss is Loss.BINARY else nn.CrossEntropyLoss(reduction=reduction)
 
 
 def layout(name: str, args: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the architecture's parameters, without taking memory for them."""
+    """Return names and shapes of the architecture's parameters, without allocating them."""
     _checked(name, args)
     return _skeleton(_REGISTRY[name].builder, args)
 
 
 def initial_weights(name: str, args: Mapping[str, int]) -> dict[str, Array]:
-    """The public starting point of a job: the same for everyone who asks with the same name and arguments."""
+    """Return the public starting point of a job: equal for all callers with the same name and arguments."""
     entry, module = _checked(name, args), build(name, args).module
     seed = digest("aegis.models.initial-weights.v1", name.encode(), canonical_json(dict(args)))
     generator = torch.Generator().manual_seed(int.from_bytes(seed[:8], "big") >> 1)
@@ -136,13 +134,13 @@ def initial_weights(name: str, args: Mapping[str, int]) -> dict[str, Array]:
 
 
 def require_fits(name: str, args: Mapping[str, int], sample_shape: tuple[int, ...], classes: int) -> None:
-    """Refuse a model that does not take examples of ``sample_shape``, or has fewer outcomes than ``classes``.
+    """Raise unless the model takes examples of ``sample_shape`` and has an output for each of ``classes``.
 
-    Both are what a dataset declares, not what its rows are: found out from the rows, a label without an output would be
-    a refusal that depends on whether somebody has it, and would tell.
+    Both values must come from the dataset's declaration, not from its rows. A refusal based on rows would reveal
+    whether a label without an output occurs in them.
 
     Raises:
-        JobRejected: it does not fit.
+        JobRejected: the model does not fit.
     """
     model = build(name, args)
     try:
@@ -156,12 +154,12 @@ def require_fits(name: str, args: Mapping[str, int], sample_shape: tuple[int, ..
 
 
 def weights_of(module: nn.Module) -> dict[str, Array]:
-    """A copy of the module's ``state_dict`` as float32 arrays."""
+    """Return a copy of the module's ``state_dict`` as float32 arrays."""
     return {key: np.array(value.detach().cpu().numpy(), np.float32) for key, value in module.state_dict().items()}
 
 
 def load_weights(module: nn.Module, arrays: Arrays) -> None:
-    """Copy ``arrays`` into ``module``; any other names or shapes raise :class:`ConfigurationError`."""
+    """Copy ``arrays`` into ``module``; raise :class:`ConfigurationError` on any other names or shapes."""
     try:
         module.load_state_dict({key: torch.tensor(value) for key, value in arrays.items()}, strict=True)
     except (RuntimeError, TypeError) as error:
@@ -176,7 +174,7 @@ def predict_probabilities(
     *,
     batch: int = 8192,
 ) -> npt.NDArray[np.float64]:
-    """Class probabilities on ``features`` of the model with these weights: float64, (n, classes)."""
+    """Return class probabilities on ``features`` of the model with these weights: float64, (n, classes)."""
     model = build(name, args)
     load_weights(model.module, arrays)
     model.module.eval()
@@ -191,7 +189,7 @@ def predict_probabilities(
 
 
 def glorot_uniform(module: nn.Module, generator: torch.Generator) -> None:
-    """Glorot and Bengio (2010) from two dimensions upwards, zero for biases; the rest stays as built."""
+    """Apply Glorot and Bengio (2010) from two dimensions upwards, and zero to biases; leave the rest as built."""
     for name, parameter in sorted(module.named_parameters()):
         if parameter.dim() >= 2:
             nn.init.xavier_uniform_(parameter, generator=generator)
@@ -200,7 +198,7 @@ def glorot_uniform(module: nn.Module, generator: torch.Generator) -> None:
 
 
 def zeros(module: nn.Module, _generator: torch.Generator) -> None:
-    """Every parameter zero: the natural start of a convex problem."""
+    """Set every parameter to zero, the natural start of a convex problem."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
 

@@ -1,4 +1,7 @@
-"""Differential privacy for an ordinary PyTorch loop; the only room that knows Opacus.
+"""Differential privacy for an ordinary PyTorch loop: clipping, noise, sampling and the step budget.
+
+Enters: a model, an optimizer and a data loader. Leaves: a private loop whose steps a ledger reservation covers.
+Never: lets another room import Opacus; overruns the reservation; trains on rows before a passed rehearsal.
 
 >>> import torch
 >>> from torch.utils.data import DataLoader, TensorDataset

@@ -1,8 +1,8 @@
-"""What a strategy adds to every local step, against the drift of a site's weights away from the others'.
+"""Drift correction: a strategy's term, added to every local step to keep a site's weights near the other sites'.
 
-It is added to the gradient *after* clipping, noise and scaling, and before the optimizer takes its step. It depends on
-released weights and on noised iterates alone, so it is post-processing: it costs no privacy and changes no event. Added
-to the loss it would be clipped away with the rows' gradients, or break the bound on them.
+The optimizer adds the term to the gradient *after* clipping, noise and scaling, and before its own step. The term
+depends on released weights and noised iterates alone: as post-processing, it costs no privacy and changes no event.
+Inside the loss, the term would be clipped away with the rows' gradients, or break their bound.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class DriftCorrection(ABC):
     """A term for each parameter.
 
     Attributes:
-        arrays: by the parameters' names; what the term is made of.
+        arrays: the term's inputs, by parameter name.
     """
 
     arrays: Arrays
 
     def require_fits(self, names: Names) -> None:
-        """Raise :class:`UnsafeTrainingError` unless there is a term for each parameter: none may be lost in silence."""
+        """Raise :class:`UnsafeTrainingError` unless each parameter has a term: no term may be lost in silence."""
         for parameter, name in names.items():
             array = self.arrays.get(name)
             if array is None or array.shape != tuple(parameter.shape):
@@ -43,19 +43,19 @@ class DriftCorrection(ABC):
                 )
 
     def add_to_gradients(self, names: Names) -> None:
-        """Add the term to each parameter's ``grad``, which holds what the optimizer would step along without it."""
+        """Add the term to each parameter's ``grad``, just before the optimizer's own step."""
         for parameter, name in names.items():
             if parameter.grad is not None:
                 parameter.grad.add_(self._term(name, parameter.detach()))
 
     @abstractmethod
     def _term(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """What is added to the gradient of the parameter ``name``, whose present value is ``value``."""
+        """Return the term for the parameter ``name`` with present value ``value``."""
 
 
 @dataclass(frozen=True)
 class ProximalTerm(DriftCorrection):
-    """FedProx (Li et al., 2020): ``mu * (w - w_global)``; ``arrays`` are the global weights."""
+    """FedProx (Li et al., 2020): ``mu * (w - w_global)``; ``arrays`` holds the global weights."""
 
     mu: float
 
@@ -65,20 +65,21 @@ class ProximalTerm(DriftCorrection):
 
 @dataclass(frozen=True)
 class ControlTerm(DriftCorrection):
-    """SCAFFOLD (Karimireddy et al., 2020): ``c - c_i``, the same in every step; ``arrays`` are these differences."""
+    """SCAFFOLD (Karimireddy et al., 2020): ``c - c_i``, the same in every step; ``arrays`` holds these differences."""
 
     def _term(self, name: str, value: torch.Tensor) -> torch.Tensor:
         return torch.tensor(self.arrays[name], dtype=value.dtype)
 
 
 def drift_of(job: FederationJob, base: Arrays, correction: Arrays | None) -> DriftCorrection | None:
-    """The term of the job's strategy; None for FED_AVG, which has none.
+    """Return the term of the job's strategy; None for FED_AVG, which has no term.
 
     Args:
-        base: the global weights. correction: the order's, which a SCAFFOLD job has.
+        base: the global weights.
+        correction: the order's correction, required for a SCAFFOLD job.
 
     Raises:
-        UnsafeTrainingError: SCAFFOLD without a correction.
+        UnsafeTrainingError: a SCAFFOLD order came without a correction.
     """
     match job.strategy:
         case AggregationStrategy.FED_AVG:

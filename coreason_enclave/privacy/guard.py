@@ -1,4 +1,4 @@
-"""``PrivacyGuard``: an ordinary PyTorch loop becomes DP-SGD, with a budget that cannot be overrun."""
+"""``PrivacyGuard``: turns an ordinary PyTorch loop into DP-SGD whose budget cannot be overrun."""
 
 from __future__ import annotations
 
@@ -44,18 +44,21 @@ _MAX_STEPS = 1_000_000
 class PrivacyGuard:
     """Makes model, optimizer and loader private, and stops before the step that would overspend.
 
-    Inside a session, reservation, randomness, delta, unit and denominators come from the accepted job. Outside one,
-    a ledger and one of its registered lineages have to be given: an
-    :class:`~coreason_enclave.ledger.EphemeralLedger` for experiments, whose claims say so.
+    Inside a session, reservation, randomness, delta, unit and denominators come from the accepted job. Outside a
+    session, the caller passes a ledger and one of its registered lineages. An
+    :class:`~coreason_enclave.ledger.EphemeralLedger` suits experiments; its claims say so.
 
     Args:
         config: the job's privacy configuration.
         ledger, lineage: only outside a session.
-        total_steps: outside a session, the schedule that is reserved; default: all that ``target_epsilon`` affords.
-        unsafe_seed: outside a session, a 32-byte key for reproducible sampling and noise; recorded as unsafe.
+        total_steps: outside a session, the number of steps to reserve; default: all that ``target_epsilon`` affords.
+        unsafe_seed: outside a session, a 32-byte key for reproducible sampling and noise; marked unsafe in the ledger.
 
     Raises:
-        ConfigurationError: nothing to account against. UnsafeTrainingError: not the accepted job's configuration.
+        ConfigurationError: outside a session, ledger or lineage are missing, or the configuration does not suit them.
+        UnsafeTrainingError: inside a session, a ledger or a configuration other than the accepted job's; outside,
+            another privacy unit than the lineage's.
+        PrivacyBudgetExceededError: outside a session, the target epsilon affords no step.
     """
 
     def __init__(
@@ -78,12 +81,12 @@ class PrivacyGuard:
 
     @property
     def steps_affordable(self) -> int:
-        """How many steps the reservation holds in all."""
+        """Total number of steps in the reservation."""
         return self._scope.gate.step_limit
 
     @property
     def steps_taken(self) -> int:
-        """How many steps were charged so far."""
+        """Number of steps charged so far."""
         return self._scope.gate.steps_taken
 
     def attach(
@@ -95,28 +98,30 @@ class PrivacyGuard:
         schedule: Schedule | None = None,
         criterion: Callable[..., torch.Tensor] | None = None,
     ) -> tuple[torch.nn.Module, Optimizer, DataLoader[Any]]:
-        """The private three. The model keeps its class and parameter names; loop over the returned loader.
+        """Return the private model, optimizer and loader; loop over the returned loader.
 
-        Batches have a public size: the rows that were drawn, and zero rows, which count for nothing. The loss is a mean
-        over the batch.
+        The model keeps its class and parameter names. The loss must average over the batch.
 
-        Outside a session, model and loss are shown to keep rows apart before a row is read: with ``criterion``, at
-        once; without, the loader's first four batches are synthetic, and a step on them changes and charges nothing.
-
-        Steps are taken by the guard's own copy of ``optimizer``, whose hyperparameters are fixed here. ``schedule``
-        makes one of torch's learning rate schedulers, which is played through here for every step that is reserved.
-
-        Inside a session, the model holds the global weights, and one attach serves the whole round.
-
-        Each step of the returned optimizer also adds the term of the job's strategy, after the noise: a loop needs no
-        line for FED_PROX or SCAFFOLD.
+        - **Batch size**: public. Each batch holds the sampled rows and zero rows, which contribute nothing.
+        - **Rehearsal**: outside a session, the guard checks on synthetic rows that model and loss keep rows apart,
+          before training on a real row. With ``criterion``, the check runs at once. Without, the loader's first
+          four batches hold synthetic rows, and a step on them changes and charges nothing.
+        - **Optimizer**: the guard steps its own copy of ``optimizer``, with hyperparameters fixed here.
+        - **Schedule**: ``schedule`` makes a torch learning rate scheduler. The guard plays the scheduler through here,
+          for every reserved step.
+        - **Session**: inside a session, the model holds the global weights, and one attach serves the whole round.
+        - **Strategy**: each step of the returned optimizer adds the term of the job's strategy after the noise. A loop
+          needs no extra line for FED_PROX or SCAFFOLD.
 
         Raises:
-            UnsafeTrainingError: a layer, a function or the loss mixes rows (it is named, a layer with its replacement),
-                the loader samples by itself, the optimizer holds other parameters than the model, person ids are
-                missing, or the strategy has no term for a parameter, because it is none of the global model's. Inside a
-                session also: another model than the global one, an optimizer that has stepped before, or a second
-                attach.
+            UnsafeTrainingError: model, loss, loader or optimizer do not fit private training:
+
+                - A layer, a function or the loss mixes rows (the message names the culprit, and a layer's replacement).
+                - The loader samples by itself, or person ids are missing.
+                - The optimizer holds other parameters than the model.
+                - The strategy has no term for a parameter outside the global model.
+                - Inside a session: the model differs from the global model, the optimizer has stepped before, or a
+                  model has already been attached.
         """
         require_convertible(data_loader)
         require_separable(model)
@@ -140,7 +145,7 @@ class PrivacyGuard:
     def _rehearsal(
         self, kernel: GradientKernel, loader: DataLoader[Any], criterion: Callable[..., torch.Tensor] | None
     ) -> tuple[Rehearsal | None, Dataset[Any] | None]:
-        """The rehearsal that is still to come, and its rows: None in a session's own training, which follows one."""
+        """Return the pending rehearsal and its rows; None in a session's own training, after a passed rehearsal."""
         if self._scope.rehearsal is not None:
             rehearsal = self._scope.rehearsal
             if not rehearsal.complete:
@@ -164,10 +169,10 @@ class PrivacyGuard:
         self._scope.gate.check()
 
     def get_current_epsilon(self) -> float:
-        """Epsilon of everything this job ran so far, earlier rounds included, at :attr:`delta`, by PLD.
+        """Return epsilon (PLD) at :attr:`delta` of everything this job has run, earlier rounds included.
 
         Raises:
-            UnsafeTrainingError: nothing is attached: there is no training that a number could describe.
+            UnsafeTrainingError: no model is attached, so no training exists to account for.
         """
         if self._kernel is None:
             raise UnsafeTrainingError("attach(model=…, optimizer=…, data_loader=…) first: nothing is private yet")
@@ -175,24 +180,24 @@ class PrivacyGuard:
 
     @property
     def delta(self) -> float:
-        """The failure probability that :meth:`get_current_epsilon` holds at."""
+        """The failure probability delta behind :meth:`get_current_epsilon`."""
         delta = self._scope.config.delta
         if delta is None:
             raise ConfigurationError("the accepted configuration states no delta")
         return delta
 
     def event(self) -> Event:
-        """The privacy event of the steps taken under this reservation."""
+        """Return the privacy event of the steps taken under this reservation."""
         return self._scope.event()
 
     def detach(self) -> None:
-        """Give the model back as it was; spending and history stay."""
+        """Restore the model's original layers; spending and history stay."""
         if self._kernel is not None:
             self._kernel.detach()
             self._kernel = None
 
     def close(self) -> None:
-        """Detach and, outside a session, commit what was run; unclosed guards stay charged in full."""
+        """Detach and, outside a session, commit the steps that ran; an unclosed guard stays charged in full."""
         self.detach()
         if self._ledger is not None:
             self._ledger.commit(self._scope.reservation.reservation_id, self._scope.event(), None)
@@ -211,7 +216,7 @@ class PrivacyGuard:
         names: dict[torch.nn.Parameter, str],
         schedule: Schedule | None,
     ) -> PrivateIterate | None:
-        """The weights that private steps are about to move; None without a mechanism, where nothing is to be kept."""
+        """Return the iterate that private steps will move; None without a mechanism, where no iterate exists."""
         scope = self._scope
         if scope.config.mechanism is Mechanism.NON_PRIVATE:
             if schedule is not None:
@@ -250,9 +255,9 @@ class PrivacyGuard:
 
 
 def require_separable(model: torch.nn.Module) -> None:
-    """Each row's gradient must depend on that row alone; name the layers where it does not, and their fix.
+    """Raise unless each row's gradient depends on the row alone; name offending layers and their fix.
 
-    Buffers are refused with them: what a layer writes there from private rows would leave with the weights, un-noised.
+    Buffers are refused as well: values that a layer derives from private rows would leave with the weights, un-noised.
     """
     require_recordable(model)
     buffers = [name for name, _ in model.named_buffers()]
@@ -282,7 +287,7 @@ def _standalone(
     total_steps: int | None,
     unsafe_seed: bytes | None,
 ) -> TrainingScope:
-    """Reserve outside a session: one job of one round, all of its steps."""
+    """Reserve outside a session: one job of one round, with all its steps."""
     if ledger is None or lineage is None:
         raise ConfigurationError(
             "outside a session a PrivacyGuard needs ledger= and lineage=: a SqliteLedger, or an EphemeralLedger for "
@@ -327,7 +332,7 @@ def _standalone(
 
 
 def _schedule(config: PrivacyConfig, delta: float, total_steps: int | None) -> tuple[float, int]:
-    """Noise multiplier and number of steps, each derived from the other where it is left out."""
+    """Return noise multiplier and number of steps; derive a missing value from the given value."""
     target = _required(config.target_epsilon)
     if config.noise_multiplier is not None:
         if total_steps is not None:

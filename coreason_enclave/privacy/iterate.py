@@ -1,15 +1,16 @@
 """The private iterate: the weights that charged, noised steps reach from the base model, kept apart from the loop's.
 
-A training loop may read un-noised gradients, hold a second model, or step an optimizer of its own. None of it may
-leave. So the guard keeps its own copy of the weights and of the optimizer, both made at ``attach``:
+A training loop may read un-noised gradients, hold a second model, or step an optimizer of its own, and none of these
+results may leave. The guard therefore keeps its own copy of the weights and of the optimizer, both made at ``attach``:
 
-- the copy of the optimizer is fed with noised gradients and nothing else, and its state begins empty;
-- the weights that the loop sees are copies of the iterate, written after each step;
-- before each step, the loop's weights have to be the iterate's, bit for bit, and the optimizer as it was attached;
-- a session releases the iterate minus the base model, and refuses whatever else comes out of a loop.
+- The copy of the optimizer sees noised gradients only, and its state begins empty.
+- The loop works on copies of the iterate, rewritten after each step.
+- Before each step, the loop's weights must equal the iterate bit for bit, and the optimizer must be unchanged since
+  ``attach``.
+- A session releases the iterate minus the base model, and refuses any other output of a loop.
 
-Code in the same Python process can reach any object in it: ADR 0020 says what that means, and why a site reviews what
-it installs.
+Code in the same Python process can reach any object in the process. ADR 0020 describes the consequences, and why a site
+reviews the code it installs.
 """
 
 from __future__ import annotations
@@ -52,17 +53,17 @@ _WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class PrivateIterate:
-    """The guard's own weights and optimizer. Steps are counted here a second time, beside the gate.
+    """The guard's own weights and optimizer, with a step count independent of the gate's.
 
     Args:
-        model: what the loop trains; its weights are the first iterate.
+        model: the loop's model; its weights form the first iterate.
         optimizer: the caller's, of one of :data:`OPTIMIZERS`.
         names: the trainable parameters.
-        base: inside a session, the global weights, which the model has to hold bit for bit; None outside.
+        base: inside a session, the global weights, which the model must hold bit for bit; None outside.
         schedule, step_limit: see :func:`~coreason_enclave.privacy.schedules.planned`.
 
     Raises:
-        UnsafeTrainingError: another model than the base, another kind of optimizer, or one that has stepped before.
+        UnsafeTrainingError: the model differs from the base, or the optimizer has another class or has stepped before.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class PrivateIterate:
         self.steps = 0
         self._base, self._names, self._visible_optimizer = base, dict(names), optimizer
         self._pairs = [(parameter, _copied(parameter)) for parameter in names]
-        # By every name: a tied parameter has two.
+        # Under every name, as a tied parameter has two.
         self._held = {name: id(value) for name, value in model.state_dict(keep_vars=True).items()}
         self._frozen = [(p, p.detach().clone()) for p in model.parameters() if p not in names]
         self._attached = hyperparameters_of(optimizer)
@@ -96,13 +97,16 @@ class PrivateIterate:
             raise UnsafeTrainingError(
                 "the optimizer has stepped before: its state may hold gradients without noise. Attach a new one"
             )
-        if base is None and not self._is_unstepped():  # an experiment that goes on from an earlier one
+        if base is None and not self._is_unstepped():  # an experiment that continues an earlier experiment
             self._first_state = _states(optimizer, [parameter for parameter, _ in self._pairs])
             for (_, shadow), state in zip(self._pairs, self._first_state, strict=True):
                 self._optimizer.state[shadow] = _deep_copied(state)
 
     def require_untouched(self) -> None:
-        """Raise :class:`UnsafeTrainingError` unless the loop's weights and optimizer are as the last step left them."""
+        """Raise :class:`UnsafeTrainingError` if the loop changed its weights or optimizer since the last step.
+
+        Hooks registered on every optimizer's step also raise.
+        """
         moved = [self._names[parameter] for parameter, shadow in self._pairs if not _same_bits(parameter, shadow)]
         if moved or not all(_same_bits(parameter, before) for parameter, before in self._frozen):
             raise UnsafeTrainingError(
@@ -120,7 +124,7 @@ class PrivateIterate:
             raise UnsafeTrainingError("hooks on every optimizer's step are registered: remove them before training")
 
     def advance(self) -> None:
-        """Take one step along the noised gradients of the loop's parameters, and show the loop where it led."""
+        """Take one step along the noised gradients of the loop's parameters, and copy the result to its weights."""
         for group, values in zip(self._optimizer.param_groups, self._plan(self.steps), strict=True):
             group.update(values)
         for parameter, shadow in self._pairs:
@@ -133,7 +137,7 @@ class PrivateIterate:
                 parameter.copy_(shadow)
 
     def difference(self) -> dict[str, Array]:
-        """The iterate minus the base model, float32, by the base model's names; inside a session only."""
+        """Return the iterate minus the base model, float32, by the base model's names; inside a session only."""
         if self._base is None:
             raise UnsafeTrainingError("there is no base model outside a session")
         reached = {id(p): np.array(shadow.detach().numpy(), np.float32) for p, shadow in self._pairs}
@@ -141,7 +145,7 @@ class PrivateIterate:
             return {name: reached.get(self._held[name], value) - value for name, value in self._base.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of the optimizer's state, which follows from noised gradients alone."""
+        """Return a copy of the optimizer's state, which follows from noised gradients alone."""
         state: dict[str, Any] = _deep_copied(self._optimizer.state_dict())
         return state
 
@@ -150,7 +154,7 @@ class PrivateIterate:
         return len(self._visible_optimizer.state) <= len(self._first_state) and _same_values(states, self._first_state)
 
     def _fresh(self, groups: Hyperparameters) -> Optimizer:
-        """An optimizer of the caller's kind over the guard's own weights, without state and without hooks."""
+        """Return an optimizer of the caller's class over the guard's own weights, without state and without hooks."""
         copies = {id(parameter): shadow for parameter, shadow in self._pairs}
         held = [[copies[id(p)] for p in group["params"] if id(p) in copies] for group in self._groups()]
         return type(self._visible_optimizer)(
@@ -162,9 +166,9 @@ class PrivateIterate:
 
 
 class IteratedOptimizer(PrivateOptimizer):
-    """The private optimizer that a loop is given: each step moves the guard's iterate, and the loop's weights after it.
+    """The private optimizer in the loop's hands: each step moves the guard's iterate, then the loop's weights.
 
-    Its own attributes are compared before each step as well: clipping bound, noise, keystream and gate are fixed.
+    Clipping bound, noise, keystream and gate are fixed: each step first checks that no attribute has changed.
     """
 
     def __init__(self, optimizer: Optimizer, *, iterate: PrivateIterate, **settings: Any) -> None:
@@ -177,7 +181,8 @@ class IteratedOptimizer(PrivateOptimizer):
         """Charge, compute and take one noised step.
 
         Raises:
-            UnsafeTrainingError: weights, optimizer or this object changed since the last step; a closure was given.
+            UnsafeTrainingError: weights, optimizer or this object changed since the last step, or the caller passed a
+                closure.
             PrivacyBudgetExceededError: the step is not affordable; nothing has run.
         """
         if closure is not None:
@@ -189,12 +194,12 @@ class IteratedOptimizer(PrivateOptimizer):
                 "fixed there, and a learning rate schedule is passed to attach(schedule=…)"
             )
         self._iterate.require_untouched()
-        if self.pre_step():  # a rehearsal's step moves nothing
+        if self.pre_step():  # False for a rehearsal's step, which moves nothing
             self._iterate.advance()
         self._seal()
 
     def attach_step_hook(self, fn: Callable[[Any], None]) -> None:
-        """Refused: a hook would run between the noise and the step."""
+        """Raise always: a hook would run between the noise and the step."""
         raise UnsafeTrainingError("step hooks are not supported: whatever follows a step goes after it, into the loop")
 
     def state_dict(self) -> dict[str, Any]:
@@ -202,7 +207,7 @@ class IteratedOptimizer(PrivateOptimizer):
         return self._iterate.state_dict()
 
     def load_state_dict(self, state_dict: Any) -> None:
-        """Refused: the state follows from the private steps."""
+        """Raise always: the state follows from the private steps."""
         raise UnsafeTrainingError("a private optimizer's state follows from its own steps: none can be loaded")
 
     def _own(self) -> dict[str, Any]:
@@ -213,7 +218,7 @@ class IteratedOptimizer(PrivateOptimizer):
 
 
 def _require_base(model: torch.nn.Module, base: Arrays) -> None:
-    """The model holds exactly the global weights: names, shapes, and every bit."""
+    """Raise unless the model holds exactly the global weights: names, shapes and every bit."""
     held = model.state_dict()
     if held.keys() != base.keys():
         strange = sorted(held.keys() ^ base.keys())
@@ -230,7 +235,7 @@ def _copied(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
 
 
 def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether two tensors hold the same bytes: NaN equals itself, and zero is not minus zero."""
+    """Return True if two tensors hold the same bytes: NaN equals itself, and zero differs from minus zero."""
     if (left.dtype, left.shape) != (right.dtype, right.shape) or left.element_size() not in _WORDS:
         return False
     word = _WORDS[left.element_size()]
@@ -238,7 +243,7 @@ def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
 
 
 def _states(optimizer: Optimizer, parameters: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
-    """A copy of what the optimizer remembers for each parameter; empty where it remembers nothing."""
+    """Return a copy of the optimizer's state for each parameter; an empty dict for a parameter without state."""
     return [_deep_copied(dict(optimizer.state[p])) if p in optimizer.state else {} for p in parameters]
 
 

@@ -1,15 +1,15 @@
-"""How a training loop ends when it does not return: always as a refusal, and without a word of its own.
+"""Failures of a training loop: each becomes a refusal without the loop's own words.
 
-The text of an exception may hold a row, and so may a parameter's name or a metric's value that a loop made up. The
-site's log may be shown to an auditor, a log of FLARE's is collected by others. So of a loop's failure they get
+The text of an exception may hold a row, and so may a parameter name or metric value that a loop made up. An auditor may
+see the site's log, and other parties collect FLARE's logs. These logs therefore get only three facts about a failure:
 
-- the kind of the exception, as its class is called where it is defined;
-- the place in the loop's own file, and where this package raised it, the place there;
+- the exception's class name, as defined in its module;
+- the place in the loop's own file and, if this package raised the exception, the place in the package;
 - the reason code.
 
-Text is kept only where this package alone ran, or where the step gate speaks, whose words are made of public numbers.
-``KeyboardInterrupt``, ``SystemExit`` and ``GeneratorExit`` out of a loop are failures like any other. A person's
-interrupt is not the loop's: it goes on its way.
+The text survives in two cases only: this package alone ran, or the step gate raised, whose messages contain public
+numbers only. ``KeyboardInterrupt``, ``SystemExit`` and ``GeneratorExit`` from a loop count as ordinary failures. A
+person's interrupt (SIGINT) does not come from the loop and propagates.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ __all__ = ["contained", "failure_without_words"]
 _Result = TypeVar("_Result")
 
 _PACKAGE = Path(errors.__file__).parent
-_PUBLIC = _PACKAGE / "privacy" / "gate.py"
+_PUBLIC = _PACKAGE / "privacy" / "step_gate.py"
 _FILE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def contained(act: Callable[[], _Result], *, own: bool) -> _Result:
-    """What ``act`` returns; whatever ends it otherwise is an :class:`EnclaveError`.
+    """Return the result of ``act``; turn any other outcome into an :class:`EnclaveError`.
 
     Args:
-        own: this package alone decides what runs and what is returned; False where somebody else's loop does.
+        own: True if this package alone decides what runs and what returns; False if a user's loop does.
 
     Raises:
-        EnclaveError: of the kind that was raised, with its reason; ``internal`` for anything foreign.
+        EnclaveError: of the kind that ``act`` raised, with its reason; ``internal`` for any foreign exception.
         KeyboardInterrupt: a person interrupted the process.
     """
     with _interrupts_noticed() as interrupted:
@@ -56,11 +56,11 @@ def contained(act: Callable[[], _Result], *, own: bool) -> _Result:
             if own and isinstance(error, EnclaveError) and not _strangers(error):
                 raise
             failure = failure_without_words(error, during="in the training loop")
-    raise failure  # outside of the handler: no traceback of this one leads to the loop's own exception
+    raise failure  # outside the handler: no traceback may lead from the refusal to the loop's own exception
 
 
 def failure_without_words(error: BaseException, *, during: str) -> EnclaveError:
-    """A refusal that stands for ``error`` in logs: its kind, its reason and its place, and nothing that it says."""
+    """Return the refusal to log for ``error``: its kind, its reason and its place, without its text."""
     kind, reason = _kind(error)
     if isinstance(error, EnclaveError) and _files(error)[-1:] == [_PUBLIC]:
         return kind(str(error), reason=reason)
@@ -68,7 +68,7 @@ def failure_without_words(error: BaseException, *, during: str) -> EnclaveError:
 
 
 def _kind(error: BaseException) -> tuple[type[EnclaveError], Reason]:
-    """The class of this package's tree that ``error`` is of, and its reason."""
+    """Return the class of ``error`` in this package's error tree, and its reason."""
     reason = error.reason if isinstance(error, EnclaveError) else None
     for kind in type(error).__mro__:
         if issubclass(kind, EnclaveError) and kind.__module__ == errors.__name__:
@@ -77,7 +77,7 @@ def _kind(error: BaseException) -> tuple[type[EnclaveError], Reason]:
 
 
 def _name(kind: type[BaseException]) -> str:
-    """The first name in its ancestry that a module really has: a class made on the fly may be called anything."""
+    """Return the first class name in the ancestry that a module really defines: a dynamic class may carry any name."""
     for each in kind.__mro__:
         if getattr(sys.modules.get(each.__module__), each.__name__, None) is each:
             return str(each.__name__)
@@ -85,7 +85,7 @@ def _name(kind: type[BaseException]) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The line in the first file that is none of this package's, and the last line in this package."""
+    """Return the line in the first file outside this package and, if raised in the package, the last line there."""
     frames = [(Path(frame.f_code.co_filename), line) for frame, line in walk_tb(error.__traceback__)]
     foreign = [(path, line) for path, line in frames if _PACKAGE not in path.parents]
     own = [(path, line) for path, line in frames if _PACKAGE in path.parents]
@@ -109,7 +109,7 @@ def _strangers(error: BaseException) -> bool:
 
 @contextmanager
 def _interrupts_noticed() -> Iterator[Callable[[], bool]]:
-    """Whether the process got an interrupt meanwhile. Python raises it in the main thread, wherever that stands."""
+    """Yield a check for an interrupt (SIGINT) since entry. Python raises it in the main thread, at any point."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield lambda: False

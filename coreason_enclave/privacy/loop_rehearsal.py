@@ -1,7 +1,7 @@
-"""The rehearsal of a session's training loop: the whole loop, whoever wrote it, over synthetic rows and no real one.
+"""Rehearsal of a session's training loop: the whole loop, including a user's own, over synthetic rows only.
 
-It comes before the round is reserved, so that a loop that mixes rows costs nothing, and it leaves nothing behind: its
-gate, its keystream and its reservation are its own, and the loop ends at its first step, once for each arrangement of
+The rehearsal runs before the ledger reserves the round, so a loop that mixes rows costs nothing. The rehearsal leaves
+no trace: gate, keystream and reservation are its own. The loop ends at its first step, once for each arrangement of
 rows. Refusals depend on the job, the declared schema and the loop alone.
 """
 
@@ -40,11 +40,12 @@ __all__ = ["Rehearsed", "rehearse"]
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """What of an accepted job its training loop is rehearsed with.
+    """The parts of an accepted job that the rehearsal of its training loop needs.
 
     Attributes:
-        job: every value resolved. requested: its privacy configuration as the job stated it.
-        schema: what the dataset declares.
+        job: the job, with every value resolved.
+        requested: its privacy configuration as the job stated it.
+        schema: the dataset's declaration.
     """
 
     job: FederationJob
@@ -58,11 +59,12 @@ class Rehearsed:
 
 
 def rehearse(trainer: Trainer, subject: Rehearsed) -> Rehearsal:
-    """Run the loop of ``trainer`` over synthetic rows until enough was seen; returns the rehearsal that it passed.
+    """Run the loop of ``trainer`` over synthetic rows until all arrangements pass, and return the rehearsal.
 
     Raises:
         UnsafeTrainingError: loop, model or loss mixes rows, or the loop swallowed the end of its rehearsal.
-        DataLeakageError: the loop took no step under a guard. Besides, whatever the loop itself raises.
+        DataLeakageError: the loop took no step under a guard.
+        EnclaveError: any other failure of the loop, without its text.
     """
     rehearsal = Rehearsal(declared_blocks(subject.job.privacy.sample_rate, subject.nominal_units), ends_loop=True)
     while not rehearsal.complete:
@@ -87,7 +89,7 @@ def _run_once(trainer: Trainer, subject: Rehearsed, rehearsal: Rehearsal) -> Non
         with enter(task.scope), torch.random.fork_rng(devices=[]):
             returned = contained(train, own=type(trainer) is LocalSgdTrainer)
     except Exception:
-        if not rehearsal.ended:  # the loop's own failure, which it has without any real row
+        if not rehearsal.ended:  # the loop's own failure, independent of any real row
             raise
         return
     if not returned:
@@ -120,7 +122,7 @@ def _task(subject: Rehearsed, rehearsal: Rehearsal) -> TrainingTask:
 
 
 def _imagined(job: FederationJob) -> Reservation:
-    """What the ledger would say; no ledger said it."""
+    """Return a made-up reservation, shaped like the ledger's."""
     privacy = job.privacy
     event: Event = NonPrivate()
     if privacy.noise_multiplier is not None:

@@ -1,6 +1,6 @@
-"""What Opacus' own accountants say about the same steps: for comparison, never for a claim.
+"""Epsilon by Opacus' own accountants for the same steps: for comparison, never for a claim.
 
-Opacus reports its PRV estimate plus the error that it was asked for (0.01), its RDP over its own orders, and a
+Opacus reports three figures: its PRV estimate plus the requested error (0.01), RDP over its own orders, and a
 Gaussian-DP approximation that under-reports.
 """
 
@@ -20,17 +20,17 @@ OpacusAccountant = Literal["rdp", "prv", "gdp"]
 
 
 def opacus_epsilon(accountant: OpacusAccountant, event: PoissonSampledGaussian, delta: float) -> float:
-    """Epsilon of ``event`` at ``delta`` by the accountant that Opacus 1.6 knows under this name.
+    """Return epsilon of ``event`` at ``delta`` by the Opacus 1.6 accountant of this name.
 
     Raises:
-        AccountingError: Opacus has no such accountant, or it fails for these numbers (PRV does for tiny deltas).
+        AccountingError: Opacus has no such accountant, or the accountant fails for these numbers (PRV: tiny deltas).
     """
     if accountant not in ("rdp", "prv", "gdp"):
         raise AccountingError(f"Opacus has the accountants rdp, prv and gdp, not {accountant!r:.40}")
     if event.steps == 0:
         return 0.0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on optimal orders and on GDP: what they say is known here
+        warnings.simplefilter("ignore")  # Opacus warns of optimal orders and of GDP: both known here
         history = create_accountant(mechanism=accountant)
         history.history = [(event.noise_multiplier, event.sample_rate, event.steps)]
         try:

@@ -1,9 +1,12 @@
-"""The private step: the clipped sum and calibrated noise in float64, inside Opacus' optimizer.
+"""The private optimizer step: the clipped sum and calibrated noise in float64, inside Opacus' optimizer.
 
 Opacus supplies the optimizer's protocol, :mod:`~coreason_enclave.privacy.kernel` the clipped sum. Gaussian noise in
-floating point can betray its input through the low bits of the result (Mironov, 2012), so the noised sum is rounded to
-a grid of ``2^(floor(log2(sigma C)) - 20)``: public, about a millionth of the noise's own standard deviation, and coarse
-against float64's spacing, which removes those bits.
+floating point can betray its input through the low bits of the result (Mironov, 2012). The step therefore rounds the
+noised sum to a grid of ``2^(floor(log2(sigma C)) - 20)``, which removes those bits. The grid:
+
+- is public;
+- measures about a millionth of the noise's own standard deviation;
+- is coarse against float64's spacing.
 """
 
 from __future__ import annotations
@@ -28,16 +31,16 @@ __all__ = ["PrivateOptimizer", "UnitClippingOptimizer"]
 class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no types
     """Clips each unit's summed gradient to ``max_grad_norm``, sums, and divides by the declared expected size.
 
-    Adds **no noise**: on its own it gives no guarantee. See :class:`PrivateOptimizer`.
+    Adds **no noise** and alone gives no guarantee. See :class:`PrivateOptimizer`.
 
     Args:
         optimizer: the optimizer that takes the resulting step.
-        kernel: gives the clipped sum of the batch that was drawn.
-        rehearsal: where one is running, its steps change and charge nothing.
-        names: parameter to name, for messages and draws.
+        kernel: computes the clipped sum of the sampled batch.
+        rehearsal: the rehearsal, if any; its steps change and charge nothing.
+        names: parameter to name, for messages and noise draws.
         max_grad_norm: the L2 bound C on one unit's contribution; ``math.inf`` clips nothing.
         expected_units: the denominator, sample_rate times the declared number of units; never a private count.
-        drift: what the job's strategy adds to each step; None: nothing.
+        drift: the strategy's term, added to each step; None: no term.
     """
 
     def __init__(
@@ -66,13 +69,14 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
         self._given: dict[torch.nn.Parameter, tuple[torch.Tensor, int]] = {}
 
     def signal_skip_step(self, do_skip: bool = True) -> None:
-        """Refused: a unit's rows may not be cut across physical batches."""
+        """Raise always: a unit's rows must not be cut across physical batches."""
         raise UnsafeTrainingError("virtual batches are not supported: a unit's rows must be in one batch")
 
     def pre_step(self, closure: Any = None) -> bool:
-        """Charge the step, then clip, noise and scale, then add the strategy's term.
+        """Charge the step, then clip, add noise, scale and add the strategy's term.
 
-        Nothing runs if the charge is refused. A rehearsal's step is none.
+        Returns:
+            False for a rehearsal's step, which takes no optimizer step. If the gate refuses the charge, nothing runs.
         """
         if self._rehearsal is not None and self._rehearsal.pending:
             self._rehearsal.step(self._kernel)
@@ -90,12 +94,12 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
         return True
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Take the gradients off the parameters, whatever ``set_to_none`` says: what is there must be this step's."""
+        """Set every gradient to None, whatever ``set_to_none`` says: a later gradient must come from the next step."""
         del set_to_none
         super().zero_grad(set_to_none=True)
 
     def scale_grad(self) -> None:
-        """Divide by the declared expected size."""
+        """Divide the gradients by the declared expected size."""
         for parameter in self.params:
             parameter.grad /= self.expected_batch_size
 
@@ -107,7 +111,7 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
             parameter.summed_grad = clipped.sums[parameter].view(parameter.shape)
 
     def _require_no_other_gradient(self) -> None:
-        """The kernel leaves no gradient on a parameter: one that is there came past the layers, and is not clipped."""
+        """Raise if a parameter has a gradient from outside its layer (the kernel sets none): no clipping bounds it."""
         for parameter in self.params:
             grad, (given, version) = parameter.grad, self._given.get(parameter, (None, 0))
             if grad is None or (grad is given and given._version == version):
@@ -119,11 +123,11 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
                 )
 
     def _meet_infinite_gradient(self) -> None:
-        """Without a guarantee to keep, say what is wrong."""
+        """Raise: without a guarantee to keep, the error may describe the gradient."""
         raise UnsafeTrainingError("a gradient is not finite: lower the learning rate or scale the features")
 
     def add_noise(self) -> None:
-        """Without a mechanism the clipped sum becomes the gradient as it is."""
+        """Set the clipped sum as the gradient, unchanged: no mechanism, no noise."""
         for parameter in self.params:
             parameter.grad = parameter.summed_grad.to(parameter.dtype)
 
@@ -131,9 +135,9 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
 class PrivateOptimizer(UnitClippingOptimizer):
     """Clips by unit and adds Gaussian noise of standard deviation ``noise_multiplier * max_grad_norm`` per coordinate.
 
-    One step satisfies the guarantee of one step of
-    :class:`~coreason_enclave.accounting.events.PoissonSampledGaussian`, provided that its batch came from
-    :class:`~coreason_enclave.privacy.sampling.PoissonUnitSampler`, which the gate sees to.
+    One step satisfies the guarantee of one step of :class:`~coreason_enclave.accounting.events.PoissonSampledGaussian`,
+    provided that its batch came from :class:`~coreason_enclave.privacy.sampling.PoissonUnitSampler`. The gate enforces
+    the condition.
     """
 
     def __init__(self, optimizer: Optimizer, *, keystream: Keystream, **settings: Any) -> None:
@@ -141,14 +145,14 @@ class PrivateOptimizer(UnitClippingOptimizer):
         self._keystream = keystream
 
     def _meet_infinite_gradient(self) -> None:
-        """Such a unit adds nothing to the sum, which its clipping allows.
+        """Accept the sum without the unit whose gradient overflows; clipping allows a contribution of zero.
 
-        Failing instead would answer a question about private rows without noise: a coordinator can choose weights that
-        overflow on exactly those rows it asks about, and a refusal would tell that they are there.
+        An error would answer a question about private rows without noise. A coordinator can choose weights that
+        overflow on exactly the rows in question, and an error would then reveal their presence.
         """
 
     def add_noise(self) -> None:
-        """Noise, round to the public grid, and only then return to the parameter's own precision."""
+        """Add noise, round to the public grid, and only then return to the parameter's own precision."""
         deviation = self.noise_multiplier * self.max_grad_norm
         grid = noise_grid(deviation)
         step = self._step_number

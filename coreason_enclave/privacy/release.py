@@ -1,11 +1,11 @@
-"""What a session compares with its own knowledge before an update leaves, whatever the training loop returned.
+"""Checks a session runs on a trained update and its metrics before release, whatever the training loop returned.
 
-1. one guard was attached, in this very scope
-2. as many noised steps moved the iterate as the gate charged, and no more than are reserved
-3. the update is the guard's iterate minus the base model, bit for bit
-4. each metric is the value that the session itself finds: a number that a loop may choose could carry a row
+1. The loop attached exactly one guard, in this very scope.
+2. The iterate moved by as many noised steps as the gate charged, and by no more than the reservation allows.
+3. The update equals the guard's iterate minus the base model, bit for bit.
+4. Each metric equals the session's own value: a number that a loop may choose could carry a row.
 
-Without a mechanism (public lineages alone) there is no iterate, and 1 to 3 do not apply.
+Training without a mechanism (public lineages alone) has no iterate, and checks 1 to 3 do not apply.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["require_known_metrics", "require_reached"]
 
 
 def require_reached(scope: TrainingScope, update: ReleasableUpdate) -> None:
-    """Refuse an update that charged, noised steps do not reach from the base model.
+    """Raise unless charged, noised steps reached the update from the base model.
 
     Raises:
-        DataLeakageError: reason ``no_privacy_event`` where no guard trained, else ``leakage``.
+        DataLeakageError: reason ``no_privacy_event`` if no guard trained, otherwise ``leakage``.
     """
     if scope.config.mechanism is Mechanism.NON_PRIVATE:
         return
@@ -44,10 +44,10 @@ def require_reached(scope: TrainingScope, update: ReleasableUpdate) -> None:
 
 
 def require_known_metrics(scope: TrainingScope, metrics: Mapping[str, float]) -> None:
-    """Refuse a metric that is not the public number which it is called.
+    """Raise unless each metric equals the public number with the same name.
 
     Raises:
-        DataLeakageError: another number.
+        DataLeakageError: a metric has an unknown name or another value.
     """
     known: dict[str, Callable[[], float | None]] = {
         "epsilon": lambda: _epsilon(scope),

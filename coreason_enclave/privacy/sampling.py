@@ -1,7 +1,7 @@
-"""Poisson sampling of units, the only sampling that is accounted for.
+"""Poisson sampling of units, the only sampling scheme with an accounting here.
 
-A shuffled loader accounted as Poisson under-reports severely, so a loader that shuffles or weighs is refused
-instead of being believed. The private loader samples *units* (rows, or persons with all their rows).
+Accounting a shuffled loader as Poisson under-reports epsilon severely. :func:`require_convertible` therefore refuses
+loaders that shuffle or weigh rows. The private loader samples *units*: rows, or persons with all their rows.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ Indices = npt.NDArray[np.int64]
 
 
 class UnitIndex:
-    """Which rows belong to which unit.
+    """Index from rows to their units.
 
     Args:
-        unit_of_row: shape (rows,), any integers; each distinct value is a unit. None: each row is its own.
+        unit_of_row: shape (rows,), any integers; each distinct value names a unit. None: every row forms its own unit.
         rows: number of rows in the dataset.
     """
 
@@ -53,7 +53,7 @@ class UnitIndex:
         self.count = int(codes.max()) + 1 if rows else 0
 
     def batch(self, included: npt.NDArray[np.bool_]) -> Batch:
-        """The rows of the included units (shape (count,)), grouped by unit."""
+        """Return the rows of the included units (shape (count,)), grouped by unit."""
         chosen = included[self._code_in_order]
         position = np.cumsum(included) - 1
         return Batch(
@@ -65,7 +65,7 @@ class UnitIndex:
 
 @dataclass(frozen=True)
 class SyntheticRows:
-    """Numbers of rows that stand for nobody."""
+    """Row numbers of a synthetic batch; the rows describe no real person."""
 
     numbers: Indices
 
@@ -74,13 +74,13 @@ Rehearse = Callable[[], Indices | None]
 
 
 class PoissonUnitSampler(Sampler[Indices | SyntheticRows]):
-    """Yields the rows of a fresh Poisson sample of units, and tells the gate about each.
+    """Yields the rows of a fresh Poisson sample of units, and reports each sample to the gate.
 
-    One pass has ``round(1 / sample_rate)`` samples, the length of an epoch in expectation; it ends early where the
-    training is over, and raises :class:`PrivacyBudgetExceededError` at a sample that no affordable step could use.
+    One pass draws ``round(1 / sample_rate)`` samples, the expected length of an epoch. The gate may raise before a
+    sample: to end the training, or :class:`PrivacyBudgetExceededError` if no affordable step could use the sample.
 
     Args:
-        rehearse: the row numbers of the next synthetic batch; None once there is no more, which the samples follow.
+        rehearse: returns the row numbers of the next synthetic batch, or None after the last; real samples follow.
     """
 
     def __init__(
@@ -108,10 +108,11 @@ class PoissonUnitSampler(Sampler[Indices | SyntheticRows]):
 
 
 def require_convertible(loader: DataLoader[Any]) -> None:
-    """Refuse a loader whose own sampling somebody might believe to be accounted for, or that hides rows.
+    """Raise unless the private loader can replace ``loader``'s sampling, which must neither select nor hide rows.
 
     Raises:
-        UnsafeTrainingError: it shuffles, weighs, drops, prefetches with workers, or has no indexable dataset.
+        UnsafeTrainingError: the loader shuffles, weighs or selects rows, has its own batch sampler, prefetches with
+            workers, or has no indexable dataset.
     """
     dataset = getattr(loader, "dataset", None)
     problems: tuple[tuple[bool, str], ...] = (
@@ -141,10 +142,10 @@ def private_loader(
     kernel: GradientKernel,
     synthetic: Dataset[Any] | None = None,
 ) -> DataLoader[Any]:
-    """A loader over the same dataset whose batches are the sampler's, filled with zero rows to a public size.
+    """Return a loader over the same dataset that yields the sampler's batches, padded with zero rows to a public size.
 
     Args:
-        synthetic: where the sampler's synthetic rows are; None: they are the dataset's.
+        synthetic: the dataset of the sampler's synthetic rows; None: the loader's own dataset.
     """
     real = BatchFetcher(loader.dataset, loader.collate_fn)
     rehearsed = real if synthetic is None else BatchFetcher(synthetic, loader.collate_fn)
@@ -152,14 +153,14 @@ def private_loader(
 
 
 class BatchFetcher:
-    """Collates rows of a dataset, by their numbers, to one batch; none of them to an empty one."""
+    """Collates dataset rows, given by number, into one batch; no numbers give an empty batch."""
 
     def __init__(self, dataset: Dataset[Any], collate: Callable[[Any], Any] | None) -> None:
         self._dataset = dataset
         self._collate = default_collate if collate is None else collate
 
     def batch(self, rows: Indices) -> Any:
-        """The rows, in this order."""
+        """Return the given rows as a batch, in the given order."""
         if isinstance(self._dataset, TensorDataset):  # one gather instead of a Python call for each row
             at = torch.from_numpy(rows)
             return [tensor[at] for tensor in self._dataset.tensors]
@@ -181,7 +182,7 @@ class _FilledBatches(Dataset[Any]):
 
 
 def _emptied(batch: Any) -> Any:
-    """A batch of one cut to none: an empty Poisson sample still costs a noised step."""
+    """Return the batch without its rows: an empty Poisson sample still costs a noised step."""
     if isinstance(batch, torch.Tensor):
         return batch[:0]
     if isinstance(batch, dict):

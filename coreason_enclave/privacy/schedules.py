@@ -1,7 +1,7 @@
-"""An optimizer's hyperparameters, fixed at attach for every step that is reserved.
+"""An optimizer's hyperparameters, fixed at attach for every reserved step.
 
-A learning rate that follows from un-noised losses would be seen in the update. So nothing that the loop computes
-reaches a step: values are plain numbers, read once, and a schedule is played through before the first row is drawn.
+A learning rate computed from un-noised losses would show in the update. Values are therefore plain numbers, read once,
+and a schedule runs to its end before the first row is read. No result of the loop reaches a step.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from coreason_enclave.errors import UnsafeTrainingError
 __all__ = ["Hyperparameters", "Plan", "Schedule", "hyperparameters_of", "planned"]
 
 Hyperparameters = list[dict[str, Any]]
-"""By parameter group, all but the parameters."""
+"""Per parameter group: all entries except the parameters."""
 
 Schedule = Callable[[Optimizer], LRScheduler]
-"""Makes one of torch's learning rate schedulers: ``lambda optimizer: StepLR(optimizer, step_size=10)``."""
+"""Makes a torch learning rate scheduler: ``lambda optimizer: StepLR(optimizer, step_size=10)``."""
 
 Plan = Callable[[int], Hyperparameters]
-"""The hyperparameters of a step, by its number from 0."""
+"""Returns the hyperparameters of a step, by its number from 0."""
 
 
 def hyperparameters_of(optimizer: Optimizer) -> Hyperparameters:
-    """The present values; one that is no plain number, word or flag raises :class:`UnsafeTrainingError`."""
+    """Return the present values; raise :class:`UnsafeTrainingError` unless each is a plain number, word or flag."""
     groups = [{name: each for name, each in group.items() if name != "params"} for group in optimizer.param_groups]
     for group in groups:
         for name, value in group.items():
@@ -41,10 +41,10 @@ def hyperparameters_of(optimizer: Optimizer) -> Hyperparameters:
 
 
 def planned(optimizer: Optimizer, schedule: Schedule | None, steps: int) -> Plan:
-    """What each of ``steps`` steps uses: always the same, or what ``schedule`` makes of it, played through here.
+    """Return the hyperparameters of each of ``steps`` steps: constant, or as ``schedule`` sets them step by step.
 
     Raises:
-        UnsafeTrainingError: the schedule wants something else than the number of steps, such as a loss.
+        UnsafeTrainingError: the schedule needs more than the number of steps, such as a loss.
     """
     if schedule is None:
         fixed = hyperparameters_of(optimizer)

@@ -1,8 +1,8 @@
-"""What an accepted job gives to whoever writes the training loop, without passing it through their code.
+"""The training scope: an accepted job's reservation, randomness and denominators, kept out of the user's loop.
 
-A session opens a scope around the training of one round. A :class:`~coreason_enclave.privacy.PrivacyGuard` made
-inside takes reservation, randomness and denominators from it, whatever the loop looks like, and what the gate counted
-is the privacy event that is recorded: a loop cannot report another one.
+A session opens a scope around the training of one round. A :class:`~coreason_enclave.privacy.PrivacyGuard` made inside
+reads all three from the scope, whatever the loop looks like. The session records the gate's own count as the privacy
+event, and a loop cannot report another event.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _SCOPE: ContextVar[TrainingScope | None] = ContextVar("training_scope", default=
 
 @dataclass(frozen=True)
 class TrainingScope:
-    """One reservation, being spent.
+    """A reservation during training, with everything a guard needs to spend it.
 
     Attributes:
         config: the resolved configuration: every value present.
-        requested: the configuration as the job stated it; a guard may be built with either.
+        requested: the configuration as the job stated it; a guard accepts either.
         nominal_units: the declared, public number of units.
         unit_of_row: shape (rows,) for persons, None for records.
-        drift: what the job's strategy adds to each step; None: nothing.
-        base: inside a session, the global weights, in memory that nobody can write into; None outside.
-        iterates: what a guard attached: inside a session one at most, and what it reached is what may leave.
-        rehearsal: of the training loop over synthetic rows, running or passed; None: there was none.
+        drift: the strategy's term, added to each step; None: no term.
+        base: inside a session, the global weights in read-only memory; None outside.
+        iterates: the iterates of attached guards. Inside a session at most one, and only its result may leave.
+        rehearsal: the rehearsal of the training loop over synthetic rows, running or passed; None: no rehearsal.
     """
 
     config: PrivacyConfig
@@ -60,7 +60,7 @@ class TrainingScope:
     rehearsal: Rehearsal | None = None
 
     def event(self) -> Event:
-        """What was run so far, as counted here."""
+        """Return the privacy event of the steps so far, as the gate counted them."""
         worst = self.reservation.event
         if self.config.mechanism is Mechanism.NON_PRIVATE or not isinstance(worst, PoissonSampledGaussian):
             return NonPrivate()
@@ -68,7 +68,7 @@ class TrainingScope:
 
 
 def current_scope() -> TrainingScope | None:
-    """The scope of the round being trained in this thread, if any."""
+    """Return the scope of the round that trains in this thread, or None."""
     return _SCOPE.get()
 
 

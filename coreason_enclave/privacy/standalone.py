@@ -1,8 +1,10 @@
-"""A reservation made outside a session, with randomness that nobody kept: the scope of one training.
+"""The training scope of a reservation made outside a session; its random key is injected, or fresh and never stored.
 
-Noise that two releases share cancels out of their difference. Under a fresh key no two trainings share any. Under an
-injected one the draws are named after the schedule, after every row and after whose row it is, so that two trainings
-share noise only where they are one and the same training.
+Noise shared by two releases cancels out of their difference.
+
+- Under a fresh key, no two trainings share noise.
+- Under an injected key, draws are named after the schedule, every row and each row's unit. Two trainings therefore
+  share noise only if they are the same training.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class ExperimentScope(TrainingScope):
 
     Attributes:
         key: 32 bytes, fresh or injected.
-        name: what the draws are named after, besides the rows: 64 hex digits.
+        name: names the draws, together with the rows: 64 hex digits.
     """
 
     key: bytes
@@ -43,10 +45,10 @@ class ExperimentScope(TrainingScope):
 
 
 def standalone_key(unsafe_seed: bytes | None) -> bytes:
-    """A fresh key, or the injected one; ask for it before anything is reserved.
+    """Return a fresh key, or the injected key; call before any reservation.
 
     Raises:
-        ConfigurationError: an injected seed has not exactly 32 bytes.
+        ConfigurationError: the injected seed does not have exactly 32 bytes.
     """
     if unsafe_seed is not None and len(unsafe_seed) != 32:
         raise ConfigurationError(f"an injected seed has exactly 32 bytes, got {len(unsafe_seed)}")
@@ -62,7 +64,7 @@ def standalone_scope(
     nominal_units: int,
     unit_of_row: npt.NDArray[Any] | None,
 ) -> ExperimentScope:
-    """The scope of ``reservation``, to be entered while a guard is made; its draws follow from ``key`` and ``name``."""
+    """Return the scope of ``reservation``, to enter while a guard is made; ``key`` and ``name`` determine its draws."""
     gate = StepGate(reservation.step_limit, reservation.target_epsilon)
     return ExperimentScope(
         config=config,
@@ -79,7 +81,7 @@ def standalone_scope(
 
 
 def over_rows(scope: TrainingScope, dataset: Dataset[Any]) -> TrainingScope:
-    """The scope with draws that are named after the rows, too, if its key was injected; any other scope as it is."""
+    """Return the scope with draws named after the rows as well; without an injected key, return it unchanged."""
     if not isinstance(scope, ExperimentScope) or scope.reservation.noise_source is not NoiseSource.UNSAFE_SEEDED:
         return scope
     return replace(scope, keystream=_keystream(scope.key, scope.name, _digest(dataset, scope.unit_of_row)))
@@ -90,7 +92,7 @@ def _keystream(key: bytes, name: str, rows: str) -> Keystream:
 
 
 def _digest(dataset: Dataset[Any], unit_of_row: npt.NDArray[Any] | None) -> str:
-    """SHA-256 (hex) of all rows and of whose they are."""
+    """Return SHA-256 (hex) of all rows and their unit ids."""
     rows = hashlib.sha256()
     values = dataset.tensors if isinstance(dataset, TensorDataset) else _values(dataset)
     for value in values:

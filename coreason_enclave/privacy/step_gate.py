@@ -1,7 +1,7 @@
-"""The one place that counts: which batch was drawn, which step was taken, and whether another may be.
+"""The step gate: the only counter of samples and steps, and the only place that allows or refuses another step.
 
-The budget check is an integer comparison. The step limit was found once, when the round was reserved, by bisection
-over the composed events; nothing is accounted inside the training loop.
+The budget check compares integers. Bisection over the composed events determined the step limit once, when the ledger
+reserved the round; no accounting runs inside the training loop.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Batch:
-    """One Poisson sample: its rows, and for each row the position of its unit among the units sampled."""
+    """One Poisson sample: its rows, and for each row the position of its unit among the sampled units."""
 
     rows: Indices
     unit_of_row: Indices
@@ -29,14 +29,14 @@ class Batch:
 
 
 class StepGate:
-    """Counts draws and steps of one reservation; every draw has a number that is never used again.
+    """Counts samples and steps of one reservation; every sample has a number and no number repeats.
 
     Args:
-        step_limit: steps that were reserved, at least 0.
+        step_limit: number of reserved steps, at least 0.
         target_epsilon: only for the message; None for training without a guarantee.
 
     Attributes:
-        before_draw: called before every sample is drawn, and raises to end the training, whatever the loop looks like.
+        before_draw: called before every sample; raises to end the training, whatever the loop looks like.
     """
 
     def __init__(self, step_limit: int, target_epsilon: float | None) -> None:
@@ -50,25 +50,25 @@ class StepGate:
 
     @property
     def step_limit(self) -> int:
-        """Steps that were reserved."""
+        """Number of reserved steps."""
         return self._step_limit
 
     @property
     def steps_taken(self) -> int:
-        """Steps that were charged so far."""
+        """Number of steps charged so far."""
         return self._steps_taken
 
     @property
     def refused(self) -> bool:
-        """Whether a step beyond the limit was ever asked for: then nothing of this reservation may be released."""
+        """True once the loop has requested a step beyond the limit, which forbids any release of this reservation."""
         return self._refused
 
     def next_draw(self) -> int:
-        """The number of the sample that is about to be drawn; raises when no step could use it.
+        """Return the number of the next sample; raise if no step could use the sample.
 
         Raises:
-            PrivacyBudgetExceededError: no step is left for it.
-            UnsafeTrainingError: the sample before it was passed over.
+            PrivacyBudgetExceededError: no step remains for the sample.
+            UnsafeTrainingError: the loop skipped the sample before.
         """
         self.before_draw()
         self._require_affordable()
@@ -81,24 +81,24 @@ class StepGate:
         return self._draws - 1
 
     def drawn(self, batch: Batch) -> None:
-        """Note the sample that the next step has to be computed from."""
+        """Record the sample for the next step."""
         self._batch = batch
 
     def check(self) -> None:
-        """Raise where the step that is pending, or any first step, is not affordable.
+        """Raise if the pending step, or any first step, is not affordable.
 
-        Ending exactly at the limit is a success: after the last affordable step, with no further batch drawn, this
-        returns.
+        Ending exactly at the limit succeeds: after the last affordable step, with no further batch drawn, the check
+        passes.
         """
         if self._refused or self.step_limit == 0 or (self._batch is not None and self.steps_taken >= self.step_limit):
             self._require_affordable()
 
     def take_step(self) -> tuple[int, Batch]:
-        """Charge one step **before** it runs, and hand out its number and its sample.
+        """Charge one step **before** the step runs, and return its number and its sample.
 
         Raises:
-            PrivacyBudgetExceededError: the step is not affordable; it has not run.
-            UnsafeTrainingError: no fresh sample was drawn for it.
+            PrivacyBudgetExceededError: the step is not affordable and has not run.
+            UnsafeTrainingError: the loop drew no fresh sample for the step.
         """
         self._require_affordable()
         if self._batch is None:

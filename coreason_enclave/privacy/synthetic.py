@@ -1,7 +1,7 @@
-"""Rows that stand for nobody, of the shape of a dataset's own: for a rehearsal outside of a session.
+"""Synthetic rows with the shapes and types of a dataset's rows, for a rehearsal outside a session.
 
-Numbers are drawn, whole numbers are 0 or 1, which every label and every embedding has. No value of a row is used; where
-a dataset is none of tensors, its first row is asked for the shape of a row.
+Floating-point values are random; whole numbers take 0 or 1, valid for every label and every embedding. The values never
+derive from a real row. A dataset that holds no tensors reveals the shape of a row through its first row only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["SyntheticDataset", "rehearse_criterion", "synthetic_like"]
 
 
 class SyntheticDataset(Dataset[Any]):
-    """A list of rows."""
+    """A list of rows as a dataset."""
 
     def __init__(self, rows: list[Any]) -> None:
         self._rows = rows
@@ -36,10 +36,10 @@ class SyntheticDataset(Dataset[Any]):
 
 
 def synthetic_like(dataset: Dataset[Any], count: int) -> Dataset[Any]:
-    """``count`` rows of the shapes and types of ``dataset``'s; the first part of a row is taken for features.
+    """Return ``count`` rows with the shapes and types of ``dataset``; the first part of a row counts as features.
 
     Raises:
-        UnsafeTrainingError: a row has a part that cannot be drawn.
+        UnsafeTrainingError: a part of a row has a type that cannot be drawn.
     """
     generator = torch.Generator().manual_seed(7)
     if isinstance(dataset, TensorDataset):
@@ -56,10 +56,10 @@ def rehearse_criterion(
     collate: Callable[[Any], Any] | None,
     criterion: Callable[..., torch.Tensor],
 ) -> None:
-    """Run model and loss over the whole rehearsal: ``criterion(model(features), *rest)`` of a batch (features, *rest).
+    """Run model and loss over the whole rehearsal: ``criterion(model(features), *rest)`` per batch (features, *rest).
 
     Raises:
-        UnsafeTrainingError: something mixes rows, or it cannot be found out on synthetic rows.
+        UnsafeTrainingError: model or loss mixes rows, or fails on synthetic rows and so cannot be checked.
     """
     batches = BatchFetcher(rows, collate)
     while not rehearsal.complete:

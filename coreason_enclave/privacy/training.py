@@ -26,10 +26,10 @@ def _nothing_attested() -> AttestationReport:
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What one round of training needs. ``aborted`` is asked between steps.
+    """The inputs of one round of training. A trainer calls ``aborted`` between steps.
 
-    ``trusted`` returns the attestation result that released the model, and raises :class:`AttestationError` once it has
-    expired or this host can prove itself no more.
+    ``trusted`` returns the attestation result that released the model. The call raises :class:`AttestationError` once
+    the result has expired or this host can no longer prove itself.
     """
 
     job: FederationJob
@@ -41,18 +41,23 @@ class TrainingTask:
 
 
 class Trainer(Protocol):
-    """Turns a task into an update, inside the task's (already entered) scope."""
+    """Turns a task into an update, inside the task's scope, already entered."""
 
     def train(self, task: TrainingTask) -> TrainedUpdate:
-        """New weights minus base weights, with the event that was run."""
+        """Return new weights minus base weights, with the privacy event of the steps."""
         ...
 
 
 class LocalSgdTrainer:
-    """``local_steps`` of SGD with momentum from the global weights; the momentum starts anew each round."""
+    """Takes ``local_steps`` of SGD with momentum from the global weights; every round starts with zero momentum."""
 
     def train(self, task: TrainingTask) -> TrainedUpdate:
-        """Raises :class:`PrivacyBudgetExceededError` before an unaffordable step, :class:`TrainingAborted` if asked."""
+        """Train for the task's ``local_steps`` and return the update.
+
+        Raises:
+            PrivacyBudgetExceededError: the next step exceeds the budget and has not run.
+            TrainingAborted: ``aborted`` returned True before a step.
+        """
         job, dataset = task.job, task.dataset
         model = build(job.model_arch, job.model_args)
         load_weights(model.module, task.base)

@@ -1,4 +1,4 @@
-"""What a training loop starts from: the job's model with the global weights, its loss, and a loader over the rows."""
+"""The starting point of a training loop: the job's model with the global weights, its loss, and a data loader."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ __all__ = ["TrainingInputs", "training_inputs"]
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """Fresh for one task, nothing of it private yet: a :class:`~coreason_enclave.privacy.PrivacyGuard` is attached to
-    it. ``loader`` yields ``(features, labels)`` of one row each."""
+    """Fresh, not yet private inputs for one task; attach a :class:`~coreason_enclave.privacy.PrivacyGuard` to them.
+
+    ``loader`` yields ``(features, labels)`` with one row per batch.
+    """
 
     model: torch.nn.Module
     loader: DataLoader[Any]
@@ -25,10 +27,11 @@ class TrainingInputs:
 
 
 def training_inputs(task: TrainingTask) -> TrainingInputs:
-    """The material of ``task``.
+    """Return fresh inputs for ``task``.
 
     Raises:
-        JobRejected: an unknown architecture. ConfigurationError: weights of another one.
+        JobRejected: the architecture is unknown.
+        ConfigurationError: the global weights belong to another architecture.
     """
     model = build(task.job.model_arch, task.job.model_args)
     load_weights(model.module, task.base)

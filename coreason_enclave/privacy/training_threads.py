@@ -1,4 +1,4 @@
-"""How many threads a training step uses: a sum that is split otherwise rounds otherwise."""
+"""Number of threads for a training step: a sum split across other threads rounds differently."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["train_on_one_thread"]
 
 
 def train_on_one_thread() -> None:
-    """For the whole process: a crashed round recomputes to the same bytes only where sums are taken in one order."""
+    """Use one thread in the whole process: only a fixed order of sums recomputes a crashed round to the same bytes."""
     torch.set_num_threads(1)

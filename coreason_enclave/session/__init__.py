@@ -1,5 +1,6 @@
-"""One order at a site, in the only sequence that is allowed.
+"""Everything a site does with one order, in the only allowed sequence.
 
-Enters: a sealed message of the coordinator. Leaves: a sealed update, or a refusal with a reason code.
-Never: releases an update that was not charged to the ledger first; lets the text of a user's error out.
+Enters: a sealed message from the coordinator.
+Leaves: a sealed update, or a refusal with a reason code.
+Never: releases an update before charging the ledger; lets the text of a user's error out.
 """

@@ -1,10 +1,19 @@
-"""Accepting an invitation or an order: is it authentic, for this site, timely, and within what this site allows?
+"""Acceptance of an invitation or an order: authentic, for this site, timely, and within the site's limits.
 
-Checks, in order: signature by a coordinator of the policy, shape of the document, address, issue and expiry times,
-round within the job, both ends attested, base model as signed, dataset registered, unit and delta as registered, then
-the policy line by line on the *resolved* job, in which nothing is left open, whether its noise leaves an update that
-may be released, and last the roll-call. An invitation, which has neither round nor model nor roll-call, passes through
-the rest of the same checks.
+An order passes these checks, in this sequence:
+
+1. signature by a coordinator of the policy
+2. shape of the document
+3. address, issue and expiry times
+4. round within the job
+5. both ends attested
+6. base model as signed
+7. dataset registered, unit and delta as registered
+8. policy, line by line, on the *resolved* job (no value left open)
+9. noise alone within ``max_update_norm``, so that the update can be released
+10. roll-call
+
+An invitation carries neither round nor model nor roll-call: only checks 1 to 3, 7 and 8 apply.
 """
 
 from __future__ import annotations
@@ -58,7 +67,8 @@ class ResolvedJob:
 
     Attributes:
         job: with delta, unit and noise multiplier present.
-        job_digest: of the job as ordered; it names the job in ledger, keys and statements.
+        job_digest: digest of the job as ordered; names the job in ledger, keys and statements.
+        lineage: the site's rules for the job's data lineage.
     """
 
     job: FederationJob
@@ -76,7 +86,11 @@ class ResolvedJob:
         return self.lineage.job_delta if self.privacy.delta is None else self.privacy.delta
 
     def plan(self, round_number: int, noise_source: NoiseSource) -> Plan:
-        """What one round would spend at its worst."""
+        """Return the worst-case spending of one round.
+
+        Raises:
+            JobRejected: the privacy configuration lacks a noise multiplier or a target epsilon.
+        """
         job, privacy = self.job, self.privacy
         if privacy.mechanism is Mechanism.NON_PRIVATE:
             return NonPrivatePlan(
@@ -105,13 +119,14 @@ class ResolvedJob:
 
 @dataclass(frozen=True)
 class AcceptedJob(ResolvedJob):
-    """An order that this site agreed to.
+    """An order that this site accepted.
 
     Attributes:
-        order: as signed by the coordinator. coordinator_key: the key (Ed25519, hex) that signed it.
-        released: what was decrypted for it, and under which of this site's keys.
-        base: the global weights to train from.
-        correction: what SCAFFOLD adds to each gradient, with the names and shapes of ``base``; else None.
+        order: as signed by the coordinator.
+        coordinator_key: the key (Ed25519, hex) that signed the order.
+        released: the decrypted model, and the attestation result that names this site's decryption key.
+        base: global weights to train from.
+        correction: SCAFFOLD's addition to each gradient, with the names and shapes of ``base``; otherwise None.
     """
 
     order: RoundOrder
@@ -121,7 +136,7 @@ class AcceptedJob(ResolvedJob):
     correction: Arrays | None
 
     def binding(self) -> str:
-        """SHA-256 (hex) of everything in the order that determines the bytes of the update."""
+        """Return the SHA-256 (hex) of all values in the order that determine the bytes of the update."""
         return digest(
             "aegis/reservation/v1",
             bytes.fromhex(self.job_digest),
@@ -134,13 +149,13 @@ def accept(message: SealedMessage, config: SiteConfig, handshake: SiteHandshake,
     """Verify and resolve an order.
 
     Args:
-        handshake: decrypts the base model; its key (Ed25519) is the one that this site's roll-call entry must bear.
+        handshake: decrypts the base model; this site's roll-call entry must bear the handshake's key (Ed25519).
         now: Unix seconds.
 
     Raises:
-        EnvelopeError: not authentic, malformed, or a base model or roll-call other than the signed one.
-        AttestationError: one end has not proved itself to the other.
-        JobRejected: authentic, and not acceptable here; the message names the line that refused.
+        EnvelopeError: not authentic, malformed, or with a base model or roll-call that differs from the signed digest.
+        AttestationError: coordinator or site has not proved itself to the other end.
+        JobRejected: authentic, but not acceptable here; the message names the line that refused.
     """
     payload, coordinator_key = _open(message, ORDER_TYPE, config)
     order = parse_order(payload)
@@ -161,11 +176,17 @@ def accept(message: SealedMessage, config: SiteConfig, handshake: SiteHandshake,
 def accept_attestation_request(
     message: SealedMessage, config: SiteConfig, now: float
 ) -> tuple[AttestationRequest, str]:
-    """Verify a request to prove what runs here; return it with the coordinator's key. ``now`` is Unix seconds.
+    """Verify a coordinator's request to prove what runs here.
+
+    Args:
+        now: Unix seconds.
+
+    Returns:
+        The request and the coordinator's key (Ed25519, hex).
 
     Raises:
         EnvelopeError: not authentic, malformed, or with a model or a roll-call.
-        JobRejected: authentic, and for another site, or not timely.
+        JobRejected: authentic, but for another site or not timely.
     """
     payload, coordinator_key = _open(message, ATTESTATION_REQUEST_TYPE, config)
     request = parse_attestation_request(payload)
@@ -175,11 +196,17 @@ def accept_attestation_request(
 
 
 def accept_announcement(message: SealedMessage, config: SiteConfig, now: float) -> tuple[LogAnnouncement, str]:
-    """Verify the announcement that a run has ended; return it with the coordinator's key. ``now`` is Unix seconds.
+    """Verify the announcement that a run has ended.
+
+    Args:
+        now: Unix seconds.
+
+    Returns:
+        The announcement and the coordinator's key (Ed25519, hex).
 
     Raises:
         EnvelopeError: not authentic, malformed, or with a model or a roll-call.
-        JobRejected: authentic, and for another site, or not timely.
+        JobRejected: authentic, but for another site or not timely.
     """
     payload, coordinator_key = _open(message, ANNOUNCEMENT_TYPE, config)
     announcement = parse_announcement(payload)
@@ -189,11 +216,14 @@ def accept_announcement(message: SealedMessage, config: SiteConfig, now: float) 
 
 
 def accept_invitation(message: SealedMessage, config: SiteConfig, now: float) -> ResolvedJob:
-    """Verify an invitation and resolve its job; ``now`` is Unix seconds.
+    """Verify an invitation and resolve its job.
+
+    Args:
+        now: Unix seconds.
 
     Raises:
-        EnvelopeError: not authentic, malformed, or with a model or a roll-call, which no invitation has.
-        JobRejected: authentic, and not acceptable here; the message names the line that refused.
+        EnvelopeError: not authentic, malformed, or with a model or a roll-call.
+        JobRejected: authentic, but not acceptable here; the message names the line that refused.
     """
     invitation = parse_invitation(_open(message, INVITATION_TYPE, config)[0])
     _require_timely(invitation, config, now)
@@ -202,7 +232,7 @@ def accept_invitation(message: SealedMessage, config: SiteConfig, now: float) ->
 
 
 def _open(message: SealedMessage, payload_type: str, config: SiteConfig) -> tuple[bytes, str]:
-    """The payload, and the Ed25519 key (hex) of the coordinator that signed it."""
+    """Return the payload, and the Ed25519 key (hex) of the coordinator that signed it."""
     keys = {f"coordinator-{i}": key for i, key in enumerate(config.policy.coordinator_keys)}
     opened = open_envelope(message.envelope, payload_type, KeyRing(keys))
     return opened.payload, keys[opened.signer]
@@ -214,7 +244,7 @@ def _require_bare(message: SealedMessage, what: str) -> None:
 
 
 def _allowed(job: FederationJob, config: SiteConfig) -> ResolvedJob:
-    """The job with nothing left open, once registration and policy allow it."""
+    """Return the resolved job if registration and policy allow the job."""
     lineage = config.lineage_of(job.dataset_id)
     resolved = _resolve(job, lineage)
     config.policy.check(resolved, lineage)
@@ -233,7 +263,7 @@ def _require_timely(
 
 
 def _base_model(order: RoundOrder, arrays: bytes) -> tuple[Arrays, Arrays | None]:
-    """The global weights and, for SCAFFOLD alone, the correction that is signed with them."""
+    """Return the global weights and, only for SCAFFOLD, the correction signed with them."""
     if sha256_hex(arrays) != order.base_model_digest:
         raise EnvelopeError("the base model is not the one that the order was signed over", reason=Reason.WRONG_DIGEST)
     base, correction = split_correction(decode_arrays(arrays, limit=MAX_MODEL_BYTES))
@@ -247,7 +277,7 @@ def _base_model(order: RoundOrder, arrays: bytes) -> tuple[Arrays, Arrays | None
 
 
 def _require_cohort(order: RoundOrder, roll_call: bytes, config: SiteConfig, own_key: str) -> None:
-    """At least ``min_clients`` participants that this site knows, itself among them, signed for this very job."""
+    """Raise unless ``min_clients`` participants known to this site, itself among them, signed for this very job."""
     if sha256_hex(roll_call) != order.roll_call_digest:
         raise EnvelopeError("the roll-call is not the one that the order was signed over", reason=Reason.ROLL_CALL)
     entries = read_roll_call(roll_call, order.job.digest())
@@ -272,7 +302,7 @@ def _counted(entries: Sequence[Enrolment], config: SiteConfig) -> int:
 
 
 def _resolve(job: FederationJob, lineage: LineagePolicy) -> FederationJob:
-    """Nothing left open: delta and unit from the registration, noise from cap and schedule."""
+    """Return the job with no value left open: delta and unit from the registration, noise from cap and schedule."""
     privacy = job.privacy
     if privacy.unit not in (None, lineage.unit):
         raise JobRejected(f"the lineage protects a {lineage.unit}, the job asks for a {privacy.unit}")

@@ -1,13 +1,17 @@
-"""A job at a site draws from one content under one key: what a round may draw from, given what earlier rounds drew.
+"""Continuity of a job at a site: all rounds draw from the same content under the same key.
 
-With each round the ledger notes two marks, which the site can recompute and nobody else can confirm a guess by:
+With each round the ledger records two marks. The site can recompute both; no one else can use a mark to confirm a
+guess:
 
-- of the *content*: a signature over its digest, hashed, since the digest itself would tell a holder of the same rows;
-- of the *job's key*: a pseudorandom function of the key at a point where no draw is made.
+- *content* mark: a hashed signature over the content's digest. The bare digest would reveal the content to a holder of
+  the same rows.
+- *job key* mark: a pseudorandom function of the key, at a point that no draw uses.
 
-Before a round is reserved, both are compared with those of the job's last draw. Rows that were appended or replaced are
-refused, unless the job declares that lineages may grow and the site's policy lets them. Another key is refused always:
-under new noise, a round that is computed again would be a second release for one charge.
+Before reserving a round, the site compares both marks with the marks of the job's last draw:
+
+- Changed content (rows appended or replaced): refused, unless the job declares that lineages may grow and the site's
+  policy permits changes.
+- Changed key: always refused. With new noise, recomputing a round would mean a second release for one charge.
 """
 
 from __future__ import annotations
@@ -27,17 +31,17 @@ __all__ = ["mark_of_content", "mark_of_key", "require_same_content", "require_sa
 
 
 def mark_of_content(signer: Signer, content_digest: str) -> str:
-    """What the ledger notes of a content (SHA-256, hex)."""
+    """Return the content's mark for the ledger (SHA-256, hex)."""
     return sha256_hex(signer.sign(frame(b"aegis/content-mark/v1", bytes.fromhex(content_digest))))
 
 
 def mark_of_key(key: bytes) -> str:
-    """What the ledger notes of a job's 32-byte key. Draws are made under other keys that are derived from it."""
+    """Return the ledger's mark of a job's 32-byte key. Draws use other keys, derived from the job's key."""
     return hmac.digest(key, frame(b"aegis/job-key-mark/v1"), hashlib.sha256).hex()
 
 
 def require_same_key(draws: Sequence[Draw], key_mark: str) -> None:
-    """Raise :class:`JobRejected` (``job_key_changed``) where the job drew under another key before."""
+    """Raise :class:`JobRejected` (``job_key_changed``) if the job's last draw used another key."""
     if draws and draws[-1].key_mark != key_mark:
         raise JobRejected(
             f"round {draws[-1].round_number} of this job drew under another key, which is gone: put the job's key back "
@@ -47,7 +51,7 @@ def require_same_key(draws: Sequence[Draw], key_mark: str) -> None:
 
 
 def require_same_content(accepted: AcceptedJob, policy: SitePolicy, draws: Sequence[Draw], content_mark: str) -> None:
-    """Raise :class:`JobRejected` (``content_changed``) where rows changed since the job's last draw, and may not."""
+    """Raise :class:`JobRejected` (``content_changed``) if rows changed since the job's last draw, and may not."""
     if not draws or draws[-1].content_mark == content_mark:
         return
     since = f"dataset {accepted.job.dataset_id} changed since round {draws[-1].round_number} of this job"

@@ -1,12 +1,12 @@
-"""A site's half of mutual attestation: proving itself to a coordinator, and asking the same of it.
+"""A site's half of mutual attestation: the site proves itself to a coordinator and demands the same.
 
-1. The coordinator sends a request with its challenge. The site makes a fresh key pair to be encrypted to, collects
-   evidence over challenge, keys and job, and answers with a challenge of its own.
-2. Each order brings the coordinator's evidence over that challenge, its key that updates are encrypted to, and its
-   signed result on this site. Only then is there a model that this site can decrypt.
+1. The coordinator sends a request with its challenge. The site makes a fresh key pair for decryption, collects evidence
+   over challenge, keys and job, and answers with its own challenge.
+2. Each order brings the coordinator's evidence over the site's challenge, the coordinator's key for encrypting updates,
+   and the coordinator's signed result on this site. Only then can the site decrypt a model.
 
-Keys to decrypt with live in memory and are replaced with every attestation; the last few are kept for orders on their
-way. As soon as this host cannot prove itself any more, all of them are erased.
+Decryption keys live in memory, and each attestation replaces them. The last few stay for orders in transit. As soon as
+this host can no longer prove itself, the site erases all of them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SKEW_S = 60
 
 @dataclass(frozen=True)
 class ReleasedModel:
-    """What an accepted order released: the base model's bytes, and the result on this site that released them."""
+    """The base model's bytes from an accepted order, and the attestation result on this site that released them."""
 
     model: bytes
     result: AttestationReport
@@ -47,12 +47,12 @@ class ReleasedModel:
 
 @dataclass
 class SiteHandshake:
-    """One site's keys, challenges, and what it holds of its coordinators. State is in memory, challenges are durable.
+    """One site's keys, challenges and appraised coordinators. State lives in memory; challenges are durable.
 
     Args:
-        appraiser: what a coordinator has to prove; None where this site's policy asks for nothing.
-        clock: Unix seconds.
-        kem_keys: what models are encrypted to; default: in memory alone.
+        appraiser: judges a coordinator's evidence; None if this site's policy demands no evidence.
+        clock: returns Unix seconds.
+        kem_keys: key pairs that models are encrypted to; default: only in memory.
     """
 
     site_id: str
@@ -68,7 +68,7 @@ class SiteHandshake:
         """Prove this site over the request's challenge.
 
         Raises:
-            AttestationError: this host cannot; every key to decrypt with is erased.
+            AttestationError: this host cannot prove itself; every decryption key is erased.
         """
         key = self.kem_keys.make(request.nonce, request.job_digest)
         evidence = self._prove(request.nonce, key.public_hex, request.job_digest)
@@ -87,11 +87,11 @@ class SiteHandshake:
         )
 
     def release(self, order: RoundOrder, envelope: bytes, ciphertext: bytes, coordinator_key: str) -> ReleasedModel:
-        """Decrypt an order's base model, once its coordinator is one that this site's policy accepts.
+        """Decrypt an order's base model, if this site's policy accepts the coordinator.
 
         Raises:
-            AttestationError: the coordinator is not acceptable; ``attestation_required``: the two have to attest anew.
-            EnvelopeError: the model is not encrypted to this site for this order.
+            AttestationError: the coordinator is not acceptable; ``attestation_required``: both ends must attest again.
+            EnvelopeError: the model is not encrypted to this site for this order, or the coordinator's key is unusable.
         """
         require_receiver(order.coordinator.kem_key)
         self._check_coordinator(order, coordinator_key)
@@ -106,17 +106,17 @@ class SiteHandshake:
         return ReleasedModel(model, result)
 
     def prove_update(self, order: RoundOrder, kem_key: str) -> Evidence:
-        """Fresh evidence for an update, over the order's nonce; raises as :meth:`answer` does."""
+        """Return fresh evidence for an update, over the order's nonce; raise like :meth:`answer`."""
         return self._prove(order.nonce, kem_key, order.job.digest())
 
     def encrypt_update(self, order: RoundOrder, envelope: bytes, payload: bytes) -> bytes:
-        """An update's bytes, for the coordinator's key alone and beside this very envelope."""
+        """Encrypt an update's bytes to the coordinator's key, bound to this envelope."""
         return encrypt_to(order.coordinator.kem_key, payload, info_for("update", envelope))
 
     def watch(self, order: RoundOrder, released: ReleasedModel) -> Callable[[], None]:
-        """To be called between two steps: proves this host to itself again at 0.8 of each lifetime.
+        """Return a check to call between two steps: the check proves this host again at 0.8 of each lifetime.
 
-        What it returns raises as :meth:`answer` does, and from then on always.
+        The check raises like :meth:`answer`. After one failure, every later call raises the same error.
         """
         result = released.result
         due, interval, failure = result.renewal_due, result.renewal_due - result.appraised_at, None
@@ -142,7 +142,7 @@ class SiteHandshake:
             raise AttestationError(message, reason=Reason.ATTESTATION_REQUIRED)
 
     def erase(self) -> None:
-        """Forget every key to decrypt with, and every coordinator. Best effort: CPython may hold copies."""
+        """Forget every decryption key and every coordinator. Best effort: CPython may hold copies."""
         self.kem_keys.erase()
         self._coordinators.clear()
 
@@ -153,7 +153,7 @@ class SiteHandshake:
         except EnclaveError:
             self.erase()
             raise
-        except Exception as error:  # an attester that broke proves as little as one that refuses
+        except Exception as error:  # a broken attester proves as little as a refusing attester
             self.erase()
             message = f"evidence could not be collected: {type(error).__name__}: {error}"
             raise AttestationError(message, reason=Reason.ATTESTATION_UNAVAILABLE) from error
@@ -179,13 +179,13 @@ class SiteHandshake:
             return appraiser.appraise(evidence, binding, now)
         except EnclaveError:
             raise
-        except Exception as error:  # an appraiser that broke accepts as little as one that refuses
+        except Exception as error:  # a broken appraiser accepts as little as a refusing appraiser
             message = f"the coordinator's evidence could not be judged: {type(error).__name__}: {error}"
             raise AttestationError(message, reason=Reason.INTERNAL) from error
 
 
 def _others(known: AttestationReport, shown: CoordinatorIdentity, order: RoundOrder) -> bool:
-    """Whether what was appraised is not what this order shows."""
+    """Return True if the order shows another challenge, key or job than the appraised evidence."""
     return (known.nonce, known.kem_key, known.job_digest) != (shown.challenge, shown.kem_key, order.job.digest())
 
 

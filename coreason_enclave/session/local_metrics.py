@@ -1,7 +1,7 @@
-"""How well models do on a site's own rows: for the site's own eyes, in one file that nothing sends anywhere.
+"""Model metrics on a site's own rows, for the site only, in one file that never leaves the site.
 
-Loss and accuracy are computed from private rows without any noise: neither the coordinator nor the site's log, which an
-auditor may be shown, gets them.
+Loss and accuracy come from private rows without any noise. Neither the coordinator nor the site's log gets them, since
+an auditor may see the log.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ __all__ = ["LocalMetricsLog"]
 
 
 class LocalMetricsLog:
-    """A file of one JSON object a line, mode 0600; made on first use."""
+    """A file with one JSON object per line, mode 0600, made on first use."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def note(self, entry: Mapping[str, object]) -> None:
-        """Append ``entry``, durable before this returns.
+        """Append ``entry``, durable before this method returns.
 
         Raises:
-            ConfigurationError: the file cannot be written, or others can read it.
+            ConfigurationError: the file cannot be written, or others can read the file.
         """
         try:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)

@@ -1,15 +1,16 @@
-"""What can be wrong with an order that no row has to be read for: found before anything is reserved.
+"""Preflight checks of an order: find every fault that needs no row, before any reservation.
 
-Acceptance has looked at the order by itself. Here it meets what this site declares about its data (``dataset.toml``,
-which is no row) and what its models are. In this order:
+Acceptance has checked the order by itself. Preflight compares the order with the site's declaration of its data
+(``dataset.toml``, which holds no rows) and with the model architectures. Checks, in this sequence:
 
-1. the base model has the layout of the job's architecture, and every weight is finite and within ``max_base_weight``
-2. the dataset is there, by its declaration and its file
-3. its declared unit and publicity are those of the lineage's registration
-4. the model can be trained by private steps: no layer that mixes rows, no buffer
-5. it takes the declared examples and has an outcome for each declared class
+1. The base model has the layout of the job's architecture; every weight is finite and within ``max_base_weight``.
+2. The dataset exists, by its declaration and its file.
+3. The declared unit and publicity match the lineage's registration.
+4. Private steps can train the model: no layer mixes rows, no buffer.
+5. The model takes the declared examples and has an outcome for each declared class.
 
-A fault found later would cost the round's reservation, and one found from the rows would tell of them.
+A fault found later would cost the round's reservation. A fault found from the rows would reveal information about the
+rows.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = ["require_declared", "require_sound_model"]
 
 
 def require_sound_model(accepted: AcceptedJob, max_base_weight: float) -> None:
-    """The base model is one of the job's architecture, finite and within the site's bound.
+    """Raise unless the base model fits the job's architecture, with finite weights within the site's bound.
 
     Raises:
         JobRejected: by ``wrong_shapes``, ``non_finite`` or ``policy``.
@@ -40,11 +41,12 @@ def require_sound_model(accepted: AcceptedJob, max_base_weight: float) -> None:
 
 
 def require_declared(accepted: AcceptedJob, sentry: DataSentry) -> None:
-    """The dataset's declaration, the site's registration and the job's model fit together.
+    """Raise unless the dataset's declaration, the site's registration and the job's model fit together.
 
     Raises:
-        DatasetRejected: there is no such dataset, or it is declared otherwise than it is registered.
-        JobRejected: the model does not fit what is declared. UnsafeTrainingError: it cannot be trained privately.
+        DatasetRejected: the dataset does not exist, or declaration and registration differ.
+        JobRejected: the model does not fit the declaration.
+        UnsafeTrainingError: private steps cannot train the model.
     """
     job = accepted.job
     declared = sentry.declared(job.dataset_id)

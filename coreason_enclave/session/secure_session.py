@@ -1,30 +1,32 @@
-"""The sandwich: everything a site does with one order, in the only order it may be done.
+"""The secure session: all steps of a site with one order, in the only allowed sequence.
 
-1. *accept*: signature, address, expiry, the site's own policy, the data lineage's unit and delta, the roll-call,
-   a ledger that knows every head it ever signed, and a coordinator's log that continues the one that was seen before
-2. *attest*: both ends have proved themselves to each other, else there is no model to decrypt
-3. *check*: every fault that no row has to be read for, and that the job still draws from what it drew from before
-4. *rehearse*: model, loss and training loop on synthetic rows, which shows that they keep rows apart
-5. *reserve*: the round's worst case, durable, before any row is looked at
-6. *validate*: dataset id to checked rows below the data root
-7. *train*: under the reservation; what the gate counted is the event
-8. *sanitise*: the airlock lets through an update of the right shape with a recorded event, which is what the private
-   steps reached, or nothing
-9. *keep*: the update's bytes, durable, so that a lost answer is sent again and not computed again
-10. *commit*: the event and the update's digest, durable, before anything leaves
-11. *seal*: fresh evidence, a signature over digest, event, evidence, round and nonce, and the update encrypted to the
-   coordinator's key
+1. *accept*: check signature, address, expiry, site policy, the data lineage's unit and delta, and the roll-call. The
+   ledger must know every head it ever signed; the coordinator's log must continue the checkpoint seen before.
+2. *attest*: both ends prove themselves to each other; otherwise the site cannot decrypt the model.
+3. *check*: find every fault that needs no row.
+4. *rehearse*: run model, loss and training loop on synthetic rows, to show that they keep rows apart.
+5. *reserve*: check that the job draws from the same content under the same key as before; then charge the round's worst
+   case durably, before looking at any row.
+6. *validate*: turn the dataset id into checked rows below the data root.
+7. *train*: train under the reservation; the step gate's count gives the event.
+8. *sanitise*: let through the airlock only an update of the right shape with a recorded event, exactly as the private
+   steps reached it.
+9. *keep*: store the update's bytes durably, so that the site resends a lost answer without computing it again.
+10. *commit*: record the event and the update's digest durably, before anything leaves.
+11. *seal*: collect fresh evidence; sign digest, event, evidence, round and nonce; encrypt the update to the
+    coordinator's key.
 
-Framework-neutral: bytes in, bytes out. Refusals raise; only their reason code may be sent on. Asked again for the same
-computation, a site seals the kept bytes anew; where they are gone, it recomputes the same bytes under the same
-reservation. Neither spends anything more.
+The session is framework-neutral: bytes in, bytes out. Refusals raise; only their reason code may be sent on. Asked
+again for the same computation, a site seals the kept bytes again. If the bytes are gone, the site recomputes the same
+bytes under the same reservation. Neither case spends more budget.
 
-Besides, a site *validates* an order's model on its own rows, for its own eyes, and *submits* again what it released
-before: neither trains, and neither spends.
+Operations that do not train and spend no budget:
 
-Before a job's first round a site *enrols*: it signs that it takes part in this very job, which spends nothing. Before
-it is sent a model it *attests*: it proves what runs here, see :mod:`coreason_enclave.session.handshake`. When the run
-has ended it *witnesses*: it keeps the last checkpoint of the coordinator's log, see :mod:`coreason_enclave.witness`.
+- *validate*: evaluate an order's model on the site's own rows, for the site only.
+- *submit*: send an earlier released update again.
+- *enrol*: before a job's first round, sign that the site takes part in this very job.
+- *attest*: before receiving a model, prove what runs here (:mod:`coreason_enclave.session.handshake`).
+- *witness*: after the run, keep the last checkpoint of the coordinator's log (:mod:`coreason_enclave.witness`).
 """
 
 from __future__ import annotations
@@ -102,9 +104,10 @@ __all__ = ["SecureSession"]
 
 @dataclass(frozen=True)
 class SecureSession:
-    """One site's side of every round. Collaborators are injected; state lives in ledger, log and released updates.
+    """One site's side of every round.
 
-    ``ledger_file`` is for messages to a person at the site.
+    Collaborators are injected. State lives in ledger, log, checkpoints and released updates. Messages to a person at
+    the site name ``ledger_file``.
     """
 
     config: SiteConfig
@@ -134,25 +137,25 @@ class SecureSession:
         """Answer one order with one sealed update.
 
         Raises:
-            EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
+            EnclaveError: a refusal; its ``reason`` may go to the coordinator, its message stays here.
         """
         with self._refusals_logged("round", message):
             return self._answer(message, aborted)
 
     def enrol(self, message: SealedMessage) -> SealedMessage:
-        """Answer an invitation with this site's signed word that it takes part in the job. Spends nothing.
+        """Answer an invitation with this site's signed enrolment in the job. Spends no budget.
 
         Raises:
-            EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
+            EnclaveError: a refusal; its ``reason`` may go to the coordinator, its message stays here.
         """
         with self._refusals_logged("enrolment", message):
             return self._enrol(accept_invitation(message, self.config, self.clock()))
 
     def attest(self, message: SealedMessage) -> SealedMessage:
-        """Answer a coordinator's challenge with evidence of what runs here. Spends nothing.
+        """Answer a coordinator's challenge with evidence of what runs here. Spends no budget.
 
         Raises:
-            EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
+            EnclaveError: a refusal; its ``reason`` may go to the coordinator, its message stays here.
         """
         with self._refusals_logged("attestation", message):
             request, coordinator_key = accept_attestation_request(message, self.config, self.clock())
@@ -163,10 +166,12 @@ class SecureSession:
             return SealedMessage(seal(ATTESTATION_TYPE, attestation.canonical(), self.signer))
 
     def witness(self, message: SealedMessage) -> SealedMessage:
-        """Keep the last checkpoint of a run's log, and sign what this site holds of that log. Spends nothing.
+        """Keep the last checkpoint of a run's log, and sign a statement of this site's checkpoints of that log.
+
+        Spends no budget.
 
         Raises:
-            EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
+            EnclaveError: a refusal; its ``reason`` may go to the coordinator, its message stays here.
         """
         with self._refusals_logged("witness", message):
             told, coordinator_key = accept_announcement(message, self.config, self.clock())
@@ -179,10 +184,10 @@ class SecureSession:
             return SealedMessage(witness_statement(self.config.site_id, self.signer, (log,), self.clock()))
 
     def validate(self, message: SealedMessage) -> None:
-        """Evaluate an order's model on this site's own rows, for this site's own eyes. Spends nothing, answers nothing.
+        """Evaluate an order's model on this site's own rows, for the site only. Spends no budget and returns no answer.
 
         Raises:
-            EnclaveError: a refusal; its ``reason`` may be sent to the coordinator, its message stays here.
+            EnclaveError: a refusal; its ``reason`` may go to the coordinator, its message stays here.
         """
         with self._refusals_logged("validation", message):
             accepted = self._accepted(message)
@@ -194,10 +199,10 @@ class SecureSession:
             self._log("validation", "kept", about)
 
     def submit(self, message: SealedMessage) -> SealedMessage:
-        """Seal the update that was released for this very order's round once more. Never computes, spends nothing.
+        """Seal the update released for this very order's round once more. Never computes, spends no budget.
 
         Raises:
-            EnclaveError: a refusal, ``wrong_round`` where nothing is kept; its ``reason`` may be sent on.
+            EnclaveError: a refusal, ``wrong_round`` if no such update is kept; its ``reason`` may be sent on.
         """
         with self._refusals_logged("submission", message):
             accepted = self._accepted(message)
@@ -232,7 +237,7 @@ class SecureSession:
             failure = failure_without_words(error, during=f"during {action}")
             self._log_refusal(action, message, failure)
             raise failure from None
-        except BaseException as end:  # the process ends, and says so first
+        except BaseException as end:  # log the end of the process before it ends
             stopped = TrainingAborted(f"the process was ended by {type(end).__name__}")
             self._log_refusal(action, message, stopped)
             raise
@@ -258,7 +263,7 @@ class SecureSession:
         return answer
 
     def _rehearse(self, accepted: AcceptedJob, aborted: Aborted) -> Rehearsal:
-        """Try out model, loss and loop on synthetic rows, before anything is spent and before any row is read."""
+        """Try out model, loss and loop on synthetic rows, before spending budget and before reading any row."""
         job, schema, base = accepted.job, self.sentry.declared(accepted.job.dataset_id), immutable(accepted.base)
         tried = synthetic_dataset(schema, 256).features
         require_bounded_logits(job.model_arch, job.model_args, base, tried, self.config.policy.max_logit)
@@ -290,14 +295,15 @@ class SecureSession:
         may_stop, trusted = _watched(require_proof, aborted), self._trusted(accepted, require_proof)
         base = immutable(accepted.base)
         update = self._train(accepted, TrainingTask(accepted.job, base, dataset, scope, may_stop, trusted))
-        require_proof()  # a loop that swallowed a failed proof, or never asked, does not get to release what it has
+        require_proof()  # a loop that swallowed a failed proof, or never checked, must not release its result
         kept = StoredUpdate(update.payload, update.metrics)
         self.released.keep(accepted.job_digest, accepted.order.round_number, accepted.binding(), kept)
         self.ledger.commit(reservation.reservation_id, update.event, update.digest)
         return update
 
     def _kept(self, accepted: AcceptedJob) -> ReleasableUpdate | None:
-        """What was released for this very computation, if the ledger committed it and its bytes are still there."""
+        """Return the update released for this very computation, if the ledger committed it and the bytes still exist.
+        """
         plan = accepted.plan(accepted.order.round_number, self._noise_source())
         reservation = self.ledger.recall(accepted.lineage.lineage, plan, accepted.binding())
         if reservation is None or reservation.actual is None or reservation.update_digest is None:
@@ -309,7 +315,7 @@ class SecureSession:
         return ReleasableUpdate(kept.payload, reservation.update_digest, reservation.actual, kept.metrics)
 
     def _require_ledger_of(self, last_head: str | None) -> None:
-        """Refuse where this site signed a head that its ledger does not know."""
+        """Raise if this site signed a head that its ledger does not know."""
         if last_head is not None:
             shown = open_head(last_head, self.config.site_id, self.signer.public_hex)
             require_known(shown, self.ledger, self.ledger_file)
@@ -318,7 +324,7 @@ class SecureSession:
         return NoiseSource.UNSAFE_SEEDED if self.job_keys.unsafe_seeded else NoiseSource.SITE_KEYSTREAM
 
     def _job_key(self, accepted: AcceptedJob) -> bytes:
-        """The job's key, once it is known to be the one that earlier rounds drew under, from the same content."""
+        """Return the job's key, after checking that earlier rounds drew under it and from the same content."""
         key, draws = self.job_keys.key(accepted.job_digest), self._draws(accepted)
         require_same_key(draws, mark_of_key(key))
         if draws:
@@ -328,7 +334,7 @@ class SecureSession:
 
     def _note_draw(self, accepted: AcceptedJob, content_digest: str, key: bytes) -> None:
         content = mark_of_content(self.signer, content_digest)
-        # Compared once more: the file may have changed since it was hashed.
+        # Compare again: the file may have changed since hashing.
         require_same_content(accepted, self.config.policy, self._draws(accepted), content)
         draw = Draw(round_number=accepted.order.round_number, content_mark=content, key_mark=mark_of_key(key))
         self.ledger.note_draw(accepted.lineage.lineage, accepted.job.job_id, draw)
@@ -341,12 +347,12 @@ class SecureSession:
         self._log("reserve", "recomputed" if reservation.recomputed else "granted", granted)
 
     def _require_whole_job(self, lineage: str, plan: Plan) -> None:
-        """Refuse a job that could never end: its first rounds would spend budget on a model that nobody gets.
+        """Refuse a job that could never end: its first rounds would spend budget on a model that no one gets.
 
-        A job that has begun has to be the one that began.
+        A job in progress must keep its terms.
         """
         if plan.job_id in self.ledger.lineage_claim(lineage).jobs:
-            self.ledger.affordable_steps(lineage, plan)  # refuses other terms
+            self.ledger.affordable_steps(lineage, plan)  # raises for other terms
             return
         if not isinstance(plan, RoundPlan):
             return
@@ -358,7 +364,8 @@ class SecureSession:
             )
 
     def _trusted(self, accepted: AcceptedJob, require_proof: Callable[[], None]) -> Callable[[], AttestationReport]:
-        """For whoever writes the training loop: the result that this host is trusted by, as long as it is."""
+        """Return a callable that gives training code the current attestation result, or raises once it no longer holds.
+        """
 
         def trusted() -> AttestationReport:
             require_proof()
@@ -369,17 +376,20 @@ class SecureSession:
 
     def _open(self, accepted: AcceptedJob) -> SiteDataset:
         dataset = self.sentry.open(accepted.job.dataset_id)
-        if dataset.num_units < self.config.policy.min_units:  # answered as any other fault of the rows: not told apart
+        if dataset.num_units < self.config.policy.min_units:  # looks like any other fault of the rows
             raise DatasetRejected("site policy: the dataset holds fewer units than min_units")
         return dataset
 
     def _train(self, accepted: AcceptedJob, task: TrainingTask) -> ReleasableUpdate:
-        """Run the loop and take what it reached; whatever it raises or returns otherwise is quoted nowhere."""
+        """Run the training loop and return the update that the private steps reached.
+
+        No message quotes any other output or exception of the loop.
+        """
         scope, own = task.scope, type(self.trainer) is LocalSgdTrainer
         try:
             with enter(scope):
                 trained = contained(lambda: self.trainer.train(task), own=own)
-            if scope.gate.refused:  # a loop that swallowed the refusal does not get to release what it has
+            if scope.gate.refused:  # a loop that swallowed the refusal must not release its result
                 raise PrivacyBudgetExceededError("the training loop asked for more steps than are reserved")
         except PrivacyBudgetExceededError:
             self.ledger.commit(scope.reservation.reservation_id, scope.event(), None)
@@ -398,7 +408,7 @@ class SecureSession:
             base_model_digest=accepted.order.base_model_digest,
             dataset_digest=dataset.digest,
         )
-        base = immutable(accepted.base)  # nothing that a loop is handed can be written into and reach the release
+        base = immutable(accepted.base)  # immutable: no write of a loop may reach the release
         correction = None if accepted.correction is None else immutable(accepted.correction)
         return TrainingScope(
             config=accepted.privacy,
@@ -414,7 +424,7 @@ class SecureSession:
 
     def _sanitise(self, accepted: AcceptedJob, scope: TrainingScope, trained: TrainedUpdate) -> ReleasableUpdate:
         update = self.sentry.release(
-            TrainedUpdate(trained.arrays, scope.event(), trained.metrics),  # the gate's count, not the loop's word
+            TrainedUpdate(trained.arrays, scope.event(), trained.metrics),  # the gate's count, not the loop's claim
             layout=layout_of(accepted.base),
             max_norm=accepted.job.max_update_norm,
             allow_non_private=accepted.lineage.public,
@@ -424,7 +434,7 @@ class SecureSession:
         return update
 
     def _seal(self, accepted: AcceptedJob, update: ReleasableUpdate) -> SealedMessage:
-        """Sign and encrypt; a :class:`ReleasableUpdate` is the only thing that can be."""
+        """Sign and encrypt an update; raise ``TypeError`` unless the airlock released it."""
         if not isinstance(update, ReleasableUpdate):
             raise TypeError("only a ReleasableUpdate can be sealed")
         envelope = seal(UPDATE_TYPE, self._statement(accepted, update).canonical(), self.signer)
@@ -473,7 +483,7 @@ class SecureSession:
 
 
 def _watched(require_proof: Callable[[], None], aborted: Aborted) -> Aborted:
-    """Between two steps: can this host still prove itself, and may training go on?"""
+    """Return a callable for use between two steps: prove this host if due, then return True to stop training."""
 
     def stop() -> bool:
         require_proof()

@@ -1,5 +1,6 @@
-"""A site's folder: creating it, opening it, registering it with a federation, reaching the gateway.
+"""A site's folder: creating and opening it, registering with a federation, connecting to the gateway.
 
-Enters: ``site.toml`` and key files. Leaves: an opened site with all its collaborators chosen.
-Never: trains or judges an order itself; overwrites a site that exists.
+Enters: ``site.toml`` and key files.
+Leaves: an opened site with all its collaborators chosen.
+Never: trains or judges an order itself; overwrites an existing site.
 """

@@ -1,6 +1,7 @@
-"""``connection.toml``: the gateway, and the certificates of both ends. Written when a site joins, read ever after.
+"""``connection.toml``: the gateway's address and the certificates of both ends.
 
-The site speaks TLS 1.3 only, shows its client certificate, and trusts the federation's own CA and no other.
+The site writes the file when joining and only reads it afterwards. Connections use TLS 1.3 only. The site presents its
+client certificate and trusts the federation's own CA and no other.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class ConnectionConfig(StrictModel):
 
 @dataclass(frozen=True)
 class Connection:
-    """Where the gateway is, and what to show and expect there."""
+    """The gateway's address, the site's credentials, and the certificate authority and name to expect there."""
 
     host: str
     port: int
@@ -56,8 +57,8 @@ class Connection:
     key: Path
 
     def tls(self) -> ssl.SSLContext:
-        """A client context for this gateway alone; raises :class:`ConfigurationError` where a file is unusable."""
-        read_private(self.key)  # for its checks: OpenSSL would take a key that everybody can read
+        """Return a client context for this gateway only; raise :class:`ConfigurationError` if a file is unusable."""
+        read_private(self.key)  # only for its checks: OpenSSL accepts a key that everyone can read
         try:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -69,19 +70,22 @@ class Connection:
         return context
 
     def client_certificate(self) -> x509.Certificate:
-        """The certificate that this site shows; raises :class:`ConfigurationError`."""
+        """Return this site's client certificate; raise :class:`ConfigurationError` if unreadable."""
         try:
             return load_pem_certificates(self.certificate.read_bytes())[0]
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"{self.certificate} is not a certificate: join again") from error
 
     def http(self, *, timeout_s: float) -> GatewayHttp:
-        """An HTTP/1.1 client on an mTLS session of its own; not yet connected."""
+        """Return an HTTP/1.1 client with its own mTLS session, not yet connected."""
         return GatewayHttp(self, timeout_s)
 
 
 class GatewayHttp(http.client.HTTPConnection):
-    """One session to the gateway. The address may be any that leads there; the certificate must be the gateway's."""
+    """One HTTP session to the gateway.
+
+    Any address that leads to the gateway will do; the certificate must be the gateway's.
+    """
 
     def __init__(self, connection: Connection, timeout_s: float) -> None:
         super().__init__(connection.host, connection.port, timeout=timeout_s)
@@ -89,7 +93,7 @@ class GatewayHttp(http.client.HTTPConnection):
         self._tls = connection.tls()
 
     def connect(self) -> None:
-        """TCP, then TLS; raises ``OSError`` (``ssl.SSLError`` among them)."""
+        """Connect over TCP, then TLS; raise ``OSError`` (including ``ssl.SSLError``) on failure."""
         plain = socket.create_connection((self.host, self.port), self.timeout)
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

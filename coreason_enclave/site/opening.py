@@ -1,7 +1,7 @@
-"""Founding a site folder, and opening it: the one place where a session's collaborators are chosen.
+"""Create and open a site folder. Only this module chooses a session's collaborators.
 
-A site is a folder with ``site.toml``; data, keys, ledger and log lie where that file says. Founding makes the keys
-and registers the data lineages; it never touches a site that exists.
+A site is a folder with ``site.toml``, which says where data, keys, ledger and log lie. Creating a site makes the keys
+and registers the data lineages, and never touches an existing site.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ VALIDATIONS_FILE = "validations.jsonl"
 
 @dataclass(frozen=True)
 class Site:
-    """An opened site: close it to release its ledger and log."""
+    """An opened site; close it to release its ledger and log."""
 
     config: SiteConfig
     signer: Signer
@@ -60,10 +60,13 @@ class Site:
 
 
 def create_site(folder: Path, config: SiteConfig) -> str:
-    """Write ``site.toml``, make the signing key, register the lineages; return the public key (hex).
+    """Create a site: make the signing key, register the lineages, write ``site.toml``.
+
+    Returns:
+        The public key (hex).
 
     Raises:
-        ConfigurationError: there is a site in ``folder`` already.
+        ConfigurationError: ``folder`` already holds a site.
     """
     path = folder / CONFIG_FILE
     if path.exists():
@@ -72,15 +75,18 @@ def create_site(folder: Path, config: SiteConfig) -> str:
     public_key = prepare_site(folder, config)
     path.write_bytes(
         tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode()
-    )  # last: a site without it does not exist yet
+    )  # last: without this file, the site does not exist yet
     return public_key
 
 
 def prepare_site(folder: Path, config: SiteConfig) -> str:
-    """Make the signing key, register the lineages; return the public key (hex). Doing it again changes nothing.
+    """Make the signing key and register the lineages. Repeating the call changes no key and no registration.
+
+    Returns:
+        The public key (hex).
 
     Raises:
-        LedgerError: a lineage is registered otherwise than ``config`` says.
+        LedgerError: a lineage's registration differs from ``config``.
     """
     signer = load_or_create_signer(folder / config.keys / "signing.key")
     ledger = SqliteLedger(folder / config.ledger)
@@ -103,18 +109,19 @@ def open_site(
     """Open the site in ``folder``.
 
     Args:
-        trainer: default: the one that ``site.toml`` names, else :class:`LocalSgdTrainer`.
-        job_keys: default: the site's own secret keys. kem_keys: default: fresh ones, in memory alone.
-        clock: Unix seconds.
+        trainer: default: the trainer named in ``site.toml``, else :class:`LocalSgdTrainer`.
+        job_keys: default: the site's own secret keys.
+        kem_keys: default: fresh keys, only in memory.
+        clock: returns Unix seconds.
 
     Raises:
-        ConfigurationError: unusable configuration, or an attester that this version does not have.
-        LedgerError: a lineage is registered otherwise than ``site.toml`` says, or the ledger does not verify.
+        ConfigurationError: unusable configuration, or an attester unknown to this version.
+        LedgerError: a lineage's registration differs from ``site.toml``, or the ledger does not verify.
     """
     config = load_site_config(folder / CONFIG_FILE)
     attester = attester_named(config.attester)
     signer = load_or_create_signer(folder / config.keys / "signing.key")
-    with ExitStack() as opened:  # a site that is refused half-way is left free for the next attempt
+    with ExitStack() as opened:  # on failure, release ledger and log for the next attempt
         ledger = SqliteLedger(folder / config.ledger)
         opened.callback(ledger.close)
         for entry in config.lineages:

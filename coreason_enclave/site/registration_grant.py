@@ -1,4 +1,4 @@
-"""Taking a coordinator's grant: everything in it is checked before anything is written."""
+"""Accept a coordinator's grant: check everything in the grant before writing any file."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _CA, _CERTIFICATE = "connection/ca.crt", "connection/client.crt"
 
 
 def accept_grant(folder: Path, envelope: bytes, coordinator_key: str, *, now: float) -> RegistrationGrant:
-    """Check a grant and write ``connection.toml`` and ``connection/``; doing it again renews the certificate.
+    """Check a grant and write ``connection.toml`` and ``connection/``. Accepting a grant again renews the certificate.
 
     Args:
-        coordinator_key: the key (hex) that a person was told; the grant must be signed by it.
+        coordinator_key: the key (hex) as reported to a person; must have signed the grant.
         now: Unix seconds.
 
     Raises:
@@ -82,7 +82,11 @@ def _require_addressed(grant: RegistrationGrant, config: SiteConfig, keys: Path)
 
 
 def _require_certificates(grant: RegistrationGrant, key: ec.EllipticCurvePrivateKey, now: float) -> None:
-    """What OpenSSL would refuse at the first connection, found out now and said in words."""
+    """Raise now, in plain words, for certificates that OpenSSL would refuse at the first connection.
+
+    Raises:
+        EnvelopeError: wrong issuer, key, name or validity period.
+    """
     authority = _certificate(grant.ca_certificate, "CA certificate")
     own = _certificate(grant.client_certificate, "client certificate")
     if not _is_authority(authority):

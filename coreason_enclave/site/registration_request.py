@@ -1,4 +1,4 @@
-"""The site's request to take part: its three public keys, signed by the one that signs its updates."""
+"""A site's request to take part: three public keys, signed by the key that signs the site's updates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ __all__ = ["make_request"]
 
 
 def make_request(folder: Path) -> bytes:
-    """The sealed request of the site in ``folder``. Keys that it lacks are made; asking again names the same ones.
+    """Return the sealed request of the site in ``folder``.
+
+    Missing keys are made first; a repeated request names the same keys.
 
     Raises:
         ConfigurationError: ``site.toml`` or a key is unusable.
@@ -36,7 +38,10 @@ def make_request(folder: Path) -> bytes:
 
 
 def _certificate_request(key: ec.EllipticCurvePrivateKey, site_id: str) -> str:
-    """PKCS#10: its signature shows that this site holds the key. Whoever issues a certificate decides the names."""
+    """Return a PKCS#10 request (PEM) for the site's TLS key.
+
+    The request's signature shows that this site holds the key. The issuer of the certificate decides the names.
+    """
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, site_id[:64])])  # 64: X.520's upper bound
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM).decode()

@@ -1,6 +1,7 @@
 """A site's transport keys: the TLS client key (ECDSA P-256) and the Flower node key (ECDSA P-384).
 
-Both only carry messages. What a site says is signed by its Ed25519 key; losing these two costs a connection.
+Both keys only carry messages. The Ed25519 key signs the site's statements; losing a transport key costs only a
+connection.
 """
 
 from __future__ import annotations
@@ -32,19 +33,23 @@ _PLAIN = serialization.NoEncryption()
 
 
 def load_or_create_tls_key(keys: Path) -> ec.EllipticCurvePrivateKey:
-    """The TLS client key in the folder ``keys``, made on first use."""
+    """Return the TLS client key in the folder ``keys``, made on first use."""
     _make(keys / TLS_KEY, ec.SECP256R1(), serialization.PrivateFormat.PKCS8)
     return load_tls_key(keys)
 
 
 def load_or_create_node_key(keys: Path) -> ec.EllipticCurvePrivateKey:
-    """The Flower node key in the folder ``keys``, made on first use in the form that ``flower-supernode`` reads."""
+    """Return the Flower node key in the folder ``keys``, made on first use in ``flower-supernode``'s format."""
     _make(keys / NODE_KEY, ec.SECP384R1(), serialization.PrivateFormat.OpenSSH)
     return load_node_key(keys)
 
 
 def load_tls_key(keys: Path) -> ec.EllipticCurvePrivateKey:
-    """The TLS client key; raises :class:`ConfigurationError` where it is missing, open to others or not a key."""
+    """Return the TLS client key.
+
+    Raises:
+        ConfigurationError: the key file is missing, open to others, or holds no key of this kind.
+    """
     path = keys / TLS_KEY
     try:
         key = serialization.load_pem_private_key(read_private(path), None)
@@ -54,7 +59,11 @@ def load_tls_key(keys: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def load_node_key(keys: Path) -> ec.EllipticCurvePrivateKey:
-    """The Flower node key; raises :class:`ConfigurationError` where it is missing, open to others or not a key."""
+    """Return the Flower node key.
+
+    Raises:
+        ConfigurationError: the key file is missing, open to others, or holds no key of this kind.
+    """
     path = keys / NODE_KEY
     try:
         key = serialization.load_ssh_private_key(read_private(path), None)
@@ -64,7 +73,7 @@ def load_node_key(keys: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def node_key_text(key: ec.EllipticCurvePrivateKey) -> str:
-    """The node's public key as Flower sends it in the header ``flwr-public-key``: base64 of its PEM."""
+    """Return the node's public key in the form of Flower's header ``flwr-public-key``: base64 of the PEM."""
     pem = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return base64.b64encode(pem).decode()
 

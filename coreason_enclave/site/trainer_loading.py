@@ -1,8 +1,8 @@
-"""Loads the training loop that ``site.toml`` names: ``trainer = "package.module:Class"``.
+"""Load the training loop named in ``site.toml``: ``trainer = "package.module:Class"``.
 
-The class is installed on this host by the site itself; no coordinator can bring one. It is found by its name and asked
-for a trainer, so that this package needs no framework: ``CoreasonExecutor`` offers one, and so may any other class with
-a method ``as_trainer``.
+The site itself installs the class on this host; no coordinator can bring one. This package finds the class by name and
+asks for a trainer, and therefore needs no framework. ``CoreasonExecutor`` offers a trainer, and so may any other class
+with a method ``as_trainer``.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ class OffersTrainer(Protocol):
     """An object that can act as the trainer of one site."""
 
     def as_trainer(self, site_id: str, sentry: DataSentry) -> Trainer:
-        """Return the trainer; ``sentry`` guards that site's data and releases."""
+        """Return the trainer; ``sentry`` guards the site's data and releases."""
         ...
 
 
 def load_trainer(name: str, site_id: str, sentry: DataSentry) -> Trainer:
-    """Import the class ``name``, make an instance and ask it for a trainer.
+    """Import the class ``name``, make an instance and return its trainer.
 
     Args:
-        name: ``package.module:Class``. site_id, sentry: of the site that is opened.
+        name: ``package.module:Class``.
+        site_id: name of the opened site.
+        sentry: guards the opened site's data and releases.
 
     Raises:
         ConfigurationError: the class cannot be imported, offers no trainer, or cannot be made without arguments.
@@ -55,7 +57,7 @@ def _imported(name: str) -> Any:
             raise _cannot_be_imported(name, error) from error
         what = f"trainer {name} needs {error.name}, which is not installed: pip install 'aegis-fl[nvflare]'"
         raise ConfigurationError(what) from error
-    except Exception as error:  # its import runs code of the site's own
+    except Exception as error:  # importing runs the site's own code
         raise _cannot_be_imported(name, error) from error
 
 

@@ -1,5 +1,6 @@
-"""This operating system: files replaced durably, child processes, log files, time.
+"""Operating system services: durable file replacement, child processes, log files, time.
 
-Enters: paths, bytes, commands. Leaves: files that are whole after a crash, processes that die with their parent.
-Never: imports another room; knows what a file means.
+Enters: paths, bytes, commands.
+Leaves: files that survive a crash whole, processes that die with their parent.
+Never: imports another room; interprets a file's content.
 """

@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all, whenever the power goes: the one place where they are written.
+"""Writes files atomically and durably, in one place: after a power loss, a file exists whole or not at all.
 
-A file is written under another name, made durable, and then given its own: whoever reads meanwhile sees the file before
-or the file after. Until its folder is durable, too, a crash may bring back the one before.
+Each write creates a temporary file, makes the file durable, and then renames it. Concurrent readers see the old file or
+the new file. Until the folder is also durable, a crash may bring back the old file.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from pathlib import Path
 __all__ = ["ORDINARY", "PRIVATE", "create_file", "replace_file", "sync_folder", "write_whole"]
 
 ORDINARY = 0o666
-"""What the process's umask leaves of it."""
+"""The mode before the process's umask."""
 PRIVATE = 0o600
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = ORDINARY) -> None:
-    """Write ``path``, or replace it; durable when this returns. Raises :class:`OSError`; the old file stays then."""
+    """Write or replace ``path``, durable on return. Raises :class:`OSError`, and the old file then stays."""
     write_whole(path, data, mode=mode)
     sync_folder(path.parent)
 
 
 def write_whole(path: Path, data: bytes, *, mode: int = ORDINARY) -> None:
-    """:func:`replace_file` but for the folder, whose own ``fsync`` several files may share."""
+    """Write as :func:`replace_file` does, without syncing the folder: several files may share one folder ``fsync``."""
     with _written_beside(path, data, mode) as temporary:
         temporary.replace(path)
 
 
 def create_file(path: Path, data: bytes, *, mode: int = ORDINARY) -> None:
-    """Write ``path``, durable when this returns, and never over one that exists: :class:`FileExistsError`."""
+    """Write ``path``, durable on return, or raise :class:`FileExistsError` if ``path`` exists."""
     with _written_beside(path, data, mode) as temporary:
-        path.hardlink_to(temporary)  # fails where it exists: two writers never swap a file under each other
+        path.hardlink_to(temporary)  # fails if the name exists, so two writers never replace each other's file
     sync_folder(path.parent)
 
 
@@ -49,7 +49,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def _written_beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
-    """A durable file with ``data`` next to ``path``; what is left of it in the end is removed."""
+    """Yield a durable temporary file with ``data`` next to ``path``, and remove the temporary file afterwards."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:

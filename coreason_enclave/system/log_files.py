@@ -1,4 +1,4 @@
-"""Small logs: repeated lines become a count, and files are rotated while a process writes them.
+"""Keeps logs small: turns repeated lines into a count, and rotates files while a process writes them.
 
 An attacker who makes a process complain must neither fill the disk nor hide one line among a million others.
 """
@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MAX_LOG_BYTES", "Repeats", "SparingHandler", "log_sparingly", "trim_log"]
+__all__ = ["MAX_LOG_BYTES", "Repeats", "SparingHandler", "trim_log"]
 
 MAX_LOG_BYTES = 16 << 20
-"""A log file that has grown beyond this is rotated; one old file is kept beside it."""
+"""Rotate a log file above this size; keep one old file next to it."""
 _MOST_KINDS = 512
 _KIND_CHARACTERS = 80
 
@@ -30,10 +30,12 @@ class _Kind:
 
 
 class Repeats:
-    """Lets so many lines of one kind through in a while, and counts the others.
+    """Admits a limited number of lines of each kind per time window, and counts the rest.
 
     Args:
-        most: lines of one kind in each window. window_s: its length in seconds. clock: monotonic seconds.
+        most: the most lines of one kind in each window.
+        window_s: the window's length in seconds.
+        clock: monotonic seconds.
 
     >>> repeats = Repeats(most=1, window_s=60.0, clock=lambda: 0.0)
     >>> [repeats.admits("cannot accept") for _ in range(3)]
@@ -47,7 +49,7 @@ class Repeats:
         self._kinds: OrderedDict[str, _Kind] = OrderedDict()
 
     def admits(self, kind: str) -> bool:
-        """Whether one more line of this kind is to be written."""
+        """Return True if the log should contain another line of this kind; otherwise count the line as left out."""
         known = self._kinds.get(kind)
         if known is None:
             known = self._kinds[kind] = _Kind(self._clock())
@@ -58,7 +60,10 @@ class Repeats:
         return False
 
     def over(self) -> dict[str, int]:
-        """How many lines were left out of each kind whose window is over, and begin those windows anew."""
+        """Return the number of left-out lines per kind whose window has ended, and start new windows for these kinds.
+
+        With more than 512 kinds, all windows end.
+        """
         now = self._clock()
         full = len(self._kinds) > _MOST_KINDS
         ended = {
@@ -69,17 +74,17 @@ class Repeats:
         return {kind: count for kind, count in ended.items() if count}
 
     def left_out(self) -> dict[str, int]:
-        """How many lines were left out of each kind, and begin anew."""
+        """Return the number of left-out lines per kind, and start all windows again."""
         counts = {kind: known.left_out for kind, known in self._kinds.items() if known.left_out}
         self._kinds.clear()
         return counts
 
 
 class SparingHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes records to a stream, so many of a kind in a minute; then how many were left out.
+    """Writes a limited number of records of each kind per minute to a stream, then the number of left-out records.
 
-    A kind is a logger, a level, and the beginning of the message template: arguments, such as a client's address, make
-    no new kind.
+    A kind combines a logger, a level, and the beginning of the message template. Arguments, such as a client's address,
+    make no new kind.
     """
 
     def __init__(self, repeats: Repeats | None = None) -> None:
@@ -87,7 +92,7 @@ class SparingHandler(logging.StreamHandler):  # type: ignore[type-arg]
         self._repeats = Repeats() if repeats is None else repeats
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, unless too many like it were written."""
+        """Write a record, unless too many similar records were written."""
         for kind, count in self._repeats.over().items():
             self._tell(kind, count)
         text = str(record.msg).partition("\n")[0][:_KIND_CHARACTERS]
@@ -104,15 +109,6 @@ class SparingHandler(logging.StreamHandler):  # type: ignore[type-arg]
         level, name, text = kind.split(" ", 2)
         message = f"left out {count} more lines like: {text}"
         super().emit(logging.makeLogRecord({"name": name, "levelname": level, "msg": message}))
-
-
-def log_sparingly(layout: str) -> None:
-    """Let this process's log go to standard error through one :class:`SparingHandler`, from level INFO on."""
-    handler = SparingHandler()
-    handler.setFormatter(logging.Formatter(layout))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
 
 
 def trim_log(path: Path, max_bytes: int = MAX_LOG_BYTES) -> bool:

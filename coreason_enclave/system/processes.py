@@ -1,7 +1,7 @@
-"""Child processes that never outlive their parent, and are started again when they die.
+"""Child processes that never outlive their parent, and that a supervisor restarts when they die.
 
-A child is ended by the kernel when the process that started it dies, whatever it died of (Linux, ``prctl(2)``,
-``PR_SET_PDEATHSIG``); and it leads a process group of its own, so that ending it ends what it started.
+The kernel ends a child when the process that started it dies for any reason (Linux, ``prctl(2)``,
+``PR_SET_PDEATHSIG``). Each child leads its own process group, so ending the child also ends its descendants.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _GRACE_S = 5.0
 
 
 def spawn(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start a process whose output goes to ``log`` (mode 0600, appended) and whose life ends with this one.
+    """Start a process that logs to ``log`` (mode 0600, appended) and dies with this process.
 
-    Call it from the main thread: the kernel watches the thread that starts a child, not its process.
+    Call this function from the main thread: the kernel watches the thread that starts a child, not its process.
 
     Raises:
         ConfigurationError: the program cannot be started.
@@ -55,12 +55,12 @@ def spawn(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = Non
 def _die_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the kernel was told
+    if os.getppid() != parent:  # the parent died before the prctl call
         os._exit(1)
 
 
 def terminate(process: subprocess.Popen[bytes], *, grace_s: float = _GRACE_S) -> None:
-    """End a process and its group: ask (SIGTERM), wait ``grace_s`` seconds, then SIGKILL what is left."""
+    """End a process and its group: send SIGTERM, wait ``grace_s`` seconds, then SIGKILL the rest."""
     _signal_group(process, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=grace_s)
@@ -75,10 +75,10 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 
 @dataclass
 class Backoff:
-    """How long to wait before trying again: doubling from ``first_s`` to ``max_s`` seconds, times 0.5 to 1 by chance.
+    """The delay before a retry: doubles from ``first_s`` to ``max_s`` seconds, times a random factor from 0.5 to 1.
 
-    The chance (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015) keeps many clients of one server that
-    came back from knocking all at once.
+    The random factor keeps the clients of a restarted server from retrying all at once (AWS Architecture Blog,
+    "Exponential Backoff And Jitter", 2015).
     """
 
     first_s: float
@@ -87,23 +87,22 @@ class Backoff:
     _tries: int = field(default=0, init=False)
 
     def next(self) -> float:
-        """Seconds to wait before the next try."""
+        """Return the seconds to wait before the next try."""
         self._tries += 1
         longest = min(self.max_s, self.first_s * 2.0 ** min(self._tries - 1, 60))
         return float(longest * (0.5 + 0.5 * self.chance()))
 
     def reset(self) -> None:
-        """It worked: start from ``first_s`` again."""
+        """Record a success: start from ``first_s`` again."""
         self._tries = 0
 
 
 @dataclass
 class SupervisedProcess:
-    """A process that is wanted: :meth:`ensure_running` starts it, and again when it has died. Used by a single-threaded
-    loop.
+    """A process that :meth:`ensure_running` starts, and restarts after its death. For a single-threaded loop.
 
     Attributes:
-        start: starts it once, whatever has to precede included.
+        start: starts the process once, including all preparation.
         clock: monotonic seconds.
     """
 
@@ -118,11 +117,11 @@ class SupervisedProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it lives now."""
+        """Return True if the process lives now."""
         return self.process is not None and self.process.poll() is None
 
     def ensure_running(self) -> None:
-        """Start it if it is not running and the back-off has passed; a minute of life resets the back-off."""
+        """Start the process if it has died and the back-off has passed; after a minute of life, reset the back-off."""
         if self.running:
             if self.clock() - self._started > 60:
                 self.backoff.reset()
@@ -135,7 +134,7 @@ class SupervisedProcess:
         self._not_before = self._started + self.backoff.next()
 
     def stop(self) -> None:
-        """End it and its group."""
+        """End the process and its group."""
         if self.process is not None:
             terminate(self.process)
             self.process = None

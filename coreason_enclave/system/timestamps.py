@@ -1,8 +1,8 @@
-"""Moments as whole Unix seconds, and days as the seconds at which they end: the one place that computes with dates.
+"""Times as whole Unix seconds, and days as the seconds at which they end: the only module that computes with dates.
 
-Python's dates end with the year 9999, and adding to a date near that end raises ``OverflowError``. Dates come from
-vendors' documents, from policies and from strangers' certificates. So they are turned into integers, which do not end;
-integers are turned back into dates only to be shown or written, at the nearest date that there is.
+Python's dates end with the year 9999, and adding to a date near that end raises ``OverflowError``. Dates arrive in
+vendors' documents, in policies and in strangers' certificates. So this module turns dates into integers, which have no
+end. Only display and output turn integers back into dates, clamped to the nearest representable date.
 
 >>> end_of(date(9999, 12, 31)) - unix_seconds(datetime.max.replace(tzinfo=UTC))
 1
@@ -21,21 +21,21 @@ _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 
 
 def unix_seconds(moment: datetime) -> int:
-    """The whole Unix second in which ``moment`` lies; raises ``ValueError`` for a moment without a time zone."""
+    """Return the whole Unix second that contains ``moment``; raise ``ValueError`` for a moment without a time zone."""
     if moment.tzinfo is None:
         raise ValueError("a moment without a time zone is no moment")
-    since = moment - _EPOCH  # a difference, which has room for any two dates; its parts are integers
+    since = moment - _EPOCH  # a difference holds any two dates; its parts are integers
     return since.days * DAY_S + since.seconds
 
 
 def end_of(day: date) -> int:
-    """The first Unix second (UTC) that no longer belongs to ``day``."""
+    """Return the first Unix second (UTC) after ``day``."""
     return (day.toordinal() - _EPOCH_DAY + 1) * DAY_S
 
 
 def as_datetime(unix: float) -> datetime:
-    """The moment in UTC, to the second; before the year 1 or after the year 9999 the nearest that there is."""
-    if not unix >= unix_seconds(_FIRST):  # not a number, too
+    """Return the moment in UTC, to the second, clamped to the years 1 to 9999."""
+    if not unix >= unix_seconds(_FIRST):  # also true for NaN
         return _FIRST
     if unix > unix_seconds(_LAST):
         return _LAST
@@ -43,5 +43,5 @@ def as_datetime(unix: float) -> datetime:
 
 
 def as_text(unix: float) -> str:
-    """The moment in UTC as ISO 8601, to the second."""
+    """Return the moment in UTC as ISO 8601, to the second."""
     return as_datetime(unix).isoformat(timespec="seconds")

@@ -1,16 +1,16 @@
-"""Checkpoints of a log: what a coordinator signs of its log, shows to sites, and what sites say they were shown.
+"""Checkpoints of a log: signed by the coordinator that owns the log, shown to sites, and reported back by sites.
 
 ::
 
-    LogCheckpoint      coordinator   the log of this origin has this size, chain head and tree root
-    LogProof           coordinator   that an older size of the log begins it
-    LogSeen            site          the newest checkpoint of a run's log that this site accepted: in what it signs
-    LogAnnouncement    coordinator   the last checkpoint of a run, when the run has ended
-    WitnessStatement   site          every checkpoint that this site holds, and what it refused
+    LogCheckpoint      coordinator   size, chain head and tree root of the log with this origin
+    LogProof           coordinator   proof that the log begins with the lines of an older size
+    LogSeen            site          newest checkpoint of a run's log accepted by this site, in signed documents
+    LogAnnouncement    coordinator   last checkpoint of a run, after the run has ended
+    WitnessStatement   site          every checkpoint that this site holds, and every refused checkpoint
 
-A log of lines cannot show by itself that it was not written anew: its owner holds the key. Whoever was shown an older
-checkpoint can, because the owner signed that one, too. The fields of a :class:`LogCheckpoint` are those of C2SP's
-tlog-checkpoint (origin, size, root hash) and the head of the hash chain beside them.
+A log alone cannot reveal a complete rewrite, since its owner holds the key. Any site with an older checkpoint can,
+because the owner signed the older checkpoint, too. A :class:`LogCheckpoint` has the fields of C2SP's tlog-checkpoint
+(origin, size, root hash), plus the head of the hash chain.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ ANNOUNCEMENT_TYPE = "application/vnd.aegis.log-announcement.v1+json"
 WITNESS_TYPE = "application/vnd.aegis.witness-statement.v1+json"
 
 Envelope = Annotated[str, Field(min_length=1, max_length=1 << 16)]
-"""A DSSE envelope's own text inside another document; whoever reads it verifies it again."""
+"""Text of a DSSE envelope inside another document; every reader verifies the envelope again."""
 
 Origin = Annotated[str, AfterValidator(of_form(re.compile(r"[!-~]{1,255}"), "1 to 255 printable ASCII characters"))]
 Size = Annotated[int, *in_range(0, 1 << 53)]
@@ -75,7 +75,7 @@ Words = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class LogCheckpoint(StrictModel):
-    """A log as of one moment: its identity, its number of lines, the digest of the last one, and the tree's root."""
+    """A log at one moment: identity, number of lines, digest of the last line, and the tree's root."""
 
     version: FormatVersion = 1
     origin: Origin
@@ -85,13 +85,13 @@ class LogCheckpoint(StrictModel):
 
 
 class LogProof(StrictModel):
-    """An RFC 9162 consistency proof from the first ``since`` lines; empty where there is nothing to prove."""
+    """An RFC 9162 consistency proof from the first ``since`` lines; empty for trivial proofs."""
 
     since: Size
     hashes: Annotated[tuple[HexDigest, ...], Field(max_length=128)] = ()
 
     def shows(self, older: LogCheckpoint, newer: LogCheckpoint) -> bool:
-        """Whether the lines of ``older`` are the first lines of ``newer``."""
+        """Return True if the lines of ``older`` are the first lines of ``newer``."""
         path = [bytes.fromhex(each) for each in self.hashes]
         roots = bytes.fromhex(older.root), bytes.fromhex(newer.root)
         return self.since == older.size and verify_consistency(older.size, roots[0], newer.size, roots[1], path)
@@ -105,7 +105,7 @@ class LogSeen(StrictModel):
 
 
 class LogAnnouncement(StrictModel):
-    """The checkpoint of a run that has ended, for one site that took part."""
+    """The last checkpoint of a run that has ended, addressed to one site that took part."""
 
     version: FormatVersion = 1
     site_id: SafeId
@@ -118,7 +118,7 @@ class LogAnnouncement(StrictModel):
 
 
 class RefusedLog(StrictModel):
-    """A checkpoint that a site refused, beside the one that it held then: one coordinator signed both."""
+    """A checkpoint that a site refused, with the checkpoint held at the time; one coordinator signed both."""
 
     held: Envelope
     shown: Envelope
@@ -126,7 +126,7 @@ class RefusedLog(StrictModel):
 
 
 class AbandonedLog(StrictModel):
-    """A checkpoint that a person at the site gave up for another one, with name and reason."""
+    """A checkpoint that a person at the site gave up for another checkpoint, with name and reason."""
 
     held: Envelope
     taken: Envelope
@@ -136,7 +136,7 @@ class AbandonedLog(StrictModel):
 
 
 class WitnessedLog(StrictModel):
-    """All that a site holds of one coordinator's log of one job."""
+    """All checkpoints that a site holds of one coordinator's log of one job."""
 
     job_id: SafeId
     coordinator_key: HexDigest
@@ -147,7 +147,7 @@ class WitnessedLog(StrictModel):
 
 
 class WitnessStatement(StrictModel):
-    """What a site, as a witness, signs for an auditor."""
+    """The statement that a site, acting as a witness, signs for an auditor."""
 
     version: FormatVersion = 1
     site_id: SafeId
@@ -157,7 +157,7 @@ class WitnessStatement(StrictModel):
 
 
 def origin_of_run(job_digest: str) -> str:
-    """The identity of a run's log: one job is one log, whatever folder it lies in.
+    """Return the identity of a run's log: one job has one log, in whatever folder.
 
     >>> origin_of_run("ab" * 32)[:14]
     'aegis/run/abab'
@@ -166,18 +166,18 @@ def origin_of_run(job_digest: str) -> str:
 
 
 def sign_log(log: HashLog, signer: Signer, origin: str) -> bytes:
-    """The log's checkpoint as of now, in an envelope to be kept beside the log and elsewhere.
+    """Return the log's present checkpoint in an envelope, for storage next to the log and elsewhere.
 
     Args:
-        origin: the log's identity, under which others keep its checkpoints.
+        origin: the log's identity, under which other parties keep its checkpoints.
     """
     return show_log(log, None, signer, origin)[0]
 
 
 def show_log(log: HashLog, seen: LogSeen | None, signer: Signer, origin: str) -> tuple[bytes, LogProof]:
-    """The log's checkpoint as of now, and the proof that the log continues the checkpoint ``seen``.
+    """Return the log's present checkpoint, and the proof that the log continues the checkpoint ``seen``.
 
-    For a checkpoint that this log never had, the proof is the nearest one that exists, and it convinces nobody.
+    If the log never had the checkpoint ``seen``, the result is the nearest existing proof, which convinces no one.
     """
     now = log.snapshot(0 if seen is None else seen.size)
     checkpoint = LogCheckpoint(origin=origin, size=now.head.size, head=now.head.head, root=now.root.hex())
@@ -186,18 +186,24 @@ def show_log(log: HashLog, seen: LogSeen | None, signer: Signer, origin: str) ->
 
 
 def had_log(log: HashLog, seen: LogSeen) -> bool:
-    """Returns True if the log once had the size and root of ``seen``."""
+    """Return True if the log once had the size and root of ``seen``."""
     return log.had(seen.size, bytes.fromhex(seen.root))
 
 
 def verify_checkpoint(data: bytes, checkpoint: bytes, keys: KeyRing) -> LogHead:
-    """Check that the log's first lines are exactly those that a checkpoint signed; later lines may follow.
+    """Check that the log begins with exactly the lines that a checkpoint signed; later lines may follow.
 
     Args:
-        data: the log's bytes. checkpoint: an envelope. keys: whose signature counts.
+        data: the log's bytes.
+        checkpoint: an envelope.
+        keys: keys whose signature counts.
+
+    Returns:
+        Size and head of the checkpoint.
 
     Raises:
-        LogCorrupted: lines are missing or differ. EnvelopeError: the checkpoint itself is not authentic.
+        LogCorrupted: lines are missing or differ.
+        EnvelopeError: the checkpoint itself is not authentic.
     """
     signed = parse_checkpoint(open_envelope(checkpoint, CHECKPOINT_TYPE, keys).payload)
     lines = data.split(b"\n")[:-1]
@@ -210,23 +216,28 @@ def verify_checkpoint(data: bytes, checkpoint: bytes, keys: KeyRing) -> LogHead:
 
 
 def open_checkpoint(envelope: str, coordinator_key: str) -> LogCheckpoint:
-    """The checkpoint that ``coordinator_key`` (Ed25519, hex) signed; raises :class:`EnvelopeError`."""
+    """Return the checkpoint in an envelope signed by ``coordinator_key`` (Ed25519, hex).
+
+    Raises:
+        EnvelopeError: not a checkpoint, or not signed by this key.
+    """
     keys = KeyRing({"coordinator": coordinator_key})
     return parse_checkpoint(open_envelope(envelope.encode(), CHECKPOINT_TYPE, keys).payload)
 
 
 def seal_witness(statement: WitnessStatement, signer: Signer) -> bytes:
-    """The envelope of ``statement``, signed by its site."""
+    """Return the envelope of ``statement``, signed by its site."""
     return seal(WITNESS_TYPE, statement.canonical(), signer)
 
 
 def open_witness(envelope: bytes) -> WitnessStatement:
-    """A witness statement under the key that it names itself: whose key that is, is for the reader to know.
+    """Verify a witness statement under the key that the statement itself names; readers must know the key's owner.
 
-    Every checkpoint in it is signed by the coordinator key that stands beside it, and is of the origin there.
+    Every checkpoint in the statement must bear the signature of the coordinator key stated next to the checkpoint, and
+    the stated origin.
 
     Raises:
-        EnvelopeError: it is none, or a signature does not verify.
+        EnvelopeError: not a witness statement, a signature that does not verify, or a wrong origin.
     """
     claimed = _parse(WitnessStatement, unverified_payload(envelope), "a witness statement")
     opened = open_envelope(envelope, WITNESS_TYPE, KeyRing({claimed.site_id: claimed.public_key}))
@@ -239,12 +250,12 @@ def open_witness(envelope: bytes) -> WitnessStatement:
 
 
 def parse_checkpoint(payload: bytes) -> LogCheckpoint:
-    """Read a verified payload as a checkpoint; raises :class:`EnvelopeError`."""
+    """Parse a verified payload as a checkpoint; raise :class:`EnvelopeError` if malformed."""
     return _parse(LogCheckpoint, payload, "a log checkpoint")
 
 
 def parse_announcement(payload: bytes) -> LogAnnouncement:
-    """Read a verified payload as an announcement; raises :class:`EnvelopeError`."""
+    """Parse a verified payload as an announcement; raise :class:`EnvelopeError` if malformed."""
     return _parse(LogAnnouncement, payload, "a log announcement")
 
 

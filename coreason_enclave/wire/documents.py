@@ -1,5 +1,8 @@
-"""What travels inside envelopes: what a coordinator asks (invitations, attestation requests, orders), and what a site
-answers (enrolments, attestations, update statements)."""
+"""Documents inside envelopes: requests of a coordinator and statements of a site.
+
+- coordinator: invitations, attestation requests, orders
+- site: enrolments, attestations, update statements, ledger heads, health statements
+"""
 
 from __future__ import annotations
 
@@ -65,13 +68,13 @@ HEAD_TYPE = "application/vnd.aegis.ledger-head.v1+json"
 HEALTH_TYPE = "application/vnd.aegis.health.v1+json"
 
 COORDINATOR = "coordinator"
-"""The name under which a coordinator's evidence is bound."""
+"""Subject name in the binding of a coordinator's evidence."""
 
 Round = Annotated[int, *in_range(1, 100_000)]
 
 
 class JobInvitation(StrictModel):
-    """A coordinator asks a site to take part in a job, before any round. Spends nothing and promises nothing."""
+    """A coordinator's invitation to take part in a job, before any round. Spends no budget, makes no promise."""
 
     version: FormatVersion = 1
     job: FederationJob
@@ -82,10 +85,10 @@ class JobInvitation(StrictModel):
 
 
 class Enrolment(StrictModel):
-    """A site's signed word that it takes part in this very job: one entry of the roll-call.
+    """A site's signed declaration of taking part in this very job: one entry of the roll-call.
 
-    It travels to every other participant, so it says no more than that. ``public_key`` (Ed25519, hex) is the key
-    that signed; whether it belongs to a site that somebody knows is for the reader's own list to say.
+    Every other participant receives the enrolment, so the document says no more. ``public_key`` (Ed25519, hex) made the
+    signature; each reader's own list decides whether the key belongs to a known site.
     """
 
     version: FormatVersion = 1
@@ -97,7 +100,7 @@ class Enrolment(StrictModel):
 
 
 class AttestationRequest(StrictModel):
-    """A coordinator asks a site to prove what runs there; ``nonce`` is its single-use challenge."""
+    """A coordinator's request to a site to prove what runs there; ``nonce`` is its single-use challenge."""
 
     version: FormatVersion = 1
     site_id: SafeId
@@ -109,11 +112,11 @@ class AttestationRequest(StrictModel):
 
 
 class SiteAttestation(StrictModel):
-    """A site's evidence over the coordinator's challenge, and its own challenge to the coordinator.
+    """A site's evidence over the coordinator's challenge, and the site's own challenge to the coordinator.
 
-    The evidence is bound to ``public_key`` (Ed25519), which also signed this, and to ``kem_key`` (X25519), which models
-    are then encrypted to; both hex. ``log_seen`` is the newest checkpoint of this job's log that the site accepted;
-    None: it was shown none.
+    The evidence is bound to two keys (hex): ``public_key`` (Ed25519), which also signed this document, and ``kem_key``
+    (X25519), which later models are encrypted to. ``log_seen`` holds the newest checkpoint of this job's log that the
+    site accepted, or None before the first checkpoint.
     """
 
     version: FormatVersion = 1
@@ -130,9 +133,9 @@ class SiteAttestation(StrictModel):
 
 
 class CoordinatorIdentity(StrictModel):
-    """The X25519 key (hex) that updates are encrypted to, and evidence over the site's last challenge.
+    """The coordinator's X25519 key (hex) for encrypting updates, and evidence over the site's last challenge.
 
-    ``evidence`` is absent where the coordinator runs on no hardware that could prove anything.
+    ``evidence`` is absent if the coordinator's hardware cannot attest.
     """
 
     kem_key: HexDigest
@@ -141,17 +144,16 @@ class CoordinatorIdentity(StrictModel):
 
 
 class RoundOrder(StrictModel):
-    """What one site is asked to do in one round. Times are Unix seconds; the nonce is used once.
+    """A coordinator's order to one site for one round. Times are Unix seconds; the nonce is used once.
 
-    The base model travels beside it, encrypted to the key that ``attestation`` (an attestation result's envelope)
-    names.
+    The base model and the roll-call travel next to the order. Fields:
 
-    ``roll_call_digest`` is the SHA-256 of the roll-call's bytes, which travel beside the order. ``last_head`` is the
-    newest ledger head that this site ever signed for this coordinator, shown back to it: a ledger that does not
-    know it was restored from an older copy.
-
-    ``log`` is a checkpoint (an envelope) of the coordinator's log of this run, and ``log_proof`` shows that the log
-    continues the newest checkpoint that this site said it had seen.
+    - ``attestation``: envelope of an attestation result, naming the key that the base model is encrypted to.
+    - ``roll_call_digest``: SHA-256 of the roll-call's bytes.
+    - ``last_head``: the newest ledger head that this site ever signed for this coordinator, shown back to the site. A
+      ledger that does not know the head was restored from an older copy.
+    - ``log``: a checkpoint (envelope) of the coordinator's log of this run.
+    - ``log_proof``: proof that the log continues the newest checkpoint reported by this site.
     """
 
     version: FormatVersion = 1
@@ -171,14 +173,14 @@ class RoundOrder(StrictModel):
 
 
 class LedgerHeadStatement(StrictModel):
-    """The site's ledger after this round: an older head later reveals a restored copy."""
+    """Head of the site's ledger after this round: an older head later reveals a restored copy."""
 
     seq: Annotated[int, *in_range(0, 1 << 53)]
     hash: HexDigest
 
 
 class SiteLedgerHead(StrictModel):
-    """A ledger head signed on its own, so that a coordinator can show it back and cannot invent one."""
+    """A ledger head signed on its own: a coordinator can show the head back, but cannot invent one."""
 
     version: FormatVersion = 1
     site_id: SafeId
@@ -186,13 +188,16 @@ class SiteLedgerHead(StrictModel):
 
 
 class UpdateStatement(StrictModel):
-    """What a site signs over: which update, for which order, under which privacy event, from where.
+    """A site's signed statement about an update: which order, which privacy event, from where.
 
-    Everything here is data-independent or has passed the mechanism: ``nominal_units`` is the declared, public
-    size, never a count of rows. ``content_changed``: the rows are other ones than the job's draw before had at this
-    site, which the job has to allow; how they changed is not said. ``signed_head`` is an envelope of
-    :class:`SiteLedgerHead` with the same head. The evidence is fresh: it covers the order's nonce, and both of the
-    site's keys. ``log_seen`` is the newest checkpoint of the run's log that the site accepted.
+    Every field is independent of the data or has passed the mechanism. Fields:
+
+    - ``nominal_units``: the declared, public size, never a count of rows.
+    - ``content_changed``: True if the rows differ from those of the job's previous draw at this site, which the job
+      must allow. The statement does not say how the rows changed.
+    - ``signed_head``: an envelope of :class:`SiteLedgerHead` with the same head as ``ledger_head``.
+    - ``evidence``: fresh, over the order's nonce and both of the site's keys.
+    - ``log_seen``: the newest checkpoint of the run's log that the site accepted.
     """
 
     version: FormatVersion = 1
@@ -219,7 +224,7 @@ class UpdateStatement(StrictModel):
 
 
 class FreeBudget(StrictModel):
-    """What one lineage's cap leaves, in epsilon at the lineage's delta. Independent of the rows."""
+    """One lineage's budget: cap and spending, in epsilon at the lineage's delta. Independent of the rows."""
 
     dataset_id: SafePath
     epsilon_cap: Annotated[float, *in_range(0, 1e6)]
@@ -228,7 +233,7 @@ class FreeBudget(StrictModel):
 
 
 class HealthStatement(StrictModel):
-    """A site agent's sign of life: version, its own clock, the last round-trip it measured (seconds), budgets left."""
+    """A site agent's sign of life: version, its own clock, last measured round-trip (seconds), budgets left."""
 
     version: FormatVersion = 1
     site_id: SafeId
@@ -243,42 +248,42 @@ _Document = TypeVar("_Document", bound=StrictModel)
 
 
 def parse_invitation(payload: bytes) -> JobInvitation:
-    """Read a verified payload as an invitation; raises :class:`EnvelopeError`."""
+    """Parse a verified payload as an invitation; raise :class:`EnvelopeError` if malformed."""
     return _parse(JobInvitation, payload, "a job invitation")
 
 
 def parse_enrolment(payload: bytes) -> Enrolment:
-    """Read a verified payload as an enrolment; raises :class:`EnvelopeError`."""
+    """Parse a verified payload as an enrolment; raise :class:`EnvelopeError` if malformed."""
     return _parse(Enrolment, payload, "an enrolment")
 
 
 def parse_attestation_request(payload: bytes) -> AttestationRequest:
-    """Read a verified payload as an attestation request; raises :class:`EnvelopeError`."""
+    """Parse a verified payload as an attestation request; raise :class:`EnvelopeError` if malformed."""
     return _parse(AttestationRequest, payload, "an attestation request")
 
 
 def parse_attestation(payload: bytes) -> SiteAttestation:
-    """Read a verified payload as a site's attestation; raises :class:`EnvelopeError`."""
+    """Parse a verified payload as a site's attestation; raise :class:`EnvelopeError` if malformed."""
     return _parse(SiteAttestation, payload, "an attestation")
 
 
 def parse_order(payload: bytes) -> RoundOrder:
-    """Read a verified payload as an order; raises :class:`EnvelopeError`."""
+    """Parse a verified payload as an order; raise :class:`EnvelopeError` if malformed."""
     return _parse(RoundOrder, payload, "a round order")
 
 
 def parse_statement(payload: bytes) -> UpdateStatement:
-    """Read a verified payload as an update statement; raises :class:`EnvelopeError`."""
+    """Parse a verified payload as an update statement; raise :class:`EnvelopeError` if malformed."""
     return _parse(UpdateStatement, payload, "an update statement")
 
 
 def parse_head(payload: bytes) -> SiteLedgerHead:
-    """Read a verified payload as a site's ledger head; raises :class:`EnvelopeError`."""
+    """Parse a verified payload as a site's ledger head; raise :class:`EnvelopeError` if malformed."""
     return _parse(SiteLedgerHead, payload, "a ledger head")
 
 
 def parse_health(payload: bytes) -> HealthStatement:
-    """Read a verified payload as a health statement; raises :class:`EnvelopeError`."""
+    """Parse a verified payload as a health statement; raise :class:`EnvelopeError` if malformed."""
     return _parse(HealthStatement, payload, "a health statement")
 
 

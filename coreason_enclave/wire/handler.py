@@ -1,4 +1,4 @@
-"""The port behind every carrier at a site: sealed bytes in, sealed bytes out, or a refusal."""
+"""The port behind every transport at a site: sealed bytes in, sealed bytes out, or a refusal."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from coreason_enclave.wire.updates import SealedMessage
 __all__ = ["Aborted", "Handler", "never"]
 
 Aborted = Callable[[], bool]
-"""Asked between two steps: shall the training be given up?"""
+"""Called between two steps; returns True to give up the training."""
 
 
 def never() -> bool:
-    """Nobody gives up."""
+    """Return False: training is never given up."""
     return False
 
 
 class Handler(Protocol):
     """Answers sealed orders, invitations and challenges. Raises :class:`EnclaveError` to refuse.
 
-    The session does, and so does whatever stands between it and a carrier.
+    The session implements this protocol, and so does every layer between the session and a transport.
     """
 
     def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
-        """Answer an order with an update. Given up between two steps, it is asked again later and spends nothing
-        anew."""
+        """Answer an order with an update.
+
+        If ``aborted`` ends the training between two steps, the coordinator asks again later, at no further charge.
+        """
         ...
 
     def enrol(self, message: SealedMessage) -> SealedMessage:
@@ -38,13 +40,13 @@ class Handler(Protocol):
         ...
 
     def witness(self, message: SealedMessage) -> SealedMessage:
-        """Answer the announcement that a run has ended with what this site holds of its log."""
+        """Answer the announcement that a run has ended with this site's checkpoints of the run's log."""
         ...
 
     def validate(self, message: SealedMessage) -> None:
-        """Evaluate an order's model on the site's own rows, for the site's own eyes: there is no answer."""
+        """Evaluate an order's model on the site's own rows, for the site only; return no answer."""
         ...
 
     def submit(self, message: SealedMessage) -> SealedMessage:
-        """Answer an order with the update that was released for it before; never computes one."""
+        """Answer an order with the update released earlier for the same order; never compute one."""
         ...

@@ -1,7 +1,7 @@
-"""How a site joins a federation: a request that it signs, and a grant that the coordinator signs.
+"""How a site joins a federation: the site signs a request, the coordinator signs a grant.
 
-Both are DSSE envelopes and may be carried by any means. A signature shows who holds a key; *whose* key it is, two
-people find out by comparing :func:`fingerprint` over another channel.
+Both are DSSE envelopes and may travel by any means. A signature shows that the signer holds a key. To find out *whose*
+key, two people compare the :func:`fingerprint` over another channel.
 
 >>> from coreason_enclave.crypto.signing import Signer
 >>> print(fingerprint(Signer.from_seed(bytes(32)).public_hex))
@@ -47,7 +47,7 @@ _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\]):(?
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """``host:port`` or ``[IPv6]:port`` as host and port; raises ``ValueError``.
+    """Split ``host:port`` or ``[IPv6]:port`` into host and port; raise ``ValueError`` for other text.
 
     >>> parse_address("[::1]:9443")
     ('::1', 9443)
@@ -78,7 +78,7 @@ def _a_node_key(text: str) -> str:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise ValueError("must be an ECDSA key on P-384")
     form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    if base64.b64encode(key.public_bytes(*form)).decode() != text:  # it is compared as text with a request's header
+    if base64.b64encode(key.public_bytes(*form)).decode() != text:  # compared as text with a request's header
         raise ValueError("must be spelt as Flower spells it")
     return text
 
@@ -90,12 +90,12 @@ Host = Annotated[str, AfterValidator(_a_host)]
 
 
 class RegistrationRequest(StrictModel):
-    """A site asks to take part.
+    """A site's request to take part.
 
     Attributes:
         public_key: the Ed25519 key that signs this request and every update.
-        node_key: its Flower node key as the node sends it: base64 of the PEM public key, in ``flwr-public-key``.
-        tls_request: PKCS#10 certificate request (PEM) for its TLS client key. Only the key counts, names do not.
+        node_key: the Flower node key, as the node sends it in ``flwr-public-key``: base64 of the PEM public key.
+        tls_request: PKCS#10 certificate request (PEM) for the TLS client key. Only the key counts, names do not.
     """
 
     version: FormatVersion = 1
@@ -106,12 +106,14 @@ class RegistrationRequest(StrictModel):
 
 
 class RegistrationGrant(StrictModel):
-    """A coordinator's answer to one site: where the gateway is, and the certificates for it.
+    """A coordinator's answer to one site: the gateway's address, and the certificates for the connection.
 
     Attributes:
-        public_key: the site's own Ed25519 key, so that a grant for an earlier set-up of the site is noticed.
-        gateway: ``host:port``. server_name: what the gateway's certificate must be for.
-        participants: every participant's Ed25519 key, this site's included, to choose from for the site's own list.
+        public_key: the site's own Ed25519 key, so that the site notices a grant for an earlier set-up.
+        gateway: ``host:port``.
+        server_name: the name that the gateway's certificate must bear.
+        participants: every participant's Ed25519 key, including this site's. The site chooses from them for its own
+            list.
     """
 
     version: FormatVersion = 1
@@ -127,38 +129,40 @@ class RegistrationGrant(StrictModel):
 
 
 def fingerprint(public_hex: str) -> str:
-    """128 bits of the SHA-256 of a public key, in eight groups that two people can read to each other."""
+    """Return 128 bits of a public key's SHA-256, in eight groups that two people can read to each other."""
     digits = sha256_hex(bytes.fromhex(public_hex))[:32]
     return " ".join(digits[start : start + 4] for start in range(0, 32, 4))
 
 
 def seal_request(request: RegistrationRequest, signer: Signer) -> bytes:
-    """The request as an envelope; ``signer`` holds ``request.public_key``."""
+    """Return the request in an envelope; ``signer`` holds ``request.public_key``."""
     return seal(REQUEST_TYPE, request.canonical(), signer)
 
 
 def open_request(envelope: bytes) -> RegistrationRequest:
-    """Verify a request under the very key that it names: its sender holds that key, and nobody changed it since.
+    """Verify a request under the very key named in the request.
+
+    Success means: the sender holds that key, and no one changed the request since.
 
     Raises:
         EnvelopeError: malformed, or not signed by that key.
     """
-    claimed = _parse_request(unverified_payload(envelope))  # only to learn which key it claims
+    claimed = _parse_request(unverified_payload(envelope))  # only to learn the claimed key
     opened = open_envelope(envelope, REQUEST_TYPE, KeyRing({claimed.site_id: claimed.public_key}))
     return _parse_request(opened.payload)
 
 
 def seal_grant(grant: RegistrationGrant, signer: Signer) -> bytes:
-    """The grant as an envelope; ``signer`` holds ``grant.coordinator_key``."""
+    """Return the grant in an envelope; ``signer`` holds ``grant.coordinator_key``."""
     return seal(WELCOME_TYPE, grant.canonical(), signer)
 
 
 def open_grant(envelope: bytes, coordinator_key: str) -> RegistrationGrant:
-    """Verify a grant under the coordinator's key (hex) that a person was told.
+    """Verify a grant under the coordinator's key (hex) as reported to a person.
 
     Raises:
-        EnvelopeError: malformed, signed by another key, or naming another key than the one that signed it.
-        ConfigurationError: ``coordinator_key`` is no key.
+        EnvelopeError: malformed, signed by another key, or naming a key that differs from the signing key.
+        ConfigurationError: ``coordinator_key`` does not parse.
     """
     keys = KeyRing({"coordinator": coordinator_key})
     try:

@@ -1,8 +1,10 @@
-"""The roll-call: every participant's own signed word that it takes part in a job, shown to all of them.
+"""The roll-call: every participant's signed enrolment in a job, shown to all participants.
 
-It lets a site check ``min_clients`` itself instead of believing a number. What it shows: that many distinct keys
-*that this site knows* signed for this very job. What it cannot show: that a coordinator aggregates all of their
-updates, or that two known keys belong to two institutions; the second is what a site's own list is for.
+With the roll-call, a site checks ``min_clients`` itself instead of believing a number. The roll-call
+
+- shows that a number of distinct keys, *known to this site*, signed for this very job;
+- cannot show that a coordinator aggregates all of their updates;
+- cannot show that two known keys belong to two institutions: for this, a site keeps its own list.
 """
 
 from __future__ import annotations
@@ -20,26 +22,29 @@ MAX_ROLL_CALL_BYTES = 1 << 24
 
 
 def encode_roll_call(enrolments: Mapping[str, bytes]) -> bytes:
-    """Canonical bytes of a roll-call from enrolment envelopes by site id; sorted, so that all sites get the same."""
+    """Return the canonical bytes of a roll-call, from enrolment envelopes by site id.
+
+    Entries are sorted, so all sites get the same bytes.
+    """
     return canonical_json({"version": 1, "entries": [enrolments[site].decode() for site in sorted(enrolments)]})
 
 
 def open_enrolment(envelope: bytes) -> Enrolment:
-    """Verify one enrolment under the key that it names; raises :class:`EnvelopeError`.
+    """Verify one enrolment under the key that the enrolment names; raise :class:`EnvelopeError` on failure.
 
-    The signature shows that the holder of that key enrolled. Whose key it is, is not known from here.
+    The signature shows that the holder of the key enrolled, not who holds the key.
     """
-    claimed = parse_enrolment(unverified_payload(envelope))  # only to learn which key it claims
+    claimed = parse_enrolment(unverified_payload(envelope))  # only to learn the claimed key
     opened = open_envelope(envelope, ENROLMENT_TYPE, KeyRing({claimed.site_id: claimed.public_key}))
     return parse_enrolment(opened.payload)
 
 
 def read_roll_call(data: bytes, job_digest: str) -> tuple[Enrolment, ...]:
-    """All entries of a roll-call for the job with this digest, each verified, sites and keys distinct.
+    """Return all entries of a roll-call for the job with this digest: each verified, sites and keys distinct.
 
     Raises:
-        EnvelopeError: malformed, a signature that does not verify, an entry for another job, or a site or key twice
-            (reason ``roll_call``).
+        EnvelopeError: oversized, or not a JSON object. With reason ``roll_call``: another form, an entry that does not
+            verify, an entry for another job, or a site or key twice.
     """
     document = parse_json(data, limit=MAX_ROLL_CALL_BYTES)
     version, entries = document.get("version"), document.get("entries")

@@ -1,8 +1,11 @@
-"""An update changes its type at every door it passes, so that no step can be skipped.
+"""The types of an update: each step changes the type, so no code can skip a step.
 
-``TrainedUpdate`` (what the trainer made) → ``ReleasableUpdate`` (what the airlock let through) → a sealed
-envelope → ``AdmittedUpdate`` (what the coordinator's admission accepted) → the aggregator. Arrays travel as
-safetensors, never as pickle, which runs code when it is read.
+1. ``TrainedUpdate``: made by the trainer
+2. ``ReleasableUpdate``: let through by the airlock
+3. a sealed envelope
+4. ``AdmittedUpdate``: accepted by the coordinator's admission, input of the aggregator
+
+Arrays travel in safetensors format, never in pickle, which runs code on reading.
 """
 
 from __future__ import annotations
@@ -43,12 +46,12 @@ Arrays = Mapping[str, Array]
 """Parameter names (those of a clean ``state_dict``) to float32 arrays."""
 
 Layout = Mapping[str, tuple[int, ...]]
-"""Parameter names to shapes: what an update for a given base model must look like."""
+"""Parameter names to shapes: the required form of an update for a given base model."""
 
 
 @dataclass(frozen=True)
 class TrainedUpdate:
-    """What a trainer returns: new weights minus base weights, and the privacy event that **was** run."""
+    """A trainer's result: new weights minus base weights, and the privacy event that **actually** ran."""
 
     arrays: Arrays
     event: Event
@@ -57,7 +60,7 @@ class TrainedUpdate:
 
 @dataclass(frozen=True)
 class ReleasableUpdate:
-    """What the airlock let through; the only thing that can be signed. ``payload`` is the safetensors form."""
+    """An update let through by the airlock. Only this type can be signed. ``payload`` holds the safetensors form."""
 
     payload: bytes
     digest: str
@@ -66,15 +69,16 @@ class ReleasableUpdate:
 
 
 WIRE_RECORD = "aegis"
-"""The name under which carriers (Flower's records) hold a message's two byte strings."""
+"""Name of the record in which transports (Flower's records) hold a message's three byte strings."""
 
 
 @dataclass(frozen=True)
 class SealedMessage:
-    """Bytes on the wire: a DSSE envelope, and what its payload names by SHA-256.
+    """A message on the wire: a DSSE envelope, and the byte strings that belong to the envelope's payload.
 
-    ``arrays`` are safetensors (empty where there is no model: an invitation, an enrolment); ``roll_call`` goes with
-    orders alone.
+    ``arrays`` holds encrypted safetensors, and stays empty in messages without a model (invitation, enrolment). Only
+    orders have a ``roll_call``. The payload names both by SHA-256: the roll-call's bytes, and the arrays before
+    encryption.
     """
 
     envelope: bytes
@@ -82,12 +86,12 @@ class SealedMessage:
     roll_call: bytes = b""
 
     def to_fields(self) -> dict[str, bytes]:
-        """As a carrier's record, named :data:`WIRE_RECORD`."""
+        """Return the fields of a transport's record, named :data:`WIRE_RECORD`."""
         return {"envelope": self.envelope, "arrays": self.arrays, "roll_call": self.roll_call}
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object] | None) -> SealedMessage:
-        """Read a carrier's record; anything but these three byte strings raises :class:`EnvelopeError`."""
+        """Read a transport's record; raise :class:`EnvelopeError` unless it holds exactly three byte strings."""
         if fields is None or fields.keys() != {"envelope", "arrays", "roll_call"}:
             raise EnvelopeError("the message carries no sealed envelope with arrays and roll_call")
         envelope, arrays, roll_call = fields["envelope"], fields["arrays"], fields["roll_call"]
@@ -98,7 +102,7 @@ class SealedMessage:
 
 @dataclass(frozen=True)
 class AdmittedUpdate:
-    """An authentic update for this very round, of the right shape, within the plan."""
+    """An authentic update for this very round, with the right shape and within the plan."""
 
     site_id: str
     arrays: Arrays
@@ -109,7 +113,7 @@ class AdmittedUpdate:
 
 
 def encode_arrays(arrays: Arrays) -> bytes:
-    """Serialise to safetensors; the same arrays always give the same bytes.
+    """Serialise to safetensors; equal arrays always give equal bytes.
 
     >>> decode_arrays(encode_arrays({"w": np.ones(2, np.float32)}), limit=1000)["w"]
     array([1., 1.], dtype=float32)
@@ -118,7 +122,11 @@ def encode_arrays(arrays: Arrays) -> bytes:
 
 
 def decode_arrays(data: bytes, *, limit: int) -> dict[str, Array]:
-    """Parse at most ``limit`` bytes of safetensors holding float32 arrays only; raises :class:`EnvelopeError`."""
+    """Parse at most ``limit`` bytes of safetensors with float32 arrays only.
+
+    Raises:
+        EnvelopeError: oversized, malformed, or with arrays of another type.
+    """
     if len(data) > limit:
         raise EnvelopeError(f"arrays of {len(data)} bytes exceed the limit of {limit}", reason=Reason.OVERSIZED)
     try:
@@ -132,12 +140,12 @@ def decode_arrays(data: bytes, *, limit: int) -> dict[str, Array]:
 
 
 def layout_of(arrays: Arrays) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of ``arrays``."""
+    """Return names and shapes of ``arrays``."""
     return {name: array.shape for name, array in arrays.items()}
 
 
 def immutable(arrays: Arrays) -> Arrays:
-    """A copy of ``arrays`` that nothing can write into: their memory is a byte string."""
+    """Return a read-only copy of ``arrays``; each array's memory is a byte string."""
     return MappingProxyType(
         {name: np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape) for name, array in arrays.items()}
     )
@@ -147,19 +155,19 @@ _CORRECTION = "correction/"
 
 
 def with_correction(model: Arrays, correction: Arrays) -> dict[str, Array]:
-    """What goes with an order of a SCAFFOLD job, as one document: the model, and ``correction/<name>`` for each tensor.
+    """Return the contents of a SCAFFOLD order as one document: the model, and ``correction/<name>`` for each tensor.
 
-    One document has one digest, so whatever is bound to the base model is bound to the correction with it.
+    One document has one digest, so every binding to the base model covers the correction, too.
     """
     return {**model, **{f"{_CORRECTION}{name}": array for name, array in correction.items()}}
 
 
 def split_correction(arrays: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Model and correction of such a document; the latter is empty where there is none."""
+    """Split a document of :func:`with_correction` into model and correction (empty if absent)."""
     model = {name: array for name, array in arrays.items() if not name.startswith(_CORRECTION)}
     return model, {name.removeprefix(_CORRECTION): array for name, array in arrays.items() if name not in model}
 
 
 def model_digest(arrays: Arrays) -> str:
-    """SHA-256 (hex) of a model's safetensors bytes: its identity in orders, envelopes and reports."""
+    """Return the SHA-256 (hex) of a model's safetensors bytes: its identity in orders, envelopes and reports."""
     return sha256_hex(encode_arrays(arrays))

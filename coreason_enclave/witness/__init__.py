@@ -1,7 +1,11 @@
-"""A site as a witness of its coordinators' logs: what it was shown, what it refused, and what it tells an auditor.
+"""A site as a witness of its coordinators' logs: which checkpoints the site saw, refused, and reports to an auditor.
 
-A coordinator holds the key of its log, and could write the log anew at any time. It cannot take back the checkpoints
-that it signed and showed: each site keeps them, and signs an account of them for whoever asks.
+Enters: signed checkpoints that coordinators show.
+Leaves: the newest accepted checkpoint, a refusal, or a signed statement for an auditor.
+Never: accepts a log that does not continue the accepted one, unless a person acknowledges the change.
+
+A coordinator holds the key of its log, and could rewrite the log at any time. But the coordinator cannot take back the
+checkpoints already signed and shown: each site keeps them, and signs an account of them on request.
 
 >>> from pathlib import Path
 >>> from tempfile import TemporaryDirectory

@@ -1,4 +1,4 @@
-"""What a site signs for an auditor."""
+"""The witness statement that a site signs for an auditor."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ __all__ = ["witness_statement"]
 
 
 def witness_statement(site_id: str, signer: Signer, logs: Sequence[WitnessedLog], now: float) -> bytes:
-    """The envelope in which ``site_id`` says what it holds of ``logs``; ``now`` is Unix seconds.
+    """Return the envelope of a statement about the ``logs`` that ``site_id`` holds.
+
+    Args:
+        now: Unix seconds.
 
     Raises:
-        ConfigurationError: it would be larger than an envelope may be.
+        ConfigurationError: the envelope would exceed the size limit.
     """
     statement = WitnessStatement(site_id=site_id, public_key=signer.public_hex, made_at=int(now), logs=tuple(logs))
     envelope = seal_witness(statement, signer)

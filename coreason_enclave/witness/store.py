@@ -1,15 +1,16 @@
-"""The checkpoints that a site was shown, one file for each coordinator key and job; durable before the site answers.
+"""The checkpoints shown to a site: one file per coordinator key and job, durable before the site answers.
 
-A checkpoint is judged against the newest one that was accepted before:
+The store judges a checkpoint against the newest accepted checkpoint:
 
-1. none was: it is accepted (trust on first use)
-2. it is one that was accepted before, shown again with a round no later than then: nothing changes
-3. it is larger, and the proof starts from another size: *unproven*; the coordinator has to ask what this site holds
-4. it is larger, and the proof shows that the log continues: it is accepted
-5. anything else (smaller, equal with other lines, or without a proof that holds): *forked*; both checkpoints are kept
+1. No accepted checkpoint yet: accepted (trust on first use).
+2. An already accepted checkpoint, shown again with the same or an earlier round: no change.
+3. Larger, with a proof from another size: *unproven*. The coordinator must ask for this site's newest checkpoint.
+4. Larger, with a proof that the log continues: accepted.
+5. All remaining cases (smaller, equal size with other lines, or a proof that fails): *forked*. Both checkpoints are
+   kept.
 
-A refusal does not stick: a log that continues the accepted one is accepted afterwards. A log that was lost stays
-refused until a person acknowledges one of the refused checkpoints.
+A refusal does not stick: the store later accepts a log that continues the accepted checkpoint. A lost log stays refused
+until a person acknowledges one of the refused checkpoints.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ from coreason_enclave.wire.checkpoints import (
 __all__ = ["KEPT_ACCEPTED", "KEPT_REFUSED", "CheckpointStore", "ShownLog"]
 
 KEPT_ACCEPTED = 32
-"""How many of the newest accepted checkpoints may be shown again by an order that was repeated or late."""
+"""Number of newest accepted checkpoints that a repeated or late order may show again."""
 KEPT_REFUSED = 16
-"""The first refused ones and the latest are kept: a coordinator that goes on forking fills no disk."""
+"""Number of refused checkpoints kept: the first ones and the latest. A forking coordinator cannot fill the disk."""
 
 _NAME = re.compile(r"[0-9a-f]{64}-[0-9a-f]{64}\.json")
 _LAST_ROUND = 1 << 53
@@ -53,11 +54,13 @@ _LAST_ROUND = 1 << 53
 
 @dataclass(frozen=True)
 class ShownLog:
-    """A checkpoint as a coordinator shows it, with an order of a round or, without one, after the last.
+    """A checkpoint that a coordinator shows with a round's order or, without a round, after the last round.
 
     Attributes:
-        coordinator_key: Ed25519, hex: the key that signed the message, and has to have signed the checkpoint.
-        envelope: the checkpoint's. proof: from the one that the site was shown before.
+        coordinator_key: the key (Ed25519, hex) that signed the message and must have signed the checkpoint.
+        round_number: None after the last round.
+        envelope: the checkpoint's envelope.
+        proof: consistency proof from the checkpoint shown to the site before.
     """
 
     job_id: str
@@ -75,7 +78,8 @@ class _Accepted(StrictModel):
 
 
 class _Kept(StrictModel):
-    """One file. ``accepted``: the newest ones, oldest first; the last of them is ``log.last``."""
+    """Content of one file. ``accepted`` holds the newest accepted checkpoints, oldest first, ending with ``log.last``.
+    """
 
     version: FormatVersion = 1
     log: WitnessedLog
@@ -85,41 +89,45 @@ class _Kept(StrictModel):
 class CheckpointStore:
     """The store in one folder, made on first use with mode 0700.
 
-    Processes and threads may share it: whoever changes a file holds the folder's lock.
+    Processes and threads may share the folder: every writer holds the folder's lock.
 
     Raises:
-        ConfigurationError: from every method, where a file is damaged or the folder cannot be used.
+        ConfigurationError: from every method, if a file is damaged or the folder unusable.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def seen(self, coordinator_key: str, job_digest: str) -> LogSeen | None:
-        """The newest accepted checkpoint of that coordinator's log of that job."""
+        """Return the newest accepted checkpoint of the coordinator's log of the job, or None."""
         kept = self._read(self._path(coordinator_key, job_digest))
         return None if kept is None else _seen(_last(kept.log))
 
     def log(self, coordinator_key: str, job_digest: str) -> WitnessedLog:
-        """All that is held of one log."""
+        """Return all records of one log.
+
+        Raises:
+            ConfigurationError: this site accepted no checkpoint of the log.
+        """
         kept = self._read(path := self._path(coordinator_key, job_digest))
         if kept is None:
             raise ConfigurationError(f"there is no {path}: no checkpoint of that log was accepted here")
         return kept.log
 
     def logs(self) -> list[WitnessedLog]:
-        """All that is held of every log, by coordinator key and job digest."""
+        """Return all records of every log, sorted by job digest and coordinator key."""
         names = sorted(path for path in self._folder.glob("*.json") if _NAME.fullmatch(path.name))
         read = [self._read(path) for path in names]
         return [kept.log for kept in read if kept is not None]
 
     def witness(self, shown: ShownLog, now: float) -> LogSeen:
-        """Judge a checkpoint, and keep what was decided; durable when this returns or raises.
+        """Judge a checkpoint and store the decision, durable when this method returns or raises.
 
         Returns:
             The newest accepted checkpoint.
 
         Raises:
-            EnvelopeError: it is no checkpoint, or another key signed it.
+            EnvelopeError: not a checkpoint, or signed by another key.
             JobRejected: ``wrong_digest``: of another log; ``log_unproven``: rule 3; ``log_forked``: rule 5.
         """
         newest = open_checkpoint(shown.envelope, shown.coordinator_key)
@@ -152,10 +160,10 @@ class CheckpointStore:
     def acknowledge(
         self, job_digest: str, coordinator_key: str, taken: LogSeen, *, by: str, why: str, now: float
     ) -> None:
-        """Go on from a checkpoint that was refused; what was accepted before stays on record, with name and reason.
+        """Continue from a refused checkpoint. The accepted checkpoint stays on record, with name and reason.
 
         Raises:
-            ConfigurationError: no such checkpoint of that log was refused here.
+            ConfigurationError: the store refused no such checkpoint of the log.
         """
         path = self._path(coordinator_key, job_digest)
         with self._locked():
@@ -175,7 +183,7 @@ class CheckpointStore:
     def _read(self, path: Path) -> _Kept | None:
         try:
             kept = _Kept.model_validate(parse_json(path.read_bytes()))
-            _last(kept.log)  # signed by the key that the file names
+            _last(kept.log)  # raises unless the key named in the file signed it
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -226,7 +234,10 @@ def _accepted(checkpoint: LogCheckpoint, shown: ShownLog) -> _Accepted:
 
 
 def _again(kept: _Kept, last: LogCheckpoint, newest: LogCheckpoint, shown: ShownLog) -> bool:
-    """A late or repeated order. With a *later* round, an old checkpoint would hide what was written since."""
+    """Return True if a late or repeated order shows an accepted checkpoint again.
+
+    With a *later* round, an old checkpoint would hide the lines written since.
+    """
     now = _accepted(newest, shown)
     same = [each for each in kept.accepted if (each.size, each.root) == (now.size, now.root)]
     return bool(same) and now.round_number <= same[0].round_number and (newest.size < last.size or newest == last)

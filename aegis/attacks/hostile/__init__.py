@@ -1,5 +1,6 @@
-"""Attackers for tests and demonstrations, each simulated and named so in every record.
+"""Simulated attackers for tests and demonstrations, labelled as simulated in every record.
 
-Enters: an honest site's update, message or evidence. Leaves: what an attacker would send instead.
-Never: runs in a federation that has not asked for it; reaches a real site's rows.
+Enters: an honest site's update, message or evidence.
+Leaves: the attacker's replacement for it.
+Never: runs in a federation that did not ask for an attack; reaches a real site's rows.
 """

@@ -1,7 +1,7 @@
-"""Simulated hostile sites: properly registered, properly attested, properly signed, and lying about their update.
+"""Simulated Byzantine sites: registered, attested and signing correctly, but lying about their update.
 
-They enrol, train honestly and spend their budget, and then send something else past their own airlock, signed with
-their real key: insiders, whom no signature reveals. Only the aggregator stands against them.
+A Byzantine site enrols, trains honestly and spends its budget. Then it sends a different update past its own airlock,
+signed with its real key. No signature reveals such an insider; only a robust aggregator defends against it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ __all__ = ["SimulatedAttacker", "SimulatedForger"]
 
 @dataclass(frozen=True)
 class SimulatedForger:
-    """Answers orders with what ``forge`` makes of its own update and of those that it overheard.
+    """A hostile site: replies to orders with an update forged from its own and from overheard updates.
 
-    ``overheard`` gives an omniscient attacker the other sites' updates of the round; left out, it sees none.
+    ``overheard`` gives an omniscient attacker the other sites' updates of the round. Without it, the attacker sees only
+    its own update.
     """
 
     session: SecureSession
@@ -29,19 +30,19 @@ class SimulatedForger:
     overheard: Overheard | None = None
 
     def enrol(self, message: SealedMessage) -> SealedMessage:
-        """Enrols like anybody else."""
+        """Enrol as an honest site does."""
         return self.session.enrol(message)
 
     def attest(self, message: SealedMessage) -> SealedMessage:
-        """Proves itself like anybody else."""
+        """Attest as an honest site does."""
         return self.session.attest(message)
 
     def witness(self, message: SealedMessage) -> SealedMessage:
-        """Witnesses like anybody else."""
+        """Witness as an honest site does."""
         return self.session.witness(message)
 
     def run(self, message: SealedMessage) -> SealedMessage:
-        """The honest answer, with its update forged and signed again."""
+        """Return the honest reply with a forged update, signed again."""
         return self.revealed(message)[0]
 
     def revealed(self, message: SealedMessage) -> tuple[SealedMessage, Arrays]:
@@ -55,7 +56,7 @@ class SimulatedForger:
 
 
 class SimulatedAttacker(SimulatedForger):
-    """Answers orders with ``factor`` times the honest update (sign flip and scaling for a negative factor)."""
+    """A hostile site: replies with ``factor`` times its honest update (negative: sign flip and scaling)."""
 
     def __init__(self, session: SecureSession, factor: float = -10.0) -> None:
         super().__init__(session, lambda own, _: scaled(own, factor))

@@ -1,7 +1,7 @@
-"""What an omniscient attacker knows: every site's update of a round, before it answers itself.
+"""The knowledge of an omniscient attacker: every site's update of a round, before the attacker replies.
 
-A simulation's privilege, in one process. It also keeps what each site sent, so that other aggregators can be given the
-very same updates.
+Only a simulation in a single process can grant this knowledge. The module also records each site's update, so that a
+test can give the same updates to other aggregators.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ __all__ = ["Overheard", "Tapped", "round_of"]
 
 
 def round_of(order: SealedMessage) -> int:
-    """The round that an order is for, by its own word; the session verifies it."""
+    """Return the round number that an order claims; the session verifies the claim."""
     return parse_order(unverified_payload(order.envelope)).round_number
 
 
 class Overheard:
-    """Every site's answers, by round. Threads of one process share an instance.
+    """Every site's replies, by round. Threads of a process share an instance.
 
     Args:
-        honest: the sites whose updates an omniscient attacker waits for.
-        patience_s: how long it waits for them, in seconds.
+        honest: sites whose updates an omniscient attacker waits for.
+        patience_s: maximum wait for these updates, in seconds.
     """
 
     def __init__(self, honest: Iterable[str], *, patience_s: float = 60.0) -> None:
@@ -39,20 +39,20 @@ class Overheard:
         self._answers: dict[int, dict[str, Arrays | None]] = {}
 
     def listen(self, site_id: str, handler: Revealing) -> Tapped:
-        """``handler``, with every answer noted under ``site_id``."""
+        """Wrap ``handler``, recording every reply under ``site_id``."""
         return Tapped(site_id, handler, self)
 
     def note(self, round_number: int, site_id: str, update: Arrays | None) -> None:
-        """One site's answer; None where it refused."""
+        """Record a site's update; None for a refusal."""
         with self._changed:
             self._answers.setdefault(round_number, {})[site_id] = update
             self._changed.notify_all()
 
     def honest_updates(self, round_number: int) -> list[Arrays]:
-        """The honest sites' updates of a round by site name, once each of these sites has answered or refused.
+        """Return the honest sites' updates of a round in order of site name, after each has replied or refused.
 
         Raises:
-            EnclaveError: they did not within the patience, or all of them refused.
+            EnclaveError: a site did not reply within ``patience_s``, or all sites refused.
         """
 
         with self._changed:
@@ -68,7 +68,7 @@ class Overheard:
         return self._honest <= self._answers.get(round_number, {}).keys()
 
     def rounds(self) -> Mapping[int, Mapping[str, Arrays]]:
-        """What was sent, by round and site name, both ascending; refusals left out."""
+        """Return all recorded updates by round and site name, both ascending, without refusals."""
         with self._changed:
             return {
                 number: {site: update for site, update in sorted(answers.items()) if update is not None}
@@ -78,26 +78,26 @@ class Overheard:
 
 @dataclass(frozen=True)
 class Tapped:
-    """Answers as ``handler`` does; what it sent is noted."""
+    """A handler that passes messages on to ``handler`` and records the updates."""
 
     site_id: str
     handler: Revealing
     overheard: Overheard
 
     def enrol(self, message: SealedMessage) -> SealedMessage:
-        """Passed on."""
+        """Pass the message on."""
         return self.handler.enrol(message)
 
     def attest(self, message: SealedMessage) -> SealedMessage:
-        """Passed on."""
+        """Pass the message on."""
         return self.handler.attest(message)
 
     def witness(self, message: SealedMessage) -> SealedMessage:
-        """Passed on."""
+        """Pass the message on."""
         return self.handler.witness(message)
 
     def run(self, message: SealedMessage) -> SealedMessage:
-        """Passed on, and noted."""
+        """Pass the order on and record the update, or None for a refusal."""
         number = round_of(message)
         try:
             answer, update = self.handler.revealed(message)

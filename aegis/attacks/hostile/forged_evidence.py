@@ -1,21 +1,25 @@
-"""What a hostile site sends in place of its update: six attacks, five of them pure functions on updates.
+"""Updates that a hostile site sends: six attacks, five of them pure functions on updates.
 
-Updates are model deltas (new weights minus base weights), float32 arrays by name. Sums are taken in float64.
+Updates are model deltas (new weights minus base weights): float32 arrays by name. Sums use float64.
 
 ===========  ====================================================================  ===========================
-attack       what is sent                                                          what the attacker must know
+attack       update sent                                                           knowledge of other sites
 ===========  ====================================================================  ===========================
-sign_flip    minus its own honest update                                           nothing
-scaled       -20 times its own honest update                                       nothing
-nan          NaN everywhere                                                        nothing
-label_flip   an honest update, trained on rows whose labels were turned around     nothing; it is in the rows
+sign_flip    minus its own honest update                                           not needed
+scaled       -20 times its own honest update                                       not needed
+nan          NaN everywhere                                                        not needed
+label_flip   an honest update, trained on rows with flipped labels                 not needed
 alie         the honest updates' mean less ``z`` of their standard deviations      all honest updates
 ipm          minus half of the honest updates' mean                                all honest updates
 ===========  ====================================================================  ===========================
 
-*A little is enough* (alie): G. Baruch, M. Baruch, Y. Goldberg, NeurIPS 2019. *Inner product manipulation* (ipm):
-C. Xie, O. Koyejo, I. Gupta, "Fall of Empires", UAI 2019. The strongest attacker of both papers is omniscient, as here:
-it sees this round's honest updates before it answers, which a real site does not.
+Sources:
+
+- *A little is enough* (alie): G. Baruch, M. Baruch, Y. Goldberg, NeurIPS 2019.
+- *Inner product manipulation* (ipm): C. Xie, O. Koyejo, I. Gupta, "Fall of Empires", UAI 2019.
+
+As in both papers, the strongest attacker here knows everything: it sees this round's honest updates before replying,
+which a real site does not.
 """
 
 from __future__ import annotations
@@ -43,14 +47,14 @@ __all__ = [
 ]
 
 Forge = Callable[[Arrays, Sequence[Arrays]], dict[str, Array]]
-"""From the attacker's own honest update and the other sites' to what it sends."""
+"""Maps the attacker's own honest update and the other sites' updates to the update that the attacker sends."""
 
 ALIE_DEVIATIONS = 1.5
-"""Used where :func:`alie_largest_z` gives less: for one hostile site of five it gives 0, which is no attack."""
+"""Lower bound for :func:`alie_largest_z`, which returns 0, no attack at all, for one hostile site of five."""
 
 
 class Attack(StrEnum):
-    """The attacks by the names that a command line uses."""
+    """The attacks, under their command line names."""
 
     SIGN_FLIP = "sign_flip"
     SCALED = "scaled"
@@ -61,12 +65,15 @@ class Attack(StrEnum):
 
     @property
     def is_omniscient(self) -> bool:
-        """Whether the attacker needs every honest update of the round."""
+        """Return True if the attacker needs every honest update of the round."""
         return self in (Attack.ALIE, Attack.IPM)
 
 
 def forge_of(attack: Attack) -> Forge | None:
-    """What ``attack`` makes of an update; None for label_flip, whose update is honest work on dishonest rows."""
+    """Return the forging function of ``attack``.
+
+    None for label_flip: its update results from honest work on dishonest rows.
+    """
     forges: dict[Attack, Forge] = {
         Attack.SIGN_FLIP: lambda own, _: sign_flip(own),
         Attack.SCALED: lambda own, _: scaled(own),
@@ -78,12 +85,12 @@ def forge_of(attack: Attack) -> Forge | None:
 
 
 def sign_flip(own: Arrays) -> dict[str, Array]:
-    """Minus the honest update: the same length, the opposite way."""
+    """Return minus the honest update: the same length, the opposite direction."""
     return scaled(own, -1.0)
 
 
 def scaled(own: Arrays, factor: float = -20.0) -> dict[str, Array]:
-    """``factor`` times the honest update: a few such outvote everybody where updates are averaged.
+    """Return ``factor`` times the honest update. A few such updates outvote all sites under plain averaging.
 
     >>> scaled({"w": np.array([1.0, -0.5], np.float32)}, factor=-10.0)
     {'w': array([-10.,   5.], dtype=float32)}
@@ -92,16 +99,17 @@ def scaled(own: Arrays, factor: float = -20.0) -> dict[str, Array]:
 
 
 def not_a_number(own: Arrays) -> dict[str, Array]:
-    """NaN in every place: one such value makes a mean NaN for ever."""
+    """Return NaN in every place. A single NaN turns a mean into NaN for good."""
     return {name: np.full_like(array, np.nan) for name, array in own.items()}
 
 
 def alie(honest: Sequence[Arrays], *, deviations: float | None = None) -> dict[str, Array]:
-    """The honest mean less ``deviations`` times the honest standard deviation (population), in every coordinate.
+    """Return the honest mean less ``deviations`` times the honest standard deviation (population), per coordinate.
 
     Args:
-        honest: at least one update. deviations: left out, :func:`alie_largest_z` for one attacker beside these, or
-            :data:`ALIE_DEVIATIONS` where that is larger.
+        honest: at least one update.
+        deviations: default: the larger of :func:`alie_largest_z` for a single attacker next to these sites, and
+            :data:`ALIE_DEVIATIONS`.
 
     >>> alie([{"w": np.array([1.0], np.float32)}, {"w": np.array([3.0], np.float32)}], deviations=0.5)
     {'w': array([1.5], dtype=float32)}
@@ -114,10 +122,10 @@ def alie(honest: Sequence[Arrays], *, deviations: float | None = None) -> dict[s
 
 
 def alie_largest_z(sites: int, hostile: int) -> float:
-    """How many deviations are expected to stay within the honest majority's own spread (the paper's z max).
+    """Return how many deviations stay, in expectation, within the honest majority's own spread (the paper's z max).
 
-    With ``s = floor(sites / 2 + 1) - hostile`` honest supporters needed, the quantile of the standard normal at
-    ``(sites - hostile - s) / (sites - hostile)``; 0 where no such deviation exists.
+    With ``s = floor(sites / 2 + 1) - hostile`` honest supporters needed, the result is the quantile of the standard
+    normal at ``(sites - hostile - s) / (sites - hostile)``; 0 where no such deviation exists.
 
     >>> round(alie_largest_z(50, 24), 3)
     1.426
@@ -129,7 +137,9 @@ def alie_largest_z(sites: int, hostile: int) -> float:
 
 
 def ipm(honest: Sequence[Arrays], *, strength: float = 0.5) -> dict[str, Array]:
-    """Minus ``strength`` times the honest mean: small enough to hide, and its inner product with the mean is negative.
+    """Return minus ``strength`` times the honest mean.
+
+    Small enough to hide, with a negative inner product with the mean.
 
     >>> ipm([{"w": np.array([1.0], np.float32)}, {"w": np.array([3.0], np.float32)}])
     {'w': array([-1.], dtype=float32)}

@@ -1,7 +1,7 @@
-"""Somebody who owns a site's process: sees its update before it is encrypted, and can send another in its place.
+"""An insider in a site's process: sees the site's update before encryption, and can replace it.
 
-No signature reveals such a one, and no attestation where the measured code lets it in: the aggregator has to stand
-against it.
+No signature reveals an insider. Attestation does not reveal one either if the measured code admits the insider. Only a
+robust aggregator defends.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ _LIMIT = 1 << 30
 
 
 class Revealing(Protocol):
-    """What answers for a site, and says what it sent."""
+    """A site's handler that also reveals the update in its reply."""
 
     def enrol(self, message: SealedMessage) -> SealedMessage:
-        """Answer an invitation."""
+        """Reply to an invitation."""
         ...
 
     def attest(self, message: SealedMessage) -> SealedMessage:
-        """Answer a challenge."""
+        """Reply to a challenge."""
         ...
 
     def witness(self, message: SealedMessage) -> SealedMessage:
-        """Answer an announcement."""
+        """Reply to an announcement."""
         ...
 
     def revealed(self, message: SealedMessage) -> tuple[SealedMessage, Arrays]:
-        """Answer an order; the answer, and the update in it."""
+        """Reply to an order; return the reply and its update."""
         ...
 
 
 @dataclass(frozen=True)
 class Insider:
-    """Answers with a session's own answers, whose updates it sees."""
+    """Passes on a session's own replies, and sees their updates."""
 
     session: SecureSession
 
     def enrol(self, message: SealedMessage) -> SealedMessage:
-        """Enrols like anybody else."""
+        """Enrol as an honest site does."""
         return self.session.enrol(message)
 
     def attest(self, message: SealedMessage) -> SealedMessage:
-        """Proves itself like anybody else."""
+        """Attest as an honest site does."""
         return self.session.attest(message)
 
     def witness(self, message: SealedMessage) -> SealedMessage:
-        """Witnesses like anybody else."""
+        """Witness as an honest site does."""
         return self.session.witness(message)
 
     def revealed(self, message: SealedMessage) -> tuple[SealedMessage, Arrays]:
@@ -65,7 +65,7 @@ class Insider:
         return self.forged(message, lambda honest: honest)
 
     def forged(self, message: SealedMessage, forge: Callable[[Arrays], Arrays]) -> tuple[SealedMessage, Arrays]:
-        """The honest answer, with its update replaced by what ``forge`` makes of it, signed and encrypted again."""
+        """Return the honest reply with its update replaced by ``forge(update)``, signed and encrypted again."""
         tap = _Tap(self.session.handshake)
         honest = replace(self.session, handshake=cast(Any, tap)).run(message)
         own = decode_arrays(tap.payload, limit=_LIMIT)
@@ -78,7 +78,7 @@ class Insider:
 
 
 class _Tap:
-    """A site's handshake that keeps what it encrypts."""
+    """A site's handshake that keeps a copy of each encrypted update."""
 
     def __init__(self, handshake: Any) -> None:
         self._handshake = handshake

@@ -1,7 +1,7 @@
-"""A site agent that a simulated attacker has taken over: ``python -m aegis.attacks.hostile.simulated_agent``.
+"""A site agent under a simulated attacker's control: ``python -m aegis.attacks.hostile.simulated_agent``.
 
-For demonstrations and tests on this host alone: it takes sites of profile ``development`` and no other, says SIMULATED,
-and no command line offers it.
+Only for demonstrations and tests on this host. The agent accepts sites of profile ``development`` only and prints
+SIMULATED. No command line offers it.
 """
 
 from __future__ import annotations

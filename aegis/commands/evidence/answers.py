@@ -1,4 +1,4 @@
-"""From the files of a command to its answer and its exit code."""
+"""Turns a command's files into printed output and an exit code."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Exit codes:
 """
 
 Judge = Callable[[bytes, tuple[bytes, ...]], EvidenceVerdict]
-"""From the contents of the evidence file, and of the files of endorsements."""
+"""Maps the contents of the evidence file and of the endorsement files to a verdict."""
 
 
 def answer(
     ctx: click.Context, kind: str, path: Path, endorsements: Sequence[Path], judge: Judge, *, as_json: bool
 ) -> None:
-    """Print the judgement on the evidence in ``path``, and end with its code; raises :class:`ConfigurationError`."""
+    """Print the verdict on the evidence in ``path``, and exit with its code; raises :class:`ConfigurationError`."""
     judged = _judged(kind, path, endorsements, judge)
     click.echo(json.dumps(judged.document(), indent=2) if as_json else judgement_page(judged))
     if not judged.ok:
@@ -41,7 +41,7 @@ def answer(
 
 
 def moment(now: int | None) -> int:
-    """The moment to judge at, Unix seconds: this one, unless another was asked for."""
+    """Return the moment to judge at, Unix seconds: ``now``, or the present if None."""
     return int(time.time()) if now is None else now
 
 
@@ -57,7 +57,7 @@ def _judged(kind: str, path: Path, endorsements: Sequence[Path], judge: Judge) -
 def _naming(
     judged: EvidenceVerdict, kind: str, endorsements: Sequence[Path], files: Sequence[bytes]
 ) -> EvidenceVerdict:
-    """The judgement, with the name of the first file of endorsements that cannot be read, where there is one."""
+    """Return the verdict, naming the first unreadable endorsement file in its message, if any."""
     for path, content in zip(endorsements, files, strict=True):
         error = unreadable(content, kind)
         if error is not None:

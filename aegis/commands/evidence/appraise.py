@@ -1,4 +1,4 @@
-"""``aegis evidence appraise``: is it acceptable to a policy?"""
+"""``aegis evidence appraise``: checks evidence against an appraisal policy."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _refuse_binding(host: Mapping[str, object]) -> None:
 
 
 def _binding(role: str | None, parts: Mapping[str, bytes | str | None], report_data: bytes | None) -> Binding:
-    """What a whole host's evidence has to be bound to: all of it, or the command cannot be used."""
+    """Return the binding of a whole host's evidence; raises ``UsageError`` if any part is missing."""
     if report_data is not None:
         raise click.UsageError("--report-data is for one report: give --kind, too")
     if missing := [_option(name) for name, value in parts.items() if value is None]:

@@ -1,4 +1,4 @@
-"""``aegis evidence inspect``: what a file says, with nothing of it verified."""
+"""``aegis evidence inspect``: shows the content of an evidence file without verifying it."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ _NAME: TypeAdapter[str] = TypeAdapter(SafeId)
 
 
 class Once(click.Option):
-    """An option that may be given once: of two values, which one counts must be nobody's guess."""
+    """An option given at most once, so that no reader has to guess which of two values counts."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "multiple": True})
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
-        """The one value, or None."""
+        """Return the value, or None."""
         values = super().process_value(ctx, value)
         if len(values) > 1:
             raise click.BadParameter("is given more than once", ctx=ctx, param=self)
@@ -36,7 +36,7 @@ class Once(click.Option):
 
 
 class Hex(click.ParamType[bytes]):
-    """So many bytes, in hex."""
+    """A hex string of a fixed number of bytes."""
 
     name = "hex"
 
@@ -44,7 +44,7 @@ class Hex(click.ParamType[bytes]):
         self._lengths = lengths
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
-        """Refuse anything but hex digits, two for each byte."""
+        """Refuse all but hex digits, two for each byte."""
         try:
             data = bytes.fromhex(value) if value.isascii() and not any(map(str.isspace, value)) else None
         except ValueError:
@@ -58,12 +58,12 @@ class Hex(click.ParamType[bytes]):
 
 
 class Subject(click.ParamType[str]):
-    """The name of a site, or of a coordinator."""
+    """The name of a site or of a coordinator."""
 
     name = "name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuse what can be nobody's name."""
+        """Refuse an invalid name."""
         try:
             return _NAME.validate_python(value)
         except ValidationError as error:
@@ -81,7 +81,7 @@ moment_option = click.option(
 
 
 def report_options(*, kind_required: bool) -> Callable[[_F], _F]:
-    """What ``verify`` and ``appraise`` have in common."""
+    """Return a decorator with the options that ``verify`` and ``appraise`` share."""
     options = (
         click.option(
             "--kind",
@@ -116,7 +116,7 @@ def report_options(*, kind_required: bool) -> Callable[[_F], _F]:
 
 
 def refuse_length(kind: EvidenceKind, report_data: bytes | None) -> None:
-    """A processor's report covers 64 bytes, a GPU's 32."""
+    """Refuse report data of the wrong length: 64 bytes for a processor's report, 32 bytes for a GPU's."""
     wanted = 32 if kind is EvidenceKind.NVIDIA else 64
     if report_data is not None and len(report_data) != wanted:
         raise click.UsageError(f"--report-data of --kind {kind} must be {wanted} bytes, got {len(report_data)}")

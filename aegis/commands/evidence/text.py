@@ -1,4 +1,4 @@
-"""What ``aegis evidence`` prints for a person: the verdict first, and nothing of a file that a terminal would obey."""
+"""The text output of ``aegis evidence``: the verdict first, with terminal control characters escaped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST = 512
 
 
 def judgement_page(judged: EvidenceVerdict) -> str:
-    """Verdict, claims, measurements, and what was not checked."""
+    """Return a page with verdict, claims, measurements and unchecked items."""
     if not judged.ok:
         lines = [f"REFUSED ({judged.reason}): {judged.message}"]
         return "\n".join([*map(printable, lines), *_gpus(judged)])
@@ -28,12 +28,12 @@ def judgement_page(judged: EvidenceVerdict) -> str:
 
 
 def inspection_page(found: Inspection) -> str:
-    """That nothing is verified; then what the file says."""
+    """Return a page that warns "not verified" first, then shows the file's content."""
     return "\n".join([NOT_VERIFIED, *_inspected(found)])
 
 
 def printable(text: str) -> str:
-    """On one line, at most 512 characters, and nothing that a terminal would obey."""
+    """Return the text on one line, at most 512 characters, with terminal control characters escaped."""
     shown = visible(text)
     return shown if len(shown) <= _MOST else f"{shown[:_MOST]}…"
 
@@ -49,7 +49,7 @@ def _inspected(found: Inspection) -> Iterator[str]:
 
 
 def _gpus(judged: EvidenceVerdict) -> Iterator[str]:
-    """Each GPU on its own, where there are several."""
+    """Yield a section for each GPU, if the verdict covers several."""
     if len(judged.parts) > 1:
         for number, part in enumerate(judged.parts):
             yield f"GPU {number}"
@@ -63,7 +63,7 @@ def _compared(judged: EvidenceVerdict) -> str:
 
 
 def _measured(title: str, values: Mapping[str, str]) -> Iterator[str]:
-    """Registers that hold nothing are counted, not listed."""
+    """Yield the measurements; only count registers of zeros."""
     used = {name: value for name, value in values.items() if value.strip("0")}
     yield from _section(title, used)
     if len(used) < len(values):

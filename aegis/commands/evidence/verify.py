@@ -1,4 +1,4 @@
-"""``aegis evidence verify``: is it authentic, on a platform in a good state?"""
+"""``aegis evidence verify``: checks that evidence is authentic and its platform in a good state."""
 
 from __future__ import annotations
 

@@ -1,5 +1,9 @@
-"""The deployed runtime: coordinator, SuperLink, gateway and sites are processes, and Flower carries between them.
+"""The deployed runtime: coordinator, SuperLink, gateway and sites run as processes, and Flower carries the messages.
 
-Flower is imported in this package alone on the platform's side. Where an interface of Flower is internal it is wrapped
-once here, and a test for each fails when an upgrade moves it.
+Enters: sealed messages of a coordinator. Leaves: sealed replies and delivery failures by authenticated node.
+Never: opens a sealed message, or runs app code from the network.
+
+On the platform's side only this package, :mod:`aegis.runtimes.in_process` and :mod:`aegis.federated_coordinator` import
+Flower. Each internal interface of Flower has one wrapper here, and one test that fails when an upgrade moves the
+interface.
 """

@@ -1,4 +1,4 @@
-"""SuperLink's control interface: nodes and runs. Internal to Flower 1.41; wrapped here and nowhere else."""
+"""Client of SuperLink's control interface (nodes and runs). Internal to Flower 1.41; wrapped only here."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ clientapp = "nothing.here:app"
 
 
 class SuperLinkControl:
-    """A client of one SuperLink, for the host that runs it.
+    """A client of one SuperLink, for use on SuperLink's host.
 
-    Every method raises :class:`TransportUnavailable` where SuperLink cannot be reached or refuses.
+    Every method raises :class:`TransportUnavailable` if SuperLink cannot be reached or refuses.
     """
 
     def __init__(self, endpoint: SuperLinkEndpoint) -> None:
@@ -73,15 +73,15 @@ class SuperLinkControl:
         self._client.close()
 
     def nodes(self) -> dict[str, int]:
-        """Ids of the registered nodes by node key (base64 of its PEM, as in ``flwr-public-key``).
+        """Return the ids of the registered nodes by node key (base64 of its PEM, as in ``flwr-public-key``).
 
-        A key keeps its id: over reconnections, and over restarts of a SuperLink on the same database.
+        A key keeps its id across reconnections, and across restarts of a SuperLink on the same database.
         """
         answer = self._ask(lambda: self._client.ListNodes(ListNodesRequest()))
         return {base64.b64encode(node.public_key).decode(): node.node_id for node in answer.nodes_info}
 
     def register(self, node_keys: Mapping[str, str]) -> None:
-        """Register each site's node key, by site id, unless it is registered already."""
+        """Register each site's node key, by site id. Skips registered keys."""
         known = self.nodes()
         for site_id, node_key in sorted(node_keys.items()):
             if node_key not in known:
@@ -89,7 +89,7 @@ class SuperLinkControl:
                 self._ask(lambda request=request: self._client.RegisterNode(request))  # type: ignore[misc]
 
     def start_run(self) -> int:
-        """Start a run of the empty app; whoever acquires its task drives it. Returns its id."""
+        """Start a run of the empty app and return its id. The client that acquires the run's task drives the run."""
         app = empty_app()
         fab = Fab(hash_str=hashlib.sha256(app).hexdigest(), content=app)
         run_id = int(self._ask(lambda: self._client.StartRun(StartRunRequest(fab=fab))).run_id)
@@ -98,11 +98,11 @@ class SuperLinkControl:
         return run_id
 
     def stop_run(self, run_id: int) -> None:
-        """End a run; its messages and objects are removed."""
+        """End a run; SuperLink removes its messages and objects."""
         self._ask(lambda: self._client.StopRun(StopRunRequest(run_id=run_id)))
 
     def unfinished_runs(self) -> tuple[int, ...]:
-        """Ids of the runs that have not ended, newest first."""
+        """Return the ids of the unfinished runs, newest first."""
         runs = self._ask(lambda: self._client.ListRuns(ListRunsRequest())).run_dict
         return tuple(run_id for run_id, run in runs.items() if run.status.status != "finished")
 
@@ -114,9 +114,12 @@ class SuperLinkControl:
 
 @cache
 def empty_app() -> bytes:
-    """The Flower app bundle that a run has to have. It names no module that exists, so nobody can run it by mistake."""
+    """Return the Flower app bundle (FAB) that every run requires.
+
+    The bundle names a module that does not exist, so no process can run the app by mistake.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Flower calls its pattern library by an old name
+        warnings.simplefilter("ignore", DeprecationWarning)  # Flower uses a deprecated name of its pattern library
         content, _ = build_fab_from_files({"pyproject.toml": _APP})
     return content
 

@@ -1,4 +1,7 @@
-"""Saying that the gateway is full, where that is why sites do not answer."""
+"""Adds "the gateway was full" to a paused run's error, if a full gateway may have silenced the sites.
+
+Without the hint an operator would suspect the sites.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ _LATELY_S = 900.0
 
 @contextmanager
 def naming_a_full_gateway(gateway: GatewayControl, clock: Callable[[], float] = time.time) -> Iterator[None]:
-    """Where the body pauses a run and the gateway was full lately, the pause says so: honest sites were kept out.
+    """Amend a :class:`RunPaused` from the body if the gateway was full during the last 15 minutes of the body.
+
+    The gateway may have kept honest sites out. :class:`BudgetRefused` passes unchanged.
 
     Args:
         clock: Unix seconds.
@@ -25,7 +30,7 @@ def naming_a_full_gateway(gateway: GatewayControl, clock: Callable[[], float] = 
     try:
         yield
     except BudgetRefused:
-        raise  # for a reason of the sites' own
+        raise  # the sites refused for a reason of their own
     except RunPaused as paused:
         if said := _crowded(gateway, max(began, clock() - _LATELY_S)):
             paused.args = (f"{paused}\n{said}", *paused.args[1:])

@@ -1,4 +1,7 @@
-"""A federation whose processes run: the ones that are up already, or ones of this process's own that end with it."""
+"""Provides a federation whose processes run.
+
+Uses processes that already run, or starts a supervisor that ends with this process.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +32,13 @@ _MOST_RESTARTS = 4
 def federation_running(
     federation: FederationFolder, *, unsafe_seed: int | None = None, attackers: int = 0
 ) -> Iterator[FederationHost]:
-    """Have SuperLink, gateway and local site agents run for the body; yield where they are.
+    """Run SuperLink, gateway and local site agents for the body; yield their :class:`FederationHost`.
 
-    A supervisor that runs for this federation is used and left alone; otherwise one is started, and ended with the body
-    (or, whatever happens to this process, by the kernel).
+    - If a supervisor already runs for this federation, use the supervisor and leave it running.
+    - Otherwise start one and end it with the body. If this process dies, the kernel ends the supervisor.
 
     Args:
-        unsafe_seed, attackers: what local agents are to run with; see :class:`HostOptions`.
+        unsafe_seed, attackers: options for local agents; see :class:`HostOptions`.
 
     Raises:
         RunFolderError: the processes do not come up, or run with other options.
@@ -53,7 +56,10 @@ def federation_running(
 
 
 class _OwnSupervisor:
-    """A supervisor of this process's own: tended from one thread, to which the kernel ties its life."""
+    """A supervisor that belongs to this process.
+
+    One thread starts and watches the supervisor; the kernel ties the supervisor's life to this thread.
+    """
 
     def __init__(self, host: FederationHost, options: HostOptions) -> None:
         command, log = serve_command(host.federation.path, options), host.logs / "supervisor.log"
@@ -75,11 +81,11 @@ class _OwnSupervisor:
 
     @property
     def failed(self) -> bool:
-        """Whether it had to be started again and nobody serves; before it served, that has a reason."""
+        """True after a restart while no supervisor serves, which means a start-up failure that waiting cannot fix."""
         return self._child.restarts > 0 and not self._host.running()
 
     def _tend(self) -> None:
-        """Start it, and again when it died, unless somebody else serves by now."""
+        """Start the supervisor, and restart it after death, unless another supervisor serves by now."""
         while not self._stop.wait(_POLL_S):
             if self._child.running or not self._host.running():
                 self._child.ensure_running()
@@ -88,7 +94,7 @@ class _OwnSupervisor:
 
 
 def serve_command(path: Path, options: HostOptions) -> list[str]:
-    """The command line of a supervisor."""
+    """Return the command line of a supervisor."""
     command = [sys.executable, "-m", "aegis.cli", "federation", "serve", str(path)]
     command += [] if options.local_sites else ["--no-local-sites"]
     command += [] if options.unsafe_seed is None else ["--unsafe-seed", str(options.unsafe_seed)]
@@ -99,7 +105,7 @@ def await_serving(host: FederationHost, failed: Callable[[], bool] = lambda: Fal
     """Return once SuperLink serves, nodes are registered and the gateway answers.
 
     Raises:
-        RunFolderError: not within two minutes, or the supervisor ``failed`` before; the message has its last words.
+        RunFolderError: the two-minute limit passed, or ``failed`` returned True; the message ends with the log's tail.
     """
     end = time.monotonic() + _START_S
     while time.monotonic() < end:
@@ -114,7 +120,7 @@ def await_serving(host: FederationHost, failed: Callable[[], bool] = lambda: Fal
 
 
 def _require_hope(host: FederationHost, processes: Mapping[str, Mapping[str, int]]) -> None:
-    """A process that fails again and again before anything serves has a reason that waiting does not mend."""
+    """Raise :class:`RunFolderError` if SuperLink or gateway keeps failing, because waiting cannot fix the cause."""
     for name in ("superlink", "gateway"):
         if processes.get(name, {}).get("restarts", 0) >= _MOST_RESTARTS:
             words = log_tail(host.logs / f"{name}.log")
@@ -122,7 +128,7 @@ def _require_hope(host: FederationHost, processes: Mapping[str, Mapping[str, int
 
 
 def log_tail(log: Path) -> str:
-    """The last complaint near the end of a log, or its last line that says something."""
+    """Return the last complaint near the end of a log, or its last non-empty line."""
     try:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()][-20:]
     except OSError:

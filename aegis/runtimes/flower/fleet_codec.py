@@ -1,7 +1,12 @@
-"""Flower's fleet protocol as the gateway has to read it. Internal to Flower 1.41; read here and nowhere else.
+"""Decodes Flower's fleet protocol for the gateway. The protocol is internal to Flower 1.41; only this module reads it.
 
-A request is accepted only in the one encoding that Flower's own client makes of it: known fields alone, each once, in
-the order of their numbers. So the gateway and SuperLink cannot understand one request in two ways.
+The gateway accepts a request only in the one encoding that Flower's own client produces:
+
+- known fields only;
+- each field once;
+- fields in the order of their numbers.
+
+Gateway and SuperLink therefore never read one request in two ways.
 """
 
 from __future__ import annotations
@@ -54,13 +59,13 @@ REQUESTS: dict[str, type[Message]] = {
     "pull-object": PullObjectRequest,
     "confirm-message-received": ConfirmMessageReceivedRequest,
 }
-"""The type of each request but an upload, by the last part of its path."""
+"""Protobuf type of each request except an upload, by the last part of its path."""
 
 SUPERLINK = 1
-"""SuperLink's own node id, to which every answer goes."""
+"""SuperLink's own node id, the destination of every answer."""
 _MAX_OBJECTS = 100_000
 MAX_ANSWER_OBJECTS = 16
-"""A message of ours has three: itself, its record and the sealed bytes."""
+"""Maximum objects per answer. A message of this project has three: the message, its record and the sealed bytes."""
 _MAX_HEAD_BYTES = 1 << 12
 _MAX_TAIL_BYTES = 1 << 10
 
@@ -68,7 +73,7 @@ _MessageT = TypeVar("_MessageT", bound=Message)
 
 
 class FlowerFleetCodec:
-    """A :class:`aegis.gateway.fleet_protocol.FleetInspector` for Flower 1.41."""
+    """A :class:`aegis.gateway.fleet_protocol.FleetCodec` for Flower 1.41."""
 
     key_header = FLEET_HTTP_PUBLIC_KEY_HEADER.encode()
     request_headers = frozenset(
@@ -87,7 +92,7 @@ class FlowerFleetCodec:
     response_headers = frozenset({b"content-type", VERSION_INCOMPATIBILITY_MESSAGE_METADATA_KEY.encode()})
 
     def request(self, name: str, body: bytes) -> NodeRequest:
-        """Read a request of a node."""
+        """Decode a node's request."""
         message = _canonical(REQUESTS[name], body)
         match message:
             case ActivateNodeRequest():
@@ -105,18 +110,18 @@ class FlowerFleetCodec:
         raise RequestRefused(Reason.UNSUPPORTED, f"no rule for {name}")
 
     def upload(self, length: int) -> FlowerUpload:
-        """A reader for a PushObjectRequest of ``length`` bytes."""
+        """Return a reader for a PushObjectRequest of ``length`` bytes."""
         return FlowerUpload(length)
 
     def activated(self, body: bytes) -> int:
-        """The node id of an activation."""
+        """Return the node id from an activation response."""
         node_id = int(_decoded(ActivateNodeResponse, body).node_id)
         if node_id == 0:
             raise ValueError("an activation without a node id")
         return node_id
 
     def pulled(self, body: bytes) -> Pulled | None:
-        """The message in the answer to a fetch: SuperLink gives one at a time."""
+        """Return the message in a pull response, or None. SuperLink gives one message at a time."""
         response = _decoded(PullMessagesResponse, body)
         if not response.messages_list:
             return None
@@ -127,19 +132,19 @@ class FlowerFleetCodec:
         return Pulled(metadata.run_id, metadata.message_id, objects)
 
     def pushed(self, body: bytes) -> Pushed:
-        """What SuperLink asks for after an answer."""
+        """Return the session and the objects that SuperLink requests after an answer."""
         response = _decoded(PushMessagesResponse, body)
         return Pushed(response.session_id, frozenset(response.objects_to_push))
 
 
 class FlowerUpload:
-    """Reads a PushObjectRequest while it passes: node, run and object before the content, the session behind it.
+    """A streaming reader of a PushObjectRequest: node, run and object, then the content, then the session.
 
-    The content is not looked at. Fields before and behind it are accepted only as Flower's own client encodes them, so
-    that no second ``node`` or ``object_id`` behind the content can replace the one that was checked.
+    The reader never inspects the content. The fields before and after the content must use the encoding of Flower's own
+    client, so no second ``node`` or ``object_id`` after the content can replace the checked value.
 
     Attributes:
-        head: known once the bytes before the content are in.
+        head: set once the bytes before the content have arrived.
     """
 
     def __init__(self, length: int) -> None:
@@ -150,7 +155,7 @@ class FlowerUpload:
         self._content_end = 0
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take bytes in and give out those that may be passed on: the head, and the content."""
+        """Take bytes in; return the bytes that may be forwarded (the head and the content)."""
         self._read += len(chunk)
         if self._read > self._length:
             raise _malformed("more bytes than were declared")
@@ -160,7 +165,7 @@ class FlowerUpload:
         return data[:content_left]
 
     def finish(self) -> tuple[str, bytes]:
-        """The session's id, and the bytes that name it, which were kept back."""
+        """Return the session's id, and the withheld bytes that name the session."""
         if self.head is None or self._read != self._length:
             raise _malformed("an upload that is cut off")
         tail = _canonical(PushObjectRequest, self._kept)
@@ -181,7 +186,7 @@ class FlowerUpload:
         message = _canonical(PushObjectRequest, fields)
         if not message.HasField("node") or not message.object_id or message.session_id:
             raise _malformed("an upload names node, run and object before its content")
-        if not 0 < self._length - self._content_end <= _MAX_TAIL_BYTES:  # the last bytes are the ones kept back
+        if not 0 < self._length - self._content_end <= _MAX_TAIL_BYTES:  # the reader withholds the last bytes
             raise _malformed("an upload's content is as long as its request says, and its session follows")
         return UploadHead(message.node.node_id, message.run_id, message.object_id)
 
@@ -233,7 +238,7 @@ def _object_ids(tree: ObjectTree) -> set[str]:
 
 
 def _count_objects(tree: ObjectTree) -> int:
-    """How many objects a tree names, up to one more than an answer may have."""
+    """Return the number of objects in a tree, counting at most one object past the limit."""
     count, waiting = 0, [tree]
     while waiting and count <= MAX_ANSWER_OBJECTS:
         node = waiting.pop()
@@ -243,7 +248,10 @@ def _count_objects(tree: ObjectTree) -> int:
 
 
 def _content_start(data: bytes) -> tuple[int, int, int] | None:
-    """Where the fields before ``object_content`` end, where its bytes start, and how many; None: not in yet."""
+    """Return the end of the fields before ``object_content``, the start of its bytes and its size.
+
+    Returns None while bytes are missing.
+    """
     position = 0
     while True:
         tag = _varint(data, position)
@@ -259,7 +267,7 @@ def _content_start(data: bytes) -> tuple[int, int, int] | None:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int] | None:
-    """A base-128 varint and where it ends (Protocol Buffers encoding); None: not in yet."""
+    """Return a base-128 varint (Protocol Buffers encoding) and its end position; None while bytes are missing."""
     value = shift = 0
     for index in range(position, min(position + 10, len(data))):
         value |= (data[index] & 0x7F) << shift

@@ -1,7 +1,7 @@
-"""The gateway as a process: ``python -m aegis.runtimes.flower.gateway_process FEDERATION``.
+"""Runs the gateway as a process: ``python -m aegis.runtimes.flower.gateway_process FEDERATION``.
 
-It ends on SIGTERM: held fetches are answered as empty, requests in progress get a few seconds. SIGHUP reads its
-certificate again.
+- SIGTERM ends the process: held fetches get empty answers, requests in progress get a few seconds.
+- SIGHUP reloads the certificate.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from aegis.http.tls_server import Listener, ServerTls, TlsListener, bind_tcp, bi
 from aegis.runtimes.flower.fleet_codec import FlowerFleetCodec
 from aegis.security.audit import HashLog
 from coreason_enclave.errors import ConfigurationError, EnclaveError
-from coreason_enclave.system.log_files import log_sparingly
+from coreason_enclave.system.logging_setup import LogLevel, configure_logging
 
 __all__ = ["gateway_listeners", "serve_gateway"]
 
@@ -40,7 +40,7 @@ def serve_gateway(folder: Path) -> None:
     """Serve a federation folder's gateway until SIGTERM. Main thread only.
 
     Raises:
-        AegisError, EnclaveError: it cannot start; the message says why.
+        AegisError, EnclaveError: the gateway cannot start; the message states the cause.
     """
     federation, files = FederationFolder(folder), GatewayFiles(FederationFolder(folder).coordinator)
     federation.config()
@@ -59,7 +59,7 @@ def serve_gateway(folder: Path) -> None:
 def gateway_listeners(
     federation: FederationFolder, files: GatewayFiles, config: GatewayConfig, tls: ServerTls, audit: GatewayAudit
 ) -> list[Listener]:
-    """The gateway's two listeners, bound: for sites, and for the coordinator's control socket."""
+    """Return the gateway's two bound listeners: for sites, and for the coordinator's control socket."""
     nodes, gate = NodeRegistry(files.nodes), PullBarrier()
     upstream = Upstream(f"https://127.0.0.1:{config.superlink_port}", files.authority)
     passage = FleetProxy(
@@ -81,7 +81,7 @@ def gateway_listeners(
 
 
 def _kept(limits: GatewayLimits) -> GatewayLimits:
-    """The limits that this process can keep: each connection takes a file descriptor."""
+    """Reduce the limits to the file descriptors of this process: each connection takes one descriptor."""
     descriptors = raise_descriptor_limit()
     fitting = limits.fitting(descriptors)
     _log.info("%d file descriptors, at most %d wanted", descriptors, limits.descriptors)
@@ -105,8 +105,8 @@ def _reload(tls: ServerTls) -> None:
 
 
 def main() -> None:
-    """The command line: one argument, the federation folder."""
-    log_sparingly("%(asctime)s %(levelname)s %(name)s %(message)s")
+    """Parse the command line (one argument, the federation folder) and serve."""
+    configure_logging({"process": "gateway"}, default=LogLevel.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if len(sys.argv) != 2:
         sys.exit("usage: python -m aegis.runtimes.flower.gateway_process FEDERATION")

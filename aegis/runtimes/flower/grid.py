@@ -1,9 +1,13 @@
-"""The grid that a coordinator drives: Flower's HTTP grid, made to fail soon, to never wait for one, to believe less.
+"""The grid that a coordinator drives: Flower's HTTP grid with short timeouts, no blocking pulls and less trust.
 
-Flower's grid retries for ever, raises SIGINT in its own process when a token is refused, waits up to hours for the
-objects of one reply, and takes a reply's sender from what the sender wrote. Here a call gives up after a few seconds
-with :class:`TransportUnavailable`; a reply whose objects have not arrived is left for the next call, so that one site
-cannot keep the others waiting; and who answered is what SuperLink authenticated.
+Differences from Flower's ``HttpGrid``:
+
+- Flower's grid retries for ever. Here a call gives up after a few seconds with :class:`TransportUnavailable`.
+- Flower's grid raises SIGINT in its own process after a refused token. Here a call raises :class:`RunEnded`.
+- Flower's grid waits up to hours for the objects of one reply. Here an incomplete reply waits for the next call, so
+  one site cannot block the others.
+- Flower's grid takes a reply's sender from the sender's own text. Here SuperLink's authenticated metadata name the
+  sender.
 """
 
 from __future__ import annotations
@@ -41,15 +45,15 @@ __all__ = ["FlowerRun", "RunGrid", "cut_off", "unavailable"]
 _Answer = TypeVar("_Answer")
 
 _PATIENCE_S = 8.0
-"""How long a call tries: a SuperLink that was killed serves again within about three seconds."""
+"""Seconds for which a call retries. A killed SuperLink serves again within about three seconds."""
 _OBJECT_PATIENCE_S = 60.0
 _MOST_OBJECTS = 16
-"""A message of ours has three: itself, its record and the sealed bytes."""
+"""Maximum objects per reply. A message of this project has three: the message, its record and the sealed bytes."""
 
 
 @dataclass(frozen=True)
 class FlowerRun:
-    """A run whose server task this process holds. The token is a secret: it is kept in memory alone."""
+    """A run whose server task this process holds. The token is a secret and stays in memory."""
 
     run_id: int
     task_id: int
@@ -61,7 +65,7 @@ class FlowerRun:
 
 @dataclass
 class _Arriving:
-    """A reply that SuperLink handed over once, and will not again, while its objects are fetched."""
+    """A reply whose objects are still being fetched. SuperLink hands a reply over once and never repeats it."""
 
     message: ProtoMessage
     tree: ObjectTree
@@ -72,7 +76,7 @@ class RunGrid(HttpGrid):
     """Pushes and pulls the messages of one run.
 
     Raises:
-        CarrierUnreachable: SuperLink did not answer; whatever was asked may or may not have happened.
+        TransportUnavailable: SuperLink did not answer; the requested action may or may not have happened.
         RunEnded: SuperLink no longer accepts the run's token.
     """
 
@@ -87,12 +91,16 @@ class RunGrid(HttpGrid):
         self.set_run(Run.create_empty(run.run_id))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send; one id a message, empty for one that SuperLink does not take (its node never joined)."""
+        """Send messages.
+
+        Returns:
+            one id per message; empty if SuperLink did not take the message, because the node never joined.
+        """
         with _carrier_errors():
             return list(super().push_messages(list(messages)))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies that have arrived whole, each once; never waits for one."""
+        """Return the completely received replies, each once. Never waits for a reply."""
         with _carrier_errors():
             handed_over = {each.message.metadata.reply_to_message_id for each in self._arriving.values()}
             request = PullAppMessagesRequest(message_ids=sorted(set(message_ids) - handed_over))
@@ -103,13 +111,16 @@ class RunGrid(HttpGrid):
             return [reply for object_id in list(self._arriving) if (reply := self._fetch(object_id)) is not None]
 
     def forget(self, message_ids: Collection[str]) -> None:
-        """Wait no longer for the replies to these messages."""
+        """Stop waiting for the replies to these messages."""
         for object_id, arriving in list(self._arriving.items()):
             if arriving.message.metadata.reply_to_message_id in message_ids:
                 del self._arriving[object_id]
 
     def _fetch(self, object_id: str) -> Message | None:
-        """One reply, or None while objects are missing; what never comes whole is an error in the reply's place."""
+        """Return one reply, or None while objects are missing.
+
+        Returns an error in the reply's place if the reply cannot be read or stays incomplete for 60 s.
+        """
         arriving = self._arriving[object_id]
         try:
             reply = self._inflate(object_id, arriving)
@@ -119,7 +130,7 @@ class RunGrid(HttpGrid):
             reply = unavailable(self.run.run_id, arriving.message.metadata.reply_to_message_id)
         except httpx.HTTPError:
             raise
-        except Exception:  # noqa: BLE001 - whatever a site sent: a reply that cannot be read is no reply
+        except Exception:  # noqa: BLE001 - a site may send anything: an unreadable reply counts as missing
             reply = unavailable(self.run.run_id, arriving.message.metadata.reply_to_message_id)
         del self._arriving[object_id]
         return reply
@@ -135,33 +146,33 @@ class RunGrid(HttpGrid):
             raise ValueError("not a message")
         received = ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=object_id)
         self._runtime_client.ConfirmMessageReceived(received)
-        metadata = message_from_proto(arriving.message).metadata  # authenticated; the inner one its sender wrote
+        metadata = message_from_proto(arriving.message).metadata  # authenticated, unlike the inner metadata
         if written.has_error():
             return make_message(metadata, error=written.error)
         return make_message(metadata, written.content)
 
     def begin(self) -> None:
-        """Tell SuperLink that the run is driven now, and Flower in this process who it is."""
+        """Report to SuperLink that the run is now driven, and set Flower's process-wide task identity."""
         with _carrier_errors():
             given = self._runtime_client.PullTaskInput(PullTaskInputRequest())
         TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
         TaskIdentity.node_id = given.context.node_id
 
     def heartbeat(self) -> None:
-        """Keep the run's token alive; without one a minute long, SuperLink ends the run."""
+        """Keep the run's token alive. SuperLink ends a run after a minute without a heartbeat."""
         with _carrier_errors():
             if not self._runtime_client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success:
                 raise RunEnded("SuperLink has ended the run")
 
 
 def cut_off(run_id: int, message_id: str, node_id: int) -> Message:
-    """An error in the place of a reply that the gateway did not let through: it was larger than the model allows."""
+    """Return an error in place of a reply that the gateway blocked as larger than the model allows."""
     error = Error(code=CUT_OFF, reason=Reason.OVERSIZED.value)
     return make_message(_metadata(run_id, message_id, node_id), error=error)
 
 
 def unavailable(run_id: int, message_id: str) -> Message:
-    """An error in the place of a reply that will not come: send again."""
+    """Return an error in place of a reply that will never arrive. The caller sends the message again."""
     error = Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason="the reply did not arrive")
     return make_message(_metadata(run_id, message_id, SUPERLINK_NODE_ID), error=error)
 
@@ -181,12 +192,12 @@ def _metadata(run_id: int, reply_to: str, source: int) -> Metadata:
 
 
 class _FewTries:
-    """Stands where Flower's retrying stands: transport failures are tried again for a few seconds, then raised."""
+    """Replaces Flower's retry invoker: retries transport failures for a few seconds, then raises."""
 
     max_tries: int | None = None
 
     def invoke(self, call: Callable[..., _Answer], *args: Any, **options: Any) -> _Answer:
-        """Call, and call again where the connection or SuperLink's own front failed."""
+        """Call, and retry while the connection fails."""
         give_up, delay = time.monotonic() + _PATIENCE_S, 0.05
         while True:
             try:

@@ -1,6 +1,7 @@
-"""Sites whose folders are on this host: joined by the commands that an operator types, run by their own agents.
+"""Joins the sites whose folders lie on this host to the federation, through the same commands that an operator types.
 
-The platform never opens such a site; it starts its processes, and reads its ledger, which holds no row and no key.
+Each site runs in its own agent. The platform never opens a local site: the platform starts the site's processes and
+reads the site's ledger, which holds no row and no key.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ _TIMEOUT_S = 120.0
 
 
 def join_local_sites(federation: FederationFolder) -> None:
-    """Let every local site that is registered, and is not joined as things stand, request, be admitted and join.
+    """Request, admit and join every registered local site that has no valid connection yet.
 
     Raises:
-        RunFolderError: a command of the site refused; the message says what it said.
+        RunFolderError: a command of the site failed; the message quotes the command's last error line.
     """
     gateway, config = prepare_network(federation), federation.config()
     folders = [folder for folder in federation.site_folders() if folder.name in config.public_keys]
@@ -44,13 +45,13 @@ def join_local_sites(federation: FederationFolder) -> None:
 
 
 def agent_command(folder: Path, *, unsafe_seed: int | None, hostile: bool) -> list[str]:
-    """The command line of a local site's agent; ``hostile`` runs it as a simulated attacker, for demonstrations."""
+    """Return the command line of a local site's agent; ``hostile`` starts a simulated attacker, for demonstrations."""
     command = [*(_ATTACKER if hostile else (*_SITE, "agent")), "--config", str(folder / "site.toml")]
     return command if unsafe_seed is None else [*command, "--unsafe-seed", str(unsafe_seed)]
 
 
 def _has_joined(folder: Path, federation: FederationFolder, gateway: GatewayConfig) -> bool:
-    """Whether the site holds the very certificate that the registry pins, for the gateway as it is."""
+    """Return True if the site holds the certificate pinned in the registry and knows the gateway's current address."""
     try:
         connection = read_toml(folder / "connection.toml")
         pinned = certificate_fingerprint((folder / "connection" / "client.crt").read_bytes())

@@ -1,4 +1,4 @@
-"""Signs of life, from the gateway that every site's node and agent pass through."""
+"""Reports site liveness from the gateway, through which every site's node and agent connect."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from aegis.gateway.control import GatewayControl, SiteStatus
 __all__ = ["GatewayLiveness"]
 
 _HOLD_S = 10.0
-"""Longer than handing over a round's orders takes; the gateway lets go by itself when this process dies meanwhile."""
+"""Seconds; longer than the delivery of a round's orders takes. The gateway's hold expires if this process dies."""
 
 
 class GatewayLiveness:
-    """What the gateway saw of each site; see :class:`aegis.coordination.liveness.Liveness`."""
+    """Site liveness as the gateway observed it; see :class:`aegis.coordination.liveness.Liveness`."""
 
     def __init__(self, gateway: GatewayControl) -> None:
         self._gateway = gateway
@@ -26,7 +26,7 @@ class GatewayLiveness:
         self._oversized: frozenset[str] = frozenset()
 
     def health(self) -> Mapping[str, SiteHealth]:
-        """By site id; the last that was heard, while the gateway itself cannot be asked."""
+        """Return health by site id. While the gateway does not answer, return the last known health."""
         with contextlib.suppress(GatewayUnreachable):
             seen = self._gateway.status()
             self._last = {site: _health(status) for site, status in seen.items()}
@@ -34,12 +34,15 @@ class GatewayLiveness:
         return self._last
 
     def oversized(self) -> frozenset[str]:
-        """The messages (ids) whose answers the gateway cut off, by the last that :meth:`health` heard."""
+        """Return the ids of messages whose answers the gateway cut off, as of the last successful :meth:`health`."""
         return self._oversized
 
     @contextmanager
     def pushing(self) -> Iterator[None]:
-        """Nodes are given nothing until all orders are there: one that fetches half an order waits for seconds."""
+        """Hold deliveries to nodes until the body has handed over all orders.
+
+        Without the hold, a node that fetches half an order waits for seconds.
+        """
         self._try(lambda: self._gateway.hold(_HOLD_S))
         try:
             yield
@@ -50,7 +53,7 @@ class GatewayLiveness:
     def _try(call: Callable[[], None]) -> None:
         try:
             call()
-        except GatewayUnreachable as error:  # orders travel all the same, a little slower
+        except GatewayUnreachable as error:  # orders still travel, a little slower
             logging.getLogger(__name__).warning("%s", error)
 
 

@@ -1,7 +1,9 @@
-"""Driving a Flower run from this process: starting it, holding its task, and starting another where it was lost.
+"""Drives one Flower run from this process: starts the run, holds its server task, and replaces a run that was lost.
 
-The run's token stays in memory. A coordinator that was killed starts a new run, and ends the one before it: orders of
-which only a part had been handed over vanish with it, and sites answer from their store what they had released already.
+The run's token stays in memory. A restarted coordinator therefore starts a new run and ends the previous run:
+
+- partly delivered orders vanish with the previous run;
+- sites answer from their store if they have already released the update.
 """
 
 from __future__ import annotations
@@ -45,17 +47,17 @@ _RETRY_S = 0.5
 def driving(
     endpoint: SuperLinkEndpoint, note: Path, oversized: Callable[[], Collection[str]] = tuple
 ) -> Iterator[DrivenGrid]:
-    """A grid whose Flower run lives as long as the body.
+    """Yield a grid whose Flower run lives as long as the body.
 
     Args:
-        note: where the run's id (no secret) is kept, so that the next coordinator of the same job ends a run that this
-            one left behind.
-        oversized: the messages (ids) whose answers the gateway cut off.
+        note: file that stores the run's id (no secret). The next coordinator of the same job reads the note and ends a
+            run that this coordinator left behind.
+        oversized: returns the ids of messages whose answers the gateway cut off.
 
     Raises:
-        CarrierUnreachable: SuperLink does not serve.
+        TransportUnavailable: SuperLink does not serve.
     """
-    logging.getLogger("flwr").setLevel(logging.ERROR)  # it tells the console of every connection
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # Flower logs every connection to the console
     grid = DrivenGrid(endpoint, note, oversized)
     try:
         grid.start()
@@ -65,9 +67,9 @@ def driving(
 
 
 class DrivenGrid(Grid):
-    """Reaches the nodes through one Flower run at a time.
+    """A grid that reaches the nodes through one Flower run at a time.
 
-    Flower stamps messages with a process-wide task identity: one coordinator at a time uses a process.
+    Flower stamps messages with a process-wide task identity, so use one coordinator per process at a time.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class DrivenGrid(Grid):
         self._beating = threading.Thread(target=self._beat, name="flower-heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Start the run and keep it alive. A SuperLink that is just being started again is waited for."""
+        """Start the run and keep it alive. Waits for a SuperLink that is restarting."""
         end = time.monotonic() + _START_S
         while self._grid is None:
             try:
@@ -94,7 +96,7 @@ class DrivenGrid(Grid):
         self._beating.start()
 
     def close(self) -> None:
-        """End the run, as far as SuperLink can be reached."""
+        """End the run, if SuperLink can be reached."""
         self._closed.set()
         if self._beating.is_alive():
             self._beating.join()
@@ -104,7 +106,14 @@ class DrivenGrid(Grid):
             _end_noted(control, self._note)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send; one id a message, empty for one that was not taken. Raises :class:`TransportUnavailable`."""
+        """Send messages.
+
+        Returns:
+            one id per message; an empty id means that SuperLink did not take the message.
+
+        Raises:
+            TransportUnavailable: SuperLink cannot be reached or refuses.
+        """
         grid = self._current()
         messages = [self._stamped(message) for message in messages]
         with self._noticing():
@@ -114,7 +123,7 @@ class DrivenGrid(Grid):
         return message_ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies that are in, each once. Raises :class:`TransportUnavailable`."""
+        """Return the replies that have arrived, each once. Raises :class:`TransportUnavailable`."""
         grid, wanted = self._current(), set(message_ids)
         with self._noticing():
             replies = list(grid.pull_messages(wanted & self._pushed.keys()))
@@ -124,13 +133,13 @@ class DrivenGrid(Grid):
         return [*replies, *gone, *self._cut_off(grid, wanted)]
 
     def _cut_off(self, grid: RunGrid, wanted: set[str]) -> list[Message]:
-        """What the gateway did not let through is never going to come: it is told now, in the site's name."""
+        """Return an error, in the site's name, for each answer that the gateway cut off and that will never arrive."""
         message_ids = sorted(wanted & self._pushed.keys() & set(self._oversized()))
         grid.forget(message_ids)
         return [cut_off(self._run_id, message_id, self._pushed.pop(message_id)) for message_id in message_ids]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Send, and wait for all replies or for ``timeout`` seconds; what is in by then."""
+        """Send, wait for all replies or for ``timeout`` seconds, and return the replies that have arrived."""
         end = None if timeout is None else time.monotonic() + timeout
         waiting = set(filter(None, self.push_messages(messages)))
         replies: list[Message] = []
@@ -143,7 +152,7 @@ class DrivenGrid(Grid):
         return replies
 
     def get_node_ids(self) -> Iterable[int]:
-        """The nodes that are connected now. Raises :class:`TransportUnavailable`."""
+        """Return the ids of the nodes connected now. Raises :class:`TransportUnavailable`."""
         grid = self._current()
         with self._noticing():
             return list(grid.get_node_ids())
@@ -151,11 +160,11 @@ class DrivenGrid(Grid):
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
-        """A message to one node."""
+        """Return a message to one node."""
         return Message(content=content, message_type=message_type, dst_node_id=dst_node_id, group_id=group_id, ttl=ttl)
 
     def set_run(self, run: Run) -> None:
-        """Flower's hook; this grid knows its run."""
+        """Ignore Flower's hook: this grid already knows its run."""
         del run
 
     @property
@@ -164,7 +173,7 @@ class DrivenGrid(Grid):
         return Run.create_empty(self._run_id)
 
     def _current(self) -> RunGrid:
-        """The present run's grid; a new run where SuperLink has ended the last one."""
+        """Return the present run's grid. Starts a new run if SuperLink has ended the last run."""
         if self._lost.is_set() or self._grid is None:
             self._renew()
         if self._grid is None:
@@ -200,17 +209,17 @@ class DrivenGrid(Grid):
                 logging.getLogger(__name__).warning("heartbeat: %s", error)
 
     def _stamped(self, message: Message) -> Message:
-        """Of this run, and made now: a message that is sent again is another one to SuperLink."""
+        """Stamp the message with this run and the current time. SuperLink treats a resent message as a new message."""
         message.metadata.__dict__["_run_id"] = self._run_id
         message.metadata.created_at = time.time()
         return message
 
 
 def acquire_run(endpoint: SuperLinkEndpoint, note: Path) -> RunGrid:
-    """Start a run and take its server task; end the run that ``note`` names, if any.
+    """Start a run and take its server task. First end the run that ``note`` names, if any.
 
     Raises:
-        CarrierUnreachable: SuperLink does not serve, or offers the task to nobody.
+        TransportUnavailable: SuperLink does not serve, or offers no task for the run.
     """
     with _alone(endpoint), SuperLinkControl(endpoint) as control:
         _end_noted(control, note)
@@ -223,7 +232,11 @@ def acquire_run(endpoint: SuperLinkEndpoint, note: Path) -> RunGrid:
 
 
 def _take_task(executor: RuntimeHttpClient, control: SuperLinkControl, run_id: int) -> FlowerRun:
-    """SuperLink gives the oldest task first. Starting is exclusive, so another's task was left by a killed starter."""
+    """Acquire the run's server task.
+
+    SuperLink offers the oldest task first. :func:`_alone` makes starting exclusive, so a task of another run belongs to
+    a starter that was killed, and the function stops that run.
+    """
     end = time.monotonic() + _START_S
     while time.monotonic() < end:
         try:
@@ -240,7 +253,7 @@ def _take_task(executor: RuntimeHttpClient, control: SuperLinkControl, run_id: i
 
 
 def _executor(endpoint: SuperLinkEndpoint) -> RuntimeHttpClient:
-    """A client that may acquire tasks: it signs with the shared secret."""
+    """Return a client that may acquire tasks: the client signs with the shared secret."""
     return RuntimeHttpClient.from_server_address(
         endpoint.address,
         insecure=False,
@@ -255,7 +268,7 @@ def _executor(endpoint: SuperLinkEndpoint) -> RuntimeHttpClient:
 
 
 def _end_noted(control: SuperLinkControl, note: Path) -> None:
-    """End the run that ``note`` names, unless it has ended, and drop the note."""
+    """End the run that ``note`` names, unless the run has ended, and delete the note."""
     if not note.exists():
         return
     with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -267,7 +280,7 @@ def _end_noted(control: SuperLinkControl, note: Path) -> None:
 
 @contextmanager
 def _alone(endpoint: SuperLinkEndpoint) -> Iterator[None]:
-    """One coordinator at a time starts a run on this SuperLink."""
+    """Hold the lock that lets one coordinator at a time start a run on this SuperLink."""
     descriptor = os.open(endpoint.secret.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

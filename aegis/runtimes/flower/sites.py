@@ -1,4 +1,4 @@
-"""One job's view of a running federation: a grid that reaches its sites, who they are, and their signs of life."""
+"""Gives a job its view of a running federation: a grid to the sites, the participants, and the sites' liveness."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True)
 class LocalSite:
-    """A site whose folder is on this host, as its coordinator may see it: its configuration, and its ledger to read."""
+    """The coordinator's view of a site whose folder lies on this host: its configuration, and its ledger to read."""
 
     config: SiteConfig
     ledger: PrivacyLedger
@@ -38,7 +38,7 @@ class LocalSite:
 
 @dataclass(frozen=True)
 class FlowerSites:
-    """The registered sites that can be reached, and what is known of them beside their answers."""
+    """The reachable registered sites, with the grid to reach them and their liveness."""
 
     sites: Mapping[str, LocalSite]
     grid: DrivenGrid
@@ -52,11 +52,11 @@ def connected_sites(host: FederationHost, note: Path) -> Iterator[FlowerSites]:
 
     Args:
         host: a federation whose processes run.
-        note: file of this job, in which its Flower run is named; see :func:`driving`.
+        note: file of this job that names its Flower run; see :func:`driving`.
 
     Raises:
-        RunFolderError: no participant has a node key.
-        CarrierUnreachable: SuperLink does not serve.
+        RunFolderError: no participant has a node.
+        TransportUnavailable: SuperLink does not serve.
     """
     config, federation = host.federation.config(), host.federation
     local = {folder.name for folder in federation.site_folders()} & config.node_keys.keys()
@@ -80,7 +80,7 @@ def _participants(host: FederationHost, config: FederationConfig) -> tuple[Parti
 
 
 def _nodes(endpoint: SuperLinkEndpoint) -> dict[str, int]:
-    """The registered nodes; a SuperLink that is just being started again is waited for."""
+    """Return the registered node ids by node key. Waits for a SuperLink that is restarting."""
     end = time.monotonic() + _REMOTE_WAIT_S
     while True:
         try:
@@ -93,7 +93,10 @@ def _nodes(endpoint: SuperLinkEndpoint) -> dict[str, int]:
 
 
 def _await_connections(gateway: GatewayControl, config: FederationConfig, local: Collection[str]) -> None:
-    """Until everybody is there: local agents, which are starting, get longer than a site that may be down for days."""
+    """Wait until every site is connected, or a time limit passes.
+
+    Local agents, which are starting, get longer than a remote site, which may be down for days.
+    """
     wanted, start = config.node_keys.keys() - set(config.revoked), time.monotonic()
     while missing := wanted - _connected(gateway):
         if time.monotonic() - start > (_LOCAL_WAIT_S if missing & set(local) else _REMOTE_WAIT_S):

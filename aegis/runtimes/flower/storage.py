@@ -1,9 +1,12 @@
-"""SuperLink's database on disk: the room of consumed messages returns to the file system while SuperLink runs.
+"""Returns the free space of SuperLink's database to the file system while SuperLink runs.
 
-SuperLink deletes a message's objects once they are confirmed, and keeps the room: SQLite reuses free pages and never
-shortens a file by itself, and its write-ahead file stays as long as it once was. Here the database is made so that free
-pages can be given back (``auto_vacuum = INCREMENTAL``, which has to be chosen before its first table), and the
-supervisor gives them back in small steps, so that SuperLink waits for none of them noticeably.
+SuperLink deletes a message's objects after confirmation, but the files keep their size:
+
+- SQLite reuses free pages and never shortens a file by itself;
+- the write-ahead file keeps its maximum length.
+
+This module creates the database with ``auto_vacuum = INCREMENTAL``, a mode that SQLite accepts only before the first
+table. The supervisor then returns free pages in small steps, so that SuperLink never waits noticeably.
 """
 
 from __future__ import annotations
@@ -20,14 +23,14 @@ _INCREMENTAL = 2
 _STEP_PAGES = 512
 _STEPS = 32
 _LARGE_BYTES = 8 << 20
-"""What a database may have free, and its write-ahead file may hold, before something is done about it."""
+"""Threshold for action: free bytes in a database, and size of its write-ahead file."""
 _WAIT_S = 0.1
 
 _log = logging.getLogger(__name__)
 
 
 class SuperLinkStorage:
-    """One database file.
+    """One database file of SuperLink.
 
     Args:
         database: the file; SQLite keeps the write-ahead file ``<name>-wal`` next to the database.
@@ -38,17 +41,17 @@ class SuperLinkStorage:
         self._write_ahead = database.with_name(f"{database.name}-wal")
 
     def prepare(self) -> None:
-        """Make or convert the database and return every free page; call only while no SuperLink uses the file."""
+        """Create or convert the database and return every free page. Call only while no SuperLink uses the file."""
         with _or_another_time(), self._opened(wait_s=5.0) as database:
             if _number(database, "auto_vacuum") != _INCREMENTAL:
                 database.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
-                database.execute("VACUUM")  # rewrites the file: the choice holds from here on
+                database.execute("VACUUM")  # rewrites the file, which makes the mode permanent
             _give_back(database)
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._database.chmod(0o600)
 
     def tidy(self) -> None:
-        """Return free pages to the file system where they exceed 8 MiB; SuperLink may run meanwhile."""
+        """Return free pages to the file system if they exceed 8 MiB. SuperLink may run meanwhile."""
         if not self._database.exists():
             return
         with _or_another_time(), self._opened(wait_s=_WAIT_S) as database:
@@ -56,7 +59,7 @@ class SuperLinkStorage:
             if free:
                 for _ in range(_STEPS):
                     _give_back(database, _STEP_PAGES)
-            if free or self._write_ahead_bytes() > _LARGE_BYTES:  # pages leave the file when they are checkpointed
+            if free or self._write_ahead_bytes() > _LARGE_BYTES:  # a checkpoint shortens the file
                 database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _write_ahead_bytes(self) -> int:
@@ -71,7 +74,7 @@ class SuperLinkStorage:
 
 @contextlib.contextmanager
 def _or_another_time() -> Iterator[None]:
-    """A database that is busy, or damaged, is left alone: SuperLink itself says what is wrong with a damaged one."""
+    """Log and skip a busy or damaged database. SuperLink itself reports the damage."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -81,7 +84,10 @@ def _or_another_time() -> Iterator[None]:
 
 
 def _give_back(database: sqlite3.Connection, max_pages: int = 0) -> None:
-    """Return at most ``max_pages`` free pages, 0 for all. As a script: ``execute`` would stop after the first page."""
+    """Return at most ``max_pages`` free pages; 0 returns all.
+
+    Runs as a script, because ``execute`` would stop after the first page.
+    """
     database.executescript(f"PRAGMA incremental_vacuum({max_pages})")
 
 

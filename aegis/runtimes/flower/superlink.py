@@ -1,8 +1,12 @@
-"""SuperLink as a child process: its files, its command line, its environment, and whether it serves.
+"""SuperLink as a child process: its files, command line, environment and health check.
 
-It listens on loopback, with TLS, in process isolation: it starts no app of its own, and a task is acquired only by
-whoever holds the shared secret. Control and runtime paths are open to every local user who can connect, which is why
-nothing but the gateway stands in front of it.
+SuperLink listens on loopback, with TLS, in process isolation:
+
+- SuperLink starts no app of its own;
+- only a client with the shared secret can acquire a task;
+- every local user who can connect may use the control and runtime paths.
+
+For the last reason only the gateway may stand in front of SuperLink.
 """
 
 from __future__ import annotations
@@ -25,12 +29,12 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True)
 class SuperLinkEndpoint:
-    """Where a SuperLink serves, and what a client on the same host needs to reach it.
+    """Address and credentials of a SuperLink, for clients on the same host.
 
     Attributes:
         address: ``127.0.0.1:port``.
-        ca_certificate: file (PEM) that its certificate is verified with.
-        secret: file of the secret that acquiring a task takes.
+        ca_certificate: file (PEM) that verifies SuperLink's certificate.
+        secret: file with the secret required to acquire a task.
     """
 
     address: str
@@ -38,7 +42,7 @@ class SuperLinkEndpoint:
     secret: Path
 
     def serves(self, *, timeout_s: float = 1.0) -> bool:
-        """Whether it answers over TLS now."""
+        """Return True if SuperLink answers over TLS now."""
         context = ssl.create_default_context(cafile=str(self.ca_certificate))
         try:
             with httpx.Client(verify=context, timeout=timeout_s, trust_env=False) as client:
@@ -49,10 +53,10 @@ class SuperLinkEndpoint:
 
 @dataclass(frozen=True)
 class SuperLinkFiles:
-    """What a SuperLink keeps in ``coordinator/flower`` of a federation folder; mode 0700, it holds tokens.
+    """SuperLink's files in ``coordinator/flower`` of a federation folder; mode 0700, because the files hold tokens.
 
     Attributes:
-        folder: that folder. pki: ``coordinator/pki``.
+        folder: ``coordinator/flower``. pki: ``coordinator/pki``.
     """
 
     folder: Path
@@ -60,7 +64,7 @@ class SuperLinkFiles:
 
     @property
     def database(self) -> Path:
-        """Its durable state: nodes, runs, messages."""
+        """SuperLink's durable state: nodes, runs, messages."""
         return self.folder / "superlink.sqlite"
 
     @property
@@ -74,19 +78,19 @@ class SuperLinkFiles:
         return self.folder / "home"
 
     def prepare(self) -> None:
-        """Make the folder and, once, the secret."""
+        """Create the folders, and create the secret once."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         self.home.mkdir(mode=0o700, exist_ok=True)
         load_or_create_secret(self.secret)
 
     def endpoint(self, port: int) -> SuperLinkEndpoint:
-        """How to reach it on ``port``."""
+        """Return the endpoint of a SuperLink on ``port``."""
         return SuperLinkEndpoint(f"{LOOPBACK}:{port}", self.pki / "ca.crt", self.secret)
 
 
 def superlink_command(files: SuperLinkFiles, *, port: int, health_port: int) -> list[str]:
-    """The command line of ``flower-superlink``. It names files, never what is in them."""
+    """Return the command line of ``flower-superlink``. The command line names secret files, never their content."""
     return [
         str(Path(sys.executable).with_name("flower-superlink")),
         "--host",
@@ -113,7 +117,7 @@ def superlink_command(files: SuperLinkFiles, *, port: int, health_port: int) -> 
 
 
 def flower_environment(home: Path, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What a Flower process is to inherit: no telemetry, no look for updates, no proxy before loopback."""
+    """Return the environment of a Flower process: no telemetry, no update check, no proxy before loopback."""
     excluded = ",".join(filter(None, [environment.get("NO_PROXY"), LOOPBACK, "localhost"]))
     return {
         **environment,

@@ -1,7 +1,9 @@
-"""The supervisor: SuperLink, gateway and local site agents as children of one process, started again when they die.
+"""The supervisor: runs SuperLink, gateway and local site agents as child processes and restarts them after death.
 
-One single-threaded loop. Everything it starts dies with it (``coreason_enclave.system.processes``). What it is doing
-stands in ``coordinator/flower/supervisor.json``, and a lock that the operating system frees says whether it lives.
+- One single-threaded loop starts and watches all children.
+- Every child dies with the supervisor (:mod:`coreason_enclave.system.processes`).
+- ``coordinator/flower/supervisor.json`` holds the supervisor's state.
+- A file lock shows whether the supervisor lives; the operating system frees the lock at the supervisor's death.
 """
 
 from __future__ import annotations
@@ -51,12 +53,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HostOptions:
-    """What a supervisor runs besides SuperLink and gateway.
+    """Options for the processes that a supervisor runs next to SuperLink and gateway.
 
     Attributes:
-        local_sites: an agent for each registered site whose folder is on this host.
-        unsafe_seed: their sampling and noise are injected from this number; development sites alone take it.
-        attackers: how many of them (the first by name) a simulated attacker takes over.
+        local_sites: run an agent for each registered site whose folder lies on this host.
+        unsafe_seed: number from which local agents derive sampling and noise; only development sites accept a seed.
+        attackers: number of registered sites (the first by name) whose local agent becomes a simulated attacker.
     """
 
     local_sites: bool = True
@@ -66,7 +68,7 @@ class HostOptions:
 
 @dataclass(frozen=True)
 class FederationHost:
-    """The processes of one federation's coordinator side: where they are, and whether they run."""
+    """The coordinator-side processes of one federation: their files, their addresses and their state."""
 
     federation: FederationFolder
 
@@ -77,12 +79,12 @@ class FederationHost:
 
     @property
     def logs(self) -> Path:
-        """One log file for each process."""
+        """The log folder, with one file per process."""
         return self.files.folder / "logs"
 
     @property
     def state_file(self) -> Path:
-        """What the supervisor says of itself; only to be believed while :meth:`running`."""
+        """The supervisor's state file. Valid only while :meth:`running` returns True."""
         return self.files.folder / "supervisor.json"
 
     @property
@@ -91,15 +93,15 @@ class FederationHost:
         return GatewayFiles(self.federation.coordinator).config_file
 
     def endpoint(self) -> SuperLinkEndpoint:
-        """Where SuperLink serves; raises :class:`RunFolderError` without a ``gateway.toml``."""
+        """Return SuperLink's endpoint. Raises :class:`RunFolderError` without a ``gateway.toml``."""
         return self.files.endpoint(GatewayFiles(self.federation.coordinator).config().superlink_port)
 
     def gateway(self) -> GatewayControl:
-        """The gateway's control socket."""
+        """Return a client of the gateway's control socket."""
         return GatewayControl(GatewayFiles(self.federation.coordinator).control_socket)
 
     def gateway_answers(self) -> bool:
-        """Whether the gateway serves now."""
+        """Return True if the gateway serves now."""
         try:
             self.gateway().status()
         except GatewayUnreachable:
@@ -107,22 +109,22 @@ class FederationHost:
         return True
 
     def state(self) -> dict[str, Any] | None:
-        """What the running supervisor says of itself; None where none runs."""
+        """Return the running supervisor's state, empty until first written; None if no supervisor runs."""
         if not self.running():
             return None
         try:
             state = json.loads(self.state_file.read_bytes())
         except (OSError, ValueError):
-            return {}  # it has only just begun
+            return {}  # the supervisor has only just started
         return state if isinstance(state, dict) else {}
 
     def running(self) -> bool:
-        """Whether a supervisor lives for this federation."""
+        """Return True if a supervisor lives for this federation."""
         descriptor = self._lock_file(create=False)
         if descriptor is None:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: askers do not shut out a starter for long
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that queries hardly delay a starter
         except BlockingIOError:
             return True
         finally:
@@ -131,7 +133,7 @@ class FederationHost:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Be the federation's supervisor for the body; raises :class:`RunFolderError` if there is one."""
+        """Hold the supervisor lock for the body. Raises :class:`RunFolderError` if a supervisor already runs."""
         descriptor = self._lock_file(create=True)
         assert descriptor is not None
         try:
@@ -156,10 +158,10 @@ class FederationHost:
 
 @dataclass
 class Supervisor:
-    """Runs the processes of one federation until it is told to stop.
+    """Runs the processes of one federation until :attr:`stop` is set.
 
     Attributes:
-        stop: set by whoever wants it to end, a signal's handler for instance.
+        stop: set by the caller to end the supervisor, for instance in a signal handler.
     """
 
     host: FederationHost
@@ -172,10 +174,10 @@ class Supervisor:
     _heard: dict[str, float] = field(default_factory=dict, init=False)
 
     def run(self) -> None:
-        """Serve; returns once everything has ended.
+        """Serve the federation; return once every child has ended.
 
         Raises:
-            AegisError: the federation cannot be served: it is being served, or a local site cannot join.
+            AegisError: the federation cannot be served: another supervisor serves it, or a local site cannot join.
         """
         self.host.files.prepare()
         with self.host.claimed():
@@ -184,7 +186,7 @@ class Supervisor:
             self._add("superlink", self._start_superlink)
             self._add("gateway", self._start_gateway)
             try:
-                self._tend()  # they start while local sites join
+                self._tend()  # SuperLink and gateway start while local sites join
                 if self.options.local_sites:
                     join_local_sites(self.host.federation)
                 while not self.stop.wait(_TICK_S):
@@ -206,7 +208,7 @@ class Supervisor:
         self._write_state()
 
     def _end(self) -> None:
-        """Sites first, all at once, so that they take their leave; SuperLink last."""
+        """Stop the agents first and all at once, so that they sign off; stop SuperLink last."""
         for name, child in self._children.items():
             if name.startswith(_AGENT) and child.process is not None:
                 child.process.terminate()
@@ -215,7 +217,7 @@ class Supervisor:
         self.host.state_file.unlink(missing_ok=True)
 
     def _follow_registry(self) -> None:
-        """Agents run and nodes are registered for whoever is admitted, now and later."""
+        """Start agents and register nodes for every site in the registry, including later additions."""
         config = self.host.federation.config()
         if self.options.local_sites:
             self._follow_agents(config)
@@ -225,7 +227,7 @@ class Supervisor:
             with SuperLinkControl(self.host.endpoint()) as control:
                 control.register(config.node_keys)
         except TransportUnavailable:
-            return  # not up yet: the next turn tries again
+            return  # SuperLink is not up yet: the next tick retries
         self._registered = config.node_keys
         _log.info("serving %d nodes", len(config.node_keys))
 
@@ -240,7 +242,7 @@ class Supervisor:
             self._children[name] = self._child(name, start)
 
     def _probe(self) -> None:
-        """A process that lives and does not answer is as bad as one that died."""
+        """End a live child after 30 s without an answer, because a silent process is as bad as a dead process."""
         probes = {"superlink": lambda: self.host.endpoint().serves(timeout_s=2.0), "gateway": self.host.gateway_answers}
         for name, answers in probes.items():
             child = self._children.get(name)
@@ -253,7 +255,7 @@ class Supervisor:
                 child.stop()
 
     def _trim_logs(self) -> None:
-        """What its children print, and this process itself: none of them is to fill the disk."""
+        """Trim the logs of the children and of this process, so that no log fills the disk."""
         for log in self.host.logs.glob("*.log"):
             trim_log(log)
 

@@ -1,5 +1,8 @@
-"""The runtime on NVIDIA FLARE: the coordinator is a workflow in FLARE's server process, a message is one of its tasks.
+"""The runtime on NVIDIA FLARE: the coordinator is a workflow in FLARE's server process, a message is a FLARE task.
 
-FLARE is imported in this package alone on the platform's side. Where something of FLARE is internal it is used in one
-place here, and a test for each fails when an upgrade moves it.
+Enters: sealed messages of a coordinator. Leaves: sealed replies, refusals and delivery failures.
+Never: lets a job bring code, a host path or a class outside the allowed list.
+
+On the platform's side only this package imports FLARE. Each internal part of FLARE is used in one place here, and one
+test per part fails when an upgrade moves the part.
 """

@@ -1,8 +1,11 @@
-"""What sites answer to FLARE's administration of a job (resources, deployment, start), made safe for FLARE to read.
+"""Makes the sites' answers to FLARE's administration of a job (resources, deployment, start) safe for FLARE to read.
 
-FLARE reads an answer as the object that its own client sends. Anything else raises in the server's one job runner,
-which then starts nobody's job; so does an answer that a site could not start its part. An answer that FLARE could not
-read is taken for none, and the job begins without that site.
+FLARE assumes the answer object of its own client. Two kinds of answer stop the server's only job runner for all jobs:
+
+- an unreadable answer, which raises in the runner;
+- an answer that reports a failed start at one site.
+
+The filter drops an unreadable answer and tolerates a failed start; the job begins without the site.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ _FIELDS: Final = frozenset({"id", "topic", "body", "headers"})
 
 
 def without_unreadable(replies: Sequence[Any], strikes: Violations) -> Sequence[Any]:
-    """FLARE's ``ClientReply`` objects, each without its answer where FLARE could not read that one."""
+    """Return FLARE's ``ClientReply`` objects, with each unreadable answer removed and reported as a violation."""
     for each in replies:
         if each.reply is not None and not _is_readable(each.reply, each.request):
             strikes.report(each.client_name, "answers FLARE's administration by what is no answer")
@@ -34,7 +37,7 @@ def without_unreadable(replies: Sequence[Any], strikes: Violations) -> Sequence[
 
 
 def note_failures(replies: Sequence[Any], client_sites: Collection[str], command: str, **_: Any) -> list[str]:
-    """In place of FLARE's check, which ends the job for all when one site could not start its part."""
+    """Log failed starts. Replaces FLARE's check, which ends the job for all sites after one site's failure."""
     for each in replies:
         body = getattr(each.reply, "body", None)
         if isinstance(body, str) and body.startswith(ERROR_MSG_PREFIX):
@@ -57,10 +60,10 @@ def _is_readable(reply: Any, request: Any) -> bool:
 
 
 def _says_whether(body: Shareable) -> bool:
-    """Whether there are resources, and a token for them."""
+    """Return True if the body has a readable resource flag and token."""
     try:
         enough = body.get_header(ShareableHeader.IS_RESOURCE_ENOUGH, False)
         token = body.get_header(ShareableHeader.RESOURCE_RESERVE_TOKEN, "")
-    except (AttributeError, TypeError, ValueError):  # headers that are no mapping
+    except (AttributeError, TypeError, ValueError):  # the headers are not a mapping
         return False
     return isinstance(enough, bool) and isinstance(token, str)

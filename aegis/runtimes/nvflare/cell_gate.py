@@ -1,20 +1,20 @@
-"""The gate before the cells of FLARE's server and of its jobs: a component that FLARE builds before it opens a cell.
+"""The gate before the cells of FLARE's server and jobs: a component that FLARE builds before it opens a cell.
 
-``resources.json`` of the server's kit names it (:mod:`.guards`). FLARE has hooks for what it does when a message is in,
-and none for the time before its own decoding, which a client can have end a process. The gate therefore takes the place
-of six of FLARE's own functions, for the processes that it is built in:
+FLARE offers hooks for received messages, but no hook before its own decoding, where a client can end a process. In the
+processes that build the gate, the gate therefore replaces six of FLARE's own functions. ``resources.json`` of the
+server's kit names the gate (:mod:`.site_guards`).
 
 ::
 
-    CoreCell.start                       adds the check of every incoming message, before the first can come in
-    Adapter.call                         looks a streamed request through, and decodes it, before FLARE does
-    FedAdminServer.send_requests         sites' answers to FLARE's administration, without those that it could not read
-    job_runner.check_client_replies      a site that cannot start its part of a job ends nothing but that part
-    FederatedServer.process_job_failure  a site's report of its own job's end ends nothing but that site's part
-    WFCommServer._job_policy_violated    sites that are away are the coordinator's matter, who pauses where it must
+    CoreCell.start                       installs the check of incoming messages before the first message can arrive
+    Adapter.call                         checks and decodes a streamed request before FLARE does
+    FedAdminServer.send_requests         drops unreadable site answers to FLARE's administration
+    job_runner.check_client_replies      a site that cannot start its part of a job ends only its own part
+    FederatedServer.process_job_failure  a site's report of its own job's end ends only its own part
+    WFCommServer._job_policy_violated    absent sites never end the job: the coordinator pauses the run if necessary
 
-What is refused is dropped, and told by the name of who sent it. In the server's parent process it is told to the cells
-of the jobs that run, whose coordinators set the site aside.
+The gate drops a refused message and reports the sender's name. The server's parent process forwards each report to the
+cells of the running jobs, whose coordinators quarantine the site.
 """
 
 from __future__ import annotations
@@ -53,25 +53,25 @@ __all__ = ["CellGate", "do_without", "is_guarded"]
 _NOTICES: Final = "aegis_gate"
 _NOTICE_EVERY_S: Final = 1.0
 _OUTCOMES_S: Final = 30.0
-"""How long FLARE keeps a finished job open for the word of a site's client; by itself 15 minutes."""
+"""Seconds for which FLARE keeps a finished job open for a site's client; FLARE's default is 15 minutes."""
 _ENDED: Final = 0
-"""A job process's exit status that says nothing against it."""
+"""Exit status of a job process that ended well."""
 
 _installed, _needless = threading.Event(), threading.Event()
 
 
 def is_guarded() -> bool:
-    """Whether this process has the gate, or needs none."""
+    """Return True if this process has the gate, or needs none."""
     return _installed.is_set() or _needless.is_set()
 
 
 def do_without() -> None:
-    """Say that this process needs no gate: a simulator, all of whose processes are of the one who started it."""
+    """Declare that this process needs no gate: a simulator, whose processes all belong to the user who started it."""
     _needless.set()
 
 
 class CellGate(FLComponent):  # type: ignore[misc]  # FLARE ships no types
-    """Installs the gate in the process that builds it, once."""
+    """A FLARE component that installs the gate once in the process that builds it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,10 +80,10 @@ class CellGate(FLComponent):  # type: ignore[misc]  # FLARE ships no types
             _installed.set()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """When the server's parent process starts, set FLARE's own accounts right.
+        """Repair FLARE's job records when the server's parent process starts.
 
-        - A job that is listed as running has no process any more: the server was killed. FLARE would list it for ever.
-        - A silent site does not hold a finished job open.
+        - Jobs listed as running have no process, because the server was killed. FLARE would list these jobs for ever.
+        - A silent site must not hold a finished job open.
         """
         if event_type == EventType.SYSTEM_START:
             runner = fl_ctx.get_engine().job_runner
@@ -115,7 +115,7 @@ def _install() -> None:
 
 
 def _checked(cell: Any) -> Callable[[Message], Message | None]:
-    """A filter of a cell's incoming messages; FLARE drops a message for which it returns something."""
+    """Return a filter for a cell's incoming messages. FLARE drops a message if the filter returns a value."""
 
     def check(message: Message) -> Message | None:
         found = refused(message)
@@ -140,7 +140,7 @@ def _checked(cell: Any) -> Callable[[Message], Message | None]:
 
 
 def _require_room(message: Message, site: str) -> None:
-    """FLARE keeps a stream's chunks in memory until the last is in."""
+    """Raise :class:`NotPlain` if a stream exceeds the budget: FLARE keeps chunks in memory until the last arrives."""
     if message.get_header(MessageHeaderKey.TOPIC) != STREAM_DATA_TOPIC:
         return
     number, kind = (message.get_header(key) for key in (StreamHeaderKey.STREAM_ID, StreamHeaderKey.DATA_TYPE))
@@ -152,7 +152,7 @@ def _require_room(message: Message, site: str) -> None:
 
 
 def _require_plain_message(message: Message, encoding: str) -> None:
-    """Look a message's payload through, and make it whole, where FLARE would decode it next."""
+    """Join and check a message's payload if FLARE would decode the payload next."""
     if message.get_header(encoding) != Encoding.FOBS:
         return
     payload = message.payload.get_list() if isinstance(message.payload, BufferList) else message.payload
@@ -161,18 +161,18 @@ def _require_plain_message(message: Message, encoding: str) -> None:
 
 
 class _Decoded:
-    """A stream's future whose result FLARE finds decoded already."""
+    """Stands for a stream's future whose result is already decoded."""
 
     def __init__(self, message: Message) -> None:
         self.headers, self._payload = message.headers, message.payload
 
     def result(self) -> Any:
-        """The payload."""
+        """Return the payload."""
         return self._payload
 
 
 def _streamed(call: Any, adapter: Any, future: Any, args: Any, kwargs: Any) -> None:
-    """A streamed request of a site: one that cannot be decoded is refused, and FLARE's own code never sees it."""
+    """Handle a site's streamed request. Refuses an undecodable request before FLARE's own code sees the request."""
     origin = future.headers.get(MessageHeaderKey.ORIGIN)
     if not isinstance(origin, str) or origin == SERVER or origin.startswith(f"{SERVER}."):
         call(adapter, future, *args, **kwargs)
@@ -182,7 +182,7 @@ def _streamed(call: Any, adapter: Any, future: Any, args: Any, kwargs: Any) -> N
         _require_plain_message(message, StreamHeaderKey.PAYLOAD_ENCODING)
         decode_payload(message, StreamHeaderKey.PAYLOAD_ENCODING, fobs_ctx=adapter.cell.get_fobs_context())
         _require_kind(message)
-    except Exception as error:  # noqa: BLE001 - FOBS raises many kinds over what is plain and yet none of its objects
+    except Exception as error:  # noqa: BLE001 - FOBS raises many kinds for plain but invalid payloads
         why = str(error) if isinstance(error, NotPlain) else f"what cannot be decoded ({type(error).__name__})"
         OFFENCES.report(_site(origin), f"sends {why}")
         _answer(adapter, future.headers)
@@ -191,7 +191,7 @@ def _streamed(call: Any, adapter: Any, future: Any, args: Any, kwargs: Any) -> N
 
 
 def _require_kind(message: Message) -> None:
-    """What is for a job's workflow, or for its components, is a shareable; FLARE takes that for granted."""
+    """Raise :class:`NotPlain` unless a payload for a job's workflow or components is a shareable, as FLARE assumes."""
     channel = message.get_header(StreamHeaderKey.CHANNEL)
     if channel in (CellChannel.SERVER_COMMAND, CellChannel.AUX_COMMUNICATION) and not isinstance(
         message.payload, Shareable
@@ -200,7 +200,7 @@ def _require_kind(message: Message) -> None:
 
 
 def _answer(adapter: Any, headers: dict[str, Any]) -> None:
-    """Tell the sender that its request was refused, so that it need not wait."""
+    """Send the sender a refusal, so that the sender need not wait."""
     adapter._send_response(
         make_reply(ReturnCode.INVALID_REQUEST),
         headers.get(StreamHeaderKey.STREAM_REQ_ID, ""),
@@ -213,7 +213,7 @@ def _answer(adapter: Any, headers: dict[str, Any]) -> None:
 
 
 def _bearable(request: Message) -> Message:
-    """A site's report that its part of a job failed, as FLARE takes one of a part that ended well."""
+    """Rewrite a site's report of a failed job part as the report of a part that ended well."""
     if isinstance(request.payload, dict) and request.payload.get(JobFailureMsgKey.CODE) != _ENDED:
         site = _site(str(request.get_header(MessageHeaderKey.ORIGIN)))
         logging.getLogger(__name__).warning("the job's process at %s failed: the job goes on without it", site)
@@ -226,14 +226,14 @@ def _site(cell: str) -> str:
 
 
 class _Notices:
-    """Offences that the parent process noticed, told to the jobs' cells that are connected to it."""
+    """Forwards violations from the parent process to the connected cells of the jobs."""
 
     def __init__(self, cell: Any) -> None:
         self._cell, self._lock = cell, threading.Lock()
         self._told: dict[str, float] = {}
 
     def tell(self, site: str, why: str) -> None:
-        """Tell every job, once a second for each site at most."""
+        """Notify every job, at most once a second per site."""
         with self._lock:
             now = time.monotonic()
             if now - self._told.get(site, -_NOTICE_EVERY_S) < _NOTICE_EVERY_S:
@@ -246,6 +246,6 @@ class _Notices:
 
 
 def _noticed(request: Message) -> None:
-    """A notice of the parent process: no site's message reaches this channel."""
+    """Record a notice from the parent process. The rules keep sites off this channel."""
     if request.get_header(MessageHeaderKey.MSG_TYPE) == MessageType.REQ and isinstance(request.payload, dict):
         OFFENCES.report(str(request.payload.get("site")), str(request.payload.get("why")))

@@ -1,19 +1,21 @@
-"""Which messages a FLARE client or administrator may send to FLARE's server: every other one is refused.
+"""Decides which messages a FLARE client or administrator may send to FLARE's server; the gate refuses all others.
 
 FLARE connects its processes by cells, which address each other by name: ``server``, ``server.<job>``, ``<site>``,
-``<site>.<job>``. A request names a channel and a topic; a streamed one names both in the stream's headers. By itself
-FLARE checks who connects, and takes from whoever is connected nearly every message that any of its cells understands:
-events that end a job, commands of the server's own processes, bulk messages with other messages inside.
+``<site>.<job>``. A request names a channel and a topic; a streamed request names both in the stream's headers.
+
+FLARE itself only authenticates connections. From a connected peer it accepts nearly every message that any of its cells
+understands: events that end a job, commands of the server's own processes, bulk messages with nested messages.
 
 A message passes if
 
-1. its origin is the connected cell, or below it;
-2. an administrator's certificate bears an e-mail address, and a site's does not, as provisioning makes them;
-3. it is for the server, for one of the server's jobs, or for a cell of the sender's own;
-4. it is not encrypted for the cell, which would hide it from this check;
-5. what it asks for is listed here; an answer is one to a question that FLARE's server asks of sites.
+1. its origin lies at or below the sender: the administrator's cell, or the site's own top cell;
+2. its name fits its certificate: an administrator's bears an e-mail address, a site's does not (as provisioned);
+3. its destination is the server, one of the server's jobs, or a cell of the sender's own;
+4. its payload is not encrypted for the cell, because encryption would hide the payload from this check;
+5. its request appears in the lists here; an answer must belong to a request that FLARE's server sends to sites.
 
-The server's own processes are not asked. A violation is told by the site's name, so that it can be set aside.
+The rules exempt the server's own processes. A violation carries the site's name, so that the coordinator can
+quarantine the site.
 """
 
 from __future__ import annotations
@@ -73,16 +75,16 @@ _ADMIN_STREAMS_TO_SERVER: Final[_Asked] = frozenset(
     }
 )
 _SITE_ANSWERS: Final = frozenset({CellChannel.CLIENT_MAIN, CellChannel.CELLNET})
-"""Channels of the server's questions to sites: FLARE's administration of a job, and a cell's goodbye."""
+"""Channels of the server's requests to sites: FLARE's administration of a job, and a cell's goodbye."""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A message that is not let in.
+    """A refused message.
 
     Attributes:
-        sender: the site, or the administrator's address; None where the connection names nobody.
-        why: for the log, and for the site's record; holds nothing that the sender wrote.
+        sender: the site, or the administrator's address; None if the connection names no peer.
+        why: reason for the log and the site's record, free of text from the sender.
     """
 
     sender: str | None
@@ -90,9 +92,9 @@ class Refused:
 
 
 def sender_of(message: Message) -> str | None:
-    """The cell whose word a message is, by its connection; None for the server's own processes.
+    """Return the cell that answers for a message, by its connection; None for the server's own processes.
 
-    A job's cell is connected to the server's alone, which has checked the origins of what it passes on.
+    A job's cell is connected only to the server's cell, which has checked the origin of each forwarded message.
     """
     endpoint = message.get_prop(MessagePropKey.ENDPOINT)
     connected = endpoint.name if isinstance(endpoint, Endpoint) else ""
@@ -103,7 +105,7 @@ def sender_of(message: Message) -> str | None:
 
 
 def refused(message: Message) -> Refused | None:
-    """Why a message may not pass; None if it may."""
+    """Return the refusal of a message; None if the message may pass."""
     sender = sender_of(message)
     if sender is None:
         return None
@@ -115,10 +117,11 @@ def refused(message: Message) -> Refused | None:
 
 
 def disarm(message: Message) -> None:
-    """Take out of a message that passes whatever makes FLARE's server connect elsewhere, read on, or end its job.
+    """Remove headers from a passing message that make FLARE's server connect elsewhere, read on, or end its job:
 
-    - an address to connect to, and the wish that large parts be fetched from a cell that the sender names;
-    - the error type on which a job's process exits, wherever a stream's receiver reports it.
+    - an address to connect to;
+    - a request to fetch large parts from a cell of the sender's choice;
+    - the error type on which a job's process exits when a stream's receiver reports it.
     """
     for header in (MessageHeaderKey.CONN_URL, MessageHeaderKey.PASS_THROUGH, StreamHeaderKey.ERROR_TYPE):
         message.remove_header(header)
@@ -166,7 +169,7 @@ def _of_site(message: Message, sender: str) -> str | None:
 
 
 def _undeliverable(message: Message, sender: str) -> str | None:
-    """A site's cell returns what it cannot pass on to a cell below it, and nothing else."""
+    """Return a reason unless a site's cell returns a message that it could not pass to a cell below."""
     headers = message.get_header(MessageHeaderKey.ORIGINAL_HEADERS)
     meant_for = headers.get(MessageHeaderKey.DESTINATION) if isinstance(headers, dict) else None
     return None if _is_within(meant_for, _root(sender)) else "returns what was not sent to it"
@@ -191,7 +194,7 @@ def _listed(channel: Any, topic: Any, those: _Asked) -> bool:
 
 
 def _named(verb: str, channel: Any, topic: Any) -> str:
-    """The words of FLARE's own vocabulary are told; others could be anything."""
+    """Return a reason that quotes channel and topic only if short and printable: a sender chooses both freely."""
     known = f"{channel}:{topic}"
     return (
         f"{verb} {known}" if len(known) <= 80 and known.isascii() and known.isprintable() else f"{verb} what is unknown"

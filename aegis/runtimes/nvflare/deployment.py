@@ -1,4 +1,4 @@
-"""A job on a FLARE deployment that runs already: submitted with an administrator's startup kit, and waited for."""
+"""Submits a job to a running FLARE deployment with an administrator's startup kit, and waits for the job's end."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Submission:
     """One job for one deployment.
 
     Attributes:
-        folder: of this run, for FLARE's job folder. note: names the submitted job until it has ended.
-        log: what FLARE prints here is appended.
-        clients: are waited for before the job is submitted: all of them for a while, then as many as the job needs.
+        folder: parent of FLARE's job folder. note: file with the job's submit token until the job has ended.
+        log: collects FLARE's output (appended).
+        clients: names of clients to await before submission: all for a while, then only as many as the job needs.
     """
 
     kit: AdminKit
@@ -40,7 +40,7 @@ class Submission:
 
 @contextmanager
 def submitted(submission: Submission, *, linger_s: float = 0.0) -> Iterator[FlareProcess]:
-    """Have the job submitted, or found, and waited for, during the body. It is not ended with the body."""
+    """Submit the job, or find its earlier submission, and await its end during the body. The job outlives the body."""
     job_folder = submission.folder / submission.job.job.job_id
     shutil.rmtree(job_folder, ignore_errors=True)
     write_job_folder(job_folder, submission.job)

@@ -1,4 +1,7 @@
-"""A process of FLARE's that this one started, and what this project's own code said in it."""
+"""A FLARE process started by this process, with access to this project's own lines in its log.
+
+The lines give the reason when a job fails; FLARE's own output in the same log does not.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,18 @@ from coreason_enclave.system.processes import spawn
 __all__ = ["OWN", "FlareProcess", "log_tail", "started"]
 
 OWN = "aegis: "
-"""How a line of this project's own begins, among FLARE's."""
+"""Prefix of this project's own lines, among FLARE's."""
 
 _LAST_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
 class FlareProcess:
-    """A job that FLARE runs in, or on behalf of, a child of this process.
+    """A job that FLARE runs in a child of this process, or on behalf of one.
 
     Attributes:
-        log: what it and FLARE print; ``begins``: where its part begins, in bytes.
-        linger_s: how long it may take to end by itself once its work is done.
+        log: output of the child and of FLARE; ``begins``: byte offset at which this child's part begins.
+        linger_s: seconds that the child may take to end by itself after its work.
     """
 
     process: subprocess.Popen[bytes]
@@ -34,33 +37,33 @@ class FlareProcess:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended, however."""
+        """True if the process has ended, with any exit status."""
         return self.process.poll() is not None
 
     @property
     def job_is_over(self) -> bool:
-        """Whether it ended because FLARE says that the job did."""
+        """True if the process ended because FLARE reported the job's end."""
         return self.process.poll() == 0
 
     def own_words(self) -> str | None:
-        """What this project's own code said last; None if nothing. FLARE's chatter is nobody's reason."""
+        """Return this project's last own line, or None. Ignores FLARE's output, which never names a reason."""
         said = [line for line in _lines(self.log, self.begins) if line.startswith(OWN)]
         return said[-1].removeprefix(OWN) if said else None
 
     def wait_for_exit(self) -> None:
-        """Let it end by itself, now that its work is done, for :attr:`linger_s` at most."""
+        """Wait for the process to end by itself after its work, for at most :attr:`linger_s`."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=self.linger_s)
 
 
 def started(command: Sequence[str], log: Path, env: Mapping[str, str], *, linger_s: float) -> FlareProcess:
-    """Start ``command``; what it prints is appended to ``log``."""
+    """Start ``command`` and append its output to ``log``."""
     begins = log.stat().st_size if log.exists() else 0
     return FlareProcess(spawn(command, log=log, env=env), log, begins, linger_s)
 
 
 def log_tail(log: Path) -> str:
-    """The last complaint near the end of the log of one of this project's processes, or its last line."""
+    """Return the last complaint near the end of a log of this project's processes, or the log's last line."""
     lines = _lines(log)
     complaints = [line for line in lines if " ERROR " in line or "rror: " in line]
     return [*lines, *complaints][-1] if lines else "it said nothing"

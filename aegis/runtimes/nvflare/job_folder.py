@@ -1,13 +1,13 @@
-"""A job as a folder that FLARE takes: configuration alone, so that no code, no key and no path of a host travels in it.
+"""Writes a job as a folder for FLARE. The folder holds configuration only: no code, no key and no path of a host.
 
 ::
 
-    meta.json                               name, sites, how many FLARE waits for before it starts the job
-    coordinator/config/config_fed_server.json   the workflow, by its class; which run folder
-    coordinator/config/job.yaml                 the job as ordered, for a person to read, and for the workflow
+    meta.json                               name, sites, number of sites that FLARE awaits before the job's start
+    coordinator/config/config_fed_server.json   the workflow, by its class; the run folder's name
+    coordinator/config/job.yaml                 the job as ordered, for people and for the workflow
     site/config/config_fed_client.json          the executor, by its class
 
-A folder with code in it (``custom/``) would be what FLARE calls BYOC, which skips the list of allowed classes.
+FLARE would treat a folder with code (``custom/``) as BYOC, which skips the list of allowed classes.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ __all__ = ["JOB_FILE", "FlareJob", "write_job_folder"]
 JOB_FILE: Final = "job.yaml"
 
 TASK_REQUEST_S: Final = 0.1
-"""How long a client waits before it asks for its next task."""
+"""Seconds between a client's requests for its next task."""
 
 _TASKS = [*(request_kind.value for request_kind in RequestKind), "validate", "submit_model"]
 
 
 @dataclass(frozen=True)
 class FlareJob:
-    """What a FLARE job says.
+    """The content of a FLARE job.
 
     Attributes:
-        run: the name of the run folder on the coordinator's host.
-        sites: the FLARE clients that take part.
+        run: name of the run folder on the coordinator's host.
+        sites: names of the FLARE clients that take part.
         executor: dotted path of the class that answers at a site.
-        readmit: sites whose offences are forgotten.
-        min_clients: FLARE starts the job once so many of them are connected. It does not end it when fewer are left.
+        readmit: sites to reinstate; the coordinator removes their strikes.
+        min_clients: FLARE starts the job at this number of connected clients, and continues with fewer.
     """
 
     job: FederationJob
@@ -57,10 +57,10 @@ class FlareJob:
 
 
 def write_job_folder(folder: Path, flare_job: FlareJob) -> None:
-    """Write the job folder; its own name is of no meaning.
+    """Write the job folder. The folder's own name carries no meaning.
 
     Raises:
-        RunFolderError: something is there already, or it cannot be written.
+        RunFolderError: the folder exists or cannot be written.
     """
     if folder.exists():
         raise RunFolderError(f"{folder} exists: name a folder that is to be made")

@@ -1,4 +1,4 @@
-"""Signs of life, as FLARE's server sees its clients."""
+"""Reports client liveness from FLARE's server."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ __all__ = ["FlareLiveness"]
 
 
 class FlareLiveness:
-    """Which clients the job has, and which FLARE deems disconnected; see :class:`aegis.coordination.liveness.Liveness`.
+    """The job's clients and their connection state in FLARE's view; see :class:`aegis.coordination.liveness.Liveness`.
 
-    FLARE deems a client disconnected a minute after its job process was reported dead, and connected again as soon as
-    it hears of it. A client's ``activations`` are the second in which it was first seen, or seen again: so they rise
-    from one FLARE job of a run to the next, and who was silent in the one is asked again in the other.
+    FLARE marks a client as disconnected one minute after a report that its job process died, and as connected at the
+    next sign of life. A client's ``activations`` are the second of its first contact or latest return (Unix seconds).
+    The value therefore rises from one FLARE job of a run to the next, and the coordinator retries a site that was
+    silent in the earlier job.
 
     Args:
-        clients: names of the job's clients. disconnected: when a client was deemed so (Unix seconds), or None.
+        clients: returns the names of the job's clients.
+        disconnected: returns a client's disconnect time (Unix seconds), or None.
         clock: Unix seconds.
     """
 
@@ -35,11 +37,11 @@ class FlareLiveness:
         self._away: set[str] = set()
 
     def health(self) -> Mapping[str, SiteHealth]:
-        """By site id."""
+        """Return health by site id."""
         return {name: self._of(name) for name in sorted(self._clients())}
 
     def pushing(self) -> AbstractContextManager[None]:
-        """FLARE's clients ask for tasks one by one: nothing has to be held."""
+        """Hold no deliveries: FLARE's clients fetch tasks one by one."""
         return nullcontext()
 
     def _of(self, name: str) -> SiteHealth:

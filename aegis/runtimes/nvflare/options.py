@@ -1,4 +1,4 @@
-"""How a run over NVIDIA FLARE is hosted. Imports nothing of FLARE, so that a command line can name it."""
+"""Options for hosting a run over NVIDIA FLARE. Imports no part of FLARE, so that a command line can load them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ __all__ = ["FlareHosting", "FlareOptions"]
 
 
 class FlareHosting(StrEnum):
-    """Where FLARE's server and clients run."""
+    """The place where FLARE's server and clients run."""
 
     SIMULATOR = "simulator"
-    """FLARE's simulator: processes of one run on this host, sites opened by FLARE's own processes"""
+    """FLARE's simulator: processes of one run on this host; FLARE's own processes open the sites"""
     POC = "poc"
-    """a proof of concept: FLARE's real server and clients on this host, with a site agent beside each client"""
+    """a proof of concept: FLARE's real server and clients on this host, with a site agent per client"""
     STARTUP_KIT = "startup-kit"
-    """a deployment that runs already, reached with an administrator's startup kit"""
+    """a running deployment, reached with an administrator's startup kit"""
 
 
 @dataclass(frozen=True)
 class FlareOptions:
-    """How one run is hosted.
+    """Hosting options of one run.
 
     Attributes:
-        threads: simulator: sites that work at the same time; None: all of them.
+        threads: simulator: number of sites that work in parallel; None: all sites.
         executor: simulator: dotted path of the class that answers for a site.
         kit: startup-kit: the administrator's folder.
     """
@@ -38,5 +38,5 @@ class FlareOptions:
     kit: Path | None = None
 
     def described(self) -> dict[str, str]:
-        """For a run's records: what a run may be gone on with in another way, but was begun with."""
+        """Return the initial hosting for the run's records. A later command may continue the run with other hosting."""
         return {"hosting": self.hosting.value, "executor": self.executor}

@@ -1,14 +1,16 @@
-"""FLARE's serialisation, narrowed to what sealed messages need: containers, text, numbers and byte strings.
+"""Restricts FLARE's serialisation to the needs of sealed messages: containers, text, numbers and byte strings.
 
 FOBS builds any of some sixty classes that a sender names, calls their decomposers, fetches parts from cells and writes
-files that a payload asks for. What a site sends is looked through first; a payload is plain if
+files on a payload's request. This module therefore checks a site's payload before FOBS decodes the payload.
 
-1. it is one main section, then sections of text or bytes, no files, each whole;
-2. its main section is well-formed, no longer than :data:`MAX_MAIN` bytes, no deeper than :data:`MAX_DEPTH`
-   containers, and holds no more than :data:`MAX_ITEMS` items;
-3. every class that it names is one of :data:`CLASSES`; numpy and tensors are none.
+A payload passes as plain if
 
-The simulator, whose processes are one host's own, does without.
+1. its sections are complete: one main section, followed by sections of text or bytes, without files;
+2. its main section is well-formed, with at most :data:`MAX_MAIN` bytes, :data:`MAX_DEPTH` nested containers and
+   :data:`MAX_ITEMS` items;
+3. its main section names only classes of :data:`CLASSES`, without numpy arrays and tensors.
+
+The simulator skips the check, because all its processes belong to one host.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ __all__ = ["CLASSES", "MAX_DEPTH", "MAX_MAIN", "NotPlain", "require_plain"]
 
 MAX_DEPTH: Final = 32
 MAX_MAIN: Final = 48 << 20
-"""A message has three byte strings; those above FLARE's ten megabytes are in sections of their own."""
+"""A message has three byte strings; strings above FLARE's ten megabytes travel in sections of their own."""
 MAX_ITEMS: Final = 10_000
 MAX_SECTIONS: Final = 64
 
@@ -43,21 +45,21 @@ CLASSES: Final = {
     "nvflare.private.admin_defs.Message": _DATA,
     "tuple": "nvflare.fuel.utils.fobs.decomposers.core_decomposers.TupleDecomposer",
 }
-"""The classes that a payload may name, each with the one decomposer that it may name for it."""
+"""The classes that a payload may name, each with its one permitted decomposer."""
 
 _SECTION = struct.Struct(">BBQ")
 _NAMING = frozenset({FOBS_TYPE, FOBS_DATA, FOBS_DECOMPOSER})
 
 
 class NotPlain(ValueError):
-    """A payload that is not decoded. The message holds nothing that its sender wrote."""
+    """A payload must not be decoded. The error message holds no text from the sender."""
 
 
 def require_plain(payload: bytes) -> None:
-    """Return if ``payload`` may be decoded by FOBS.
+    """Return if FOBS may decode ``payload``.
 
     Raises:
-        NotPlain: it may not.
+        NotPlain: the payload breaks a rule of this module.
     """
     main, *_ = list(_sections(payload))
     if len(main) > MAX_MAIN:
@@ -75,7 +77,7 @@ def require_plain(payload: bytes) -> None:
         )
     except NotPlain:
         raise
-    except Exception as error:  # noqa: BLE001 - msgpack and UTF-8 raise many kinds: all mean that it is malformed
+    except Exception as error:  # noqa: BLE001 - msgpack and UTF-8 raise many kinds, all for malformed input
         raise NotPlain(f"a main section that is malformed ({type(error).__name__})") from None
     _require_shallow(found)
 
@@ -99,18 +101,18 @@ def _sections(payload: bytes) -> Iterable[memoryview]:
 
 
 class _Seen:
-    """The containers of one main section, as they are completed, from the inside outwards."""
+    """Counts and checks the containers of one main section during parsing, from the inside outwards."""
 
     def __init__(self) -> None:
         self._items = 0
 
     def sequence(self, items: list[Any]) -> list[Any]:
-        """A list that was read."""
+        """Count a parsed list and return the list."""
         self._count(len(items))
         return items
 
     def mapping(self, mapping: dict[Any, Any]) -> Any:
-        """A mapping that was read; one that stands for an object is replaced by the object's data."""
+        """Count a parsed mapping; replace a mapping that represents an object by the object's data."""
         self._count(len(mapping))
         if FOBS_TYPE not in mapping:
             return mapping

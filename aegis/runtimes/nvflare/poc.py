@@ -1,8 +1,11 @@
-"""A proof of concept: FLARE's real server and clients on this host, over mutual TLS, and a site agent beside each.
+"""A proof of concept: FLARE's real server and clients on this host over mutual TLS, with one site agent per client.
 
-What a deployment has, on loopback: kits from FLARE's provisioning, its certificate authority, its guards, one process
-for the server, one for each client, each with a child for the job. Only that all of them are this run's own: they are
-made anew, and end with it.
+The setup matches a deployment, on loopback:
+
+- kits, certificate authority and guards from FLARE's provisioning;
+- one process for the server and one per client, each with a child process for the job.
+
+Unlike in a deployment, all parts belong to one run: created at its start, removed at its end.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ _ADMIN: Final = "admin@localhost.localdomain"
 _AGENT_S: Final = 60.0
 _END_S: Final = 5.0
 _LINGER_S: Final = 8.0
-"""FLARE says that a job has ended some ten seconds after its processes have."""
+"""FLARE reports a job's end some ten seconds after the job's processes have ended."""
 _POLL_S: Final = 0.05
 
 
@@ -45,8 +48,8 @@ class ProofOfConcept:
     """One job on real FLARE processes of this host.
 
     Attributes:
-        folder: everything of FLARE's; made, and emptied at every start. log: FLARE's chatter of the submission.
-        sites: the site folders, by site id. unsafe_seed: what agents of development sites derive all noise from.
+        folder: all of FLARE's files; created, and emptied at every start. log: FLARE's output of the submission.
+        sites: site folders by site id. unsafe_seed: number from which agents of development sites derive all noise.
     """
 
     folder: Path
@@ -59,7 +62,7 @@ class ProofOfConcept:
 
 @contextmanager
 def proof_of_concept(poc: ProofOfConcept) -> Iterator[FlareProcess]:
-    """Have server, clients and agents run, and the job on them, for the body; at its end nothing of it is left.
+    """Run server, clients and agents, with the job, for the body. No process survives the body.
 
     Raises:
         RunFolderError: FLARE cannot provision, or an agent does not start.
@@ -96,7 +99,7 @@ def _provisioned(poc: ProofOfConcept) -> Kits:
 
 
 def _start(poc: ProofOfConcept, kits: Kits, running: ExitStack) -> None:
-    """Server and clients, as the kits' own start scripts do, without the loop around them."""
+    """Start server and clients like the kits' own start scripts, but without the scripts' restart loop."""
     (poc.folder / "tmp").mkdir()
     environment = {**os.environ, "TMPDIR": str(poc.folder / "tmp"), "NO_PROXY": "*", "no_proxy": "*"}
     commands = {"server": _command(kits.server, "server", [])}
@@ -107,7 +110,7 @@ def _start(poc: ProofOfConcept, kits: Kits, running: ExitStack) -> None:
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """All at once, so that their times to end do not add up."""
+    """End all processes at once, so that their shutdown times do not add up."""
     for process in processes:
         process.terminate()
     for process in processes:
@@ -125,18 +128,18 @@ def _command(kit: Path, kind: str, settings: list[str]) -> list[str]:
 
 
 class _SiteAgent:
-    """A local site's agent that answers on its socket alone."""
+    """A local site's agent that answers only on its socket."""
 
     def __init__(self, poc: ProofOfConcept, site: str) -> None:
         self._folder, self._log = Path(poc.sites[site]), _log(poc, f"agent-{site}")
         command = [sys.executable, "-m", "coreason_enclave.main", "agent", "--socket-only"]
         command += ["--config", str(self._folder / "site.toml")]
         command += [] if poc.unsafe_seed is None else ["--unsafe-seed", str(poc.unsafe_seed)]
-        self._left_behind = self._socket()  # by an agent that was killed
+        self._left_behind = self._socket()  # a killed agent leaves its socket file
         self.process: subprocess.Popen[bytes] = spawn(command, log=self._log)
 
     def await_socket(self) -> None:
-        """Return once it can be connected to; raises :class:`RunFolderError` if it ends, or takes a minute."""
+        """Return once the agent's socket exists. Raises :class:`RunFolderError` if the agent ends or takes a minute."""
         end = time.monotonic() + _AGENT_S
         while self._socket() in (None, self._left_behind):
             if self.process.poll() is not None or time.monotonic() > end:
@@ -144,7 +147,7 @@ class _SiteAgent:
             time.sleep(_POLL_S)
 
     def _socket(self) -> tuple[int, int] | None:
-        """Which socket is there."""
+        """Return inode and change time of the socket file, or None."""
         try:
             found = (self._folder / "agent.sock").lstat()
         except FileNotFoundError:

@@ -1,8 +1,11 @@
-"""A sealed message as a FLARE task's data, and a FLARE result as what came of a site.
+"""Converts a sealed message to a FLARE task's data, and a FLARE result to a site's reply.
 
-A request and an answer are ``DXO(APP_DEFINED, {"envelope", "arrays", "roll_call"})`` of byte strings, which FLARE's own
-serialisation carries as they are. A refusal is a reply with another return code than ``OK`` and the reason in the
-header :data:`REASON_HEADER`, nothing else. ``coreason_enclave.federation.executor`` is the other end.
+- Request and answer: ``DXO(APP_DEFINED, {"envelope", "arrays", "roll_call"})`` of byte strings, which FLARE's own
+  serialisation carries unchanged.
+- Refusal: a reply with a return code other than ``OK`` and the reason in the header :data:`REASON_HEADER`, and no
+  further content.
+
+``coreason_enclave.federation.executor`` implements the site's end.
 """
 
 from __future__ import annotations
@@ -31,21 +34,21 @@ _NOT_DELIVERED = frozenset(
         ReturnCode.SERVICE_UNAVAILABLE,
     }
 )
-"""What FLARE answers in a site's place, or a site that stops: asking again may mend it."""
+"""Return codes that FLARE sends in a site's place, or for a stopping site: a retry may help."""
 
 _NOBODY_ANSWERED = frozenset({Reason.TRANSPORT.value, Reason.NO_REPLY.value})
-"""What an executor says of an agent that does not run, or died over an order: it is asked again, like a silent one."""
+"""Reasons from an executor whose agent is down or died during an order. The coordinator retries, as after silence."""
 
 _REASONS = {reason.value: reason for reason in Reason}
 
 
 def to_shareable(message: SealedMessage) -> Shareable:
-    """The data of a task."""
+    """Return a message as the data of a task."""
     return DXO(DataKind.APP_DEFINED, data=dict(message.to_fields())).to_shareable()
 
 
 def content_of(result: Shareable) -> Content | DeliveryFailure:
-    """What a result means; never raises, whatever a site sent."""
+    """Interpret a result. Never raises, whatever a site sent."""
     code = result.get_return_code(ReturnCode.OK)
     if code == ReturnCode.OK:
         return _sealed(result)
@@ -65,5 +68,5 @@ def _sealed(result: Shareable) -> SealedMessage | EnvelopeError:
         return SealedMessage.from_fields(data if isinstance(data, dict) else None)
     except EnvelopeError as error:
         return error
-    except Exception as error:  # noqa: BLE001 - FLARE raises many kinds over what is no DXO: all mean bytes of no use
+    except Exception as error:  # noqa: BLE001 - FLARE raises many kinds without a DXO: unusable bytes
         return EnvelopeError(f"the result is no message of ours: {type(error).__name__}")

@@ -1,9 +1,10 @@
-"""Startup kits by FLARE's own provisioning: its certificate authority, signed kits, and this project's guards in each.
+"""Creates startup kits with FLARE's own provisioning: certificate authority, signed kits, and this project's guards.
 
-What FLARE generates in a kit's ``startup/`` is signed with its certificate authority's key. FLARE 2.9 does so by itself
-for confidential computing and homomorphic encryption alone, but checks any kit that has signatures: a server or client
-whose ``startup/`` was changed does not start. The guards are the site configuration files in each kit's ``local/``,
-which FLARE leaves to whoever operates that host; they are described in :mod:`.guards`.
+- The key of FLARE's certificate authority signs the generated files in each kit's ``startup/``. FLARE 2.9 signs kits
+  only for confidential computing and homomorphic encryption, so this module signs all kits.
+- FLARE checks every kit with signatures: a server or client with a modified ``startup/`` does not start.
+- The guards are the site configuration files in each kit's ``local/``, a folder that FLARE leaves to the host's
+  operator; see :mod:`.site_guards`.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ __all__ = ["Kits", "Project", "provision"]
 
 _ORGANISATION: Final = "federation"
 _ROLE: Final = "lead"
-"""May submit jobs, and end, copy and download its own (:mod:`.guards`). No kit is given another role."""
+"""May submit jobs, and end, copy and download its own jobs (:mod:`.site_guards`). No kit gets another role."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """What is provisioned.
+    """The input of provisioning.
 
     Attributes:
-        name: FLARE's name of the project. server: host name as clients reach it; its certificate bears it.
-        port: of FLARE's server; jobs are administered over it, too.
-        admin: the administrator, an e-mail address. sites: the clients: site ids.
+        name: FLARE's name of the project. server: host name for clients, also in the server's certificate.
+        port: port of FLARE's server, for clients and for job administration.
+        admin: the administrator, an e-mail address. sites: site ids of the clients.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Project:
     sites: Collection[str]
 
     def document(self) -> dict[str, Any]:
-        """FLARE's ``project.yml``."""
+        """Return FLARE's ``project.yml``."""
         participants: list[dict[str, Any]] = [
             {"name": self.server, "type": "server", "fed_learn_port": self.port, "admin_port": self.port},
             *({"name": site, "type": "client"} for site in sorted(self.sites)),
@@ -77,7 +78,7 @@ class Project:
 
 @dataclass(frozen=True)
 class Kits:
-    """The startup kits: a folder for the server, for the administrator, and for each site."""
+    """The startup kits: one folder for the server, one for the administrator, and one per site."""
 
     server: Path
     admin: Path
@@ -87,11 +88,12 @@ class Kits:
 def provision(project: Project, folder: Path) -> Kits:
     """Provision ``project`` into a new folder, and write the guards into each kit.
 
-    ``folder/project.yml`` is what FLARE was given; its certificate authority's key is in ``folder``, too: keep it.
+    ``folder/project.yml`` stores FLARE's input. Keep ``folder``: the folder also holds the key of
+    FLARE's certificate authority.
 
     Raises:
-        RunFolderError: the folder exists, a site is named like the server, or FLARE does not accept a name; then
-            nothing is left.
+        RunFolderError: the folder exists, a site has the server's or administrator's name, or FLARE rejects a name. A
+            rejected project leaves no folder behind.
     """
     if taken := sorted({SERVER, project.server, project.admin} & set(project.sites)):
         raise RunFolderError(
@@ -119,7 +121,7 @@ def _built(project: Project, folder: Path) -> Kits:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             provisioner = Provisioner(str(folder), prepare_builders(document), None)
             context = provisioner.provision(prepare_project(document), logger=complaints)
-    except (Exception, SystemExit) as error:  # FLARE raises many kinds over names that it does not like
+    except (Exception, SystemExit) as error:  # FLARE raises many kinds for invalid names
         raise RunFolderError(f"NVIDIA FLARE cannot provision this: {error}") from error
     if context.get(CtxKey.BUILD_ERROR):
         raise RunFolderError(f"NVIDIA FLARE cannot provision this: {complaints.last}")
@@ -131,20 +133,20 @@ def _built(project: Project, folder: Path) -> Kits:
 
 
 class _Complaints:
-    """FLARE's provisioning logger: keeps the last complaint."""
+    """A logger for FLARE's provisioning that keeps the last error."""
 
     def __init__(self) -> None:
         self.last = "it does not say why"
 
     def debug(self, message: str) -> None:
-        """Not kept."""
+        """Discard the message."""
 
     def info(self, message: str) -> None:
-        """Not kept."""
+        """Discard the message."""
 
     def warning(self, message: str) -> None:
-        """Not kept."""
+        """Discard the message."""
 
     def error(self, message: str) -> None:
-        """Kept."""
+        """Keep the message."""
         self.last = " ".join(str(message).split())

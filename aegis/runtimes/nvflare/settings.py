@@ -1,8 +1,9 @@
-"""What FLARE's processes read of their own host, beside FLARE's own files: a job never names a path.
+"""Host settings for FLARE's processes, next to FLARE's own files, so that no job ever names a path.
 
-The coordinator's workflow reads ``aegis.json`` in the site configuration directory (``local/``) of FLARE's server, the
-sites' executor reads ``coreason.json`` in that of each client. FLARE's ``resources.json`` there lists the classes that
-a job may name; with these settings, only the two of ours.
+- The coordinator's workflow reads ``aegis.json`` in the site configuration directory (``local/``) of FLARE's server.
+- Each site's executor reads ``coreason.json`` in the site configuration directory of its client.
+- FLARE's ``resources.json`` in the same directory lists the classes that a job may name: with these settings, only
+  this project's workflow and executor.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _AbsolutePath = Annotated[str, Field(pattern=r"^/", max_length=4096)]
 
 
 class ServerSettings(StrictModel):
-    """``aegis.json``: the federation's folder, and the folder in which run folders lie; absolute."""
+    """``aegis.json``: absolute paths of the federation's folder and of the folder that holds the run folders."""
 
     version: FormatVersion
     federation: _AbsolutePath
@@ -53,11 +54,11 @@ class ServerSettings(StrictModel):
 
 
 class SiteSettings(StrictModel):
-    """``coreason.json``: where the site of each FLARE client is, and whether its agent or this process answers.
+    """``coreason.json``: site folder per FLARE client, and the process that answers.
 
     Attributes:
         runs: ``agent``: the site's agent answers on its socket. ``session``: FLARE's own process opens the site.
-        unsafe_seed: sampling and noise are injected from this number; sessions of development sites alone take it.
+        unsafe_seed: number from which sampling and noise derive; only sessions of development sites accept a seed.
     """
 
     version: FormatVersion
@@ -67,10 +68,10 @@ class SiteSettings(StrictModel):
 
 
 def read_server_settings(folder: Path) -> ServerSettings:
-    """The server's settings in FLARE's site configuration directory.
+    """Read the server's settings from FLARE's site configuration directory.
 
     Raises:
-        RunFolderError: there are none, or they cannot be used; nothing is assumed in their place.
+        RunFolderError: the file is missing or invalid; the function assumes no defaults.
     """
     path = folder / SERVER_SETTINGS
     try:
@@ -93,7 +94,7 @@ def write_settings(folder: Path, settings: ServerSettings | SiteSettings) -> Non
 
 
 def allowed_classes(resources: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    """FLARE's ``resources.json`` with a list of the classes that a job may name, in place of FLARE's own list.
+    """Return FLARE's ``resources.json`` with FLARE's list of allowed job classes replaced by ``classes``.
 
     >>> allowed_classes({"format_version": 2}, [EXECUTOR])["class_allow_list"]
     ['coreason_enclave.federation.executor.CoreasonExecutor']

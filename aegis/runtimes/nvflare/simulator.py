@@ -1,8 +1,8 @@
-"""FLARE's own simulator, for one job over the site folders of this host.
+"""Runs one job in FLARE's own simulator, over the site folders of this host.
 
-Everything of it lies in one folder: FLARE's workspace, the job, temporary files. FLARE's own rules hold: the job may
-name the workflow and the executor, no other class. Sites are opened by FLARE's client processes themselves, which only
-development sites let happen.
+- One folder holds everything: FLARE's workspace, the job, temporary files.
+- FLARE's own rules hold: the job may name the workflow and the executor, and no further class.
+- FLARE's client processes open the sites themselves; only development sites allow this mode.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Simulation:
     """One job in FLARE's simulator.
 
     Attributes:
-        folder: everything of FLARE's; made, and emptied at every start. log: what FLARE prints is appended here.
-        threads: clients that work at the same time; with fewer than there are, FLARE starts a process for each task.
-        import_from: where a user's executor is imported from, beside what is installed.
+        folder: all of FLARE's files; created, and emptied at every start. log: collects FLARE's output (appended).
+        threads: number of clients that work in parallel; below the client count, FLARE starts a process for each task.
+        import_from: import path of a user's executor, in addition to the installed packages.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class Simulation:
 
 @contextmanager
 def simulating(simulation: Simulation) -> Iterator[FlareProcess]:
-    """Have the job run in the simulator for the body; at its end nothing of it is left running."""
+    """Run the job in the simulator for the body. No process survives the body."""
     job_folder = _prepared(simulation)
     workspace = simulation.folder / "workspace"
     names = sorted(simulation.job.sites)
@@ -61,7 +61,7 @@ def simulating(simulation: Simulation) -> Iterator[FlareProcess]:
 
 
 def _prepared(simulation: Simulation) -> Path:
-    """FLARE's workspace with this host's settings in it, and the job's folder."""
+    """Write FLARE's workspace with this host's settings, and the job's folder; return the job's folder."""
     shutil.rmtree(simulation.folder, ignore_errors=True)
     local = simulation.folder / "workspace" / "local"
     local.mkdir(parents=True)
@@ -76,7 +76,7 @@ def _prepared(simulation: Simulation) -> Path:
 
 
 def _environment(simulation: Simulation) -> Mapping[str, str]:
-    """This process's, with temporary files in the folder and the user's executor importable."""
+    """Return this process's environment, with temporary files in the folder and the user's executor importable."""
     paths = [os.environ.get("PYTHONPATH", ""), "" if simulation.import_from is None else str(simulation.import_from)]
     environment = {**os.environ, "TMPDIR": str(simulation.folder / "tmp")}
     if joined := os.pathsep.join(filter(None, paths)):

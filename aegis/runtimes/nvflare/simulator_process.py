@@ -1,9 +1,10 @@
-"""The process that FLARE's simulator runs in: its server is this process, its clients are children of it.
+"""The process that hosts FLARE's simulator: the process itself is the server, and its children are the clients.
 
     python -m aegis.runtimes.nvflare.simulator_process WORKSPACE JOB_FOLDER THREADS CLIENT...
 
-Started by :mod:`aegis.runtimes.nvflare.simulator`. FLARE's own entry puts a process in between that outlives whoever
-started it; its clients end within a second or two of this process, however it ended.
+:mod:`aegis.runtimes.nvflare.simulator` starts this process instead of FLARE's own entry point, which adds an
+intermediate process that outlives its parent. Here the clients end within a second or two of this process, whether the
+process ended by itself or was killed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> int:
-    """Run one job in the simulator; FLARE's exit status."""
+    """Run one job in the simulator; return FLARE's exit status."""
     workspace, job_folder, threads, *clients = arguments
     do_without()
     runner = SimulatorRunner(

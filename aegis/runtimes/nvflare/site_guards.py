@@ -1,15 +1,15 @@
-"""FLARE's own guards, set in the site configuration folder (``local/``) of a startup kit; FLARE enforces them.
+"""Writes FLARE's own guards, which FLARE enforces, into a startup kit's site configuration folder (``local/``).
 
 ::
 
-    authorization.json   who may do what here: a lead has its own jobs, and no hand in others' processes (``operate``);
-                         nobody brings code (``byoc``), nobody gets a shell
-    privacy.json         one scope, which is every job's: a job that names another is refused
-    resources.json       the classes that a job may name; a site's logs are not streamed to the server; at the server,
+    authorization.json   rights per role: a lead manages its own jobs, and never others' processes (``operate``);
+                         no role brings code (``byoc``) or gets a shell
+    privacy.json         one scope for every job; FLARE refuses a job that names another scope
+    resources.json       the classes that a job may name; a site never streams its logs to the server; at the server,
                          the gate before its cells (:mod:`.cell_gate`)
-    coreason.json.sample at a site, for its operator to fill in: where the site's folder is
+    coreason.json.sample at a site: a template with the site's folder, for the operator to fill in
 
-Sites and server keep them; none is in a job's power.
+The files belong to sites and server; a job cannot change them.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _AUTHORIZATION: Final[Mapping[str, Any]] = {
                  "download_job": "n:submitter", "view": "any", "operate": "none", **_NOBODY_BRINGS_CODE},
     },
 }  # fmt: skip
-"""The lead submits jobs, and ends, copies, downloads and deletes its own. No kit is given another role; FLARE denies
-every right to a role that is not named here."""
+"""The lead submits jobs, and ends, copies, downloads and deletes its own. No kit gets another role. FLARE denies every
+right to a role missing here."""
 _GATE: Final = {"id": "cell_gate", "path": GATE, "args": {}}
 _STREAMER = "site_log_streamer"
 _SITE_FOLDER = "/the/folder/with/site.toml"
 
 
 def guard_site(local: Path) -> None:
-    """Set the guards of a site's FLARE client.
+    """Write the guards of a site's FLARE client.
 
     Raises:
-        RunFolderError: there is no kit's ``local/`` with FLARE's defaults.
+        RunFolderError: ``local`` holds no default files of a FLARE kit.
     """
     _guard(local, EXECUTOR, _without_streaming)
     _write(
@@ -53,15 +53,15 @@ def guard_site(local: Path) -> None:
 
 
 def guard_server(local: Path) -> None:
-    """Set the guards of FLARE's server; raises as :func:`guard_site` does."""
+    """Write the guards of FLARE's server. Raises the errors of :func:`guard_site`."""
     _guard(local, WORKFLOW, _with_gate)
 
 
 def set_storage_root(local: Path, storage: Path) -> None:
-    """Let a server keep its jobs and snapshots in ``storage``, where FLARE would use one place in ``/tmp`` for all.
+    """Store a server's jobs and snapshots in ``storage``. By default all servers share one place in ``/tmp``.
 
     Raises:
-        RunFolderError: the server's ``resources.json`` is not one of FLARE 2.9.
+        RunFolderError: the server's ``resources.json`` does not fit FLARE 2.9.
     """
     path = local / "resources.json"
     resources = _read(path)
@@ -82,12 +82,12 @@ def _one_scope() -> dict[str, Any]:
 
 
 def _with_gate(resources: dict[str, Any]) -> dict[str, Any]:
-    """The gate is built by the server's own processes, before they open a cell."""
+    """Add the gate, which the server's processes build before they open a cell."""
     return {**resources, "components": [*resources.get("components", []), _GATE]}
 
 
 def _without_streaming(resources: dict[str, Any]) -> dict[str, Any]:
-    """A site's log stays at the site."""
+    """Remove log streaming, so that a site's log stays at the site."""
     components = [each for each in resources.get("components", []) if each.get("id") != _STREAMER]
     return {**resources, "allow_log_streaming": False, "components": components}
 

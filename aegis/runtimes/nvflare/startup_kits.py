@@ -1,4 +1,7 @@
-"""An administrator's startup kit, as far as it is read before FLARE is asked to use it."""
+"""Reads the parts of an administrator's startup kit that the platform needs before FLARE uses the kit.
+
+An early check gives a clear error for a wrong folder.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from coreason_enclave.system.files import replace_file
 __all__ = ["AdminKit", "read_admin_kit", "remember_admin_kit", "remembered_admin_kit"]
 
 _REMEMBERED: Final = Path("coordinator") / "nvflare-admin-kit.json"
-"""In the federation's folder: where the administrator's kit was made."""
+"""File in the federation's folder with the path of the administrator's kit."""
 
 
 @dataclass(frozen=True)
 class AdminKit:
-    """The kit of an administrator: its folder, whose kit it is, and the server that it is for."""
+    """An administrator's startup kit: its folder, the administrator's name, and the address of the kit's server."""
 
     folder: Path
     username: str
@@ -29,7 +32,7 @@ def read_admin_kit(folder: Path) -> AdminKit:
     """Read an administrator's kit.
 
     Raises:
-        RunFolderError: the folder is no such kit; a site's or a server's is none either.
+        RunFolderError: the folder holds no administrator's kit; a site's or a server's kit does not count.
     """
     path = folder / "startup" / "fed_admin.json"
     try:
@@ -44,12 +47,12 @@ def read_admin_kit(folder: Path) -> AdminKit:
 
 
 def remember_admin_kit(federation: Path, kit: Path) -> None:
-    """Note where the administrator's kit for a federation was made, for the lines that name it."""
+    """Store the path of the administrator's kit for a federation, for later command lines that name the kit."""
     replace_file(federation / _REMEMBERED, json.dumps({"admin_kit": str(kit.absolute())}).encode())
 
 
 def remembered_admin_kit(federation: Path) -> Path | None:
-    """Where the administrator's kit was made on this host; None where none was, or it is there no more."""
+    """Return the stored path of the administrator's kit on this host; None without a valid kit at the path."""
     try:
         kit = Path(json.loads((federation / _REMEMBERED).read_bytes())["admin_kit"])
         return read_admin_kit(kit).folder

@@ -1,6 +1,6 @@
-"""How many streamed bytes of one site FLARE's server holds at a time: a few times the largest message of the job.
+"""Limits the streamed bytes that FLARE's server holds for one site to a few times the job's largest message.
 
-FLARE puts a stream together in memory, up to four gigabytes each and any number of them, before anybody looks at it.
+FLARE assembles streams in memory, up to four gigabytes each and any number of them, before any check sees them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ __all__ = ["STREAMS", "StreamBudget"]
 
 MIN_BYTES: Final = 64 << 20
 MARGIN: Final = 4
-"""An answer is of the size of what was asked, or twice that with control variates; a chunk may be sent again."""
+"""An answer has the size of its request, or twice that size with control variates; a chunk may be sent again."""
 _FORGOTTEN_S: Final = 300.0
-"""FLARE gives up on a stream that is silent for as long."""
+"""Seconds of silence after which FLARE gives up on a stream."""
 _MOST_STREAMS: Final = 64
 
 
 class StreamBudget:
-    """Counts the bytes of every site's unfinished streams; used from many threads.
+    """Counts the bytes of every site's unfinished streams. Thread-safe.
 
     Args:
         clock: monotonic seconds.
@@ -38,7 +38,7 @@ class StreamBudget:
             self._limit = max(self._limit, MIN_BYTES + MARGIN * size)
 
     def take(self, site: str, stream: object, size: int, *, is_last: bool) -> bool:
-        """Count a chunk; False where the site has too much under way, and the chunk is not to be kept."""
+        """Count a chunk. Return False if the site exceeds its limit; the caller then drops the chunk."""
         with self._lock:
             now, streams = self._clock(), self._under_way.setdefault(site, {})
             for each in [key for key, (_, since) in streams.items() if now - since > _FORGOTTEN_S]:
@@ -55,4 +55,4 @@ class StreamBudget:
 
 
 STREAMS = StreamBudget()
-"""Of this process."""
+"""The stream budget of this process."""

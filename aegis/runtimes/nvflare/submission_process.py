@@ -1,10 +1,12 @@
-"""The process that submits a job to a running FLARE server, over FLARE's own admin API, and waits for its end.
+"""The process that submits a job to a running FLARE server over FLARE's own admin API, and waits for the job's end.
 
     python -m aegis.runtimes.nvflare.submission_process KIT JOB_FOLDER NOTE NEEDED CLIENT...
 
-Started by :mod:`aegis.runtimes.nvflare.deployment`. ``NOTE`` is a file that names the submitted job: while that job
-has not ended, the same command waits for it instead of submitting another. ``CLIENT``\\ s are waited for first: all of
-them for a while, then ``NEEDED`` of them.
+:mod:`aegis.runtimes.nvflare.deployment` starts this process.
+
+- ``NOTE`` is a file with the submitted job's token. Until the job has ended, the same command waits for the job instead
+  of submitting another.
+- The process first waits for every ``CLIENT`` for a while, then for ``NEEDED`` of the clients.
 """
 
 from __future__ import annotations
@@ -31,28 +33,28 @@ _Answer = TypeVar("_Answer")
 
 _LOGIN_S: Final = 10.0
 _PATIENCE_S: Final = 60.0
-"""How long a server that does not answer is asked again."""
+"""Seconds for which a request to a silent server is retried."""
 _POLL_S: Final = 0.5
 _CLIENTS_S: Final = 60.0
 _STRAGGLERS_S: Final = 15.0
-"""How long those who are not needed are waited for."""
+"""Seconds to wait for clients beyond the needed number."""
 _GOING_ON = ("SUBMITTED", "APPROVED", "DISPATCHED", "RUNNING")
 
 
 class _Server:
-    """FLARE's server, through sessions that are made anew when they break."""
+    """A client of FLARE's server that opens a new session after a failure."""
 
     def __init__(self, kit: AdminKit) -> None:
         self._kit = kit
         self._session: Session | None = None
 
     def ask(self, question: Callable[[Session], _Answer], patience_s: float = _PATIENCE_S) -> _Answer:
-        """Ask, and ask again for a while where nobody answers; raises :class:`TransportUnavailable`."""
+        """Send a request, and retry for a while after errors. Raises :class:`TransportUnavailable`."""
         end = time.monotonic() + patience_s
         while True:
             try:
                 return question(self._connected())
-            except Exception as error:  # FLARE raises many kinds over a broken connection
+            except Exception as error:  # FLARE raises many kinds for a broken connection
                 self._session = None
                 if time.monotonic() > end:
                     _log(error)
@@ -60,7 +62,7 @@ class _Server:
             time.sleep(_POLL_S)
 
     def once(self, question: Callable[[Session], _Answer]) -> _Answer:
-        """Ask once, connected already or not; what FLARE raises is passed on."""
+        """Send a request once, and connect first if necessary. Passes on FLARE's exceptions."""
         return question(self._connected())
 
     def _connected(self) -> Session:
@@ -70,7 +72,7 @@ class _Server:
 
 
 def main(arguments: list[str]) -> int:
-    """Submit or find the job, wait for its end; 0 once it has ended, however."""
+    """Submit or find the job and wait for its end. Return 0 once the job has ended, however; 2 after an error."""
     kit, job_folder, note, needed, *clients = arguments
     try:
         server = _Server(read_admin_kit(Path(kit)))
@@ -90,7 +92,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _unfinished(server: _Server, note: Path) -> str | None:
-    """The token of the job that an earlier process submitted, unless it has ended or never began."""
+    """Return the token of an earlier process's job, or None if the job has ended or never began."""
     try:
         token = str(json.loads(note.read_bytes())["submit_token"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -99,7 +101,7 @@ def _unfinished(server: _Server, note: Path) -> str | None:
 
 
 def _await(server: _Server, clients: set[str], needed: int) -> None:
-    """Until the clients are connected, or have had their time: the job goes to those that are there."""
+    """Wait until the clients are connected or their time is up. FLARE starts the job on the connected clients."""
     began = time.monotonic()
     while missing := clients - _connected(server):
         waited_s = time.monotonic() - began
@@ -116,12 +118,12 @@ def _connected(server: _Server) -> set[str]:
 
 
 def _submit(server: _Server, job_folder: Path, token: str) -> None:
-    """FLARE takes one job for one token, however often it is submitted."""
+    """Submit the job. FLARE creates one job per token, however often the token is submitted."""
     try:
         server.once(lambda session: session.submit_job(str(job_folder), submit_token=token))
     except AegisError:
         raise
-    except Exception as error:  # whatever FLARE has against it
+    except Exception as error:  # FLARE raises many kinds for a rejected job
         _log(error)
         raise RunFolderError("NVIDIA FLARE does not take the job") from error
 
@@ -137,22 +139,22 @@ def _goes_on(status: str | None) -> bool:
 
 
 def _status(server: _Server, token: str) -> str | None:
-    """FLARE's word for how the job is; None where the server knows none."""
+    """Return FLARE's status of the job; None if the server knows no such job."""
     found = server.ask(lambda session: session.list_jobs(submit_token=token))
     return str(found[0].get("status")) if found else None
 
 
 def _log(error: Exception) -> None:
-    """FLARE's own words, for whoever reads the log."""
+    """Write FLARE's own error to the log."""
     sys.stderr.write(f"{type(error).__name__}: {error}\n")
 
 
 def _say(line: str) -> None:
-    """For the log that this process's output goes to, among FLARE's own lines."""
+    """Write a prefixed line to the log that also collects FLARE's own lines."""
     sys.stdout.write(f"\n{OWN}{' '.join(line.split())}\n")
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    # Not sys.exit: threads that FLARE's session leaves behind would keep the process, and whoever waits for it.
+    # Not sys.exit: leftover threads of FLARE's session would keep this process and its waiting parent alive.
     os._exit(main(sys.argv[1:]))

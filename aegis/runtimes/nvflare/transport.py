@@ -1,9 +1,10 @@
-"""Messages as FLARE tasks: one for each parcel, for one client; results through a mailbox that wakes whoever waits.
+"""Transports messages as FLARE tasks, one task per message and client; a mailbox holds results and wakes the waiter.
 
-FLARE authenticates which client a result comes from; what the result says of its sender is not read. A task stands
-until its client has answered, its time is over, or the same site is asked for something newer. FLARE gives a task again
-to a client that asks again without having answered, which is what a site that was restarted does. What the gate before
-FLARE's cells refuses of a client (:mod:`.cell_gate`) is that client's answer: bytes of no use.
+- FLARE authenticates the client behind a result. The transport never reads a sender from the result itself.
+- A task stands until its client answers, its time runs out, or the same site gets a newer request.
+- If a client asks again without an answer, as a restarted site does, FLARE hands out the same task again.
+- If the gate before FLARE's cells (:mod:`.cell_gate`) refuses a client's message, the refusal counts as the client's
+  answer: an unusable reply.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ from coreason_enclave.errors import EnvelopeError
 __all__ = ["FlareTransport", "TaskSender"]
 
 _STRANGER: Final = 0
-"""The node of whoever is none of the participants."""
+"""Node id of a sender outside the participants."""
 
 
 class TaskSender(Protocol):
-    """The part of FLARE's ``Controller`` that is used."""
+    """The part of FLARE's ``Controller`` that the transport uses."""
 
     def send(self, task: Task, fl_ctx: FLContext, targets: list[str]) -> None:
-        """Let the one client in ``targets`` have the task when it asks for one."""
+        """Offer the task to the one client in ``targets`` at its next poll."""
         ...
 
     def cancel_task(self, task: Task) -> None:
-        """Let nobody have it any more."""
+        """Withdraw the task from all clients."""
         ...
 
 
 @dataclass
 class _Standing:
-    """The task that a client has, or may ask for, until it has answered."""
+    """A client's open task, which the client holds or may fetch until it answers."""
 
     task: Task
     message_id: str
@@ -54,23 +55,23 @@ class _Standing:
 
 @dataclass(frozen=True)
 class _StoredReply:
-    """A delivery until somebody pulls it, or nobody can want it any more."""
+    """A received reply, kept until the coordinator pulls it or its lifetime ends."""
 
     inbound: InboundMessage
     forgotten_at: float
 
 
 class FlareTransport:
-    """Carries over FLARE tasks; see :class:`~aegis.rounds.transport.Carrier`.
+    """A transport over FLARE tasks; see :class:`~aegis.rounds.transport.Transport`.
 
     Args:
-        controller: schedules tasks. fl_ctx: of the workflow.
+        controller: schedules tasks. fl_ctx: context of the workflow.
         nodes: node ids, above zero, by FLARE client name.
-        aborted: whether FLARE wants the workflow to end. clock: monotonic seconds.
-        expect: told the size of each message in bytes, which answers will have, too.
+        aborted: returns True if FLARE wants the workflow to end. clock: monotonic seconds.
+        expect: called with the size of each message in bytes, because answers will have the same size.
 
     Raises:
-        RunAborted: from every method, once FLARE wants the workflow to end.
+        RunAborted: from push, pull and wait, once FLARE wants the workflow to end.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class FlareTransport:
         self._lock, self._came = threading.Lock(), threading.Event()
 
     def push(self, outbound_messages: Sequence[OutboundMessage]) -> Sequence[str | None]:
-        """See :class:`~aegis.rounds.transport.Carrier`."""
+        """See :class:`~aegis.rounds.transport.Transport`."""
         self._go_on()
         self._forget()
         try:
@@ -102,20 +103,20 @@ class FlareTransport:
             raise TransportFailed(type(error).__name__) from error
 
     def pull(self, message_ids: Collection[str]) -> Sequence[InboundMessage]:
-        """See :class:`~aegis.rounds.transport.Carrier`."""
+        """See :class:`~aegis.rounds.transport.Transport`."""
         self._go_on()
         with self._lock:
-            self._came.clear()  # under the lock: what comes in after this look sets it again
+            self._came.clear()  # under the lock: a reply after this look sets the event again
             kept = [self._mailbox.pop(message_id, None) for message_id in message_ids]
         return [each.inbound for each in kept if each is not None]
 
     def wait(self, seconds: float) -> None:
-        """See :class:`~aegis.rounds.transport.Carrier`."""
+        """See :class:`~aegis.rounds.transport.Transport`."""
         self._came.wait(seconds)
         self._go_on()
 
     def struck(self, site: str, why: str) -> None:
-        """Take what the gate refused of ``site`` for its answer, now or to the next message; from any thread."""
+        """Count a refusal by the gate as ``site``'s answer to its open or next message. Callable from any thread."""
         with self._lock:
             standing = self._standing.get(site)
             if standing is None or standing.answered:
@@ -133,11 +134,11 @@ class FlareTransport:
         task = Task(
             name=outbound.request_kind.value,
             data=to_shareable(outbound.message),
-            timeout=max(1, math.ceil(outbound.ttl_s)),  # FLARE counts whole seconds, and zero is for ever
+            timeout=max(1, math.ceil(outbound.ttl_s)),  # FLARE counts whole seconds, and zero means for ever
             result_received_cb=self._receiver(message_id, outbound.ttl_s),
         )
         before = self._standing.get(outbound.site)
-        if before is not None:  # it would be given out first, and what it asked for is over
+        if before is not None:  # FLARE would hand out the old task first, and its request is closed
             self._controller.cancel_task(before.task)
         self._controller.send(task, self._fl_ctx, targets=[outbound.site])
         with self._lock:
@@ -148,7 +149,10 @@ class FlareTransport:
         return message_id
 
     def _offend(self, site: str, standing: _Standing, why: str) -> None:
-        """Called with the lock held. The task stands until the next one takes its place: FLARE's lock is busy here."""
+        """Store an error as the site's answer. Call with the lock held.
+
+        Leaves the task in place until the next task replaces it, because FLARE's own lock is busy here.
+        """
         standing.answered = True
         content = EnvelopeError(f"FLARE's client of {site} {why}")
         self._keep(InboundMessage(standing.message_id, self._nodes.get(site, _STRANGER), content), standing.ttl_s)
@@ -157,7 +161,7 @@ class FlareTransport:
         def receive(client_task: ClientTask, fl_ctx: FLContext) -> None:
             del fl_ctx
             self._receive(message_id, client_task.client.name, client_task.result, ttl_s)
-            client_task.result = None  # FLARE would hold it until the task is cleared away
+            client_task.result = None  # FLARE would otherwise keep the result until the task's cleanup
 
         return receive
 
@@ -170,7 +174,7 @@ class FlareTransport:
             self._keep(inbound, ttl_s)
 
     def _keep(self, inbound: InboundMessage, ttl_s: float) -> None:
-        """Called with the lock held; the first answer to a message is the one that counts."""
+        """Store a reply. Call with the lock held; only the first answer to a message counts."""
         self._mailbox.setdefault(inbound.message_id, _StoredReply(inbound, self._clock() + ttl_s))
         self._came.set()
 

@@ -1,4 +1,7 @@
-"""What a FLARE client did that no FLARE client of this federation does, told by the gate to whoever coordinates."""
+"""Collects protocol violations by FLARE clients: the gate reports, and the coordinators subscribe.
+
+An honest FLARE client of this federation never commits such a violation.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _MOST_KEPT = 1_000
 
 
 class Violations:
-    """Takes offences from any thread, passes each on, and logs each kind of a sender once a minute.
+    """Takes violations from any thread, passes each to the subscribers, and logs each kind per sender once a minute.
 
     Args:
         clock: monotonic seconds.
@@ -26,12 +29,12 @@ class Violations:
         self._logged: dict[tuple[str, str], float] = {}
 
     def subscribe(self, tell: Callable[[str, str], None]) -> None:
-        """Have ``tell(site, why)`` called for every offence from now on."""
+        """Call ``tell(site, why)`` for every violation from now on."""
         with self._lock:
             self._tellers.append(tell)
 
     def report(self, sender: str | None, why: str) -> None:
-        """Take one; ``sender`` is None where the connection named nobody."""
+        """Log a violation and pass it to the subscribers. Without a sender (unknown peer), only log."""
         with self._lock:
             tellers, is_news = list(self._tellers), self._is_news(sender or "an unknown client", why)
         if is_news:
@@ -50,4 +53,4 @@ class Violations:
 
 
 OFFENCES = Violations()
-"""Of this process."""
+"""The violations of this process."""

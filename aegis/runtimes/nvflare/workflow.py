@@ -1,4 +1,4 @@
-"""A coordinator inside FLARE's server process: FLARE's workflow interface around what coordinates over a carrier."""
+"""Runs a coordinator inside FLARE's server process: adapts FLARE's workflow interface to code that uses a transport."""
 
 from __future__ import annotations
 
@@ -23,26 +23,29 @@ from aegis.runtimes.nvflare.violations import OFFENCES
 __all__ = ["FlareWorkflow", "require_gate", "tolerate_refusals"]
 
 TASK_CHECK_S: Final = 0.1
-"""How often FLARE clears away tasks that are done. Results do not wait for it."""
+"""Seconds between FLARE's cleanups of finished tasks. Results do not wait for a cleanup."""
 
 
 class FlareWorkflow(ModelController, ABC):  # type: ignore[misc]  # FLARE ships no types
-    """Runs :meth:`coordinate` once; what that raises ends FLARE's job as failed, nothing that a site answers does."""
+    """A FLARE workflow that runs :meth:`coordinate` once.
+
+    An exception from :meth:`coordinate` ends FLARE's job as failed; no answer of a site can end the job.
+    """
 
     def __init__(self) -> None:
         super().__init__(persistor_id="", ignore_result_error=True, task_check_period=TASK_CHECK_S)
 
     @abstractmethod
     def coordinate(self, local: Path) -> None:
-        """Do the whole work; ``local`` is FLARE's site configuration directory of this server."""
+        """Run the whole job. ``local`` is this server's site configuration directory of FLARE."""
 
     def run(self) -> None:
-        """FLARE's entry."""
+        """Start the workflow; called by FLARE."""
         tolerate_refusals(self.fl_ctx)
         self.coordinate(Path(self.engine.get_workspace().get_site_config_dir()))
 
     def transport(self, nodes: dict[str, int]) -> FlareTransport:
-        """A carrier to the clients of this job; ``nodes`` are node ids by client name."""
+        """Return a transport to the clients of this job; ``nodes`` maps client names to node ids."""
 
         def aborted() -> bool:
             return bool(self.abort_signal.triggered)
@@ -52,7 +55,7 @@ class FlareWorkflow(ModelController, ABC):  # type: ignore[misc]  # FLARE ships 
         return transport
 
     def liveness(self) -> FlareLiveness:
-        """Signs of life of the clients of this job."""
+        """Return the liveness of this job's clients."""
         return FlareLiveness(
             lambda: [client.name for client in self.engine.get_clients()], self.get_client_disconnect_time
         )
@@ -60,20 +63,23 @@ class FlareWorkflow(ModelController, ABC):  # type: ignore[misc]  # FLARE ships 
     def process_result_of_unknown_task(
         self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
     ) -> None:
-        """An answer to what is over: nobody waits for it."""
+        """Log and drop an answer to a closed task."""
         del client_task_id, result, fl_ctx
         logging.getLogger(__name__).info("%s answered a %s task that was over", client.name, task_name)
 
 
 def tolerate_refusals(fl_ctx: FLContext) -> None:
-    """One site's return code must not end everybody's job: FLARE's server runner does so for three of them."""
+    """Stop one site's return code from ending the whole job.
+
+    By default FLARE's server runner ends the job on three return codes.
+    """
     runner = fl_ctx.get_prop(FLContextKey.RUNNER)
     if runner is not None:
         runner.ABORT_RETURN_CODES = []
 
 
 def require_gate() -> None:
-    """Refuse to coordinate where sites' processes could end the job.
+    """Refuse to coordinate if a site's process could end the job.
 
     Raises:
         RunFolderError: the server's kit names no gate.

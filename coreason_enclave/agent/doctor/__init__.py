@@ -1,1 +1,5 @@
-"""``coreason-enclave doctor``: is this site set up so that it can take part, and if not, what is there to do?"""
+"""``coreason-enclave doctor``: checks whether a site can take part in a federation, and how to fix each problem.
+
+Enters: a site's folder and configuration. Leaves: findings with a verdict and a remedy.
+Never: changes keys, data or ledger; prints a count of rows; stops at the first broken check.
+"""

@@ -1,4 +1,4 @@
-"""What this site asks of a coordinator's evidence, and whether any evidence could ever meet it."""
+"""Checks this site's attestation policy for coordinators: whether any evidence could ever meet the policy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WHERE = "[policy.coordinator_attestation] of site.toml"
 
 
 def evidence_of_coordinators(site: Examined) -> Iterator[Diagnosis]:
-    """The policy could be met, what verifies evidence is installed, and endorsements can be found."""
+    """Check that evidence can meet the policy, that verifiers are installed, and that endorsements have a source."""
     wanted = site.config.policy.coordinator_attestation
     if wanted is None:
         yield _nothing(site)
@@ -43,7 +43,7 @@ def _nothing(site: Examined) -> Diagnosis:
 
 
 def _never_met(wanted: AttestationPolicy, site: Examined) -> Iterator[str]:
-    """Lines that are missing: an empty one accepts nothing."""
+    """Yield required entries that are missing; an empty entry accepts no evidence."""
     if not _acceptable(wanted, site):
         yield "kinds names nothing that this profile accepts"
     if not _hardware(wanted):
@@ -73,7 +73,7 @@ def _expired(wanted: AttestationPolicy, today: date) -> Iterator[str]:
 
 
 def _ending(wanted: AttestationPolicy, today: date) -> Diagnosis:
-    """The policy can be met today; whether it can in three weeks is told now."""
+    """Report a policy that evidence can meet today; warn if some kind has no valid reference value in three weeks."""
     said = f"accepts {', '.join(wanted.kinds)}"
     if soon := [*_expired(wanted, as_datetime(end_of(today) + (_DAYS_WARN - 1) * DAY_S).date())]:
         found = f"{said}; in {_DAYS_WARN} days {'; '.join(soon)}"
@@ -82,7 +82,7 @@ def _ending(wanted: AttestationPolicy, today: date) -> Diagnosis:
 
 
 def _endorsements(wanted: AttestationPolicy, site: Examined) -> Diagnosis:
-    """Reads the settings and looks for folder and libraries; asks no vendor."""
+    """Check settings, folder and libraries, without contacting a vendor."""
     name, settings = "coordinator endorsements", site.config.endorsements
     if missing := _libraries(wanted):
         found = f"{', '.join(missing)} is not installed: evidence that needs it is refused"

@@ -1,4 +1,4 @@
-"""What a check found, in the words of somebody who has to act on it."""
+"""Findings of the doctor's checks, worded for the person who must act on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Check", "Diagnosis", "DiagnosisLevel", "Examined", "examined_safely"
 
 
 class DiagnosisLevel(StrEnum):
-    """``ok``; ``warn``: it works, or will for now; ``FAIL``: the site cannot take part like this."""
+    """``ok``: works. ``warn``: works, perhaps only for now. ``FAIL``: the site cannot take part as configured."""
 
     OK = "ok"
     WARN = "warn"
@@ -24,7 +24,7 @@ class DiagnosisLevel(StrEnum):
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One line: what was looked at, how it is, and what to do where it is not ``ok``."""
+    """One line: the check, the state found, and the remedy unless the verdict is ``ok``."""
 
     check: str
     verdict: DiagnosisLevel
@@ -34,9 +34,9 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Examined:
-    """The site that is looked at. ``now`` is Unix seconds.
+    """The site under examination. ``now`` returns Unix seconds.
 
-    ``socket_only``: its agent answers on its socket alone, and needs neither gateway nor the keys for it.
+    ``socket_only``: the agent answers on its socket alone, and needs neither gateway nor the gateway's keys.
     """
 
     folder: Path
@@ -46,11 +46,11 @@ class Examined:
 
 
 Check = Callable[[Examined], Iterator[Diagnosis]]
-"""Yields findings; whatever it raises is one more, and a FAIL."""
+"""Yields findings; an exception becomes a further finding, a FAIL."""
 
 
 def examined_safely(name: str, check: Check, site: Examined) -> Iterator[Diagnosis]:
-    """The check's findings, and what it raised as a FAIL: a broken site is what it is here for."""
+    """Yield the check's findings, and any exception as a FAIL: the doctor must cope with a broken site."""
     try:
         yield from check(site)
     except (EnclaveError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The way to the gateway: joined, certificates valid, TCP, TLS, accepted there, and the clocks agree."""
+"""Checks the way to the gateway: registration, certificates, TCP, TLS, acceptance by the gateway, and the clocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DAYS_WARN = 21
 
 
 def gateway(site: Examined) -> Iterator[Diagnosis]:
-    """From the files to an answer of the gateway; stops at the first thing without which the rest makes no sense."""
+    """Check from the local files to a gateway's answer; stop at a failure that makes later checks meaningless."""
     if site.socket_only:
         yield Diagnosis("gateway", DiagnosisLevel.OK, "none: the agent answers on its socket alone")
         return
@@ -45,10 +45,10 @@ def gateway(site: Examined) -> Iterator[Diagnosis]:
 
 
 def _asked(site: Examined, connection: Connection) -> Iterator[Diagnosis]:
-    """A sign of life, as the agent sends it: what the gateway says to it is what it would say to the agent."""
+    """Send a health statement as the agent does; the gateway's answer equals the answer to the agent."""
     path = site.folder / site.config.keys / "signing.key"
     if not path.exists():
-        return  # said by the check of the keys
+        return  # the check of the keys reports the missing key
     session = connection.http(timeout_s=_TIMEOUT_S)
     try:
         session.request("POST", HEALTH_PATH, _sign_of_life(site, connection, path))
@@ -104,7 +104,7 @@ def _reason(body: bytes) -> str:
 
 
 def _clock(date: str | None, now: float) -> Diagnosis:
-    """Against the gateway's clock, to its whole second."""
+    """Compare with the gateway's clock, to its whole second."""
     try:
         theirs = parsedate_to_datetime(date or "").timestamp()
     except ValueError:

@@ -1,4 +1,4 @@
-"""What could attest on this host. Looked for by its device files alone; nothing is asked of it."""
+"""Checks for attestation hardware on this host, by device files alone; the check never opens a device."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["DEVICES", "attestation", "devices_found"]
 
 
 def devices_found(root: Path = Path("/")) -> list[str]:
-    """Names of the interfaces that are there."""
+    """Return the names of the interfaces present on this host."""
     return [
         looked.name for looked in ThisHost(HostDevices(root)).looked_for() if looked.name in DEVICES and looked.there
     ]
 
 
 def attestation(site: Examined) -> Iterator[Diagnosis]:
-    """Which attester the site names, and which interfaces this host has."""
+    """Report the site's configured attester and this host's attestation interfaces."""
     there = devices_found()
     looked = ", ".join(f"{name}: {'there' if name in there else 'no'}" for name in DEVICES)
     yield Diagnosis(

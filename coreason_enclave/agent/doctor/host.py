@@ -1,4 +1,4 @@
-"""What lies on this host: keys, disk, socket, data, ledger, and whether the policy can ever say yes."""
+"""Checks of this host's keys, disk, socket, data and ledger, and whether the policy can ever accept an order."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["data", "disk", "keys", "ledger", "policy", "socket_place"]
 
 _Key = tuple[str, Callable[[], object], str]
-"""A file, how it is read, and the command that makes it."""
+"""A file name, its loader, and the command that creates the file."""
 
 _LEAST_FREE, _FEW_FREE = 200 << 20, 2 << 30
 
 
 def keys(site: Examined) -> Iterator[Diagnosis]:
-    """Each key exists, is readable by its owner alone, and is a key of its kind."""
+    """Check that each key exists, is readable by its owner alone, and has the right form."""
     folder = site.folder / site.config.keys
     of_the_site: list[_Key] = [("signing.key", lambda: _a_secret(folder / "signing.key"), "found")]
     for_the_gateway: list[_Key] = [
@@ -52,7 +52,7 @@ def keys(site: Examined) -> Iterator[Diagnosis]:
 
 
 def disk(site: Examined) -> Iterator[Diagnosis]:
-    """Room for the ledger, the log and the store of released updates."""
+    """Check free space for the ledger, the log and the store of released updates."""
     free = shutil.disk_usage(site.folder).free
     found = f"{free / (1 << 30):.1f} GiB free at {site.folder}"
     verdict = (
@@ -63,7 +63,7 @@ def disk(site: Examined) -> Iterator[Diagnosis]:
 
 
 def socket_place(site: Examined) -> Iterator[Diagnosis]:
-    """A Unix socket can be made where the agent makes its own; or the agent's is there."""
+    """Check that the agent can create its Unix socket, or that its socket already exists."""
     if (site.folder / SOCKET_FILE).exists():
         yield Diagnosis(
             "socket", DiagnosisLevel.OK, f"{site.folder / SOCKET_FILE} is there: coreason-enclave status asks it"
@@ -84,8 +84,8 @@ def socket_place(site: Examined) -> Iterator[Diagnosis]:
 
 
 def data(site: Examined) -> Iterator[Diagnosis]:
-    """Each registered dataset opens, and is what its schema and its registration say. No count is told."""
-    from coreason_enclave.sentry import DataSentry  # reads tables, which only this check needs
+    """Check that each registered dataset opens and matches its schema and registration. No finding states a count."""
+    from coreason_enclave.sentry import DataSentry  # loads the table readers, for this check only
 
     if not site.config.lineages:
         yield Diagnosis("data", DiagnosisLevel.FAIL, "no lineage is registered", "add [[lineages]] to site.toml")
@@ -106,7 +106,7 @@ def data(site: Examined) -> Iterator[Diagnosis]:
 
 
 def ledger(site: Examined) -> Iterator[Diagnosis]:
-    """The ledger is there and its whole chain verifies."""
+    """Check that the ledger exists and its whole hash chain verifies."""
     path = site.folder / site.config.ledger
     if not path.exists():
         to_do = "run coreason-enclave init; if this site ever took part, restore the ledger from a backup instead"
@@ -126,7 +126,7 @@ def ledger(site: Examined) -> Iterator[Diagnosis]:
 
 
 def policy(site: Examined) -> Iterator[Diagnosis]:
-    """The policy can say yes to somebody."""
+    """Check that the policy lists a coordinator, and enough known participants for ``min_clients``."""
     rules = site.config.policy
     if not rules.coordinator_keys:
         to_do = "list the key of a coordinator that you trust in coordinator_keys"

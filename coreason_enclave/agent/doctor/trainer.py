@@ -1,4 +1,4 @@
-"""Whether the training loop that this site brings itself can be had."""
+"""Checks whether the site's own training loop can be loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["trainer"]
 
 
 def trainer(site: Examined) -> Iterator[Diagnosis]:
-    """It can be imported and made, where ``site.toml`` names one; that it trains well is for the site to know."""
+    """Check that the trainer named in ``site.toml``, if any, can be imported and created, not how well it trains."""
     name = site.config.trainer
     if name is None:
         return

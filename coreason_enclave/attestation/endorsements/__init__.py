@@ -1,7 +1,9 @@
-"""Endorsements: what vendors say about a platform, which a verifier needs besides the evidence itself.
+"""Endorsements: vendors' statements about a platform, required for verification in addition to the evidence.
 
-Behind one port, so that a relying party decides where they come from: an offline bundle, a cache on disk, the vendor's
-service. None of them is trusted: whatever a source gives is verified up to the vendor's pinned root.
+Enters: a report and a time. Leaves: endorsements from an offline bundle, a disk cache or the vendor's service.
+Never: trusts a source. The verifier checks every endorsement up to the vendor's pinned root.
+
+All sources share one interface, so each relying party decides where its endorsements come from.
 """
 
 from __future__ import annotations

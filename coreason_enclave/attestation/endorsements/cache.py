@@ -1,7 +1,7 @@
-"""Endorsements that were fetched before, on disk, so that a vendor's service is asked once a day and not each time.
+"""Disk cache of fetched endorsements: a host asks a vendor's service once a day rather than every time.
 
-Kept is only what can be read, is about what was asked for, and is valid now. Nothing here makes it trusted: the
-verifier checks every signature each time. An entry that is damaged, too old or no longer valid counts as absent.
+The cache keeps an item only if the item is readable, matches the request and is valid now. A damaged, old or invalid
+entry counts as absent. Caching adds no trust: the verifier checks every signature each time.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from coreason_enclave.system.files import replace_file
 __all__ = ["DEFAULT_MAX_AGE_S", "CachedEndorsements"]
 
 DEFAULT_MAX_AGE_S = 86_400
-"""A revocation is heard of within a day, however long the list that was fetched says it is valid."""
+"""Maximum age of an entry, in seconds.
+
+A revocation takes effect within a day, whatever end date the fetched list states.
+"""
 
 _SUFFIX = ".stored.json"
 _log = logging.getLogger(__name__)
 
 
 class _Stored(StrictModel):
-    """What stands beside each item: when it was fetched, and the digest of its content."""
+    """Note stored with each item: time of the fetch, and digest of the content."""
 
     version: FormatVersion = 1
     stored_at: UnixSeconds
@@ -38,10 +41,10 @@ class _Stored(StrictModel):
 
 
 class CachedEndorsements(ItemwiseSource):
-    """Asks ``inner`` for what ``folder`` does not have.
+    """A cache in ``folder`` that asks ``inner`` for missing items.
 
     Args:
-        max_age_s: seconds for which an entry counts, if it is itself valid for so long.
+        max_age_s: Maximum age of an entry, in seconds; the item itself must also be valid.
     """
 
     called = "the vendor's service"
@@ -72,13 +75,13 @@ class CachedEndorsements(ItemwiseSource):
             return None
 
     def _keep(self, item: Item, content: bytes, now: int) -> None:
-        """A cache that cannot be written costs time, not the attestation."""
+        """Store the item. A failed write costs time, not the attestation."""
         path = self._folder / item.name
         note = _Stored(stored_at=now, sha256=sha256_hex(content))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, content)
-            replace_file(_note_of(path), note.canonical())  # one that does not fit its content counts as none
+            replace_file(_note_of(path), note.canonical())  # a note for other content invalidates the entry
         except OSError as error:
             _log.warning("endorsements are not cached: %s cannot be written: %s", path, error.strerror)
 

@@ -1,4 +1,4 @@
-"""The single things that vendors say, each under the name by which a bundle, a cache and a service find it.
+"""Single vendor statements (items), each with the name under which bundles, caches and services find the item.
 
 ::
 
@@ -10,7 +10,7 @@
     nvidia/manifests/<manifest id>.xml                  a signed reference integrity manifest
     nvidia/ocsp/<SHA-256 of the certificate>.der        the responder's answer about one certificate
 
-Hex is in lower case throughout.
+Hex digits are in lower case throughout.
 """
 
 from __future__ import annotations
@@ -48,34 +48,34 @@ __all__ = [
 ]
 
 MAX_ITEM_BYTES = 1 << 20
-"""No vendor's item is larger."""
+"""Maximum size of an item, in bytes."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 @dataclass(frozen=True)
 class Item(ABC):
-    """One thing that a vendor says."""
+    """A single statement of a vendor."""
 
     @abstractmethod
     def _parts(self) -> tuple[str, ...]:
-        """The folders and the file of :attr:`name`."""
+        """Return the folders and the file name of :attr:`name`."""
 
     @abstractmethod
     def is_current(self, content: bytes, now: int) -> bool:
-        """Whether all of ``content`` is valid at ``now`` (Unix seconds), going by what it says itself.
+        """Return True if all of ``content`` states validity at ``now`` (Unix seconds).
 
-        Reads without trusting: whose signature it bears is the verifier's question.
+        Reads without trust; the verifier checks the signature.
 
         Raises:
-            VerificationRefused: it cannot be read, or is about something else.
+            VerificationRefused: The content is unreadable, or about another object.
         """
 
     @property
     def name(self) -> str:
-        """The path below a bundle's or a cache's folder; raises :class:`VerificationRefused` for an unsafe one.
+        """The path below the folder of a bundle or cache; raises :class:`VerificationRefused` for an unsafe path.
 
-        Its parts come from evidence that nobody has verified yet.
+        The parts come from unverified evidence.
         """
         parts = self._parts()
         if not all(_NAME.fullmatch(part) for part in parts):
@@ -85,7 +85,12 @@ class Item(ABC):
 
 @dataclass(frozen=True)
 class DcapCollateral(Item):
-    """Intel's collateral for one kind of processor package. ``tee``: sgx or tdx; ``authority``: platform, processor."""
+    """Intel's collateral for one kind of processor package.
+
+    Attributes:
+        tee: ``sgx`` or ``tdx``.
+        authority: ``platform`` or ``processor``.
+    """
 
     tee: str
     fmspc: str
@@ -111,9 +116,11 @@ class DcapCollateral(Item):
 
 @dataclass(frozen=True)
 class SnpKeyCertificate(Item):
-    """The certificate of the key that signed a report. ``chip_id``: as KDS spells it, hex; None for a VLEK.
+    """The certificate of the key that signed a report.
 
-    ``tcb``: the reported TCB_VERSION, hex, in the layout of the report.
+    Attributes:
+        tcb: Reported TCB_VERSION in the report's layout, hex.
+        chip_id: Chip id in the spelling of KDS, hex; None for a VLEK.
     """
 
     product: SnpProduct
@@ -157,7 +164,7 @@ class SnpAuthorities(Item):
 
 @dataclass(frozen=True)
 class SnpRevocationList(Item):
-    """What AMD took back of a product line."""
+    """AMD's revocation list of a product line."""
 
     product: SnpProduct
     key: SigningKey
@@ -177,7 +184,7 @@ class SnpRevocationList(Item):
 
 @dataclass(frozen=True)
 class NvidiaManifest(Item):
-    """A reference integrity manifest by NVIDIA's id for it, such as ``NV_GPU_DRIVER_GH100_550.144.03``."""
+    """A reference integrity manifest under NVIDIA's id, such as ``NV_GPU_DRIVER_GH100_550.144.03``."""
 
     manifest_id: str
 
@@ -192,7 +199,7 @@ class NvidiaManifest(Item):
 
 @dataclass(frozen=True)
 class NvidiaOcsp(Item):
-    """The responder's answer about ``certificate``, which ``issuer`` issued."""
+    """The responder's answer about ``certificate``, issued by ``issuer``."""
 
     certificate: x509.Certificate
     issuer: x509.Certificate
@@ -213,10 +220,10 @@ class NvidiaOcsp(Item):
 
 
 def manifest_chain(content: bytes) -> Chain:
-    """The certificates that a manifest brings, leaf first; nothing of it is trusted.
+    """Return the certificates in a manifest, leaf first. Verifies no signature.
 
     Raises:
-        VerificationRefused: it cannot be read, or the library for it is missing.
+        VerificationRefused: The manifest is unreadable, or the XML library is missing.
     """
     try:
         from coreason_enclave.attestation.verify.rim.xml import parse_untrusted
@@ -235,7 +242,7 @@ _MANIFEST_CERTIFICATES = range(2, 9)
 
 
 def _claimed_root(content: bytes) -> bytes:
-    """The root that a collateral itself leads to, DER: enough to read it, and no reason to believe it."""
+    """Return the root (DER) at the end of the collateral's own chain: good enough for reading, never for trust."""
     try:
         text = parse_json(content)["pck_crl_issuer_chain"]
         return load_pem_certificates(text.encode())[-1].public_bytes(Encoding.DER)

@@ -1,12 +1,12 @@
-"""Where a relying party finds endorsements, as it stands in TOML::
+"""A relying party's sources of endorsements, as written in TOML::
 
     [endorsements]
     bundle = "endorsements"         # a folder, filled beforehand
     fetch = true                    # ask the vendors' services
-    cache = "state/endorsements"    # and keep what they said
+    cache = "state/endorsements"    # and store their answers
     max_age_s = 86400
 
-Nothing set up means that nothing is found, and that evidence is refused which does not bring all of it.
+Without any setting, no source exists. Verifiers then refuse evidence that does not bring all its endorsements.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _Folder = Annotated[str, StringConstraints(min_length=1, max_length=4096, patter
 
 
 class EndorsementSettings(StrictModel):
-    """Sources in the order in which they are asked: the bundle, then the cache, then the vendors.
+    """The sources in query order: bundle, cache, vendors.
 
     Attributes:
-        bundle, cache: folders, relative to that of the configuration file.
-        max_age_s: seconds for which what was fetched counts; one minute to 30 days.
+        bundle, cache: Folders, relative to the folder of the configuration file.
+        max_age_s: Maximum age of fetched items in seconds; one minute to 30 days.
     """
 
     bundle: _Folder | None = None
@@ -56,7 +56,7 @@ class EndorsementSettings(StrictModel):
 
 
 def opened(settings: EndorsementSettings, base_folder: Path) -> EndorsementSource:
-    """The sources that ``settings`` name; raises :class:`ConfigurationError` for a bundle that is not there."""
+    """Return the sources that ``settings`` name; raises :class:`ConfigurationError` if the bundle folder is missing."""
     sources: list[ItemwiseSource] = []
     if settings.bundle is not None:
         folder = base_folder / settings.bundle

@@ -1,7 +1,7 @@
-"""Endorsements from a folder that somebody filled beforehand: for hosts that reach no vendor's service.
+"""Endorsements from a folder filled beforehand, for hosts without access to vendors' services.
 
-The layout is that of :mod:`~coreason_enclave.attestation.endorsements.collateral`. A cache has the same one: the folder
-of a host that may fetch, copied, is a bundle for one that may not. Collateral, lists and answers end after days to
+The layout matches :mod:`~coreason_enclave.attestation.endorsements.collateral` and the cache. A copy of an online
+host's cache therefore serves as the bundle of an offline host. Collateral, lists and answers expire after days to
 weeks.
 """
 
@@ -17,7 +17,7 @@ __all__ = ["OfflineBundle", "read_at_most"]
 
 
 class OfflineBundle(ItemwiseSource):
-    """Reads items below ``folder``."""
+    """A source that reads items below ``folder``."""
 
     called = "the bundle"
 
@@ -25,7 +25,7 @@ class OfflineBundle(ItemwiseSource):
         self._folder = folder
 
     def get(self, item: Item, now: int) -> bytes:
-        """See :meth:`ItemwiseSource.get`. What is out of date is given as it is: the verifier says so."""
+        """See :meth:`ItemwiseSource.get`. Expired items are returned unchanged; the verifier rejects them."""
         try:
             content = read_at_most(self._folder / item.name)
         except FileNotFoundError as error:
@@ -38,6 +38,6 @@ class OfflineBundle(ItemwiseSource):
 
 
 def read_at_most(path: Path, limit: int = MAX_ITEM_BYTES) -> bytes:
-    """The file's content, or one byte more than ``limit`` where it is larger."""
+    """Return the file's content, or the first ``limit`` + 1 bytes of a larger file."""
     with path.open("rb") as file:
         return file.read(limit + 1)

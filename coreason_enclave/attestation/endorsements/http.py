@@ -1,4 +1,4 @@
-"""HTTP as fetching endorsements needs it, behind a port; the real client is the standard library's, over TLS alone."""
+"""HTTP interface for fetching endorsements, and a standard-library client that uses TLS only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ _CHUNK = 16 * 1024
 
 @dataclass(frozen=True)
 class HttpReply:
-    """``headers``: names in lower case; ``body``: at most :data:`MAX_ITEM_BYTES`."""
+    """A reply.
+
+    Attributes:
+        headers: Values by name, names in lower case.
+        body: At most :data:`MAX_ITEM_BYTES`.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -31,25 +36,25 @@ class HttpReply:
 
 
 class HttpPort(Protocol):
-    """Asks a vendor's service."""
+    """A client that asks a vendor's service."""
 
     def __call__(self, url: str, *, body: bytes | None = None, content_type: str | None = None) -> HttpReply:
-        """GET, or POST where there is a ``body``.
+        """Send a GET request, or a POST request with ``body``.
 
         Raises:
-            VerificationRefused: ``endorsements_missing`` for the reason ``attestation_unavailable``: no whole answer.
+            VerificationRefused: No complete answer: ``endorsements_missing`` with reason ``attestation_unavailable``.
         """
         ...
 
 
 class HttpsClient:
-    """Talks to the host it was told and no other: redirects stay on it, nothing but ``https`` is opened.
+    """A client that talks only to the requested host: redirects stay on the host, and every address must be ``https``.
 
-    A proxy is taken from the environment as usual; it sees host names, and cannot forge what vendors sign.
+    The environment may set a proxy as usual. A proxy sees host names, and cannot forge vendors' signatures.
 
     Args:
-        timeout_s: seconds to wait for the next bytes, and for a body as a whole.
-        trust: which servers are believed; None: the system's certificate authorities.
+        timeout_s: Seconds to wait for the next bytes, and for a body as a whole.
+        trust: TLS context with the trusted authorities; None: the system's certificate authorities.
     """
 
     def __init__(self, *, timeout_s: float = 10.0, trust: ssl.SSLContext | None = None) -> None:
@@ -77,15 +82,16 @@ class HttpsClient:
                 return HttpReply(reply.status, names, content)
         except (OSError, HTTPException, ValueError) as error:
             if isinstance(error, HTTPError):
-                error.close()  # it holds the connection
+                error.close()  # the error holds the connection
             message = str(getattr(error, "reason", "")) or str(error) or type(error).__name__
             raise _unavailable(url, message) from error
 
 
 def _read(reply: HTTPResponse, url: str, timeout_s: float) -> bytes:
-    """The whole body within size and time: a server that sends a byte a second is one that does not answer.
+    """Return the whole body within the limits of size and time. A server that sends one byte a second counts as down.
 
-    Python's client takes a body that ends before its announced length for a whole one, when read in pieces.
+    When read in pieces, Python's client accepts a body shorter than its announced length. This function checks the
+    length.
     """
     deadline = time.monotonic() + timeout_s
     announced = reply.getheader("Content-Length")
@@ -108,7 +114,7 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
-        """Follow on the same host over the same scheme; anything else is no answer. No body is read."""
+        """Follow a redirect to the same host and scheme; refuse any other redirect. Reads no body."""
         fp.close()
         old, new = urlsplit(req.full_url), urlsplit(newurl)
         if (new.scheme, new.netloc) != (old.scheme, old.netloc):
@@ -117,7 +123,7 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
 
 
 class _AnyStatus(urllib.request.BaseHandler):
-    """A status that is no success is an answer like any other, for the caller to read."""
+    """Handler that passes every status on to the caller, errors included."""
 
     def http_error_default(
         self,

@@ -1,9 +1,9 @@
-"""Asking a service that is busy again, at its own pace: what ``429`` and ``503`` ask for.
+"""Ask a busy service again at its own pace, as ``429`` and ``503`` request.
 
-- ``Retry-After`` is honoured, in seconds or as a date. Without it the pauses double, each shortened by chance, so that
-  hosts that were refused together do not come back together.
-- A round does not wait long: a pause above :data:`MAX_PAUSE_S` is not waited out, and the service counts as one that
-  does not answer. It is then left alone for as long as it asked, at most :data:`MAX_QUIET_S`.
+- ``Retry-After`` takes precedence, in seconds or as a date. Without the header, pauses double. Chance shortens each
+  pause, so hosts refused together do not return together.
+- A round never waits long. If the required pause exceeds :data:`MAX_PAUSE_S`, the service counts as unavailable.
+  The host then leaves the service alone for the requested time, at most :data:`MAX_QUIET_S`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class PatientHttp:
     """An :class:`~.http.HttpPort` that asks ``inner`` up to :data:`ATTEMPTS` times.
 
     Args:
-        pause: waits this many seconds. clock: Unix seconds. chance: a number between two.
+        pause: Sleeps for the given number of seconds.
+        clock: Returns Unix seconds.
+        chance: Returns a random number between two bounds.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class PatientHttp:
         self._lock = threading.Lock()
 
     def __call__(self, url: str, *, body: bytes | None = None, content_type: str | None = None) -> HttpReply:
-        """See :class:`~.http.HttpPort`; the last reply, where all of them were of a busy service."""
+        """See :class:`~.http.HttpPort`. Returns the last reply if the service stays busy."""
         host = urlsplit(url).netloc
         self._leave_alone(host)
         for attempt in range(ATTEMPTS):
@@ -69,18 +71,18 @@ class PatientHttp:
     def _leave_alone(self, host: str) -> None:
         with self._lock:
             left = self._quiet_until.get(host, 0.0) - self._clock()
-        if 0 < left <= MAX_QUIET_S:  # more: this host's clock was set back
+        if 0 < left <= MAX_QUIET_S:  # beyond the limit: this host's clock was set back
             raise missing(f"{host[:100]} is busy, and is left alone for another {left:.0f} s", unavailable=True)
 
     def _wait(self, headers: Mapping[str, str], attempt: int) -> float:
         asked = _retry_after(headers.get("retry-after"), self._clock())
         if asked is not None:
-            return asked + self._chance(0.0, 0.5)  # never sooner than it asked for
+            return asked + self._chance(0.0, 0.5)  # never sooner than the service asked
         return _FIRST_PAUSE_S * 2.0**attempt * self._chance(0.5, 1.0)
 
 
 def _retry_after(text: str | None, now: float) -> float | None:
-    """Seconds from now, at most :data:`MAX_QUIET_S`; None where the header is missing or means nothing."""
+    """Return the seconds from now, at most :data:`MAX_QUIET_S`, or None for a missing or invalid header."""
     if text is None:
         return None
     if text.isascii() and text.isdecimal():

@@ -1,4 +1,7 @@
-"""Which items a report needs, read off the report. Nothing of it is verified yet, and nothing of it is believed."""
+"""Determine which endorsements a report needs, from the unverified report.
+
+The result only selects items to fetch; no verdict relies on the result.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ _PRODUCT_OF_MANIFESTS = "GH100"
 
 
 def collateral_of(quote: bytes) -> DcapCollateral:
-    """The collateral for the platform of an SGX or TDX quote; raises :class:`VerificationRefused`."""
+    """Return the collateral for the platform of an SGX or TDX quote; raises :class:`VerificationRefused`."""
     parsed = parse_quote(quote)
     fmspc, _ = platform_of(parsed)
     try:
@@ -46,13 +49,13 @@ def collateral_of(quote: bytes) -> DcapCollateral:
 
 @dataclass(frozen=True)
 class HostCertificates:
-    """What a host's certificate table holds: keys' certificates, and those of authorities (DER)."""
+    """The certificates (DER) in a host's certificate table, sorted into those of keys and those of authorities."""
 
     leaves: tuple[bytes, ...]
     authorities: tuple[bytes, ...]
 
     def leaf(self, wanted: SnpKeyCertificate, now: int) -> bytes | None:
-        """The one that is wanted; None where there is none, such as after an update of the firmware."""
+        """Return the wanted certificate, or None if absent, for example after an update of the firmware."""
         for der in self.leaves:
             try:
                 if wanted.is_current(der, now):
@@ -63,17 +66,17 @@ class HostCertificates:
 
 
 def certificates_of(report: CpuReport) -> HostCertificates:
-    """The certificates that came with a SEV-SNP report; raises :class:`VerificationRefused`."""
+    """Return the certificates delivered with a SEV-SNP report; raises :class:`VerificationRefused`."""
     given = SnpEndorsements.from_files(base64.b64decode(text) for text in report.certificates).certificates
     authorities = tuple(der for der in given if read_certificate(der).is_authority)
     return HostCertificates(tuple(der for der in given if der not in authorities), authorities)
 
 
 def key_certificates_of(report: SnpReport) -> Iterator[SnpKeyCertificate]:
-    """The certificate of the key that signed a report: several where the report does not say which line it is of.
+    """Yield candidates for the certificate of the report's signing key: several if the report does not name its line.
 
     Raises:
-        VerificationRefused: ``endorsements_missing``: of no line at all.
+        VerificationRefused: ``endorsements_missing``: no known product line fits the report.
     """
     tcb = report.raw_tcbs["reported"]
     lines = [product for product in SnpProduct if _may_be_of(product, report, tcb)]
@@ -92,7 +95,7 @@ def _may_be_of(product: SnpProduct, report: SnpReport, tcb: bytes) -> bool:
 
 
 def manifests_of(gpu: GpuReport) -> tuple[NvidiaManifest, NvidiaManifest]:
-    """The manifests of a GPU's driver and VBIOS, by the ids that NVIDIA's verifiers make (nvtrust)."""
+    """Return the manifests of a GPU's driver and VBIOS, with the ids of NVIDIA's verifiers (nvtrust)."""
     said = parse_spdm_report(gpu.report_bytes()).opaque
     board = "_".join(_word(said, number) for number in (Field.PROJECT, Field.PROJECT_SKU, Field.CHIP_SKU))
     return (
@@ -106,7 +109,10 @@ def _word(said: OpaqueData, number: int) -> str:
 
 
 def answers_of(gpu: GpuReport, manifests: Sequence[bytes]) -> Iterator[NvidiaOcsp]:
-    """Whom the vendor's responder has to be asked about: not roots, nor a GPU's leaf, which its own boot ROM makes."""
+    """Yield the certificates to ask the vendor's responder about.
+
+    Excluded: roots, and a GPU's leaf, which the GPU's own boot ROM issues.
+    """
     yield from _pairs(load_pem_chain(gpu.chain_bytes(), "a GPU's chain")[1:])
     seen: set[x509.Certificate] = set()
     for manifest in manifests:

@@ -1,4 +1,4 @@
-"""Where endorsements come from: the port, and how single items make up what a verifier needs."""
+"""Interface of endorsement sources, and the assembly of single items into a verifier's input."""
 
 from __future__ import annotations
 
@@ -26,51 +26,50 @@ __all__ = ["EndorsementSource", "FirstOf", "ItemwiseSource", "NoEndorsements", "
 
 
 class EndorsementSource(Protocol):
-    """Finds endorsements. ``now`` is Unix seconds: a source may prefer those that are valid then.
+    """A source of endorsements. ``now`` means Unix seconds: a source may prefer items valid at that time.
 
-    What is missing raises :class:`~coreason_enclave.attestation.verify.verdict.VerificationRefused`
-    (``endorsements_missing``), with what to do about it; its reason is ``attestation_unavailable`` where a vendor's
-    service did not answer.
+    For a missing item, every method raises :class:`~coreason_enclave.attestation.verify.verdict.VerificationRefused`
+    (``endorsements_missing``) with advice. If a vendor's service did not answer, the reason is
+    ``attestation_unavailable``.
     """
 
     def dcap(self, report: CpuReport, now: int) -> DcapEndorsements:
-        """Intel's collateral for the platform that made an SGX or TDX quote."""
+        """Return Intel's collateral for the platform that made an SGX or TDX quote."""
         ...
 
     def snp(self, report: CpuReport, now: int) -> SnpEndorsements:
-        """AMD's certificates for the chip that made a SEV-SNP report, and revocation lists."""
+        """Return AMD's certificates for the chip that made a SEV-SNP report, and revocation lists."""
         ...
 
     def nvidia(self, gpus: Sequence[GpuReport], now: int) -> tuple[NvidiaEndorsements, ...]:
-        """For each GPU in order: signed manifests of its versions, and what the vendor says on revocation."""
+        """Return, for each GPU in order, signed manifests of its versions and the vendor's revocation answers."""
         ...
 
 
 class ItemwiseSource(ABC):
-    """An :class:`EndorsementSource` made of single items, each found by its name (see :mod:`.items`).
+    """An :class:`EndorsementSource` of single items, each found by its name (see :mod:`.collateral`).
 
-    Revocation lists and answers may be missing, since the verifier then says that revocation was not checked. A service
-    that should have had them and did not answer is a failure all the same: to be kept from hearing of a revocation is
-    not to know of none.
+    Revocation lists and answers may be missing; the verifier then lists revocation as unchecked. A service that should
+    have them but did not answer still causes a failure: blocked access proves no absence of a revocation.
 
     Attributes:
-        called: the source in words, for messages.
+        called: Name of the source, for messages.
     """
 
     called = "a source of endorsements"
 
     @abstractmethod
     def get(self, item: Item, now: int) -> bytes:
-        """The item's content as the vendor made it; raises as :class:`EndorsementSource` says."""
+        """Return the item's content as the vendor made it; raises like :class:`EndorsementSource`."""
 
     def dcap(self, report: CpuReport, now: int) -> DcapEndorsements:
         """See :class:`EndorsementSource`."""
         return DcapEndorsements(self.get(collateral_of(report.report_bytes()), now))
 
     def snp(self, report: CpuReport, now: int) -> SnpEndorsements:
-        """See :class:`EndorsementSource`. What the host's certificate table has is not asked for again.
+        """See :class:`EndorsementSource`. Fetches only items missing from the host's certificate table.
 
-        Revocation lists are never taken from the host, which could show an old one.
+        Revocation lists never come from the host, which could show an old list.
         """
         parsed = parse_snp_report(report.report_bytes())
         own = certificates_of(report)
@@ -82,7 +81,7 @@ class ItemwiseSource(ABC):
             except VerificationRefused as error:
                 if error.refusal is not Refusal.ENDORSEMENTS_MISSING:
                     raise
-                failures.append(error)  # a service does not know a chip of another line, and says so in its own way
+                failures.append(error)  # expected: a service does not know a chip of another line
                 continue
             if len(found) == 1:
                 chain = self.get(SnpAuthorities(wanted.product, parsed.signing_key), now)
@@ -110,9 +109,9 @@ class ItemwiseSource(ABC):
 
 
 class FirstOf(ItemwiseSource):
-    """Asks one source after the other, and takes the first item that is readable and valid at the moment.
+    """A sequence of sources. Returns the first readable item that is valid now.
 
-    One that is out of date is given only where no source has a better one: the verifier then says what is wrong.
+    Returns an expired item only if no source has a valid one; the verifier then reports the problem.
     """
 
     def __init__(self, sources: Sequence[ItemwiseSource]) -> None:
@@ -136,10 +135,13 @@ class FirstOf(ItemwiseSource):
 
 
 class NoEndorsements(ItemwiseSource):
-    """Has nothing, and says what to do. A SEV-SNP report may still bring the certificates of its own chip."""
+    """An empty source. Its error says how to configure a source.
+
+    A SEV-SNP report may still bring the certificates of its own chip.
+    """
 
     def get(self, item: Item, now: int) -> bytes:
-        """Always raises."""
+        """Always raise."""
         raise missing(
             f"{item.name} is needed, and no source of endorsements is set up: name a folder under 'bundle', or set "
             "fetch = true, in the table of endorsements"
@@ -147,28 +149,29 @@ class NoEndorsements(ItemwiseSource):
 
 
 def missing(message: str, *, unavailable: bool = False) -> VerificationRefused:
-    """Endorsements that are not there; ``unavailable``: because a service did not answer."""
+    """Return the error for missing endorsements. ``unavailable``: a service did not answer."""
     reason = Reason.ATTESTATION_UNAVAILABLE if unavailable else None
     return VerificationRefused(Refusal.ENDORSEMENTS_MISSING, message, reason=reason)
 
 
 def _unless_unavailable(error: VerificationRefused) -> VerificationRefused:
-    """The error again, where it says that an item does not exist; raises it where it says anything else."""
+    """Return the error if the item does not exist; raise the error in any other case."""
     if error.refusal is not Refusal.ENDORSEMENTS_MISSING or error.reason is Reason.ATTESTATION_UNAVAILABLE:
         raise error
     return error
 
 
 def _ours(name: str, source: ItemwiseSource, error: VerificationRefused) -> VerificationRefused:
-    """The error about something that was found here, with the file's name."""
+    """Return the error about an unusable item, with the names of the item and its source."""
     message = f"{name} of {source.called} cannot be used: {error}"
     return VerificationRefused(error.refusal, message, reason=Reason.ATTESTATION_UNAVAILABLE)
 
 
 def _all_of(failures: Sequence[VerificationRefused]) -> VerificationRefused:
-    """What every source said; the code of the first that had something unusable, else that it is missing.
+    """Combine the errors of all sources.
 
-    The reason is that of a service that did not answer wherever one of these is at fault: no site has a part in it.
+    - Code: of the first unusable item; otherwise ``endorsements_missing``.
+    - Reason: ``attestation_unavailable`` after an unusable item or a service without answer, since no site is at fault.
     """
     message = "; ".join(str(failure) for failure in failures)
     unusable = [one for one in failures if one.refusal is not Refusal.ENDORSEMENTS_MISSING]

@@ -1,8 +1,8 @@
-"""Endorsements from the vendors' own services.
+"""Fetch endorsements from the vendors' own services.
 
-Written from what they publish: AMD 57230 (KDS interface), Intel's PCS API version 4, NVIDIA's RIM service and OCSP
-responder as nvtrust uses them. Shown here against a server of our own that speaks these formats; never yet against the
-vendors' services themselves.
+Written from published interfaces: AMD 57230 (KDS interface), Intel's PCS API version 4, NVIDIA's RIM service and OCSP
+responder as nvtrust uses them. Tested against a local server with these formats, never yet against the vendors'
+services.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SIGNED_PART = r'\s*\{{\s*"{name}"\s*:\s*(\{{.*\}})\s*,\s*"signature"\s*:\s*"([0
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the services are."""
+    """Base addresses of the services."""
 
     amd: str = "https://kdsintf.amd.com"
     intel: str = "https://api.trustedservices.intel.com"
@@ -52,14 +52,14 @@ class Addresses:
 
 
 class FetchedEndorsements(ItemwiseSource):
-    """Asks the vendors, through ``http``."""
+    """A source that asks the vendors through ``http``."""
 
     def __init__(self, http: HttpPort, addresses: Addresses | None = None) -> None:
         self._http = http
         self._at = addresses or Addresses()
 
     def get(self, item: Item, now: int) -> bytes:
-        """See :meth:`ItemwiseSource.get`. Whatever cannot be read, an error page among it, is no answer."""
+        """See :meth:`ItemwiseSource.get`. Unreadable content (an error page, for example) counts as no answer."""
         content = self._asked(item)
         try:
             item.is_current(content, now)
@@ -93,7 +93,7 @@ class FetchedEndorsements(ItemwiseSource):
         return self._ask(item, f"{self._at.amd}/vcek/v1/{item.product.value}/{item.chip_id}?{query}").body
 
     def _collateral(self, item: DcapCollateral) -> bytes:
-        """Intel's five answers, put together into the one document that verifiers read."""
+        """Combine Intel's four answers into the single document that verifiers read."""
         api = "{}/{}/certification/v4/{}".format
         pck_crl = self._ask(item, api(self._at.intel, "sgx", f"pckcrl?ca={item.authority}&encoding=der"))
         root_crl = self._ask(item, f"{self._at.intel_certificates}/IntelSGXRootCA.der")
@@ -138,7 +138,7 @@ def _line(item: SnpAuthorities | SnpRevocationList) -> str:
 
 
 def _signed_part(reply: HttpReply, name: str, item: Item) -> tuple[str, str]:
-    """The document to the byte as Intel signed it, and the signature, hex: parsing and writing again would lose it."""
+    """Return the document exactly as Intel signed it, and the signature (hex). Rewriting would break the signature."""
     try:
         found = re.fullmatch(_SIGNED_PART.format(name=name), reply.body.decode("ascii"), re.DOTALL)
     except UnicodeDecodeError as error:

@@ -1,6 +1,6 @@
-"""Is this evidence authentic, and the platform that made it in good state? Pure functions, one file a kind.
+"""Verify that evidence is authentic and its platform in good state: pure functions, one package per kind.
 
-Each takes bytes and an explicit ``now``; none reads a clock, a file or the network. What a function could not check it
-lists; what it checked and did not like, it raises. Whether an authentic report is *acceptable* is another question,
-which :mod:`coreason_enclave.attestation.appraisal` answers.
+Enters: bytes, endorsements, a platform policy and an explicit ``now``. Leaves: a verdict with its open checks, or a
+refusal with the first failed check. Never: reads a clock, a file or the network; decides if an authentic report is
+*acceptable*, which :mod:`coreason_enclave.attestation.appraisal` does.
 """

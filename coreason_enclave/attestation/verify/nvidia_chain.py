@@ -1,7 +1,7 @@
 """NVIDIA's certificate paths: leaf first, ECDSA P-384 with SHA-384 throughout, ending in one pinned root.
 
-Devices and reference manifests have a hierarchy each, of one form (RFC 5280, section 6, cut down to what NVIDIA issues:
-no name constraints, no policies, no other algorithm).
+Devices and reference manifests each have a hierarchy of the same form. The checks follow RFC 5280, section 6, reduced
+to the certificates that NVIDIA issues: no name constraints, no policies, no other algorithm.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ BAD_CERTIFICATE = (
 
 @contextmanager
 def refusing(refusal: Refusal, what: str) -> Iterator[None]:
-    """Turn what a library says about ``what`` into a refusal."""
+    """Turn a library's error about ``what`` into a refusal."""
     try:
         yield
     except BAD_CERTIFICATE as error:
@@ -63,7 +63,7 @@ def refusing(refusal: Refusal, what: str) -> Iterator[None]:
 
 
 def canonical_base64(text: bytes, what: str) -> bytes:
-    """Decode base64 of one spelling only (line breaks apart); raises :class:`VerificationRefused`."""
+    """Decode base64, canonical spelling only (line breaks aside); raises :class:`VerificationRefused`."""
     joined = text.replace(b"\r", b"").replace(b"\n", b"")
     try:
         decoded = base64.b64decode(joined, validate=True)
@@ -75,17 +75,17 @@ def canonical_base64(text: bytes, what: str) -> bytes:
 
 
 def load_der(der: bytes, what: str) -> x509.Certificate:
-    """One certificate, no byte more; raises :class:`VerificationRefused`."""
+    """Parse one certificate without trailing bytes; raises :class:`VerificationRefused`."""
     with refusing(Refusal.MALFORMED, f"{what} is not a certificate"):
         certificate = load_certificate(der)
     if not der.endswith(b"\0" + certificate.signature):
-        # The octet before says how many bits of the last one do not count: the parser lets it say one or more.
+        # The octet before the signature counts unused bits: the parser would accept one or more.
         raise VerificationRefused(Refusal.MALFORMED, f"{what} has a signature that is not whole octets")
     return certificate
 
 
 def load_pem_chain(pem: bytes, what: str) -> Chain:
-    """Certificates in their order, and nothing between them; raises :class:`VerificationRefused`."""
+    """Parse certificates in order, with no bytes between them; raises :class:`VerificationRefused`."""
     if len(pem) > MAX_CHAIN_BYTES:
         raise VerificationRefused(Refusal.OVERSIZED, f"{what} of {len(pem)} bytes is larger than {MAX_CHAIN_BYTES}")
     if not _PEM.fullmatch(pem):
@@ -94,7 +94,7 @@ def load_pem_chain(pem: bytes, what: str) -> Chain:
 
 
 def pin(pem: bytes, sha256: str) -> x509.Certificate:
-    """A root as it lies in the package, if it is the one that was pinned (SHA-256 of its DER, hex)."""
+    """Parse a packaged root; raises :class:`VerificationRefused` unless its DER has the pinned SHA-256 (hex)."""
     (root,) = load_pem_chain(pem, "a pinned root")
     if hashlib.sha256(root.public_bytes(Encoding.DER)).hexdigest() != sha256:
         raise VerificationRefused(Refusal.CHAIN, "the root in the package is not the one that is pinned")
@@ -102,7 +102,7 @@ def pin(pem: bytes, sha256: str) -> x509.Certificate:
 
 
 def public_key(certificate: x509.Certificate, what: str) -> ec.EllipticCurvePublicKey:
-    """Its key, which has to be on P-384; raises :class:`VerificationRefused`."""
+    """Return the certificate's key, which must be on P-384; raises :class:`VerificationRefused`."""
     with refusing(Refusal.CHAIN, what):
         key = certificate.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
@@ -114,7 +114,7 @@ def verify_path(chain: Sequence[x509.Certificate], root: x509.Certificate, now: 
     """Check every signature, constraint and validity window from the leaf ``chain[0]`` to ``root``.
 
     Args:
-        chain: leaf first; its last certificate has to be ``root`` itself.
+        chain: Leaf first; the last certificate must be ``root`` itself.
         now: Unix seconds.
 
     Raises:
@@ -149,7 +149,7 @@ def _check_leaf(leaf: x509.Certificate, what: str) -> None:
 
 
 def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate, below: int, what: str) -> None:
-    """``below``: how many certificate authorities stand between ``issuer`` and the leaf."""
+    """Check that ``issuer`` issued ``certificate``. ``below``: number of authorities from ``issuer`` to the leaf."""
     constraints = _constraints(issuer)
     usage = issuer.extensions.get_extension_for_class(x509.KeyUsage).value
     if not constraints.ca or not usage.key_cert_sign:
@@ -183,6 +183,6 @@ def _name(certificate: x509.Certificate) -> str:
 
 
 def spki_sha256(certificate: x509.Certificate, what: str) -> str:
-    """SHA-256 of the subject's public key (SubjectPublicKeyInfo, DER), hex: who this is, whatever issued it."""
+    """Return the SHA-256 of the public key (SubjectPublicKeyInfo, DER), hex: an identity independent of the issuer."""
     encoded = public_key(certificate, what).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(encoded).hexdigest()

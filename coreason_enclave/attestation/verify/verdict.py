@@ -1,4 +1,4 @@
-"""What verification yields, and how it refuses."""
+"""Verdicts of verification, and refusals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Authentic", "Refusal", "VerificationRefused", "in_words"]
 
 
 class Refusal(StrEnum):
-    """Stable codes of what made evidence unacceptable. Never re-used or renamed."""
+    """Stable codes of refusals. Never reused or renamed."""
 
     OVERSIZED = "oversized"
     MALFORMED = "malformed"
@@ -36,7 +36,7 @@ class Refusal(StrEnum):
     FIRMWARE_IDENTITY = "firmware_identity"
     MEASUREMENT = "measurement"
     LIBRARY_MISSING = "library_missing"
-    # what an appraisal adds: authentic, and not accepted here
+    # codes of an appraisal: authentic, but not accepted here
     SIMULATED = "simulated"
     KIND_NOT_ACCEPTED = "kind_not_accepted"
     PLATFORM_UNKNOWN = "platform_unknown"
@@ -46,12 +46,12 @@ class Refusal(StrEnum):
 
 
 class VerificationRefused(AttestationError):
-    """The evidence is not authentic, or its platform is not in a state that the policy accepts.
+    """The evidence is not authentic, or the policy does not accept the state of its platform.
 
     Args:
-        refusal: the stable code of the first check that failed.
-        message: what was wrong, and what to do.
-        reason: where it is another one than ``attestation_invalid``.
+        refusal: Stable code of the first failed check.
+        message: The problem, and what to do.
+        reason: Set if different from ``attestation_invalid``.
     """
 
     default_reason = Reason.ATTESTATION_INVALID
@@ -62,7 +62,7 @@ class VerificationRefused(AttestationError):
 
 
 def in_words(error: Exception) -> str:
-    """The message of an error, behind the stable code of what was refused where it carries one.
+    """Return the message of an error, prefixed with the stable code of a refusal.
 
     >>> in_words(VerificationRefused(Refusal.DEBUG, "its memory is readable"))
     'debug: its memory is readable'
@@ -76,11 +76,11 @@ class Authentic:
 
     Attributes:
         kind: ``sgx``, ``tdx``, ``snp`` or ``nvidia``.
-        report_data: what the report covers (64 bytes; ``nvidia``: the 32-byte nonce).
-        measurements: name to hex, as the hardware reported them; nobody has compared them with anything yet.
-        platform_id: hex; chip id, PPID or device identity: which machine it is.
-        claims: everything else worth telling (JSON types).
-        not_checked: what would have needed data that was not given.
+        report_data: Data that the report covers (64 bytes; ``nvidia``: the 32-byte nonce).
+        measurements: Name to hex, as the hardware reported them; not yet compared with the policy's reference values.
+        platform_id: Id of the machine, hex: chip id, PPID or device identity; None from a host that masks its id.
+        claims: Other facts worth reporting (JSON types).
+        not_checked: Checks left open for lack of data.
     """
 
     kind: str

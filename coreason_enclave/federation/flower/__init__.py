@@ -1,6 +1,9 @@
-"""The site on Flower: the ``ClientApp``, the worker that answers a SuperNode's tasks, and the SuperNode's own process.
+"""The site on Flower: the ``ClientApp``, the worker that answers a SuperNode's tasks, and the SuperNode process.
 
-Nothing of Flower's is imported at the site outside this folder, and no app code from the network runs here.
+Enters: Flower messages with sealed bytes, by way of the site's SuperNode. Leaves: sealed replies or reason codes.
+Never: runs app code from the network.
+
+On the site's side only this folder imports Flower.
 """
 
 from coreason_enclave.federation.flower.app import REFUSED, OrderHandler, client_app

@@ -14,11 +14,11 @@ from coreason_enclave.wire.updates import WIRE_RECORD, SealedMessage
 __all__ = ["REFUSED", "OrderHandler", "client_app"]
 
 REFUSED = 1000
-"""Flower error code of every refusal; which one is the error's ``reason``, one of :class:`Reason`."""
+"""Flower error code of every refusal. The error's ``reason`` holds the reason code, a value of :class:`Reason`."""
 
 
 class OrderHandler(Protocol):
-    """Answers what coordinators send; :class:`~coreason_enclave.session.secure_session.SecureSession` does."""
+    """Answers coordinators' messages, as :class:`~coreason_enclave.session.secure_session.SecureSession` does."""
 
     def run(self, message: SealedMessage) -> SealedMessage:
         """Answer an order with an update. Raises :class:`EnclaveError` to refuse."""
@@ -38,12 +38,12 @@ class OrderHandler(Protocol):
 
 
 def client_app(handler: OrderHandler) -> ClientApp:
-    """A ``ClientApp`` that hands each message to ``handler``. Details of a refusal stay at the site."""
+    """Return a ``ClientApp`` that passes each message to ``handler``. Details of a refusal stay at the site."""
     app = ClientApp()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        del context  # the site's state is its ledger, never Flower's
+        del context  # the site keeps its state in its ledger, never in Flower's context
         return _answered(message, handler.run)
 
     @app.query("enrol")

@@ -1,8 +1,13 @@
-"""A site's ``flower-supernode``: its command line, its environment, and its signed leave before it starts again.
+"""A site's ``flower-supernode``: its command line, its environment, and its signed sign-off before a restart.
 
-It listens on loopback, connects to loopback (the agent's tunnel), executes nothing itself (process isolation), and
-shows the tunnel nothing but its signature. A SuperLink keeps a node that died for online for up to a minute and takes
-no second activation meanwhile; told that the node left, it takes it back in seconds.
+The SuperNode
+
+- listens on loopback and connects to loopback (the agent's tunnel);
+- executes no task itself (process isolation);
+- shows the tunnel only its signature.
+
+SuperLink treats a dead node as online for up to a minute and accepts no second activation meanwhile. After a sign-off,
+SuperLink accepts the node again within seconds.
 """
 
 from __future__ import annotations
@@ -39,7 +44,7 @@ _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
 
 def quiet_environment(home: Path, base: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of a Flower process: its own home, no telemetry, no update checks, no proxy between loopbacks."""
+    """Return a Flower process's environment: own home, no telemetry, no update check, no proxy between loopbacks."""
     kept = {name: value for name, value in base.items() if name.lower() not in _PROXIES}
     return {
         **kept,
@@ -53,13 +58,13 @@ def quiet_environment(home: Path, base: Mapping[str, str] = os.environ) -> dict[
 
 @dataclass
 class SuperNode:
-    """How to start it; tending is the caller's (:class:`coreason_enclave.system.processes.Child`).
+    """Starts a SuperNode. The caller keeps it running (:class:`coreason_enclave.system.processes.SupervisedProcess`).
 
     Attributes:
         home: a folder of its own, mode 0700. keys: the folder that holds the node key.
-        superlink: ``host:port`` of the tunnel. root_certificate: what the tunnel's certificate is checked against.
-        secret_file: holds the secret that whoever executes its tasks must know.
-        log: where it writes, and where its node id is read from.
+        superlink: ``host:port`` of the tunnel. root_certificate: verifies the tunnel's certificate.
+        secret_file: holds the secret required to execute the SuperNode's tasks.
+        log: the SuperNode's log, from which the node id is read.
     """
 
     home: Path
@@ -73,14 +78,17 @@ class SuperNode:
 
     @property
     def runtime_address(self) -> str | None:
-        """Where its tasks are to be had, or None before the first start."""
+        """Address from which to fetch tasks; None before the first start."""
         return None if self._port is None else f"127.0.0.1:{self._port}"
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Take leave of the SuperLink where it was there before, then start. Raises :class:`ConfigurationError`.
+        """Sign off from SuperLink if the node was online before, and start the SuperNode.
 
-        Where the gateway cannot be reached now, it is worth some seconds: a node that the SuperLink takes for online is
-        not let in for a minute.
+        If the gateway cannot be reached, retry the sign-off for some seconds: while SuperLink believes the node online,
+        SuperLink rejects the node, for up to a minute.
+
+        Raises:
+            ConfigurationError: the SuperNode cannot be started.
         """
         end = time.monotonic() + _LEAVE_PATIENCE_S
         while self._left_behind() and time.monotonic() < end:
@@ -90,7 +98,7 @@ class SuperNode:
         return spawn(self.command(self._port), log=self.log, env=quiet_environment(self.home))
 
     def trim_log(self) -> None:
-        """Rotate its log where it has grown too large; the node id stays in it, to be found by the next start."""
+        """Rotate an overgrown log. The new log repeats the node id for the next start."""
         node_id = last_node_id(self.log) if self._is_large() else None
         if self._is_large() and trim_log(self.log, _LOG_BYTES) and node_id is not None:
             with self.log.open("a") as log:
@@ -100,7 +108,7 @@ class SuperNode:
         return self.log.exists() and self.log.stat().st_size > _LOG_BYTES
 
     def command(self, port: int) -> list[str]:
-        """The command line, with files instead of secrets."""
+        """Return the command line, with files instead of secrets."""
         return [
             str(Path(sysconfig.get_path("scripts")) / "flower-supernode"),
             *("--superlink", self.superlink),
@@ -113,7 +121,7 @@ class SuperNode:
         ]
 
     def leave(self) -> bool:
-        """Tell the SuperLink that this node is gone. False where it never was there, or cannot be told now."""
+        """Sign the node off from SuperLink. Return False if the node was never online, or if the sign-off fails now."""
         node_id = last_node_id(self.log)
         if node_id is None:
             return False
@@ -138,12 +146,12 @@ class SuperNode:
         return True
 
     def _left_behind(self) -> bool:
-        """Whether a SuperLink that could not be told just now may still take this node for online."""
+        """Return True if an unreachable SuperLink may still believe this node online."""
         return last_node_id(self.log) is not None and not self.leave() and self._unheard
 
 
 def last_node_id(log: Path) -> int | None:
-    """The node id that a SuperNode wrote last; None where it never connected."""
+    """Return the node id that a SuperNode logged last; None if the SuperNode never connected."""
     try:
         found = _NODE_ID.findall(log.read_bytes())
     except FileNotFoundError:
@@ -152,7 +160,10 @@ def last_node_id(log: Path) -> int | None:
 
 
 def _free_port() -> int:
-    """A port that was free just now. Whoever takes it first gets requests that are sealed and sign no secret away."""
+    """Return a port that was free just now.
+
+    A process that takes the port first receives only sealed requests and no secret.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

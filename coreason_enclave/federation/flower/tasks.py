@@ -1,10 +1,16 @@
-"""Flower's internal interface between a SuperNode and whoever executes its tasks, wrapped once.
+"""Wraps Flower's internal interface between a SuperNode and its task executor.
 
-In process isolation a SuperNode waits for somebody who knows the shared secret to acquire a task, to fetch its message,
-to answer, and to send heartbeats meanwhile: a task's token expires after a minute of silence. Stock Flower spawns a
-process for each task, which installs and runs the app that the SuperLink sent; here it is answered in place, and that
-app is never unpacked. ``tests/coreason_enclave/agent/test_flower_internals.py`` fails where an upgrade moves what is
-used here.
+In process isolation a SuperNode waits for a client with the shared secret to
+
+1. acquire a task,
+2. fetch its message,
+3. answer,
+4. send heartbeats meanwhile: a task's token expires after a minute of silence.
+
+Stock Flower spawns a process for each task, which installs and runs the app that SuperLink sent. Here the agent answers
+the task itself, and never unpacks the app.
+
+``tests/coreason_enclave/agent/test_flower_internals.py`` fails if an upgrade moves an interface in use here.
 """
 
 from __future__ import annotations
@@ -43,16 +49,16 @@ __all__ = ["FlowerTask", "TaskSource"]
 
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _OBJECTS_S = 5.0
-"""A message that has arrived lies whole at the SuperNode. One that was given up on the way there is never whole, and
-keeps its task: it must not keep the next one's from being answered."""
+"""Seconds to fetch a message's objects. A completely received message lies whole at the SuperNode. A message abandoned
+in transit never completes and keeps its task, so a time limit protects the next task."""
 
 
 class TaskSource:
     """A SuperNode's tasks. Every method may raise ``httpx.HTTPError``.
 
     Args:
-        address: ``host:port`` of the SuperNode's runtime interface, on loopback and without TLS: what passes here is
-            sealed, and only who knows ``secret`` gets a token.
+        address: ``host:port`` of the SuperNode's runtime interface, on loopback and without TLS: the content is sealed,
+            and only a client with ``secret`` gets a token.
     """
 
     def __init__(self, address: str, secret: bytes) -> None:
@@ -61,7 +67,7 @@ class TaskSource:
         self._client = _client(address, "SuperExec", auth)
 
     def acquire(self) -> FlowerTask | None:
-        """Claim the oldest pending task, or None where none waits."""
+        """Claim the oldest pending task; return None if no task waits."""
         claimed = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
         if not claimed.HasField("task") or not claimed.token:
             return None
@@ -73,10 +79,10 @@ class TaskSource:
 
 
 class FlowerTask:
-    """One claimed task: a context in which its token is kept alive. Methods may raise ``httpx.HTTPError``.
+    """A claimed task: a context manager that keeps the task's token alive. Methods may raise ``httpx.HTTPError``.
 
     Attributes:
-        lost: the SuperNode does not know the token any more; an answer would reach nobody.
+        lost: True if the SuperNode no longer knows the token, so an answer would be lost.
     """
 
     def __init__(self, address: str, token: str) -> None:
@@ -90,9 +96,10 @@ class FlowerTask:
         return self
 
     def fetch(self) -> tuple[Message, Context]:
-        """The message to answer, and Flower's context. Raises what a malformed object raises.
+        """Return the message to answer, and Flower's context.
 
-        As Flower's ``pull_task_input``, which waits up to two hours for a message's objects.
+        Works like Flower's ``pull_task_input``, which waits up to two hours for a message's objects. A malformed object
+        raises the decoder's error.
         """
         given = self._client.PullTaskInput(PullTaskInputRequest())
         TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
@@ -129,7 +136,7 @@ class FlowerTask:
         self._client.close()
 
     def _beat(self) -> bool:
-        """Flower's own function ends the process where the token is lost; the agent outlives its tasks."""
+        """Send a heartbeat. Flower's own function ends the process after a lost token; an agent outlives its tasks."""
         try:
             self.lost = not self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success
         except httpx.HTTPStatusError as error:

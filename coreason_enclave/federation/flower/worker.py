@@ -1,4 +1,4 @@
-"""The agent's own hands on its SuperNode: take a task, let the ``ClientApp`` answer it, hand the answer back."""
+"""The worker that takes a SuperNode's tasks, has the ``ClientApp`` answer them, and returns the answers."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ __all__ = ["Worker"]
 POLL_S = 0.05
 IDLE_POLL_S = 20.0
 ATTENTIVE_S = 3.0
-"""After a sign that a whole message came, poll at short intervals for so long. Otherwise hardly at all: it costs the
-site's cores, and a task that is taken before its message is whole may be one whose message never will be."""
+"""Seconds of frequent polling after a sign that a whole message arrived. Otherwise the worker polls rarely: polling
+costs the site's cores, and a task taken before its message is whole may never receive the rest."""
 
 
 @dataclass
 class Worker:
-    """Answers one SuperNode's tasks, one at a time, for ever: run :meth:`run` in a thread of its own.
+    """Answers one SuperNode's tasks, one at a time. Start :meth:`run` in a thread of its own.
 
     Attributes:
-        address: ``host:port`` of the SuperNode's runtime interface now, or None while there is none.
-        secret: what the SuperNode reads from its ``--superexec-auth-secret-file``.
-        stop: set to end. An order that is being answered is then given up without a reply, so that it is asked again.
-        arrived: set by whoever sees that a message came in.
-        report: is told what happened, in words without data: ``answered``, ``abandoned``, ``unreachable``, ``failed``.
+        address: returns ``host:port`` of the SuperNode's runtime interface, or None while the SuperNode is down.
+        secret: content of the SuperNode's ``--superexec-auth-secret-file``.
+        stop: set to end the worker. A task in progress is then abandoned without a reply, and the coordinator retries.
+        arrived: set by the agent part that sees an incoming message.
+        report: called with the outcome of each task, without data: ``answered``, ``abandoned``, ``unreachable``,
+            ``failed``.
     """
 
     app: ClientApp
@@ -47,11 +48,11 @@ class Worker:
     _attentive_until: float = field(default=0.0, init=False)
 
     def run(self) -> None:
-        """Until ``stop``. Nothing that a SuperNode does ends it."""
+        """Answer tasks until ``stop`` is set, whatever the SuperNode does."""
         while not self.stop.is_set():
             try:
                 answered = self._answer_one()
-            except Exception:  # noqa: BLE001 - whatever the SuperNode sent or did, the next one is asked
+            except Exception:  # noqa: BLE001 - no fault of a SuperNode may end the worker
                 self._forget()
                 answered = False
             if not answered:
@@ -59,7 +60,7 @@ class Worker:
         self._forget()
 
     def _answer_one(self) -> bool:
-        """Whether there was a task."""
+        """Answer one task; return False if no task waits."""
         source = self._reach()
         task = None if source is None else source.acquire()
         if task is None:
@@ -78,14 +79,14 @@ class Worker:
             task.answer(reply, context)
         except httpx.HTTPError:
             return "unreachable"
-        except Exception:  # noqa: BLE001 - a message that cannot be read is one task lost, not the agent
+        except Exception:  # noqa: BLE001 - an unreadable message costs one task, not the agent
             return "failed"
         return "answered"
 
     def _reply(self, message: Message, context: Context) -> Message:
         try:
             return self.app(message, context)
-        except Exception:  # noqa: BLE001 - its text may hold a row; the coordinator learns that it failed
+        except Exception:  # noqa: BLE001 - the text may hold a row; the coordinator learns only of a failure
             return Message(error=Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason="internal"), reply_to=message)
 
     def _reach(self) -> TaskSource | None:
@@ -102,7 +103,10 @@ class Worker:
         self._source, self._address = None, None
 
     def _relax(self) -> None:
-        """A SuperNode receives no further message before it has sent this one's answer: this is what arrived."""
+        """Stop the frequent polling.
+
+        A SuperNode receives no further message before its answer, so the fetched message explains the arrival signal.
+        """
         self.arrived.clear()
         self._attentive_until = 0.0
 

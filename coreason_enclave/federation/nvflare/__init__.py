@@ -1,4 +1,7 @@
-"""The site on NVIDIA FLARE: what stands behind :class:`~coreason_enclave.federation.executor.CoreasonExecutor`.
+"""The site on NVIDIA FLARE: the parts behind :class:`~coreason_enclave.federation.executor.CoreasonExecutor`.
 
-Nothing of FLARE's is imported at the site outside this folder and that file.
+Enters: FLARE tasks with sealed bytes. Leaves: sealed replies, or return codes with a reason.
+Never: takes a path or a host setting from a job.
+
+On the site's side only this folder and the executor's file import FLARE.
 """

@@ -1,4 +1,4 @@
-"""Who answers behind an executor, by this host's own settings: the site's agent, or a session in FLARE's process."""
+"""Opens the handler behind an executor, by this host's own settings: the site's agent or a session in this process."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ __all__ = ["OpenHandler", "open_handler"]
 
 @dataclass(frozen=True)
 class OpenHandler:
-    """What answers, and how it is let go."""
+    """An open handler, and the function that closes it."""
 
     handler: Handler
     close: Callable[[], None]
 
 
 def open_handler(settings_folder: Path, name: str, executor: ExecutorHooks, trainer: str | None) -> OpenHandler:
-    """What answers for the client ``name``.
+    """Open the handler for the client ``name``.
 
     Args:
         settings_folder: holds ``coreason.json``.
-        trainer: ``package.module:Class`` of an executor that brings its own training loop; None for the standard one.
+        trainer: ``package.module:Class`` of an executor with its own training loop; None for the standard loop.
 
     Raises:
-        ConfigurationError: no settings, no such site, or a loop that would not be run here.
+        ConfigurationError: missing settings, an unknown site, or a loop that would not run here.
         LedgerError: a session's ledger does not verify.
     """
     settings = load_local_settings(settings_folder)
@@ -53,7 +53,10 @@ def open_handler(settings_folder: Path, name: str, executor: ExecutorHooks, trai
 def _session(
     folder: Path, config: SiteConfig, seed: int | None, executor: ExecutorHooks, trainer: str | None
 ) -> OpenHandler:
-    """A session of this process. A simulator may begin a process with every task: what it forgets is derived again."""
+    """Open a session in this process.
+
+    FLARE's simulator may start a new process per task, so keys are derived from a file rather than kept in memory.
+    """
     if config.profile is not Profile.DEVELOPMENT:
         raise ConfigurationError("a session in FLARE's own process needs profile development: run the site's agent")
     if trainer is not None and config.trainer not in (None, trainer):

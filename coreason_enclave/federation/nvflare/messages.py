@@ -1,6 +1,6 @@
-"""Sealed messages as FLARE carries them: byte strings in a ``DXO``, and a return code with a reason for a refusal.
+"""Encodes sealed messages for FLARE: byte strings in a ``DXO``, and a return code with a reason for a refusal.
 
-Bytes pass FLARE's serialiser (FOBS) as they are; what is inside them is exactly what every other carrier carries.
+FLARE's serialiser (FOBS) carries the bytes unchanged; every other transport carries the same bytes.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ _CODES: Final[Mapping[str, tuple[Reason, ...]]] = {
 RETURN_CODES: Final[Mapping[Reason, str]] = MappingProxyType(
     {reason: code for code, reasons in _CODES.items() for reason in reasons}
 )
-"""FLARE's return code for every reason. None is one on which FLARE's server ends the whole job: a site that refuses is
-the coordinator's matter, and the round goes on."""
+"""FLARE's return code for every reason. The map avoids the codes on which FLARE's server ends the whole job: the
+coordinator handles a refusing site, and the round continues."""
 
 
 def message_in(shareable: Shareable) -> SealedMessage:
-    """The sealed message that a task carries; anything else raises :class:`EnvelopeError`."""
+    """Return the sealed message in a task. Raises :class:`EnvelopeError` for any other content."""
     try:
         carried = from_shareable(shareable)
     except (ValueError, TypeError, AttributeError) as error:
@@ -95,15 +95,15 @@ def message_in(shareable: Shareable) -> SealedMessage:
 
 
 def sealed_reply(message: SealedMessage) -> Shareable:
-    """A sealed message as FLARE carries it, in either direction."""
+    """Return a sealed message in FLARE's form, for either direction."""
     return DXO(DataKind.APP_DEFINED, data=dict(message.to_fields())).to_shareable()
 
 
 def nothing_to_tell() -> Shareable:
-    """What a validation is answered with: that it was done, and no number."""
+    """Return the answer to a validation: an acknowledgement without any number."""
     return DXO(DataKind.METRICS, data={}).to_shareable()
 
 
 def refusal(reason: Reason) -> Shareable:
-    """A refusal: a return code, the reason, and nothing else."""
+    """Return a refusal that holds only a return code and the reason."""
     return make_reply(RETURN_CODES[reason], headers={REASON_HEADER: reason.value})

@@ -1,6 +1,6 @@
-"""``coreason.json`` in FLARE's site configuration folder: where the sites of this host are, and what runs them.
+"""Reads ``coreason.json`` in FLARE's site configuration folder: this host's site folders, and the process that answers.
 
-It is the host's own file. No job carries a path, and none can change this.
+The file belongs to the host. No job carries a path, and no job can change the file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SETTINGS_FILE = "coreason.json"
 
 
 class Runs(StrEnum):
-    """``agent``: the site's agent answers, over its socket. ``session``: this very process does (simulator)."""
+    """The process that answers: ``agent``, the site's agent over its socket; ``session``, this process (simulator)."""
 
     AGENT = "agent"
     SESSION = "session"
@@ -34,11 +34,11 @@ def _absolute(text: str) -> str:
 
 
 class LocalSettings(StrictModel):
-    """What the executor reads.
+    """The executor's settings.
 
     Attributes:
-        sites: FLARE's client names, which are site ids, to site folders.
-        unsafe_seed: derives the noise from a known number, for runs that must be reproducible; ``session`` only.
+        sites: site folder by FLARE client name, which equals the site id.
+        unsafe_seed: derives the noise from a known number, for reproducible runs; ``session`` only.
     """
 
     version: FormatVersion
@@ -53,14 +53,18 @@ class LocalSettings(StrictModel):
         return self
 
     def folder_of(self, name: str) -> Path:
-        """The site folder of a client; a name that is not listed raises :class:`ConfigurationError`."""
+        """Return the site folder of a client. Raises :class:`ConfigurationError` for an unlisted name."""
         if name not in self.sites:
             raise ConfigurationError(f"{SETTINGS_FILE} names no site folder for the client {name!r:.80}")
         return Path(self.sites[name])
 
 
 def load_local_settings(folder: Path) -> LocalSettings:
-    """Read ``coreason.json`` in ``folder``; missing, malformed or unknown fields: :class:`ConfigurationError`."""
+    """Read ``coreason.json`` in ``folder``.
+
+    Raises:
+        ConfigurationError: the file is missing or malformed, or has unknown fields.
+    """
     path = folder / SETTINGS_FILE
     try:
         return LocalSettings.model_validate(parse_json(path.read_bytes()))

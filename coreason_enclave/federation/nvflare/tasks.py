@@ -1,4 +1,4 @@
-"""What a training loop that was written for FLARE is given, and what it gives back."""
+"""Builds the input of a training loop written for FLARE, and checks the loop's output."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ JOB_META: Final = "aegis_job"
 
 @dataclass(frozen=True)
 class ActiveTask:
-    """One task, as an executor holds it while it trains. ``sentry`` knows the model's layout."""
+    """An executor's current training task. ``sentry`` knows the model's layout."""
 
     task: TrainingTask
     sentry: DataSentry
 
 
 class TaskSignal(Signal):  # type: ignore[misc]  # FLARE ships no types
-    """FLARE's abort signal for a loop, fed by whatever may end the training. Once triggered it stays so."""
+    """FLARE's abort signal for a training loop, fed by the task's abort condition. Once triggered, always triggered."""
 
     def __init__(self, aborted: Callable[[], bool]) -> None:
         super().__init__()
@@ -45,18 +45,22 @@ class TaskSignal(Signal):  # type: ignore[misc]  # FLARE ships no types
 
     @property
     def triggered(self) -> bool:
-        """Whether the training is to end; raises :class:`AttestationError` where this host can prove itself no more."""
+        """True if the training must end.
+
+        Raises:
+            AttestationError: this host can no longer prove itself.
+        """
         self.heeded = self.heeded or bool(self._triggered) or self._aborted()
         return self.heeded
 
     def require_untriggered(self) -> None:
-        """Raise :class:`TrainingAborted` once it is triggered."""
+        """Raise :class:`TrainingAborted` if the signal is triggered."""
         if self.triggered:
             raise TrainingAborted("the training was asked to stop")
 
 
 def task_shareable(task: TrainingTask) -> Shareable:
-    """The global weights (numpy) and the job, everything in it resolved, as a task of FLARE's own would bring them."""
+    """Return the global weights (numpy) and the fully resolved job, in the form of FLARE's own tasks."""
     meta = {
         JOB_META: parse_json(task.job.canonical()),
         FLMetaKey.CURRENT_ROUND: task.scope.reservation.round_number,
@@ -67,10 +71,10 @@ def task_shareable(task: TrainingTask) -> Shareable:
 
 
 def job_in(shareable: Shareable, accepted: FederationJob) -> FederationJob:
-    """The job that a task's shareable states, which has to be the accepted one.
+    """Return the job in a task's shareable, which must equal the accepted job.
 
     Raises:
-        EnvelopeError: there is none in it. JobRejected: another one.
+        EnvelopeError: no job in the shareable. JobRejected: a different job.
     """
     try:
         job = FederationJob.model_validate(from_shareable(shareable).get_meta_prop(JOB_META))
@@ -85,9 +89,9 @@ def job_in(shareable: Shareable, accepted: FederationJob) -> FederationJob:
 
 @dataclass(frozen=True)
 class Returned:
-    """What a loop returned, once it was found to be nothing but arrays of the model's layout and permitted metrics.
+    """A loop's checked output: only arrays of the model's layout and permitted metrics.
 
-    ``difference``: the arrays are new weights minus global weights already.
+    ``difference``: True if the arrays already hold new weights minus global weights.
     """
 
     output: SanitizedOutput
@@ -95,13 +99,17 @@ class Returned:
 
 
 def returned_by(returned: object, sentry: DataSentry) -> Returned:
-    """Read what ``_execute_training`` returned.
+    """Check and return the output of ``_execute_training``.
 
-    A dictionary as :meth:`DataSentry.sanitize_output` takes and returns it (whole weights), or a ``DXO`` or
-    ``Shareable`` of kind ``WEIGHTS`` or ``WEIGHT_DIFF`` with numpy arrays and, in its properties, perhaps ``metrics``.
+    Accepted forms:
+
+    - a dictionary as :meth:`DataSentry.sanitize_output` takes and returns (whole weights);
+    - a ``DXO`` or ``Shareable`` of kind ``WEIGHTS`` or ``WEIGHT_DIFF`` with numpy arrays, and optional ``metrics`` in
+      its properties.
 
     Raises:
-        DataLeakageError: anything else. TrainingAborted: FLARE's own reply that it was aborted.
+        DataLeakageError: any other form. TrainingAborted: FLARE's own reply for an aborted task.
+        EnclaveError: a reply with another error code.
     """
     if isinstance(returned, Shareable):
         returned = _dxo_in(returned)

@@ -1,4 +1,4 @@
-"""A ``CoreasonExecutor`` as a session's trainer: its ``_execute_training`` between a task and an update."""
+"""Adapts a ``CoreasonExecutor`` to a session's trainer: runs ``_execute_training`` between a task and an update."""
 
 from __future__ import annotations
 
@@ -22,27 +22,30 @@ __all__ = ["ExecutorHooks", "ExecutorTrainer"]
 
 
 class ExecutorHooks(Protocol):
-    """What of an executor its trainer uses."""
+    """The parts of an executor that its trainer uses."""
 
     def begin_task(self, work: ActiveTask, material: TrainingInputs) -> None:
-        """Make ``work`` and its material the executor's own."""
+        """Give the executor its current task and the training inputs."""
         ...
 
     def end_task(self) -> None:
-        """Have none any more."""
+        """Remove the task and its inputs from the executor."""
         ...
 
     def fl_context(self) -> FLContext | None:
-        """FLARE's context of the task, where the executor runs in FLARE's process."""
+        """Return FLARE's context of the task; None outside FLARE's process."""
         ...
 
     def _execute_training(self, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Any: ...
 
 
 class ExecutorTrainer:
-    """Gives each task to ``executor`` as FLARE would, and takes what comes back as an update.
+    """Gives each task to ``executor`` as FLARE would, and turns the executor's output into an update.
 
-    Whatever the loop does, a sample is drawn only while the training may go on, and what was aborted gives no update.
+    Whatever the loop does:
+
+    - the gate samples rows only while the training may continue;
+    - an aborted task gives no update.
     """
 
     def __init__(self, executor: ExecutorHooks, site_id: str, sentry: DataSentry) -> None:
@@ -52,7 +55,7 @@ class ExecutorTrainer:
         """See :class:`~coreason_enclave.privacy.training.Trainer`.
 
         Raises:
-            TrainingAborted: it was asked to stop. DataLeakageError: it returned something else than weights.
+            TrainingAborted: the training was asked to stop. DataLeakageError: the loop returned no weights.
         """
         sentry, signal = self._sentry.bound_to(layout=layout_of(task.base)), TaskSignal(task.aborted)
         task.scope.gate.before_draw = signal.require_untriggered
@@ -61,7 +64,7 @@ class ExecutorTrainer:
             returned = self._run(task, signal)
         finally:
             self._executor.end_task()
-        signal.require_untriggered()  # a loop that was cut short returns weights that nobody asked for
+        signal.require_untriggered()  # discards the weights of an interrupted loop
         read = returned_by(returned, sentry)
         return TrainedUpdate(_difference(read, task.base), task.scope.event(), read.output["metrics"])
 
@@ -71,8 +74,8 @@ class ExecutorTrainer:
             return self._executor._execute_training(task_shareable(task), context, signal)
         except PrivacyBudgetExceededError:
             raise
-        except BaseException:  # what is left is contained by the session
-            if signal.heeded:  # what a loop trips over while it stops is no fault of its own
+        except BaseException:  # the session contains all other errors
+            if signal.heeded:  # an error during the stop is not the loop's fault
                 signal.require_untriggered()
             raise
 
@@ -87,5 +90,5 @@ def _difference(read: Returned, base: Arrays) -> Mapping[str, Array]:
     arrays = read.output["params"]
     if read.difference:
         return arrays
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, which the airlock refuses as such
+    with np.errstate(over="ignore"):  # an overflow becomes infinite, and the airlock refuses non-finite values
         return {name: arrays[name] - base[name] for name in arrays}

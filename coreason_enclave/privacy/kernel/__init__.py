@@ -1,19 +1,22 @@
-"""The gradient kernel: what a unit contributes to a step depends on that unit and the public model alone, bit for bit.
+"""The gradient kernel: makes a unit's contribution depend on the unit and the public model alone, bit for bit.
 
-Clipping bounds a unit's own gradient. On a computer that bounds what the unit does to the sum only if no other unit's
-gradient changes with it, and an ordinary forward pass does not see to that: a row's values depend on how many rows
-there are and on its place among them, in the last bit, which weights that cancel turn into another sign. So
+Enters: a model, and the rows of a sampled batch. Leaves: the sum of the units' clipped gradients, in float64.
+Never: sums gradients before clipping; lets one row's bits depend on another row; reads private rows in a check.
 
-- batches have a public number of rows (:mod:`~coreason_enclave.privacy.kernel.blocks`);
-- products are of shapes that round a row the same in any place (:mod:`~coreason_enclave.privacy.kernel.products`), in a
-  mode of the library that does not look at addresses (:mod:`~coreason_enclave.privacy.kernel.arithmetic`);
-- norms, clipping and sums are in float64, with a slack for every rounding
-  (:mod:`~coreason_enclave.privacy.kernel.slack`);
-- before any row is read, the model, the loss and the loop are tried out on synthetic rows in different company, and
-  refused by the name of what mixes rows (:mod:`~coreason_enclave.privacy.kernel.probe`,
-  :mod:`~coreason_enclave.privacy.kernel.rehearsal`).
+Clipping bounds a unit's own gradient. On a computer, the clip bounds the unit's effect on the sum only if no other
+unit's gradient changes with the unit. An ordinary forward pass breaks this condition: the last bit of a row's values
+depends on the number of rows and on the row's place, and weights that cancel turn the last bit into another sign. The
+kernel restores the condition:
 
-One forward and one backward pass give all of it: no gradient is computed twice, none is summed before it is clipped.
+- Batches have a public number of rows (:mod:`~coreason_enclave.privacy.kernel.blocks`).
+- Products use shapes that round a row the same in any place (:mod:`~coreason_enclave.privacy.kernel.products`), in a
+  library mode that ignores memory addresses (:mod:`~coreason_enclave.privacy.kernel.arithmetic`).
+- Norms, clipping and sums use float64, with a slack for every rounding (:mod:`~coreason_enclave.privacy.kernel.slack`).
+- Before any real row, the model, the loss and the loop run on synthetic rows next to varying other rows
+  (:mod:`~coreason_enclave.privacy.kernel.probe`, :mod:`~coreason_enclave.privacy.kernel.rehearsal`). A refusal names
+  the culprit that mixes rows.
+
+One forward and one backward pass yield all gradients: the kernel computes no gradient twice and clips before summing.
 """
 
 from __future__ import annotations
@@ -39,13 +42,13 @@ _NO_GRADIENT = (
 
 
 class GradientKernel:
-    """The recorded layers of one model, and the clipped sum of what they recorded.
+    """The recorded layers of one model, and the clipped sum of their recorded gradients.
 
     Args:
-        one_row: whether each row is a unit of its own; False where units are persons.
+        one_row: True if each row forms a unit; False if units are persons.
 
     Raises:
-        UnsafeTrainingError: a layer's gradient cannot be taken row by row, or this process's products are not strict.
+        UnsafeTrainingError: a layer has no per-row gradient, or this process's products are not strict.
     """
 
     def __init__(self, model: torch.nn.Module, blocks: Blocks, *, one_row: bool) -> None:
@@ -63,7 +66,7 @@ class GradientKernel:
 
     @property
     def signature(self) -> object:
-        """What of the model decides how a row rounds: classes, options and shapes, and the size of a block."""
+        """Everything that decides how a row rounds: the model's classes, options and shapes, block size, threads."""
         modules = tuple(
             (name, type(module), module.extra_repr()) for name, module in self.recorder.model.named_modules()
         )
@@ -71,16 +74,17 @@ class GradientKernel:
         return modules, trained, self.blocks.first, self._threads
 
     def serve(self, rows: int) -> int:
-        """A sample of so many rows is about to be handed out: the size of its block."""
+        """Announce a sample of ``rows`` rows and return the size of its block."""
         size = self.blocks.rows_for(rows)
         self.recorder.serve(size)
         return size
 
     def entries(self, rows: int) -> list[Entry]:
-        """What one forward and one backward pass over the block of the sample left behind.
+        """Return the entries recorded by one forward and one backward pass over the sample's block.
 
         Raises:
-            UnsafeTrainingError: there was none, or another one, or more than one.
+            UnsafeTrainingError: no such pass ran, a pass over another block ran, or several did; or the number of
+                threads changed.
         """
         if torch.get_num_threads() != self._threads:
             raise UnsafeTrainingError(
@@ -92,7 +96,7 @@ class GradientKernel:
         return entries
 
     def clipped_sum(self, batch: Batch, bound: float) -> Clipped:
-        """The sum over the units of ``batch`` of their gradients, each clipped to ``bound``.
+        """Return the sum over the units of ``batch`` of their gradients, each clipped to ``bound``.
 
         Raises:
             UnsafeTrainingError: see :meth:`entries` and :func:`~coreason_enclave.privacy.kernel.clipping.clipped_sum`.
@@ -103,7 +107,7 @@ class GradientKernel:
         return clipped_sum(self.layers, entries, batch, size=size, one_row=self._one_row, weight=weight, bound=bound)
 
     def detach(self) -> None:
-        """Give the model back as it was."""
+        """Restore the model's original layers and stop recording."""
         detach_layers(self.layers, self.recorder)
         self.recorder.detach()
 

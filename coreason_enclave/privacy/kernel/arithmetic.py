@@ -1,7 +1,8 @@
-"""Whether this process's matrix products are such that a row rounds the same in any place of a block.
+"""Check for products in this process: a row must round the same in any place of a block.
 
-Intel's library rounds by how memory is aligned unless it is told not to, and it can be told only before its first
-product. :mod:`coreason_enclave` does so on import; somebody who computed before that has to say it in the environment.
+Intel's library (MKL) rounds by memory alignment unless configured otherwise, and accepts the setting only before its
+first product. :mod:`coreason_enclave` applies the setting on import. A process that computes earlier must set
+``MKL_CBWR`` in the environment.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _ANY_BRANCH = -1
 
 @cache
 def _mode() -> int | None:
-    """The mode of conditional numerical reproducibility in force; None where Torch is built without the library."""
+    """Return the mode of conditional numerical reproducibility in force; None for a Torch build without the library."""
     try:
         library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         return int(library.mkl_serv_cbwr_get(_ANY_BRANCH))
@@ -32,10 +33,10 @@ def _mode() -> int | None:
 
 
 def require_strict() -> None:
-    """Refuse to train where products depend on how memory is aligned.
+    """Raise if products in this process depend on memory alignment.
 
     Raises:
-        UnsafeTrainingError: the library is there, and computed before it was told to be strict.
+        UnsafeTrainingError: the library computed a product before the strict setting.
     """
     torch.ones(2, 2) @ torch.ones(2, 2)  # the mode is fixed by the first product
     mode = _mode()
@@ -48,5 +49,5 @@ def require_strict() -> None:
 
 
 def describe() -> str:
-    """What products depend on, for a cache of what was measured."""
+    """Return the settings that products depend on, as a cache key for measurements."""
     return f"{_mode()}/{torch.get_num_threads()}/{torch.backends.cpu.get_cpu_capability()}"

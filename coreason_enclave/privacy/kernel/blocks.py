@@ -1,8 +1,8 @@
-"""Blocks of rows whose size is public: what a product rounds to depends on how many rows it has.
+"""Blocks of rows with a public size: the rounding of a product depends on its number of rows.
 
-A batch of the private loader is filled with zero rows up to :meth:`Blocks.rows_for`, which a sample exceeds about once
-in a thousand million draws. A larger sample (or persons with many rows) is filled to that size times a power of two:
-the mean over a block then divides by a number that differs from the first block's by a power of two, which is exact.
+Zero rows fill a batch of the private loader up to :meth:`Blocks.rows_for`. A sample exceeds the first size about once
+in a thousand million draws. A larger sample (or persons with many rows) gets the first size times a power of two. The
+divisor of the mean over the block then differs from the first block's by a power of two, an exact factor.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from coreason_enclave.errors import UnsafeTrainingError
 __all__ = ["ROW_MULTIPLE", "Blocks", "declared_blocks", "filled"]
 
 ROW_MULTIPLE = 64
-"""Rows of a block are a multiple of this for each thread: no element-wise function then meets a scalar tail."""
+"""A block has a multiple of this number of rows per thread, so no element-wise function meets a scalar tail."""
 
 _DEVIATIONS = 6.0
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The sizes that a block may have: ``first`` times a power of two.
+    """The possible sizes of a block: ``first`` times a power of two.
 
     >>> declared_blocks(sample_rate=0.05, nominal_units=1000)
     Blocks(first=128)
@@ -37,26 +37,27 @@ class Blocks:
     first: int
 
     def rows_for(self, rows: int) -> int:
-        """The size of the block that holds so many rows."""
+        """Return the size of the block for ``rows`` rows."""
         size = self.first
         while size < rows:
             size *= 2
         return size
 
     def scale(self, size: int) -> float:
-        """The power of two by which gradients of a mean over ``size`` rows are multiplied where they enter the model.
+        """Return the power of two that multiplies gradients of a mean over ``size`` rows where they enter the model.
 
-        What flows through the layers is then the same for every size, bit for bit, and never small because of it.
+        The scaled gradients in the layers are the same for every size, bit for bit, and never small because of the
+        size.
         """
         return (size // self.first) * 2.0 ** math.floor(math.log2(self.first))
 
     def weight(self, size: int) -> float:
-        """What is left to multiply by after :meth:`scale`, from 1 up to 2."""
+        """Return the remaining factor after :meth:`scale`, from 1 up to 2."""
         return size / self.scale(size)
 
 
 def declared_blocks(sample_rate: float, nominal_units: int) -> Blocks:
-    """The blocks of a Poisson sampler, from declared numbers alone and the number of threads."""
+    """Return the blocks of a Poisson sampler, from declared numbers and the number of threads alone."""
     expected = sample_rate * nominal_units
     most = expected + _DEVIATIONS * math.sqrt(expected * (1 - sample_rate))
     multiple = ROW_MULTIPLE * torch.get_num_threads()
@@ -64,7 +65,7 @@ def declared_blocks(sample_rate: float, nominal_units: int) -> Blocks:
 
 
 def filled(batch: Any, size: int) -> Any:
-    """``batch`` with zero rows appended to each of its tensors, up to ``size`` rows."""
+    """Return ``batch`` with zero rows appended to each of its tensors, up to ``size`` rows."""
     if isinstance(batch, torch.Tensor):
         rows = batch.new_zeros((size, *batch.shape[1:]))
         rows[: len(batch)] = batch

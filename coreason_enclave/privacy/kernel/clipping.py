@@ -19,7 +19,7 @@ from coreason_enclave.privacy.step_gate import Batch
 __all__ = ["Clipped", "clipped_sum", "squared_norms"]
 
 _PART_NUMBERS = 1 << 22
-"""Gradients of a part are formed only so many numbers (of 8 bytes) at a time."""
+"""Limit on the numbers (of 8 bytes) formed at a time for the gradients of a part."""
 
 _NEVER_ZERO = 1e-300
 
@@ -29,8 +29,8 @@ class Clipped:
     """A clipped sum.
 
     Attributes:
-        sums: by parameter, flat, float64.
-        all_finite: False where a unit's gradient was not finite; it added nothing.
+        sums: per parameter, flat, float64.
+        all_finite: False if a unit's gradient was not finite; the unit added zero.
     """
 
     sums: Sums
@@ -47,12 +47,13 @@ def clipped_sum(
     weight: float,
     bound: float,
 ) -> Clipped:
-    """Sum over the units of ``batch`` of each unit's gradient, clipped to ``bound`` less the slack.
+    """Return the sum over the units of ``batch`` of each unit's gradient, clipped to ``bound`` less the slack.
 
     Args:
-        layers: by name, those that ``entries`` are of.
-        size: rows of the block. one_row: whether a unit is a row; False where units are persons, of one row, too.
-        weight: a unit's gradient is so many times what was recorded.
+        layers: by name, the layers of ``entries``.
+        size: rows of the block.
+        one_row: True if each row forms a unit; False if units are persons, even persons of one row.
+        weight: factor from the recorded gradient to the unit's gradient.
         bound: the L2 norm that no unit's contribution exceeds; infinity clips nothing.
 
     Raises:
@@ -79,7 +80,7 @@ def clipped_sum(
 
 
 def squared_norms(layers: Mapping[str, nn.Module], entries: Sequence[Entry], size: int) -> torch.Tensor:
-    """The squared norm of each row's recorded gradient, shape (size,), as :func:`clipped_sum` takes it."""
+    """Return the squared norm of each row's recorded gradient, shape (size,), computed as in :func:`clipped_sum`."""
     calls, nobody = _calls(layers, entries), np.empty(0, np.int64)
     terms = sum(gradient_terms(layers[name], of_layer, one_row=True) for name, of_layer in calls.items())
     found = []
@@ -90,7 +91,7 @@ def squared_norms(layers: Mapping[str, nn.Module], entries: Sequence[Entry], siz
 
 
 def _calls(layers: Mapping[str, nn.Module], entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """The calls that a gradient came back to, by layer, of the layers that are trained."""
+    """Return the calls with a recorded gradient, by layer, for layers with trainable parameters."""
     calls: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         trained = any(parameter.requires_grad for parameter in layers[entry.layer].parameters(recurse=False))
@@ -106,13 +107,13 @@ def _factor(norms: torch.Tensor, bound: float) -> torch.Tensor:
 
 
 def _at_once(terms: int) -> int:
-    """How many units are clipped together: a power of two, so that parts do not depend on how many there are."""
+    """Return the number of units to clip together: a power of two, so parts do not depend on the number of units."""
     most = max(1, min(PART, _PART_NUMBERS // max(terms, 1)))
     return 1 << (most.bit_length() - 1)
 
 
 def _parts(batch: Batch, *, one_row: bool, at_once: int, size: int) -> Iterator[tuple[Units, torch.Tensor]]:
-    """Parts of a block, and which of each part's units are real: filled rows and places are none."""
+    """Yield parts of a block, with a mask of each part's real units: padding rows and padding units are not real."""
     if one_row:
         for start in range(0, size, at_once):
             stop = min(start + at_once, size)

@@ -1,9 +1,10 @@
-"""The gradients of some units from what their rows left behind: squared norms, and clipped sums, in float64.
+"""Per-unit gradients from recorded rows: squared norms and clipped sums, in float64.
 
-Each class holds one layer's part for the units of one part of a batch. A unit of one row and a layer of one position
-never has its gradient formed: it is the product ``g ⊗ a``, whose norm is ``|g| |a|``. Anything else is formed, summed
-within the unit, and clipped as it was formed: rows or positions that cancel leave exactly what is left of them, and no
-norm is computed by another way than the contribution that it bounds.
+Each class holds one layer's part for the units of one part of a batch.
+
+- A unit of one row in a layer of one position: the code never forms the gradient ``g ⊗ a``, whose norm is ``|g| |a|``.
+- All other cases: the code forms the gradient, sums it within the unit, and clips the sum. Rows or positions that
+  cancel leave exactly their remainder, and the norm always comes from the same numbers as the contribution.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ __all__ = ["Sums", "UnitGradients", "Units", "gradient_terms", "unit_gradients"]
 _FORMED_AT_ONCE = 1 << 22
 
 Sums = dict[torch.Tensor, torch.Tensor]
-"""By trainable parameter: the sum so far, flat, float64."""
+"""Per trainable parameter: the running sum, flat, float64."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """The rows ``start`` to ``stop`` of a block, and which of ``count`` units each belongs to; None: its own."""
+    """The rows ``start`` to ``stop`` of a block, and the unit of each row among ``count``; None: one unit per row."""
 
     start: int
     stop: int
@@ -39,17 +40,17 @@ class UnitGradients(Protocol):
     """One layer's part of some units' gradients."""
 
     def squared(self) -> torch.Tensor:
-        """Squared norms, shape (units,)."""
+        """Return squared norms, shape (units,)."""
         ...
 
     def add_to(self, sums: Sums, factor: torch.Tensor, finite: torch.Tensor) -> None:
-        """Add ``factor`` (units,) times each unit's gradient to ``sums``; units that are not add nothing."""
+        """Add ``factor`` (units,) times each unit's gradient to ``sums``; non-finite units add zero."""
         ...
 
 
 @dataclass(frozen=True)
 class Products:
-    """One product a unit: ``a`` (units, k), ``g`` (units, outputs)."""
+    """One product per unit: ``a`` (units, k), ``g`` (units, outputs)."""
 
     a: torch.Tensor
     g: torch.Tensor
@@ -75,7 +76,7 @@ class Products:
 
 @dataclass(frozen=True)
 class Formed:
-    """Whole gradients: by parameter, shape (units, numbers)."""
+    """Whole gradients: per parameter, shape (units, numbers)."""
 
     gradients: dict[nn.Parameter, torch.Tensor]
 
@@ -89,7 +90,7 @@ class Formed:
 
 @dataclass(frozen=True)
 class LookedUp:
-    """Gradients of an embedding: ``rows`` (pairs, width) for each pair of a unit and a word that it has."""
+    """Gradients of an embedding: ``rows`` (pairs, width), one row for each pair of a unit and one of its words."""
 
     rows: torch.Tensor
     unit: torch.Tensor
@@ -109,7 +110,7 @@ class LookedUp:
 
 
 def unit_gradients(layer: nn.Module, entries: Sequence[Entry], units: Units) -> UnitGradients:
-    """The gradients of ``units`` with respect to the trainable parameters of ``layer``."""
+    """Return the gradients of ``units`` with respect to the trainable parameters of ``layer``."""
     inputs, gradients = _joined(entries, units, layer)
     if isinstance(layer, nn.Embedding):
         return _looked_up(layer, inputs, gradients, units)
@@ -127,7 +128,7 @@ def unit_gradients(layer: nn.Module, entries: Sequence[Entry], units: Units) -> 
 
 
 def gradient_terms(layer: nn.Module, entries: Sequence[Entry], *, one_row: bool) -> int:
-    """How many numbers a unit's part from ``layer`` takes while it is clipped; 0 where it is never formed."""
+    """Return how many numbers a unit's part from ``layer`` takes during clipping; 0 if the part is never formed."""
     size = sum(parameter.numel() for parameter in layer.parameters(recurse=False) if parameter.requires_grad)
     positions = sum(entry.positions for entry in entries)
     if isinstance(layer, nn.Embedding):
@@ -138,7 +139,7 @@ def gradient_terms(layer: nn.Module, entries: Sequence[Entry], *, one_row: bool)
 
 
 def _joined(entries: Sequence[Entry], units: Units, layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and gradients of all calls of a layer, shapes (rows, positions, …), gradients in float64."""
+    """Return inputs and gradients of all calls of a layer, shapes (rows, positions, …), gradients in float64."""
     inputs, gradients = [], []
     for entry in entries:
         if entry.gradients is not None:
@@ -178,7 +179,7 @@ def _formed(
         at_once = max(1, _FORMED_AT_ONCE // weight.numel())
         found[weight] = torch.zeros(units.count, weight.numel(), dtype=torch.float64)
         place = torch.arange(units.count) if units.of_row is None else units.of_row
-        for first in range(0, len(inputs), at_once):  # a person's rows are added in their order, however many they are
+        for first in range(0, len(inputs), at_once):  # always adds a person's rows in their order, whatever the number
             here = slice(first, first + at_once)
             rows = torch.bmm(gradients[here].transpose(1, 2), inputs[here])[:, :, :inner]
             found[weight].index_add_(0, place[here], rows.reshape(len(rows), -1))
@@ -188,7 +189,7 @@ def _formed(
 
 
 def _within_units(rows: torch.Tensor, units: Units) -> torch.Tensor:
-    """Rows' gradients summed within each unit, in the rows' order."""
+    """Sum the rows' gradients within each unit, in the rows' order."""
     if units.of_row is None:
         return rows
     return torch.zeros(units.count, rows.shape[1], dtype=torch.float64).index_add_(0, units.of_row, rows)
@@ -214,5 +215,5 @@ def _trainable(layer: nn.Module, name: str) -> nn.Parameter | None:
 
 
 def _only_finite(values: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
-    """``values`` with the rows that are not finite overwritten by zero: multiplied, infinity would become NaN."""
+    """Overwrite non-finite rows of ``values`` with zero; multiplying by zero would turn infinity into NaN."""
     return values if bool(finite.all()) else values.masked_fill(~finite[:, None], 0.0)

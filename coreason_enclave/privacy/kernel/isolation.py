@@ -1,4 +1,4 @@
-"""A row compared with itself in other company: bit for bit, and named where it differs."""
+"""Comparison of a row with itself next to other rows: bit for bit, with the first difference named."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from coreason_enclave.errors import UnsafeTrainingError
 __all__ = ["Stages", "dense_values", "mixed", "same_bits"]
 
 Stages = list[tuple[str, torch.Tensor]]
-"""What was computed for some rows, in order: (what it is, values with one first index a row)."""
+"""Values computed for some rows, in order: (description, values with one first index per row)."""
 
 Values = Callable[[str], dict[str, torch.Tensor]]
 
 
 def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether two tensors hold the same bits; NaN is equal to itself."""
+    """Return True if two tensors hold the same bits; NaN equals itself."""
     if left.shape != right.shape or left.dtype != right.dtype:
         return False
     as_integers = {torch.float32: torch.int32, torch.float64: torch.int64}.get(left.dtype)
@@ -29,7 +29,7 @@ def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
 
 
 def mixed(what: str) -> UnsafeTrainingError:
-    """The refusal of ``what``, which is not a function of one row."""
+    """Return the refusal of ``what``, a value that depends on other rows."""
     return UnsafeTrainingError(
         f"{what} differs with the other rows of the batch, so that clipping one row's gradient bounds nothing: let "
         "each row be computed from itself alone"
@@ -37,10 +37,10 @@ def mixed(what: str) -> UnsafeTrainingError:
 
 
 def dense_values(layers: Mapping[str, nn.Module], scale: float) -> Values:
-    """Weights without zeros or patterns, which would hide how a product rounds; the same for the same layer.
+    """Return weights without zeros or patterns, which would hide a product's rounding; equal for equal layer names.
 
     Args:
-        scale: of a layer's outputs, about, for inputs of about 1.
+        scale: the approximate size of a layer's outputs, for inputs of size about 1.
     """
 
     def values(name: str) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
-"""The layers whose gradients are taken row by row, and the others, which are refused by name.
+"""Layers with per-row gradients; all other layers with parameters, or known to mix rows, are refused by name.
 
 An attached layer changes its class to a subclass that computes the same function through
-:mod:`~coreason_enclave.privacy.kernel.products`; it keeps its parameters, its names and its place in the model.
+:mod:`~coreason_enclave.privacy.kernel.products`. The layer keeps its parameters, its names and its place in the model.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REPLACED_BY: Final[dict[type[Any], str]] = {
 
 
 class RecordedLayer:
-    """Marks an attached layer. A copy of one, and what is unpickled, is a plain layer again."""
+    """Marks an attached layer. Copies and unpickled layers become plain layers again."""
 
     _plain: ClassVar[type[nn.Module]]
     _name: str
@@ -53,7 +53,7 @@ class RecordedLayer:
         return {key: value for key, value in self.__dict__.items() if key not in ("_recorder", "_name")}
 
     def _value(self, name: str) -> Any:
-        """The parameter ``name``, or what a rehearsal puts in its place."""
+        """Return the parameter ``name``, or the rehearsal's replacement for the parameter."""
         own = getattr(self, name)
         if own is None or self._recorder.values is None:
             return own
@@ -82,7 +82,7 @@ class RecordedLinear(RecordedLayer, nn.Linear):
 
 
 class _Convolution(RecordedLayer):
-    """An image's patches times the kernel; each patch is one position."""
+    """Multiplies an image's patches by the kernel: one position per patch."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name
         layer: Any = self
@@ -156,10 +156,10 @@ _RECORDED: Final[dict[type[nn.Module], type[Any]]] = {
 
 
 def attach_layers(model: nn.Module, recorder: Recorder) -> dict[str, nn.Module]:
-    """Let every layer of ``model`` record its rows; return those with parameters, by name.
+    """Let every layer of ``model`` record its rows; return the layers with parameters, by name.
 
     Raises:
-        UnsafeTrainingError: a layer is not taken row by row, or a parameter is used in two places; nothing was changed.
+        UnsafeTrainingError: a layer has no per-row gradient, or two places share a parameter; no layer has changed.
     """
     require_recordable(model)
     layers = _with_parameters(model)
@@ -171,7 +171,7 @@ def attach_layers(model: nn.Module, recorder: Recorder) -> dict[str, nn.Module]:
 
 
 def require_recordable(model: nn.Module) -> None:
-    """Raise :class:`UnsafeTrainingError` naming the layers that are not taken row by row, and their fix."""
+    """Raise :class:`UnsafeTrainingError` for layers without per-row gradients; name them and their fix."""
     problems = [
         *(problem for name, module in model.named_modules() if (problem := _problem_of(name, module))),
         *_shared(_with_parameters(model)),
@@ -185,7 +185,7 @@ def _with_parameters(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def detach_layers(layers: dict[str, nn.Module], recorder: Recorder) -> None:
-    """Give the layers back the class that they had, unless another guard has attached them since."""
+    """Restore each layer's original class, unless another guard has attached the layer since."""
     for layer in layers.values():
         if isinstance(layer, RecordedLayer) and layer._recorder is recorder:
             del layer.__dict__["_recorder"], layer.__dict__["_name"]
@@ -208,7 +208,7 @@ def _problem_of(name: str, layer: nn.Module) -> str | None:
 
 
 def _idle(layer: nn.Module) -> bool:
-    """Dropout of probability 0 drops nothing."""
+    """Return True for dropout of probability 0, which drops no value."""
     return isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p == 0.0
 
 

@@ -1,9 +1,14 @@
-"""The try-out of a model on this host, these threads and these block sizes, before anything private runs through it.
+"""Probe: tries a model out on this host, these threads and these block sizes, before any private row.
 
-That a product rounds a row the same in any place of a block is measured and not documented by anybody. So it is
-measured where it will be relied upon: rows without zeros or patterns, in every place, beside zeros, noise, huge values
-and NaN, through weights without zeros, forward and backward. What fails is refused by name. It depends on public things
-alone.
+No vendor documents that a product rounds a row the same in any place of a block. The probe therefore measures it under
+the conditions of use:
+
+- rows and weights without zeros or patterns;
+- every place of a block;
+- neighbours of zeros, noise, huge values and NaN;
+- forward and backward.
+
+A refusal names the stage that fails. The outcome depends on public values alone.
 """
 
 from __future__ import annotations
@@ -26,9 +31,9 @@ __all__ = ["Inputs", "probe"]
 
 _TRIED_ROWS = 32
 _PLACEMENTS = (2048, 1024, 512)
-"""So many pairs of a row and a place are tried for blocks of the first size, of twice and of four times that size.
+"""Pairs of row and place to try, for blocks of the first size, of twice and of four times that size.
 
-A sample has to be larger by dozens of deviations to need a larger one.
+Only a sample that exceeds its expectation by dozens of deviations needs a larger block.
 """
 
 _SCALES = (1.0, 30.0)
@@ -43,10 +48,10 @@ _PASSED: set[Any] = set()
 def probe(kernel: GradientKernel, inputs: Inputs) -> None:
     """Run the recorded model over synthetic rows made from ``inputs`` (arguments of its forward) in many places.
 
-    Passed once, it is not run again in this process for the same structure, shapes, sizes and threads.
+    A pass counts for the whole process, for the same structure, module settings, shapes, sizes and threads.
 
     Raises:
-        UnsafeTrainingError: a row came out otherwise in another place or in other company.
+        UnsafeTrainingError: a row's result differs in another place or next to other rows.
     """
     known = (kernel.signature, _settings(kernel), _shapes(inputs), describe())
     if known in _PASSED:
@@ -64,7 +69,7 @@ def probe(kernel: GradientKernel, inputs: Inputs) -> None:
 
 
 def _settings(kernel: GradientKernel) -> tuple[Any, ...]:
-    """Attributes of the modules by which a forward of their own may differ: numbers, words and functions."""
+    """Return module attributes that may change a module's own forward: numbers, words and functions."""
     return tuple(
         (name, key, value)
         for name, module in kernel.recorder.model.named_modules()
@@ -74,7 +79,7 @@ def _settings(kernel: GradientKernel) -> tuple[Any, ...]:
 
 
 def _placements(size: int, wanted: int, generator: torch.Generator) -> Iterator[tuple[str, torch.Tensor]]:
-    """Kinds of company, and which tried row is in each place; -1: company."""
+    """Yield kinds of neighbours, and the number of the tried row in each place; -1: a neighbour."""
     for turn in range(max(len(_COMPANY), wanted // size)):
         places = torch.randint(_TRIED_ROWS, (size,), generator=generator)
         places[torch.rand(size, generator=generator) < 0.25] = -1
@@ -106,7 +111,7 @@ def _computed(
 
 
 def _require_same(tried: dict[str, torch.Tensor], stages: Stages, places: torch.Tensor) -> None:
-    """Each tried row has the bits that it had first."""
+    """Raise unless each tried row has the same bits as at its first occurrence."""
     real = places >= 0
     here = places[real]
     for number, (label, values) in enumerate(stages):
@@ -142,7 +147,7 @@ def _arranged(inputs: Inputs, company: str, places: torch.Tensor) -> Any:
 
 
 def _cotangent(output: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """The same gradient for the same row, whatever its place."""
+    """Return an output gradient that depends on the row, not on the row's place."""
     generator = torch.Generator().manual_seed(5_912)
     rows = torch.randn(_TRIED_ROWS + 1, *output.shape[1:], generator=generator, dtype=output.dtype)
     return rows[places]

@@ -1,11 +1,11 @@
-"""Matrix products and element-wise layers that remember what a row's gradient is made of, and compute no gradient sum.
+"""Matrix products and element-wise layers that record the factors of each row's gradient, and sum no gradient.
 
-Autograd sums weight gradients over the batch. The functions here give it none: they keep, for each row, what went in
-(``a``) and the gradient that came back (``g``), and pass on the gradient to the input alone. ``p.grad`` stays empty
-until the private step fills it.
+Autograd sums weight gradients over the batch. The functions here keep the factors for each row instead: the input
+(``a``) and the returned gradient (``g``). They pass on the gradient of the input alone. ``p.grad`` stays empty until
+the private step fills it.
 
-The inner length of every product is padded with zeros to a multiple of 16. Without, some shapes round a row by its
-place in the block (see the decision record on the gradient kernel).
+Zeros pad the inner length of every product to a multiple of 16. Without padding, some shapes round a row by its place
+in the block (see the decision record on the gradient kernel).
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ _INNER_MULTIPLE = 16
 
 
 def padded_columns(matrix: torch.Tensor) -> torch.Tensor:
-    """``matrix`` (n, k) with zero columns up to a multiple of 16; itself where there is nothing to add."""
+    """Return ``matrix`` (n, k) with zero columns up to a multiple of 16; return it unchanged if k already fits."""
     missing = -matrix.shape[1] % _INNER_MULTIPLE
     return functional.pad(matrix, (0, missing)) if missing else matrix
 
 
 def product(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, entry: Entry | None) -> torch.Tensor:
-    """``rows @ weight.T + bias`` for rows (n, k) and weight (outputs, k)."""
+    """Return ``rows @ weight.T + bias`` for rows (n, k) and weight (outputs, k)."""
     result: torch.Tensor = _Product.apply(rows, weight, bias, entry)  # type: ignore[no-untyped-call]
     return result
 
 
 def affine(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, entry: Entry | None) -> torch.Tensor:
-    """``values * weight + bias``; weight and bias have a shape that broadcasts over the rows."""
+    """Return ``values * weight + bias``; weight and bias have a shape that broadcasts over the rows."""
     result: torch.Tensor = _Affine.apply(values, weight, bias, entry)  # type: ignore[no-untyped-call]
     return result
 
 
 def looked_up(indices: torch.Tensor, weight: torch.Tensor, entry: Entry | None) -> torch.Tensor:
-    """``weight[indices]``, a copy."""
+    """Return ``weight[indices]``, a copy."""
     result: torch.Tensor = _LookUp.apply(indices, weight, entry)  # type: ignore[no-untyped-call]
     return result
 

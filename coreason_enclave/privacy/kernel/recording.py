@@ -1,4 +1,4 @@
-"""What one forward and one backward pass over a block left behind, layer by layer."""
+"""Records of forward and backward passes over a block, layer by layer, as input to clipping and to comparisons."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from coreason_enclave.privacy.kernel.blocks import Blocks
 __all__ = ["Entry", "Pass", "Recorder", "Trace", "rows_in", "tensors_in"]
 
 _NEGLIGIBLE = 2.0**-64
-"""Gradients of the loss with respect to the model's outputs below this are zero.
+"""Treat output gradients of the loss below this bound as zero.
 
-A loss divides by the size of the block, and only what is far above the smallest normal number is scaled back exactly.
+A loss divides by the size of the block, and only values far above the smallest normal number scale back exactly.
 """
 
 
@@ -24,9 +24,9 @@ class Entry:
     """One call of one layer.
 
     Attributes:
-        positions: how many products each row of the block takes part in: 1, or those of a sequence or an image.
-        inputs: what went in; the first dimension is rows × positions.
-        gradients: of the loss, with respect to what came out; None until the backward pass was here.
+        positions: number of products per row of the block: 1, or the positions of a sequence or an image.
+        inputs: the layer's inputs; the first dimension is rows × positions.
+        gradients: of the loss with respect to the layer's outputs; None before the backward pass.
     """
 
     def __init__(self, layer: str, positions: int) -> None:
@@ -41,12 +41,12 @@ class Entry:
         self.inputs, self._version = inputs.detach(), inputs._version
 
     def received(self, gradients: torch.Tensor) -> None:
-        """Keep the gradient that came back."""
+        """Keep the gradient of the outputs, and mark a second backward pass."""
         self.passed_twice |= self.gradients is not None
         self.gradients = gradients
 
     def unchanged(self) -> bool:
-        """Whether nobody wrote into the inputs since they were used."""
+        """Return True if the inputs have not been written to since their use."""
         return self.inputs._version == self._version
 
 
@@ -60,16 +60,16 @@ class Pass:
 
     @property
     def used(self) -> bool:
-        """Whether a backward pass went through it."""
+        """True if a backward pass reached this forward pass."""
         return any(entry.gradients is not None for entry in self.entries)
 
 
 @dataclass
 class Trace:
-    """Everything by which a row can be compared with itself in other company, in order of computation.
+    """Values for comparing a row with itself next to other rows, in order of computation.
 
     Attributes:
-        forward, loss: (what it is, its values with one first index a row).
+        forward, loss: pairs (description, values with one first index per row).
         inputs: positional and named arguments of the model.
     """
 
@@ -78,7 +78,7 @@ class Trace:
     inputs: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
     def stages(self, entries: list[Entry], size: int) -> list[tuple[str, torch.Tensor]]:
-        """All of it that has ``size`` rows, with what came back to the layers of ``entries``, last layer first."""
+        """Return all values with ``size`` rows, and the gradients of the layers of ``entries``, last layer first."""
         came_back = [
             (f"the gradient that comes back to layer {entry.layer!r}", entry.gradients.reshape(size, -1))
             for entry in reversed(entries)
@@ -89,13 +89,13 @@ class Trace:
 
 
 class Recorder:
-    """Hears of every forward pass of one model, and scales what the loss sends back.
+    """Records every forward pass of one model, and scales the gradient that the loss returns.
 
     Attributes:
-        model: what is listened to.
-        size: rows of the block that was served last.
-        trace: where set, what is compared by a rehearsal or a probe is kept there.
-        values: where set, weights by layer name that stand in for the model's own.
+        model: the observed model.
+        size: number of rows in the latest block.
+        trace: if set, collects the values that a rehearsal or a probe compares.
+        values: if set, weights by layer name that replace the model's own.
     """
 
     def __init__(self, model: torch.nn.Module, blocks: Blocks) -> None:
@@ -111,26 +111,27 @@ class Recorder:
         ]
 
     def serve(self, size: int) -> None:
-        """A block of so many rows is handed out: forget the ones before."""
+        """Expect a block of ``size`` rows and forget all earlier blocks."""
         self.size = size
         self._passes.clear()
 
     def clear(self) -> None:
-        """Let go of everything that was kept."""
+        """Forget all recorded passes."""
         self._passes.clear()
 
     def detach(self) -> None:
-        """Listen no more."""
+        """Remove all hooks and forget all recorded passes."""
         for handle in self._handles:
             handle.remove()
         self.unwatch()
         self.clear()
 
     def entry(self, layer: str, rows: int, positions: int) -> Entry | None:
-        """Where one call of ``layer`` is kept; None where no gradient is computed.
+        """Return a new entry for one call of ``layer``; None if autograd computes no gradient.
 
         Raises:
-            UnsafeTrainingError: the layer is not called by the model's forward, or its first dimension is not the rows.
+            UnsafeTrainingError: the call came from outside the model's forward, or the layer's first dimension does not
+                count the rows.
         """
         if not torch.is_grad_enabled():
             return None
@@ -147,7 +148,14 @@ class Recorder:
         return entry
 
     def take(self, size: int) -> list[Entry] | None:
-        """The entries of the one pass over the block that was served, of ``size`` rows; None where that is not so."""
+        """Return the entries of the only pass over the latest block of ``size`` rows; None if the passes do not fit.
+
+        The passes do not fit if:
+
+        - no pass or several passes had a backward pass;
+        - the pass had another number of rows;
+        - a layer's gradient arrived twice, or a layer's inputs changed in place.
+        """
         used, self._passes = [one for one in self._passes if one.used], []
         if len(used) != 1 or used[0].size != size:
             return None
@@ -157,7 +165,7 @@ class Recorder:
         return entries
 
     def watch(self, values: Callable[[str], dict[str, torch.Tensor]] | None) -> Trace:
-        """Keep a trace of what runs until :meth:`unwatch`, with ``values`` in place of the model's weights."""
+        """Return a trace of all passes until :meth:`unwatch`, with ``values`` in place of the model's weights."""
         self.unwatch()
         for name, module in self.model.named_modules():
             if name:
@@ -167,7 +175,7 @@ class Recorder:
         return self.trace
 
     def unwatch(self) -> None:
-        """Keep no trace any more, and use the model's own weights."""
+        """Stop the trace, and use the model's own weights again."""
         self.trace = self.values = None
         while self._watching:
             self._watching.pop().remove()
@@ -224,7 +232,7 @@ class Recorder:
 
 
 def rows_in(values: Any) -> int | None:
-    """The first dimension of the first tensor in ``values``; None where there is none."""
+    """Return the first dimension of the first tensor in ``values`` with dimensions; None without such a tensor."""
     return next((len(tensor) for tensor in tensors_in(values) if tensor.dim()), None)
 
 
@@ -233,7 +241,7 @@ def _kind(module: torch.nn.Module) -> str:
 
 
 def tensors_in(values: Any) -> Iterator[torch.Tensor]:
-    """Every tensor in ``values``, nested in dictionaries, lists and tuples."""
+    """Yield every tensor in ``values``, nested in dictionaries, lists and tuples."""
     if isinstance(values, torch.Tensor):
         yield values
     elif isinstance(values, dict):

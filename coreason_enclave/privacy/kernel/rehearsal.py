@@ -1,10 +1,20 @@
-"""A rehearsal: some synthetic rows go through model, loss and loop in different company, before any real row is read.
+"""Rehearsal: synthetic rows pass through model, loss and loop next to varying other rows, before any real row.
 
-Eight rows are compared with themselves, bit for bit: alone, among others, beside many of one class or of another, and
-in a larger block. What the loop gives to the model, what each layer computes, the gradient of the loss, and what comes
-back to each layer has to be the same; else the first of them that differs is named. Weights are drawn for the
-rehearsal: those of a job may hide what mixes, all zeros do. The larger block shows a loss that sums where it should
-average.
+The rehearsal compares eight rows with themselves, bit for bit, in four arrangements:
+
+- alone;
+- among other rows;
+- next to many rows of one class;
+- next to many rows of another class, in a larger block. The larger block exposes a loss that sums instead of averaging.
+
+Four kinds of values must agree, and a refusal names the first that differs:
+
+- the loop's inputs to the model;
+- each layer's outputs;
+- the gradient of the loss;
+- the gradient that returns to each layer.
+
+The rehearsal draws its own weights: a job's weights may hide a mixing layer, and all-zero weights always do.
 """
 
 from __future__ import annotations
@@ -28,33 +38,34 @@ if TYPE_CHECKING:
 __all__ = ["COMPANY", "Rehearsal", "RehearsalEnded"]
 
 COMPANY: Final = (8, 9)
-"""The two synthetic rows whose labels must differ: the first class and another one."""
+"""Two synthetic rows with different labels: the first class and another class."""
 
 _TRIED: Final = 8
 _LOSS: Final = "the gradient of the loss"
 
 
 class RehearsalEnded(BaseException):
-    """Ends a loop that is only rehearsed, past its own ``except Exception``."""
+    """Ends a loop under rehearsal; a BaseException, to pass the loop's own ``except Exception``."""
 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """One synthetic batch: the numbers of its rows, and the places of the rows that are compared."""
+    """One synthetic batch: the numbers of its rows, and the places of the compared rows."""
 
     rows: npt.NDArray[np.int64]
     tried: torch.Tensor
 
 
 class Rehearsal:
-    """The synthetic batches that are still to come, and what was seen of those that came.
+    """The remaining synthetic batches, and the recorded values of the past batches.
 
     Args:
-        ends_loop: raise :class:`RehearsalEnded` at each step; False: a step changes nothing, and the loop goes on.
+        ends_loop: True: raise :class:`RehearsalEnded` at each step. False: a step changes nothing, and the loop
+            continues.
 
     Attributes:
-        failure: why the loop is refused; None as long as nothing speaks against it.
-        shown: structures of the models that passed.
+        failure: the reason for refusing the loop; None while no check has failed.
+        shown: signatures of the models that passed.
     """
 
     def __init__(self, blocks: Blocks, *, ends_loop: bool) -> None:
@@ -69,42 +80,43 @@ class Rehearsal:
 
     @property
     def rows_needed(self) -> int:
-        """Synthetic rows are numbered from 0 to below this."""
+        """Number of synthetic rows; row numbers run from 0 up to this bound, exclusive."""
         return 2 * self.blocks.first
 
     @property
     def seen(self) -> int:
-        """How many batches were stepped on."""
+        """Number of batches followed by a step."""
         return len(self._seen)
 
     @property
     def complete(self) -> bool:
-        """Whether every arrangement was stepped on, or one was refused."""
+        """True after a step on every arrangement, or after a failure."""
         return self.failure is not None or len(self._seen) == len(self._arrangements)
 
     @property
     def pending(self) -> bool:
-        """Whether the next batch is synthetic: to a loop that is only rehearsed, each one is."""
+        """True if the next batch is synthetic; always True for a loop under rehearsal only."""
         return self._ends_loop or self.failure is not None or not self.complete
 
     @property
     def ended(self) -> bool:
-        """Whether the loop was ended since :meth:`begin_loop`."""
+        """True if the rehearsal has ended the loop since :meth:`begin_loop`."""
         return self._ended
 
     def begin_loop(self) -> None:
-        """The loop is started (again)."""
+        """Record a start or restart of the loop."""
         self._ended = False
 
     def draw_if_pending(self, kernel: GradientKernel) -> npt.NDArray[np.int64] | None:
-        """:meth:`draw`; None once the rehearsal is over."""
+        """Return :meth:`draw`, or None after the end of the rehearsal."""
         return self.draw(kernel) if self.pending else None
 
     def draw(self, kernel: GradientKernel) -> npt.NDArray[np.int64]:
-        """The row numbers of the next synthetic batch.
+        """Return the row numbers of the next synthetic batch.
 
         Raises:
-            UnsafeTrainingError: the one before was passed over, or the loop was refused.
+            UnsafeTrainingError: the loop skipped the previous batch, or has already failed.
+            RehearsalEnded: the rehearsal has already ended the loop.
         """
         self._require_going_on()
         if self._trace is not None:
@@ -115,11 +127,11 @@ class Rehearsal:
         return arrangement.rows
 
     def step(self, kernel: GradientKernel) -> None:
-        """Look at what the batch that was drawn left behind; where it was the last one, give the verdict.
+        """Compare the recorded values of the current batch; after the last batch, run the probe.
 
         Raises:
-            UnsafeTrainingError: something mixes rows.
-            RehearsalEnded: enough was seen of a loop that is only rehearsed, also of a refused one.
+            UnsafeTrainingError: model, loss or loop mixes rows.
+            RehearsalEnded: the step ends a loop under rehearsal only, even after a failure.
         """
         self._require_going_on()
         try:
@@ -163,7 +175,10 @@ class Rehearsal:
 
 
 def _arrangements(blocks: Blocks) -> list[Arrangement]:
-    """Alone; among others; beside one class; beside another class in a block of twice the size, which comes last."""
+    """Return four arrangements of the tried rows: alone, among others, next to one class, next to another class.
+
+    The last arrangement uses a block of double size.
+    """
     random = np.random.default_rng(1)
     tried = np.arange(_TRIED)
     first, second = COMPANY

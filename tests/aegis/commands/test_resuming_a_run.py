@@ -375,6 +375,6 @@ def test_a_missing_coordinators_key_is_not_replaced_by_a_new_one(begun: Begun) -
 
 def test_the_code_pin_follows_every_source_file_of_both_packages(tmp_path: Path) -> None:
     named = dict(pins._sources("coreason_enclave"))
-    assert {"session.py", "ledger/sqlite.py"} <= named.keys()
+    assert {"session/secure_session.py", "ledger/sqlite.py"} <= named.keys()
     assert {"runs/pins.py", "cli.py"} <= dict(pins._sources("aegis")).keys()
     assert len(named) == len(set(named))

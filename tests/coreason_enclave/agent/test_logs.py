@@ -77,12 +77,12 @@ def test_tracebacks_of_one_kind_are_cut_too(lines: io.StringIO) -> None:
 
 def test_the_end_of_a_process_writes_the_counts_that_are_open(tmp_path: Path) -> None:
     code = (
-        "import logging\nfrom coreason_enclave.system.log_files import log_sparingly\nlog_sparingly('%(message)s')\n"
+        "import logging\nfrom coreason_enclave.system.logging_setup import configure_logging\nconfigure_logging()\n"
         "for n in range(1000): logging.getLogger('x').warning('again %s', n)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
 
-    assert done.stderr.splitlines()[-1] == "left out 990 more lines like: again %s"
+    assert done.stderr.splitlines()[-1].endswith(" WARNING left out 990 more lines like: again %s")
     assert len(done.stderr.splitlines()) == 11
 
 
@@ -142,3 +142,24 @@ def test_a_supernodes_log_is_rotated_and_still_names_its_node(tmp_path: Path) ->
     node.trim_log()
     assert log.stat().st_size < 1000
     assert last_node_id(log) == 1234567890
+
+
+def test_a_person_may_read_the_agents_lines_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AEGIS_LOG_FORMAT", "text")
+    stream = io.StringIO()
+    AgentLog({"site": "clinic-1"}, stream=stream, moment=lambda: "T").say(
+        "task", outcome="refused\nforged", seconds=1.5
+    )
+
+    assert stream.getvalue() == "T clinic-1 task outcome=refused\\nforged seconds=1.5\n"
+
+
+def test_from_level_warning_on_the_agent_writes_refusals_and_failures_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AEGIS_LOG_LEVEL", "warning")
+    stream = io.StringIO()
+    log = AgentLog({}, stream=stream)
+    for outcome in ("answered", "refused", "failed"):
+        log.say("order", outcome=outcome)
+    log.say("started")
+
+    assert [json.loads(line)["outcome"] for line in stream.getvalue().splitlines()] == ["refused", "failed"]

@@ -88,4 +88,4 @@ def test_dates_are_computed_with_in_one_module_alone() -> None:
             for node in ast.walk(tree):
                 name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
                 allowed = name in asked_for and id(node) in called
-                assert name not in forbidden or allowed or path.name == "moments.py", f"{path}: {name}"
+                assert name not in forbidden or allowed or path.name == "timestamps.py", f"{path}: {name}"

@@ -1,8 +1,14 @@
-"""Intel SGX and TDX quotes (DCAP): from an enclave's or a trust domain's report to Intel's root, offline.
+"""Verify Intel SGX and TDX quotes (DCAP) offline, from an enclave's or a trust domain's report to Intel's root.
 
-The cryptography is that of ``dcap-qvl``, under a policy of its own that admits no status this package has not allowed;
-around it stand an exact parser of the quote, the windows and the revocation lists of the collateral, and the platform
-policy. :func:`verify_sgx` and :func:`verify_tdx` trust Intel's root alone.
+Enters: a quote, collateral, a platform policy and a time. Leaves: a verdict with its open checks, or a refusal.
+Never: reads a clock or the network; trusts a root other than Intel's (:func:`verify_sgx`, :func:`verify_tdx`).
+
+``dcap-qvl`` supplies the cryptography, under a policy that admits only the statuses allowed by this package. The
+package adds:
+
+- an exact parser of the quote;
+- checks of the collateral's validity windows and revocation lists;
+- the platform policy.
 """
 
 from coreason_enclave.attestation.verify.dcap.collateral import DcapEndorsements

@@ -1,7 +1,7 @@
-"""What Intel signed about a platform: TCB levels, the quoting enclave's identity, and revocation lists.
+"""Intel's signed statements about a platform: TCB levels, the quoting enclave's identity, and revocation lists.
 
-Read here only so far as to say that it belongs to the quote, and that all of it is valid now; the library then checks
-every signature over these same bytes.
+This module checks that the collateral belongs to the quote, is valid now, and revokes no certificate in use. The
+library then checks every signature over the same bytes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ MAX_COLLATERAL_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class DcapEndorsements:
-    """What a verifier has been given beside the quote.
+    """Endorsements of a quote.
 
     Attributes:
-        collateral: a JSON object with the fields of Intel's ``sgx_ql_qve_collateral_t`` (binary ones in hex), as
-            ``dcap-qvl`` and PCCS clients write it; ``None`` where there is none.
+        collateral: A JSON object with the fields of Intel's ``sgx_ql_qve_collateral_t`` (binary ones in hex), as
+            ``dcap-qvl`` and PCCS clients write it; ``None`` if absent.
     """
 
     collateral: bytes | None = None
@@ -66,7 +66,7 @@ class _Document(StrictModel):
 
 @dataclass(frozen=True)
 class Collateral:
-    """Parsed collateral; ``document`` holds the very strings and bytes that the library verifies."""
+    """Parsed collateral; ``document`` holds the exact strings and bytes that the library verifies."""
 
     document: _Document
     tcb_info: dict[str, Any]
@@ -75,7 +75,7 @@ class Collateral:
     chains: tuple[tuple[x509.Certificate, ...], ...]
 
     def refuse_another_platform(self, kind: str, pck: x509.Certificate, fmspc: str, pce_id: str) -> None:
-        """Raises where this is about another TEE, processor model or certificate authority than the quote."""
+        """Raise if the collateral covers another TEE, processor model or certificate authority than the quote."""
         about = {"sgx": ("SGX", "QE"), "tdx": ("TDX", "TD_QE")}[kind]
         if (self.tcb_info.get("id"), self.qe_identity.get("id")) != about:
             raise _mismatch(f"it is not about {kind.upper()}")
@@ -88,7 +88,7 @@ class Collateral:
             raise _mismatch("its revocation list is of another authority than the one that certified this platform")
 
     def refuse_outside_validity(self, quote_chain: tuple[x509.Certificate, ...], now: int) -> None:
-        """Raises where anything here, or a certificate of the quote, is not valid at ``now`` (Unix seconds)."""
+        """Raise if a part of the collateral, or a certificate of the quote, is not valid at ``now`` (Unix seconds)."""
         for what, begin, end in self._windows(quote_chain):
             if not begin <= now <= end:
                 raise VerificationRefused(
@@ -96,9 +96,9 @@ class Collateral:
                 )
 
     def refuse_unissued(self) -> None:
-        """Raises where the root did not issue what came as the issuer of the revocation list.
+        """Raise if the root did not issue the certificate given as the issuer of the revocation list.
 
-        The library takes that issuer from the quote, and leaves this certificate alone.
+        The library takes the issuer from the quote and ignores this certificate.
         """
         issuer, root = self.chains[0]
         try:
@@ -109,7 +109,7 @@ class Collateral:
             ) from error
 
     def refuse_revoked(self, quote_chain: tuple[x509.Certificate, ...]) -> None:
-        """Raises where a certificate of the quote or of the collateral is on the list of its issuer."""
+        """Raise if a certificate of the quote or of the collateral appears on its issuer's list."""
         for chain in (quote_chain, *self.chains):
             for certificate in chain:
                 self._refuse_listed(certificate)
@@ -138,7 +138,7 @@ def read_collateral(data: bytes, root: bytes) -> Collateral:
     """Parse collateral whose chains end in ``root`` (DER).
 
     Raises:
-        VerificationRefused: oversized, malformed, or a chain to another root.
+        VerificationRefused: Oversized, malformed, or a chain to another root.
     """
     if len(data) > MAX_COLLATERAL_BYTES:
         raise VerificationRefused(
@@ -167,20 +167,21 @@ def read_collateral(data: bytes, root: bytes) -> Collateral:
 
 
 def read_chain(text: bytes, root: bytes, *, length: int, what: str) -> tuple[x509.Certificate, ...]:
-    """Certificates in PEM, leaf first, ``length`` of them; the last has to be ``root`` (DER) to the byte.
+    """Parse exactly ``length`` certificates in PEM, leaf first; the last must be ``root`` (DER) to the byte.
 
-    The text has to be the one canonical spelling (64 columns, line feeds), since no signature covers it. The exact
-    length matters: Intel's root issues certificate authorities and the signer of TCB info directly, so that a chain of
-    two cannot make a platform's own key a signer of TCB info. No signature is checked here.
+    - The text must have the canonical spelling (64 columns, line feeds), since no signature covers it.
+    - The exact length matters. Intel's root directly issues both certificate authorities and the signer of TCB info. A
+      chain of two therefore cannot make a platform's own key a signer of TCB info.
+    - This function checks no signature.
 
     Raises:
-        VerificationRefused: malformed, or chain.
+        VerificationRefused: ``malformed`` or ``chain``.
     """
     try:
         certificates = tuple(load_pem_certificates(text))
         for certificate in certificates:
             _refuse_odd(certificate)
-    except Exception as error:  # its parser raises half a dozen types, and all mean unreadable
+    except Exception as error:  # the parser raises half a dozen types, all for unreadable input
         raise VerificationRefused(Refusal.CHAIN, f"{what}: a certificate cannot be read: {error}") from error
     if b"".join(one.public_bytes(Encoding.PEM) for one in certificates) != text:
         raise VerificationRefused(Refusal.MALFORMED, f"{what}: the certificates are not in the canonical PEM spelling")
@@ -192,7 +193,7 @@ def read_chain(text: bytes, root: bytes, *, length: int, what: str) -> tuple[x50
 
 
 def _refuse_odd(certificate: x509.Certificate) -> None:
-    """Raises for what ``cryptography`` reads or verifies, and strict readers do not, or reads only when asked for."""
+    """Raise for certificates that ``cryptography`` accepts and strict readers refuse. Forces all lazy parsing."""
     _ = certificate.issuer, certificate.subject, certificate.extensions
     _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if certificate.serial_number <= 0:
@@ -204,8 +205,8 @@ def _refuse_odd(certificate: x509.Certificate) -> None:
 def _crl(der: bytes, name: str) -> x509.CertificateRevocationList:
     try:
         crl = load_revocation_list(der)
-        _ = crl.issuer, crl.last_update_utc, crl.next_update_utc, len(crl)  # parsed only when asked for
-    except Exception as error:  # its parser raises half a dozen types, and all mean unreadable
+        _ = crl.issuer, crl.last_update_utc, crl.next_update_utc, len(crl)  # forces the lazy parser
+    except Exception as error:  # the parser raises half a dozen types, all for unreadable input
         raise _unusable(f"{name}: a revocation list cannot be read: {error}") from error
     return crl
 

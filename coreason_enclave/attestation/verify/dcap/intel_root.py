@@ -1,4 +1,4 @@
-"""Intel's SGX root certificate, the one anchor of every SGX and TDX quote.
+"""Intel's SGX root certificate, the only trust anchor of SGX and TDX quotes.
 
 Published at https://certificates.trustedservices.intel.com/Intel_SGX_Provisioning_Certification_RootCA.cer; every
 genuine quote carries the same bytes at the end of its certificate chain.
@@ -13,7 +13,7 @@ from coreason_enclave.crypto.encoding import sha256_hex
 __all__ = ["INTEL_SGX_ROOT", "INTEL_SGX_ROOT_SHA256"]
 
 INTEL_SGX_ROOT_SHA256 = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"
-"""SHA-256 of the certificate's DER, as a person can compare it with Intel's publication."""
+"""SHA-256 of the certificate's DER, for comparison with Intel's publication."""
 
 INTEL_SGX_ROOT = base64.b64decode(
     "MIICjzCCAjSgAwIBAgIUImUM1lqdNInzg7SVUr9QGzknBqwwCgYIKoZIzj0EAwIwaDEaMBgGA1UEAwwRSW50ZWwgU0dYIFJvb3Qg"

@@ -1,8 +1,8 @@
-"""The one place that calls ``dcap-qvl``.
+"""The only caller of ``dcap-qvl``.
 
-Only ``QuoteVerifier.verify_with_policy`` is used: the library's bare ``verify`` returns for stale platforms, too. The
-library says in prose why it refuses; the table here turns that into a stable code and decides nothing else, since
-whatever it raises is a refusal.
+- Only ``QuoteVerifier.verify_with_policy`` serves here: the library's bare ``verify`` also returns for stale platforms.
+- The library gives its reasons in prose. The table here turns the prose into stable codes and decides nothing else,
+  since every error of the library leads to a refusal.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ _ADVICE = {
 
 
 class _Read(BaseModel):
-    """What the library hands over, without coercion; fields of no use here are left out."""
+    """Base of the library's output, parsed without coercion; ignores unused fields."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
 
 class Level(_Read):
-    """A level of Intel's TCB info or QE identity that was matched."""
+    """A matched level of Intel's TCB info or QE identity."""
 
     tcb_date: str = Field(alias="tcbDate")
     status: str = Field(alias="tcbStatus")
@@ -110,7 +110,7 @@ class _Qe(_Read):
 
 
 class Claims(_Read):
-    """What the library verified."""
+    """Facts that the library verified."""
 
     tee_type: int
     tcb: _Verdict
@@ -120,13 +120,13 @@ class Claims(_Read):
     report: dict[str, Any]
 
     def levels(self) -> tuple[Level, ...]:
-        """Every level that was matched: platform at launch, platform now (TDX 1.5), quoting enclave."""
+        """Return every matched level: platform at launch, platform now (TDX 1.5), quoting enclave."""
         current = self.platform.current_tcb_level
         return (self.platform.tcb_level, *([current] if current else []), self.qe.tcb_level)
 
 
 def platform_of(quote: Quote) -> tuple[str, str]:
-    """FMSPC and PCE id that the quote's certificate states, hex; not yet authenticated."""
+    """Return FMSPC and PCE id from the quote's certificate, hex; not yet authenticated."""
     extension = _guarded(lambda: _library().parse_quote(quote.raw).pck_extension())
     if extension is None:
         raise VerificationRefused(Refusal.CHAIN, "the platform's certificate does not say which platform it is for")
@@ -136,8 +136,8 @@ def platform_of(quote: Quote) -> tuple[str, str]:
 def verified_claims(quote: Quote, collateral: Collateral, root: bytes, policy: DcapPlatformPolicy, now: int) -> Claims:
     """Check every signature up to ``root``, revocation, and the platform against ``policy``.
 
-    The library knows no list of accepted advisories; the statuses that depend on one are let through to
-    :func:`~coreason_enclave.attestation.verify.dcap.platform.refuse_tcb`.
+    The library knows no list of accepted advisories. Statuses that depend on the list pass here, and
+    :func:`~coreason_enclave.attestation.verify.dcap.platform.refuse_tcb` decides about them.
     """
     claims = _guarded(partial(_verify, _library(), quote, collateral, root, policy, now))
     try:
@@ -175,7 +175,8 @@ def _rules(library: ModuleType, policy: DcapPlatformPolicy, now: int) -> Any:
     if policy.tolerates_out_of_date(now):
         for status in STATUSES_BY_GRACE:
             rules = rules.allow_status(status)
-        rules = rules.platform_grace_period(now).qe_grace_period(now)  # its grace counts from a level's date; ours ends
+        # The library's grace counts from a level's date. The policy's grace ends on a date: allow the longest period.
+        rules = rules.platform_grace_period(now).qe_grace_period(now)
     return (
         rules.min_tcb_eval_data_number(policy.min_tcb_evaluation_data_number)
         .allow_dynamic_platform(policy.allow_dynamic_platform)
@@ -202,7 +203,7 @@ def _guarded(call: Callable[[], _T]) -> _T:
         raise
     except (ValueError, OverflowError, TypeError) as error:
         raise _refusal(str(error)) from error
-    except BaseException as error:  # a panic in the library's Rust reaches Python past Exception
+    except BaseException as error:  # a Rust panic derives from BaseException directly
         if type(error).__name__ != "PanicException":
             raise
         raise VerificationRefused(Refusal.MALFORMED, "dcap-qvl could not cope with this quote or collateral") from error

@@ -1,4 +1,4 @@
-"""What a verified platform and its report have to be like, beyond what the library enforces."""
+"""Rules for a verified platform and its report, beyond the library's own checks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _TD_SERVICE_TD, _TD_SEPT_VE_DISABLE, _TD_MIGRATABLE = 1 << 17, 1 << 28, 1 << 29
 
 
 def refuse_tcb(claims: Claims, policy: DcapPlatformPolicy, now: int) -> None:
-    """Raises unless every matched level is up to date, or excused by ``policy`` at ``now`` (Unix seconds).
+    """Raise unless every matched level is up to date, or excused by ``policy`` at ``now`` (Unix seconds).
 
-    A level of the quoting enclave is held to the same rules as the platform's: the verdict that Intel's rules converge
-    to leaves some of its statuses out.
+    The quoting enclave's level follows the same rules as the platform's, because the merged verdict of Intel's rules
+    leaves some of its statuses out.
     """
     graced = policy.tolerates_out_of_date(now)
     for status in (claims.tcb.status, *(level.status for level in claims.levels())):
@@ -64,19 +64,19 @@ def _refuse_nothing_to_name(level: Level) -> None:
 
 
 def advisories(claims: Claims) -> set[str]:
-    """Every advisory of every matched level."""
+    """Return every advisory of every matched level."""
     return {*claims.tcb.advisory_ids, *(name for level in claims.levels() for name in level.advisories)}
 
 
 def declares_debug(quote: Quote) -> bool:
-    """Whether the report says that its memory can be read from outside; believed even before it is authenticated."""
+    """Return True if the report declares its memory readable from outside; counts even before authentication."""
     if quote.kind == "sgx":
         return bool(quote.fields["attributes"][0] & _SGX_DEBUG)
     return bool(quote.fields["td_attributes"][0] & _TD_UNDER_DEBUG)
 
 
 def refuse_state(quote: Quote) -> None:
-    """Raises for debug, profiling, migration, service TDs, and reserved or missing attributes."""
+    """Raise for debug, profiling, migration, service TDs, and reserved or missing attributes."""
     if declares_debug(quote):
         raise VerificationRefused(Refusal.DEBUG, f"the {quote.kind.upper()} report says debug: its memory is readable")
     if quote.kind == "sgx":
@@ -97,7 +97,7 @@ def _refuse_td_state(quote: Quote) -> None:
 
 
 def refuse_another_report(quote: Quote, claims: Claims) -> None:
-    """Raises where the library read another report than the exact parser did: then one of the two is wrong."""
+    """Raise if the library and the exact parser read different reports, since one of the two must be wrong."""
     said = _flat(claims.report)
     names = [name for name in quote.fields if isinstance(said.get(name), str)]
     measured = "mr_enclave" if quote.kind == "sgx" else "mr_td"
@@ -107,7 +107,7 @@ def refuse_another_report(quote: Quote, claims: Claims) -> None:
 
 
 def _flat(report: dict[str, Any]) -> dict[str, Any]:
-    """Field names to values, however deep the library nests them."""
+    """Return field names to values, however deep the library nests them."""
     flat: dict[str, Any] = {}
     for name, value in report.items():
         flat |= _flat(value) if isinstance(value, dict) else {name: value}

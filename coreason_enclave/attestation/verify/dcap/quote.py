@@ -1,11 +1,14 @@
-"""The bytes of an SGX or TDX quote, taken apart exactly: no byte of it is left without a meaning.
+"""Parse an SGX or TDX quote exactly: no byte remains without a meaning.
 
 Layouts: Intel SGX ECDSA QuoteLibReference (quote version 3) and Intel TDX DCAP Quoting Library API (versions 4 and 5).
-Nothing here is authenticated yet. The signature ends where the body ends; lengths, certificate text and whatever
-follows lie outside of it, so they are held to one form. A quote ends where the length of its own signature data says.
-Quoting services and kernels hand it over in a larger buffer (70 zeros of one quoting service; 3,065 on one large
-cloud), so zeros may follow it and nothing else. Many spellings of one quote remain for that reason, and for the
-terminating NUL of the certificate text: never recognise a quote by its hash.
+Parsing authenticates nothing.
+
+- The signature covers only header and body. The parser therefore holds lengths, certificate text and trailing bytes to
+  one form.
+- A quote ends at the length of its own signature data. Quoting services and kernels return a larger buffer (70 zeros
+  from one quoting service; 3,065 on one large cloud), so only zeros may follow the quote.
+- One quote has many spellings, because of the zeros and of the terminating NUL of the certificate text. Never recognise
+  a quote by its hash.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRef
 __all__ = ["FIELD_BYTES", "MAX_QUOTE_BYTES", "Quote", "parse_quote", "without_padding"]
 
 MAX_QUOTE_BYTES = 16 * 1024
-"""The most bytes of a quote, padding included."""
+"""Maximum size of a quote in bytes, padding included."""
 
 _HEADER = 48
 _REPORT = 384
@@ -28,7 +31,7 @@ _TEE = {0x00: "sgx", 0x81: "tdx"}
 _VERSIONS = {"sgx": (3,), "tdx": (4, 5)}
 _INTEL = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 _TD_BODIES = {2: 584, 3: 648}
-"""Body types of quote version 5: a TD report of TDX 1.0 and of 1.5."""
+"""Body types of quote version 5, with their sizes in bytes: a TD report of TDX 1.0 and of 1.5."""
 _QE_REPORT_CERTIFICATION = 6
 _PCK_CHAIN = 5
 _QE_AUTHENTICATION = 32
@@ -73,7 +76,7 @@ FIELD_BYTES: Mapping[str, Mapping[str, int]] = {
     "sgx": {name: size for name, (_, size) in _SGX_FIELDS.items()},
     "tdx": {name: size for name, (_, size) in _TDX_15_FIELDS.items()},
 }
-"""By kind and name, how many bytes a field of the report has."""
+"""Size of each report field in bytes, by kind and name."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,9 @@ class Quote:
     Attributes:
         kind: ``sgx`` or ``tdx``.
         version: 3, 4 or 5.
-        fields: the report's fields by the names of Intel's headers, raw bytes; integers are little-endian.
-        pck_chain: the certificates as the quote carries them, PEM, leaf first, without the terminating NUL.
-        raw: the quote without padding.
+        fields: The report's fields under the names of Intel's headers, raw bytes; integers are little-endian.
+        pck_chain: The certificates as the quote carries them, PEM, leaf first, without the terminating NUL.
+        raw: The quote without padding.
     """
 
     kind: str
@@ -101,14 +104,14 @@ class Quote:
 
 
 class _Reader:
-    """Takes bytes from the front; asking for more than there are is a refusal."""
+    """Reader that takes bytes from the front, and refuses to read past the end."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.position = 0
 
     def take(self, count: int) -> bytes:
-        """The next ``count`` bytes."""
+        """Return the next ``count`` bytes."""
         end = self.position + count
         if end > len(self._data):
             raise _malformed(f"ends at byte {len(self._data)}, inside a field that reaches to {end}")
@@ -116,17 +119,17 @@ class _Reader:
         return taken
 
     def number(self, layout: str) -> int:
-        """The next integer, ``<H`` or ``<I``."""
+        """Return the next integer, ``<H`` or ``<I``."""
         value: int = struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
         return value
 
     def rest(self) -> bytes:
-        """Everything that is left."""
+        """Return all remaining bytes."""
         return self.take(len(self._data) - self.position)
 
 
 def parse_quote(evidence: bytes) -> Quote:
-    """Take a quote apart; raises :class:`VerificationRefused` (oversized, malformed)."""
+    """Parse a quote; raises :class:`VerificationRefused` (oversized, malformed)."""
     if len(evidence) > MAX_QUOTE_BYTES:
         raise VerificationRefused(
             Refusal.OVERSIZED, f"a quote of {len(evidence)} bytes; the limit is {MAX_QUOTE_BYTES} bytes"
@@ -135,9 +138,9 @@ def parse_quote(evidence: bytes) -> Quote:
 
 
 def without_padding(evidence: bytes) -> bytes:
-    """The quote without the zeros behind it; bytes that are not a quote with zeros behind it come back unchanged.
+    """Return the quote without trailing zeros; return any other bytes unchanged.
 
-    For a host that sends its own quote on: judging the quote is the verifier's matter. The buffer may be larger than
+    For a host that forwards its own quote; judging the quote remains the verifier's task. The buffer may be larger than
     :data:`MAX_QUOTE_BYTES`.
     """
     try:
@@ -186,7 +189,7 @@ def _body_layout(reader: _Reader, kind: str, version: int) -> tuple[int, _Fields
 
 
 def _signature_data(data: bytes, version: int) -> bytes:
-    """Signature, attestation key, the quoting enclave's own report; returns the certificates' text."""
+    """Skip signature, attestation key and the quoting enclave's own report; return the certificates' text."""
     reader = _Reader(data)
     reader.take(64 + 64)
     if version > 3:
@@ -200,7 +203,7 @@ def _signature_data(data: bytes, version: int) -> bytes:
 
 
 def _last_block(reader: _Reader, expected: int) -> bytes:
-    """A typed block that has to fill what is left."""
+    """Return a typed block, which must fill the remaining bytes."""
     found = reader.number("<H")
     if found != expected:
         raise _malformed(f"certification data of type {found} where type {expected} belongs")

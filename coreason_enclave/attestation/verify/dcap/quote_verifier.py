@@ -1,4 +1,4 @@
-"""From a quote and its endorsements to a verdict: the order of the checks."""
+"""Turn a quote and its endorsements into a verdict: the order of the checks."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ MEASURED_BYTES: Mapping[str, Mapping[str, int]] = {
     kind: {name: size for name, size in fields.items() if name not in _NOT_MEASURED}
     for kind, fields in FIELD_BYTES.items()
 }
-"""By kind, the names that :func:`measurements_of` gives, and how many bytes each has."""
+"""Names in the result of :func:`measurements_of`, and the size of each value in bytes, by kind."""
 
 
 class DcapVerifier:
-    """Verifies quotes under one root certificate. The product has exactly one of these, under Intel's.
+    """A verifier of quotes under one root certificate. The product uses Intel's root only.
 
     Args:
-        root: the root certificate, DER.
+        root: The root certificate, DER.
     """
 
     def __init__(self, root: bytes) -> None:
@@ -78,10 +78,10 @@ class DcapVerifier:
     def _collateral_of(
         self, quote: Quote, chain: tuple[x509.Certificate, ...], endorsements: DcapEndorsements
     ) -> Collateral:
-        """The collateral, if it is about this quote's platform.
+        """Return the collateral, which must match the quote's platform.
 
-        Without one nothing more can be known, except about a quote that declares itself readable from outside: that
-        is the reason which stays whatever collateral is fetched next.
+        Without matching collateral, verification ends here. A quote that declares debug is refused for debug instead:
+        no collateral fetched later could change that reason.
         """
         try:
             return self._matching(quote, chain, endorsements)
@@ -116,17 +116,18 @@ def verify_sgx(
     *,
     report_data: bytes | None = None,
 ) -> Authentic:
-    """Is this SGX quote (version 3) authentic under Intel's root, from a platform that ``policy`` accepts?
+    """Verify an SGX quote (version 3) under Intel's root, and its platform under ``policy``.
 
     Args:
-        evidence: the quote; zeros may follow it, nothing else.
+        evidence: The quote; only zeros may follow.
         endorsements: Intel's collateral for the quote's platform, revocation lists included.
-        policy: what is accepted of the platform.
-        now: Unix seconds; certificates, lists and TCB info all have to be valid then.
-        report_data: the 64 bytes that the report has to cover, where the caller knows them.
+        policy: Accepted state of the platform.
+        now: Unix seconds; certificates, lists and TCB info must all be valid at this time.
+        report_data: The 64 bytes that the report must cover. None skips the comparison and adds ``report_data`` to
+            ``not_checked``.
 
     Raises:
-        VerificationRefused: with the code of the first check that failed.
+        VerificationRefused: Carries the code of the first failed check.
     """
     return _INTEL.verify("sgx", evidence, endorsements, policy, now, report_data=report_data)
 
@@ -139,7 +140,7 @@ def verify_tdx(
     *,
     report_data: bytes | None = None,
 ) -> Authentic:
-    """The same as :func:`verify_sgx` for a TDX quote (version 4 or 5, TDX 1.0 or 1.5)."""
+    """Verify a TDX quote (version 4 or 5, TDX 1.0 or 1.5) like :func:`verify_sgx`."""
     return _INTEL.verify("tdx", evidence, endorsements, policy, now, report_data=report_data)
 
 
@@ -155,7 +156,7 @@ def _authentic(quote: Quote, claims: Claims, *, echoed: bool) -> Authentic:
 
 
 def measurements_of(quote: Quote) -> Mapping[str, str]:
-    """Identity of the code and how it runs; integers as big-endian hex, as people write them."""
+    """Return identity of the code and its settings, hex; integers are big-endian, as people write them."""
     return {
         name: (value[::-1] if name in _NUMBERS else value).hex()
         for name, value in quote.fields.items()

@@ -1,4 +1,4 @@
-"""What a relying party accepts of an Intel platform beyond a valid signature. Everything is off by default."""
+"""A relying party's conditions for an Intel platform, beyond a valid signature. Everything is off by default."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ _Advisory = Annotated[str, Field(pattern=r"^INTEL-[A-Z]{2,8}-[0-9]{5}$")]
 
 
 class DcapPlatformPolicy(StrictModel):
-    """The default accepts ``UpToDate`` without an open advisory, on a single-package platform without SMT.
+    """Accepted states of an Intel platform. No policy accepts a revoked platform.
+
+    The default accepts ``UpToDate`` without an open advisory, on a single-package platform without SMT.
 
     Attributes:
-        accepted_advisories: Intel's names (``INTEL-SA-00615``) of what was mitigated or is tolerated. A status such as
-            ``SWHardeningNeeded`` or ``ConfigurationNeeded`` is accepted only where every advisory of it is named here.
-        out_of_date_until: the last day (UTC) on which an out-of-date platform is still accepted, its advisories named.
-        min_tcb_evaluation_data_number: the oldest of Intel's TCB recoveries that the collateral may be judged by.
-        allow_dynamic_platform: packages may be added to the platform after its registration.
+        accepted_advisories: Intel's names (``INTEL-SA-00615``) of mitigated or tolerated advisories. A status like
+            ``SWHardeningNeeded`` or ``ConfigurationNeeded`` passes only if the list names every advisory of the status.
+        out_of_date_until: Last day (UTC) on which an out-of-date platform passes, its advisories named.
+        min_tcb_evaluation_data_number: Oldest of Intel's TCB recoveries that may judge the collateral.
+        allow_dynamic_platform: Packages may join the platform after its registration.
         allow_cached_keys: Intel's registration service keeps the platform's root keys.
-        allow_smt: hardware threads share cores.
+        allow_smt: Hardware threads share cores.
 
-    Most multi-package servers set the last three. A revoked platform is never accepted.
+    Most multi-package servers set the last three.
     """
 
     accepted_advisories: tuple[_Advisory, ...] = ()
@@ -38,5 +40,5 @@ class DcapPlatformPolicy(StrictModel):
     allow_smt: Flag = False
 
     def tolerates_out_of_date(self, now: int) -> bool:
-        """Whether the grace for an out-of-date platform runs at ``now`` (Unix seconds)."""
+        """Return True if the grace for an out-of-date platform runs at ``now`` (Unix seconds)."""
         return self.out_of_date_until is not None and now < end_of(self.out_of_date_until)

@@ -1,4 +1,7 @@
-"""Evidence of NVIDIA H100 GPUs: an SPDM report, its certificates up to the pinned root, and signed manifests.
+"""Verify evidence of NVIDIA H100 GPUs: an SPDM report, its certificates up to the pinned root, and signed manifests.
+
+Enters: evidence, endorsements, a platform policy, a time and a nonce. Leaves: a verdict per GPU, or a refusal.
+Never: reads a clock or the network; accepts two reports from one device as two GPUs.
 
 >>> from coreason_enclave.attestation.verify.verdict import VerificationRefused
 >>> try:
@@ -49,7 +52,7 @@ def verify_nvidia(
     *,
     nonce: bytes | None,
 ) -> Authentic:
-    """Is this one GPU's evidence authentic, under NVIDIA's pinned roots, and the platform in a good state?
+    """Verify the evidence of one GPU under NVIDIA's pinned roots, and the state of its platform.
 
     See :meth:`NvidiaVerifier.verify`.
     """
@@ -64,5 +67,5 @@ def verify_nvidia_list(
     *,
     nonce: bytes | None,
 ) -> tuple[Authentic, ...]:
-    """The same for a machine with several GPUs, no two of them one device. See :meth:`NvidiaVerifier.verify_all`."""
+    """Verify the evidence of several GPUs, each a different device. See :meth:`NvidiaVerifier.verify_all`."""
     return _PINNED.verify_all(evidence, endorsements, policy, now, nonce=nonce)

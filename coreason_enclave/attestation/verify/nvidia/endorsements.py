@@ -1,4 +1,4 @@
-"""What a verifier needs besides the report itself, as plain bytes: certificates, manifests, a revocation result."""
+"""Endorsements of a GPU's report, as plain bytes: certificates, manifests, a revocation result."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["NvidiaEndorsements"]
 
 @dataclass(frozen=True)
 class NvidiaEndorsements:
-    """None of it is trusted before it has been verified.
+    """Unverified endorsements; the verifier checks each.
 
     Attributes:
-        chain: the GPU's certificates, leaf first, PEM; needed where the evidence is a bare report.
-        manifests: signed reference integrity manifests, XML; of the driver and of the VBIOS.
-        revocation: what the vendor's OCSP responder said.
+        chain: The GPU's certificates (PEM, leaf first); required with a bare report.
+        manifests: Signed reference integrity manifests (XML) of the driver and of the VBIOS.
+        revocation: Answers of the vendor's OCSP responder.
     """
 
     chain: bytes | None = None
@@ -32,10 +32,10 @@ class NvidiaEndorsements:
 
     @classmethod
     def from_files(cls, files: Iterable[bytes]) -> NvidiaEndorsements:
-        """Sort the contents of files by what they are: PEM, XML, a JSON revocation result, OCSP answers in DER.
+        """Sort the contents of files by format: PEM, XML, a JSON revocation result, OCSP answers in DER.
 
         Raises:
-            VerificationRefused: ``malformed``: a file is none of these, or there are two revocation results.
+            VerificationRefused: ``malformed``: a file has another format, or the files hold two revocation results.
         """
         pem: list[bytes] = []
         manifests: list[bytes] = []
@@ -61,7 +61,7 @@ class NvidiaEndorsements:
 
 
 def parse_revocation(content: bytes) -> NvidiaRevocation:
-    """Read a revocation result from JSON; raises :class:`VerificationRefused`."""
+    """Parse a revocation result from JSON; raises :class:`VerificationRefused`."""
     try:
         return NvidiaRevocation.model_validate(parse_json(content))
     except EnvelopeError as error:

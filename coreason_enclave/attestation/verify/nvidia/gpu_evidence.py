@@ -1,4 +1,4 @@
-"""The forms in which a GPU's evidence comes: a bare report (binary or hex), or NVIDIA's JSON list, one entry a GPU."""
+"""Parse GPU evidence, either a bare report (binary or hex) or NVIDIA's JSON list with one entry per GPU."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ _HEX = re.compile(rb"(?:[0-9a-f]{2})+[\r\n]*|(?:[0-9A-F]{2})+[\r\n]*")
 
 @dataclass(frozen=True)
 class NvidiaEvidence:
-    """One GPU's report, and what came with it.
+    """One GPU's report with its accompanying data.
 
     Attributes:
-        report: request and response, see :mod:`.spdm`.
-        chain: the GPU's certificates, leaf first; None where they come as an endorsement.
-        stated_nonce: what the file says the nonce was, 32 bytes. It has to agree, and proves nothing.
+        report: Request and response (see :mod:`.spdm`).
+        chain: The GPU's certificates, leaf first; None if an endorsement brings them.
+        stated_nonce: The nonce that the file states, 32 bytes. The report must agree with it, but agreement proves
+            nothing.
     """
 
     report: bytes
@@ -44,7 +45,7 @@ class _DeviceEntry(StrictModel):
 
 
 def parse_nvidia_evidence(data: bytes) -> tuple[NvidiaEvidence, ...]:
-    """Read the evidence of one or more GPUs; raises :class:`VerificationRefused`."""
+    """Parse the evidence of one or more GPUs; raises :class:`VerificationRefused`."""
     if len(data) > MAX_EVIDENCE_BYTES:
         message = f"evidence of {len(data)} bytes is larger than {MAX_EVIDENCE_BYTES}"
         raise VerificationRefused(Refusal.OVERSIZED, message)
@@ -57,7 +58,7 @@ def parse_nvidia_evidence(data: bytes) -> tuple[NvidiaEvidence, ...]:
 
 def _from_list(data: bytes) -> tuple[NvidiaEvidence, ...]:
     try:
-        # The list becomes the only field of an object, which is what the strict reader of JSON takes.
+        # The strict JSON reader takes objects only, so the list becomes an object's single field.
         document = parse_json(b'{"gpus":' + data + b"}", limit=MAX_EVIDENCE_BYTES + 16)
         entries = [_DeviceEntry.model_validate(entry) for entry in document["gpus"]] if len(document) == 1 else []
     except EnvelopeError as error:

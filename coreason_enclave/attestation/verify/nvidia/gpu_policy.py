@@ -1,4 +1,4 @@
-"""What state an H100 platform has to be in."""
+"""Platform policy for H100 GPUs."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def _vbios(value: str) -> str:
 
 
 class NvidiaPlatformPolicy(StrictModel):
-    """Which modes and versions are good enough. There is no field that accepts a revoked or held certificate.
+    """Accepted modes and versions. No field accepts a revoked or held certificate.
 
     Attributes:
-        modes: the modes of confidential computing that are accepted, of a GPU whose driver reports its mode. In
-            ``protected_pcie`` the NVSwitches have to be verified, too; ``not_checked`` then names them.
-        min_driver_version: the oldest driver, such as ``550.144.03``; None accepts any.
-        min_vbios_version: the oldest VBIOS, such as ``96.00.A5.00.01``; None accepts any.
+        modes: Accepted modes of confidential computing, for a GPU whose driver reports its mode. In ``protected_pcie``
+            the NVSwitches need verification, too; ``not_checked`` then names them.
+        min_driver_version: Oldest accepted driver (for example ``550.144.03``); None accepts any.
+        min_vbios_version: Oldest accepted VBIOS (for example ``96.00.A5.00.01``); None accepts any.
     """
 
     modes: tuple[GpuMode, ...] = (GpuMode.SINGLE_GPU, GpuMode.MULTI_GPU, GpuMode.PROTECTED_PCIE)
@@ -44,7 +44,7 @@ class NvidiaPlatformPolicy(StrictModel):
     min_vbios_version: Annotated[str, AfterValidator(_vbios)] | None = None
 
     def check(self, opaque: OpaqueData) -> None:
-        """Raise :class:`VerificationRefused` for the first line that the report does not meet."""
+        """Raise :class:`VerificationRefused` for the first rule that the report breaks."""
         floors = (
             ("driver", opaque.driver_version, self.min_driver_version, 10),
             ("VBIOS", opaque.vbios_version, self.min_vbios_version, 16),

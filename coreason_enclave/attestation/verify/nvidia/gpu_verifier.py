@@ -1,4 +1,4 @@
-"""The checks of GPU evidence, in their order. Pure: bytes, endorsements, policy and ``now`` in; a verdict out."""
+"""Run the checks of GPU evidence in order. Pure: bytes, endorsements, policy and ``now`` in; a verdict out."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class NvidiaVerifier:
-    """Verifies under the given roots. The product has one instance, under the pinned ones; tests make their own."""
+    """A verifier under the given roots. The product uses the pinned roots only; tests make their own."""
 
     roots: NvidiaRoots
 
@@ -61,14 +61,15 @@ class NvidiaVerifier:
         *,
         nonce: bytes | None,
     ) -> Authentic:
-        """The evidence of exactly one GPU.
+        """Verify the evidence of exactly one GPU.
 
         Args:
             now: Unix seconds.
-            nonce: the 32 bytes that the verifier chose; None leaves freshness unchecked, and says so.
+            nonce: The 32 bytes that the verifier chose. None skips the comparison and adds ``nonce`` to
+                ``not_checked``.
 
         Raises:
-            VerificationRefused: with the code of the first check that failed.
+            VerificationRefused: Carries the code of the first failed check.
         """
         given = parse_nvidia_evidence(evidence) if isinstance(evidence, bytes) else (evidence,)
         if len(given) != 1:
@@ -84,7 +85,7 @@ class NvidiaVerifier:
         *,
         nonce: bytes | None,
     ) -> tuple[Authentic, ...]:
-        """The evidence of every GPU in a list, each with a device of its own; raises :class:`VerificationRefused`."""
+        """Verify the evidence of every GPU in a list, each a different device; raises :class:`VerificationRefused`."""
         given = parse_nvidia_evidence(evidence)
         verdicts = tuple(_Verification(self.roots, one, endorsements, policy, now).run(nonce) for one in given)
         if len({verdict.platform_id for verdict in verdicts}) != len(verdicts):
@@ -94,7 +95,7 @@ class NvidiaVerifier:
 
 @dataclass(frozen=True)
 class _Verification:
-    """One run over one GPU's evidence."""
+    """A single run over one GPU's evidence."""
 
     roots: NvidiaRoots
     evidence: NvidiaEvidence
@@ -148,7 +149,10 @@ class _Verification:
         return given[0]
 
     def _revocation(self, name: str, chain: Chain, *, first: int, what: str) -> Sequence[str]:
-        """``first``: the first certificate that the vendor answers for; a GPU's leaf is made by its own boot ROM."""
+        """Return ``name`` if revocation stays open.
+
+        ``first``: index of the first certificate that the vendor answers for. A GPU's own boot ROM makes the leaf.
+        """
         result = self.endorsements.revocation
         open_ends = True if result is None else result.check(chain, first, self.now, what)
         return [name] if open_ends else []
@@ -187,7 +191,7 @@ def _check_signature(report: MeasurementReport, chain: Chain) -> None:
 
 
 def _open_ends(report: MeasurementReport, manifests: dict[str, Manifest], nonce: bytes | None) -> dict[str, bool]:
-    """What was not shown, by name."""
+    """Return, by name, True for each open check."""
     unmeasured = manifests.keys() != {DRIVER, VBIOS}
     return {
         "nonce": nonce is None,

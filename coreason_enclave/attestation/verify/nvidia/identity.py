@@ -1,4 +1,4 @@
-"""Who a GPU's certificates say it is: product, device, and the firmware that holds the attestation key."""
+"""A GPU's identity in its certificates: product, device, and the firmware that holds the attestation key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRef
 __all__ = ["CHAIN_LENGTH", "DeviceIdentity", "check_firmware_identity", "device_identity"]
 
 CHAIN_LENGTH = 5
-"""Attestation key, boot ROM (one key a device), provisioner, product line, root."""
+"""Number of certificates: attestation key, boot ROM (one key per device), provisioner, product line, root."""
 
 _PRODUCTS = frozenset({"GH100"})
 _DEVICE_INFO = x509.ObjectIdentifier("1.3.6.1.4.1.412.274.1")
@@ -26,7 +26,13 @@ _SHA384_BYTES = 48
 
 @dataclass(frozen=True)
 class DeviceIdentity:
-    """``device``: SHA-256 of the boot ROM's public key, hex; ``pdi``: the device's own number, hex."""
+    """The identity of a device.
+
+    Attributes:
+        product: Product name, such as ``GH100``.
+        pdi: The device's own number, hex.
+        device: SHA-256 of the boot ROM's public key, hex.
+    """
 
     product: str
     pdi: str
@@ -34,7 +40,7 @@ class DeviceIdentity:
 
 
 def device_identity(chain: Chain) -> DeviceIdentity:
-    """What a verified chain says about the device; raises :class:`VerificationRefused` unless an H100's."""
+    """Return the device identity in a verified chain; raises :class:`VerificationRefused` unless it is an H100's."""
     with refusing(Refusal.CHAIN, "the GPU's certificate"):
         extension = chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName)
         names = extension.value.get_values_for_type(x509.OtherName)
@@ -48,16 +54,17 @@ def device_identity(chain: Chain) -> DeviceIdentity:
 
 
 def check_firmware_identity(chain: Chain, reported: bytes | None) -> bytes:
-    """Compare the firmware that the certificate was made for with the one that the report names.
+    """Compare the firmware in the GPU's certificate with the firmware in the report (None: skip the comparison).
 
     The leaf carries a TCG composite device id (OID 2.23.133.5.4.1: version, key of the device, SHA-384 of the
-    firmware): the boot ROM made this certificate for this firmware on this device.
+    firmware). The boot ROM made this certificate for this firmware on this device.
 
     Returns:
-        the firmware identity in the certificate, 48 bytes.
+        The firmware identity in the certificate, 48 bytes.
 
     Raises:
-        VerificationRefused: ``chain``: no such extension, or one of another device; ``firmware_identity``: they differ.
+        VerificationRefused: ``chain``: the extension is missing, or belongs to another device; ``firmware_identity``:
+            the identities differ.
     """
     with refusing(Refusal.CHAIN, "the GPU's certificate"):
         extension = chain[0].extensions.get_extension_for_oid(_COMPOSITE_DEVICE_ID).value

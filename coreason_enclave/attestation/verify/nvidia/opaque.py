@@ -1,6 +1,6 @@
-"""The opaque data of a report: type, length, value; what the device says of itself under its signature.
+"""The opaque data of a report: type-length-value fields in which the device describes itself, under its signature.
 
-Numbers of the fields as NVIDIA's own verifiers have them (nvtrust, attestation-sdk).
+Field numbers follow NVIDIA's own verifiers (nvtrust, attestation-sdk).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SWITCHED_OFF = b"\x55"
 
 
 class Field:
-    """Numbers of the fields that are read here; the others are known by number only."""
+    """Numbers of the fields in use here. For other known fields, the parser knows only the number."""
 
     DRIVER_VERSION = 3
     VBIOS_VERSION = 6
@@ -40,9 +40,11 @@ class Field:
 
 
 class GpuMode(StrEnum):
-    """How the GPU serves confidential computing: one GPU a machine, several with encrypted links, or several whose
+    """A GPU's mode of confidential computing.
 
-    links are plain and whose switches therefore belong to what has to be trusted.
+    - ``single_gpu``: one GPU per machine.
+    - ``multi_gpu``: several GPUs with encrypted links.
+    - ``protected_pcie``: several GPUs with plain links, so the switches belong to the trusted base.
     """
 
     SINGLE_GPU = "single_gpu"
@@ -55,13 +57,13 @@ _MODES = {0: GpuMode.SINGLE_GPU, 1: GpuMode.MULTI_GPU, 2: GpuMode.PROTECTED_PCIE
 
 @dataclass(frozen=True)
 class OpaqueData:
-    """``fields``: number to value, each number once."""
+    """Parsed opaque data. ``fields``: number to value, each number once."""
 
     fields: Mapping[int, bytes]
 
     @property
     def driver_version(self) -> str:
-        """Such as ``550.144.03``; raises :class:`VerificationRefused` where the report has none."""
+        """Driver version, such as ``550.144.03``; raises :class:`VerificationRefused` if the report has none."""
         text = self.text(Field.DRIVER_VERSION)
         if not text or not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}", text):
             raise VerificationRefused(Refusal.MALFORMED, "the report names no driver version")
@@ -69,7 +71,7 @@ class OpaqueData:
 
     @property
     def vbios_version(self) -> str:
-        """Such as ``96.00.A5.00.01``; raises :class:`VerificationRefused` where the report has none."""
+        """VBIOS version, such as ``96.00.A5.00.01``; raises :class:`VerificationRefused` if the report has none."""
         value = self.fields.get(Field.VBIOS_VERSION, b"")
         if len(value) != 8:
             raise VerificationRefused(Refusal.MALFORMED, "the report names no VBIOS version")
@@ -77,7 +79,7 @@ class OpaqueData:
 
     @property
     def firmware_identity(self) -> bytes | None:
-        """SHA-384 of the firmware that holds the attestation key; old drivers (535) do not report it."""
+        """SHA-384 of the firmware that holds the attestation key. Old drivers (535) do not report it: None."""
         value = self.fields.get(Field.FWID)
         if value is not None and len(value) != 48:
             raise VerificationRefused(Refusal.MALFORMED, "the firmware identity of the report is not a SHA-384 digest")
@@ -85,7 +87,7 @@ class OpaqueData:
 
     @property
     def mode(self) -> GpuMode | None:
-        """How the GPU serves confidential computing, where the driver reports it; an unknown mode is refused."""
+        """Mode of confidential computing, or None if the driver reports no mode. Refuses an unknown mode."""
         flag = self.fields.get(Field.FEATURE_FLAG)
         if flag is None:
             on = self.fields.get(Field.PROTECTED_PCIE_STATUS) == _SWITCHED_ON
@@ -98,11 +100,11 @@ class OpaqueData:
 
     @property
     def decoder_is_off(self) -> bool:
-        """NVDEC0 is fused off on this chip: its measurement then means nothing."""
+        """True if NVDEC0 is fused off on this chip, which makes its measurement meaningless."""
         return self.fields.get(Field.NVDEC0_STATUS) == _SWITCHED_OFF
 
     def text(self, number: int) -> str | None:
-        """A field that holds ASCII, zeros at its end removed; None where it is absent."""
+        """Return an ASCII field without trailing zeros, or None for an absent field."""
         value = self.fields.get(number)
         if value is None:
             return None
@@ -113,7 +115,7 @@ class OpaqueData:
 
 
 def parse_opaque(data: bytes) -> OpaqueData:
-    """Read fields that fill ``data`` exactly; raises :class:`VerificationRefused`."""
+    """Parse fields that fill ``data`` exactly; raises :class:`VerificationRefused`."""
     fields: dict[int, bytes] = {}
     for number, value in _fields(data):
         if number in fields or number not in _KNOWN:

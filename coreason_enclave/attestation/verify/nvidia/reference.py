@@ -1,7 +1,7 @@
-"""Comparing a GPU's measurements with the manifests of its driver and of its VBIOS.
+"""Compare a GPU's measurements with the manifests of its driver and of its VBIOS.
 
-That confidential computing is on, and DEVTOOLS off, stands in no field of its own: a GPU in another mode measures
-differently, so that only a match with both manifests shows it.
+No field states that confidential computing is on and DEVTOOLS off. A GPU in another mode measures differently, so only
+a match with both manifests proves the mode.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from coreason_enclave.attestation.verify.nvidia.spdm import MeasurementReport
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
-if TYPE_CHECKING:  # reading manifests needs lxml and signxml, which a bare report does not
+if TYPE_CHECKING:  # reading manifests needs lxml and signxml; a bare report does not
     from coreason_enclave.attestation.verify.rim import Manifest
 
 __all__ = ["DRIVER", "VBIOS", "assign", "compare"]
@@ -21,11 +21,11 @@ DRIVER = "driver"
 VBIOS = "vbios"
 
 _DECODER = 35
-"""The measurement of NVDEC0: NVIDIA's verifiers skip it where the report says that the decoder is fused off."""
+"""Number of NVDEC0's measurement. NVIDIA's verifiers skip it if the report says that the decoder is fused off."""
 
 
 def assign(manifests: Iterable[Manifest], report: MeasurementReport, product: str) -> dict[str, Manifest]:
-    """Which manifest is the driver's, which the VBIOS's; raises :class:`VerificationRefused` for another GPU's."""
+    """Assign the manifests to driver and VBIOS; raises :class:`VerificationRefused` for another GPU's manifest."""
     wanted = {report.opaque.driver_version: DRIVER, report.opaque.vbios_version: VBIOS}
     assigned: dict[str, Manifest] = {}
     for manifest in manifests:
@@ -44,7 +44,7 @@ def compare(report: MeasurementReport, manifests: Mapping[str, Manifest]) -> tup
     """Compare every measurement that the manifests list.
 
     Returns:
-        the numbers that were compared and are right.
+        Numbers of the measurements compared, all of them correct.
 
     Raises:
         VerificationRefused: ``measurement``: some differ; ``endorsements_mismatch``: both manifests list one number.

@@ -1,7 +1,6 @@
-"""Revocation of NVIDIA's certificates, which exists as OCSP only (RFC 6960): answers fetched before, given as data.
+"""Check revocation of NVIDIA's certificates through OCSP answers, fetched beforehand (RFC 6960). No other way exists.
 
-*Good* is believed of a signed answer alone. An unsigned statement can do no more than refuse, so that nobody gains by
-writing one.
+Only a signed answer can establish *good*. An unsigned statement can only lead to a refusal, so a forger gains nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _MAX_ANSWER_TEXT = 16 * 1024
 
 
 class RevocationStatus(StrEnum):
-    """What the vendor's responder said of a certificate."""
+    """Status of a certificate in the responder's answer."""
 
     GOOD = "good"
     REVOKED = "revoked"
@@ -52,7 +51,7 @@ class RevocationStatus(StrEnum):
 
 
 class RevocationStatement(StrictModel):
-    """Somebody's word that a responder answered so; ``serial``: of the certificate, hex."""
+    """An unsigned claim about a responder's answer. ``serial``: of the certificate, hex."""
 
     serial: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{1,40}$")]
     status: RevocationStatus
@@ -62,9 +61,9 @@ class NvidiaRevocation(StrictModel):
     """The revocation result that ``--endorsements`` takes as a JSON document.
 
     Attributes:
-        responses: signed OCSP answers (DER, base64), for as many certificates as wanted. They alone can show that
+        responses: Signed OCSP answers (DER, base64), for any number of certificates. Only signed answers can show that
             a certificate is good.
-        statements: unsigned words; any but ``good`` refuses, and ``good`` counts as not checked.
+        statements: Unsigned claims. ``good`` counts as not checked; any other status leads to a refusal.
     """
 
     version: FormatVersion = 1
@@ -74,7 +73,7 @@ class NvidiaRevocation(StrictModel):
 
     @classmethod
     def of_responses(cls, *answers: bytes) -> NvidiaRevocation:
-        """The document for answers as the responder sent them (DER); refuses what is too long to be one."""
+        """Return the document for raw OCSP answers (DER); refuse an answer of excessive length."""
         texts = tuple(base64.b64encode(answer).decode() for answer in answers)
         if any(len(text) > _MAX_ANSWER_TEXT for text in texts):
             raise VerificationRefused(Refusal.OVERSIZED, "a revocation result is longer than any OCSP answer")
@@ -84,11 +83,11 @@ class NvidiaRevocation(StrictModel):
         """Refuse if any certificate from ``chain[first]`` up to below the root is revoked, held or unknown.
 
         Returns:
-            the names of the certificates that no signed, current answer showed to be good.
+            Names of the certificates that no signed, current answer shows to be good.
 
         Raises:
-            VerificationRefused: ``revoked``; ``malformed``, ``signature`` or ``not_valid_now`` where an answer about
-                one of these certificates cannot be used.
+            VerificationRefused: ``revoked``; ``oversized`` for too many answers; ``malformed``, ``signature`` or
+                ``not_valid_now`` for an unusable answer about one of these certificates.
         """
         if len(self.responses) > _MAX_ANSWERS:
             raise VerificationRefused(Refusal.OVERSIZED, f"a revocation result of {len(self.responses)} answers")
@@ -122,7 +121,7 @@ def _load(text: str) -> ocsp.OCSPResponse:
 def _is_good(
     answer: ocsp.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate, now: int, name: str
 ) -> bool:
-    """Whether ``answer`` shows that ``certificate`` is good; False where it is about others."""
+    """Return True if ``answer`` shows that ``certificate`` is good; False for an answer about other certificates."""
     with refusing(Refusal.MALFORMED, f"the OCSP answer about {name}"):
         about = [single for single in answer.responses if _is_about(single, certificate, issuer)]
         if not about:
@@ -162,7 +161,7 @@ def _check_signature(answer: ocsp.OCSPResponse, issuer: x509.Certificate, now: i
 
 
 def _delegates(answer: ocsp.OCSPResponse, issuer: x509.Certificate, now: int) -> Iterator[x509.Certificate]:
-    """Certificates that ``issuer`` itself made for answering in its place, and that are valid now."""
+    """Yield the currently valid certificates of responders that ``issuer`` itself authorised to answer in its place."""
     for given in answer.certificates[:4]:
         certificate = load_der(given.public_bytes(Encoding.DER), "the certificate of a responder")
         try:

@@ -1,4 +1,4 @@
-"""The two keys of NVIDIA's that everything here hangs from. They are public, and pinned by SHA-256 of their DER."""
+"""NVIDIA's two root certificates, public and pinned by the SHA-256 of their DER."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ _MANIFEST_ROOT = "12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5
 
 @dataclass(frozen=True)
 class NvidiaRoots:
-    """``devices``: what a GPU's certificates lead to; ``manifests``: what reference manifests lead to."""
+    """The trust anchors.
+
+    Attributes:
+        devices: Root of the GPUs' certificates.
+        manifests: Root of the reference manifests.
+    """
 
     devices: x509.Certificate
     manifests: x509.Certificate
@@ -26,7 +31,7 @@ class NvidiaRoots:
 
 @cache
 def pinned_roots() -> NvidiaRoots:
-    """NVIDIA Device Identity CA and NVIDIA CoRIM signing Root CA, as the package has them."""
+    """Return NVIDIA Device Identity CA and NVIDIA CoRIM signing Root CA from this package."""
     folder = files(__package__)
     return NvidiaRoots(
         devices=pin(folder.joinpath("device_root.crt").read_bytes(), _DEVICE_ROOT),

@@ -9,7 +9,7 @@
              2+m   opaque data: length, then fields (see :mod:`.opaque`)
               96   ECDSA P-384 with SHA-384 over everything before it: r, s, big-endian
 
-Numbers are little-endian but for the signature.
+Numbers are little-endian except in the signature.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRef
 __all__ = ["BLOCKS", "MAX_REPORT_BYTES", "REQUEST_BYTES", "SIGNATURE_BYTES", "MeasurementReport", "parse_report"]
 
 MAX_REPORT_BYTES = 8 * 1024
-"""As much as NVML returns."""
+"""Maximum size of a report in bytes, as in NVML."""
 
 REQUEST_BYTES = 37
 SIGNATURE_BYTES = 96
@@ -37,12 +37,12 @@ _RESPONSE_HEADER = bytes.fromhex("11600000") + bytes([BLOCKS]) + (BLOCKS * _BLOC
 
 @dataclass(frozen=True)
 class MeasurementReport:
-    """A parsed report; nobody has checked its signature yet.
+    """A parsed report with an unverified signature.
 
     Attributes:
-        nonce: what the requester sent, 32 bytes.
-        measurements: 64 SHA-384 digests; number n is SPDM's block n + 1, and what manifests call n.
-        signed: the bytes under the signature.
+        nonce: The requester's nonce, 32 bytes.
+        measurements: 64 SHA-384 digests; number n is SPDM's block n + 1, and number n in manifests.
+        signed: The bytes under the signature.
         signature: r and s, 48 bytes each.
     """
 
@@ -54,7 +54,7 @@ class MeasurementReport:
 
 
 def parse_report(data: bytes) -> MeasurementReport:
-    """Read a report of exactly these bytes; raises :class:`VerificationRefused`."""
+    """Parse a report without trailing bytes; raises :class:`VerificationRefused`."""
     if len(data) > MAX_REPORT_BYTES:
         raise VerificationRefused(Refusal.OVERSIZED, f"a report of {len(data)} bytes is larger than {MAX_REPORT_BYTES}")
     reader = _ByteReader(data)
@@ -78,7 +78,7 @@ def _block(reader: _ByteReader, index: int) -> bytes:
 
 
 class _ByteReader:
-    """Takes a report from the front, byte for byte."""
+    """Reader that takes bytes from the front of a report."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

@@ -1,4 +1,8 @@
-"""Signed reference integrity manifests: which measurements a driver or firmware version of NVIDIA's should give."""
+"""Signed reference integrity manifests: the expected measurements of an NVIDIA driver or firmware version.
+
+Enters: a manifest's bytes, a root and a time. Leaves: a verified manifest, or a refusal.
+Never: reads content outside the signed bytes.
+"""
 
 from __future__ import annotations
 

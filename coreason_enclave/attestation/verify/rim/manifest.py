@@ -1,7 +1,7 @@
-"""What a manifest says: a software identity tag (ISO/IEC 19770-2) with the measurements of one driver or firmware.
+"""Read a manifest: a software identity tag (ISO/IEC 19770-2) with the measurements of one driver or firmware.
 
 Format: TCG PC Client Reference Integrity Manifest, as NVIDIA fills it in: one ``Resource`` per measurement, with one or
-more SHA-384 values that are all right.
+more valid SHA-384 values.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Manifest:
     """A verified manifest.
 
     Attributes:
-        tag_id: its own name for itself.
-        product: which chip it is for, such as ``GH100``.
-        version: of the driver or the firmware that it describes.
-        measurements: number (0 to 63) to the values that are right, 48 bytes each; what is not listed may be anything.
-        chain: who signed it, leaf first.
+        tag_id: The manifest's own name.
+        product: The chip, such as ``GH100``.
+        version: Version of the described driver or firmware.
+        measurements: Number (0 to 63) to the valid values, 48 bytes each; an unlisted measurement may have any value.
+        chain: The signer's certificates, leaf first.
     """
 
     tag_id: str
@@ -50,7 +50,7 @@ class Manifest:
 def verify_manifest_under(root: x509.Certificate, data: bytes, now: int) -> Manifest:
     """Read a manifest whose signature leads to ``root`` and is valid at ``now`` (Unix seconds).
 
-    The product trusts the pinned root only, through
+    The product trusts only the pinned root, through
     :class:`~coreason_enclave.attestation.verify.nvidia.NvidiaVerifier`.
 
     Raises:

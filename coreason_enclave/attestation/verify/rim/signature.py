@@ -1,9 +1,12 @@
-"""The XML signature of a manifest, held to the one form that NVIDIA uses (XML Signature 1.1, enveloped).
+"""Verify a manifest's XML signature, in the single form that NVIDIA uses (XML Signature 1.1, enveloped).
 
-An XML signature lets its author choose what is signed, how it is transformed and where the key is found; each of these
-choices has been an attack (McIntosh and Austel, 2005; Somorovsky et al., 2012). Here nothing is left to choose: the
-signature is the last child of the root, covers the whole document, in one canonical form, with one algorithm, and its
-certificates lead to the pinned root. Content is read only from the bytes that were hashed.
+An XML signature lets its author choose the signed part, the transforms and the place of the key. Each choice has been
+an attack (McIntosh and Austel, 2005; Somorovsky et al., 2012). This module leaves no choice:
+
+- The signature is the last child of the root.
+- The signature covers the whole document, in one canonical form, with one algorithm.
+- The certificates lead to the pinned root.
+- Content comes only from the hashed bytes.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ _CERTIFICATES = range(2, 9)
 
 @dataclass(frozen=True)
 class _Form:
-    """An element that may look only like this. ``text`` says that it holds text, and not children."""
+    """The only accepted form of an element. ``text``: the element holds text and no children."""
 
     name: str
     attributes: tuple[tuple[str, str], ...] = ()
@@ -81,14 +84,19 @@ def _signature_form(certificates: int) -> _Form:
 
 @dataclass(frozen=True)
 class Signed:
-    """``content``: the root element as it was signed, its signature removed; ``chain``: who signed it."""
+    """A verified document.
+
+    Attributes:
+        content: The root element as signed, without the signature.
+        chain: The signer's certificates.
+    """
 
     content: etree._Element
     chain: Chain
 
 
 def open_signed(data: bytes, root: x509.Certificate, now: int) -> Signed:
-    """Verify a signed document and return the signed part of it.
+    """Verify a signed document and return its signed part.
 
     Raises:
         VerificationRefused: ``oversized``, ``malformed``, ``chain``, ``not_valid_now`` or ``signature``.
@@ -100,7 +108,7 @@ def open_signed(data: bytes, root: x509.Certificate, now: int) -> Signed:
 
 
 def _only_signature(document: etree._Element) -> etree._Element:
-    """The signature, in its place and form; there is no other, and nothing that pretends to be one."""
+    """Return the only signature, in its place and form; refuse any part of another signature."""
     signature = document[-1] if len(document) else None
     if signature is None or signature.tag != f"{_DS}Signature":
         raise VerificationRefused(Refusal.MALFORMED, "a manifest does not end with its signature")
@@ -149,7 +157,7 @@ def _verify(body: bytes, leaf: x509.Certificate, now: int) -> etree._Element:
         expect_references=1,
         signature_methods=frozenset({SignatureMethod.ECDSA_SHA384}),
         digest_algorithms=frozenset({DigestAlgorithm.SHA384}),
-        verification_time=as_datetime(now),  # inside the leaf's window: verify_path has seen to it
+        verification_time=as_datetime(now),  # verify_path has checked the leaf's window
     )
     try:
         result = XMLVerifier().verify(body, x509_cert=leaf, parser=hardened_parser(), expect_config=configuration)

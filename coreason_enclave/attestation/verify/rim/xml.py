@@ -1,7 +1,7 @@
-"""Reading XML that nobody has checked yet: no entities, no document type, no network, one encoding, bounded size.
+"""Parse unverified XML: no entities, no document type, no network, one encoding, bounded size.
 
-NVIDIA's manifests are plain ASCII with neither comments nor references, so whatever has any is refused before a
-parser sees it.
+NVIDIA's manifests are plain ASCII without comments or references. A manifest with either is refused before a parser
+sees the bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ __all__ = ["hardened_parser", "parse_untrusted"]
 
 MAX_BYTES = 256 * 1024
 MAX_NAMESPACES = 32
-"""NVIDIA's manifests declare six. Canonical XML's work grows with the square of their number."""
+"""Maximum number of namespace declarations. NVIDIA's manifests have six.
+
+The work of canonical XML grows with the square of the number.
+"""
 
 _DECLARATION = re.compile(
     rb"""<\?xml version=(?:"1\.0"|'1\.0')(?: encoding=(?:"(?:UTF-8|utf-8)"|'(?:UTF-8|utf-8)'))?\s*\?>\s*"""
@@ -29,7 +32,7 @@ _FORBIDDEN = (
 
 
 def parse_untrusted(data: bytes) -> tuple[bytes, etree._Element]:
-    """The document without its XML declaration, and its root; raises :class:`VerificationRefused`."""
+    """Return the document without its XML declaration, and its root; raises :class:`VerificationRefused`."""
     if len(data) > MAX_BYTES:
         raise VerificationRefused(Refusal.OVERSIZED, f"a manifest of {len(data)} bytes is larger than {MAX_BYTES}")
     declaration = _DECLARATION.match(data)
@@ -48,7 +51,7 @@ def parse_untrusted(data: bytes) -> tuple[bytes, etree._Element]:
 
 
 def hardened_parser() -> etree.XMLParser:
-    """A parser that resolves nothing, fetches nothing, repairs nothing and drops nothing."""
+    """Return a parser that resolves, fetches, repairs and drops nothing."""
     return etree.XMLParser(
         encoding="ascii",
         resolve_entities=False,

@@ -1,7 +1,10 @@
-"""AMD SEV-SNP: is this report signed by a genuine AMD processor, and is that platform in good state?
+"""Verify AMD SEV-SNP reports: signed by a genuine AMD processor, on a platform in good state.
 
-Reports of versions 2, 3 and 5 from Milan, Genoa and Turin processors, signed by the chip's own key (VCEK) or by one
-that was loaded for a cloud provider (VLEK). Formats: AMD 56860 (SEV-SNP firmware ABI) for the report, AMD 57230 (VCEK
+Enters: a report, endorsements, a platform policy and a time. Leaves: a verdict with its open checks, or a refusal.
+Never: reads a clock or the network; trusts a root other than AMD's pinned roots (:func:`verify_snp`).
+
+Supported: reports of versions 2, 3 and 5 from Milan, Genoa and Turin processors, signed by the chip's own key (VCEK) or
+by a key loaded for a cloud provider (VLEK). Formats: AMD 56860 (SEV-SNP firmware ABI) for the report, AMD 57230 (VCEK
 certificate and KDS interface) for the certificates.
 """
 

@@ -1,4 +1,4 @@
-"""AMD's certificates: chain fields through ``cryptography``, AMD's own extensions here. Reading proves nothing."""
+"""Parse AMD's certificates: chain fields through ``cryptography``, AMD's extensions here. Parsing proves nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _UNDERSTOOD = {x509.BasicConstraints.oid, x509.KeyUsage.oid}
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a certificate says; ``signed`` is what has to be proved before any of it counts."""
+    """A parsed certificate. No field counts before a check of the signature over ``signed``."""
 
     signed: SignedDer
     serial: int
@@ -51,20 +51,20 @@ class Certificate:
 
     @property
     def is_authority(self) -> bool:
-        """Whether it is an ARK, ASK or ASVK rather than a VCEK or VLEK."""
+        """True for an ARK, ASK or ASVK; False for a VCEK or VLEK."""
         constraints = _extension(self.extensions, x509.BasicConstraints)
         return constraints is not None and constraints.ca
 
     @property
     def may_sign_keys_only(self) -> bool:
-        """Whether it may sign certificates of keys, and of keys only: an ASK or ASVK."""
+        """True for an ASK or ASVK: may sign certificates of keys, and of keys only."""
         constraints = _extension(self.extensions, x509.BasicConstraints)
         usage = _extension(self.extensions, x509.KeyUsage)
         return constraints is not None and constraints.path_length == 0 and usage is not None and usage.key_cert_sign
 
     @property
     def common_name(self) -> str:
-        """Empty unless there is exactly one."""
+        """The common name; empty unless the subject has exactly one."""
         names = self.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         return str(names[0].value) if len(names) == 1 else ""
 
@@ -74,9 +74,9 @@ class KeyClaims:
     """AMD's extensions of a VCEK or VLEK certificate.
 
     Attributes:
-        tcb: in the layout of TCB_VERSION, 8 bytes.
-        chip_id: 64 bytes, padded with zeros as the report has it; None in a VLEK.
-        provider: whom AMD issued a VLEK to; None in a VCEK.
+        tcb: 8 bytes in the layout of TCB_VERSION.
+        chip_id: 64 bytes, padded with zeros as in the report; None in a VLEK.
+        provider: The cloud provider that AMD issued a VLEK to; None in a VCEK.
     """
 
     product_name: str
@@ -87,17 +87,17 @@ class KeyClaims:
 
 @contextmanager
 def readable(what: str) -> Iterator[None]:
-    """Turn whatever a parser raises for bad bytes into one refusal."""
+    """Turn any error that a parser raises for bad bytes into one refusal."""
     try:
         yield
     except VerificationRefused:
         raise
-    except Exception as error:  # what the library raises for hostile bytes is not all documented
+    except Exception as error:  # the library does not document every error for hostile bytes
         raise VerificationRefused(Refusal.MALFORMED, f"{what} cannot be read: {error}") from error
 
 
 def read_certificate(der: bytes) -> Certificate:
-    """Parse one certificate to the last byte; raises :class:`VerificationRefused`."""
+    """Parse one certificate without trailing bytes; raises :class:`VerificationRefused`."""
     signed = split_signed(der)
     _, serial, algorithm = _head(signed)
     if algorithm.whole != signed.algorithm:
@@ -125,7 +125,7 @@ def read_certificate(der: bytes) -> Certificate:
 
 
 def _head(signed: SignedDer) -> tuple[Element, Element, Element]:
-    """Version, serial number and algorithm, with which every certificate's body begins."""
+    """Return version, serial number and algorithm, the first fields of every certificate's body."""
     if len(signed.fields) < 3 or signed.fields[0].whole != _VERSION_3:
         raise VerificationRefused(Refusal.MALFORMED, "a certificate is not one of version 3")
     version, serial, algorithm = signed.fields[:3]
@@ -135,10 +135,10 @@ def _head(signed: SignedDer) -> tuple[Element, Element, Element]:
 
 
 def _with_positive_serial(der: bytes, serial: Element) -> bytes:
-    """The same certificate, to be read but not to be verified, with serial number 1 if it had 0.
+    """Return the certificate for parsing, not for verification, with serial number 1 in place of 0.
 
-    AMD numbers every VCEK 0, which RFC 5280 forbids, ``cryptography`` warns of and says it will refuse. Signatures are
-    checked over the original.
+    AMD numbers every VCEK 0. RFC 5280 forbids a serial number of 0; ``cryptography`` warns, and announces a refusal.
+    Signature checks use the original bytes.
     """
     if serial.whole != _SERIAL_0:
         return der
@@ -146,7 +146,7 @@ def _with_positive_serial(der: bytes, serial: Element) -> bytes:
 
 
 def read_key_claims(certificate: Certificate, product: SnpProduct) -> KeyClaims:
-    """Read AMD's extensions in the layout of ``product``; raises :class:`VerificationRefused`."""
+    """Parse AMD's extensions in the layout of ``product``; raises :class:`VerificationRefused`."""
     values = {
         extension.oid.dotted_string: extension.value.value
         for extension in certificate.extensions
@@ -177,7 +177,7 @@ def _tcb(values: dict[str, bytes], product: SnpProduct) -> bytes:
 
 
 def _chip_id(value: bytes, count: int) -> bytes:
-    """AMD writes the bytes bare; an OCTET STRING around them is what the extension should have had."""
+    """Return the chip id. AMD writes the bytes bare; a correct extension would wrap them in an OCTET STRING."""
     if len(value) != count:
         element = read_element(value)
         if element.tag != _OCTET_STRING or element.whole != value or len(element.content) != count:

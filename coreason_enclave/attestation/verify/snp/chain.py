@@ -1,4 +1,4 @@
-"""From a pinned root down to the key that signed the report, and whether AMD took any of it back."""
+"""Verify the chain from a pinned root down to the report's signing key, and check AMD's revocation lists."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _AUTHORITY_NAMES = {SigningKey.VCEK: "SEV-{}", SigningKey.VLEK: "SEV-VLEK-{}"}
 
 @dataclass(frozen=True)
 class Root:
-    """A trust anchor for one product line: DER and what is in it."""
+    """A trust anchor for one product line: DER and parsed certificate."""
 
     der: bytes
     certificate: Certificate
 
     @classmethod
     def of(cls, der: bytes) -> Root:
-        """Read an anchor; raises :class:`VerificationRefused`."""
+        """Parse an anchor; raises :class:`VerificationRefused`."""
         return cls(der, read_certificate(der))
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A verified chain: every signature below ``root`` holds and every window contains ``now``."""
+    """A verified chain: every signature below ``root`` holds, and every validity window contains ``now``."""
 
     product: SnpProduct
     root: Certificate
@@ -69,16 +69,16 @@ def verify_chain(
 
 
 def check_not_revoked(chain: Chain, lists: Sequence[bytes], now: int) -> None:
-    """Refuse a revoked authority, and any list that is not the root's or not current.
+    """Refuse a revoked authority, a list of another root, and a list that is not current.
 
-    AMD revokes ASK and ASVK this way; a VCEK has no serial number of its own and is outdated by its TCB instead.
+    AMD revokes ASK and ASVK through these lists. A VCEK has no serial number of its own; its TCB outdates it instead.
     """
     for der in lists:
         _check_list(chain, der, now)
 
 
 def _sort(certificates: Sequence[bytes]) -> tuple[Certificate, Certificate, bytes | None]:
-    """Key, authority and, where it was given, root: exactly one of each."""
+    """Return the certificates of key and authority, and of the root if given; refuse more than one of each."""
     read = {der: read_certificate(der) for der in certificates}
     leaves = [one for one in read.values() if not one.is_authority]
     roots = [der for der, one in read.items() if one.is_authority and one.subject == one.issuer]
@@ -165,7 +165,10 @@ def _check_list(chain: Chain, der: bytes, now: int) -> None:
 
 
 def _check_scope(listed: x509.CertificateRevocationList) -> None:
-    """Delta, indirect and partial lists say so in critical extensions, and would be misread as complete."""
+    """Refuse delta, indirect and partial lists, which a reader would mistake for complete ones.
+
+    Such lists declare themselves in critical extensions.
+    """
     entries = [extension for entry in listed for extension in entry.extensions]
     if any(extension.critical for extension in (*listed.extensions, *entries)):
         raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, "a revocation list is not a complete one")

@@ -1,4 +1,4 @@
-"""As much DER as is needed before a library reads certificates and revocation lists: what was signed, and how."""
+"""Minimal DER reader: finds the signed bytes and the algorithm before a library reads certificates and lists."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["INTEGER", "Element", "SignedDer", "elements", "read_element", "small
 
 INTEGER, BIT_STRING, SEQUENCE = 0x02, 0x03, 0x30
 
-# rsassaPss with SHA-384, MGF1 over SHA-384 and a salt of 48 bytes. AMD writes it with the default trailer spelled out
-# (ARK, ASK, older VCEK) and left out (newer VCEK); nothing else is RSASSA-PSS as AMD signs.
+# rsassaPss with SHA-384, MGF1 over SHA-384 and a salt of 48 bytes. AMD spells the default trailer out (ARK, ASK, older
+# VCEK) or leaves it out (newer VCEK), and uses no other encoding.
 _PSS_PARAMETERS = (
     "a00f300d06096086480165030402020500a11c301a06092a864886f70d010108300d06096086480165030402020500a203020130"
 )
@@ -24,7 +24,7 @@ _SIGNATURE_BYTES = 512
 
 @dataclass(frozen=True)
 class Element:
-    """One tag, its content, and the whole encoding of both."""
+    """A DER element: tag, content, and the whole encoding of both."""
 
     tag: int
     content: bytes
@@ -33,7 +33,12 @@ class Element:
 
 @dataclass(frozen=True)
 class SignedDer:
-    """X.509's ``SIGNED``: ``body`` is what the signature covers; ``fields`` are the elements inside of it."""
+    """X.509's ``SIGNED``.
+
+    Attributes:
+        body: The bytes under the signature.
+        fields: The elements inside the body.
+    """
 
     body: bytes
     fields: tuple[Element, ...]
@@ -42,7 +47,7 @@ class SignedDer:
 
 
 def read_element(data: bytes, start: int = 0) -> Element:
-    """The element that begins at ``start``: definite, minimal lengths only; raises :class:`VerificationRefused`."""
+    """Return the element at ``start``; raises :class:`VerificationRefused` for an indefinite or non-minimal length."""
     if len(data) < start + 2 or data[start] & 0x1F == 0x1F:
         raise _malformed("it ends too early or has a long tag")
     at, length = start + 2, data[start + 1]
@@ -58,7 +63,7 @@ def read_element(data: bytes, start: int = 0) -> Element:
 
 
 def elements(content: bytes) -> tuple[Element, ...]:
-    """All elements of a constructed content, without a gap or a rest."""
+    """Return all elements of a constructed content, which they must fill without a gap."""
     found: list[Element] = []
     at = 0
     while at < len(content):
@@ -68,7 +73,7 @@ def elements(content: bytes) -> tuple[Element, ...]:
 
 
 def small_integer(encoded: bytes) -> int:
-    """An INTEGER from 0 to 255 that is all of ``encoded``."""
+    """Return the value of an INTEGER from 0 to 255 that fills ``encoded``; raises :class:`VerificationRefused`."""
     value = read_element(encoded)
     number = int.from_bytes(value.content)
     minimal = bytes([number]) if number < 0x80 else number.to_bytes(2) if number <= 0xFF else b""
@@ -78,9 +83,9 @@ def small_integer(encoded: bytes) -> int:
 
 
 def split_signed(der: bytes) -> SignedDer:
-    """Take a certificate or revocation list apart, to the last byte; raises :class:`VerificationRefused`.
+    """Split a certificate or revocation list without trailing bytes; raises :class:`VerificationRefused`.
 
-    Refused with ``chain`` if it is not signed as AMD signs: 4096-bit RSASSA-PSS with SHA-384.
+    Refuses with ``chain`` any signature but AMD's kind: 4096-bit RSASSA-PSS with SHA-384.
     """
     outer = read_element(der)
     parts = elements(outer.content)

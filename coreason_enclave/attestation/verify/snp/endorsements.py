@@ -1,4 +1,4 @@
-"""What comes with a report: the signing key's certificate, the certificates above it, revocation lists."""
+"""Endorsements of a SEV-SNP report: the signing key's certificate, the certificates above it, revocation lists."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SnpEndorsements:
     def from_files(cls, files: Iterable[bytes]) -> SnpEndorsements:
         """Sort the contents of files, each DER or PEM with one or more blocks; raises :class:`VerificationRefused`.
 
-        The same certificate given twice counts once.
+        A repeated certificate counts once.
         """
         found = dict.fromkeys(der for content in files for der in _unwrap(content))
         lists = {der for der in found if _is_list(der)}
@@ -60,5 +60,5 @@ def _unwrap(content: bytes) -> list[bytes]:
 
 
 def _is_list(der: bytes) -> bool:
-    """A list's body begins with its version as a bare INTEGER, a certificate's with a tagged one."""
+    """Return True for a revocation list: its body begins with a bare INTEGER, a certificate's with a tagged version."""
     return [field.tag for field in split_signed(der).fields[:1]] == [INTEGER]

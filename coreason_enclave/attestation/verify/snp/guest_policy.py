@@ -1,4 +1,4 @@
-"""In what state a platform has to be: the part of a relying party's policy that needs no reference values."""
+"""Platform policy for SEV-SNP: the part of a relying party's policy that needs no reference values."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _Vmpl = Annotated[int, Strict(), Field(ge=0, le=3)]
 
 
 class SnpTcbFloor(StrictModel):
-    """The least security patch levels that a product line must have; ``fmc`` is Turin's and needed there.
+    """Minimum security patch levels of a product line; only Turin has ``fmc``, and requires it.
 
-    One microcode level can mean different things on different steppings: set the floor for the machines at hand.
+    One microcode level can mean different things on different steppings, so set the floor for the machines at hand.
     """
 
     boot_loader: _Level
@@ -37,21 +37,21 @@ class SnpTcbFloor(StrictModel):
     fmc: _Level | None = None
 
     def is_met_by(self, tcb: SnpTcb) -> bool:
-        """Every component at or above its floor: a high one makes up for no low one."""
+        """Return True if every component reaches its floor; a high level never makes up for a low one."""
         levels = asdict(tcb)
         return all((levels[name] or 0) >= (least or 0) for name, least in self.model_dump().items())
 
 
 class SnpPlatformPolicy(StrictModel):
-    """What a SEV-SNP platform has to be like. A debuggable or migratable guest is refused under every policy.
+    """Required state of a SEV-SNP platform. Every policy refuses a debuggable or migratable guest.
 
     Attributes:
-        tcb_floor: by product; the reported and the committed TCB must both meet it. Without a floor for its product a
-            report can be authentic, and the verdict lists the floor as not checked.
-        vmpls: the privilege levels that a report may come from.
+        tcb_floor: Minimum levels by product, for both the reported and the committed TCB. Without a floor for its
+            product, a report can be authentic, and the verdict lists the floor as not checked.
+        vmpls: Accepted privilege levels (VMPL) of reports.
         signing_keys: ``VCEK``, ``VLEK`` or both.
-        required_platform: bits of PLATFORM_INFO by name that must be set, such as ``alias_check_complete``.
-        forbidden_platform: bits that must not be, such as ``smt_enabled``.
+        required_platform: Names of PLATFORM_INFO bits that must be set (for example ``alias_check_complete``).
+        forbidden_platform: Names of PLATFORM_INFO bits that must not be set (for example ``smt_enabled``).
     """
 
     tcb_floor: dict[SnpProduct, SnpTcbFloor] = Field(default_factory=dict)
@@ -83,7 +83,7 @@ def check_tcb(policy: SnpPlatformPolicy, product: SnpProduct, tcbs: dict[str, Sn
 
 
 def check_guest(policy: SnpPlatformPolicy, report: SnpReport) -> None:
-    """Refuse debugging, migration, a privilege level, signing key or platform state that the policy does not name."""
+    """Refuse debugging, migration, and any privilege level, signing key or platform state outside the policy."""
     guest = bits_set(report.policy, GUEST_POLICY_BITS)
     if guest["debug_allowed"]:
         raise VerificationRefused(Refusal.DEBUG, "the host may debug this guest and read its memory")

@@ -1,4 +1,4 @@
-"""The processor lines that sign reports, and what differs between them: TCB layout, chip id, CPU models, names."""
+"""Processor lines that sign reports, and their differences: TCB layout, chip id, CPU models, names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["LINES", "ProductLine", "SnpProduct", "SnpTcb", "decode_tcb"]
 
 
 class SnpProduct(StrEnum):
-    """A root of AMD's: ``Genoa`` also endorses Bergamo and Siena."""
+    """A root of AMD; ``Genoa`` also endorses Bergamo and Siena."""
 
     MILAN = "Milan"
     GENOA = "Genoa"
@@ -31,20 +31,20 @@ class SnpTcb:
     fmc: int | None = None
 
     def as_claim(self) -> dict[str, int]:
-        """JSON types; what the line does not have is left out."""
+        """Return the levels as JSON types, without levels unknown to the line."""
         return {name: level for name, level in asdict(self).items() if level is not None}
 
 
 @dataclass(frozen=True)
 class ProductLine:
-    """What AMD 56860 and 57230 say of one line.
+    """Properties of one line, from AMD 56860 and 57230.
 
     Attributes:
-        tcb_layout: the component in each of TCB_VERSION's 8 bytes; empty where the byte is reserved.
-        struct_version: of the TCB extensions in a VCEK or VLEK certificate.
-        chip_id_bytes: how many bytes of CHIP_ID name the chip; the rest of the 64 are zero.
+        tcb_layout: The component in each of TCB_VERSION's 8 bytes; empty for a reserved byte.
+        struct_version: Version of the TCB extensions in a VCEK or VLEK certificate.
+        chip_id_bytes: Number of CHIP_ID bytes that name the chip; the rest of the 64 are zero.
         cpus: CPUID family and range of models.
-        names: what the certificate's product name may be, a stepping aside.
+        names: Permitted product names in a certificate, stepping aside.
     """
 
     tcb_layout: tuple[str, ...]
@@ -54,11 +54,11 @@ class ProductLine:
     names: tuple[str, ...]
 
     def has_cpu(self, family: int, model: int) -> bool:
-        """Whether this CPUID is one of the line's."""
+        """Return True if the CPUID belongs to the line."""
         return any(family == known and model in models for known, models in self.cpus)
 
     def has_name(self, name: str) -> bool:
-        """Whether a certificate's product name (``Milan-B0``, ``Genoa``) is one of the line's."""
+        """Return True if a certificate's product name (``Milan-B0``, ``Genoa``) belongs to the line."""
         return re.sub(r"-[A-Z][0-9]\Z", "", name) in self.names
 
 
@@ -79,7 +79,7 @@ LINES: Mapping[SnpProduct, ProductLine] = {
 
 
 def decode_tcb(product: SnpProduct, raw: bytes) -> SnpTcb:
-    """Read TCB_VERSION, 8 bytes, in the line's own layout; raises :class:`VerificationRefused` on reserved bits."""
+    """Parse TCB_VERSION (8 bytes) in the line's own layout; raises :class:`VerificationRefused` on reserved bits."""
     layout = LINES[product].tcb_layout
     if any(level and not name for name, level in zip(layout, raw, strict=True)):
         raise VerificationRefused(Refusal.MALFORMED, f"a TCB version {raw.hex()} has reserved bytes set for {product}")

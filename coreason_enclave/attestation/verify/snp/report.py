@@ -1,4 +1,4 @@
-"""ATTESTATION_REPORT of AMD 56860, byte by byte. Parsing proves nothing: :mod:`.verifier` does."""
+"""Parse ATTESTATION_REPORT (AMD 56860) byte by byte. Parsing proves nothing; :mod:`.report_verifier` verifies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 REPORT_BYTES = 0x4A0
 SIGNED_BYTES = 0x2A0
 
-_MAX_BYTES = 4096  # nothing longer is looked at
+_MAX_BYTES = 4096  # longer input is refused as oversized
 _VERSIONS = (2, 3, 5)
 _ECDSA_P384_SHA384 = 1
 _WORD = 72  # r and s, little-endian, of which P-384 uses 48
@@ -54,13 +54,13 @@ PLATFORM_BITS: Mapping[str, int] = {
     "tio_enabled": 7,
 }
 
-# Reserved in every version, and from where to where in addition before a version gave the bytes a meaning.
+# Ranges reserved in every version; then (version, start, end) of ranges reserved in earlier versions.
 _RESERVED = ((0x4C, 0x50), (0x18B, 0x1A0), (0x1EB, 0x1EC), (0x1EF, 0x1F0), (0x208, 0x2A0), (0x330, 0x4A0))
 _RESERVED_BEFORE = ((3, 0x188, 0x18B), (5, 0x1F8, 0x208))
 
 
 class SigningKey(StrEnum):
-    """Which of the processor's keys signed: the chip's own, or one loaded for a cloud provider."""
+    """The processor's key that signed: the chip's own (VCEK), or one loaded for a cloud provider (VLEK)."""
 
     VCEK = "VCEK"
     VLEK = "VLEK"
@@ -71,11 +71,11 @@ _SIGNING_KEYS: Mapping[int, SigningKey] = {0: SigningKey.VCEK, 1: SigningKey.VLE
 
 @dataclass(frozen=True)
 class SnpReport:
-    """A well-formed report. TCB versions stay raw: their layout depends on the product.
+    """A well-formed report. TCB versions stay raw, since their layout depends on the product.
 
     Attributes:
-        cpuid: family, model, stepping; None before version 3.
-        mitigations: launch and current mitigation vector; None before version 5.
+        cpuid: Family, model, stepping; None before version 3.
+        mitigations: Launch and current mitigation vector; None before version 5.
     """
 
     raw: bytes
@@ -90,11 +90,11 @@ class SnpReport:
 
     @property
     def signed(self) -> bytes:
-        """What the signature covers."""
+        """The bytes under the signature."""
         return self.raw[:SIGNED_BYTES]
 
     def signature(self) -> bytes:
-        """ECDSA signature as DER."""
+        """Return the ECDSA signature as DER."""
         r, s = (self.raw[at : at + _WORD] for at in (SIGNED_BYTES, SIGNED_BYTES + _WORD))
         return encode_dss_signature(int.from_bytes(r, "little"), int.from_bytes(s, "little"))
 
@@ -112,7 +112,7 @@ class SnpReport:
 
     @property
     def report_data(self) -> bytes:
-        """What the guest asked to be covered, 64 bytes."""
+        """Data that the guest chose, 64 bytes."""
         return self.raw[0x50:0x90]
 
     @property
@@ -138,17 +138,17 @@ class SnpReport:
 
     @property
     def has_migration_agent(self) -> bool:
-        """Whether the guest is tied to a migration agent, whatever its policy says."""
+        """True if the guest is tied to a migration agent, whatever its policy says."""
         return self.raw[0x160:0x180] != _NO_MIGRATION_AGENT
 
     @property
     def chip_id(self) -> bytes:
-        """64 bytes; all zero where the host masks it."""
+        """Chip id, 64 bytes; all zero from a host that masks it."""
         return self.raw[0x1A0:0x1E0]
 
     @property
     def raw_tcbs(self) -> dict[str, bytes]:
-        """The four TCB versions: ``reported`` is the one that the signing key was derived from."""
+        """The four TCB versions; AMD derived the signing key from ``reported``."""
         offsets = {"current": 0x38, "reported": 0x180, "committed": 0x1E0, "launch": 0x1F0}
         return {name: self.raw[at : at + 8] for name, at in offsets.items()}
 
@@ -160,12 +160,12 @@ class SnpReport:
 
 
 def bits_set(value: int, names: Mapping[str, int]) -> dict[str, bool]:
-    """Each named bit of ``value``."""
+    """Return the state of each named bit of ``value``."""
     return {name: bool(value >> bit & 1) for name, bit in names.items()}
 
 
 def parse_report(raw: bytes) -> SnpReport:
-    """Read a report of exactly 1184 bytes, reserved bytes included; raises :class:`VerificationRefused`."""
+    """Parse a report of exactly 1184 bytes, and check its reserved bytes; raises :class:`VerificationRefused`."""
     if len(raw) > _MAX_BYTES:
         raise VerificationRefused(Refusal.OVERSIZED, f"{len(raw)} bytes are no SEV-SNP report")
     if len(raw) != REPORT_BYTES:
@@ -212,7 +212,7 @@ def _platform_info(info: int) -> int:
 
 
 def _key_info(info: int) -> tuple[SigningKey, bool]:
-    """Signing key and whether an author key was used; bit 1 says that the host masks the chip's key."""
+    """Return the signing key, and True for a used author key. Bit 1, ignored here: the host masks the chip's key."""
     which = info >> 2 & 0b111
     if info >> 5 or which not in _SIGNING_KEYS:
         raise _malformed(f"its key information {info:#x} names no key that signs, or has reserved bits set")

@@ -1,4 +1,4 @@
-"""The checks of a SEV-SNP report, in order, and what an accepted one says."""
+"""Run the checks of a SEV-SNP report in order, and describe an accepted report."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MASKED = bytes(64)
 
 
 class SnpVerifier:
-    """Verifies under the roots that it was made with. The product uses :data:`PINNED` alone; tests bring their own."""
+    """A verifier under the given roots. The product uses :data:`PINNED` alone; tests bring their own."""
 
     def __init__(self, roots: Mapping[SnpProduct, Root]) -> None:
         self._roots = dict(roots)
@@ -79,16 +79,22 @@ def verify_snp(
 ) -> Authentic:
     """Verify an attestation report (AMD 56860) up to AMD's pinned roots.
 
-    Order: size, format, report data, chain, signature, same chip, revocation, TCB, debug, migration, VMPL, platform.
+    Order of the checks:
+
+    1. Size, format and report data.
+    2. Chain, signature, same chip and revocation.
+    3. TCB floor.
+    4. Debug, migration, VMPL, signing key and platform bits.
 
     Args:
-        evidence: the report's 1184 bytes; one that is parsed already is parsed again.
-        endorsements: VCEK or VLEK certificate and its ASK or ASVK; the ARK and revocation lists if there are any.
+        evidence: The raw 1184-byte report. A parsed report is accepted, and parsed again from its bytes.
+        endorsements: Certificates of VCEK or VLEK and of its ASK or ASVK; optionally the ARK and revocation lists.
         now: Unix seconds.
-        report_data: the 64 bytes that the relying party computed itself; None leaves that to it, and is listed.
+        report_data: The 64 bytes that the relying party computed itself. None skips the comparison and adds
+            ``report_data`` to ``not_checked``.
 
     Raises:
-        VerificationRefused: with the code of the first check that failed.
+        VerificationRefused: Carries the code of the first failed check.
     """
     return PINNED.verify(evidence, endorsements, policy, now, report_data=report_data)
 
@@ -103,7 +109,7 @@ def _check_signature(report: SnpReport, chain: Chain) -> None:
 
 
 def _check_same_platform(report: SnpReport, chain: Chain) -> KeyClaims:
-    """The certificate's product, TCB and chip are those of the report."""
+    """Check that product, TCB and chip in the certificate match the report."""
     key = read_key_claims(chain.leaf, chain.product)
     line = LINES[chain.product]
     if not line.has_name(key.product_name) or (report.cpuid and not line.has_cpu(*report.cpuid[:2])):
@@ -125,11 +131,11 @@ def _mismatch(what: str) -> VerificationRefused:
 
 
 MEASURED_BYTES = {"measurement": 48, "host_data": 32, "id_key_digest": 48, "author_key_digest": 48}
-"""The names that :func:`measurements_of` gives, and how many bytes each has."""
+"""Names in the result of :func:`measurements_of`, and the size of each value in bytes."""
 
 
 def measurements_of(report: SnpReport) -> dict[str, str]:
-    """What a report says was measured, hex by name, verified or not."""
+    """Return the measurements in a report, verified or not, as hex by name."""
     values = {
         "measurement": report.measurement,
         "host_data": report.host_data,

@@ -1,6 +1,6 @@
-"""AMD's root keys (ARK), one a product line, pinned by the SHA-256 of their certificates.
+"""AMD's root keys (ARK), one per product line, pinned by the SHA-256 of their certificates.
 
-The certificates are those that AMD publishes under ``https://kdsintf.amd.com/vcek/v1/<product>/cert_chain``.
+Source: AMD publishes the certificates under ``https://kdsintf.amd.com/vcek/v1/<product>/cert_chain``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PINS: Mapping[SnpProduct, str] = {
 
 
 def load_pinned_roots() -> dict[SnpProduct, Root]:
-    """AMD's roots from this package; raises :class:`ConfigurationError` if a file is not the pinned one."""
+    """Return AMD's roots from this package; raises :class:`ConfigurationError` if a file does not match its pin."""
     return {product: Root.of(_pinned(product, digest)) for product, digest in PINS.items()}
 
 
