@@ -118,11 +118,14 @@ def running(made: Attacked) -> Iterator[Attacked]:
 def shares(made: Attacked, attacks: Sequence[tuple[str, int, bool]], for_s: float) -> dict[str, float]:
     """The share of undisturbed rounds that is left under each attack.
 
-    Windows of ``for_s`` seconds, undisturbed and attacked by turns: the machine's other work changes meanwhile.
+    Windows of ``for_s`` seconds, undisturbed and attacked by turns. Each attacked window is compared with the two
+    undisturbed ones around it: the machine's other work changes meanwhile.
     """
-    undisturbed, disturbed = [made.rate(for_s)], dict[str, list[float]]()
+    before, measured = made.rate(for_s), dict[str, list[float]]()
     for kind, count, with_certificate in [*attacks, *attacks]:
         with made.under(kind, count, with_certificate=with_certificate):
-            disturbed.setdefault(kind, []).append(made.rate(for_s))
-        undisturbed.append(made.rate(for_s))
-    return {kind: mean(rates) / mean(undisturbed) for kind, rates in disturbed.items()}
+            rate = made.rate(for_s)
+        after = made.rate(for_s)
+        measured.setdefault(kind, []).append(rate / mean([before, after]))
+        before = after
+    return {kind: mean(kept) for kind, kept in measured.items()}

@@ -12,6 +12,7 @@ FOR_S = 12.0
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(400)
 def test_honest_sites_keep_their_rounds_while_one_site_holds_all_the_connections_it_gets(
     made: Attacked, record_property: Callable[[str, object], None]

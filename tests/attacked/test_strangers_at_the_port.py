@@ -13,6 +13,7 @@ STRANGERS = [("plain", 1500, False), ("half-hello", 1500, False), ("whole-hello"
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(500)
 def test_honest_sites_keep_their_rounds_while_strangers_hold_the_port(
     made: Attacked, record_property: Callable[[str, object], None]

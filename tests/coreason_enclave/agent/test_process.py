@@ -152,6 +152,7 @@ def test_an_agent_that_is_killed_takes_its_supernode_with_it_and_the_next_one_st
     gateway.answer = no_superlink_behind_it
     with agent(site.folder) as process:
         wait_until(trying(gateway), what="its SuperNode knocks", deadline_s=START_S)
+        wait_until((site.folder / SOCKET_FILE).exists, what="it listens", deadline_s=START_S)
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     wait_until(lambda: not supernodes_of(site.folder), what="its SuperNode is gone")

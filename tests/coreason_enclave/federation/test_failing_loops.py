@@ -7,7 +7,7 @@ import io
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -168,6 +168,15 @@ class IsInterruptedByAPerson(CoreasonExecutor):
         raise AssertionError("unreachable")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises, even where a shell started these tests in its background and had the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_persons_interrupt_ends_the_process_and_is_logged(federation: Any) -> None:
     site = federation.create()
     trainer = ExecutorTrainer(IsInterruptedByAPerson(), "clinic-1", DataSentry(site.folder / "data"))

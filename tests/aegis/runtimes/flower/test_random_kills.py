@@ -16,7 +16,8 @@ from tests.aegis.runtimes.flower.deployments import Deployment, children_of, com
 
 KINDS = ("flower-superlink", "flower-supernode", "gateway_process", "coreason_enclave.main agent", "federation serve")
 KILLS = 8
-PATIENCE_S = 280.0
+PATIENCE_S = 540.0
+"""Eight kills and five rounds take some 150 s on an idle machine; a busy one is no failure."""
 
 
 def kill_one(coordinator: int, chance: random.Random) -> str:
@@ -30,7 +31,8 @@ def kill_one(coordinator: int, chance: random.Random) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.alone
+@pytest.mark.timeout(720)
 def test_random_kills_change_neither_model_nor_ledgers(
     deployment: Callable[..., Deployment], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
