@@ -94,7 +94,7 @@ def _what_to_send(kits: Kits) -> str:
 @click.option("--federation", required=True, type=_FOLDER, help="The federation's folder: who takes part.")
 @click.option("--out", required=True, type=_NEW, help="The job folder to make.")
 @click.option("--run", metavar="NAME", help="The run folder on the coordinator's host.  [default: the job's id]")
-@click.option("--readmit", metavar="SITE", multiple=True, help="Forget this site's offences when the job begins.")
+@click.option("--readmit", metavar="SITE", multiple=True, help="Forget this site's strikes when the job begins.")
 @_json
 def export_job(
     job_file: Path, federation: Path, out: Path, run: str | None, readmit: tuple[str, ...], as_json: bool

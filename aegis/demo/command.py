@@ -80,7 +80,7 @@ def demo(
 ) -> None:
     """Train one model over the six sites of a real study under differential privacy.
 
-    Founds new SIMULATED sites from public data (the RAND Health Insurance Experiment) under --runs, trains privately,
+    Creates new SIMULATED sites from public data (the RAND Health Insurance Experiment) under --runs, trains privately,
     then without privacy beside it, and leaves model, ledgers, audit log, plots and a summary in runs/latest; the sites
     with their keys stay beside it, in runs/latest-federation. Killed at any moment, the same command continues where it
     was; otherwise a second run is a second set of sites.

@@ -84,7 +84,7 @@ class Journal:
                 "strikes": quarantine[site].strikes,
                 "quarantined_until": quarantine[site].quarantined_until,
             }
-            self.log("quarantine", "offence", {**until, "turn": turn}, reason)
+            self.log("quarantine", "strike", {**until, "turn": turn}, reason)
         return {"quarantine": quarantine, "struck": tuple(sorted({*self.state.struck, *strikes}))}
 
     def _placed(self, state: RunState) -> RunState:
@@ -95,8 +95,8 @@ class Journal:
     def readmit(self, sites: Collection[str]) -> None:
         """Clear the strikes of ``sites`` and log each one: a person's decision."""
         for site in sorted(sites):
-            self.log("quarantine", "readmitted", {"site": site, "strikes": self._offences(site)})
+            self.log("quarantine", "readmitted", {"site": site, "strikes": self._strikes(site)})
         self.save(quarantine={site: record for site, record in self.state.quarantine.items() if site not in sites})
 
-    def _offences(self, site: str) -> int:
+    def _strikes(self, site: str) -> int:
         return self.state.quarantine[site].strikes if site in self.state.quarantine else 0

@@ -171,7 +171,7 @@ class RoundAttempt:
         """
         site, content = reply.site, reply.content
         if self._of.sites.is_revoked(site):
-            self._refuse(site, Reason.REVOKED, f"{site} is revoked", changes, offence=False)
+            self._refuse(site, Reason.REVOKED, f"{site} is revoked", changes, strike=False)
         elif isinstance(content, SiteRefusal):
             self._declined(site, content.reason, reply.request_kind, changes)
         elif reply.request_kind is RequestKind.ATTEST and isinstance(content, SealedMessage):
@@ -195,7 +195,7 @@ class RoundAttempt:
         if reason in _CANNOT_PROVE:
             self._of.handshake.forget(site)  # the earlier mutual attestation no longer holds
         what = "did not prove itself" if attesting else "refused the order"
-        self._refuse(site, reason, f"{site} {what}", changes, offence=unable)
+        self._refuse(site, reason, f"{site} {what}", changes, strike=unable)
 
     def _prove(self, site: str, message: SealedMessage, changes: _Batch) -> None:
         """Appraise a site's attestation, then queue the site's order or refuse the site."""
@@ -204,9 +204,9 @@ class RoundAttempt:
         except UpdateRefused as refusal:
             if refusal.reason is Reason.ATTESTATION_REQUIRED and self._challenge_again(site):
                 return
-            self._refuse(site, refusal.reason, str(refusal), changes, offence=refusal.reason is not _OURS)
+            self._refuse(site, refusal.reason, str(refusal), changes, strike=refusal.reason is not _OURS)
         except AttestationError as error:
-            self._refuse(site, error.reason, f"this host cannot prove itself: {error}", changes, offence=False)
+            self._refuse(site, error.reason, f"this host cannot prove itself: {error}", changes, strike=False)
         else:
             self._log_attested(attested)
             self._note_seen(site, attested.log_seen)
@@ -219,7 +219,7 @@ class RoundAttempt:
         changes = _Batch()
         for site in sites:
             message = f"{site} has to prove itself anew"
-            self._refuse(site, Reason.ATTESTATION_REQUIRED, message, changes, offence=False)
+            self._refuse(site, Reason.ATTESTATION_REQUIRED, message, changes, strike=False)
         if changes.refused:
             self.refused.update(changes.refused)
             self._journal.save(refused={**self._journal.state.refused, **changes.refused})
@@ -238,7 +238,7 @@ class RoundAttempt:
             self._of.heads.require_no_fork(site, admitted.statement.signed_head)
             self.admitted[site] = admitted
         except (UpdateRefused, LedgerForked) as refusal:
-            self._refuse(site, refusal.reason, str(refusal), changes, offence=refusal.reason is not _OURS)
+            self._refuse(site, refusal.reason, str(refusal), changes, strike=refusal.reason is not _OURS)
         else:
             kept = SealedMessage(message.envelope, self.admitted[site].payload)
             changes.received[site] = AdmittedEnvelope(
@@ -284,9 +284,9 @@ class RoundAttempt:
         self._journal.refuse("admit", site, Reason.REPLAYED, message)
         changes.strikes[site] = Reason.REPLAYED
 
-    def _refuse(self, site: str, reason: Reason, message: str, changes: _Batch, offence: bool = True) -> None:
+    def _refuse(self, site: str, reason: Reason, message: str, changes: _Batch, strike: bool = True) -> None:
         changes.refused[site] = reason.value
-        if offence:
+        if strike:
             changes.strikes[site] = reason.value
         self._journal.refuse("admit", site, reason, message)
 
@@ -316,9 +316,9 @@ class RoundAttempt:
         changes = _Batch()
         for site in self._journal.state.nonces.keys() - self.admitted.keys() - self.refused.keys():
             if self._of.sites.is_revoked(site):
-                self._refuse(site, Reason.REVOKED, f"{site} is revoked", changes, offence=False)
+                self._refuse(site, Reason.REVOKED, f"{site} is revoked", changes, strike=False)
             elif site not in self._of.sites.registered:
-                self._refuse(site, Reason.NO_REPLY, f"{site} is not registered any more", changes, offence=False)
+                self._refuse(site, Reason.NO_REPLY, f"{site} is not registered any more", changes, strike=False)
         if changes.refused:
             self.refused.update(changes.refused)
             self._journal.save(refused={**self._journal.state.refused, **changes.refused})

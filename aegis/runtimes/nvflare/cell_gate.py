@@ -242,7 +242,7 @@ class _Notices:
         jobs = [name for name in list(self._cell.agents) if name.startswith(f"{SERVER}.")]
         if jobs:
             notice = Message(payload={"site": site, "why": why})
-            self._cell.fire_and_forget(_NOTICES, "offence", jobs, notice, optional=True)
+            self._cell.fire_and_forget(_NOTICES, "strike", jobs, notice, optional=True)
 
 
 def _noticed(request: Message) -> None:

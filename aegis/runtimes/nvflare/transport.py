@@ -89,7 +89,7 @@ class FlareTransport:
         self._aborted, self._clock = aborted, clock
         self._numbers = itertools.count(1)
         self._standing: dict[str, _Standing] = {}
-        self._offences: dict[str, str] = {}
+        self._strikes: dict[str, str] = {}
         self._mailbox: dict[str, _StoredReply] = {}
         self._lock, self._came = threading.Lock(), threading.Event()
 
@@ -120,7 +120,7 @@ class FlareTransport:
         with self._lock:
             standing = self._standing.get(site)
             if standing is None or standing.answered:
-                self._offences.setdefault(site, why)
+                self._strikes.setdefault(site, why)
                 return
             self._offend(site, standing, why)
 
@@ -143,7 +143,7 @@ class FlareTransport:
         self._controller.send(task, self._fl_ctx, targets=[outbound.site])
         with self._lock:
             self._standing[outbound.site] = standing = _Standing(task, message_id, outbound.ttl_s)
-            why = self._offences.pop(outbound.site, None)
+            why = self._strikes.pop(outbound.site, None)
             if why is not None:
                 self._offend(outbound.site, standing, why)
         return message_id

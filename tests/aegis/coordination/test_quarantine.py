@@ -24,7 +24,7 @@ histories = st.lists(st.tuples(reasons, st.integers(1, 40)), min_size=1, max_siz
 
 
 def conduct_of(history: list[tuple[str, int]]) -> tuple[QuarantineRecord, int]:
-    """The record after offences that are so many turns apart, and the turn of the last one."""
+    """The record after strikes that are so many turns apart, and the turn of the last one."""
     quarantine, turn = None, 0
     for reason, gap in history:
         turn += gap
@@ -33,7 +33,7 @@ def conduct_of(history: list[tuple[str, int]]) -> tuple[QuarantineRecord, int]:
     return quarantine, turn
 
 
-# --- offences -------------------------------------------------------------------------------------------------
+# --- strikes -------------------------------------------------------------------------------------------------
 
 COSTS = [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 16), (60, 16), (200, 16)]
 

@@ -38,7 +38,7 @@ class Case:
     reason: Reason
     handler: Callable[[Any], Any] = lambda site: site.session
     grid: Callable[[Any], Any] = Relay
-    offence: bool = True
+    strike: bool = True
 
 
 def says(**changes: Any) -> Callable[[Any], Forges]:
@@ -186,15 +186,15 @@ REASONS: dict[str, Case] = {
     "a ledger head that another key signed": Case(Reason.UNKNOWN_SIGNER, head_of(HOSTILE, STRANGER)),
     "silence": Case(Reason.NO_REPLY, grid=Nothing),
     "an answer from a node that was not asked": Case(Reason.NO_REPLY, grid=AnotherNode),
-    "a carrier that breaks": Case(Reason.TRANSPORT, grid=Down, offence=False),
+    "a carrier that breaks": Case(Reason.TRANSPORT, grid=Down, strike=False),
     "a site that has no budget for it": Case(
-        Reason.BUDGET_EXCEEDED, lambda site: Refuses(site.session, Reason.BUDGET_EXCEEDED), offence=False
+        Reason.BUDGET_EXCEEDED, lambda site: Refuses(site.session, Reason.BUDGET_EXCEEDED), strike=False
     ),
     "a site that does not like the roll-call": Case(
-        Reason.ROLL_CALL, lambda site: Refuses(site.session, Reason.ROLL_CALL), offence=False
+        Reason.ROLL_CALL, lambda site: Refuses(site.session, Reason.ROLL_CALL), strike=False
     ),
     "a site whose program broke": Case(
-        Reason.INTERNAL, lambda site: Refuses(site.session, Reason.INTERNAL), offence=False
+        Reason.INTERNAL, lambda site: Refuses(site.session, Reason.INTERNAL), strike=False
     ),
 }
 
@@ -208,13 +208,13 @@ def test_an_answer_is_not_taken_for(case: Case, study: MakeStudy, federation: Fe
     state = run.state()
     assert len(state.models) == 1, "the model is the one that the run began with"
     assert state.history == ()
-    assert list(state.quarantine) == ([HOSTILE] if case.offence else [])
+    assert list(state.quarantine) == ([HOSTILE] if case.strike else [])
     assert set(spent(run)["clinic-1"]) <= {2}, "a repetition spends nothing more"
     lines = [line for line in run.audit() if line["action"] == "admit" and line["outcome"] == "refused"]
     assert case.reason in {line["reason"] for line in lines}
 
     model, pauses = when_it_behaves(run, job)
-    assert len(pauses) == case.offence
+    assert len(pauses) == case.strike
     assert all("quarantined" in pause for pause in pauses)
     undisturbed = Study(federation, tmp_path / "undisturbed", run.sites).run(job)
     assert encode_arrays(model) == encode_arrays(undisturbed)

@@ -1,4 +1,4 @@
-"""Offences are passed on each time, and logged once a minute: a client cannot fill the server's disk."""
+"""Strikes are passed on each time, and logged once a minute: a client cannot fill the server's disk."""
 
 from __future__ import annotations
 
