@@ -64,9 +64,7 @@ _METRICS = ("accuracy", "auc", "loss")
 @click.option(
     "--executor", metavar="MODULE:CLASS", help="simulator: a CoreasonExecutor of your own, from here or installed."
 )
-@click.option(
-    "--readmit", metavar="SITE", multiple=True, help="Forget this site's strikes: it is asked again at once."
-)
+@click.option("--readmit", metavar="SITE", multiple=True, help="Forget this site's strikes: it is asked again at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object; progress goes to stderr.")
 def run(
     job_file: Path,

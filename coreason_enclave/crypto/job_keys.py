@@ -14,8 +14,7 @@ __all__ = ["SecretJobKeys", "UnsafeSeededNoise", "unsafe_seeded_keys"]
 
 
 class SecretJobKeys:
-    """One 32-byte key file per job, made on first use and kept, so that a crashed round recomputes to the same bytes.
-    """
+    """One 32-byte key file per job, made on first use and kept: a crashed round recomputes to the same bytes."""
 
     unsafe_seeded = False
 

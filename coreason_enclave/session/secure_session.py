@@ -302,8 +302,7 @@ class SecureSession:
         return update
 
     def _kept(self, accepted: AcceptedJob) -> ReleasableUpdate | None:
-        """Return the update released for this very computation, if the ledger committed it and the bytes still exist.
-        """
+        """Return the update released for this very computation, if the ledger committed it and its bytes exist."""
         plan = accepted.plan(accepted.order.round_number, self._noise_source())
         reservation = self.ledger.recall(accepted.lineage.lineage, plan, accepted.binding())
         if reservation is None or reservation.actual is None or reservation.update_digest is None:
@@ -364,8 +363,7 @@ class SecureSession:
             )
 
     def _trusted(self, accepted: AcceptedJob, require_proof: Callable[[], None]) -> Callable[[], AttestationReport]:
-        """Return a callable that gives training code the current attestation result, or raises once it no longer holds.
-        """
+        """Return a callable that gives training code the current attestation result, or raises after its end."""
 
         def trusted() -> AttestationReport:
             require_proof()

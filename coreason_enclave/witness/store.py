@@ -78,8 +78,7 @@ class _Accepted(StrictModel):
 
 
 class _Kept(StrictModel):
-    """Content of one file. ``accepted`` holds the newest accepted checkpoints, oldest first, ending with ``log.last``.
-    """
+    """Content of one file. ``accepted``: the newest accepted checkpoints, oldest first, ending with ``log.last``."""
 
     version: FormatVersion = 1
     log: WitnessedLog

@@ -14,9 +14,11 @@ PACKAGES = ("aegis", "coreason_enclave")
 
 # The names that users are promised; each opens with an example of its use.
 FRONT_DOORS = (
+    "aegis",
     "aegis.aggregation",
     "aegis.federated_coordinator",
     "aegis.privacy_engine",
+    "coreason_enclave",
     "coreason_enclave.accounting",
     "coreason_enclave.ledger",
     "coreason_enclave.privacy",

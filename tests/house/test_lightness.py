@@ -18,7 +18,6 @@ SITE_ROOMS = {
     "federation",
     "hardware",
     "models",
-    "preflight",
     "privacy",
     "sentry",
     "session",
@@ -54,6 +53,30 @@ def test_importing_it_in_a_fresh_interpreter_loads_no_framework(module: str) -> 
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("package", ["aegis", "coreason_enclave"])
+def test_importing_a_package_imports_no_module_of_it_nor_anything_installed(package: str) -> None:
+    code = (
+        f"import sys; bare = set(sys.modules); import {package}; new = set(sys.modules) - bare\n"
+        "print(*sorted(name for name in new if name.partition('.')[0] not in sys.stdlib_module_names))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == [package]
+
+
+@pytest.mark.parametrize("package", ["aegis", "coreason_enclave"])
+def test_every_public_name_of_a_package_can_be_imported_and_is_listed(package: str) -> None:
+    code = (
+        f"import {package} as door; names = set(door.__all__); assert names <= set(dir(door))\n"
+        "assert names - {'__version__'} == door._HOMES.keys()\n"
+        "print(*(name for name in sorted(names) if getattr(door, name) is None))\n"
+        "try:\n    door.no_such_name\nexcept AttributeError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == f"module '{package}' has no attribute 'no_such_name'".split()
 
 
 def test_the_probe_sees_a_framework_that_is_loaded() -> None:
