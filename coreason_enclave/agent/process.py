@@ -7,7 +7,6 @@ one :class:`~coreason_enclave.agent.order_queue.SerialHandler`, which lets one m
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import os
 import threading
@@ -26,6 +25,7 @@ from coreason_enclave.crypto.keystream import JobKeys
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.policy import SiteConfig, load_site_config
 from coreason_enclave.site.connection import load_connection
+from coreason_enclave.system.files import file_lock
 from coreason_enclave.wire.handler import Handler
 
 if TYPE_CHECKING:
@@ -158,12 +158,7 @@ class _Agent:
 @contextmanager
 def _only_agent(folder: Path) -> Iterator[None]:
     """Hold the site's lock: a second agent would take the socket, the SuperNode and the orders of the first."""
-    descriptor = os.open(folder / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigurationError(f"an agent runs for {folder} already: coreason-enclave status shows it") from error
+    with file_lock(folder / "agent.lock", wait=False) as held:
+        if not held:
+            raise ConfigurationError(f"an agent runs for {folder} already: coreason-enclave status shows it")
         yield
-    finally:
-        os.close(descriptor)

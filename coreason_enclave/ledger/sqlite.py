@@ -17,7 +17,6 @@ verified.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import sqlite3
@@ -31,7 +30,7 @@ from coreason_enclave.errors import ConfigurationError, LedgerCorrupted, LedgerE
 from coreason_enclave.ledger.chain import Link
 from coreason_enclave.ledger.operations import Clock, Decision, EventSourcedLedger, next_link, system_clock
 from coreason_enclave.ledger.state import LedgerState, follow
-from coreason_enclave.system.files import sync_folder
+from coreason_enclave.system.files import file_lock, sync_folder
 
 __all__ = ["SqliteLedger"]
 
@@ -91,7 +90,7 @@ class SqliteLedger(EventSourcedLedger):
         self._data_version = -1
         self._closed = False
         _prepare_folder(self.path, must_exist=must_exist)
-        with _sqlite_errors(self.path), _file_lock(self._lock_path("opening"), wait=True):
+        with _sqlite_errors(self.path), file_lock(self._lock_path("opening"), wait=True):
             _prepare_file(self.path)
             self._connection = _connect(self.path, connection_factory)
             try:
@@ -112,7 +111,7 @@ class SqliteLedger(EventSourcedLedger):
         """See :meth:`.PrivacyLedger.hold`."""
         self._verified().lineage(lineage)
         name = hashlib.sha256(lineage.encode()).hexdigest()
-        with _file_lock(self._lock_path(name), wait=False) as taken:
+        with file_lock(self._lock_path(name), wait=False) as taken:
             if not taken:
                 raise LedgerError(f"lineage {lineage!r} is held by another session: wait for it to end")
             yield
@@ -268,21 +267,6 @@ def _prepare_file(path: Path) -> None:
             os.close(descriptor)
     except OSError as error:
         raise LedgerError(f"the ledger {path} cannot be opened for writing: {error}") from error
-
-
-@contextmanager
-def _file_lock(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Take an exclusive lock, which the operating system frees when the holder dies; yield True if taken."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -1,18 +1,29 @@
 """Writes files atomically and durably, in one place: after a power loss, a file exists whole or not at all.
 
 Each write creates a temporary file, makes the file durable, and then renames it. Concurrent readers see the old file or
-the new file. Until the folder is also durable, a crash may bring back the old file.
+the new file. Until the folder is also durable, a crash may bring back the old file. The module also holds the one file
+lock: the operating system frees it when its holder dies.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ORDINARY", "PRIVATE", "create_file", "replace_file", "sync_folder", "write_whole"]
+__all__ = [
+    "ORDINARY",
+    "PRIVATE",
+    "create_file",
+    "file_lock",
+    "is_locked",
+    "replace_file",
+    "sync_folder",
+    "write_whole",
+]
 
 ORDINARY = 0o666
 """The mode before the process's umask."""
@@ -45,6 +56,43 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold an exclusive lock on ``path`` for the body, and create the file (mode 0600) if it is missing.
+
+    Args:
+        wait: wait for another holder. Otherwise the body runs without the lock, and learns so.
+
+    Yields:
+        True if the lock is held; False only without ``wait``.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+    try:
+        yield _lock(descriptor, fcntl.LOCK_EX, wait=wait)
+    finally:
+        os.close(descriptor)
+
+
+def is_locked(path: Path) -> bool:
+    """Return True if another process, or another :func:`file_lock`, holds the lock on ``path``."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _lock(descriptor, fcntl.LOCK_SH, wait=False)  # shared: two queries do not see each other
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int, *, wait: bool) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

@@ -15,11 +15,9 @@ until a person acknowledges one of the refused checkpoints.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +27,7 @@ from pydantic import ValidationError
 from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.errors import ConfigurationError, EnclaveError, JobRejected, Reason
 from coreason_enclave.schemas import FormatVersion, StrictModel, explain, in_range
-from coreason_enclave.system.files import PRIVATE, replace_file, sync_folder
+from coreason_enclave.system.files import PRIVATE, file_lock, replace_file, sync_folder
 from coreason_enclave.wire.checkpoints import (
     AbandonedLog,
     LogCheckpoint,
@@ -206,14 +204,12 @@ class CheckpointStore:
             if not self._folder.exists():
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 sync_folder(self._folder.parent)
-            descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+            lock = ExitStack()
+            lock.enter_context(file_lock(self._folder / ".lock"))
         except OSError as error:
             raise ConfigurationError(f"the store of checkpoints cannot be used: {error}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with lock:
             yield
-        finally:
-            os.close(descriptor)
 
 
 _UNPROVEN = "the log's proof starts from line {}, this site was shown {} lines: the coordinator has to ask it first"

@@ -9,10 +9,8 @@ The run's token stays in memory. A restarted coordinator therefore starts a new 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -31,7 +29,7 @@ from aegis.errors import RunEnded, TransportUnavailable
 from aegis.runtimes.flower.control import SuperLinkControl
 from aegis.runtimes.flower.grid import FlowerRun, RunGrid, cut_off, unavailable
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint
-from coreason_enclave.system.files import replace_file
+from coreason_enclave.system.files import file_lock, replace_file
 
 __all__ = ["DrivenGrid", "acquire_run", "driving"]
 
@@ -221,7 +219,7 @@ def acquire_run(endpoint: SuperLinkEndpoint, note: Path) -> RunGrid:
     Raises:
         TransportUnavailable: SuperLink does not serve, or offers no task for the run.
     """
-    with _alone(endpoint), SuperLinkControl(endpoint) as control:
+    with file_lock(endpoint.secret.with_suffix(".lock")), SuperLinkControl(endpoint) as control:
         _end_noted(control, note)
         run_id = control.start_run()
         replace_file(note, json.dumps({"run_id": run_id}).encode())
@@ -276,14 +274,3 @@ def _end_noted(control: SuperLinkControl, note: Path) -> None:
         if run_id in control.unfinished_runs():
             control.stop_run(run_id)
     note.unlink()
-
-
-@contextmanager
-def _alone(endpoint: SuperLinkEndpoint) -> Iterator[None]:
-    """Hold the lock that lets one coordinator at a time start a run on this SuperLink."""
-    descriptor = os.open(endpoint.secret.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -8,8 +8,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -33,7 +31,7 @@ from aegis.runtimes.flower.local_sites import agent_command, join_local_sites
 from aegis.runtimes.flower.storage import SuperLinkStorage
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint, SuperLinkFiles, flower_environment, superlink_command
 from aegis.services.participants import free_ports, prepare_network
-from coreason_enclave.system.files import replace_file
+from coreason_enclave.system.files import file_lock, is_locked, replace_file
 from coreason_enclave.system.log_files import trim_log
 from coreason_enclave.system.processes import Backoff, SupervisedProcess, spawn
 
@@ -120,40 +118,22 @@ class FederationHost:
 
     def running(self) -> bool:
         """Return True if a supervisor lives for this federation."""
-        descriptor = self._lock_file(create=False)
-        if descriptor is None:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that queries hardly delay a starter
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return is_locked(self._lock)
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Hold the supervisor lock for the body. Raises :class:`RunFolderError` if a supervisor already runs."""
-        descriptor = self._lock_file(create=True)
-        assert descriptor is not None
-        try:
-            for _ in range(_CLAIM_TRIES):
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                time.sleep(_TICK_S)
-            else:
-                raise RunFolderError(f"{self.federation.path} is being served already: see aegis federation status")
-            yield
-        finally:
-            os.close(descriptor)
+        for attempt in range(_CLAIM_TRIES):
+            with file_lock(self._lock, wait=False) as held:
+                if held:
+                    yield
+                    return
+            time.sleep(_TICK_S if attempt + 1 < _CLAIM_TRIES else 0)  # a query holds the lock for a moment
+        raise RunFolderError(f"{self.federation.path} is being served already: see aegis federation status")
 
-    def _lock_file(self, *, create: bool) -> int | None:
-        path = self.files.folder / "supervisor.lock"
-        try:
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
-        except FileNotFoundError:
-            return None
+    @property
+    def _lock(self) -> Path:
+        return self.files.folder / "supervisor.lock"
 
 
 @dataclass

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from coreason_enclave.system.files import PRIVATE, create_file, replace_file
+from coreason_enclave.system.files import PRIVATE, create_file, file_lock, is_locked, replace_file
 
 Write = Callable[..., None]
 
@@ -112,3 +114,47 @@ def test_of_writers_at_the_same_time_one_creates_the_file_and_a_reader_sees_it_w
 
     assert len(refused) == 7
     assert (tmp_path / "a").read_bytes() in {*contents} - {*refused}
+
+
+HOLDS = """
+import sys; from pathlib import Path; from coreason_enclave.system.files import file_lock
+with file_lock(Path(sys.argv[1]), wait=False) as held:
+    print(held, flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder_of(path: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLDS, str(path)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_one_process_at_a_time_holds_a_lock_and_a_killed_one_frees_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not is_locked(path)
+    assert not path.exists(), "asking makes no file"
+    with holder_of(path) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "True\n"
+        assert is_locked(path)
+        with file_lock(path, wait=False) as held:
+            assert not held
+        first.kill()
+    assert not is_locked(path)
+    with file_lock(path, wait=False) as held:
+        assert held
+        assert is_locked(path)
+        with file_lock(path, wait=False) as again:
+            assert not again
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_whoever_waits_for_a_lock_gets_it_when_it_is_free(tmp_path: Path) -> None:
+    with holder_of(tmp_path / "lock") as first:
+        assert first.stdout is not None
+        assert first.stdin is not None
+        assert first.stdout.readline() == "True\n"
+        threading.Timer(0.2, first.stdin.close).start()
+        with file_lock(tmp_path / "lock") as held:
+            assert held
+            assert first.wait(10) == 0
