@@ -7,11 +7,11 @@ Never: lets a row, or a number computed from rows without noise, leave the site.
 Importing this package imports no other module. A public name is imported with its first use (PEP 562):
 
 >>> from coreason_enclave import FederationJob, PrivacyConfig
->>> job = FederationJob(
+>>> privacy = PrivacyConfig(mechanism="DP_SGD", noise_multiplier=1.1, max_grad_norm=1.0, sample_rate=0.05)
+>>> FederationJob(
 ...     job_id="study-1", min_clients=3, rounds=5, strategy="FED_AVG", dataset_id="clinic/visits",
-...     model_arch="LogisticRegression", privacy=PrivacyConfig(target_epsilon=3.0))
->>> job.privacy.target_epsilon
-3.0
+...     model_arch="LogisticRegression", privacy=privacy).aggregator
+<Aggregator.MEAN: 'mean'>
 
 The package sets ``MKL_CBWR`` unless the environment already does. Intel's mathematical library reads the variable once,
 before its first product. Without it, a row's gradient would round differently depending on the row's place in memory

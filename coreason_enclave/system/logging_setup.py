@@ -15,11 +15,11 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from enum import StrEnum
 
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.system.log_files import SparingHandler
+from coreason_enclave.system.timestamps import as_text
 
 __all__ = ["FORMAT_VARIABLE", "LEVEL_VARIABLE", "LogFormat", "LogLevel", "configure_logging", "log_format", "log_level"]
 
@@ -62,7 +62,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without a line feed at its end."""
         line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": as_text(record.created),
             **self._about,
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -85,9 +85,8 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without a line feed at its end; a message of several lines is written as one."""
-        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
         message = record.getMessage().replace("\n", "\\n")
-        words = [moment, *self._about.values(), record.levelname, message]
+        words = [as_text(record.created), *self._about.values(), record.levelname, message]
         return " ".join([*words, *(f"({name})" for name in _exception(record).values())])
 
 

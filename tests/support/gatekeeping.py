@@ -82,7 +82,7 @@ class Coordinator:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Request:
     """One request as the gateway got it."""
 
     method: str
@@ -102,9 +102,9 @@ class SmallGateway:
 
     authority: CertificateAuthority
     port: int = field(default_factory=free_port)
-    answer: Callable[[Heard], tuple[int, bytes]] = lambda reply: (200, b"")
+    answer: Callable[[Request], tuple[int, bytes]] = lambda request: (200, b"")
     date: Callable[[], float] | None = None
-    reply: list[Heard] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     connections: int = 0
 
     @contextmanager
@@ -163,9 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         certificate: Any = self.connection.getpeercert()
         names = tuple(name for _, name in (certificate or {}).get("subjectAltName", ()))
-        reply = Heard(self.command, self.path, body, names)
-        self.server.gateway.reply.append(reply)
-        status, answer = self.server.gateway.answer(reply)
+        request = Request(self.command, self.path, body, names)
+        self.server.gateway.requests.append(request)
+        status, answer = self.server.gateway.answer(request)
         self.send_response(status)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()

@@ -298,10 +298,10 @@ class OneByOne(Relay):
         return pushed
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        kind = list(self.grid.pull_messages(self._asked))
-        self._ready += kind
+        arrived = list(self.grid.pull_messages(self._asked))
+        self._ready += arrived
         self._asked = [
-            each for each in self._asked if each not in {reply.metadata.reply_to_message_id for reply in kind}
+            each for each in self._asked if each not in {reply.metadata.reply_to_message_id for reply in arrived}
         ]
         if self._asked or not self._ready:
             return []

@@ -206,6 +206,6 @@ def test_leave_is_taken_with_the_id_that_was_written_last(tmp_path: Path, status
     with gateway.serving():
         assert node.leave() is (status == 200)
 
-    [heard] = gateway.heard
-    assert heard.path == "/v1/fleet/deactivate-node"
-    assert DeactivateNodeRequest.FromString(heard.body).node_id == 4711
+    [request] = gateway.requests
+    assert request.path == "/v1/fleet/deactivate-node"
+    assert DeactivateNodeRequest.FromString(request.body).node_id == 4711

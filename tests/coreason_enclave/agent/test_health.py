@@ -41,8 +41,8 @@ def sender(opened: Any, connection: Connection) -> Iterator[HealthSender]:
 
 def statements(gateway: SmallGateway, public_key: str) -> list[HealthStatement]:
     keys = KeyRing({"clinic-1": public_key})
-    assert {heard.path for heard in gateway.heard} == {HEALTH_PATH}
-    return [parse_health(open_envelope(heard.body, HEALTH_TYPE, keys).payload) for heard in gateway.heard]
+    assert {request.path for request in gateway.requests} == {HEALTH_PATH}
+    return [parse_health(open_envelope(request.body, HEALTH_TYPE, keys).payload) for request in gateway.requests]
 
 
 def test_a_statement_is_signed_and_says_what_is_left(sender: HealthSender, gateway: SmallGateway, site: Any) -> None:
@@ -83,13 +83,13 @@ def test_a_ledger_that_cannot_be_read_is_no_sign_of_life(sender: HealthSender, g
     sender.budgets = broken
 
     assert not sender.beat()
-    assert gateway.heard == []
+    assert gateway.requests == []
 
 
 def test_it_beats_until_it_is_stopped(sender: HealthSender, gateway: SmallGateway) -> None:
     thread = threading.Thread(target=sender.run)
     thread.start()
-    wait_until(lambda: gateway.heard, what="the first sign of life")
+    wait_until(lambda: gateway.requests, what="the first sign of life")
     sender.stop.set()
     thread.join(10)
 

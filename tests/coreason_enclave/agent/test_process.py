@@ -23,15 +23,15 @@ from coreason_enclave.ipc.streams import SOCKET_FILE
 from coreason_enclave.ledger import NoiseSource
 from coreason_enclave.main import main
 from coreason_enclave.wire.documents import UPDATE_TYPE, parse_statement
-from tests.support.gatekeeping import Heard, SmallGateway, wait_until
+from tests.support.gatekeeping import Request, SmallGateway, wait_until
 from tests.support.proving import ProvingCoordinator
 
 ROOT = Path(__file__).resolve().parents[3]
 START_S = 60.0
 
 
-def no_superlink_behind_it(heard: Heard) -> tuple[int, bytes]:
-    return (503, b"") if heard.path.startswith("/v1/fleet/") else (204, b"")
+def no_superlink_behind_it(request: Request) -> tuple[int, bytes]:
+    return (503, b"") if request.path.startswith("/v1/fleet/") else (204, b"")
 
 
 def enclave(*arguments: str | Path) -> list[str]:
@@ -93,7 +93,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def trying(gateway: SmallGateway) -> Callable[[], bool]:
     """Its SuperNode knocks at the gateway."""
-    return lambda: any(heard.path == "/v1/fleet/activate-node" for heard in gateway.heard)
+    return lambda: any(request.path == "/v1/fleet/activate-node" for request in gateway.requests)
 
 
 def test_an_agents_life(federation: Any, site: Any, gateway: SmallGateway) -> None:
@@ -119,7 +119,7 @@ def test_an_agents_life(federation: Any, site: Any, gateway: SmallGateway) -> No
         assert "SIMULATED attestation, UNSAFE SEEDED NOISE" in said.stdout
         assert "2 answered, 1 refused" in said.stdout
         assert "SuperNode runs" in said.stdout
-        assert any(heard.path == "/v1/agent/health" for heard in gateway.heard)
+        assert any(request.path == "/v1/agent/health" for request in gateway.requests)
 
         # A second one for the same site is turned away, and disturbs nothing.
         second = run("agent", "--config", folder)

@@ -17,7 +17,7 @@ from coreason_enclave.agent.http_head import MalformedRequest, parse_head
 from coreason_enclave.agent.tunnel import Tunnel, opened_tunnel
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.site.connection import Connection
-from tests.support.gatekeeping import Coordinator, Heard, SmallGateway, wait_until
+from tests.support.gatekeeping import Coordinator, Request, SmallGateway, wait_until
 
 NO_ANSWER = (http.client.HTTPException, OSError)
 PULL = "/v1/fleet/pull-messages"
@@ -54,10 +54,10 @@ def ask(session: http.client.HTTPSConnection, path: str = PULL, body: bytes = b"
 def test_a_request_reaches_the_gateway_under_the_sites_own_certificate(
     tunnel: Tunnel, gateway: SmallGateway, client: Connect
 ) -> None:
-    gateway.answer = lambda heard: (200, b"answer to " + heard.body)
+    gateway.answer = lambda request: (200, b"answer to " + request.body)
 
     assert ask(client(tunnel), body=b"signed by the node") == (200, b"answer to signed by the node")
-    assert gateway.heard == [Heard("POST", PULL, b"signed by the node", ("urn:aegis:participant:clinic-1",))]
+    assert gateway.requests == [Request("POST", PULL, b"signed by the node", ("urn:aegis:participant:clinic-1",))]
 
 
 def test_one_connection_carries_many_requests(tunnel: Tunnel, gateway: SmallGateway, client: Connect) -> None:
@@ -66,7 +66,7 @@ def test_one_connection_carries_many_requests(tunnel: Tunnel, gateway: SmallGate
     for number in range(5):
         assert ask(session, "/v1/fleet/push-object", bytes([number]) * 300_000)[0] == 200
 
-    assert [heard.body for heard in gateway.heard] == [bytes([number]) * 300_000 for number in range(5)]
+    assert [request.body for request in gateway.requests] == [bytes([number]) * 300_000 for number in range(5)]
     assert gateway.connections == 1
 
 
@@ -118,7 +118,7 @@ def test_nothing_but_the_fleet_interface_passes(
 
     with pytest.raises(NO_ANSWER):
         session.getresponse()
-    assert gateway.heard == []
+    assert gateway.requests == []
 
 
 def test_a_request_that_is_hidden_behind_another_does_not_pass(
@@ -130,7 +130,7 @@ def test_a_request_that_is_hidden_behind_another_does_not_pass(
 
     with pytest.raises(NO_ANSWER):
         session.getresponse()
-    assert gateway.heard == []
+    assert gateway.requests == []
 
 
 def test_a_gateway_that_restarts_costs_a_connection_and_no_more(
@@ -159,7 +159,7 @@ def test_a_gateway_under_another_authority_gets_no_request(
     with stranger.serving(), opened_tunnel(misled, tmp_path / "flower") as tunnel, pytest.raises(NO_ANSWER):
         ask(client(tunnel))
 
-    assert stranger.heard == []
+    assert stranger.requests == []
 
 
 def test_a_gateway_with_another_name_gets_no_request(
@@ -169,7 +169,7 @@ def test_a_gateway_with_another_name_gets_no_request(
     with opened_tunnel(misled, tmp_path / "flower") as tunnel, pytest.raises(NO_ANSWER):
         ask(client(tunnel))
 
-    assert gateway.heard == []
+    assert gateway.requests == []
 
 
 def test_a_site_without_a_certificate_of_the_authority_is_refused_by_the_gateway(
@@ -185,7 +185,7 @@ def test_a_site_without_a_certificate_of_the_authority_is_refused_by_the_gateway
     with opened_tunnel(foreign, tmp_path / "flower") as tunnel, pytest.raises(NO_ANSWER):
         ask(client(tunnel))
 
-    assert gateway.heard == []
+    assert gateway.requests == []
 
 
 @pytest.mark.parametrize("missing", ["ca", "certificate", "key"])
@@ -224,7 +224,7 @@ def test_plain_tcp_and_old_tls_get_nowhere(tunnel: Tunnel, gateway: SmallGateway
     with pytest.raises(NO_ANSWER):
         plain.getresponse()
     plain.close()
-    assert gateway.heard == []
+    assert gateway.requests == []
 
 
 def test_closing_the_tunnel_ends_what_was_open(connection: Connection, tmp_path: Path, client: Connect) -> None:
