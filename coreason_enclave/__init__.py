@@ -7,7 +7,7 @@ Never: lets a row, or a number computed from rows without noise, leave the site.
 Importing this package imports no other module. A public name is imported with its first use (PEP 562):
 
 >>> from coreason_enclave import FederationJob, PrivacyConfig
->>> privacy = PrivacyConfig(mechanism="DP_SGD", noise_multiplier=1.1, max_grad_norm=1.0, sample_rate=0.05)
+>>> privacy = PrivacyConfig(mechanism="DP_SGD", target_epsilon=3.0, max_grad_norm=1.0)
 >>> FederationJob(
 ...     job_id="study-1", min_clients=3, rounds=5, strategy="FED_AVG", dataset_id="clinic/visits",
 ...     model_arch="LogisticRegression", privacy=privacy).aggregator

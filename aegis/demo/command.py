@@ -58,7 +58,7 @@ __all__ = ["demo"]
 )
 @click.option(
     "--runtime",
-    type=click.Choice([name.value for name in RuntimeName]),
+    type=click.Choice([RuntimeName.FLOWER.value, RuntimeName.IN_PROCESS.value]),
     default=RuntimeName.FLOWER.value,
     show_default=True,
     help="Processes of its own for each site, over Flower; or everything in one, faster. The model is the same.",

@@ -17,6 +17,7 @@ WRONG = {
     "no rounds": (["--rounds", "0"], "0 is not in the range"),
     "Krum over fewer sites than its guarantee needs": (["--aggregator", "krum", "--sites", "4"], "needs 5 sites"),
     "nobody but attackers": (["--attackers", "4", "--sites", "4", "--aggregator", "mean"], "--attackers must be below"),
+    "a runtime that the demonstration does not have": (["--runtime", "nvflare"], "'nvflare' is not one of"),
     "an aggregator that nobody knows": (["--aggregator", "average"], "'average' is not one of"),
     "a unit that nobody knows": (["--unit", "family"], "'family' is not one of"),
     "a file where the runs should go": (["--runs", __file__], "is a file"),
