@@ -69,7 +69,6 @@ from aegis.rounds.transport import (
     DeliveryFailure,
     InboundMessage,
     OutboundMessage,
-    RequestKind,
     SiteRefusal,
     Transport,
     TransportFailed,
@@ -86,6 +85,7 @@ from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import EnvelopeError, Reason
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob, Mechanism
+from coreason_enclave.wire.handler import RequestKind
 from coreason_enclave.wire.updates import WIRE_RECORD, Array, Arrays, SealedMessage
 
 __all__ = ["CUT_OFF", "FederatedCoordinator", "GridTransport", "Participant", "SignallingGrid", "average"]

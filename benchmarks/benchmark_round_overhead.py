@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from coreason_enclave.wire.handler import AnswersByMethod
+
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
 import numpy as np
@@ -160,7 +162,7 @@ def site_config(name: str, coordinator: str, keys: dict[str, str]) -> SiteConfig
 
 
 @dataclass
-class Timed:
+class Timed(AnswersByMethod):
     """A site's session, with the seconds of each answer to an order."""
 
     session: object

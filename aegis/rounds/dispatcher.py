@@ -20,17 +20,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from aegis.coordination.liveness import Liveness, SiteHealth
-from aegis.rounds.transport import (
-    Content,
-    DeliveryFailure,
-    InboundMessage,
-    OutboundMessage,
-    RequestKind,
-    Transport,
-    TransportFailed,
-)
+from aegis.rounds.transport import Content, DeliveryFailure, InboundMessage, OutboundMessage, Transport, TransportFailed
 from coreason_enclave.errors import Reason
 from coreason_enclave.system.processes import Backoff
+from coreason_enclave.wire.handler import RequestKind
 
 __all__ = ["Closing", "Dispatcher", "Reply", "ReplyKind"]
 

@@ -15,10 +15,11 @@ from aegis.coordination.round_decisions import updates_required
 from aegis.errors import UpdateRefused
 from aegis.rounds.context import RunContext
 from aegis.rounds.dispatcher import Closing, Dispatcher, Reply, ReplyKind
-from aegis.rounds.transport import OutboundMessage, RequestKind, SiteRefusal
+from aegis.rounds.transport import OutboundMessage, SiteRefusal
 from coreason_enclave.crypto.envelope import seal
 from coreason_enclave.errors import EnvelopeError, Reason
 from coreason_enclave.wire.documents import INVITATION_TYPE, JobInvitation
+from coreason_enclave.wire.handler import RequestKind
 from coreason_enclave.wire.updates import SealedMessage
 
 __all__ = ["INVITATION_S", "drop_other_keys", "invite"]

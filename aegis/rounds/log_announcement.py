@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from aegis.coordination.orders import GRACE_S
 from aegis.rounds.context import RunContext
 from aegis.rounds.dispatcher import Dispatcher, Reply, ReplyKind
-from aegis.rounds.transport import OutboundMessage, RequestKind
+from aegis.rounds.transport import OutboundMessage
 from coreason_enclave.crypto.envelope import seal, unverified_payload
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.wire.checkpoints import (
@@ -23,6 +23,7 @@ from coreason_enclave.wire.checkpoints import (
     origin_of_run,
     parse_announcement,
 )
+from coreason_enclave.wire.handler import RequestKind
 from coreason_enclave.wire.updates import SealedMessage
 
 __all__ = ["ANNOUNCE_S", "announce"]

@@ -21,7 +21,7 @@ from aegis.rounds.attestation_handshake import Attested
 from aegis.rounds.context import RunContext
 from aegis.rounds.dispatcher import Closing, Dispatcher, Reply, ReplyKind
 from aegis.rounds.server_step import BaseModels
-from aegis.rounds.transport import DeliveryFailure, InboundMessage, OutboundMessage, RequestKind, SiteRefusal
+from aegis.rounds.transport import DeliveryFailure, InboundMessage, OutboundMessage, SiteRefusal
 from aegis.stores.run_state import AdmittedEnvelope
 from coreason_enclave.attestation.challenges import CHALLENGE_S
 from coreason_enclave.crypto.encoding import sha256_hex
@@ -29,6 +29,7 @@ from coreason_enclave.crypto.envelope import seal
 from coreason_enclave.errors import AttestationError, EnvelopeError, Reason
 from coreason_enclave.wire.checkpoints import LogSeen
 from coreason_enclave.wire.documents import ATTESTATION_REQUEST_TYPE, ORDER_TYPE
+from coreason_enclave.wire.handler import RequestKind
 from coreason_enclave.wire.roll_call import encode_roll_call
 from coreason_enclave.wire.updates import SealedMessage
 

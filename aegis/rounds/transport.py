@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 from coreason_enclave.errors import EnvelopeError, Reason
+from coreason_enclave.wire.handler import RequestKind
 from coreason_enclave.wire.updates import SealedMessage
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "DeliveryFailure",
     "InboundMessage",
     "OutboundMessage",
-    "RequestKind",
     "SiteRefusal",
     "Transport",
     "TransportFailed",
@@ -27,15 +26,6 @@ __all__ = [
 
 class TransportFailed(Exception):
     """The transport broke or could not be reached, so the fate of its messages is unknown."""
-
-
-class RequestKind(StrEnum):
-    """The kind of request that a message makes to a site."""
-
-    TRAIN = "train"
-    ENROL = "enrol"
-    ATTEST = "attest"
-    WITNESS = "witness"
 
 
 @dataclass(frozen=True)

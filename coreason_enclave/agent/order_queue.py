@@ -5,32 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol, TypeVar
 
 from coreason_enclave.agent.logs import AgentLog
 from coreason_enclave.errors import EnclaveError, Reason, TrainingAborted
-from coreason_enclave.wire.handler import Aborted, Handler, never
+from coreason_enclave.wire.handler import Aborted, Handler, RequestKind, never
 from coreason_enclave.wire.updates import SealedMessage
 
-__all__ = ["Answers", "OverridingHandler", "SerialHandler", "StoppableHandler"]
+__all__ = ["OverridingHandler", "SerialHandler", "StoppableHandler"]
 
-_Answer = TypeVar("_Answer")
-
-
-class Answers(Protocol):
-    """The answers that a round needs; a simulated hostile site replaces them."""
-
-    def run(self, message: SealedMessage) -> SealedMessage:
-        """Answer an order."""
-        ...
-
-    def enrol(self, message: SealedMessage) -> SealedMessage:
-        """Answer an invitation."""
-        ...
-
-    def attest(self, message: SealedMessage) -> SealedMessage:
-        """Answer a challenge."""
-        ...
+_EVENTS = {
+    RequestKind.TRAIN: "order",
+    RequestKind.ENROL: "invitation",
+    RequestKind.ATTEST: "challenge",
+    RequestKind.WITNESS: "announcement",
+    RequestKind.VALIDATE: "validation",
+    RequestKind.SUBMIT: "submission",
+}
+_OVERRIDDEN = (RequestKind.TRAIN, RequestKind.ENROL, RequestKind.ATTEST)
 
 
 class StoppableHandler:
@@ -39,61 +30,21 @@ class StoppableHandler:
     def __init__(self, session: Handler, stop: threading.Event) -> None:
         self._session, self._stop = session, stop
 
-    def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
+    def handle(self, kind: RequestKind, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage | None:
         """See :class:`Handler`."""
-        return self._session.run(message, aborted=lambda: self._stop.is_set() or aborted())
-
-    def enrol(self, message: SealedMessage) -> SealedMessage:
-        """See :class:`Handler`."""
-        return self._session.enrol(message)
-
-    def attest(self, message: SealedMessage) -> SealedMessage:
-        """See :class:`Handler`."""
-        return self._session.attest(message)
-
-    def witness(self, message: SealedMessage) -> SealedMessage:
-        """See :class:`Handler`."""
-        return self._session.witness(message)
-
-    def validate(self, message: SealedMessage) -> None:
-        """See :class:`Handler`."""
-        self._session.validate(message)
-
-    def submit(self, message: SealedMessage) -> SealedMessage:
-        """See :class:`Handler`."""
-        return self._session.submit(message)
+        return self._session.handle(kind, message, aborted=lambda: self._stop.is_set() or aborted())
 
 
 class OverridingHandler:
     """Delegates orders, invitations and challenges to ``handler``, and all other messages to ``session``."""
 
-    def __init__(self, session: Handler, handler: Answers) -> None:
+    def __init__(self, session: Handler, handler: Handler) -> None:
         self._session, self._handler = session, handler
 
-    def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
-        """See :class:`Handler`; the overriding handler never gives up."""
-        del aborted
-        return self._handler.run(message)
-
-    def enrol(self, message: SealedMessage) -> SealedMessage:
+    def handle(self, kind: RequestKind, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage | None:
         """See :class:`Handler`."""
-        return self._handler.enrol(message)
-
-    def attest(self, message: SealedMessage) -> SealedMessage:
-        """See :class:`Handler`."""
-        return self._handler.attest(message)
-
-    def witness(self, message: SealedMessage) -> SealedMessage:
-        """See :class:`Handler`."""
-        return self._session.witness(message)
-
-    def validate(self, message: SealedMessage) -> None:
-        """See :class:`Handler`."""
-        self._session.validate(message)
-
-    def submit(self, message: SealedMessage) -> SealedMessage:
-        """See :class:`Handler`."""
-        return self._session.submit(message)
+        chosen = self._handler if kind in _OVERRIDDEN else self._session
+        return chosen.handle(kind, message, aborted=aborted)
 
 
 class SerialHandler:
@@ -112,41 +63,14 @@ class SerialHandler:
         self.answered = 0
         self.refused = 0
 
-    def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
-        """See :class:`Handler`. An order does not start if its caller gave up before the order's turn."""
-
-        def begun() -> SealedMessage:
-            if aborted():
-                raise TrainingAborted("whoever asked gave up before its turn came")
-            return self._handler.run(message, aborted=aborted)
-
-        return self._in_turn("order", begun)
-
-    def enrol(self, message: SealedMessage) -> SealedMessage:
-        """See :class:`Handler`."""
-        return self._in_turn("invitation", lambda: self._handler.enrol(message))
-
-    def attest(self, message: SealedMessage) -> SealedMessage:
-        """See :class:`Handler`."""
-        return self._in_turn("challenge", lambda: self._handler.attest(message))
-
-    def witness(self, message: SealedMessage) -> SealedMessage:
-        """See :class:`Handler`."""
-        return self._in_turn("announcement", lambda: self._handler.witness(message))
-
-    def validate(self, message: SealedMessage) -> None:
-        """See :class:`Handler`."""
-        self._in_turn("validation", lambda: self._handler.validate(message))
-
-    def submit(self, message: SealedMessage) -> SealedMessage:
-        """See :class:`Handler`."""
-        return self._in_turn("submission", lambda: self._handler.submit(message))
-
-    def _in_turn(self, kind: str, act: Callable[[], _Answer]) -> _Answer:
+    def handle(self, kind: RequestKind, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage | None:
+        """See :class:`Handler`. A request does not start if its caller gave up before the request's turn."""
         with self._turn:
             self.busy, self.last_active, started = True, self._clock(), self._clock()
             try:
-                answer = act()
+                if aborted():
+                    raise TrainingAborted("the caller gave up before the turn of its request came")
+                answer = self._handler.handle(kind, message, aborted=aborted)
             except EnclaveError as refusal:
                 self._refuse(kind, refusal.reason)
                 raise
@@ -155,11 +79,11 @@ class SerialHandler:
                 raise EnclaveError(f"{type(error).__name__} while answering", reason=Reason.INTERNAL) from None
             else:
                 self.answered += 1
-                self._log.say(kind, outcome="answered", seconds=round(self._clock() - started, 3))
+                self._log.say(_EVENTS[kind], outcome="answered", seconds=round(self._clock() - started, 3))
                 return answer
             finally:
                 self.busy, self.last_active = False, self._clock()
 
-    def _refuse(self, kind: str, reason: Reason, **more: str) -> None:
+    def _refuse(self, kind: RequestKind, reason: Reason, **more: str) -> None:
         self.refused += 1
-        self._log.say(kind, outcome="refused", reason=reason.value, **more)
+        self._log.say(_EVENTS[kind], outcome="refused", reason=reason.value, **more)

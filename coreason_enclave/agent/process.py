@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from coreason_enclave import __version__
 from coreason_enclave.agent.health import Budgets
 from coreason_enclave.agent.logs import AgentLog
-from coreason_enclave.agent.order_queue import Answers, OverridingHandler, SerialHandler, StoppableHandler
+from coreason_enclave.agent.order_queue import OverridingHandler, SerialHandler, StoppableHandler
 from coreason_enclave.agent.unix_socket import serving_socket
 from coreason_enclave.crypto.keystream import JobKeys
 from coreason_enclave.errors import ConfigurationError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Adapt", "run_agent"]
 
-Adapt = Callable[["Site"], Answers]
+Adapt = Callable[["Site"], Handler]
 """Makes the handler that answers rounds instead of the site's own session, to simulate a hostile site."""
 
 _TICK_S = 0.2

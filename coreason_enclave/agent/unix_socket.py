@@ -15,7 +15,7 @@ from typing import Any
 from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError
 from coreason_enclave.ipc.frames import encode_frame, read_frame
 from coreason_enclave.ipc.streams import SOCKET_FILE, exact_reader, socket_path
-from coreason_enclave.wire.handler import Aborted, Handler
+from coreason_enclave.wire.handler import Aborted, Handler, RequestKind
 from coreason_enclave.wire.updates import SealedMessage
 
 __all__ = ["serving_socket"]
@@ -104,28 +104,18 @@ def _answer(client: socket.socket, handler: Handler, status: Status) -> bytes:
             case {"kind": "status", **others}, None if not others:
                 return encode_frame({"status": status()})
             case {"kind": str(kind), **others}, SealedMessage() if not others:
-                return encode_frame({}, _handled(kind, message, handler, _gone(client)))
+                answer = handler.handle(_kind(kind), message, aborted=_gone(client))
+                return encode_frame({}, answer)
         raise EnvelopeError("no such request")
     except EnclaveError as refusal:
         return encode_frame({"refused": refusal.reason.value})
 
 
-def _handled(kind: str, message: SealedMessage, handler: Handler, gone: Aborted) -> SealedMessage | None:
-    match kind:
-        case "run":
-            return handler.run(message, aborted=gone)
-        case "enrol":
-            return handler.enrol(message)
-        case "attest":
-            return handler.attest(message)
-        case "witness":
-            return handler.witness(message)
-        case "submit":
-            return handler.submit(message)
-        case "validate":
-            handler.validate(message)
-            return None
-    raise EnvelopeError("no such request")
+def _kind(word: str) -> RequestKind:
+    try:
+        return RequestKind(word)
+    except ValueError:
+        raise EnvelopeError("no such request") from None
 
 
 def _gone(client: socket.socket) -> Aborted:

@@ -39,7 +39,7 @@ coreason_enclave.errors.AttestationError: nothing is attested outside a task
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,8 +61,7 @@ from coreason_enclave.errors import (
 from coreason_enclave.federation.nvflare.handlers import OpenHandler, open_handler
 from coreason_enclave.federation.nvflare.messages import message_in, nothing_to_tell, refusal, sealed_reply
 from coreason_enclave.schemas import AttestationReport, FederationJob
-from coreason_enclave.wire.handler import Aborted, Handler
-from coreason_enclave.wire.updates import SealedMessage
+from coreason_enclave.wire.handler import Handler, RequestKind
 
 if TYPE_CHECKING:
     from coreason_enclave.federation.nvflare.tasks import ActiveTask
@@ -72,23 +71,15 @@ if TYPE_CHECKING:
 
 __all__ = ["TASKS", "CoreasonExecutor"]
 
-_Answer = Callable[[Handler, SealedMessage, Aborted], Shareable]
-
-
-def _validated(handler: Handler, message: SealedMessage, _aborted: Aborted) -> Shareable:
-    handler.validate(message)
-    return nothing_to_tell()
-
-
-TASKS: Final[Mapping[str, _Answer]] = {
-    "train": lambda handler, message, aborted: sealed_reply(handler.run(message, aborted=aborted)),
-    "enrol": lambda handler, message, _: sealed_reply(handler.enrol(message)),
-    "attest": lambda handler, message, _: sealed_reply(handler.attest(message)),
-    "witness": lambda handler, message, _: sealed_reply(handler.witness(message)),
-    "validate": _validated,
-    "submit_model": lambda handler, message, _: sealed_reply(handler.submit(message)),
+TASKS: Final[Mapping[str, RequestKind]] = {
+    "train": RequestKind.TRAIN,
+    "enrol": RequestKind.ENROL,
+    "attest": RequestKind.ATTEST,
+    "witness": RequestKind.WITNESS,
+    "validate": RequestKind.VALIDATE,
+    "submit_model": RequestKind.SUBMIT,
 }
-"""Handlers by task name. The executor refuses any other task as unsupported."""
+"""Kinds of request by the name of FLARE's task. The executor refuses any other task as unsupported."""
 
 
 class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
@@ -144,9 +135,11 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
             raise TrainingAborted("aborted before it began")
         self._context = fl_ctx
         try:
-            return TASKS[task_name](self._opened(fl_ctx), message, lambda: bool(abort_signal.triggered))
+            handler = self._opened(fl_ctx)
+            answer = handler.handle(TASKS[task_name], message, aborted=lambda: bool(abort_signal.triggered))
         finally:
             self._context = None
+        return nothing_to_tell() if answer is None else sealed_reply(answer)
 
     def _opened(self, fl_ctx: FLContext) -> Handler:
         if self._answerer is None:

@@ -11,7 +11,7 @@ from typing import Any
 from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError, Reason, TrainingAborted
 from coreason_enclave.ipc.frames import encode_frame, read_frame
 from coreason_enclave.ipc.streams import exact_reader, socket_path
-from coreason_enclave.wire.handler import Aborted, never
+from coreason_enclave.wire.handler import Aborted, RequestKind, never
 from coreason_enclave.wire.updates import SealedMessage
 
 __all__ = ["AgentClient"]
@@ -29,32 +29,15 @@ class AgentClient:
     def __init__(self, folder: Path, *, timeout_s: float | None = None) -> None:
         self._folder, self._timeout_s = folder, timeout_s
 
-    def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
-        """Send an order and return the agent's reply. Raises :class:`EnclaveError` with the agent's reason.
+    def handle(self, kind: RequestKind, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage | None:
+        """See :class:`Handler`. Raises :class:`EnclaveError` with the agent's reason.
 
-        Once ``aborted`` returns True, the client hangs up, and the agent abandons the order between two steps.
+        Once ``aborted`` returns True, the client hangs up, and the agent abandons an order between two steps.
         """
-        return self._sealed("run", message, aborted)
-
-    def enrol(self, message: SealedMessage) -> SealedMessage:
-        """Send an invitation and return the agent's reply. Raises :class:`EnclaveError` with the agent's reason."""
-        return self._sealed("enrol", message)
-
-    def attest(self, message: SealedMessage) -> SealedMessage:
-        """Send a challenge and return the agent's reply. Raises :class:`EnclaveError` with the agent's reason."""
-        return self._sealed("attest", message)
-
-    def witness(self, message: SealedMessage) -> SealedMessage:
-        """Send an announcement and return the agent's reply. Raises :class:`EnclaveError` with the agent's reason."""
-        return self._sealed("witness", message)
-
-    def validate(self, message: SealedMessage) -> None:
-        """Have an order's model evaluated for the site alone. Raises :class:`EnclaveError` with the agent's reason."""
-        self._asked(encode_frame({"kind": "validate"}, message))
-
-    def submit(self, message: SealedMessage) -> SealedMessage:
-        """Have an order's update sent again. Raises :class:`EnclaveError` with the agent's reason."""
-        return self._sealed("submit", message)
+        _, answer = self._asked(encode_frame({"kind": kind.value}, message), aborted)
+        if (answer is None) != (kind is RequestKind.VALIDATE):
+            raise EnvelopeError("the agent did not answer as this kind of request is answered")
+        return answer
 
     def status(self) -> dict[str, Any]:
         """Return the agent's status."""
@@ -63,12 +46,6 @@ class AgentClient:
         if not isinstance(status, dict):
             raise EnvelopeError("the agent did not answer with a status")
         return status
-
-    def _sealed(self, kind: str, message: SealedMessage, aborted: Aborted = never) -> SealedMessage:
-        _, answer = self._asked(encode_frame({"kind": kind}, message), aborted)
-        if answer is None:
-            raise EnvelopeError("the agent did not answer with a sealed message")
-        return answer
 
     def _asked(self, frame: bytes, aborted: Aborted = never) -> tuple[dict[str, Any], SealedMessage | None]:
         try:

@@ -95,7 +95,7 @@ from coreason_enclave.wire.documents import (
     LedgerHeadStatement,
     UpdateStatement,
 )
-from coreason_enclave.wire.handler import Aborted, never
+from coreason_enclave.wire.handler import Aborted, AnswersByMethod, RequestKind, never
 from coreason_enclave.wire.updates import ReleasableUpdate, SealedMessage, TrainedUpdate, immutable, layout_of
 from coreason_enclave.witness import CheckpointStore, ShownLog, witness_statement
 
@@ -103,7 +103,7 @@ __all__ = ["SecureSession"]
 
 
 @dataclass(frozen=True)
-class SecureSession:
+class SecureSession(AnswersByMethod):
     """One site's side of every round.
 
     Collaborators are injected. State lives in ledger, log, checkpoints and released updates. Messages to a person at
@@ -132,6 +132,10 @@ class SecureSession:
             raise ConfigurationError("injected keys need profile development: whoever knows the seed removes the noise")
         if self.handshake.kem_keys.unsafe_derived and self.config.profile is not Profile.DEVELOPMENT:
             raise ConfigurationError("derived keys need profile development: a file would decrypt every model")
+
+    def handle(self, kind: RequestKind, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage | None:
+        """See :class:`~coreason_enclave.wire.handler.Handler`."""
+        return self.run(message, aborted=aborted) if kind is RequestKind.TRAIN else super().handle(kind, message)
 
     def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
         """Answer one order with one sealed update.

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coreason_enclave.wire.handler import AnswersByMethod
 from coreason_enclave.wire.updates import SealedMessage
 
 HUGE_BYTES = 240 << 20
 
 
 @dataclass(frozen=True)
-class Huge:
+class Huge(AnswersByMethod):
     """The honest answers, and beside an update's own bytes very many others."""
 
     session: Any

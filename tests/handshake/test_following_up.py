@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from aegis.coordination.liveness import SiteHealth
 from aegis.rounds.dispatcher import Reply, ReplyKind
-from aegis.rounds.transport import InboundMessage, OutboundMessage, RequestKind
+from aegis.rounds.transport import InboundMessage, OutboundMessage
 from coreason_enclave.errors import Reason
+from coreason_enclave.wire.handler import RequestKind
 from tests.aegis.rounds.scripted import LOST, REFUSAL, Script, answer, outbound_messages
 
 

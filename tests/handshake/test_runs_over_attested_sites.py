@@ -28,6 +28,7 @@ from coreason_enclave.errors import ConfigurationError, EnclaveError, Reason
 from coreason_enclave.privacy.training import LocalSgdTrainer
 from coreason_enclave.session.handshake import SiteHandshake
 from coreason_enclave.wire.documents import ATTESTATION_TYPE, parse_attestation, parse_order
+from coreason_enclave.wire.handler import AnswersByMethod
 from coreason_enclave.wire.updates import SealedMessage, encode_arrays
 from tests.handshake.parties import Clock, Host, Tapped, at_sites, no_device, simulated_appraiser, with_handshake
 from tests.support.studies import REHEARSALS, THREE, MakeStudy, PowerFailure, Study, a_job, where
@@ -52,7 +53,7 @@ def lines(run: Study, action: str, outcome: str) -> list[dict[str, Any]]:
     return [line for line in run.audit() if (line["action"], line["outcome"]) == (action, outcome)]
 
 
-class Answers:
+class Answers(AnswersByMethod):
     """A site's own session; subclasses change one thing."""
 
     def __init__(self, site: Any) -> None:

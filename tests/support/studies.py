@@ -44,6 +44,7 @@ from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
 from coreason_enclave.wire.documents import UPDATE_TYPE, parse_order, parse_statement
+from coreason_enclave.wire.handler import AnswersByMethod
 from coreason_enclave.wire.updates import Arrays, SealedMessage, encode_arrays
 
 Federation = Any
@@ -55,7 +56,7 @@ REHEARSALS = 4
 THREE = ("clinic-1", "clinic-2", "clinic-3")
 
 
-class Refuses:
+class Refuses(AnswersByMethod):
     """A site that enrols, and then refuses every order, or only the first few."""
 
     def __init__(self, session: Any, reason: Reason = Reason.POLICY, *, times: int = 1 << 30) -> None:

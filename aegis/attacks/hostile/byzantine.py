@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 from aegis.attacks.hostile.eavesdropper import Overheard, round_of
 from aegis.attacks.hostile.forged_evidence import Forge, scaled
-from aegis.attacks.hostile.insider import Insider
+from aegis.attacks.hostile.insider import Insider, ReplacesUpdates
 from coreason_enclave.session.secure_session import SecureSession
+from coreason_enclave.wire.handler import Handler
 from coreason_enclave.wire.updates import Arrays, SealedMessage
 
 __all__ = ["SimulatedAttacker", "SimulatedForger"]
 
 
 @dataclass(frozen=True)
-class SimulatedForger:
+class SimulatedForger(ReplacesUpdates):
     """A hostile site: replies to orders with an update forged from its own and from overheard updates.
 
     ``overheard`` gives an omniscient attacker the other sites' updates of the round. Without it, the attacker sees only
@@ -29,17 +30,9 @@ class SimulatedForger:
     forge: Forge
     overheard: Overheard | None = None
 
-    def enrol(self, message: SealedMessage) -> SealedMessage:
-        """Enrol as an honest site does."""
-        return self.session.enrol(message)
-
-    def attest(self, message: SealedMessage) -> SealedMessage:
-        """Attest as an honest site does."""
-        return self.session.attest(message)
-
-    def witness(self, message: SealedMessage) -> SealedMessage:
-        """Witness as an honest site does."""
-        return self.session.witness(message)
+    def honest(self) -> Handler:
+        """Return the session."""
+        return self.session
 
     def run(self, message: SealedMessage) -> SealedMessage:
         """Return the honest reply with a forged update, signed again."""

@@ -10,10 +10,11 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from aegis.attacks.hostile.insider import Revealing
+from aegis.attacks.hostile.insider import ReplacesUpdates, Revealing
 from coreason_enclave.crypto.envelope import unverified_payload
 from coreason_enclave.errors import EnclaveError, Reason
 from coreason_enclave.wire.documents import parse_order
+from coreason_enclave.wire.handler import Handler
 from coreason_enclave.wire.updates import Arrays, SealedMessage
 
 __all__ = ["Overheard", "Tapped", "round_of"]
@@ -77,24 +78,16 @@ class Overheard:
 
 
 @dataclass(frozen=True)
-class Tapped:
+class Tapped(ReplacesUpdates):
     """A handler that passes messages on to ``handler`` and records the updates."""
 
     site_id: str
     handler: Revealing
     overheard: Overheard
 
-    def enrol(self, message: SealedMessage) -> SealedMessage:
-        """Pass the message on."""
-        return self.handler.enrol(message)
-
-    def attest(self, message: SealedMessage) -> SealedMessage:
-        """Pass the message on."""
-        return self.handler.attest(message)
-
-    def witness(self, message: SealedMessage) -> SealedMessage:
-        """Pass the message on."""
-        return self.handler.witness(message)
+    def honest(self) -> Handler:
+        """Return the handler that is listened to."""
+        return self.handler
 
     def run(self, message: SealedMessage) -> SealedMessage:
         """Pass the order on and record the update, or None for a refusal."""

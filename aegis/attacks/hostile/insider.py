@@ -6,6 +6,7 @@ robust aggregator defends.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
@@ -15,50 +16,53 @@ from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal
 from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.session.secure_session import SecureSession
 from coreason_enclave.wire.documents import UPDATE_TYPE, RoundOrder, parse_statement
+from coreason_enclave.wire.handler import Aborted, Handler, RequestKind, never
 from coreason_enclave.wire.updates import Arrays, SealedMessage, decode_arrays, encode_arrays
 
-__all__ = ["Insider", "Revealing"]
+__all__ = ["Insider", "ReplacesUpdates", "Revealing"]
 
 _LIMIT = 1 << 30
 
 
-class Revealing(Protocol):
+class Revealing(Handler, Protocol):
     """A site's handler that also reveals the update in its reply."""
-
-    def enrol(self, message: SealedMessage) -> SealedMessage:
-        """Reply to an invitation."""
-        ...
-
-    def attest(self, message: SealedMessage) -> SealedMessage:
-        """Reply to a challenge."""
-        ...
-
-    def witness(self, message: SealedMessage) -> SealedMessage:
-        """Reply to an announcement."""
-        ...
 
     def revealed(self, message: SealedMessage) -> tuple[SealedMessage, Arrays]:
         """Reply to an order; return the reply and its update."""
         ...
 
 
+class ReplacesUpdates(ABC):
+    """Base of an attacker: answers orders by ``run``, and passes every other request on as an honest site does."""
+
+    def handle(self, kind: RequestKind, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage | None:
+        """See :class:`~coreason_enclave.wire.handler.Handler`."""
+        if kind is RequestKind.TRAIN:
+            return self.run(message)
+        return self.honest().handle(kind, message, aborted=aborted)
+
+    @abstractmethod
+    def honest(self) -> Handler:
+        """Return the handler behind the attacker."""
+
+    @abstractmethod
+    def run(self, message: SealedMessage) -> SealedMessage:
+        """Answer an order."""
+
+
 @dataclass(frozen=True)
-class Insider:
+class Insider(ReplacesUpdates):
     """Passes on a session's own replies, and sees their updates."""
 
     session: SecureSession
 
-    def enrol(self, message: SealedMessage) -> SealedMessage:
-        """Enrol as an honest site does."""
-        return self.session.enrol(message)
+    def honest(self) -> Handler:
+        """Return the session."""
+        return self.session
 
-    def attest(self, message: SealedMessage) -> SealedMessage:
-        """Attest as an honest site does."""
-        return self.session.attest(message)
-
-    def witness(self, message: SealedMessage) -> SealedMessage:
-        """Witness as an honest site does."""
-        return self.session.witness(message)
+    def run(self, message: SealedMessage) -> SealedMessage:
+        """Answer an order as an honest site does."""
+        return self.revealed(message)[0]
 
     def revealed(self, message: SealedMessage) -> tuple[SealedMessage, Arrays]:
         """See :class:`Revealing`."""

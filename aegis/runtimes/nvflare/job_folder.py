@@ -21,9 +21,9 @@ from typing import Any, Final
 
 from aegis.errors import RunFolderError
 from aegis.federation.job_files import dump_job
-from aegis.rounds.transport import RequestKind
 from aegis.runtimes.nvflare.settings import EXECUTOR, WORKFLOW
 from coreason_enclave.schemas import FederationJob
+from coreason_enclave.wire.handler import RequestKind
 
 __all__ = ["JOB_FILE", "FlareJob", "write_job_folder"]
 

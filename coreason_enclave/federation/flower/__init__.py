@@ -6,6 +6,6 @@ Never: runs app code from the network.
 On the site's side only this folder imports Flower.
 """
 
-from coreason_enclave.federation.flower.app import REFUSED, OrderHandler, client_app
+from coreason_enclave.federation.flower.app import REFUSED, client_app
 
-__all__ = ["REFUSED", "OrderHandler", "client_app"]
+__all__ = ["REFUSED", "client_app"]

@@ -7,6 +7,7 @@ import pytest
 
 from aegis.attacks.hostile.eavesdropper import Overheard, round_of
 from coreason_enclave.errors import EnclaveError, EnvelopeError, Reason
+from coreason_enclave.wire.handler import AnswersByMethod
 from coreason_enclave.wire.updates import SealedMessage, encode_arrays
 
 
@@ -14,7 +15,7 @@ def _update(value: float) -> dict[str, np.ndarray]:
     return {"w": np.array([value], np.float32)}
 
 
-class _Answers:
+class _Answers(AnswersByMethod):
     """A site that answers with one number, or refuses."""
 
     def __init__(self, value: float | None) -> None:

@@ -13,11 +13,11 @@ from aegis.rounds.transport import (
     DeliveryFailure,
     InboundMessage,
     OutboundMessage,
-    RequestKind,
     SiteRefusal,
     TransportFailed,
 )
 from coreason_enclave.errors import Reason
+from coreason_enclave.wire.handler import RequestKind
 from coreason_enclave.wire.updates import SealedMessage
 
 NODES = {"a": 1, "b": 2, "c": 3}

@@ -10,10 +10,11 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from aegis.federated_coordinator import GridTransport
-from aegis.rounds.transport import DeliveryFailure, OutboundMessage, RequestKind, SiteRefusal, TransportFailed
+from aegis.rounds.transport import DeliveryFailure, OutboundMessage, SiteRefusal, TransportFailed
 from aegis.runtimes.in_process import InProcessGrid
 from coreason_enclave.errors import EnvelopeError, Reason
 from coreason_enclave.federation.flower import REFUSED
+from coreason_enclave.wire.handler import RequestKind
 from coreason_enclave.wire.updates import SealedMessage
 from tests.support.studies import Relay
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from coreason_enclave.ipc.streams import SOCKET_FILE
 from coreason_enclave.ledger import NoiseSource
 from coreason_enclave.main import main
 from coreason_enclave.wire.documents import UPDATE_TYPE, parse_statement
+from coreason_enclave.wire.handler import RequestKind
 from tests.support.gatekeeping import Request, SmallGateway, wait_until
 from tests.support.proving import ProvingCoordinator
 
@@ -105,11 +107,13 @@ def test_an_agents_life(federation: Any, site: Any, gateway: SmallGateway) -> No
 
         # It answers orders of its coordinator that came through the socket, and nobody else's.
         coordinator = ProvingCoordinator(federation, folder / "coordinator")
-        answer = client.run(coordinator.order(federation.job(), site, client.attest))
+        answer = client.handle(
+            RequestKind.TRAIN, coordinator.order(federation.job(), site, partial(client.handle, RequestKind.ATTEST))
+        )
         opened = open_envelope(answer.envelope, UPDATE_TYPE, KeyRing({"clinic-1": site.public_key}))
         assert parse_statement(opened.payload).noise_source == NoiseSource.UNSAFE_SEEDED
         with pytest.raises(EnclaveError) as refused:
-            client.run(federation.order(federation.job(), payload_type="text/plain"))
+            client.handle(RequestKind.TRAIN, federation.order(federation.job(), payload_type="text/plain"))
         assert refused.value.reason is Reason.WRONG_PAYLOAD_TYPE
 
         # It shows how it is, and gives signs of life; its SuperNode knocks at the gateway, through the tunnel.
@@ -203,10 +207,12 @@ def test_an_agent_may_answer_on_its_socket_alone(federation: Any) -> None:
     with agent(folder, "--socket-only", "--unsafe-seed", "7") as process:
         wait_until((folder / SOCKET_FILE).exists, what="the agent's socket is there", deadline_s=START_S)
         coordinator = ProvingCoordinator(federation, folder / "coordinator")
-        order = coordinator.order(federation.job(), site, client.attest)
-        answer = client.run(order)
-        assert client.submit(order).arrays != answer.arrays  # the same update, encrypted once more
-        client.validate(order)
+        order = coordinator.order(federation.job(), site, partial(client.handle, RequestKind.ATTEST))
+        answer, again = client.handle(RequestKind.TRAIN, order), client.handle(RequestKind.SUBMIT, order)
+        assert answer is not None
+        assert again is not None
+        assert again.arrays != answer.arrays  # the same update, encrypted once more
+        assert client.handle(RequestKind.VALIDATE, order) is None
 
         said = run("status", "--config", folder)
         assert said.returncode == 0, said.stderr

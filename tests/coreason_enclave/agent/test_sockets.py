@@ -29,11 +29,12 @@ from coreason_enclave.errors import (
 from coreason_enclave.ipc.client import AgentClient
 from coreason_enclave.ipc.frames import KINDS, MAX_HEADER_BYTES, encode_frame, read_frame
 from coreason_enclave.ipc.streams import SOCKET_FILE, exact_reader, socket_path
-from coreason_enclave.wire.handler import Aborted, never
+from coreason_enclave.wire.handler import Aborted, RequestKind, never
 from coreason_enclave.wire.updates import SealedMessage
 from tests.support.gatekeeping import wait_until
 
 ORDER = SealedMessage(b"an order", b"base" * 100_000, b"roll-call")
+ORDERED = {"version": 1, "kind": "train"}
 ANSWER = SealedMessage(b"an update", b"weights" * 100_000)
 
 
@@ -48,32 +49,14 @@ class Echo:
         self.let.set()
         self.aborted: Aborted = never
 
-    def run(self, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage:
+    def handle(self, kind: RequestKind, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage | None:
         self.aborted = aborted
-        return self._act("run", message)
-
-    def enrol(self, message: SealedMessage) -> SealedMessage:
-        return self._act("enrol", message)
-
-    def attest(self, message: SealedMessage) -> SealedMessage:
-        return self._act("attest", message)
-
-    def witness(self, message: SealedMessage) -> SealedMessage:
-        return self._act("witness", message)
-
-    def validate(self, message: SealedMessage) -> None:
-        self._act("validate", message)
-
-    def submit(self, message: SealedMessage) -> SealedMessage:
-        return self._act("submit", message)
-
-    def _act(self, kind: str, message: SealedMessage) -> SealedMessage:
         self.heard.append((kind, message))
         self.inside.release()
         assert self.let.wait(20)
         if self.raises is not None:
             raise self.raises
-        return ANSWER
+        return None if kind is RequestKind.VALIDATE else ANSWER
 
 
 @pytest.fixture
@@ -118,14 +101,14 @@ def framed(header: dict[str, Any], rest: bytes = b"") -> bytes:
 
 
 def test_an_order_and_its_answer_pass_whole(folder: Path, handler: Echo) -> None:
-    assert AgentClient(folder).run(ORDER) == ANSWER
+    assert AgentClient(folder).handle(RequestKind.TRAIN, ORDER) == ANSWER
     for kind in ("enrol", "attest", "witness", "submit"):
-        assert getattr(AgentClient(folder), kind)(ORDER) == ANSWER
-    assert handler.heard == [(kind, ORDER) for kind in ("run", "enrol", "attest", "witness", "submit")]
+        assert AgentClient(folder).handle(RequestKind(kind), ORDER) == ANSWER
+    assert handler.heard == [(kind, ORDER) for kind in ("train", "enrol", "attest", "witness", "submit")]
 
 
 def test_a_validation_is_answered_without_a_message(folder: Path, handler: Echo) -> None:
-    AgentClient(folder).validate(ORDER)
+    AgentClient(folder).handle(RequestKind.VALIDATE, ORDER)
 
     assert handler.heard == [("validate", ORDER)]
     assert header_of(send(folder, encode_frame({"kind": "validate"}, ORDER))) == {}
@@ -142,7 +125,7 @@ def test_who_hangs_up_wants_no_answer_and_who_has_only_finished_sending_does(tmp
     with serving_socket(tmp_path, handler, dict), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
         with socket_path(tmp_path) as path:
             stream.connect(path)
-        stream.sendall(encode_frame({"kind": "run"}, ORDER))
+        stream.sendall(encode_frame({"kind": "train"}, ORDER))
         stream.shutdown(socket.SHUT_WR)
         assert handler.inside.acquire(timeout=20)
         assert not handler.aborted()
@@ -155,7 +138,7 @@ def test_a_client_that_gives_up_hangs_up_and_says_so(folder: Path, handler: Echo
     handler.let.clear()
     gives_up = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(AgentClient(folder).run, ORDER, aborted=gives_up.is_set)
+        asking = pool.submit(AgentClient(folder).handle, RequestKind.TRAIN, ORDER, aborted=gives_up.is_set)
         assert handler.inside.acquire(timeout=20)
         gives_up.set()
         with pytest.raises(TrainingAborted):
@@ -167,7 +150,7 @@ def test_a_client_that_gives_up_hangs_up_and_says_so(folder: Path, handler: Echo
 def test_whoever_gave_up_before_its_turn_came_is_not_begun_with(tmp_path: Path, handler: Echo) -> None:
     answering = SerialHandler(handler, AgentLog({}, stream=_Lines([])))
     with pytest.raises(TrainingAborted):
-        answering.run(ORDER, aborted=lambda: True)
+        answering.handle(RequestKind.TRAIN, ORDER, aborted=lambda: True)
 
     assert (handler.heard, answering.refused) == ([], 1)
 
@@ -175,7 +158,7 @@ def test_whoever_gave_up_before_its_turn_came_is_not_begun_with(tmp_path: Path, 
 def test_a_client_waits_no_longer_than_it_said(folder: Path, handler: Echo) -> None:
     handler.let.clear()
     with pytest.raises(EnclaveError) as late:
-        AgentClient(folder, timeout_s=0.2).run(ORDER)
+        AgentClient(folder, timeout_s=0.2).handle(RequestKind.TRAIN, ORDER)
     handler.let.set()
     assert late.value.reason is Reason.TRANSPORT
 
@@ -217,12 +200,12 @@ def test_a_folder_whose_path_is_longer_than_a_socket_address_serves(tmp_path: Pa
 def test_a_refusal_is_a_reason_code_and_nothing_more(folder: Path, handler: Echo) -> None:
     handler.raises = JobRejected("row 17 says so", reason=Reason.POLICY)
 
-    answer = send(folder, encode_frame({"kind": "run"}, ORDER))
+    answer = send(folder, encode_frame({"kind": "train"}, ORDER))
 
     assert header_of(answer) == {"refused": "policy"}
     assert b"17" not in answer
     with pytest.raises(EnclaveError) as refused:
-        AgentClient(folder).run(ORDER)
+        AgentClient(folder).handle(RequestKind.TRAIN, ORDER)
     assert refused.value.reason is Reason.POLICY
 
 
@@ -231,7 +214,7 @@ def test_a_fault_within_the_agent_says_internal_and_quotes_nothing(tmp_path: Pat
     said: list[str] = []
     log = AgentLog({}, stream=_Lines(said))
     with serving_socket(tmp_path, SerialHandler(handler, log), dict):
-        answer = send(tmp_path, encode_frame({"kind": "run"}, ORDER))
+        answer = send(tmp_path, encode_frame({"kind": "train"}, ORDER))
 
     assert header_of(answer) == {"refused": "internal"}
     assert "ZeroDivisionError" in "".join(said)
@@ -249,13 +232,22 @@ def test_a_fault_within_the_agent_says_internal_and_quotes_nothing(tmp_path: Pat
         (framed({"version": 2, "kind": "status"}), "malformed"),
         (framed({"version": 1, "kind": "shutdown"}), "malformed"),
         (framed({"version": 1, "kind": "status", "more": 1}), "malformed"),
-        (framed({"version": 1, "kind": "run"}), "malformed"),
-        (framed({"version": 1, "kind": "run", "parts": {"envelope": 1}}), "malformed"),
-        (framed({"version": 1, "kind": "run", "parts": {"envelope": 0, "arrays": -1, "roll_call": 0}}), "malformed"),
-        (framed({"version": 1, "kind": "run", "parts": {"envelope": 0, "arrays": True, "roll_call": 0}}), "malformed"),
-        (framed({"version": 1, "kind": "run", "parts": {"envelope": 0, "arrays": 1e3, "roll_call": 0}}), "malformed"),
-        (framed({"version": 1, "kind": "run", "parts": {"envelope": 2**21, "arrays": 0, "roll_call": 0}}), "oversized"),
-        (framed({"version": 1, "kind": "run", "parts": {"envelope": 0, "arrays": 2**40, "roll_call": 0}}), "oversized"),
+        (framed(ORDERED), "malformed"),
+        (framed(ORDERED | {"parts": {"envelope": 1}}), "malformed"),
+        (framed(ORDERED | {"parts": {"envelope": 0, "arrays": -1, "roll_call": 0}}), "malformed"),
+        (
+            framed(ORDERED | {"parts": {"envelope": 0, "arrays": True, "roll_call": 0}}),
+            "malformed",
+        ),
+        (framed(ORDERED | {"parts": {"envelope": 0, "arrays": 1e3, "roll_call": 0}}), "malformed"),
+        (
+            framed(ORDERED | {"parts": {"envelope": 2**21, "arrays": 0, "roll_call": 0}}),
+            "oversized",
+        ),
+        (
+            framed(ORDERED | {"parts": {"envelope": 0, "arrays": 2**40, "roll_call": 0}}),
+            "oversized",
+        ),
         (encode_frame({"kind": "status"}, ORDER), "malformed"),
     ],
 )
@@ -269,7 +261,7 @@ def test_a_frame_that_is_none_is_refused_and_handed_to_nobody(
 
 @pytest.mark.parametrize("length", [0, 3, 10, 60])
 def test_a_client_that_stops_within_a_frame_gets_no_answer(folder: Path, handler: Echo, length: int) -> None:
-    assert send(folder, encode_frame({"kind": "run"}, ORDER)[:length]) == b""
+    assert send(folder, encode_frame({"kind": "train"}, ORDER)[:length]) == b""
     assert handler.heard == []
 
 
@@ -279,7 +271,9 @@ def test_two_clients_are_served_side_by_side_and_their_orders_one_after_the_othe
     handler.let.clear()
     answering = SerialHandler(handler, AgentLog({}, stream=_Lines([])))
     with serving_socket(tmp_path, answering, lambda: {"busy": answering.busy}):
-        asking = [threading.Thread(target=AgentClient(tmp_path).run, args=(ORDER,)) for _ in range(2)]
+        asking = [
+            threading.Thread(target=AgentClient(tmp_path).handle, args=(RequestKind.TRAIN, ORDER)) for _ in range(2)
+        ]
         for thread in asking:
             thread.start()
         assert handler.inside.acquire(timeout=20)
@@ -289,7 +283,7 @@ def test_two_clients_are_served_side_by_side_and_their_orders_one_after_the_othe
         for thread in asking:
             thread.join(20)
 
-    assert [kind for kind, _ in handler.heard] == ["run", "run"]
+    assert [kind for kind, _ in handler.heard] == ["train", "train"]
     assert (answering.busy, answering.answered, answering.refused) == (False, 2, 0)
 
 

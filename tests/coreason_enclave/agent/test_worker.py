@@ -29,6 +29,7 @@ from coreason_enclave.errors import JobRejected, Reason
 from coreason_enclave.federation.flower import REFUSED, client_app
 from coreason_enclave.federation.flower import worker as worker_module
 from coreason_enclave.federation.flower.worker import Worker
+from coreason_enclave.wire.handler import AnswersByMethod
 from coreason_enclave.wire.updates import WIRE_RECORD, SealedMessage
 from tests.support.gatekeeping import wait_until
 
@@ -104,7 +105,7 @@ class Node:
 
 
 @dataclass
-class Handler:
+class Handler(AnswersByMethod):
     """Answers with :data:`ANSWER`, or as it is told."""
 
     act: Callable[[SealedMessage], SealedMessage] = lambda message: ANSWER

@@ -18,6 +18,7 @@ from coreason_enclave.errors import DataLeakageError, EnclaveError, PrivacyBudge
 from coreason_enclave.federation.executor import CoreasonExecutor
 from coreason_enclave.federation.nvflare.trainer import ExecutorTrainer
 from coreason_enclave.sentry import DataSentry
+from coreason_enclave.wire.handler import RequestKind
 from tests.coreason_enclave.federation.attackers import Attacker
 from tests.coreason_enclave.federation.conftest import Flare
 
@@ -138,7 +139,7 @@ def test_an_agent_answers_logs_and_takes_the_next_order_after(
 
     def ask() -> None:
         try:
-            answering.run(federation.order(federation.job()))
+            answering.handle(RequestKind.TRAIN, federation.order(federation.job()))
         except EnclaveError as refused:
             reasons.append(refused.reason)
 

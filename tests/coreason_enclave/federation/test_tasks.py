@@ -13,7 +13,6 @@ from nvflare.apis.dxo import DataKind, from_shareable
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from aegis.rounds.transport import RequestKind
 from coreason_enclave.crypto.encryption import UnsafeDerivedKemKeys
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import ConfigurationError
@@ -21,6 +20,7 @@ from coreason_enclave.federation.executor import TASKS, CoreasonExecutor
 from coreason_enclave.federation.nvflare.messages import message_in, sealed_reply
 from coreason_enclave.site.opening import open_site
 from coreason_enclave.wire.documents import ENROLMENT_TYPE, parse_enrolment
+from coreason_enclave.wire.handler import RequestKind
 from coreason_enclave.wire.updates import SealedMessage
 from tests.coreason_enclave.federation.conftest import AfterLooks, Flare
 from tests.coreason_enclave.session.conftest import OtherAttester

@@ -29,6 +29,7 @@ from coreason_enclave.errors import (
     Reason,
 )
 from coreason_enclave.wire.documents import ORDER_TYPE, UPDATE_TYPE, parse_order
+from coreason_enclave.wire.handler import AnswersByMethod
 from coreason_enclave.wire.updates import SealedMessage, encode_arrays, with_correction
 
 Federation = Any
@@ -474,7 +475,7 @@ def test_what_a_refusal_says_to_the_coordinator_is_its_reason_alone(federation: 
 
     from coreason_enclave.federation.flower import REFUSED, client_app
 
-    class Refuses:
+    class Refuses(AnswersByMethod):
         def run(self, message: SealedMessage) -> SealedMessage:
             raise JobRejected("patient p007 is missing", reason=Reason.POLICY)
 

@@ -17,17 +17,11 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.fuel.utils import fobs
 
 from aegis.errors import RunAborted
-from aegis.rounds.transport import (
-    DeliveryFailure,
-    InboundMessage,
-    OutboundMessage,
-    RequestKind,
-    SiteRefusal,
-    TransportFailed,
-)
+from aegis.rounds.transport import DeliveryFailure, InboundMessage, OutboundMessage, SiteRefusal, TransportFailed
 from aegis.runtimes.nvflare.protocol import REASON_HEADER, to_shareable
 from aegis.runtimes.nvflare.transport import FlareTransport
 from coreason_enclave.errors import EnvelopeError, Reason
+from coreason_enclave.wire.handler import RequestKind
 from coreason_enclave.wire.updates import SealedMessage
 
 ORDER = SealedMessage(b"an envelope", b"\x00arrays\xff", b"a roll-call")
