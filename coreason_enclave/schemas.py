@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import (
     AfterValidator,
@@ -34,7 +34,8 @@ from pydantic import (
     model_validator,
 )
 
-from coreason_enclave.crypto.encoding import canonical_json, sha256_hex
+from coreason_enclave.crypto.encoding import canonical_json, parse_json, sha256_hex
+from coreason_enclave.errors import EnvelopeError
 
 __all__ = [
     "AggregationStrategy",
@@ -214,6 +215,25 @@ class StrictModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
+    described: ClassVar[str] = "a document of this kind"
+    """The document in an error message, with its article."""
+
+    @classmethod
+    def from_payload(cls, payload: bytes) -> Self:
+        """Read an envelope's verified payload.
+
+        Raises:
+            EnvelopeError: not JSON, not this kind of document, or not in canonical form: two spellings of one document
+                would have two digests.
+        """
+        try:
+            document = cls.model_validate(parse_json(payload))
+        except ValidationError as error:
+            raise EnvelopeError(f"not {cls.described}: {explain(error)}") from error
+        if document.canonical() != payload:
+            raise EnvelopeError(f"not {cls.described} in its canonical form")
+        return document
+
     def canonical(self) -> bytes:
         """Return the only byte string over which digests of this document are computed."""
         return canonical_json(self.model_dump(mode="json"))
@@ -385,6 +405,8 @@ class AttestationReport(StrictModel):
         not_checked: claims that the policy lets pass unchecked.
         appraised_at, expires_at: Unix seconds.
     """
+
+    described: ClassVar[str] = "an attestation result"
 
     version: FormatVersion = 1
     provenance: Provenance

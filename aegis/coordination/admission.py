@@ -36,7 +36,7 @@ from coreason_enclave.crypto.envelope import MAX_ENVELOPE_BYTES, KeyRing, open_e
 from coreason_enclave.errors import EnclaveError, Reason
 from coreason_enclave.ledger.signed_heads import open_head
 from coreason_enclave.schemas import FederationJob, Mechanism, Provenance
-from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement, parse_statement
+from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement
 from coreason_enclave.wire.updates import AdmittedUpdate, Array, Layout, SealedMessage, decode_arrays, layout_of
 
 __all__ = ["Admission", "Admitted"]
@@ -88,7 +88,7 @@ class Admission:
         sent = len(message.arrays)
         self._require(sent <= self._most_bytes() + OVERHEAD_BYTES, Reason.OVERSIZED, "the arrays are too large")
         keys = KeyRing({self.question.site_id: self.public_key})
-        statement = parse_statement(open_envelope(message.envelope, UPDATE_TYPE, keys).payload)  # 2, 3
+        statement = UpdateStatement.from_payload(open_envelope(message.envelope, UPDATE_TYPE, keys).payload)  # 2, 3
         self._check_address(statement)  # 4, 5
         provenance = self._appraise(statement, now)  # 6
         payload = self.decrypt_update(message)  # 7

@@ -24,7 +24,7 @@ from coreason_enclave.crypto.envelope import MAX_ENVELOPE_BYTES, KeyRing, open_e
 from coreason_enclave.errors import AttestationError, EnclaveError, Reason
 from coreason_enclave.schemas import AttestationReport
 from coreason_enclave.wire.checkpoints import LogSeen
-from coreason_enclave.wire.documents import ATTESTATION_TYPE, AttestationRequest, SiteAttestation, parse_attestation
+from coreason_enclave.wire.documents import ATTESTATION_TYPE, AttestationRequest, SiteAttestation
 from coreason_enclave.wire.updates import SealedMessage
 
 __all__ = ["AdmittedAttestation", "admit_attestation"]
@@ -93,7 +93,7 @@ def _checked(message: SealedMessage, request: AttestationRequest, public_key: st
     _require(len(message.envelope) <= MAX_ENVELOPE_BYTES, Reason.OVERSIZED, "it is too large")  # 1
     _require(not message.arrays and not message.roll_call, Reason.OVERSIZED, "it carries more than an envelope")
     keys = KeyRing({request.site_id: public_key})
-    attestation = parse_attestation(open_envelope(message.envelope, ATTESTATION_TYPE, keys).payload)  # 2
+    attestation = SiteAttestation.from_payload(open_envelope(message.envelope, ATTESTATION_TYPE, keys).payload)  # 2
     _require(attestation.site_id == request.site_id, Reason.UNKNOWN_SITE, "it names another site")  # 3
     _require(attestation.public_key == public_key, Reason.UNKNOWN_SIGNER, "it names another key")
     same_job = (attestation.job_id, attestation.job_digest) == (request.job_id, request.job_digest)

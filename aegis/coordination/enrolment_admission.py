@@ -11,7 +11,7 @@ from aegis.errors import UpdateRefused
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError, Reason
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.wire.documents import ENROLMENT_TYPE, Enrolment, parse_enrolment
+from coreason_enclave.wire.documents import ENROLMENT_TYPE, Enrolment
 from coreason_enclave.wire.updates import SealedMessage
 
 __all__ = ["MAX_ENROLMENT_BYTES", "admit_enrolment"]
@@ -36,7 +36,7 @@ def _checked(message: SealedMessage, job: FederationJob, site_id: str, public_ke
     _require(len(message.envelope) <= MAX_ENROLMENT_BYTES, Reason.OVERSIZED, "it is too large")  # 1
     _require(not message.arrays and not message.roll_call, Reason.OVERSIZED, "it carries more than an envelope")
     opened = open_envelope(message.envelope, ENROLMENT_TYPE, KeyRing({site_id: public_key}))  # 2
-    enrolment = parse_enrolment(opened.payload)
+    enrolment = Enrolment.from_payload(opened.payload)
     _require(enrolment.site_id == site_id, Reason.UNKNOWN_SITE, "it names another site")  # 3
     _require(enrolment.public_key == public_key, Reason.UNKNOWN_SIGNER, "it names another key")
     same_job = enrolment.job_id == job.job_id and enrolment.job_digest == job.digest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aegis.gateway.identity import PinnedPeer
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.wire.documents import HEALTH_TYPE, HealthStatement, parse_health
+from coreason_enclave.wire.documents import HEALTH_TYPE, HealthStatement
 
 __all__ = ["FRESH_S", "accept_health"]
 
@@ -21,7 +21,7 @@ def accept_health(envelope: bytes, participant: PinnedPeer, now: float) -> Healt
             ``now``.
     """
     keys = KeyRing({participant.site_id: participant.public_key})
-    statement = parse_health(open_envelope(envelope, HEALTH_TYPE, keys).payload)
+    statement = HealthStatement.from_payload(open_envelope(envelope, HEALTH_TYPE, keys).payload)
     if statement.site_id != participant.site_id:
         raise EnvelopeError("a health statement about another site", reason=Reason.NOT_ADDRESSED_TO_ME)
     if abs(now - statement.sent_at) > FRESH_S:

@@ -21,7 +21,6 @@ from coreason_enclave.wire.checkpoints import (
     open_checkpoint,
     open_witness,
     origin_of_run,
-    parse_announcement,
 )
 from coreason_enclave.wire.handler import RequestKind
 from coreason_enclave.wire.updates import SealedMessage
@@ -73,7 +72,9 @@ def _keep(run: RunContext, reply: Reply, outbound: OutboundMessage, statements: 
         return
     key = run.signer.public_hex
     try:
-        announced = open_checkpoint(parse_announcement(unverified_payload(outbound.message.envelope)).log, key)
+        announced = open_checkpoint(
+            LogAnnouncement.from_payload(unverified_payload(outbound.message.envelope)).log, key
+        )
         statement = open_witness(reply.content.envelope)
         held = [each for each in statement.logs if each.origin == origin_of_run(run.job.digest())]
         whose = statement.site_id, statement.public_key

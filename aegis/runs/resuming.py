@@ -35,7 +35,7 @@ from coreason_enclave.errors import EnclaveError
 from coreason_enclave.policy import Profile
 from coreason_enclave.system.files import replace_file
 from coreason_enclave.wire.checkpoints import origin_of_run, sign_log
-from coreason_enclave.wire.documents import parse_statement
+from coreason_enclave.wire.documents import UpdateStatement
 
 __all__ = ["CHECKPOINT", "RECORDED_FILES", "record_configuration", "require_whole", "sign_checkpoint"]
 
@@ -158,7 +158,7 @@ class _Checks:
         for digest in sorted({*accepted, *with_arrays}):
             envelope = self._require_digest(f"state/updates/{digest}.json", digest)
             if digest in with_arrays:
-                statement = parse_statement(unverified_payload(envelope))
+                statement = UpdateStatement.from_payload(unverified_payload(envelope))
                 self._require_digest(f"state/updates/{digest}.safetensors", statement.update_digest)
 
     def _require_digest(self, name: str, digest: str) -> bytes:

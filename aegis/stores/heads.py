@@ -13,7 +13,7 @@ from aegis.errors import LedgerForked, RunFolderError
 from coreason_enclave.crypto.envelope import unverified_payload
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.system.files import replace_file
-from coreason_enclave.wire.documents import LedgerHeadStatement, parse_head
+from coreason_enclave.wire.documents import LedgerHeadStatement, SiteLedgerHead
 
 __all__ = ["FileHeadStore", "HeadStore"]
 
@@ -88,4 +88,4 @@ class FileHeadStore:
 
 
 def _head(envelope: str) -> LedgerHeadStatement:
-    return parse_head(unverified_payload(envelope.encode())).head
+    return SiteLedgerHead.from_payload(unverified_payload(envelope.encode())).head

@@ -25,7 +25,7 @@ from coreason_enclave.crypto.hash_log import verify_lines
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob, HexDigest, Provenance, SafeId, explain
-from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement, parse_statement
+from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement
 from coreason_enclave.wire.updates import Array, decode_arrays, layout_of
 
 __all__ = ["EXPECTED_FILES", "ClientStatement", "Configuration", "Records", "StatedOutcome", "read_rows"]
@@ -243,7 +243,7 @@ class Records:
         envelope = self.data(name)
         if sha256_hex(envelope) != update.envelope:
             raise VerificationFailed(f"{name} does not have the digest that it is named by")
-        return parse_statement(open_envelope(envelope, UPDATE_TYPE, KeyRing({update.site: key})).payload)
+        return UpdateStatement.from_payload(open_envelope(envelope, UPDATE_TYPE, KeyRing({update.site: key})).payload)
 
     def kept_model(self, digest: str) -> dict[str, Array]:
         """Return a round's model, by its digest."""

@@ -33,9 +33,8 @@ from coreason_enclave.wire.checkpoints import (
     open_checkpoint,
     open_witness,
     origin_of_run,
-    parse_checkpoint,
 )
-from coreason_enclave.wire.documents import UPDATE_TYPE, parse_statement
+from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement
 
 __all__ = ["check_witnesses"]
 
@@ -45,7 +44,9 @@ def check_witnesses(records: Records, reference: Reference) -> Answers:
     origin = origin_of_run(records.job.digest())
     key = records.config.coordinator_key if reference.coordinator_key is None else reference.coordinator_key
     keys = KeyRing({"coordinator": key})
-    own = parse_checkpoint(open_envelope(records.data("audit.checkpoint.json"), CHECKPOINT_TYPE, keys).payload)
+    own = LogCheckpoint.from_payload(
+        open_envelope(records.data("audit.checkpoint.json"), CHECKPOINT_TYPE, keys).payload
+    )
     require(own.origin == origin, f"audit.checkpoint.json is of log {own.origin}, not of this run's {origin}")
     log = _Log(records.audit, origin, key)
     yield from _said_with_updates(records, log)
@@ -103,7 +104,7 @@ def _seen_by(records: Records, update: AuditedUpdate) -> LogSeen | None:
         return None
     try:
         opened = open_envelope(records.data(name), UPDATE_TYPE, KeyRing({update.site: key}))
-        return parse_statement(opened.payload).log_seen
+        return UpdateStatement.from_payload(opened.payload).log_seen
     except EnclaveError:
         return None
 

@@ -6,14 +6,11 @@ conclusion of one verifier; a party that does not trust the verifier asks for ev
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
 from coreason_enclave.attestation.attestation_policy import LIFETIME_S
-from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal
 from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import EnvelopeError
-from coreason_enclave.schemas import AttestationReport, explain
+from coreason_enclave.schemas import AttestationReport
 
 __all__ = ["RESULT_TYPE", "open_result", "seal_result"]
 
@@ -31,12 +28,7 @@ def open_result(envelope: str, verifier_key: str) -> AttestationReport:
     The caller checks subject, keys, job and expiry.
     """
     payload = open_envelope(envelope.encode(), RESULT_TYPE, KeyRing({"verifier": verifier_key})).payload
-    try:
-        report = AttestationReport.model_validate(parse_json(payload))
-    except ValidationError as error:
-        raise EnvelopeError(f"not an attestation result: {explain(error)}") from error
-    if report.canonical() != payload:
-        raise EnvelopeError("not an attestation result in its canonical form")
+    report = AttestationReport.from_payload(payload)
     if not 0 < report.expires_at - report.appraised_at <= LIFETIME_S:
         raise EnvelopeError(f"not an attestation result: it has to live for {LIFETIME_S} s at most")
     return report

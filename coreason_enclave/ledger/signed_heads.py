@@ -12,16 +12,15 @@ own statement.
 from __future__ import annotations
 
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import ClassVar
 
 from coreason_enclave.crypto.encoding import parse_json, sha256_hex
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal
 from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import EnvelopeError, LedgerError, Reason
 from coreason_enclave.ledger import LedgerHead, PrivacyLedger
-from coreason_enclave.schemas import FormatVersion, HexDigest, SafeId, StrictModel, UnixSeconds, explain
-from coreason_enclave.wire.documents import HEAD_TYPE, LedgerHeadStatement, SiteLedgerHead, parse_head
+from coreason_enclave.schemas import FormatVersion, HexDigest, SafeId, StrictModel, UnixSeconds
+from coreason_enclave.wire.documents import HEAD_TYPE, LedgerHeadStatement, SiteLedgerHead
 
 __all__ = [
     "EXPORT_TYPE",
@@ -39,6 +38,8 @@ _LARGEST_EXPORT = 1 << 30
 
 class LedgerExportStatement(StrictModel):
     """A site's statement: the export with this SHA-256 holds its whole ledger up to ``head``."""
+
+    described: ClassVar[str] = "a statement over a ledger export"
 
     version: FormatVersion = 1
     site_id: SafeId
@@ -60,7 +61,7 @@ def open_head(envelope: str, site_id: str, public_key: str) -> LedgerHead:
         EnvelopeError: malformed, signed by another key, or for another site's name.
     """
     opened = open_envelope(envelope.encode(), HEAD_TYPE, KeyRing({site_id: public_key}))
-    statement = parse_head(opened.payload)
+    statement = SiteLedgerHead.from_payload(opened.payload)
     if statement.site_id != site_id:
         raise EnvelopeError(f"the ledger head is that of {statement.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
     return LedgerHead(seq=statement.head.seq, hash=statement.head.hash)
@@ -101,10 +102,7 @@ def open_export(envelope: bytes, export: bytes, site_id: str, public_key: str) -
         EnvelopeError: malformed, signed by another key, for another site's name, or over another export.
     """
     opened = open_envelope(envelope, EXPORT_TYPE, KeyRing({site_id: public_key}))
-    try:
-        statement = LedgerExportStatement.model_validate(parse_json(opened.payload))
-    except ValidationError as error:
-        raise EnvelopeError(f"not a statement over a ledger export: {explain(error)}") from error
+    statement = LedgerExportStatement.from_payload(opened.payload)
     if statement.site_id != site_id:
         raise EnvelopeError(f"the export is that of {statement.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
     if statement.export_digest != sha256_hex(export):

@@ -32,7 +32,7 @@ from coreason_enclave.ledger import NoiseSource, NonPrivatePlan, Plan, RoundPlan
 from coreason_enclave.policy import LineagePolicy, SiteConfig
 from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechanism, PrivacyConfig
 from coreason_enclave.session.handshake import ReleasedModel, SiteHandshake
-from coreason_enclave.wire.checkpoints import ANNOUNCEMENT_TYPE, LogAnnouncement, parse_announcement
+from coreason_enclave.wire.checkpoints import ANNOUNCEMENT_TYPE, LogAnnouncement
 from coreason_enclave.wire.documents import (
     ATTESTATION_REQUEST_TYPE,
     INVITATION_TYPE,
@@ -41,9 +41,6 @@ from coreason_enclave.wire.documents import (
     Enrolment,
     JobInvitation,
     RoundOrder,
-    parse_attestation_request,
-    parse_invitation,
-    parse_order,
 )
 from coreason_enclave.wire.roll_call import read_roll_call
 from coreason_enclave.wire.updates import Arrays, SealedMessage, decode_arrays, layout_of, split_correction
@@ -158,7 +155,7 @@ def accept(message: SealedMessage, config: SiteConfig, handshake: SiteHandshake,
         JobRejected: authentic, but not acceptable here; the message names the line that refused.
     """
     payload, coordinator_key = _open(message, ORDER_TYPE, config)
-    order = parse_order(payload)
+    order = RoundOrder.from_payload(payload)
     _require_timely(order, config, now)
     if order.round_number > order.job.rounds:
         raise JobRejected(f"round {order.round_number} of a job of {order.job.rounds}", reason=Reason.WRONG_ROUND)
@@ -189,7 +186,7 @@ def accept_attestation_request(
         JobRejected: authentic, but for another site or not timely.
     """
     payload, coordinator_key = _open(message, ATTESTATION_REQUEST_TYPE, config)
-    request = parse_attestation_request(payload)
+    request = AttestationRequest.from_payload(payload)
     _require_timely(request, config, now)
     _require_bare(message, "an attestation request")
     return request, coordinator_key
@@ -209,7 +206,7 @@ def accept_announcement(message: SealedMessage, config: SiteConfig, now: float) 
         JobRejected: authentic, but for another site or not timely.
     """
     payload, coordinator_key = _open(message, ANNOUNCEMENT_TYPE, config)
-    announcement = parse_announcement(payload)
+    announcement = LogAnnouncement.from_payload(payload)
     _require_timely(announcement, config, now)
     _require_bare(message, "an announcement")
     return announcement, coordinator_key
@@ -225,7 +222,7 @@ def accept_invitation(message: SealedMessage, config: SiteConfig, now: float) ->
         EnvelopeError: not authentic, malformed, or with a model or a roll-call.
         JobRejected: authentic, but not acceptable here; the message names the line that refused.
     """
-    invitation = parse_invitation(_open(message, INVITATION_TYPE, config)[0])
+    invitation = JobInvitation.from_payload(_open(message, INVITATION_TYPE, config)[0])
     _require_timely(invitation, config, now)
     _require_bare(message, "an invitation")
     return _allowed(invitation.job, config)

@@ -16,11 +16,11 @@ because the owner signed the older checkpoint, too. A :class:`LogCheckpoint` has
 from __future__ import annotations
 
 import re
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
-from coreason_enclave.crypto.encoding import parse_json, sha256_hex
+from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal, unverified_payload
 from coreason_enclave.crypto.hash_log import GENESIS, HashLog, LogCorrupted, LogHead, tree_of
 from coreason_enclave.crypto.merkle import verify_consistency
@@ -32,7 +32,6 @@ from coreason_enclave.schemas import (
     SafeId,
     StrictModel,
     UnixSeconds,
-    explain,
     in_range,
     of_form,
 )
@@ -54,8 +53,6 @@ __all__ = [
     "open_checkpoint",
     "open_witness",
     "origin_of_run",
-    "parse_announcement",
-    "parse_checkpoint",
     "seal_witness",
     "show_log",
     "sign_log",
@@ -76,6 +73,8 @@ Words = Annotated[str, Field(min_length=1, max_length=1000)]
 
 class LogCheckpoint(StrictModel):
     """A log at one moment: identity, number of lines, digest of the last line, and the tree's root."""
+
+    described: ClassVar[str] = "a log checkpoint"
 
     version: FormatVersion = 1
     origin: Origin
@@ -106,6 +105,8 @@ class LogSeen(StrictModel):
 
 class LogAnnouncement(StrictModel):
     """The last checkpoint of a run that has ended, addressed to one site that took part."""
+
+    described: ClassVar[str] = "a log announcement"
 
     version: FormatVersion = 1
     site_id: SafeId
@@ -148,6 +149,8 @@ class WitnessedLog(StrictModel):
 
 class WitnessStatement(StrictModel):
     """The statement that a site, acting as a witness, signs for an auditor."""
+
+    described: ClassVar[str] = "a witness statement"
 
     version: FormatVersion = 1
     site_id: SafeId
@@ -205,7 +208,7 @@ def verify_checkpoint(data: bytes, checkpoint: bytes, keys: KeyRing) -> LogHead:
         LogCorrupted: lines are missing or differ.
         EnvelopeError: the checkpoint itself is not authentic.
     """
-    signed = parse_checkpoint(open_envelope(checkpoint, CHECKPOINT_TYPE, keys).payload)
+    signed = LogCheckpoint.from_payload(open_envelope(checkpoint, CHECKPOINT_TYPE, keys).payload)
     lines = data.split(b"\n")[:-1]
     size, head = signed.size, signed.head
     if size > len(lines):
@@ -222,7 +225,7 @@ def open_checkpoint(envelope: str, coordinator_key: str) -> LogCheckpoint:
         EnvelopeError: not a checkpoint, or not signed by this key.
     """
     keys = KeyRing({"coordinator": coordinator_key})
-    return parse_checkpoint(open_envelope(envelope.encode(), CHECKPOINT_TYPE, keys).payload)
+    return LogCheckpoint.from_payload(open_envelope(envelope.encode(), CHECKPOINT_TYPE, keys).payload)
 
 
 def seal_witness(statement: WitnessStatement, signer: Signer) -> bytes:
@@ -239,9 +242,9 @@ def open_witness(envelope: bytes) -> WitnessStatement:
     Raises:
         EnvelopeError: not a witness statement, a signature that does not verify, or a wrong origin.
     """
-    claimed = _parse(WitnessStatement, unverified_payload(envelope), "a witness statement")
+    claimed = WitnessStatement.from_payload(unverified_payload(envelope))
     opened = open_envelope(envelope, WITNESS_TYPE, KeyRing({claimed.site_id: claimed.public_key}))
-    statement = _parse(WitnessStatement, opened.payload, "a witness statement")
+    statement = WitnessStatement.from_payload(opened.payload)
     for log in statement.logs:
         for text in _envelopes(log):
             if open_checkpoint(text, log.coordinator_key).origin != log.origin:
@@ -249,29 +252,6 @@ def open_witness(envelope: bytes) -> WitnessStatement:
     return statement
 
 
-def parse_checkpoint(payload: bytes) -> LogCheckpoint:
-    """Parse a verified payload as a checkpoint; raise :class:`EnvelopeError` if malformed."""
-    return _parse(LogCheckpoint, payload, "a log checkpoint")
-
-
-def parse_announcement(payload: bytes) -> LogAnnouncement:
-    """Parse a verified payload as an announcement; raise :class:`EnvelopeError` if malformed."""
-    return _parse(LogAnnouncement, payload, "a log announcement")
-
-
 def _envelopes(log: WitnessedLog) -> list[str]:
     refused = [text for each in log.refused for text in (each.held, each.shown)]
     return [log.last, *refused, *(text for each in log.abandoned for text in (each.held, each.taken))]
-
-
-_Document = TypeVar("_Document", bound=StrictModel)
-
-
-def _parse(kind: type[_Document], payload: bytes, what: str) -> _Document:
-    try:
-        document = kind.model_validate(parse_json(payload))
-    except ValidationError as error:
-        raise EnvelopeError(f"not {what}: {explain(error)}") from error
-    if document.canonical() != payload:  # two spellings of one document would have two digests
-        raise EnvelopeError(f"not {what} in its canonical form")
-    return document

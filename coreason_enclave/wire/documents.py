@@ -6,12 +6,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from coreason_enclave.crypto.encoding import parse_json
-from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import (
     Delta,
     FederationJob,
@@ -22,7 +20,6 @@ from coreason_enclave.schemas import (
     SafePath,
     StrictModel,
     UnixSeconds,
-    explain,
     in_range,
 )
 from coreason_enclave.wire.checkpoints import Envelope, LogProof, LogSeen
@@ -48,14 +45,6 @@ __all__ = [
     "SiteAttestation",
     "SiteLedgerHead",
     "UpdateStatement",
-    "parse_attestation",
-    "parse_attestation_request",
-    "parse_enrolment",
-    "parse_head",
-    "parse_health",
-    "parse_invitation",
-    "parse_order",
-    "parse_statement",
 ]
 
 INVITATION_TYPE = "application/vnd.aegis.job-invitation.v1+json"
@@ -76,6 +65,8 @@ Round = Annotated[int, *in_range(1, 100_000)]
 class JobInvitation(StrictModel):
     """A coordinator's invitation to take part in a job, before any round. Spends no budget, makes no promise."""
 
+    described: ClassVar[str] = "a job invitation"
+
     version: FormatVersion = 1
     job: FederationJob
     site_id: SafeId
@@ -91,6 +82,8 @@ class Enrolment(StrictModel):
     signature; each reader's own list decides whether the key belongs to a known site.
     """
 
+    described: ClassVar[str] = "an enrolment"
+
     version: FormatVersion = 1
     site_id: SafeId
     public_key: HexDigest
@@ -101,6 +94,8 @@ class Enrolment(StrictModel):
 
 class AttestationRequest(StrictModel):
     """A coordinator's request to a site to prove what runs there; ``nonce`` is its single-use challenge."""
+
+    described: ClassVar[str] = "an attestation request"
 
     version: FormatVersion = 1
     site_id: SafeId
@@ -118,6 +113,8 @@ class SiteAttestation(StrictModel):
     (X25519), which later models are encrypted to. ``log_seen`` holds the newest checkpoint of this job's log that the
     site accepted, or None before the first checkpoint.
     """
+
+    described: ClassVar[str] = "an attestation"
 
     version: FormatVersion = 1
     site_id: SafeId
@@ -156,6 +153,8 @@ class RoundOrder(StrictModel):
     - ``log_proof``: proof that the log continues the newest checkpoint reported by this site.
     """
 
+    described: ClassVar[str] = "a round order"
+
     version: FormatVersion = 1
     job: FederationJob
     round_number: Round
@@ -182,6 +181,8 @@ class LedgerHeadStatement(StrictModel):
 class SiteLedgerHead(StrictModel):
     """A ledger head signed on its own: a coordinator can show the head back, but cannot invent one."""
 
+    described: ClassVar[str] = "a ledger head"
+
     version: FormatVersion = 1
     site_id: SafeId
     head: LedgerHeadStatement
@@ -199,6 +200,8 @@ class UpdateStatement(StrictModel):
     - ``evidence``: fresh, over the order's nonce and both of the site's keys.
     - ``log_seen``: the newest checkpoint of the run's log that the site accepted.
     """
+
+    described: ClassVar[str] = "an update statement"
 
     version: FormatVersion = 1
     site_id: SafeId
@@ -235,6 +238,8 @@ class FreeBudget(StrictModel):
 class HealthStatement(StrictModel):
     """A site agent's sign of life: version, its own clock, last measured round-trip (seconds), budgets left."""
 
+    described: ClassVar[str] = "a health statement"
+
     version: FormatVersion = 1
     site_id: SafeId
     agent_version: Annotated[str, Field(min_length=1, max_length=64)]
@@ -242,56 +247,3 @@ class HealthStatement(StrictModel):
     round_trip_s: Annotated[float, *in_range(0, 3600)] | None = None
     busy: Flag = False
     budgets: tuple[FreeBudget, ...] = ()
-
-
-_Document = TypeVar("_Document", bound=StrictModel)
-
-
-def parse_invitation(payload: bytes) -> JobInvitation:
-    """Parse a verified payload as an invitation; raise :class:`EnvelopeError` if malformed."""
-    return _parse(JobInvitation, payload, "a job invitation")
-
-
-def parse_enrolment(payload: bytes) -> Enrolment:
-    """Parse a verified payload as an enrolment; raise :class:`EnvelopeError` if malformed."""
-    return _parse(Enrolment, payload, "an enrolment")
-
-
-def parse_attestation_request(payload: bytes) -> AttestationRequest:
-    """Parse a verified payload as an attestation request; raise :class:`EnvelopeError` if malformed."""
-    return _parse(AttestationRequest, payload, "an attestation request")
-
-
-def parse_attestation(payload: bytes) -> SiteAttestation:
-    """Parse a verified payload as a site's attestation; raise :class:`EnvelopeError` if malformed."""
-    return _parse(SiteAttestation, payload, "an attestation")
-
-
-def parse_order(payload: bytes) -> RoundOrder:
-    """Parse a verified payload as an order; raise :class:`EnvelopeError` if malformed."""
-    return _parse(RoundOrder, payload, "a round order")
-
-
-def parse_statement(payload: bytes) -> UpdateStatement:
-    """Parse a verified payload as an update statement; raise :class:`EnvelopeError` if malformed."""
-    return _parse(UpdateStatement, payload, "an update statement")
-
-
-def parse_head(payload: bytes) -> SiteLedgerHead:
-    """Parse a verified payload as a site's ledger head; raise :class:`EnvelopeError` if malformed."""
-    return _parse(SiteLedgerHead, payload, "a ledger head")
-
-
-def parse_health(payload: bytes) -> HealthStatement:
-    """Parse a verified payload as a health statement; raise :class:`EnvelopeError` if malformed."""
-    return _parse(HealthStatement, payload, "a health statement")
-
-
-def _parse(kind: type[_Document], payload: bytes, what: str) -> _Document:
-    try:
-        document = kind.model_validate(parse_json(payload))
-    except ValidationError as error:
-        raise EnvelopeError(f"not {what}: {explain(error)}") from error
-    if document.canonical() != payload:  # two spellings of one document would have two digests
-        raise EnvelopeError(f"not {what} in its canonical form")
-    return document

@@ -13,18 +13,18 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
-from coreason_enclave.crypto.encoding import parse_json, sha256_hex
+from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal, unverified_payload
 from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.schemas import FormatVersion, HexDigest, SafeId, StrictModel, UnixSeconds, explain
+from coreason_enclave.schemas import FormatVersion, HexDigest, SafeId, StrictModel, UnixSeconds
 
 __all__ = [
     "REQUEST_TYPE",
@@ -98,6 +98,8 @@ class RegistrationRequest(StrictModel):
         tls_request: PKCS#10 certificate request (PEM) for the TLS client key. Only the key counts, names do not.
     """
 
+    described: ClassVar[str] = "a participation request"
+
     version: FormatVersion = 1
     site_id: SafeId
     public_key: HexDigest
@@ -115,6 +117,8 @@ class RegistrationGrant(StrictModel):
         participants: every participant's Ed25519 key, including this site's. The site chooses from them for its own
             list.
     """
+
+    described: ClassVar[str] = "a registration grant"
 
     version: FormatVersion = 1
     site_id: SafeId
@@ -147,9 +151,9 @@ def open_request(envelope: bytes) -> RegistrationRequest:
     Raises:
         EnvelopeError: malformed, or not signed by that key.
     """
-    claimed = _parse_request(unverified_payload(envelope))  # only to learn the claimed key
+    claimed = RegistrationRequest.from_payload(unverified_payload(envelope))  # only to learn the claimed key
     opened = open_envelope(envelope, REQUEST_TYPE, KeyRing({claimed.site_id: claimed.public_key}))
-    return _parse_request(opened.payload)
+    return RegistrationRequest.from_payload(opened.payload)
 
 
 def seal_grant(grant: RegistrationGrant, signer: Signer) -> bytes:
@@ -172,17 +176,7 @@ def open_grant(envelope: bytes, coordinator_key: str) -> RegistrationGrant:
             raise
         message = f"the grant is not signed by the coordinator key that was given ({error})"
         raise EnvelopeError(message, reason=error.reason) from error
-    try:
-        grant = RegistrationGrant.model_validate(parse_json(opened.payload))
-    except ValidationError as error:
-        raise EnvelopeError(f"not a registration grant: {explain(error)}") from error
+    grant = RegistrationGrant.from_payload(opened.payload)
     if grant.coordinator_key != coordinator_key:
         raise EnvelopeError("the grant names another coordinator's key", reason=Reason.UNKNOWN_SIGNER)
     return grant
-
-
-def _parse_request(payload: bytes) -> RegistrationRequest:
-    try:
-        return RegistrationRequest.model_validate(parse_json(payload))
-    except ValidationError as error:
-        raise EnvelopeError(f"not a participation request: {explain(error)}") from error

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from coreason_enclave.crypto.encoding import canonical_json, parse_json
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope, unverified_payload
 from coreason_enclave.errors import EnclaveError, EnvelopeError, Reason
-from coreason_enclave.wire.documents import ENROLMENT_TYPE, Enrolment, parse_enrolment
+from coreason_enclave.wire.documents import ENROLMENT_TYPE, Enrolment
 
 __all__ = ["MAX_ROLL_CALL_BYTES", "encode_roll_call", "open_enrolment", "read_roll_call"]
 
@@ -34,9 +34,9 @@ def open_enrolment(envelope: bytes) -> Enrolment:
 
     The signature shows that the holder of the key enrolled, not who holds the key.
     """
-    claimed = parse_enrolment(unverified_payload(envelope))  # only to learn the claimed key
+    claimed = Enrolment.from_payload(unverified_payload(envelope))  # only to learn the claimed key
     opened = open_envelope(envelope, ENROLMENT_TYPE, KeyRing({claimed.site_id: claimed.public_key}))
-    return parse_enrolment(opened.payload)
+    return Enrolment.from_payload(opened.payload)
 
 
 def read_roll_call(data: bytes, job_digest: str) -> tuple[Enrolment, ...]:

@@ -27,7 +27,7 @@ from coreason_enclave.crypto.envelope import seal, unverified_payload
 from coreason_enclave.errors import ConfigurationError, EnclaveError, Reason
 from coreason_enclave.privacy.training import LocalSgdTrainer
 from coreason_enclave.session.handshake import SiteHandshake
-from coreason_enclave.wire.documents import ATTESTATION_TYPE, parse_attestation, parse_order
+from coreason_enclave.wire.documents import ATTESTATION_TYPE, RoundOrder, SiteAttestation
 from coreason_enclave.wire.handler import AnswersByMethod
 from coreason_enclave.wire.updates import SealedMessage, encode_arrays
 from tests.handshake.parties import Clock, Host, Tapped, at_sites, no_device, simulated_appraiser, with_handshake
@@ -84,7 +84,7 @@ class ShowsNothing(Answers):
     """Signs an attestation whose evidence is none."""
 
     def attest(self, message: SealedMessage) -> SealedMessage:
-        genuine = parse_attestation(unverified_payload(self.session.attest(message).envelope))
+        genuine = SiteAttestation.from_payload(unverified_payload(self.session.attest(message).envelope))
         claimed = genuine.model_copy(update={"evidence": {"status": "trusted"}})
         return SealedMessage(seal(ATTESTATION_TYPE, claimed.canonical(), self.session.signer))
 
@@ -522,7 +522,7 @@ class BesideAnotherEnvelope(Answers):
 
     def run(self, message: SealedMessage) -> SealedMessage:
         honest, update = Insider(self.session).revealed(message)
-        order = parse_order(unverified_payload(message.envelope))
+        order = RoundOrder.from_payload(unverified_payload(message.envelope))
         other = self.session.handshake.encrypt_update(order, b"another answer's envelope", encode_arrays(update))
         return SealedMessage(honest.envelope, other)
 
@@ -568,7 +568,7 @@ def test_a_site_with_a_key_that_nothing_can_be_encrypted_to_does_not_end_the_run
     class SmallOrder(Answers):
         def attest(self, message: SealedMessage) -> SealedMessage:
             session, handshake = self.session, self.session.handshake
-            genuine = parse_attestation(unverified_payload(session.attest(message).envelope))
+            genuine = SiteAttestation.from_payload(unverified_payload(session.attest(message).envelope))
             key = "00" * 32
             evidence = handshake._prove(genuine.nonce, key, genuine.job_digest).model_dump(mode="json")
             forged = genuine.model_copy(update={"kem_key": key, "evidence": evidence})

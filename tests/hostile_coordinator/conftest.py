@@ -12,7 +12,7 @@ import pytest
 
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope
 from coreason_enclave.federation.flower import client_app
-from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement, parse_statement
+from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement
 from coreason_enclave.wire.updates import WIRE_RECORD, SealedMessage
 
 Federation = Any
@@ -53,7 +53,7 @@ class Target:
     @property
     def statement(self) -> UpdateStatement:
         keys = KeyRing({"clinic-1": self.site.public_key})
-        return parse_statement(open_envelope(self.answer.envelope, UPDATE_TYPE, keys).payload)
+        return UpdateStatement.from_payload(open_envelope(self.answer.envelope, UPDATE_TYPE, keys).payload)
 
     def at(self, folder: Path) -> Target:
         """The same site in a copy of its folder."""

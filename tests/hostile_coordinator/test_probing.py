@@ -115,7 +115,7 @@ def test_a_budget_runs_out_at_neighbours_in_the_same_round(neighbours: Any, fede
 
 def test_neighbours_take_the_same_steps_and_state_the_same_figures(neighbours: Any, federation: Federation) -> None:
     from coreason_enclave.crypto.envelope import KeyRing, open_envelope
-    from coreason_enclave.wire.documents import UPDATE_TYPE, parse_statement
+    from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement
 
     stated = []
     for site in neighbours:
@@ -123,7 +123,7 @@ def test_neighbours_take_the_same_steps_and_state_the_same_figures(neighbours: A
         answer = opened.session.run(federation.order(job(federation)))
         opened.close()
         keys = KeyRing({"clinic-1": site.public_key})
-        statement = parse_statement(open_envelope(answer.envelope, UPDATE_TYPE, keys).payload)
+        statement = UpdateStatement.from_payload(open_envelope(answer.envelope, UPDATE_TYPE, keys).payload)
         drawn = {"update_digest", "ledger_head", "signed_head"}  # noise and a random ledger_id are in these
         stated.append((statement.model_dump(exclude=drawn), statement.ledger_head.seq, len(answer.arrays)))
     assert stated[0] == stated[1]

@@ -43,7 +43,7 @@ from coreason_enclave.errors import EnclaveError, Reason
 from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.wire.documents import UPDATE_TYPE, parse_order, parse_statement
+from coreason_enclave.wire.documents import UPDATE_TYPE, RoundOrder, UpdateStatement
 from coreason_enclave.wire.handler import AnswersByMethod
 from coreason_enclave.wire.updates import Arrays, SealedMessage, encode_arrays
 
@@ -95,13 +95,15 @@ class Forges(Refuses):
     def run(self, message: SealedMessage) -> SealedMessage:
         honest, own = Insider(self.session).revealed(message)
         keys = KeyRing({"self": self.signer.public_hex})
-        said = parse_statement(open_envelope(honest.envelope, UPDATE_TYPE, keys).payload).model_dump(mode="json")
+        said = UpdateStatement.from_payload(open_envelope(honest.envelope, UPDATE_TYPE, keys).payload).model_dump(
+            mode="json"
+        )
         fields, arrays = self.change(said, own)
         payload = encode_arrays(arrays)
         if "update_digest" in fields and fields["update_digest"] == said["update_digest"]:
             fields = {**fields, "update_digest": sha256_hex(payload)}
         envelope = seal(UPDATE_TYPE, canonical_json(fields), self.signer)
-        order = parse_order(unverified_payload(message.envelope))
+        order = RoundOrder.from_payload(unverified_payload(message.envelope))
         return SealedMessage(envelope, self.session.handshake.encrypt_update(order, envelope, payload))
 
 

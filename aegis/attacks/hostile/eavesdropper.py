@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from aegis.attacks.hostile.insider import ReplacesUpdates, Revealing
 from coreason_enclave.crypto.envelope import unverified_payload
 from coreason_enclave.errors import EnclaveError, Reason
-from coreason_enclave.wire.documents import parse_order
+from coreason_enclave.wire.documents import RoundOrder
 from coreason_enclave.wire.handler import Handler
 from coreason_enclave.wire.updates import Arrays, SealedMessage
 
@@ -22,7 +22,7 @@ __all__ = ["Overheard", "Tapped", "round_of"]
 
 def round_of(order: SealedMessage) -> int:
     """Return the round number that an order claims; the session verifies the claim."""
-    return parse_order(unverified_payload(order.envelope)).round_number
+    return RoundOrder.from_payload(unverified_payload(order.envelope)).round_number
 
 
 class Overheard:

@@ -15,7 +15,7 @@ from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal
 from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.session.secure_session import SecureSession
-from coreason_enclave.wire.documents import UPDATE_TYPE, RoundOrder, parse_statement
+from coreason_enclave.wire.documents import UPDATE_TYPE, RoundOrder, UpdateStatement
 from coreason_enclave.wire.handler import Aborted, Handler, RequestKind, never
 from coreason_enclave.wire.updates import Arrays, SealedMessage, decode_arrays, encode_arrays
 
@@ -100,6 +100,6 @@ class _Tap:
 
 def _signed_again(honest: SealedMessage, payload: bytes, signer: Signer) -> bytes:
     own = KeyRing({"self": signer.public_hex})
-    statement = parse_statement(open_envelope(honest.envelope, UPDATE_TYPE, own).payload)
+    statement = UpdateStatement.from_payload(open_envelope(honest.envelope, UPDATE_TYPE, own).payload)
     forged = statement.model_copy(update={"update_digest": sha256_hex(payload)})
     return seal(UPDATE_TYPE, forged.canonical(), signer)

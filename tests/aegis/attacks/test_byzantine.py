@@ -9,7 +9,7 @@ from aegis.attacks.hostile.forged_evidence import Attack, forge_of
 from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError, Reason
-from coreason_enclave.wire.documents import ENROLMENT_TYPE, UPDATE_TYPE, parse_statement
+from coreason_enclave.wire.documents import ENROLMENT_TYPE, UPDATE_TYPE, UpdateStatement
 from coreason_enclave.wire.updates import decode_arrays
 
 
@@ -23,7 +23,7 @@ def site(federation):
 
 def _statement(answer, site):
     keys = KeyRing({site.config.site_id: site.signer.public_hex})
-    return parse_statement(open_envelope(answer.envelope, UPDATE_TYPE, keys).payload)
+    return UpdateStatement.from_payload(open_envelope(answer.envelope, UPDATE_TYPE, keys).payload)
 
 
 def _weights(answer) -> np.ndarray:

@@ -14,7 +14,7 @@ from aegis.errors import BudgetRefused, RunPaused
 from aegis.runtimes.in_process import InProcessSites, initial_model
 from coreason_enclave.crypto.envelope import unverified_payload
 from coreason_enclave.errors import EnclaveError, Reason
-from coreason_enclave.wire.documents import parse_head, parse_order
+from coreason_enclave.wire.documents import RoundOrder, SiteLedgerHead
 from coreason_enclave.wire.roll_call import read_roll_call
 from coreason_enclave.wire.updates import SealedMessage, encode_arrays
 from tests.support.studies import THREE, Federation, MakeStudy, Refuses, Relay, Study, a_job, where
@@ -84,7 +84,7 @@ def test_every_order_carries_a_roll_call_in_which_each_site_signed_for_this_job(
     reply = listening(run, job)
     assert reply.invited == [[1, 2, 3]]
     for sealed in reply.orders:
-        order = parse_order(unverified_payload(sealed.envelope))
+        order = RoundOrder.from_payload(unverified_payload(sealed.envelope))
         entries = read_roll_call(sealed.roll_call, job.digest())
         assert tuple(entry.site_id for entry in entries) == THREE
         assert {entry.public_key for entry in entries} == {site.public_key for site in run.sites}
@@ -203,21 +203,24 @@ def test_each_order_shows_the_newest_head_that_its_site_signed_over_all_runs(
 ) -> None:
     run = study()
     first = listening(run, a_job(federation))
-    heads = [parse_order(unverified_payload(sealed.envelope)).last_head for sealed in first.orders]
+    heads = [RoundOrder.from_payload(unverified_payload(sealed.envelope)).last_head for sealed in first.orders]
     assert heads[:3] == [None] * 3
-    shown = [parse_head(unverified_payload(head.encode())) for head in heads[3:] if head]
+    shown = [SiteLedgerHead.from_payload(unverified_payload(head.encode())) for head in heads[3:] if head]
     assert [head.site_id for head in shown] == list(THREE)
     assert run.heads.get("clinic-1") not in heads
 
     another = Study(federation, tmp_path / "another", run.sites)
     second = listening(another, a_job(federation, job_id="another", rounds=1), heads=run.heads)
-    orders = [parse_order(unverified_payload(sealed.envelope)) for sealed in second.orders]
+    orders = [RoundOrder.from_payload(unverified_payload(sealed.envelope)) for sealed in second.orders]
     kept = {
         line["details"]["site"]: line["details"]["ledger_head"] for line in run.audit() if line["action"] == "admit"
     }
     for order in orders:
         assert order.last_head is not None
-        assert parse_head(unverified_payload(order.last_head.encode())).head.model_dump() == kept[order.site_id]
+        assert (
+            SiteLedgerHead.from_payload(unverified_payload(order.last_head.encode())).head.model_dump()
+            == kept[order.site_id]
+        )
 
 
 def test_a_ledger_that_was_set_back_is_refused_by_its_own_site_and_is_no_offence(

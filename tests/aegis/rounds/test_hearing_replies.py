@@ -16,7 +16,7 @@ from coreason_enclave.crypto.encoding import canonical_json, sha256_hex
 from coreason_enclave.crypto.encryption import encrypt_to, info_for
 from coreason_enclave.crypto.envelope import seal, unverified_payload
 from coreason_enclave.crypto.signing import Signer
-from coreason_enclave.wire.documents import UPDATE_TYPE, parse_order
+from coreason_enclave.wire.documents import UPDATE_TYPE, RoundOrder
 from coreason_enclave.wire.updates import SealedMessage, encode_arrays
 from tests.support.studies import (
     Federation,
@@ -93,7 +93,9 @@ def test_two_updates_for_one_order_both_well_signed_are_a_change_of_mind(
         said = json.loads(unverified_payload(honest.envelope))
         another = encode_arrays({name: np.full_like(array, 0.5) for name, array in initial_model(job).items()})
         envelope = seal(UPDATE_TYPE, canonical_json({**said, "update_digest": sha256_hex(another)}), key)
-        order = parse_order(unverified_payload(SealedMessage.from_fields(to.content.config_records["aegis"]).envelope))
+        order = RoundOrder.from_payload(
+            unverified_payload(SealedMessage.from_fields(to.content.config_records["aegis"]).envelope)
+        )
         concealed = encrypt_to(order.coordinator.kem_key, another, info_for("update", envelope))
         fields = SealedMessage(envelope, concealed).to_fields()
         return Message(content=RecordDict({"aegis": ConfigRecord({**fields})}), reply_to=to)

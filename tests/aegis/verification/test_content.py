@@ -13,7 +13,7 @@ from aegis.verification import Check, Verdict, verify_run
 from coreason_enclave.crypto.envelope import unverified_payload
 from coreason_enclave.errors import Reason
 from coreason_enclave.session.secure_session import SecureSession
-from coreason_enclave.wire.documents import parse_order
+from coreason_enclave.wire.documents import RoundOrder
 from coreason_enclave.wire.updates import SealedMessage
 from tests.aegis.commands.conftest import Study, found_study, invoke
 
@@ -24,7 +24,7 @@ def grows(monkeypatch: pytest.MonkeyPatch) -> None:
     run = SecureSession.run
 
     def growing(self: SecureSession, message: SealedMessage, **options: Any) -> SealedMessage:
-        order = parse_order(unverified_payload(message.envelope))
+        order = RoundOrder.from_payload(unverified_payload(message.envelope))
         if (order.site_id, order.round_number) == ("clinic-1", 2):
             rows = self.sentry.data_root / "clinic" / "visits" / "rows.csv"
             rows.write_text(rows.read_text() + "p999,1,2,3,1\n")

@@ -14,7 +14,7 @@ from coreason_enclave.crypto.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import LedgerCorrupted
 from coreason_enclave.ledger import LedgerHead
 from coreason_enclave.site.connection import Connection
-from coreason_enclave.wire.documents import HEALTH_TYPE, HealthStatement, parse_health
+from coreason_enclave.wire.documents import HEALTH_TYPE, HealthStatement
 from tests.support.gatekeeping import Coordinator, SmallGateway, free_port, wait_until
 
 
@@ -42,7 +42,10 @@ def sender(opened: Any, connection: Connection) -> Iterator[HealthSender]:
 def statements(gateway: SmallGateway, public_key: str) -> list[HealthStatement]:
     keys = KeyRing({"clinic-1": public_key})
     assert {request.path for request in gateway.requests} == {HEALTH_PATH}
-    return [parse_health(open_envelope(request.body, HEALTH_TYPE, keys).payload) for request in gateway.requests]
+    return [
+        HealthStatement.from_payload(open_envelope(request.body, HEALTH_TYPE, keys).payload)
+        for request in gateway.requests
+    ]
 
 
 def test_a_statement_is_signed_and_says_what_is_left(sender: HealthSender, gateway: SmallGateway, site: Any) -> None:

@@ -23,7 +23,7 @@ from coreason_enclave.ipc.client import AgentClient
 from coreason_enclave.ipc.streams import SOCKET_FILE
 from coreason_enclave.ledger import NoiseSource
 from coreason_enclave.main import main
-from coreason_enclave.wire.documents import UPDATE_TYPE, parse_statement
+from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement
 from coreason_enclave.wire.handler import RequestKind
 from tests.support.gatekeeping import Request, SmallGateway, wait_until
 from tests.support.proving import ProvingCoordinator
@@ -111,7 +111,7 @@ def test_an_agents_life(federation: Any, site: Any, gateway: SmallGateway) -> No
             RequestKind.TRAIN, coordinator.order(federation.job(), site, partial(client.handle, RequestKind.ATTEST))
         )
         opened = open_envelope(answer.envelope, UPDATE_TYPE, KeyRing({"clinic-1": site.public_key}))
-        assert parse_statement(opened.payload).noise_source == NoiseSource.UNSAFE_SEEDED
+        assert UpdateStatement.from_payload(opened.payload).noise_source == NoiseSource.UNSAFE_SEEDED
         with pytest.raises(EnclaveError) as refused:
             client.handle(RequestKind.TRAIN, federation.order(federation.job(), payload_type="text/plain"))
         assert refused.value.reason is Reason.WRONG_PAYLOAD_TYPE

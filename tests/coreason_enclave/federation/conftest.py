@@ -23,7 +23,7 @@ from coreason_enclave.crypto.envelope import KeyRing, open_envelope
 from coreason_enclave.federation.executor import CoreasonExecutor
 from coreason_enclave.federation.nvflare.messages import message_in, sealed_reply
 from coreason_enclave.federation.nvflare.settings import SETTINGS_FILE
-from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement, parse_statement
+from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement
 from coreason_enclave.wire.updates import SealedMessage
 from tests.support.proving import ProvingCoordinator
 
@@ -99,7 +99,7 @@ class Flare:
     def statement(self, answer: SealedMessage) -> UpdateStatement:
         """What the site signed over."""
         keys = KeyRing({self.name: self.site.public_key})
-        return parse_statement(open_envelope(answer.envelope, UPDATE_TYPE, keys).payload)
+        return UpdateStatement.from_payload(open_envelope(answer.envelope, UPDATE_TYPE, keys).payload)
 
     def end(self) -> None:
         """The end of a run."""

@@ -19,7 +19,7 @@ from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.federation.executor import TASKS, CoreasonExecutor
 from coreason_enclave.federation.nvflare.messages import message_in, sealed_reply
 from coreason_enclave.site.opening import open_site
-from coreason_enclave.wire.documents import ENROLMENT_TYPE, parse_enrolment
+from coreason_enclave.wire.documents import ENROLMENT_TYPE, Enrolment
 from coreason_enclave.wire.handler import RequestKind
 from coreason_enclave.wire.updates import SealedMessage
 from tests.coreason_enclave.federation.conftest import AfterLooks, Flare
@@ -44,7 +44,7 @@ def test_an_invitation_is_answered_with_the_sites_signed_word(flare: Flare) -> N
     answer = flare.ask("enrol", flare.federation.invitation(flare.federation.job()))
 
     keys = KeyRing({"clinic-1": flare.site.public_key})
-    enrolment = parse_enrolment(open_envelope(answer.envelope, ENROLMENT_TYPE, keys).payload)
+    enrolment = Enrolment.from_payload(open_envelope(answer.envelope, ENROLMENT_TYPE, keys).payload)
     assert enrolment.job_digest == flare.federation.job().digest()
 
 

@@ -23,7 +23,7 @@ from coreason_enclave.crypto.envelope import KeyRing, open_envelope
 from coreason_enclave.crypto.hash_log import verify_lines
 from coreason_enclave.crypto.keystream import Keystream, Purpose
 from coreason_enclave.errors import EnclaveError, LedgerConflict, Reason
-from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement, parse_statement
+from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement
 from coreason_enclave.wire.updates import SealedMessage, decode_arrays, encode_arrays
 
 Site = Any
@@ -33,7 +33,7 @@ Floats = npt.NDArray[np.float64]
 
 def statement_of(site: Site, answer: SealedMessage) -> UpdateStatement:
     keys = KeyRing({site.config.site_id: site.public_key})
-    return parse_statement(open_envelope(answer.envelope, UPDATE_TYPE, keys).payload)
+    return UpdateStatement.from_payload(open_envelope(answer.envelope, UPDATE_TYPE, keys).payload)
 
 
 def arrays_of(answer: SealedMessage) -> dict[str, Any]:

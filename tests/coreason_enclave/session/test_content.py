@@ -14,7 +14,7 @@ from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError, Reason
 from coreason_enclave.privacy.training import LocalSgdTrainer
-from coreason_enclave.wire.documents import UPDATE_TYPE, parse_statement
+from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement
 from coreason_enclave.wire.updates import SealedMessage
 
 Federation = Any
@@ -71,7 +71,7 @@ def key_of(site: Any, job: Any) -> Path:
 
 def changed(site: Any, answer: SealedMessage) -> bool:
     keys = KeyRing({"clinic-1": site.public_key})
-    return parse_statement(open_envelope(answer.envelope, UPDATE_TYPE, keys).payload).content_changed
+    return UpdateStatement.from_payload(open_envelope(answer.envelope, UPDATE_TYPE, keys).payload).content_changed
 
 
 @pytest.mark.parametrize("how", CHANGES)

@@ -12,7 +12,7 @@ import pytest
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import ConfigurationError, EnclaveError, JobRejected, LedgerConflict, Reason
 from coreason_enclave.session.update_store import KEPT_JOBS, StoredUpdate, UpdateStore
-from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement, parse_statement
+from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement
 from coreason_enclave.wire.updates import SealedMessage
 
 Federation = Any
@@ -36,7 +36,7 @@ def answer(site: Any, federation: Federation, order: SealedMessage, **options: A
 
 def statement_of(site: Any, sealed: SealedMessage) -> UpdateStatement:
     keys = KeyRing({site.config.site_id: site.public_key})
-    return parse_statement(open_envelope(sealed.envelope, UPDATE_TYPE, keys).payload)
+    return UpdateStatement.from_payload(open_envelope(sealed.envelope, UPDATE_TYPE, keys).payload)
 
 
 def kept_files(site: Any) -> list[Path]:

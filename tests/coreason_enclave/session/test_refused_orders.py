@@ -28,7 +28,7 @@ from coreason_enclave.errors import (
     LedgerError,
     Reason,
 )
-from coreason_enclave.wire.documents import ORDER_TYPE, UPDATE_TYPE, parse_order
+from coreason_enclave.wire.documents import ORDER_TYPE, UPDATE_TYPE, RoundOrder
 from coreason_enclave.wire.handler import AnswersByMethod
 from coreason_enclave.wire.updates import SealedMessage, encode_arrays, with_correction
 
@@ -331,7 +331,7 @@ def test_clocks_that_differ_by_less_than_a_minute_are_tolerated(federation: Fede
 def test_the_order_on_record_is_the_one_that_was_signed(federation: Federation) -> None:
     order = federation.order(federation.job(), nonce="cd" * 32)
     payload = base64.b64decode(json.loads(order.envelope)["payload"])
-    assert parse_order(payload).job == federation.job()
+    assert RoundOrder.from_payload(payload).job == federation.job()
 
 
 def test_a_lineage_that_declares_fewer_units_than_the_site_demands_is_refused_at_the_door(

@@ -17,7 +17,7 @@ from coreason_enclave.errors import EnvelopeError, LedgerError, Reason
 from coreason_enclave.ledger import LedgerHead
 from coreason_enclave.ledger.signed_heads import open_head, seal_head
 from coreason_enclave.main import main
-from coreason_enclave.wire.documents import UPDATE_TYPE, parse_statement
+from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement
 from coreason_enclave.wire.updates import SealedMessage
 
 Federation = Any
@@ -34,7 +34,7 @@ def answer(site: Any, federation: Federation, order: SealedMessage) -> SealedMes
 
 def signed_head(site: Any, sealed: SealedMessage) -> str:
     keys = KeyRing({"clinic-1": site.public_key})
-    return parse_statement(open_envelope(sealed.envelope, UPDATE_TYPE, keys).payload).signed_head
+    return UpdateStatement.from_payload(open_envelope(sealed.envelope, UPDATE_TYPE, keys).payload).signed_head
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from coreason_enclave.federation.flower import client_app
 from coreason_enclave.models import build, load_weights, weights_of
 from coreason_enclave.privacy import PrivacyGuard
 from coreason_enclave.privacy.training import LocalSgdTrainer, TrainingTask
-from coreason_enclave.wire.documents import UPDATE_TYPE, parse_statement
+from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement
 from coreason_enclave.wire.updates import TrainedUpdate
 
 Federation = Any
@@ -276,7 +276,7 @@ def test_the_event_that_is_released_is_the_one_the_gate_counted(
     answer = opened.session.run(federation.order(federation.job()))
     opened.close()
     keys = KeyRing({"clinic-1": site.public_key})
-    said = parse_statement(open_envelope(answer.envelope, UPDATE_TYPE, keys).payload)
+    said = UpdateStatement.from_payload(open_envelope(answer.envelope, UPDATE_TYPE, keys).payload)
     counted = PoissonSampledGaussian(2.0, 0.5, 4)
     assert event_from_dict(said.event) == counted == event_from_dict(site.ledger_entries()[-1]["event"])
 

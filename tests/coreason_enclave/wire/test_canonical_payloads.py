@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from coreason_enclave.errors import EnvelopeError
-from coreason_enclave.wire.documents import Enrolment, HealthStatement, parse_enrolment, parse_health
+from coreason_enclave.wire.documents import Enrolment, HealthStatement
 
 ENROLMENT = Enrolment(site_id="a", public_key="ab" * 32, job_id="j", job_digest="cd" * 32, enrolled_at=1)
 HEALTH = HealthStatement(site_id="a", agent_version="1", sent_at=1, round_trip_s=0.5)
 
 
-@pytest.mark.parametrize(("document", "parse"), [(ENROLMENT, parse_enrolment), (HEALTH, parse_health)])
+@pytest.mark.parametrize(
+    ("document", "parse"), [(ENROLMENT, Enrolment.from_payload), (HEALTH, HealthStatement.from_payload)]
+)
 def test_a_document_is_read_back_from_its_canonical_bytes(document: Any, parse: Callable[[bytes], Any]) -> None:
     assert parse(document.canonical()) == document
 
@@ -34,4 +36,4 @@ def test_the_same_document_spelled_otherwise_is_refused(spell: Callable[[bytes],
     other = spell(ENROLMENT.canonical())
     assert other != ENROLMENT.canonical()
     with pytest.raises(EnvelopeError):
-        parse_enrolment(other)
+        Enrolment.from_payload(other)

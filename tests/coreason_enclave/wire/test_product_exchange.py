@@ -26,9 +26,8 @@ from coreason_enclave.session.handshake import SiteHandshake
 from coreason_enclave.wire.documents import (
     ATTESTATION_REQUEST_TYPE,
     ORDER_TYPE,
+    AttestationRequest,
     RoundOrder,
-    parse_attestation_request,
-    parse_order,
 )
 from coreason_enclave.wire.roll_call import read_roll_call
 from coreason_enclave.wire.updates import SealedMessage, encode_arrays, layout_of
@@ -61,7 +60,7 @@ def payload(name: str, payload_type: str) -> bytes:
 
 
 def the_order() -> RoundOrder:
-    return parse_order(payload("round-order", ORDER_TYPE))
+    return RoundOrder.from_payload(payload("round-order", ORDER_TYPE))
 
 
 def ciphertext(name: str) -> bytes:
@@ -69,7 +68,7 @@ def ciphertext(name: str) -> bytes:
 
 
 def test_the_coordinator_takes_the_attestation_and_concludes_what_its_result_says() -> None:
-    request = parse_attestation_request(payload("attestation-request", ATTESTATION_REQUEST_TYPE))
+    request = AttestationRequest.from_payload(payload("attestation-request", ATTESTATION_REQUEST_TYPE))
     proved = admit_attestation(
         SealedMessage(EXCHANGE["attestation"].encode()),
         request,
