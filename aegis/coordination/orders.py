@@ -9,13 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from coreason_enclave.schemas import FederationJob
+from coreason_enclave.system.timestamps import CLOCK_SKEW_S
 from coreason_enclave.wire.checkpoints import LogProof
 from coreason_enclave.wire.documents import CoordinatorIdentity, JobInvitation, RoundOrder
 
-__all__ = ["GRACE_S", "RoundRequest", "issue_invitations", "issue_order"]
-
-GRACE_S = 60
-"""Seconds after a round's deadline for which sites still accept an order, because clocks differ."""
+__all__ = ["RoundRequest", "issue_invitations", "issue_order"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def issue_order(
         log=log,
         log_proof=log_proof,
         issued_at=int(now),
-        expires_at=int(now + question.job.round_deadline_s) + GRACE_S,
+        expires_at=int(now + question.job.round_deadline_s) + CLOCK_SKEW_S,
     )
 
 
@@ -70,7 +68,7 @@ def issue_invitations(
     """Return an invitation per site, by site. Answers are due within ``within_s`` seconds of ``now`` (Unix seconds)."""
     return {
         site: JobInvitation(
-            job=job, site_id=site, nonce=nonce, issued_at=int(now), expires_at=int(now + within_s) + GRACE_S
+            job=job, site_id=site, nonce=nonce, issued_at=int(now), expires_at=int(now + within_s) + CLOCK_SKEW_S
         )
         for site in sorted(sites)
     }

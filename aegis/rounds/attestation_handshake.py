@@ -20,14 +20,12 @@ from coreason_enclave.crypto.encryption import KemKey, encrypt_to, info_for
 from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import AttestationError, Reason
 from coreason_enclave.schemas import AttestationReport, FederationJob
+from coreason_enclave.system.timestamps import CLOCK_SKEW_S
 from coreason_enclave.wire.checkpoints import LogSeen
 from coreason_enclave.wire.documents import COORDINATOR, AttestationRequest, CoordinatorIdentity
 from coreason_enclave.wire.updates import SealedMessage
 
 __all__ = ["Attested", "CoordinatorHandshake"]
-
-CLOCK_STEPPED_S = 60
-"""Largest backward step of this host's clock, in seconds, after which earlier attestation results still count."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class CoordinatorHandshake:
         held = self._attested.get(site)
         if held is None or held.report.job_digest != job.digest():
             return None
-        known_since = held.report.appraised_at - CLOCK_STEPPED_S  # a larger step back voids the result
+        known_since = held.report.appraised_at - CLOCK_SKEW_S  # a larger step back voids the result
         return held if known_since <= self.clock() < held.report.renewal_due else None
 
     def forget(self, site: str) -> None:

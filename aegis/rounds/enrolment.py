@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterable
 
 from aegis.coordination.enrolment_admission import admit_enrolment
-from aegis.coordination.orders import GRACE_S, issue_invitations
+from aegis.coordination.orders import issue_invitations
 from aegis.coordination.participants import sites_to_invite
 from aegis.coordination.round_decisions import updates_required
 from aegis.errors import UpdateRefused
@@ -18,6 +18,7 @@ from aegis.rounds.dispatcher import Closing, Dispatcher, Reply, ReplyKind
 from aegis.rounds.transport import OutboundMessage, SiteRefusal
 from coreason_enclave.crypto.envelope import seal
 from coreason_enclave.errors import EnvelopeError, Reason
+from coreason_enclave.system.timestamps import CLOCK_SKEW_S
 from coreason_enclave.wire.documents import INVITATION_TYPE, JobInvitation
 from coreason_enclave.wire.handler import RequestKind
 from coreason_enclave.wire.updates import SealedMessage
@@ -56,7 +57,7 @@ def _outbound(run: RunContext, invitation: JobInvitation, within_s: float) -> Ou
         request_kind=RequestKind.ENROL,
         message=SealedMessage(seal(INVITATION_TYPE, invitation.canonical(), run.signer)),
         group="enrolment",
-        ttl_s=within_s + GRACE_S,
+        ttl_s=within_s + CLOCK_SKEW_S,
     )
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from aegis.coordination.orders import GRACE_S
 from aegis.rounds.context import RunContext
 from aegis.rounds.dispatcher import Dispatcher, Reply, ReplyKind
 from aegis.rounds.transport import OutboundMessage
 from coreason_enclave.crypto.envelope import seal, unverified_payload
 from coreason_enclave.errors import EnclaveError
+from coreason_enclave.system.timestamps import CLOCK_SKEW_S
 from coreason_enclave.wire.checkpoints import (
     ANNOUNCEMENT_TYPE,
     LogAnnouncement,
@@ -54,7 +54,7 @@ def _outbound(run: RunContext, site: str) -> OutboundMessage:
         log=log,
         log_proof=log_proof,
         issued_at=int(now),
-        expires_at=int(now + ANNOUNCE_S) + GRACE_S,
+        expires_at=int(now + ANNOUNCE_S) + CLOCK_SKEW_S,
     )
     return OutboundMessage(
         site=site,
@@ -62,7 +62,7 @@ def _outbound(run: RunContext, site: str) -> OutboundMessage:
         request_kind=RequestKind.WITNESS,
         message=SealedMessage(seal(ANNOUNCEMENT_TYPE, announcement.canonical(), run.signer)),
         group="witness",
-        ttl_s=ANNOUNCE_S + GRACE_S,
+        ttl_s=ANNOUNCE_S + CLOCK_SKEW_S,
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from aegis.coordination.admission import Admission, Admitted
-from aegis.coordination.orders import GRACE_S, RoundRequest, issue_order
+from aegis.coordination.orders import RoundRequest, issue_order
 from aegis.coordination.round_decisions import updates_required
 from aegis.errors import LedgerForked, RunFolderError, UpdateRefused
 from aegis.rounds.attestation_handshake import Attested
@@ -27,6 +27,7 @@ from coreason_enclave.attestation.challenges import CHALLENGE_S
 from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.crypto.envelope import seal
 from coreason_enclave.errors import AttestationError, EnvelopeError, Reason
+from coreason_enclave.system.timestamps import CLOCK_SKEW_S
 from coreason_enclave.wire.checkpoints import LogSeen
 from coreason_enclave.wire.documents import ATTESTATION_REQUEST_TYPE, ORDER_TYPE
 from coreason_enclave.wire.handler import RequestKind
@@ -414,7 +415,7 @@ class RoundAttempt:
             request_kind=request_kind,
             message=message,
             group=str(self._journal.state.open_round),
-            ttl_s=within_s + GRACE_S,
+            ttl_s=within_s + CLOCK_SKEW_S,
         )
 
     def _log_attested(self, attested: Attested) -> None:

@@ -14,13 +14,12 @@ from typing import Protocol
 from coreason_enclave.crypto.encoding import digest
 from coreason_enclave.errors import AttestationError, ConfigurationError, Reason
 from coreason_enclave.system.files import sync_folder
+from coreason_enclave.system.timestamps import CLOCK_SKEW_S
 
 __all__ = ["CHALLENGE_S", "Challenges", "FileChallenges"]
 
 CHALLENGE_S = 120
 """Lifetime of a challenge, in seconds."""
-
-_CLOCK_STEPPED_S = 60
 
 
 class Challenges(Protocol):
@@ -74,7 +73,7 @@ class FileChallenges:
             raise AttestationError(message, reason=Reason.ATTESTATION_REQUIRED) from error
         except OSError as error:
             raise self._unusable(error) from error
-        if not issued - _CLOCK_STEPPED_S <= now <= issued + CHALLENGE_S:
+        if not issued - CLOCK_SKEW_S <= now <= issued + CHALLENGE_S:
             message = f"the challenge to {subject} is older than {CHALLENGE_S} s"
             raise AttestationError(message, reason=Reason.ATTESTATION_REQUIRED)
 
@@ -88,7 +87,7 @@ class FileChallenges:
         """Delete challenges that expired without an answer."""
         for path in self._folder.iterdir():
             try:
-                if path.stat().st_mtime + CHALLENGE_S + _CLOCK_STEPPED_S < now:
+                if path.stat().st_mtime + CHALLENGE_S + CLOCK_SKEW_S < now:
                     path.unlink()
             except FileNotFoundError:  # another process redeemed the challenge
                 continue

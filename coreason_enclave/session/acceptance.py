@@ -32,6 +32,7 @@ from coreason_enclave.ledger import NoiseSource, NonPrivatePlan, Plan, RoundPlan
 from coreason_enclave.policy import LineagePolicy, SiteConfig
 from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechanism, PrivacyConfig
 from coreason_enclave.session.handshake import ReleasedModel, SiteHandshake
+from coreason_enclave.system.timestamps import CLOCK_SKEW_S
 from coreason_enclave.wire.checkpoints import ANNOUNCEMENT_TYPE, LogAnnouncement
 from coreason_enclave.wire.documents import (
     ATTESTATION_REQUEST_TYPE,
@@ -55,7 +56,6 @@ __all__ = [
 ]
 
 MAX_MODEL_BYTES = 1 << 30
-CLOCK_SKEW_S = 60
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from coreason_enclave.crypto.encryption import KemKeys, KemKeysInMemory, encrypt
 from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import AttestationError, EnclaveError, EnvelopeError, Reason
 from coreason_enclave.schemas import AttestationReport
+from coreason_enclave.system.timestamps import CLOCK_SKEW_S
 from coreason_enclave.wire.documents import (
     COORDINATOR,
     AttestationRequest,
@@ -33,8 +34,6 @@ from coreason_enclave.wire.documents import (
 )
 
 __all__ = ["ReleasedModel", "SiteHandshake"]
-
-_SKEW_S = 60
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class SiteHandshake:
         about_us = (result.subject, result.public_key) == (self.site_id, self.signer.public_hex)
         if key is None or not about_us or result.job_digest != order.job.digest():
             raise _required("its attestation result is not about this site's present keys and this job")
-        if not result.appraised_at - _SKEW_S <= self.clock() <= result.expires_at + _SKEW_S:
+        if not result.appraised_at - CLOCK_SKEW_S <= self.clock() <= result.expires_at + CLOCK_SKEW_S:
             raise _required("its attestation result has expired, or is from the future: compare the clocks")
         model = key.decrypt(ciphertext, info_for("model", envelope))
         return ReleasedModel(model, result)
@@ -137,7 +136,7 @@ class SiteHandshake:
 
     def require_current(self, released: ReleasedModel) -> None:
         """Raise :class:`AttestationError` once the result that released the model has expired."""
-        if self.clock() > released.result.expires_at + _SKEW_S:
+        if self.clock() > released.result.expires_at + CLOCK_SKEW_S:
             message = "the attestation result that released the model has expired"
             raise AttestationError(message, reason=Reason.ATTESTATION_REQUIRED)
 

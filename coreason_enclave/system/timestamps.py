@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 
-__all__ = ["DAY_S", "as_datetime", "as_text", "end_of", "unix_seconds"]
+__all__ = ["CLOCK_SKEW_S", "DAY_S", "as_datetime", "as_text", "end_of", "unix_seconds"]
 
 DAY_S = 86_400
+CLOCK_SKEW_S = 60
+"""Seconds by which two honest clocks may differ, or by which one may step back."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = _EPOCH.toordinal()
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC, microsecond=0)

@@ -16,13 +16,13 @@ from coreason_enclave.agent.health import HEALTH_PATH, HealthSender
 from coreason_enclave.crypto.envelope import seal
 from coreason_enclave.crypto.signing import Signer, load_or_create_secret
 from coreason_enclave.site.connection import Connection, load_connection
-from coreason_enclave.system.timestamps import DAY_S, unix_seconds
+from coreason_enclave.system.timestamps import CLOCK_SKEW_S, DAY_S, unix_seconds
 from coreason_enclave.wire.documents import HEALTH_TYPE
 
 __all__ = ["gateway"]
 
 _TIMEOUT_S = 10.0
-_SKEW_FAIL_S, _SKEW_WARN_S = 60, 5
+_SKEW_WARN_S = 5
 _DAYS_WARN = 21
 
 
@@ -114,7 +114,7 @@ def _clock(date: str | None, now: float) -> Diagnosis:
     skew = now - theirs
     if abs(skew) <= _SKEW_WARN_S:
         return Diagnosis("clock", DiagnosisLevel.OK, f"within {_SKEW_WARN_S} s of the gateway's")
-    verdict = DiagnosisLevel.FAIL if abs(skew) > _SKEW_FAIL_S else DiagnosisLevel.WARN
+    verdict = DiagnosisLevel.FAIL if abs(skew) > CLOCK_SKEW_S else DiagnosisLevel.WARN
     found = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the gateway's"
     return Diagnosis("clock", verdict, found, "synchronise it (NTP): orders carry times, and are refused outside them")
 
