@@ -10,6 +10,7 @@ from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError, Reason
 from coreason_enclave.wire.documents import ENROLMENT_TYPE, UPDATE_TYPE, UpdateStatement
+from coreason_enclave.wire.handler import RequestKind
 from coreason_enclave.wire.updates import decode_arrays
 
 
@@ -62,7 +63,8 @@ def test_a_hostile_site_enrols_like_any_other(federation, site) -> None:
         SimulatedAttacker(site.session),
         SimulatedForger(site.session, forge_of(Attack.NAN)),
     ):
-        assert open_envelope(hostile.enrol(invitation).envelope, ENROLMENT_TYPE, keys).signer == site.config.site_id
+        enrolment = hostile.handle(RequestKind.ENROL, invitation)
+        assert open_envelope(enrolment.envelope, ENROLMENT_TYPE, keys).signer == site.config.site_id
 
 
 def test_a_hostile_site_cannot_spend_what_its_ledger_refuses(federation, site) -> None:

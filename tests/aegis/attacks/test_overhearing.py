@@ -7,7 +7,7 @@ import pytest
 
 from aegis.attacks.hostile.eavesdropper import Overheard, round_of
 from coreason_enclave.errors import EnclaveError, EnvelopeError, Reason
-from coreason_enclave.wire.handler import AnswersByMethod
+from coreason_enclave.wire.handler import AnswersByMethod, RequestKind
 from coreason_enclave.wire.updates import SealedMessage, encode_arrays
 
 
@@ -86,5 +86,5 @@ def test_what_is_no_order_has_no_round() -> None:
 
 def test_invitations_and_challenges_are_passed_on(federation) -> None:
     message = SealedMessage(b"invitation")
-    assert Overheard([]).listen("a", _Answers(1.0)).enrol(message) is message
-    assert Overheard([]).listen("a", _Answers(1.0)).attest(message) is message
+    for kind in (RequestKind.ENROL, RequestKind.ATTEST):
+        assert Overheard([]).listen("a", _Answers(1.0)).handle(kind, message) is message

@@ -44,14 +44,14 @@ TRUSTED_ROOMS = ("coreason_enclave/attestation/", "coreason_enclave/hardware/", 
 # Whatever can make a verdict or choose a root, and the calls that do: where, and with which arguments.
 MAKERS: dict[str, set[tuple[str, str]]] = {
     "Authentic": {
-        (f"{VERIFY}/dcap/verifier.py", "*"),
-        (f"{VERIFY}/nvidia/verifier.py", "*"),
-        (f"{VERIFY}/snp/verifier.py", "*"),
+        (f"{VERIFY}/dcap/quote_verifier.py", "*"),
+        (f"{VERIFY}/nvidia/gpu_verifier.py", "*"),
+        (f"{VERIFY}/snp/report_verifier.py", "*"),
     },
     "AttestationReport": {("coreason_enclave/attestation/appraisal.py", "*")},
-    "SnpVerifier": {(f"{VERIFY}/snp/verifier.py", "load_pinned_roots()")},
+    "SnpVerifier": {(f"{VERIFY}/snp/report_verifier.py", "load_pinned_roots()")},
     "DcapVerifier": {
-        (f"{VERIFY}/dcap/verifier.py", "INTEL_SGX_ROOT"),
+        (f"{VERIFY}/dcap/quote_verifier.py", "INTEL_SGX_ROOT"),
         ("coreason_enclave/attestation/appraisal.py", "INTEL_SGX_ROOT"),
     },
     "NvidiaVerifier": {
@@ -60,10 +60,10 @@ MAKERS: dict[str, set[tuple[str, str]]] = {
     },
     "NvidiaRoots": {(f"{VERIFY}/nvidia/roots.py", "*")},
     "Verifiers": {("coreason_enclave/attestation/appraisal.py", "*")},
-    "verify_manifest_under": {(f"{VERIFY}/nvidia/verifier.py", "self.roots.manifests, manifest, self.now")},
+    "verify_manifest_under": {(f"{VERIFY}/nvidia/gpu_verifier.py", "self.roots.manifests, manifest, self.now")},
 }
 # What reads a result that a verifier signed, after it has checked the signature.
-READERS = {("coreason_enclave/attestation/results.py", "AttestationReport.model_validate")}
+READERS = {("coreason_enclave/attestation/results.py", "AttestationReport.from_payload")}
 SETTINGS_OF_THE_PROCESS = {"environ", "environb", "getenv", "getenvb", "argv", "orig_argv", "flags", "_xoptions"}
 PAST_THE_CHECKS = {"model_construct", "__setattr__", "__new__", "setattr"}
 PINNED = {"PINNED", "PINS", "_PINNED", "_INTEL", "INTEL_SGX_ROOT", "_DEVICE_ROOT", "_MANIFEST_ROOT", "_roots", "_root"}
@@ -199,7 +199,7 @@ def test_every_place_that_may_make_a_verdict_is_there() -> None:
 
 
 APPRAISAL = "coreason_enclave/attestation/appraisal.py"
-SNP = f"{VERIFY}/snp/verifier.py"
+SNP = f"{VERIFY}/snp/report_verifier.py"
 
 
 @pytest.mark.parametrize(
