@@ -32,7 +32,7 @@ JOB_FILE: Final = "job.yaml"
 TASK_REQUEST_S: Final = 0.1
 """Seconds between a client's requests for its next task."""
 
-_TASKS = [*(request_kind.value for request_kind in RequestKind), "validate", "submit_model"]
+_TASKS = ["submit_model" if kind is RequestKind.SUBMIT else kind.value for kind in RequestKind]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from nvflare.private.fed.server.job_meta_validator import JobMetaValidator
 from aegis.errors import RunFolderError
 from aegis.federation.job_files import load_job
 from aegis.runtimes.nvflare.job_folder import FlareJob, write_job_folder
+from coreason_enclave.federation.executor import TASKS
 
 SITES = ("clinic-1", "clinic-2")
 
@@ -56,6 +57,13 @@ def test_only_two_classes_are_named_and_they_take_no_path(written: Path) -> None
     assert [each["executor"] for each in site["executors"]] == [
         {"path": "coreason_enclave.federation.executor.CoreasonExecutor", "args": {}}
     ]
+
+
+def test_each_task_that_the_executor_answers_is_given_to_it_once(written: Path) -> None:
+    """FLARE's client refuses a configuration that names a task twice."""
+    site = json.loads((written / "site/config/config_fed_client.json").read_bytes())
+
+    assert sorted(site["executors"][0]["tasks"]) == sorted(TASKS)
 
 
 def test_the_job_in_it_is_the_job(written: Path, federation_at: Callable[[Path], Any], tmp_path: Path) -> None:
