@@ -29,7 +29,7 @@ def peak_mb(pid: int) -> float:
 @pytest.fixture
 def deployment(tmp_path: Path, federation_at: Callable[[Path], Any]) -> Deployment:
     path = tmp_path / "federation"
-    job = federation_at(path).job(min_clients=2, rounds=2, round_deadline_s=250.0)
+    job = federation_at(path).job(min_clients=2, rounds=5, round_deadline_s=250.0)  # it runs while memory is read
     return create(path, federation_at, job, sites=3)
 
 

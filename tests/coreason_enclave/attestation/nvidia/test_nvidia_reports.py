@@ -228,6 +228,7 @@ def test_no_byte_of_a_report_can_be_changed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # every bit: some 100 s on an idle core
 def test_no_bit_of_a_report_can_be_changed() -> None:
     data = report()
     assert _accepted_after(data, _flips(data, dense=True)) == []
