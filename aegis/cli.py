@@ -33,7 +33,7 @@ COMMANDS = {
     "demo": LazyCommand(
         "aegis.demo.command:demo", "Train over six simulated sites of a real study, and show the result."
     ),
-    "evidence": LazyCommand("aegis.commands.evidence:evidence", "Verify, appraise and read evidence of hardware."),
+    "evidence": LazyCommand("aegis.commands.evidence.group:evidence", "Verify, appraise and read evidence of hardware."),
     "federation": LazyCommand(
         "aegis.commands.federation:federation", "Create a federation, admit sites, run and watch it."
     ),

@@ -16,15 +16,14 @@ from __future__ import annotations
 from coreason_enclave.attestation.verify.nvidia.endorsements import NvidiaEndorsements
 from coreason_enclave.attestation.verify.nvidia.gpu_evidence import NvidiaEvidence, parse_nvidia_evidence
 from coreason_enclave.attestation.verify.nvidia.gpu_policy import NvidiaPlatformPolicy
-from coreason_enclave.attestation.verify.nvidia.gpu_verifier import NvidiaVerifier
+from coreason_enclave.attestation.verify.nvidia.gpu_verifier import NvidiaVerifier, verify_nvidia, verify_nvidia_list
 from coreason_enclave.attestation.verify.nvidia.opaque import GpuMode
 from coreason_enclave.attestation.verify.nvidia.revocation import (
     NvidiaRevocation,
     RevocationStatement,
     RevocationStatus,
 )
-from coreason_enclave.attestation.verify.nvidia.roots import NvidiaRoots, pinned_roots
-from coreason_enclave.attestation.verify.verdict import Authentic
+from coreason_enclave.attestation.verify.nvidia.roots import NvidiaRoots
 
 __all__ = [
     "GpuMode",
@@ -41,31 +40,3 @@ __all__ = [
     "verify_nvidia_list",
 ]
 
-_PINNED = NvidiaVerifier(pinned_roots())
-
-
-def verify_nvidia(
-    evidence: bytes | NvidiaEvidence,
-    endorsements: NvidiaEndorsements,
-    policy: NvidiaPlatformPolicy,
-    now: int,
-    *,
-    nonce: bytes | None,
-) -> Authentic:
-    """Verify the evidence of one GPU under NVIDIA's pinned roots, and the state of its platform.
-
-    See :meth:`NvidiaVerifier.verify`.
-    """
-    return _PINNED.verify(evidence, endorsements, policy, now, nonce=nonce)
-
-
-def verify_nvidia_list(
-    evidence: bytes,
-    endorsements: NvidiaEndorsements,
-    policy: NvidiaPlatformPolicy,
-    now: int,
-    *,
-    nonce: bytes | None,
-) -> tuple[Authentic, ...]:
-    """Verify the evidence of several GPUs, each a different device. See :meth:`NvidiaVerifier.verify_all`."""
-    return _PINNED.verify_all(evidence, endorsements, policy, now, nonce=nonce)

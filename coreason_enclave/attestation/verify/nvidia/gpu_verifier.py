@@ -24,7 +24,7 @@ from coreason_enclave.attestation.verify.nvidia.identity import (
 )
 from coreason_enclave.attestation.verify.nvidia.opaque import Field, GpuMode
 from coreason_enclave.attestation.verify.nvidia.reference import DRIVER, VBIOS, assign, compare
-from coreason_enclave.attestation.verify.nvidia.roots import NvidiaRoots
+from coreason_enclave.attestation.verify.nvidia.roots import NvidiaRoots, pinned_roots
 from coreason_enclave.attestation.verify.nvidia.spdm import MeasurementReport, parse_report
 from coreason_enclave.attestation.verify.nvidia_chain import Chain, load_pem_chain, public_key, verify_path
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
@@ -223,3 +223,33 @@ def _about(manifest: Manifest) -> dict[str, object]:
         "tag_id": manifest.tag_id,
         "valid_until": unix_seconds(min(c.not_valid_after_utc for c in manifest.chain)),
     }
+
+
+_PINNED = NvidiaVerifier(pinned_roots())
+
+
+def verify_nvidia(
+    evidence: bytes | NvidiaEvidence,
+    endorsements: NvidiaEndorsements,
+    policy: NvidiaPlatformPolicy,
+    now: int,
+    *,
+    nonce: bytes | None,
+) -> Authentic:
+    """Verify the evidence of one GPU under NVIDIA's pinned roots, and the state of its platform.
+
+    See :meth:`NvidiaVerifier.verify`.
+    """
+    return _PINNED.verify(evidence, endorsements, policy, now, nonce=nonce)
+
+
+def verify_nvidia_list(
+    evidence: bytes,
+    endorsements: NvidiaEndorsements,
+    policy: NvidiaPlatformPolicy,
+    now: int,
+    *,
+    nonce: bytes | None,
+) -> tuple[Authentic, ...]:
+    """Verify the evidence of several GPUs, each a different device. See :meth:`NvidiaVerifier.verify_all`."""
+    return _PINNED.verify_all(evidence, endorsements, policy, now, nonce=nonce)
