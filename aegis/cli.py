@@ -27,13 +27,13 @@ from aegis.errors import (
 from coreason_enclave import __version__
 from coreason_enclave.command_line import CommandLine, ExitCode, LazyCommand
 
-__all__ = ["main"]
-
 COMMANDS = {
     "demo": LazyCommand(
         "aegis.demo.command:demo", "Train over six simulated sites of a real study, and show the result."
     ),
-    "evidence": LazyCommand("aegis.commands.evidence.group:evidence", "Verify, appraise and read evidence of hardware."),
+    "evidence": LazyCommand(
+        "aegis.commands.evidence.group:evidence", "Verify, appraise and read evidence of hardware."
+    ),
     "federation": LazyCommand(
         "aegis.commands.federation:federation", "Create a federation, admit sites, run and watch it."
     ),

@@ -34,30 +34,6 @@ from collections.abc import Mapping
 
 from coreason_enclave.errors import Reason
 
-__all__ = [
-    "AegisError",
-    "AggregationError",
-    "BudgetRefused",
-    "CertificateRefused",
-    "GatewayUnreachable",
-    "GoalOutOfReach",
-    "InvalidAggregation",
-    "InvalidEngine",
-    "InvalidJob",
-    "LedgerForked",
-    "PrivacySpentByTuning",
-    "RequestRefused",
-    "RunAborted",
-    "RunEnded",
-    "RunFolderError",
-    "RunPaused",
-    "TooFewUpdates",
-    "TransportUnavailable",
-    "TuningStopped",
-    "UpdateRefused",
-    "VerificationFailed",
-]
-
 
 class AegisError(Exception):
     """Base class of all platform errors."""

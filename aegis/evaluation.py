@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-__all__ = ["area_under_curve", "utility"]
-
 
 def utility(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> dict[str, float]:
     """Return metrics of predicted class probabilities.

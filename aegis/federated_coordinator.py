@@ -52,41 +52,34 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from aegis.client_privacy import ClientPrivacy
-from aegis.coordination.cohort import require_enough
-from aegis.coordination.liveness import Liveness, NoLiveness
-from aegis.coordination.participants import Participant
+from aegis.coordination import Liveness, NoLiveness, Participant, require_enough
 from aegis.errors import InvalidJob, RunPaused
-from aegis.rounds.attestation_handshake import CoordinatorHandshake
-from aegis.rounds.context import ParticipantView, RunContext
-from aegis.rounds.dispatcher import Dispatcher
-from aegis.rounds.enrolment import drop_other_keys
-from aegis.rounds.journal import Journal
-from aegis.rounds.log_announcement import announce
-from aegis.rounds.round_attempt import RoundAttempt
-from aegis.rounds.round_runner import RoundRunner, average
-from aegis.rounds.transport import (
+from aegis.rounds import (
     Content,
+    CoordinatorHandshake,
     DeliveryFailure,
+    Dispatcher,
     InboundMessage,
+    Journal,
     OutboundMessage,
+    ParticipantView,
+    RoundAttempt,
+    RoundRunner,
+    RunContext,
     SiteRefusal,
     Transport,
     TransportFailed,
+    Witnesses,
+    announce,
+    average,
+    drop_other_keys,
 )
-from aegis.rounds.witnesses import Witnesses
-from aegis.security.audit import HashLog
-from aegis.stores.heads import HeadStore
-from aegis.stores.run_state import RoundRecord, RunState
-from aegis.stores.run_store import RunStore
-from coreason_enclave.attestation.appraisal import Appraiser
-from coreason_enclave.attestation.challenges import Challenges
-from coreason_enclave.attestation.evidence import Attester
-from coreason_enclave.crypto.signing import Signer
+from aegis.stores import HeadStore, RoundRecord, RunState, RunStore
+from coreason_enclave.attestation import Appraiser, Attester, Challenges
+from coreason_enclave.crypto import HashLog, Signer
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.policy import Profile
-from coreason_enclave.schemas import FederationJob, Mechanism
-from coreason_enclave.wire.handler import RequestKind
-from coreason_enclave.wire.updates import WIRE_RECORD, Array, Arrays, SealedMessage
+from coreason_enclave.schemas import FederationJob, Mechanism, Profile
+from coreason_enclave.wire import WIRE_RECORD, Array, Arrays, RequestKind, SealedMessage
 
 __all__ = ["CUT_OFF", "FederatedCoordinator", "GridTransport", "Participant", "SignallingGrid", "average"]
 

@@ -38,10 +38,15 @@ from aegis.errors import InvalidEngine
 from aegis.tuning import Account, Calibration, Comparison, EngineConfig, Spent, StepSpent
 from coreason_enclave.accounting import Accountant, Guarantee
 from coreason_enclave.ledger import JobClaim, NoiseSource, PrivacyLedger
-from coreason_enclave.privacy import PrivacyGuard
-from coreason_enclave.privacy.opacus_accountants import OpacusAccountant, opacus_epsilon
-from coreason_enclave.privacy.scope import TrainingScope, enter
-from coreason_enclave.privacy.standalone import standalone_key, standalone_scope
+from coreason_enclave.privacy import (
+    OpacusAccountant,
+    PrivacyGuard,
+    TrainingScope,
+    enter,
+    opacus_epsilon,
+    standalone_key,
+    standalone_scope,
+)
 from coreason_enclave.schemas import PrivacyUnit
 
 __all__ = ["Calibration", "DifferentialPrivacyEngine", "EngineConfig", "Task", "TrainingResult"]

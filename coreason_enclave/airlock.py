@@ -22,24 +22,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
-from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.accounting import Event, NonPrivate, PoissonSampledGaussian
+from coreason_enclave.crypto import sha256_hex
 from coreason_enclave.errors import DataLeakageError, Reason
-from coreason_enclave.wire.updates import Array, Arrays, Layout, ReleasableUpdate, TrainedUpdate, encode_arrays
-
-__all__ = [
-    "MAX_UPDATE_BYTES",
-    "METRICS",
-    "check_bytes",
-    "check_event",
-    "check_finite",
-    "check_layout",
-    "check_metrics",
-    "check_norm",
-    "l2_norm",
-    "pass_through",
-    "strip_wrappers",
-]
+from coreason_enclave.wire import Array, Arrays, Layout, ReleasableUpdate, TrainedUpdate, encode_arrays
 
 MAX_UPDATE_BYTES = 1 << 31
 """The largest update that leaves, in bytes of float32."""

@@ -21,15 +21,7 @@ from pydantic import ValidationError
 
 from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError
 from coreason_enclave.schemas import explain
-from coreason_enclave.system.logging_setup import (
-    FORMAT_VARIABLE,
-    LEVEL_VARIABLE,
-    LogFormat,
-    LogLevel,
-    configure_logging,
-)
-
-__all__ = ["TRACEBACK_VARIABLE", "CommandLine", "ExitCode", "LazyCommand", "one_line", "site_folder"]
+from coreason_enclave.system import FORMAT_VARIABLE, LEVEL_VARIABLE, LogFormat, LogLevel, configure_logging
 
 TRACEBACK_VARIABLE = "AEGIS_TRACEBACK"
 _OURS = ("aegis", "coreason_enclave")

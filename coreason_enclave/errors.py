@@ -26,25 +26,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = [
-    "AccountingError",
-    "AttestationError",
-    "ConfigurationError",
-    "DataLeakageError",
-    "DatasetRejected",
-    "EnclaveError",
-    "EnvelopeError",
-    "JobRejected",
-    "LedgerConflict",
-    "LedgerCorrupted",
-    "LedgerError",
-    "PrivacyBudgetExceededError",
-    "PrivacyError",
-    "Reason",
-    "TrainingAborted",
-    "UnsafeTrainingError",
-]
-
 
 class Reason(StrEnum):
     """Stable codes shared by refusals, audit entries and every runtime's error mapping. Never re-used or renamed."""

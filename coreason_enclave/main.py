@@ -7,8 +7,6 @@ import click
 from coreason_enclave import __version__
 from coreason_enclave.command_line import CommandLine, LazyCommand
 
-__all__ = ["main"]
-
 COMMANDS = {
     "agent": LazyCommand("coreason_enclave.commands.agent:agent", "Run this site's agent."),
     "attest": LazyCommand("coreason_enclave.commands.attest:attest", "Collect evidence of this host's hardware."),

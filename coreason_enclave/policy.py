@@ -12,8 +12,8 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from coreason_enclave.attestation.attestation_policy import AttestationPolicy, AttesterName
-from coreason_enclave.attestation.endorsements.endorsement_settings import EndorsementSettings
+from coreason_enclave.attestation import AttestationPolicy, AttesterName
+from coreason_enclave.attestation.endorsements import EndorsementSettings
 from coreason_enclave.configuration import read_toml_as
 from coreason_enclave.errors import JobRejected, Reason
 from coreason_enclave.schemas import (
@@ -36,8 +36,6 @@ from coreason_enclave.schemas import (
     in_range,
     of_form,
 )
-
-__all__ = ["LineagePolicy", "Profile", "SiteConfig", "SitePolicy", "load_site_config"]
 
 _NAME = r"[A-Za-z_]\w{0,127}"
 _CLASS = re.compile(rf"{_NAME}(?:\.{_NAME}){{0,15}}:{_NAME}", re.ASCII)

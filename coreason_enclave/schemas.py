@@ -34,7 +34,7 @@ from pydantic import (
     model_validator,
 )
 
-from coreason_enclave.crypto.encoding import canonical_json, parse_json, sha256_hex
+from coreason_enclave.crypto import canonical_json, parse_json, sha256_hex
 from coreason_enclave.errors import EnvelopeError
 
 __all__ = [

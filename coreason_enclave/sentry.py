@@ -43,18 +43,20 @@ from coreason_enclave.airlock import (
     pass_through,
     strip_wrappers,
 )
-from coreason_enclave.datasets.paths import MAX_FILE_BYTES
-from coreason_enclave.datasets.problems import DatasetSchemaRejected, SchemaProblem
-from coreason_enclave.datasets.reading import (
+from coreason_enclave.datasets import (
+    MAX_FILE_BYTES,
     CheckedDatasets,
+    DatasetExpectation,
+    DatasetSchema,
+    DatasetSchemaRejected,
+    SchemaProblem,
     SiteDataset,
     content_digest,
     declared_schema,
     open_dataset,
 )
-from coreason_enclave.datasets.schema import DatasetExpectation, DatasetSchema
 from coreason_enclave.errors import DataLeakageError
-from coreason_enclave.wire.updates import Array, Layout, ReleasableUpdate, TrainedUpdate
+from coreason_enclave.wire import Array, Layout, ReleasableUpdate, TrainedUpdate
 
 __all__ = ["DataSentry", "DatasetExpectation", "SanitizedOutput", "SiteDataset"]
 

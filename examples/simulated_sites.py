@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from coreason_enclave.attestation.attestation_policy import AttestationPolicy
-from coreason_enclave.policy import LineagePolicy, Profile, SiteConfig, SitePolicy
-from coreason_enclave.schemas import AggregationStrategy, Aggregator, PrivacyUnit
+from coreason_enclave.attestation import AttestationPolicy
+from coreason_enclave.policy import LineagePolicy, SiteConfig, SitePolicy
+from coreason_enclave.schemas import AggregationStrategy, Aggregator, PrivacyUnit, Profile
 
 __all__ = ["Budget", "simulated_site"]
 

@@ -3,6 +3,7 @@
 Enters: updates of one round, with content of any kind. Leaves: one delta, and the reason for each update set aside.
 Never: uses a clock, randomness or IO; falls back to a weaker rule.
 
+>>> from aegis.aggregation import Contribution, aggregate
 >>> import numpy as np
 >>> from coreason_enclave.schemas import Aggregator
 >>> def delta(*values):
@@ -42,18 +43,6 @@ Multi-Krum    n >= 2f + 3  the mean of the n - f best by Krum's score: all but f
 All functions are pure. Neither the order of the updates nor the number of threads changes a bit of a result.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from aegis.aggregation.combining import Aggregate, aggregate, updates_needed
-from aegis.aggregation.screening import Contribution, Quarantine, Screened, SiteUpdate, screen
-
-__all__ = [
-    "Aggregate",
-    "Contribution",
-    "Quarantine",
-    "Screened",
-    "SiteUpdate",
-    "aggregate",
-    "screen",
-    "updates_needed",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,8 +21,6 @@ import numpy as np
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["add_squared_distances", "gather", "mean_of_middle", "sum_of_squares", "weighted_mean"]
-
 TILE = 256
 """Columns that a kernel sorts or sums at once: 20 rows of them stay in a 48 KiB first-level cache."""
 

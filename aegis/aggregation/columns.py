@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 
 from aegis.errors import InvalidAggregation
 
-__all__ = ["Arrays", "Block", "Columns", "Layout", "sweep"]
-
 Arrays: TypeAlias = Mapping[str, NDArray[np.float32]]
 Layout: TypeAlias = Mapping[str, tuple[int, ...]]
 """Names and shapes of the model's tensors."""

@@ -15,8 +15,6 @@ from aegis.aggregation.screening import Contribution, Quarantine, Screened, Site
 from aegis.errors import InvalidAggregation, TooFewUpdates
 from coreason_enclave.schemas import Aggregator
 
-__all__ = ["Aggregate", "aggregate", "updates_needed"]
-
 
 @dataclass(frozen=True, eq=False)
 class Aggregate:

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from aegis.aggregation.columns import Block, Columns, sweep
 from aegis.aggregation.networks import comparators
 
-__all__ = ["mean", "median", "trimmed_mean"]
-
 Floats: TypeAlias = NDArray[np.float32]
 
 

@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 
 from aegis.aggregation.columns import Block, Columns, sweep
 
-__all__ = ["most_central", "scores", "squared_distances"]
-
 _PARTIAL_SUMS = 16
 
 

@@ -15,8 +15,6 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["comparators"]
-
 
 @lru_cache(maxsize=64)
 def comparators(count: int, low: int, high: int) -> NDArray[np.int32]:

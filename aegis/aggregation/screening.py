@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from aegis.aggregation.columns import Arrays, Layout, sweep
 from aegis.errors import InvalidAggregation
 
-__all__ = ["Contribution", "Quarantine", "Screened", "SiteUpdate", "screen"]
-
 
 class Quarantine(StrEnum):
     """Reasons for setting an update aside. Stable codes, in the order of the checks."""

@@ -11,6 +11,7 @@ Source: DP-FedAvg with a fixed denominator (McMahan et al., "Learning Differenti
 3. clips each admitted update to one norm, and adds Gaussian noise to their sum;
 4. divides by the expected number of sites, however many answered.
 
+>>> from aegis.client_privacy import clipped_sum, noised_mean
 >>> import numpy as np
 >>> from coreason_enclave.crypto.keystream import Keystream
 >>> two = [{"w": np.array([3.0, 4.0], np.float32)}, {"w": np.array([0.0, 0.5], np.float32)}]
@@ -30,19 +31,6 @@ The guarantee is central. It protects a site from all readers of the released mo
   substitute. The two have different types, and no code adds them up.
 """
 
-from aegis.client_privacy.account import LINEAGE, SiteAccount, round_of
-from aegis.client_privacy.cohort_sampling import CohortSample, drawn_sites
-from aegis.client_privacy.mechanism import clipped_sum, noised_mean
-from aegis.client_privacy.round_charge import ClientPrivacy, ReleasedOtherwise
+import lazy_loader
 
-__all__ = [
-    "LINEAGE",
-    "ClientPrivacy",
-    "CohortSample",
-    "ReleasedOtherwise",
-    "SiteAccount",
-    "clipped_sum",
-    "drawn_sites",
-    "noised_mean",
-    "round_of",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -26,8 +26,6 @@ from coreason_enclave.ledger import (
 )
 from coreason_enclave.schemas import ClientPrivacyConfig, FederationJob, NeighboringRelation, PrivacyUnit
 
-__all__ = ["LINEAGE", "SiteAccount", "ledger_round", "round_of"]
-
 LINEAGE = "federation/sites"
 """Name of the sites' lineage in a coordinator's ledger."""
 

@@ -12,11 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from coreason_enclave.crypto.encoding import digest
-from coreason_enclave.crypto.keystream import Keystream
-from coreason_enclave.wire.updates import AdmittedUpdate
-
-__all__ = ["CohortSample", "drawn_sites", "noise_keystream", "sampling_keystream"]
+from coreason_enclave.crypto import Keystream, digest
+from coreason_enclave.wire import AdmittedUpdate
 
 _SAMPLING = digest("aegis/client-privacy/sampling/v1").hex()
 

@@ -12,10 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from coreason_enclave.crypto.keystream import Keystream, Purpose, noise_grid
-from coreason_enclave.wire.updates import Array, Arrays, Layout
-
-__all__ = ["clip_factor", "clipped_sum", "noised_mean"]
+from coreason_enclave.crypto import Keystream, Purpose, noise_grid
+from coreason_enclave.wire import Array, Arrays, Layout
 
 Sums = Mapping[str, NDArray[np.float64]]
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from aegis.aggregation import Aggregate, screen
-from aegis.aggregation.columns import Layout
+from aegis.aggregation import Aggregate, Layout, screen
 from aegis.client_privacy.account import SiteAccount
 from aegis.client_privacy.cohort_sampling import CohortSample, drawn_sites, noise_keystream, sampling_keystream
 from aegis.client_privacy.mechanism import clipped_sum, noised_mean
 from aegis.errors import AegisError
 from coreason_enclave.accounting import ClientGuarantee
-from coreason_enclave.crypto.keystream import JobKeys
+from coreason_enclave.crypto import JobKeys
 from coreason_enclave.errors import LedgerConflict
 from coreason_enclave.ledger import LineageCaps, NoiseSource, PrivacyLedger, Reservation
 from coreason_enclave.schemas import Aggregator, ClientPrivacyConfig, FederationJob
-from coreason_enclave.wire.updates import AdmittedUpdate
-
-__all__ = ["ClientPrivacy", "ReleasedOtherwise"]
+from coreason_enclave.wire import AdmittedUpdate
 
 
 class ReleasedOtherwise(AegisError):

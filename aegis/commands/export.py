@@ -7,9 +7,7 @@ from typing import Any
 
 import click
 
-from aegis.runs.bundle import write_bundle
-
-__all__ = ["RunCommand", "export"]
+from aegis.runs import write_bundle
 
 
 @click.command("export", epilog="\b\nExample: aegis run export runs/study-1 --out study-1.zip")

@@ -16,17 +16,14 @@ import click
 
 from aegis.commands.membership import admit, pin, revoke
 from aegis.errors import GatewayUnreachable, RunFolderError
-from aegis.federation.registry import FederationFolder
-from coreason_enclave.policy import Profile
-from coreason_enclave.system.logging_setup import LogLevel, configure_logging
-from coreason_enclave.system.timestamps import as_text
-from coreason_enclave.wire.registration import fingerprint
+from aegis.federation import FederationFolder
+from coreason_enclave.schemas import Profile
+from coreason_enclave.system import LogLevel, as_text, configure_logging
+from coreason_enclave.wire import fingerprint
 
 if TYPE_CHECKING:
-    from aegis.gateway.status import StatusReport
-    from aegis.runtimes.flower.supervisor import FederationHost
-
-__all__ = ["federation"]
+    from aegis.gateway import StatusReport
+    from aegis.runtimes.flower import FederationHost
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _END_S = 40.0
@@ -77,7 +74,7 @@ for command in (admit, pin, revoke):
 @click.option("--public-address", metavar="HOST:PORT", help="The gateway's address as sites are told.")
 def init(folder: Path, profile: str, delta: float, host: str, public_address: str | None) -> None:
     """Create a federation in which nobody takes part yet: keys, certificate authority, gateway."""
-    from aegis.services.participants import create_federation
+    from aegis.services import create_federation
 
     place = FederationFolder(folder)
     gateway = create_federation(place, profile=Profile(profile), delta=delta, host=host, public_address=public_address)
@@ -96,7 +93,7 @@ def init(folder: Path, profile: str, delta: float, host: str, public_address: st
 def serve(folder: Path, local_sites: bool, unsafe_seed: int | None, attackers: int) -> None:
     """Run SuperLink, the gateway and local site agents, until SIGTERM or Ctrl-C. Made for systemd."""
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # every peer listens on loopback
-    from aegis.runtimes.flower.supervisor import FederationHost, HostOptions, Supervisor
+    from aegis.runtimes.flower import FederationHost, HostOptions, Supervisor
 
     place = FederationFolder(folder)
     place.config()
@@ -113,8 +110,7 @@ def serve(folder: Path, local_sites: bool, unsafe_seed: int | None, attackers: i
 @_local_sites
 def up(folder: Path, local_sites: bool) -> None:
     """Start what `serve` runs in the background, and return once it serves."""
-    from aegis.runtimes.flower.federation_process import await_serving, serve_command
-    from aegis.runtimes.flower.supervisor import FederationHost, HostOptions
+    from aegis.runtimes.flower import FederationHost, HostOptions, await_serving, serve_command
 
     place = FederationFolder(folder)
     place.config()
@@ -138,7 +134,7 @@ def up(folder: Path, local_sites: bool) -> None:
 @click.argument("folder", metavar="FEDERATION", type=_FOLDER)
 def down(folder: Path) -> None:
     """End what `up` or `serve` runs. A run that is going on pauses, and goes on once it is up again."""
-    from aegis.runtimes.flower.supervisor import FederationHost
+    from aegis.runtimes.flower import FederationHost
 
     host = FederationHost(FederationFolder(folder))
     state = host.state()
@@ -165,7 +161,7 @@ def status(folder: Path, run_folder: Path | None, as_json: bool) -> None:
 
     Exit code 3 while it is not being served.
     """
-    from aegis.runtimes.flower.supervisor import FederationHost
+    from aegis.runtimes.flower import FederationHost
 
     host = FederationHost(FederationFolder(folder))
     said = _status(host, run_folder)
@@ -206,7 +202,7 @@ def _status(host: FederationHost, run_folder: Path | None) -> dict[str, Any]:
 
 def _report(host: FederationHost | None) -> StatusReport:
     """Return the gateway's report; empty without a host or a reachable gateway."""
-    from aegis.gateway.status import StatusReport
+    from aegis.gateway import StatusReport
 
     try:
         return StatusReport(sites={}) if host is None else host.gateway().report()
@@ -215,7 +211,7 @@ def _report(host: FederationHost | None) -> StatusReport:
 
 
 def _sitting_out(run_folder: Path) -> dict[str, str]:
-    from aegis.runs.folder import RunFolder
+    from aegis.runs import RunFolder
 
     return dict(RunFolder(run_folder).quarantined_now())
 

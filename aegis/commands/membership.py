@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aegis.federation.registry import FederationFolder
-from coreason_enclave.wire.registration import fingerprint
+from aegis.federation import FederationFolder
+from coreason_enclave.wire import fingerprint
 
 if TYPE_CHECKING:
-    from aegis.services.participants import Pinned
-
-__all__ = ["admit", "pin", "revoke"]
+    from aegis.services import Pinned
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -38,7 +36,7 @@ def admit(folder: Path, request: Path, out: Path | None, platforms: tuple[str, .
     Compare the fingerprint with the site's people by telephone first: a signature shows that somebody holds the key,
     not who.
     """
-    from aegis.services.participants import admit as admit_site
+    from aegis.services import admit as admit_site
 
     place = FederationFolder(folder)
     asked, grant = admit_site(place, request.read_bytes(), platforms=platforms)
@@ -71,7 +69,7 @@ def pin(folder: Path, site: str, platforms: tuple[str, ...], replace: bool, unsa
     The same image on somebody else's genuine hardware is then not mistaken for this site. A run that is going on keeps
     the policy that it began with: end it, and give its command again.
     """
-    from aegis.services.participants import pin as pin_site
+    from aegis.services import pin as pin_site
 
     pinned = pin_site(FederationFolder(folder), site, platforms, replace=replace, unsafe_shared=unsafe_shared)
     click.echo(json.dumps(_document(pinned), indent=2) if as_json else _page(pinned))
@@ -99,7 +97,7 @@ def _page(pinned: Pinned) -> str:
 @click.argument("site")
 def revoke(folder: Path, site: str) -> None:
     """Accept nothing from SITE any more, from this moment on. Its earlier signatures remain checkable."""
-    from aegis.services.participants import revoke as revoke_site
+    from aegis.services import revoke as revoke_site
 
     revoke_site(FederationFolder(folder), site)
     click.echo(f"{site} is revoked: the gateway refuses it from its next request on")

@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aegis.errors import RunFolderError
-from aegis.federation.job_files import load_job, resolve
-from aegis.federation.registry import FederationFolder
+from aegis.federation import FederationFolder, load_job, resolve
 
 if TYPE_CHECKING:
-    from aegis.runtimes.nvflare.provisioning import Kits
-
-__all__ = ["nvflare"]
+    from aegis.runtimes.nvflare import Kits
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _NEW = click.Path(exists=False, path_type=Path)
@@ -49,13 +46,17 @@ def provision(folder: Path, server: str, port: int, admin: str, out: Path, runs:
     Each kit gets FLARE's own guards: no code from the network, no shell, a list of the classes that a job may name.
     Kits hold private keys: send each to its owner alone, by a channel that nobody else reads.
     """
-    from aegis.runs.nvflare_client import require_flare
+    from aegis.runs import require_flare
 
     require_flare()
-    from aegis.runtimes.nvflare.provisioning import Project, provision
-    from aegis.runtimes.nvflare.settings import ServerSettings, write_settings
-    from aegis.runtimes.nvflare.site_guards import set_storage_root
-    from aegis.runtimes.nvflare.startup_kits import remember_admin_kit
+    from aegis.runtimes.nvflare import (
+        Project,
+        ServerSettings,
+        provision,
+        remember_admin_kit,
+        set_storage_root,
+        write_settings,
+    )
 
     config = FederationFolder(folder).config()
     if not (sites := sorted(config.public_keys.keys() - set(config.revoked))):
@@ -103,9 +104,8 @@ def export_job(
 
     It is configuration alone: no code, no key and no path. The server's own settings say where the federation is.
     """
-    from aegis.runs.nvflare_client import run_name
-    from aegis.runtimes.nvflare.job_folder import FlareJob, write_job_folder
-    from aegis.runtimes.nvflare.startup_kits import remembered_admin_kit
+    from aegis.runs import run_name
+    from aegis.runtimes.nvflare import FlareJob, remembered_admin_kit, write_job_folder
 
     config = FederationFolder(federation).config()
     job = resolve(load_job(job_file), delta=config.delta)

@@ -10,12 +10,15 @@ from typing import Any
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from coreason_enclave.accounting import ComposedEpsilon, PoissonSampledGaussian, calibrate_noise, compose_epsilon
-from coreason_enclave.accounting.noise_norm import signal_to_noise
+from coreason_enclave.accounting import (
+    ComposedEpsilon,
+    PoissonSampledGaussian,
+    calibrate_noise,
+    compose_epsilon,
+    signal_to_noise,
+)
 from coreason_enclave.errors import AccountingError
 from coreason_enclave.schemas import Delta, Epsilon, NoiseMultiplier, SampleRate, explain
-
-__all__ = ["privacy"]
 
 MAX_STEPS = 10_000_000
 TAKE_MORE_NOISE = "they are as good as not private: take more noise, fewer steps or a larger delta"

@@ -14,17 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aegis.commands.export import RunCommand
-from aegis.federation.job_files import load_job
-from aegis.federation.registry import FederationFolder
-from aegis.runs.folder import RunFolder
-from aegis.runtimes.nvflare.options import FlareHosting, FlareOptions
-from aegis.runtimes.nvflare.settings import EXECUTOR
+from aegis.federation import FederationFolder, load_job
+from aegis.runs import RunFolder
+from aegis.runtimes.nvflare import EXECUTOR, FlareHosting, FlareOptions
 from coreason_enclave.schemas import FederationJob, Mechanism
 
 if TYPE_CHECKING:
-    from aegis.runs.plan import RoundReport
-
-__all__ = ["run"]
+    from aegis.runs import RoundReport
 
 _METRICS = ("accuracy", "auc", "loss")
 
@@ -85,9 +81,7 @@ def run(
     flare = _flare(runtime, **hosting)
     job, participants = load_job(job_file), FederationFolder(federation)
     config = participants.config()
-    from aegis.runs.connect import RuntimeName
-    from aegis.runs.plan import RunPlan
-    from aegis.runs.runner import execute
+    from aegis.runs import RunPlan, RuntimeName, execute
 
     folder = RunFolder(Path("runs", job.job_id) if out is None else out)
     rounds = _Rounds(job, as_json)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["visible"]
-
 
 def visible(text: str) -> str:
     """Return the text on one line, with unprintable characters (controls, lone surrogates) as escapes.

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from aegis.errors import RunFolderError
-from coreason_enclave.crypto.envelope import MAX_ENVELOPE_BYTES
+from coreason_enclave.crypto import MAX_ENVELOPE_BYTES
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.wire.checkpoints import WitnessStatement, open_witness
-
-__all__ = ["read_witness"]
+from coreason_enclave.wire import WitnessStatement, open_witness
 
 
 def read_witness(path: Path) -> WitnessStatement:

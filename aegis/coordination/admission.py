@@ -25,21 +25,23 @@ import numpy as np
 
 from aegis.coordination.orders import RoundRequest
 from aegis.errors import UpdateRefused
-from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian, event_from_dict
-from coreason_enclave.attestation.appraisal import Appraiser
-from coreason_enclave.attestation.binding import Binding, Role
-from coreason_enclave.attestation.evidence import parse_evidence
-from coreason_enclave.attestation.verify.verdict import in_words
-from coreason_enclave.crypto.encoding import sha256_hex
-from coreason_enclave.crypto.encryption import OVERHEAD_BYTES
-from coreason_enclave.crypto.envelope import MAX_ENVELOPE_BYTES, KeyRing, open_envelope
+from coreason_enclave.accounting import Event, NonPrivate, PoissonSampledGaussian, event_from_dict
+from coreason_enclave.attestation import Appraiser, Binding, Role, parse_evidence
+from coreason_enclave.attestation.verify import in_words
+from coreason_enclave.crypto import MAX_ENVELOPE_BYTES, OVERHEAD_BYTES, KeyRing, open_envelope, sha256_hex
 from coreason_enclave.errors import EnclaveError, Reason
-from coreason_enclave.ledger.signed_heads import open_head
+from coreason_enclave.ledger import open_head
 from coreason_enclave.schemas import FederationJob, Mechanism, Provenance
-from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement
-from coreason_enclave.wire.updates import AdmittedUpdate, Array, Layout, SealedMessage, decode_arrays, layout_of
-
-__all__ = ["Admission", "Admitted"]
+from coreason_enclave.wire import (
+    UPDATE_TYPE,
+    AdmittedUpdate,
+    Array,
+    Layout,
+    SealedMessage,
+    UpdateStatement,
+    decode_arrays,
+    layout_of,
+)
 
 _HEADER_BYTES = 1 << 16
 

@@ -15,19 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from aegis.errors import UpdateRefused
-from coreason_enclave.attestation.appraisal import Appraiser
-from coreason_enclave.attestation.binding import Binding, Role
-from coreason_enclave.attestation.challenges import Challenges
-from coreason_enclave.attestation.evidence import parse_evidence
-from coreason_enclave.crypto.encryption import require_receiver
-from coreason_enclave.crypto.envelope import MAX_ENVELOPE_BYTES, KeyRing, open_envelope
+from coreason_enclave.attestation import Appraiser, Binding, Challenges, Role, parse_evidence
+from coreason_enclave.crypto import MAX_ENVELOPE_BYTES, KeyRing, open_envelope, require_receiver
 from coreason_enclave.errors import AttestationError, EnclaveError, Reason
 from coreason_enclave.schemas import AttestationReport
-from coreason_enclave.wire.checkpoints import LogSeen
-from coreason_enclave.wire.documents import ATTESTATION_TYPE, AttestationRequest, SiteAttestation
-from coreason_enclave.wire.updates import SealedMessage
-
-__all__ = ["AdmittedAttestation", "admit_attestation"]
+from coreason_enclave.wire import ATTESTATION_TYPE, AttestationRequest, LogSeen, SealedMessage, SiteAttestation
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from aegis.errors import InvalidJob
-from coreason_enclave.crypto.encoding import digest
+from coreason_enclave.crypto import digest
 from coreason_enclave.schemas import FederationJob
-
-__all__ = ["choose_cohort", "require_enough"]
 
 
 def require_enough(site_ids: Iterable[str], job: FederationJob) -> None:

@@ -8,13 +8,10 @@
 from __future__ import annotations
 
 from aegis.errors import UpdateRefused
-from coreason_enclave.crypto.envelope import KeyRing, open_envelope
+from coreason_enclave.crypto import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError, Reason
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.wire.documents import ENROLMENT_TYPE, Enrolment
-from coreason_enclave.wire.updates import SealedMessage
-
-__all__ = ["MAX_ENROLMENT_BYTES", "admit_enrolment"]
+from coreason_enclave.wire import ENROLMENT_TYPE, Enrolment, SealedMessage
 
 MAX_ENROLMENT_BYTES = 1 << 12
 """Several times the size of an honest enrolment. A large enrolment would crowd others out of the roll-call."""

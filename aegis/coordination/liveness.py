@@ -15,9 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from coreason_enclave.wire.documents import FreeBudget
-
-__all__ = ["Liveness", "NoLiveness", "SiteHealth"]
+from coreason_enclave.wire import FreeBudget
 
 
 @dataclass(frozen=True)

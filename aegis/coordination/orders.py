@@ -9,11 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.system.timestamps import CLOCK_SKEW_S
-from coreason_enclave.wire.checkpoints import LogProof
-from coreason_enclave.wire.documents import CoordinatorIdentity, JobInvitation, RoundOrder
-
-__all__ = ["RoundRequest", "issue_invitations", "issue_order"]
+from coreason_enclave.system import CLOCK_SKEW_S
+from coreason_enclave.wire import CoordinatorIdentity, JobInvitation, LogProof, RoundOrder
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from aegis.coordination.liveness import SiteHealth
 from aegis.coordination.quarantine import QuarantineRecord, is_quarantined
 from coreason_enclave.errors import Reason
 
-__all__ = ["Eligibility", "Participant", "select_eligible", "sites_to_invite"]
-
 
 @dataclass(frozen=True)
 class Participant:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coreason_enclave.accounting import compose_epsilon
-from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
+from coreason_enclave.accounting import Event, NonPrivate, PoissonSampledGaussian, compose_epsilon
 from coreason_enclave.schemas import FederationJob
-
-__all__ = ["across_sites", "epsilon_so_far", "federation_epsilon", "steps_so_far"]
 
 
 def steps_so_far(before: Mapping[str, int], admitted: Mapping[str, Event]) -> dict[str, int]:

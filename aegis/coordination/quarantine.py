@@ -26,8 +26,6 @@ from typing import Annotated
 from coreason_enclave.errors import Reason
 from coreason_enclave.schemas import Flag, SafeId, StrictModel, in_range
 
-__all__ = ["MAX_TURNS", "SILENCE", "QuarantineRecord", "is_quarantined", "mark_late", "record_strike", "remove_strike"]
-
 MAX_TURNS = 16
 SILENCE = frozenset({Reason.NO_REPLY.value, Reason.LATE.value})
 """Strikes that a power cut causes as well as ill will: a site whose node has rejoined since is asked again at once."""

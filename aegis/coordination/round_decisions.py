@@ -14,8 +14,6 @@ from aegis.coordination.quarantine import QuarantineRecord
 from coreason_enclave.errors import Reason
 from coreason_enclave.schemas import FederationJob
 
-__all__ = ["Decision", "NextAct", "decide", "may_open", "updates_required"]
-
 
 class NextAct(StrEnum):
     """The coordinator's next act for a round that is about to open, or whose answers or deadline have come."""

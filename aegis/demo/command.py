@@ -14,10 +14,8 @@ from rich.console import Console
 from aegis.demo.recipe import DemoOptions, private_job
 from aegis.demo.study import choose_run, run_demo
 from aegis.demo.summary import headline
-from aegis.runs.connect import RuntimeName
+from aegis.runs import RuntimeName
 from coreason_enclave.schemas import Aggregator, PrivacyUnit
-
-__all__ = ["demo"]
 
 
 @click.command()

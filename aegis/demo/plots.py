@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from aegis.stores.run_state import RoundRecord
-
-__all__ = ["History", "plot_epsilon", "plot_utility"]
+from aegis.stores import RoundRecord
 
 History = Sequence[RoundRecord]
 

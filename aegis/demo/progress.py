@@ -10,11 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from aegis.runs.plan import RoundReport
-from aegis.stores.run_state import RoundRecord
+from aegis.runs import RoundReport
+from aegis.stores import RoundRecord
 from coreason_enclave.ledger import LineageClaim
-
-__all__ = ["RoundTable"]
 
 _METRICS = ("accuracy", "auc", "loss")
 

@@ -30,21 +30,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from coreason_enclave.datasets.schema import DataFormat, DatasetSchema, Feature, Label
-
-__all__ = [
-    "COLUMNS",
-    "DATASET_ID",
-    "LABEL",
-    "OUTCOME_COLUMNS",
-    "PERSON",
-    "ROWS_FILE",
-    "SCHEMA",
-    "Column",
-    "DerivedColumn",
-    "Rows",
-    "derive",
-]
+from coreason_enclave.datasets import DataFormat, DatasetSchema, Feature, Label
 
 Column = npt.NDArray[np.float64]
 Rows = Mapping[str, Column]

@@ -23,22 +23,10 @@ import numpy.typing as npt
 import tomli_w
 
 from aegis.demo.randhie_columns import DATASET_ID, LABEL, PERSON, ROWS_FILE, SCHEMA, Rows, derive
-from coreason_enclave.datasets.schema import DatasetSchema
+from coreason_enclave.datasets import DatasetSchema
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.schemas import PrivacyUnit
-from coreason_enclave.system.files import replace_file
-
-__all__ = [
-    "DATASET_ID",
-    "NUM_SITES",
-    "CentralReference",
-    "HeldOutRows",
-    "PreparedSite",
-    "central_reference",
-    "load_evaluation_set",
-    "prepare_sites",
-    "schema_for",
-]
+from coreason_enclave.system import replace_file
 
 STATSMODELS_VERSION = "0.15.0"
 """The first release whose wheel carries the file with all columns, ``site`` and ``zper`` among them."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from aegis.coordination.round_decisions import updates_required
-from aegis.demo.randhie_columns import COLUMNS
-from aegis.demo.randhie_data import DATASET_ID
+from aegis.coordination import updates_required
+from aegis.demo.randhie_columns import COLUMNS, DATASET_ID
 from aegis.errors import InvalidJob
-from aegis.runs.connect import RuntimeName
+from aegis.runs import RuntimeName
 from coreason_enclave.schemas import (
     AggregationStrategy,
     Aggregator,
@@ -18,8 +17,6 @@ from coreason_enclave.schemas import (
     PrivacyConfig,
     PrivacyUnit,
 )
-
-__all__ = ["DELTA", "MAX_UPDATE_NORM", "DemoOptions", "private_job", "twin_of"]
 
 DELTA = 1e-5
 

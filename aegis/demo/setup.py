@@ -11,14 +11,12 @@ from pathlib import Path
 
 from aegis.demo.randhie_data import PreparedSite, load_evaluation_set, prepare_sites
 from aegis.demo.recipe import DELTA, MAX_UPDATE_NORM, DemoOptions
-from aegis.federation.registry import EvaluationSet, FederationConfig, FederationFolder
-from aegis.runtimes.in_process import create_site
-from coreason_enclave.attestation.attestation_policy import AttestationPolicy
-from coreason_enclave.crypto.signing import load_or_create_signer
-from coreason_enclave.policy import LineagePolicy, Profile, SiteConfig, SitePolicy
-from coreason_enclave.schemas import AggregationStrategy, Aggregator
-
-__all__ = ["DISJOINT_UNITS", "found_demo_federation"]
+from aegis.federation import EvaluationSet, FederationConfig, FederationFolder
+from aegis.runtimes import create_site
+from coreason_enclave.attestation import AttestationPolicy
+from coreason_enclave.crypto import load_or_create_signer
+from coreason_enclave.policy import LineagePolicy, SiteConfig, SitePolicy
+from coreason_enclave.schemas import AggregationStrategy, Aggregator, Profile
 
 DISJOINT_UNITS = "the study's designers: every family was enrolled at one site; in this file no person has two"
 

@@ -17,19 +17,12 @@ from aegis.demo.recipe import DELTA, DemoOptions, private_job, twin_of
 from aegis.demo.setup import found_demo_federation
 from aegis.demo.summary import DemoResult, write_summary
 from aegis.errors import RunFolderError
-from aegis.federation.job_files import resolve
-from aegis.federation.registry import FederationFolder
-from aegis.runs.connect import RuntimeName
-from aegis.runs.folder import RunFolder
-from aegis.runs.manifest import sign_manifest
-from aegis.runs.plan import RunPlan
-from aegis.runs.runner import execute
-from aegis.runtimes.flower.federation_process import federation_running
-from aegis.stores.run_state import RoundRecord
+from aegis.federation import FederationFolder, resolve
+from aegis.runs import RunFolder, RunPlan, RuntimeName, execute, sign_manifest
+from aegis.runtimes.flower import federation_running
+from aegis.stores import RoundRecord
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.system.files import replace_file
-
-__all__ = ["FEDERATIONS", "DemoRun", "choose_run", "run_demo"]
+from coreason_enclave.system import replace_file
 
 FEDERATIONS = "federations"
 """Folder next to the run folders: holds the federations of each run."""

@@ -8,11 +8,8 @@ from statistics import mean, stdev
 
 from aegis.demo.recipe import DemoOptions
 from aegis.demo.setup import DISJOINT_UNITS
-from aegis.stores.run_state import RoundRecord
+from aegis.stores import RoundRecord
 from coreason_enclave.schemas import FederationJob
-
-__all__ = ["DemoResult", "headline", "write_summary"]
-
 
 _SIMULATED = (
     "> **SIMULATED**: attestation is simulated (development profile) and all sites run on one machine, on data that is "

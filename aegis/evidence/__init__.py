@@ -5,18 +5,6 @@ Enters: files with evidence, endorsements and a policy. Leaves: a verdict, or an
 Never: uses the network, or trusts a root other than the vendors' pinned roots.
 """
 
-from aegis.evidence.evidence_files import EvidenceKind, read_capped, read_evidence
-from aegis.evidence.inspection import Inspection, inspect
-from aegis.evidence.outcome import EvidenceVerdict
-from aegis.evidence.verification import VerificationRequest, verify
+import lazy_loader
 
-__all__ = [
-    "EvidenceKind",
-    "EvidenceVerdict",
-    "Inspection",
-    "VerificationRequest",
-    "inspect",
-    "read_capped",
-    "read_evidence",
-    "verify",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

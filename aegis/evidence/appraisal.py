@@ -11,14 +11,9 @@ from aegis.evidence.evidence_files import EvidenceKind, read_evidence
 from aegis.evidence.given_endorsements import GivenEndorsements
 from aegis.evidence.outcome import EvidenceVerdict
 from aegis.evidence.verification import PlatformPolicy, VerificationRequest, outcomes
-from coreason_enclave.attestation.appraisal import Appraiser, appraise_report
-from coreason_enclave.attestation.attestation_policy import AttestationPolicy
-from coreason_enclave.attestation.binding import Binding
-from coreason_enclave.attestation.evidence import Evidence
-from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
-from coreason_enclave.policy import Profile
-
-__all__ = ["appraise", "appraise_host", "platform_policy"]
+from coreason_enclave.attestation import Appraiser, AttestationPolicy, Binding, Evidence, appraise_report
+from coreason_enclave.attestation.verify import Authentic, Refusal, VerificationRefused
+from coreason_enclave.schemas import Profile
 
 
 def platform_policy(policy: AttestationPolicy, kind: EvidenceKind) -> PlatformPolicy:

@@ -9,15 +9,12 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from coreason_enclave.attestation.attestation_policy import AttestationPolicy
-from coreason_enclave.attestation.evidence import Evidence, parse_evidence
-from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
+from coreason_enclave.attestation import AttestationPolicy, Evidence, parse_evidence
+from coreason_enclave.attestation.verify import Refusal, VerificationRefused
 from coreason_enclave.configuration import read_toml
-from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import AttestationError, ConfigurationError, EnvelopeError, Reason
 from coreason_enclave.schemas import StrictModel, explain
-
-__all__ = ["MAX_FILE_BYTES", "EvidenceKind", "read_capped", "read_evidence", "read_policy"]
 
 MAX_FILE_BYTES = 4 << 20
 """Above the size of any endorsement, and of the largest evidence (a processor and sixteen GPUs, base64 in JSON)."""

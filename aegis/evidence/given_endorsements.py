@@ -7,16 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from coreason_enclave.attestation.evidence import CpuReport, GpuReport
+from coreason_enclave.attestation import CpuReport, GpuReport
+from coreason_enclave.attestation.verify import Refusal, VerificationRefused
 from coreason_enclave.attestation.verify.dcap import DcapEndorsements
 from coreason_enclave.attestation.verify.nvidia import NvidiaEndorsements
-from coreason_enclave.attestation.verify.snp import SnpEndorsements
-from coreason_enclave.attestation.verify.snp.certificates import read_certificate
-from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.attestation.verify.snp import SnpEndorsements, read_certificate
+from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnvelopeError
-
-__all__ = ["GivenEndorsements", "dcap_endorsements", "handed_over", "unreadable"]
 
 _SEQUENCE, _ENUMERATED = 0x30, 0x0A
 

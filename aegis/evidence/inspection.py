@@ -6,19 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aegis.evidence.evidence_files import EvidenceKind, read_evidence
-from coreason_enclave.attestation.evidence import CpuKind, Evidence
-from coreason_enclave.attestation.reference_values import IDENTIFYING
-from coreason_enclave.attestation.verify.dcap.quote import parse_quote
-from coreason_enclave.attestation.verify.dcap.quote_verifier import measurements_of as measured_by_quote
+from coreason_enclave.attestation import IDENTIFYING, CpuKind, Evidence
+from coreason_enclave.attestation.verify import Refusal, VerificationRefused, load_pem_chain, refusing
+from coreason_enclave.attestation.verify.dcap import measurements_of as measured_by_quote
+from coreason_enclave.attestation.verify.dcap import parse_quote
 from coreason_enclave.attestation.verify.nvidia import NvidiaEvidence, parse_nvidia_evidence
-from coreason_enclave.attestation.verify.nvidia.spdm import parse_report as parse_gpu_report
-from coreason_enclave.attestation.verify.nvidia_chain import load_pem_chain, refusing
-from coreason_enclave.attestation.verify.snp import parse_report
-from coreason_enclave.attestation.verify.snp.report import GUEST_POLICY_BITS, PLATFORM_BITS, REPORT_BYTES, bits_set
-from coreason_enclave.attestation.verify.snp.report_verifier import measurements_of as measured_by_report
-from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-
-__all__ = ["Inspection", "inspect", "reference_values"]
+from coreason_enclave.attestation.verify.nvidia import parse_report as parse_gpu_report
+from coreason_enclave.attestation.verify.snp import (
+    GUEST_POLICY_BITS,
+    PLATFORM_BITS,
+    REPORT_BYTES,
+    bits_set,
+    parse_report,
+)
+from coreason_enclave.attestation.verify.snp import measurements_of as measured_by_report
 
 _QUOTES: Mapping[bytes, EvidenceKind] = {bytes(4): EvidenceKind.SGX, bytes.fromhex("81000000"): EvidenceKind.TDX}
 _ECDSA_P256_KEY = bytes.fromhex("0200")

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from coreason_enclave.attestation.acceptance_rules import Accepted
-from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
+from coreason_enclave.attestation import Accepted
+from coreason_enclave.attestation.verify import Authentic, Refusal, VerificationRefused
 from coreason_enclave.schemas import AttestationReport
-
-__all__ = ["EvidenceVerdict"]
 
 
 @dataclass(frozen=True)

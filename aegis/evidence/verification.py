@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from aegis.evidence.evidence_files import EvidenceKind, read_evidence
 from aegis.evidence.given_endorsements import dcap_endorsements, handed_over
 from aegis.evidence.outcome import EvidenceVerdict
-from coreason_enclave.attestation.binding import gpu_nonce, manual_context, report_data
-from coreason_enclave.attestation.evidence import Evidence
+from coreason_enclave.attestation import Evidence, gpu_nonce, manual_context, report_data
+from coreason_enclave.attestation.verify import Authentic, Refusal, VerificationRefused, load_pem_chain
 from coreason_enclave.attestation.verify.dcap import DcapPlatformPolicy, verify_sgx, verify_tdx
 from coreason_enclave.attestation.verify.nvidia import (
     NvidiaEndorsements,
@@ -19,11 +19,7 @@ from coreason_enclave.attestation.verify.nvidia import (
     parse_nvidia_evidence,
     verify_nvidia,
 )
-from coreason_enclave.attestation.verify.nvidia_chain import load_pem_chain
 from coreason_enclave.attestation.verify.snp import SnpEndorsements, SnpPlatformPolicy, verify_snp
-from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
-
-__all__ = ["PlatformPolicy", "VerificationRequest", "outcomes", "verify"]
 
 PlatformPolicy = DcapPlatformPolicy | SnpPlatformPolicy | NvidiaPlatformPolicy
 

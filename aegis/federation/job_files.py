@@ -10,11 +10,9 @@ from pydantic import ValidationError
 
 from aegis.errors import InvalidJob
 from coreason_enclave.accounting import calibrate_noise
-from coreason_enclave.configuration.yaml import read_yaml
+from coreason_enclave.configuration import read_yaml
 from coreason_enclave.errors import ConfigurationError, PrivacyError
 from coreason_enclave.schemas import FederationJob, Mechanism, explain
-
-__all__ = ["dump_job", "load_job", "resolve"]
 
 
 def load_job(path: Path) -> FederationJob:

@@ -28,17 +28,14 @@ import tomli_w
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from aegis.errors import RunFolderError
-from coreason_enclave.attestation.attestation_policy import AttestationPolicy, AttesterName
-from coreason_enclave.attestation.endorsements.endorsement_settings import EndorsementSettings
+from coreason_enclave.attestation import AttestationPolicy, AttesterName
+from coreason_enclave.attestation.endorsements import EndorsementSettings
 from coreason_enclave.configuration import read_toml_as
-from coreason_enclave.crypto.signing import Signer, load_or_create_signer
+from coreason_enclave.crypto import Signer, load_or_create_signer
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.ledger import LineageCaps
-from coreason_enclave.policy import Profile
-from coreason_enclave.schemas import Delta, Epsilon, FormatVersion, HexDigest, SafeId, StrictModel, explain
-from coreason_enclave.system.files import replace_file
-
-__all__ = ["ClientBudget", "EvaluationSet", "FederationConfig", "FederationFolder", "NodeKey"]
+from coreason_enclave.schemas import Delta, Epsilon, FormatVersion, HexDigest, Profile, SafeId, StrictModel, explain
+from coreason_enclave.system import replace_file
 
 
 def _canonical_base64(text: str) -> str:

@@ -23,13 +23,19 @@ from aegis.gateway.identity import PinnedPeer, Registry
 from aegis.gateway.node_registry import NodeRegistry, NodeState
 from aegis.gateway.refusals import GatewayAudit, refusal_body, refusal_status
 from aegis.gateway.status import SiteStatus, StatusReport
-from aegis.http.limits import GatewayLimits
-from aegis.http.load import CrowdCounts
-from aegis.http.request import BodyLimits, Disconnected, HttpRequest, Receive, Scope, Send, follow_lifespan
-from aegis.http.request_shares import Turns
+from aegis.http import (
+    BodyLimits,
+    CrowdCounts,
+    Disconnected,
+    GatewayLimits,
+    HttpRequest,
+    Receive,
+    Scope,
+    Send,
+    Turns,
+    follow_lifespan,
+)
 from coreason_enclave.errors import EnvelopeError, Reason
-
-__all__ = ["HEALTH_PATH", "Gateway"]
 
 HEALTH_PATH = "/v1/agent/health"
 

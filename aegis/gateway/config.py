@@ -9,13 +9,11 @@ import tomli_w
 from pydantic import AfterValidator, Field
 
 from aegis.errors import RunFolderError
-from aegis.http.limits import GatewayLimits
+from aegis.http import GatewayLimits
 from coreason_enclave.configuration import missing, read_toml_as
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.schemas import FormatVersion, StrictModel, in_range
-from coreason_enclave.wire.registration import parse_address
-
-__all__ = ["GatewayConfig", "GatewayFiles"]
+from coreason_enclave.wire import parse_address
 
 
 def _an_address(text: str) -> str:

@@ -21,13 +21,10 @@ from pydantic import ValidationError
 from aegis.errors import GatewayUnreachable
 from aegis.gateway.pull_barrier import MAX_HOLD_S, PullBarrier
 from aegis.gateway.status import SiteStatus, StatusReport
-from aegis.http.request import Receive, Scope, Send, follow_lifespan, read_all, respond
-from aegis.http.unix_socket import short_name
-from coreason_enclave.crypto.encoding import canonical_json, parse_json
+from aegis.http import Receive, Scope, Send, follow_lifespan, read_all, respond, short_name
+from coreason_enclave.crypto import canonical_json, parse_json
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import explain
-
-__all__ = ["ControlApplication", "GatewayControl", "SiteStatus"]
 
 _MAX_BODY_BYTES = 1 << 10
 _TIMEOUT_S = 10.0

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["FleetCodec", "NodeRequest", "Pulled", "Pushed", "UploadHead", "UploadReader"]
-
 
 @dataclass(frozen=True)
 class NodeRequest:

@@ -18,10 +18,8 @@ from aegis.gateway.node_registry import NodeRegistry, NodeState
 from aegis.gateway.pull_barrier import PullBarrier
 from aegis.gateway.refusals import GatewayAudit
 from aegis.gateway.upstream import Headers, NotReached, Upstream
-from aegis.http.request import Disconnected, HttpRequest
+from aegis.http import Disconnected, HttpRequest
 from coreason_enclave.errors import Reason
-
-__all__ = ["FLEET", "FLEET_NAMES", "FleetProxy", "Polling"]
 
 FLEET = "/v1/fleet/"
 FLEET_NAMES = frozenset(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from aegis.gateway.identity import PinnedPeer
-from coreason_enclave.crypto.envelope import KeyRing, open_envelope
+from coreason_enclave.crypto import KeyRing, open_envelope
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.wire.documents import HEALTH_TYPE, HealthStatement
-
-__all__ = ["FRESH_S", "accept_health"]
+from coreason_enclave.wire import HEALTH_TYPE, HealthStatement
 
 FRESH_S = 60.0
 """Maximum difference in seconds between a statement's own clock and the gateway's clock, either way."""

@@ -10,14 +10,11 @@ from functools import lru_cache
 from cryptography import x509
 
 from aegis.errors import RequestRefused, RunFolderError
-from aegis.federation.registry import FederationConfig, FederationFolder
-from aegis.security.pki import participant_uri
-from coreason_enclave.crypto.certificates import load_certificate
-from coreason_enclave.crypto.encoding import sha256_hex
+from aegis.federation import FederationConfig, FederationFolder
+from aegis.security import participant_uri
+from coreason_enclave.crypto import load_certificate, sha256_hex
 from coreason_enclave.errors import Reason
-from coreason_enclave.system.timestamps import unix_seconds
-
-__all__ = ["PinnedPeer", "Registry"]
+from coreason_enclave.system import unix_seconds
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,8 @@ from aegis.errors import RequestRefused
 from aegis.gateway.fleet_protocol import NodeRequest, Pulled, Pushed, UploadHead
 from coreason_enclave.errors import Reason
 from coreason_enclave.schemas import FormatVersion, SafeId, StrictModel, in_range
-from coreason_enclave.system.files import replace_file
-from coreason_enclave.wire.documents import HealthStatement
-
-__all__ = ["ANSWER_SLACK_BYTES", "NodeRegistry", "NodeState"]
+from coreason_enclave.system import replace_file
+from coreason_enclave.wire import HealthStatement
 
 _KEPT = 4
 """Messages remembered per node. Flower's node handles one at a time; the rest serve its retries."""

@@ -11,8 +11,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 
-__all__ = ["MAX_HOLD_S", "PullBarrier"]
-
 MAX_HOLD_S = 60.0
 _SETTLE_S = 5.0
 

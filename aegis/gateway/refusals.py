@@ -14,11 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from aegis.errors import RequestRefused
-from aegis.security.audit import HashLog
-from coreason_enclave.crypto.encoding import canonical_json
+from coreason_enclave.crypto import HashLog, canonical_json
 from coreason_enclave.errors import Reason
-
-__all__ = ["GatewayAudit", "refusal_body", "refusal_status"]
 
 _TRY_AGAIN = frozenset({Reason.CONFIGURATION, Reason.INTERNAL, Reason.LATE, Reason.TRANSPORT})
 _REPEAT_S = 60.0

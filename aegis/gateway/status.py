@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from aegis.http.load import GatewayLoad
+from aegis.http import GatewayLoad
 from coreason_enclave.schemas import Flag, SafeId, StrictModel, in_range
-from coreason_enclave.wire.documents import FreeBudget
-
-__all__ = ["SiteStatus", "StatusReport"]
+from coreason_enclave.wire import FreeBudget
 
 Count = Annotated[int, *in_range(0, (1 << 64) - 1)]
 Moment = Annotated[float, *in_range(0, 1e12)]

@@ -12,8 +12,6 @@ import httpx
 from aegis.errors import RequestRefused
 from coreason_enclave.errors import Reason
 
-__all__ = ["NotReached", "Upstream"]
-
 _MAX_ANSWER_BYTES = 1 << 24
 _TIMEOUT = httpx.Timeout(20.0, read=60.0)
 Headers = list[tuple[bytes, bytes]]

@@ -32,8 +32,6 @@ from aegis.http.limits import GatewayLimits, party_address
 from aegis.http.load import CrowdCounts, Turned
 from aegis.http.request_shares import Pace, Paces
 
-__all__ = ["Acceptor"]
-
 _BATCH = 32
 """Maximum connections accepted in one turn of the loop, so that served connections get their turn in between."""
 _RECORD_HEAD = 5

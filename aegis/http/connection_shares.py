@@ -22,8 +22,6 @@ from aegis.http.fair_shares import Shares
 from aegis.http.limits import GatewayLimits
 from aegis.http.load import CrowdCounts, Turned
 
-__all__ = ["Seat", "Seated", "Seats", "Standing"]
-
 _NOBODY = "certificates that are pinned for no participant"
 
 

@@ -15,8 +15,6 @@ from typing import Annotated
 
 from coreason_enclave.schemas import StrictModel, in_range
 
-__all__ = ["GatewayLimits", "party_address", "raise_descriptor_limit"]
-
 _RESERVED_DESCRIPTORS = 320
 """The gateway's own needs: 256 connections to SuperLink, its files, its sockets."""
 _FEWEST = 16

@@ -13,8 +13,6 @@ from pydantic import Field
 
 from coreason_enclave.schemas import StrictModel, in_range
 
-__all__ = ["CrowdCounts", "GatewayLoad", "Turned"]
-
 _MOST_PARTIES = 1024
 _SHOWN = 5
 

@@ -13,8 +13,6 @@ from aegis.http.connection_shares import Seat, Seats, Standing
 from aegis.http.limits import party_address
 from aegis.http.load import CrowdCounts, Turned
 
-__all__ = ["HEAD_BYTES", "HEAD_S", "ConnectionAdmission", "PeerCertificateProtocol"]
-
 HEAD_S = 10.0
 """Seconds for a request's head, from its first byte or from the start of a connection."""
 HEAD_BYTES = 1 << 15

@@ -11,18 +11,6 @@ from typing import Any
 from aegis.errors import RequestRefused
 from coreason_enclave.errors import EnvelopeError, Reason
 
-__all__ = [
-    "BodyLimits",
-    "Disconnected",
-    "HttpRequest",
-    "Receive",
-    "Scope",
-    "Send",
-    "follow_lifespan",
-    "read_all",
-    "respond",
-]
-
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]

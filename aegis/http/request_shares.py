@@ -14,8 +14,6 @@ from typing import Generic, TypeVar
 
 from aegis.http.limits import GatewayLimits
 
-__all__ = ["Pace", "Paces", "Turns"]
-
 BURST_S = 10.0
 """Seconds' worth of requests that a site may send at once after a rest."""
 _MOST_KEYS = 4096

@@ -34,16 +34,6 @@ from aegis.http.protocol import ConnectionAdmission, PeerCertificateProtocol
 from aegis.http.unix_socket import short_name
 from coreason_enclave.errors import ConfigurationError
 
-__all__ = [
-    "Listener",
-    "ServerTls",
-    "TlsListener",
-    "bind_tcp",
-    "bind_unix",
-    "serve",
-    "serving",
-]
-
 KEEP_ALIVE_S = 75
 _BACKLOG = 1024
 """Connections that the kernel queues for the process to accept."""

@@ -7,8 +7,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["short_name"]
-
 _MOST_BYTES = 100
 
 

@@ -10,22 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from aegis.coordination.attestation_admission import AdmittedAttestation, admit_attestation
-from coreason_enclave.attestation.appraisal import Appraiser
-from coreason_enclave.attestation.binding import Binding, Role
-from coreason_enclave.attestation.challenges import CHALLENGE_S, Challenges
-from coreason_enclave.attestation.evidence import Attester
-from coreason_enclave.attestation.results import seal_result
-from coreason_enclave.crypto.encryption import KemKey, encrypt_to, info_for
-from coreason_enclave.crypto.signing import Signer
+from aegis.coordination import AdmittedAttestation, admit_attestation
+from coreason_enclave.attestation import CHALLENGE_S, Appraiser, Attester, Binding, Challenges, Role, seal_result
+from coreason_enclave.crypto import KemKey, Signer, encrypt_to, info_for
 from coreason_enclave.errors import AttestationError, Reason
 from coreason_enclave.schemas import AttestationReport, FederationJob
-from coreason_enclave.system.timestamps import CLOCK_SKEW_S
-from coreason_enclave.wire.checkpoints import LogSeen
-from coreason_enclave.wire.documents import COORDINATOR, AttestationRequest, CoordinatorIdentity
-from coreason_enclave.wire.updates import SealedMessage
-
-__all__ = ["Attested", "CoordinatorHandshake"]
+from coreason_enclave.system import CLOCK_SKEW_S
+from coreason_enclave.wire import COORDINATOR, AttestationRequest, CoordinatorIdentity, LogSeen, SealedMessage
 
 
 @dataclass(frozen=True)

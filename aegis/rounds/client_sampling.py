@@ -19,10 +19,8 @@ from aegis.aggregation import Aggregate
 from aegis.client_privacy import ClientPrivacy, CohortSample
 from aegis.rounds.context import RunContext
 from aegis.rounds.round_attempt import RoundAttempt
-from aegis.stores.run_state import RunState, SampledCohort
-from coreason_enclave.wire.updates import Arrays, layout_of, model_digest
-
-__all__ = ["ClientSampling"]
+from aegis.stores import RunState, SampledCohort
+from coreason_enclave.wire import Arrays, layout_of, model_digest
 
 
 class ClientSampling:

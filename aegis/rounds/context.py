@@ -6,18 +6,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from aegis.client_privacy import ClientPrivacy
-from aegis.coordination.liveness import Liveness, SiteHealth
-from aegis.coordination.participants import Participant
-from aegis.coordination.quarantine import mark_late
+from aegis.coordination import Liveness, Participant, SiteHealth, mark_late
 from aegis.rounds.attestation_handshake import CoordinatorHandshake
 from aegis.rounds.journal import Journal
 from aegis.rounds.witnesses import Witnesses
-from aegis.stores.heads import HeadStore
-from coreason_enclave.crypto.signing import Signer
+from aegis.stores import HeadStore
+from coreason_enclave.crypto import Signer
 from coreason_enclave.errors import Reason
 from coreason_enclave.schemas import FederationJob
-
-__all__ = ["ParticipantView", "RunContext"]
 
 
 class ParticipantView:

@@ -19,13 +19,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from aegis.coordination.liveness import Liveness, SiteHealth
+from aegis.coordination import Liveness, SiteHealth
 from aegis.rounds.transport import Content, DeliveryFailure, InboundMessage, OutboundMessage, Transport, TransportFailed
 from coreason_enclave.errors import Reason
-from coreason_enclave.system.processes import Backoff
-from coreason_enclave.wire.handler import RequestKind
-
-__all__ = ["Closing", "Dispatcher", "Reply", "ReplyKind"]
+from coreason_enclave.system import Backoff
+from coreason_enclave.wire import RequestKind
 
 _SHORTEST_S, _LONGEST_S, _GROWTH = 0.02, 0.25, 1.5
 _LOOK_EVERY_S = 0.5

@@ -8,22 +8,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 
-from aegis.coordination.enrolment_admission import admit_enrolment
-from aegis.coordination.orders import issue_invitations
-from aegis.coordination.participants import sites_to_invite
-from aegis.coordination.round_decisions import updates_required
+from aegis.coordination import admit_enrolment, issue_invitations, sites_to_invite, updates_required
 from aegis.errors import UpdateRefused
 from aegis.rounds.context import RunContext
 from aegis.rounds.dispatcher import Closing, Dispatcher, Reply, ReplyKind
 from aegis.rounds.transport import OutboundMessage, SiteRefusal
-from coreason_enclave.crypto.envelope import seal
+from coreason_enclave.crypto import seal
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.system.timestamps import CLOCK_SKEW_S
-from coreason_enclave.wire.documents import INVITATION_TYPE, JobInvitation
-from coreason_enclave.wire.handler import RequestKind
-from coreason_enclave.wire.updates import SealedMessage
-
-__all__ = ["INVITATION_S", "drop_other_keys", "invite"]
+from coreason_enclave.system import CLOCK_SKEW_S
+from coreason_enclave.wire import INVITATION_TYPE, JobInvitation, RequestKind, SealedMessage
 
 INVITATION_S = 60.0
 """Seconds that a site may take to enrol, or a round's deadline if shorter. The site only reads and signs."""

@@ -14,16 +14,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from aegis.coordination.quarantine import record_strike
+from aegis.coordination import record_strike
 from aegis.errors import RunFolderError
-from aegis.security.audit import HashLog
-from aegis.stores.run_state import LogPosition, RunState
-from aegis.stores.run_store import RunStore
-from coreason_enclave.policy import Profile
-from coreason_enclave.schemas import FederationJob
-from coreason_enclave.wire.updates import Arrays
-
-__all__ = ["Journal"]
+from aegis.stores import LogPosition, RunState, RunStore
+from coreason_enclave.crypto import HashLog
+from coreason_enclave.schemas import FederationJob, Profile
+from coreason_enclave.wire import Arrays
 
 
 class Journal:

@@ -12,20 +12,18 @@ from collections.abc import Mapping
 from aegis.rounds.context import RunContext
 from aegis.rounds.dispatcher import Dispatcher, Reply, ReplyKind
 from aegis.rounds.transport import OutboundMessage
-from coreason_enclave.crypto.envelope import seal, unverified_payload
+from coreason_enclave.crypto import seal, unverified_payload
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.system.timestamps import CLOCK_SKEW_S
-from coreason_enclave.wire.checkpoints import (
+from coreason_enclave.system import CLOCK_SKEW_S
+from coreason_enclave.wire import (
     ANNOUNCEMENT_TYPE,
     LogAnnouncement,
+    RequestKind,
+    SealedMessage,
     open_checkpoint,
     open_witness,
     origin_of_run,
 )
-from coreason_enclave.wire.handler import RequestKind
-from coreason_enclave.wire.updates import SealedMessage
-
-__all__ = ["ANNOUNCE_S", "announce"]
 
 ANNOUNCE_S = 10.0
 """Seconds that sites may take to answer: a site only reads, writes a small file and signs."""

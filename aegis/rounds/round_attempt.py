@@ -13,28 +13,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from aegis.coordination.admission import Admission, Admitted
-from aegis.coordination.orders import RoundRequest, issue_order
-from aegis.coordination.round_decisions import updates_required
+from aegis.coordination import Admission, Admitted, RoundRequest, issue_order, updates_required
 from aegis.errors import LedgerForked, RunFolderError, UpdateRefused
 from aegis.rounds.attestation_handshake import Attested
 from aegis.rounds.context import RunContext
 from aegis.rounds.dispatcher import Closing, Dispatcher, Reply, ReplyKind
 from aegis.rounds.server_step import BaseModels
 from aegis.rounds.transport import DeliveryFailure, InboundMessage, OutboundMessage, SiteRefusal
-from aegis.stores.run_state import AdmittedEnvelope
-from coreason_enclave.attestation.challenges import CHALLENGE_S
-from coreason_enclave.crypto.encoding import sha256_hex
-from coreason_enclave.crypto.envelope import seal
+from aegis.stores import AdmittedEnvelope
+from coreason_enclave.attestation import CHALLENGE_S
+from coreason_enclave.crypto import seal, sha256_hex
 from coreason_enclave.errors import AttestationError, EnvelopeError, Reason
-from coreason_enclave.system.timestamps import CLOCK_SKEW_S
-from coreason_enclave.wire.checkpoints import LogSeen
-from coreason_enclave.wire.documents import ATTESTATION_REQUEST_TYPE, ORDER_TYPE
-from coreason_enclave.wire.handler import RequestKind
-from coreason_enclave.wire.roll_call import encode_roll_call
-from coreason_enclave.wire.updates import SealedMessage
-
-__all__ = ["RoundAttempt"]
+from coreason_enclave.system import CLOCK_SKEW_S
+from coreason_enclave.wire import (
+    ATTESTATION_REQUEST_TYPE,
+    ORDER_TYPE,
+    LogSeen,
+    RequestKind,
+    SealedMessage,
+    encode_roll_call,
+)
 
 _MOST_CHALLENGES = 8
 """Largest number of challenges to one site in one attempt: a site may restart, or sleep through a challenge."""

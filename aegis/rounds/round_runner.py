@@ -8,14 +8,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-from aegis.aggregation import aggregate
-from aegis.aggregation.combining import Aggregate
+from aegis.aggregation import Aggregate, aggregate
 from aegis.client_privacy import ReleasedOtherwise
-from aegis.coordination.cohort import choose_cohort
-from aegis.coordination.participants import select_eligible
-from aegis.coordination.privacy_spend import epsilon_so_far, steps_so_far
-from aegis.coordination.quarantine import QuarantineRecord, remove_strike
-from aegis.coordination.round_decisions import NextAct, decide, may_open
+from aegis.coordination import (
+    NextAct,
+    QuarantineRecord,
+    choose_cohort,
+    decide,
+    epsilon_so_far,
+    may_open,
+    remove_strike,
+    select_eligible,
+    steps_so_far,
+)
 from aegis.errors import BudgetRefused, RunPaused, TooFewUpdates
 from aegis.rounds.client_sampling import ClientSampling
 from aegis.rounds.context import RunContext
@@ -23,11 +28,9 @@ from aegis.rounds.dispatcher import Dispatcher
 from aegis.rounds.enrolment import invite
 from aegis.rounds.round_attempt import RoundAttempt
 from aegis.rounds.server_step import ServerStep
-from aegis.stores.run_state import RoundRecord, RunState, SampledCohort
+from aegis.stores import RoundRecord, RunState, SampledCohort
 from coreason_enclave.errors import PrivacyBudgetExceededError, Reason
-from coreason_enclave.wire.updates import Array, Arrays, layout_of
-
-__all__ = ["RoundRunner", "average"]
+from coreason_enclave.wire import Array, Arrays, layout_of
 
 
 class RoundRunner:

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from aegis.rounds.context import RunContext
-from aegis.stores.run_state import StrategyState
+from aegis.stores import StrategyState
 from aegis.strategies import Moments, correction, next_server_control, next_site_control, server_step
-from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.crypto import sha256_hex
 from coreason_enclave.schemas import AggregationStrategy
-from coreason_enclave.wire.updates import Array, Arrays, encode_arrays, layout_of, with_correction
-
-__all__ = ["BaseModels", "ServerStep"]
+from coreason_enclave.wire import Array, Arrays, encode_arrays, layout_of, with_correction
 
 
 class BaseModels:

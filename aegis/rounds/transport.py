@@ -10,18 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.wire.handler import RequestKind
-from coreason_enclave.wire.updates import SealedMessage
-
-__all__ = [
-    "Content",
-    "DeliveryFailure",
-    "InboundMessage",
-    "OutboundMessage",
-    "SiteRefusal",
-    "Transport",
-    "TransportFailed",
-]
+from coreason_enclave.wire import RequestKind, SealedMessage
 
 
 class TransportFailed(Exception):

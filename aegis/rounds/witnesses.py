@@ -6,11 +6,8 @@ nothing here: after a restart, it attests with every site before sending an orde
 
 from __future__ import annotations
 
-from aegis.security.audit import HashLog
-from coreason_enclave.crypto.signing import Signer
-from coreason_enclave.wire.checkpoints import LogProof, LogSeen, had_log, origin_of_run, show_log
-
-__all__ = ["Witnesses"]
+from coreason_enclave.crypto import HashLog, Signer
+from coreason_enclave.wire import LogProof, LogSeen, had_log, origin_of_run, show_log
 
 
 class Witnesses:

@@ -31,11 +31,9 @@ from aegis.errors import RunFolderError
 from aegis.runs.folder import RunFolder
 from aegis.runs.manifest import MANIFEST, SIGNATURE, FileList
 from coreason_enclave.command_line import one_line
-from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.system.files import create_file
-
-__all__ = ["exported_names", "opened_run", "write_bundle"]
+from coreason_enclave.system import create_file
 
 _LOG = "audit.jsonl"
 _FOLDERS = frozenset({"keys", "coordinator", "federation", "nvflare"})

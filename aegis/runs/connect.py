@@ -10,14 +10,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from aegis.coordination.liveness import Liveness
-from aegis.federated_coordinator import GridTransport, Participant
-from aegis.federation.registry import FederationFolder
-from aegis.rounds.transport import Transport
+from aegis.coordination import Liveness, Participant
+from aegis.federated_coordinator import GridTransport
+from aegis.federation import FederationFolder
+from aegis.rounds import Transport
 from coreason_enclave.ledger import PrivacyLedger
 from coreason_enclave.policy import SiteConfig
-
-__all__ = ["ConnectedSites", "LocalLedger", "RuntimeName", "connect_sites"]
 
 
 class RuntimeName(StrEnum):
@@ -79,9 +77,7 @@ def connect_sites(
         AegisError: the runtime cannot be started.
     """
     if runtime is RuntimeName.FLOWER:
-        from aegis.runtimes.flower.crowding import naming_a_full_gateway
-        from aegis.runtimes.flower.federation_process import federation_running
-        from aegis.runtimes.flower.sites import connected_sites
+        from aegis.runtimes.flower import connected_sites, federation_running, naming_a_full_gateway
 
         with (
             federation_running(federation, unsafe_seed=unsafe_seed, attackers=attackers) as host,

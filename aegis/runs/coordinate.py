@@ -8,25 +8,21 @@ from contextlib import contextmanager
 from aegis.client_privacy import ClientPrivacy
 from aegis.errors import InvalidJob
 from aegis.federated_coordinator import FederatedCoordinator
-from aegis.federation.registry import FederationFolder
+from aegis.federation import FederationFolder
 from aegis.runs.connect import ConnectedSites, LocalLedger
 from aegis.runs.plan import RunPlan, report_round
 from aegis.runs.results import RunOutcome, write_results
 from aegis.runs.resuming import record_configuration, require_whole, sign_checkpoint
 from aegis.runs.site_privacy import client_privacy_of
-from aegis.security.audit import HashLog
-from aegis.stores.heads import FileHeadStore
-from aegis.stores.run_state import RoundRecord
-from coreason_enclave.accounting.noise_norm import require_less_noise_than_norm
-from coreason_enclave.attestation.appraisal import Appraiser
-from coreason_enclave.attestation.challenges import FileChallenges
+from aegis.stores import FileHeadStore, RoundRecord
+from coreason_enclave.accounting import require_less_noise_than_norm
+from coreason_enclave.attestation import Appraiser, FileChallenges
 from coreason_enclave.attestation.endorsements import opened
+from coreason_enclave.crypto import HashLog
 from coreason_enclave.errors import JobRejected
-from coreason_enclave.hardware.discovery import attester_named
+from coreason_enclave.hardware import attester_named
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.wire.updates import Arrays
-
-__all__ = ["coordinate", "open_log"]
+from coreason_enclave.wire import Arrays
 
 
 def coordinate(job: FederationJob, plan: RunPlan, sites: ConnectedSites, audit: HashLog) -> RunOutcome:
@@ -38,7 +34,7 @@ def coordinate(job: FederationJob, plan: RunPlan, sites: ConnectedSites, audit: 
     Raises:
         AegisError: the run paused, or its state belongs to another job.
     """
-    from aegis.runtimes.in_process import initial_model  # here, as this import loads the frameworks
+    from aegis.runtimes import initial_model  # here, as this import loads the frameworks
 
     first = initial_model(job)
     _require_release(job, first, sites)
@@ -121,6 +117,6 @@ def _evaluator(job: FederationJob, federation: FederationFolder) -> Callable[[Ar
     evaluation = federation.evaluation_set()
     if evaluation is None:
         return lambda _: {}
-    from aegis.runtimes.in_process import public_evaluator
+    from aegis.runtimes import public_evaluator
 
     return public_evaluator(job, evaluation.features, evaluation.labels)

@@ -31,15 +31,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from aegis.coordination.quarantine import is_quarantined
+from aegis.coordination import is_quarantined
 from aegis.errors import RunFolderError
-from aegis.federation.job_files import dump_job, load_job
-from aegis.stores.run_state import RoundRecord, RunState
-from aegis.stores.run_store import FileRunStore
+from aegis.federation import dump_job, load_job
+from aegis.stores import FileRunStore, RoundRecord, RunState
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.system.files import replace_file
-
-__all__ = ["EVALUATION_SET", "RunFolder", "installed_versions", "metrics_csv"]
+from coreason_enclave.system import replace_file
 
 EVALUATION_SET = "evaluation.safetensors"
 

@@ -8,18 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from aegis.attacks.hostile.byzantine import SimulatedAttacker
-from aegis.federation.registry import FederationFolder
-from aegis.runtimes.in_process import (
-    ClientApp,
-    InProcessSites,
-    Site,
-    client_app,
-    open_sites,
-    seeded_keys,
-)
-
-__all__ = ["sites_in_this_process"]
+from aegis.attacks.hostile import SimulatedAttacker
+from aegis.federation import FederationFolder
+from aegis.runtimes import ClientApp, InProcessSites, Site, client_app, open_sites, seeded_keys
 
 
 @contextmanager

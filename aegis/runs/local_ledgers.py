@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from aegis.federation.registry import FederationFolder
+from aegis.federation import FederationFolder
 from coreason_enclave.ledger import PrivacyLedger, SqliteLedger
 from coreason_enclave.policy import SiteConfig, load_site_config
-
-__all__ = ["LocalSiteLedger", "reading_local_sites"]
 
 
 @dataclass(frozen=True)

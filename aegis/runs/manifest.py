@@ -23,24 +23,10 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from aegis.errors import VerificationFailed
-from coreason_enclave.crypto.encoding import parse_json, sha256_hex
-from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal
-from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.crypto import KeyRing, Signer, open_envelope, parse_json, seal, sha256_hex
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.schemas import FormatVersion, HexDigest, StrictModel, explain
-from coreason_enclave.system.files import replace_file
-
-__all__ = [
-    "MANIFEST",
-    "MANIFEST_TYPE",
-    "SIGNATURE",
-    "FileList",
-    "ManifestStatement",
-    "files_of",
-    "is_left_out",
-    "read_manifest",
-    "sign_manifest",
-]
+from coreason_enclave.system import replace_file
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.dsse"
 MANIFEST_TYPE = "application/vnd.aegis.run-manifest.v1+json"

@@ -19,21 +19,15 @@ from typing import Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from aegis.errors import AegisError, InvalidJob, RunAborted, RunFolderError, TransportUnavailable
-from aegis.federation.registry import FederationFolder
+from aegis.federation import FederationFolder
 from aegis.runs.local_ledgers import reading_local_sites
 from aegis.runs.nvflare_heartbeat import PulseWatch
 from aegis.runs.nvflare_outcome import forget_end, has_ended, raise_as_ended
 from aegis.runs.nvflare_wait import Lost, Waiting
 from aegis.runs.plan import RunPlan, report_round
 from aegis.runs.round_follower import RoundFollower
-from aegis.runtimes.nvflare.job_folder import FlareJob
-from aegis.runtimes.nvflare.options import FlareHosting
-from aegis.runtimes.nvflare.settings import ServerSettings, SiteSettings
-from aegis.runtimes.nvflare.startup_kits import read_admin_kit
-from coreason_enclave.policy import Profile
-from coreason_enclave.schemas import FederationJob, SafeId
-
-__all__ = ["coordinate_on_flare", "require_flare", "run_name"]
+from aegis.runtimes.nvflare import FlareHosting, FlareJob, ServerSettings, SiteSettings, read_admin_kit
+from coreason_enclave.schemas import FederationJob, Profile, SafeId
 
 LOG = "nvflare.log"
 """File in the run folder with FLARE's output."""
@@ -173,7 +167,7 @@ def _hosted(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Running
 
 
 def _simulated(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Running]:
-    from aegis.runtimes.nvflare.simulator import Simulation, simulating
+    from aegis.runtimes.nvflare import Simulation, simulating
 
     if plan.federation.config().profile is not Profile.DEVELOPMENT:
         raise InvalidJob("the simulator opens sites in FLARE's own processes: that needs profile development")
@@ -192,7 +186,7 @@ def _simulated(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Runn
 
 
 def _proof_of_concept(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Running]:
-    from aegis.runtimes.nvflare.poc import ProofOfConcept, proof_of_concept
+    from aegis.runtimes.nvflare import ProofOfConcept, proof_of_concept
 
     sites = _local_sites(plan)
     return proof_of_concept(
@@ -208,7 +202,7 @@ def _proof_of_concept(job: FederationJob, plan: RunPlan) -> AbstractContextManag
 
 
 def _deployed(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Running]:
-    from aegis.runtimes.nvflare.deployment import Submission, submitted
+    from aegis.runtimes.nvflare import Submission, submitted
 
     if plan.flare.kit is None:
         raise InvalidJob("a run on a FLARE deployment needs an administrator's startup kit")

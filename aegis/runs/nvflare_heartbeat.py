@@ -19,8 +19,6 @@ from typing import NamedTuple
 
 from aegis.runs.folder import RunFolder
 
-__all__ = ["PULSE", "PulseWatch", "beating"]
-
 PULSE = Path("nvflare") / "pulse.json"
 """Path in the run folder while a coordinator works there: names its process. The modification time is the heartbeat."""
 

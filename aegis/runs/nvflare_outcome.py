@@ -10,8 +10,6 @@ from aegis.errors import AegisError
 from aegis.runs.folder import RunFolder
 from coreason_enclave.errors import EnclaveError
 
-__all__ = ["END_NOTE", "forget_end", "has_ended", "raise_as_ended", "record_end"]
-
 END_NOTE = "nvflare-end.json"
 
 

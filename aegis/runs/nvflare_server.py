@@ -7,10 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from aegis.coordination import Participant
 from aegis.errors import AegisError, InvalidJob
-from aegis.federated_coordinator import Participant
-from aegis.federation.job_files import load_job
-from aegis.federation.registry import FederationFolder
+from aegis.federation import FederationFolder, load_job
 from aegis.runs.connect import ConnectedSites, RuntimeName
 from aegis.runs.coordinate import coordinate, open_log
 from aegis.runs.folder import RunFolder
@@ -18,14 +17,16 @@ from aegis.runs.local_ledgers import reading_local_sites
 from aegis.runs.nvflare_heartbeat import beating
 from aegis.runs.nvflare_outcome import record_end
 from aegis.runs.plan import RunPlan, prepare
-from aegis.runtimes.nvflare.job_folder import JOB_FILE
-from aegis.runtimes.nvflare.options import FlareHosting, FlareOptions
-from aegis.runtimes.nvflare.settings import read_server_settings
-from aegis.runtimes.nvflare.workflow import FlareWorkflow, require_gate
+from aegis.runtimes.nvflare import (
+    JOB_FILE,
+    FlareHosting,
+    FlareOptions,
+    FlareWorkflow,
+    read_server_settings,
+    require_gate,
+)
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.schemas import SafeId, StrictModel, explain
-
-__all__ = ["CoordinatorWorkflow"]
 
 
 class _Arguments(StrictModel):

@@ -10,8 +10,6 @@ from typing import Final
 
 from aegis.runs.nvflare_heartbeat import PulseWatch
 
-__all__ = ["LOST_S", "START_S", "Lost", "Waiting"]
-
 START_S: Final = 240.0
 """Seconds until FLARE must have started the job: clients register, the scheduler picks the job, a process starts."""
 LOST_S: Final = 45.0

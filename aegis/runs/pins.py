@@ -24,11 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from aegis.errors import RunFolderError
-from aegis.federation.registry import FederationConfig, FederationFolder
-from coreason_enclave.crypto.encoding import canonical_json, sha256_hex
+from aegis.federation import FederationConfig, FederationFolder
+from coreason_enclave.crypto import canonical_json, sha256_hex
 from coreason_enclave.schemas import FederationJob
-
-__all__ = ["code_in_use", "pinned", "require_coordinator_key", "require_pinned"]
 
 _PACKAGES = ("aegis", "coreason_enclave")
 _NEW_RUN = "or start a new run (another --out)"

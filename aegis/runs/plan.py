@@ -14,20 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aegis.errors import InvalidJob, RunFolderError
-from aegis.federation.job_files import resolve
-from aegis.federation.registry import FederationConfig, FederationFolder
+from aegis.federation import FederationConfig, FederationFolder, resolve
 from aegis.runs.connect import LocalLedger, RuntimeName
 from aegis.runs.folder import RunFolder, installed_versions
 from aegis.runs.pins import pinned, require_coordinator_key, require_pinned
 from aegis.runs.results import lineages_of
 from aegis.runs.site_privacy import require_site_budget
-from aegis.runtimes.nvflare.options import FlareOptions
-from aegis.stores.run_state import RoundRecord
+from aegis.runtimes.nvflare import FlareOptions
+from aegis.stores import RoundRecord
 from coreason_enclave.ledger import LineageClaim
-from coreason_enclave.policy import Profile
-from coreason_enclave.schemas import FederationJob
-
-__all__ = ["RoundReport", "RunPlan", "prepare", "report_round"]
+from coreason_enclave.schemas import FederationJob, Profile
 
 
 @dataclass(frozen=True)

@@ -9,22 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from aegis.client_privacy import ClientPrivacy
-from aegis.coordination.privacy_spend import across_sites
-from aegis.federation.registry import FederationFolder
+from aegis.coordination import across_sites
+from aegis.federation import FederationFolder
 from aegis.runs.connect import LocalLedger
 from aegis.runs.folder import RunFolder, metrics_csv
 from aegis.runs.manifest import sign_manifest
 from aegis.runs.site_privacy import EXPORT, statement
-from aegis.security.audit import HashLog
-from aegis.stores.run_state import RoundRecord, content_changes
-from coreason_enclave.crypto.encoding import sha256_hex
-from coreason_enclave.crypto.signing import Signer, read_private
-from coreason_enclave.ledger.signed_heads import seal_export
-from coreason_enclave.system.files import replace_file
-from coreason_enclave.wire.checkpoints import origin_of_run, sign_log
-from coreason_enclave.wire.updates import Array, decode_arrays, encode_arrays, model_digest
-
-__all__ = ["RunOutcome", "lineages_of", "read_outcome", "write_results"]
+from aegis.stores import RoundRecord, content_changes
+from coreason_enclave.crypto import HashLog, Signer, read_private, sha256_hex
+from coreason_enclave.ledger import seal_export
+from coreason_enclave.system import replace_file
+from coreason_enclave.wire import Array, decode_arrays, encode_arrays, model_digest, origin_of_run, sign_log
 
 _MAX_MODEL_BYTES = 1 << 30
 

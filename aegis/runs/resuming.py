@@ -26,18 +26,12 @@ from typing import Any
 
 from aegis.errors import RunFolderError
 from aegis.runs.folder import EVALUATION_SET, RunFolder
-from aegis.security.audit import HashLog, verify_checkpoint
-from aegis.stores.run_state import RunState
-from coreason_enclave.crypto.encoding import parse_json, sha256_hex
-from coreason_enclave.crypto.envelope import KeyRing, unverified_payload
-from coreason_enclave.crypto.signing import Signer
+from aegis.stores import RunState
+from coreason_enclave.crypto import HashLog, KeyRing, Signer, parse_json, sha256_hex, unverified_payload
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.policy import Profile
-from coreason_enclave.system.files import replace_file
-from coreason_enclave.wire.checkpoints import origin_of_run, sign_log
-from coreason_enclave.wire.documents import UpdateStatement
-
-__all__ = ["CHECKPOINT", "RECORDED_FILES", "record_configuration", "require_whole", "sign_checkpoint"]
+from coreason_enclave.schemas import Profile
+from coreason_enclave.system import replace_file
+from coreason_enclave.wire import UpdateStatement, origin_of_run, sign_log, verify_checkpoint
 
 RECORDED_FILES = {"config": "config.json", "job_file": "job.yaml", "evaluation_set": EVALUATION_SET}
 """Files whose SHA-256 each start of a run records in the log; null for a missing evaluation set."""

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aegis.runs.folder import RunFolder
-from aegis.stores.run_state import RoundRecord
-
-__all__ = ["RoundFollower"]
+from aegis.stores import RoundRecord
 
 
 class RoundFollower:

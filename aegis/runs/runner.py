@@ -10,8 +10,6 @@ from aegis.runs.plan import RunPlan, prepare
 from aegis.runs.results import RunOutcome, read_outcome
 from coreason_enclave.schemas import FederationJob
 
-__all__ = ["execute"]
-
 
 def execute(job: FederationJob, plan: RunPlan) -> RunOutcome:
     """Run ``job``, or continue it, and write the complete run folder.

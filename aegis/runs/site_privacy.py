@@ -8,13 +8,10 @@ from typing import Any
 
 from aegis.client_privacy import LINEAGE, ClientPrivacy
 from aegis.errors import InvalidJob
-from aegis.federation.registry import ClientBudget, FederationConfig, FederationFolder
-from coreason_enclave.crypto.job_keys import SecretJobKeys, unsafe_seeded_keys
-from coreason_enclave.crypto.keystream import JobKeys
+from aegis.federation import ClientBudget, FederationConfig, FederationFolder
+from coreason_enclave.crypto import JobKeys, SecretJobKeys, unsafe_seeded_keys
 from coreason_enclave.ledger import SqliteLedger
 from coreason_enclave.schemas import FederationJob
-
-__all__ = ["EXPORT", "client_privacy_of", "require_site_budget", "statement"]
 
 EXPORT = "ledger/coordinator.json"
 """Path of the exported coordinator's ledger in a run folder."""

@@ -21,38 +21,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from flwr.app import Context, Error, Message, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.clientapp import ClientApp as ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from aegis.coordination.liveness import NoLiveness
+from aegis.coordination import NoLiveness, Participant
 from aegis.evaluation import utility
-from aegis.federated_coordinator import Participant
 from aegis.runtimes.lanes import PATIENCE_S, Lanes
-from coreason_enclave.crypto.job_keys import unsafe_seeded_keys
-from coreason_enclave.crypto.keystream import JobKeys
+from coreason_enclave.crypto import JobKeys, unsafe_seeded_keys
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.federation.flower import client_app
+from coreason_enclave.federation.flower import client_app as client_app
 from coreason_enclave.models import initial_weights, predict_probabilities
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.site.opening import Site, create_site, open_site
-from coreason_enclave.wire.updates import Array, Arrays
-
-__all__ = [
-    "ClientApp",
-    "InProcessGrid",
-    "InProcessSites",
-    "JobKeys",
-    "Site",
-    "client_app",
-    "create_site",
-    "initial_model",
-    "open_sites",
-    "public_evaluator",
-    "seeded_keys",
-]
+from coreason_enclave.site import Site as Site
+from coreason_enclave.site import create_site as create_site
+from coreason_enclave.site import open_site
+from coreason_enclave.wire import Array, Arrays
 
 _COORDINATOR_NODE = 0
 _RUN_ID = 1

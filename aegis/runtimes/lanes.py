@@ -14,8 +14,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["PATIENCE_S", "Lanes"]
-
 PATIENCE_S = 2.0
 _END_S = 10.0
 

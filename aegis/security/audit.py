@@ -5,8 +5,3 @@ only through this module.
 """
 
 from __future__ import annotations
-
-from coreason_enclave.crypto.hash_log import HashLog, LogCorrupted, LogHead, verify_lines
-from coreason_enclave.wire.checkpoints import CHECKPOINT_TYPE, verify_checkpoint
-
-__all__ = ["CHECKPOINT_TYPE", "HashLog", "LogCorrupted", "LogHead", "verify_checkpoint", "verify_lines"]

@@ -29,19 +29,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from aegis.errors import CertificateRefused
-from coreason_enclave.crypto.certificates import load_pem_certificates, load_pem_request
-from coreason_enclave.crypto.encoding import sha256_hex
-from coreason_enclave.crypto.signing import write_private
-from coreason_enclave.system.files import PRIVATE, replace_file
-from coreason_enclave.system.timestamps import DAY_S, as_datetime
-
-__all__ = [
-    "PARTICIPANT_URN",
-    "CertificateAuthority",
-    "certificate_fingerprint",
-    "create_authority",
-    "participant_uri",
-]
+from coreason_enclave.crypto import load_pem_certificates, load_pem_request, sha256_hex, write_private
+from coreason_enclave.system import DAY_S, PRIVATE, as_datetime, replace_file
 
 PARTICIPANT_URN = "urn:aegis:participant:"
 _AUTHORITY_DAYS, _SERVER_DAYS, _CLIENT_DAYS = 3653, 397, 365

@@ -16,20 +16,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from aegis.errors import RunFolderError
-from aegis.federation.registry import FederationConfig, FederationFolder
-from aegis.gateway.config import GatewayConfig, GatewayFiles
-from aegis.security.pki import CertificateAuthority, certificate_fingerprint, create_authority
-from coreason_enclave.policy import Profile
-from coreason_enclave.schemas import explain
-from coreason_enclave.wire.registration import (
-    RegistrationGrant,
-    RegistrationRequest,
-    open_request,
-    parse_address,
-    seal_grant,
-)
-
-__all__ = ["Pinned", "admit", "create_federation", "free_ports", "pin", "prepare_network", "revoke"]
+from aegis.federation import FederationConfig, FederationFolder
+from aegis.gateway import GatewayConfig, GatewayFiles
+from aegis.security import CertificateAuthority, certificate_fingerprint, create_authority
+from coreason_enclave.schemas import Profile, explain
+from coreason_enclave.wire import RegistrationGrant, RegistrationRequest, open_request, parse_address, seal_grant
 
 _LOOPBACK = "127.0.0.1"
 

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from aegis.errors import LedgerForked, RunFolderError
-from coreason_enclave.crypto.envelope import unverified_payload
+from coreason_enclave.crypto import unverified_payload
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.system.files import replace_file
-from coreason_enclave.wire.documents import LedgerHeadStatement, SiteLedgerHead
-
-__all__ = ["FileHeadStore", "HeadStore"]
+from coreason_enclave.system import replace_file
+from coreason_enclave.wire import LedgerHeadStatement, SiteLedgerHead
 
 
 class HeadStore(Protocol):

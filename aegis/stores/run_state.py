@@ -11,18 +11,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from aegis.coordination.quarantine import QuarantineRecord
+from aegis.coordination import QuarantineRecord
 from coreason_enclave.schemas import Flag, HexDigest, Provenance, SafeId, StrictModel, UnixSeconds, in_range
-
-__all__ = [
-    "AdmittedEnvelope",
-    "LogPosition",
-    "RoundRecord",
-    "RunState",
-    "SampledCohort",
-    "StrategyState",
-    "content_changes",
-]
 
 
 class RoundRecord(StrictModel):

@@ -23,13 +23,11 @@ from pydantic import ValidationError
 
 from aegis.errors import RunFolderError
 from aegis.stores.run_state import RunState
-from coreason_enclave.crypto.encoding import canonical_json, parse_json, sha256_hex
+from coreason_enclave.crypto import canonical_json, parse_json, sha256_hex
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.schemas import explain
-from coreason_enclave.system.files import replace_file, sync_folder, write_whole
-from coreason_enclave.wire.updates import Array, Arrays, SealedMessage, decode_arrays, encode_arrays
-
-__all__ = ["FileRunStore", "RunStore"]
+from coreason_enclave.system import replace_file, sync_folder, write_whole
+from coreason_enclave.wire import Array, Arrays, SealedMessage, decode_arrays, encode_arrays
 
 _MAX_MODEL_BYTES = 1 << 30
 _MAX_STATE_BYTES = 1 << 28

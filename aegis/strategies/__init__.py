@@ -6,6 +6,7 @@ Never: does IO; asks a site for more than its released update; costs privacy, be
 :mod:`aegis.aggregation` combines the updates first. :func:`server_step` then makes the next global model (FedAvg, Adam,
 Yogi). SCAFFOLD's control variates follow from the combined update and the admitted updates alone.
 
+>>> from aegis.strategies import correction, server_step
 >>> import numpy as np
 >>> from coreason_enclave.schemas import ServerOptimizerConfig
 >>> base, delta = {"w": np.zeros(2, np.float32)}, {"w": np.array([0.5, -2.0], np.float32)}
@@ -16,7 +17,6 @@ Yogi). SCAFFOLD's control variates follow from the combined update and the admit
 array([-2.,  0.], dtype=float32)
 """
 
-from aegis.strategies.server import Moments, server_step
-from aegis.strategies.variates import correction, next_server_control, next_site_control
+import lazy_loader
 
-__all__ = ["Moments", "correction", "next_server_control", "next_site_control", "server_step"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreason_enclave.schemas import ServerOptimizer, ServerOptimizerConfig
-from coreason_enclave.wire.updates import Array, Arrays
-
-__all__ = ["Moments", "server_step"]
+from coreason_enclave.wire import Array, Arrays
 
 _Float64 = NDArray[np.float64]
 _PREFIXES = ("m/", "v/")

@@ -17,9 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from coreason_enclave.wire.updates import Array, Arrays
-
-__all__ = ["correction", "next_server_control", "next_site_control"]
+from coreason_enclave.wire import Array, Arrays
 
 _LARGEST = float(np.finfo(np.float32).max)
 

@@ -8,12 +8,15 @@ from typing import NamedTuple
 
 from aegis.errors import InvalidEngine
 from aegis.tuning.config import EngineConfig
-from coreason_enclave.accounting import Accountant, Guarantee, calibrate_noise, compose_epsilon
-from coreason_enclave.accounting.calibration import CALIBRATION_TOLERANCE
-from coreason_enclave.accounting.cross_check import rdp_epsilon
+from coreason_enclave.accounting import (
+    CALIBRATION_TOLERANCE,
+    Accountant,
+    Guarantee,
+    calibrate_noise,
+    compose_epsilon,
+    rdp_epsilon,
+)
 from coreason_enclave.errors import PrivacyError
-
-__all__ = ["Comparison", "Spent", "StepSpent", "calibrated", "epsilon_of", "guarantee_of"]
 
 
 class Spent(NamedTuple):

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, ValidationError, field_validator
 
 from aegis.errors import InvalidEngine
 from coreason_enclave.accounting import Accountant, PoissonSampledGaussian
-from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import (
     ClippingNorm,
@@ -20,8 +20,6 @@ from coreason_enclave.schemas import (
     StrictModel,
     explain,
 )
-
-__all__ = ["EngineConfig"]
 
 _MOST_STEPS = 1_000_000
 

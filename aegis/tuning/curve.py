@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from aegis.tuning.config import EngineConfig
 
-__all__ = ["Calibration", "CurvePoint", "describe"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from aegis.errors import InvalidEngine
 from aegis.tuning.config import EngineConfig
-from coreason_enclave.accounting.composition import epsilon_bound
-from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.accounting import epsilon_bound
+from coreason_enclave.crypto import sha256_hex
 from coreason_enclave.ledger import (
     EphemeralLedger,
     LineageCaps,
@@ -19,8 +19,6 @@ from coreason_enclave.ledger import (
     RoundPlan,
 )
 from coreason_enclave.schemas import Mechanism, PrivacyConfig
-
-__all__ = ["Account", "account_for", "experiment", "name_of_draws", "privacy_config", "reserve"]
 
 _MOST_EPSILON = 1000.0
 

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from aegis.errors import GoalOutOfReach, InvalidEngine
 from aegis.tuning.curve import CurvePoint, describe
 
-__all__ = ["smallest_epsilon"]
-
 _STRIDE = 3.0
 
 

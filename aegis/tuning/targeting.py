@@ -14,8 +14,6 @@ from aegis.tuning.curve import Calibration, CurvePoint, describe
 from aegis.tuning.search import smallest_epsilon
 from coreason_enclave.errors import PrivacyBudgetExceededError
 
-__all__ = ["TrainTrial", "find_calibration", "trial_key", "warn_of_cost"]
-
 TrainTrial = Callable[[EngineConfig, int], float]
 
 

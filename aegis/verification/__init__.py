@@ -19,7 +19,6 @@ A run folder cannot vouch for itself. Facts from outside, such as the coordinato
 log, come in a :class:`Reference`. The report lists every fact not given as not checked.
 """
 
-from aegis.verification.findings import Check, Conclusion, Finding, Reference, Verdict, VerificationReport
-from aegis.verification.run_checks import verify_run
+import lazy_loader
 
-__all__ = ["Check", "Conclusion", "Finding", "Reference", "Verdict", "VerificationReport", "verify_run"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -17,22 +17,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aegis.errors import VerificationFailed
-from aegis.stores.run_state import RoundRecord
-from coreason_enclave.accounting.events import Event, event_from_dict
-from coreason_enclave.crypto.encoding import parse_json
+from aegis.stores import RoundRecord
+from coreason_enclave.accounting import Event, event_from_dict
+from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.schemas import HexDigest, Provenance, SafeId, explain
-from coreason_enclave.wire.documents import LedgerHeadStatement
-
-__all__ = [
-    "AuditTrail",
-    "AuditedDraw",
-    "AuditedRound",
-    "AuditedUpdate",
-    "ModelReleaseEvent",
-    "RecordedRun",
-    "read_trail",
-]
+from coreason_enclave.wire import LedgerHeadStatement
 
 
 class _Details(BaseModel):

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from aegis.errors import VerificationFailed
-from aegis.rounds.round_runner import average
-from aegis.runs.folder import metrics_csv
-from aegis.runs.resuming import RECORDED_FILES
+from aegis.rounds import average
+from aegis.runs import RECORDED_FILES, metrics_csv
 from aegis.verification.client_privacy import check_client_privacy
 from aegis.verification.content import check_content
 from aegis.verification.coverage import check_manifest
@@ -21,15 +20,10 @@ from aegis.verification.records import EXPECTED_FILES, Records, read_rows
 from aegis.verification.replay import check_aggregation
 from aegis.verification.signatures import check_signatures
 from aegis.verification.witness import check_witnesses
-from coreason_enclave.crypto.encoding import sha256_hex
-from coreason_enclave.crypto.envelope import KeyRing
-from coreason_enclave.crypto.hash_log import verify_lines
+from coreason_enclave.crypto import KeyRing, sha256_hex, verify_lines
 from coreason_enclave.ledger import NoiseSource
 from coreason_enclave.schemas import Provenance
-from coreason_enclave.wire.checkpoints import verify_checkpoint
-from coreason_enclave.wire.updates import model_digest
-
-__all__ = ["CHECKS"]
+from coreason_enclave.wire import model_digest, verify_checkpoint
 
 
 def check_files(records: Records, _: Reference) -> Answers:

@@ -11,17 +11,14 @@ from __future__ import annotations
 
 from aegis.client_privacy import round_of
 from aegis.errors import VerificationFailed
-from aegis.runs.site_privacy import EXPORT
+from aegis.runs import EXPORT
 from aegis.verification.epsilon import is_same
 from aegis.verification.findings import Answers, Reference, holds, require, stays_open
 from aegis.verification.ledgers import SiteLedger, read_ledger
 from aegis.verification.records import ClientStatement, Records
 from coreason_enclave.accounting import PoissonSampledGaussian, compose_epsilon
-from coreason_enclave.ledger import NoiseSource, RoundPlan
-from coreason_enclave.ledger.state import LedgerRound
+from coreason_enclave.ledger import LedgerRound, NoiseSource, RoundPlan
 from coreason_enclave.schemas import ClientPrivacyConfig, PrivacyUnit
-
-__all__ = ["check_client_privacy"]
 
 
 def check_client_privacy(records: Records, _: Reference) -> Answers:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from aegis.stores.run_state import content_changes
+from aegis.stores import content_changes
 from aegis.verification.findings import Answer, Answers, Reference, fails, holds, require, stays_open
 from aegis.verification.ledgers import SiteLedger
 from aegis.verification.records import Records
-
-__all__ = ["check_content"]
 
 
 def check_content(records: Records, _: Reference) -> Answers:

@@ -13,13 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from aegis.runs.manifest import MANIFEST, SIGNATURE, files_of, is_left_out, read_manifest
+from aegis.runs import MANIFEST, SIGNATURE, files_of, is_left_out, read_manifest
 from aegis.verification.findings import Answers, Reference, fails, holds, stays_open
 from aegis.verification.records import Records
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.ledger.signed_heads import open_export
-
-__all__ = ["check_manifest", "coverage"]
+from coreason_enclave.ledger import open_export
 
 _SHOWN = 5
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from aegis.coordination.privacy_spend import across_sites, epsilon_so_far, steps_so_far
+from aegis.coordination import across_sites, epsilon_so_far, steps_so_far
 from aegis.verification.audit_trail import AuditedRound
 from aegis.verification.findings import Answer, Answers, Reference, fails, holds, require
 from aegis.verification.ledgers import SiteLedger
 from aegis.verification.records import Records
-
-__all__ = ["check_epsilon", "is_epsilon", "is_same"]
 
 _OTHER_BUILD = 1e-9
 """Relative tolerance between different code or numerical libraries; the same build must reproduce a number exactly."""

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import hmac
 
-from coreason_enclave.attestation.binding import Binding, Role, gpu_nonce, report_data
-from coreason_enclave.attestation.evidence import CpuKind, CpuReport, parse_evidence
-from coreason_enclave.crypto.encoding import canonical_json
-from coreason_enclave.hardware.report_binding import bound_data_of_cpu, bound_data_of_gpu
-from coreason_enclave.wire.documents import UpdateStatement
-
-__all__ = ["covers_its_order", "is_simulated"]
+from coreason_enclave.attestation import Binding, CpuKind, CpuReport, Role, gpu_nonce, parse_evidence, report_data
+from coreason_enclave.crypto import canonical_json
+from coreason_enclave.hardware import bound_data_of_cpu, bound_data_of_gpu
+from coreason_enclave.wire import UpdateStatement
 
 
 def covers_its_order(statement: UpdateStatement, public_key: str) -> bool:

@@ -8,9 +8,7 @@ from aegis.verification.ledgers import SiteLedger
 from aegis.verification.records import Records
 from coreason_enclave.accounting import Event, NonPrivate
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.ledger.signed_heads import open_export
-
-__all__ = ["check_events", "check_ledgers"]
+from coreason_enclave.ledger import open_export
 
 
 def check_ledgers(records: Records, _: Reference) -> Answers:

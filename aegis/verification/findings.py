@@ -7,24 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from aegis.errors import VerificationFailed
-from coreason_enclave.wire.checkpoints import WitnessStatement
-
-__all__ = [
-    "INCOMPLETE",
-    "Answer",
-    "Answers",
-    "Check",
-    "Conclusion",
-    "Finding",
-    "Reference",
-    "Verdict",
-    "VerificationReport",
-    "fails",
-    "holds",
-    "is_missing",
-    "require",
-    "stays_open",
-]
+from coreason_enclave.wire import WitnessStatement
 
 INCOMPLETE = 30
 """The exit code of a run that cannot be verified."""

@@ -15,9 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aegis.errors import VerificationFailed
-from coreason_enclave.wire.updates import Arrays
-
-__all__ = ["KNOWN", "Logits", "forward"]
+from coreason_enclave.wire import Arrays
 
 _U = 2.0**-24
 _TANH = 8 * _U

@@ -7,13 +7,19 @@ from dataclasses import dataclass
 
 from aegis.errors import VerificationFailed
 from aegis.verification.audit_trail import AuditedUpdate
-from coreason_enclave.crypto.encoding import parse_json
-from coreason_enclave.ledger import ExportFindings, JobClaim, NoiseSource, RoundPlan, verify_export
-from coreason_enclave.ledger.chain import Link
-from coreason_enclave.ledger.state import LedgerRound, LedgerState, follow
-from coreason_enclave.wire.documents import LedgerHeadStatement
-
-__all__ = ["SiteLedger", "read_ledger"]
+from coreason_enclave.crypto import parse_json
+from coreason_enclave.ledger import (
+    ExportFindings,
+    JobClaim,
+    LedgerRound,
+    LedgerState,
+    Link,
+    NoiseSource,
+    RoundPlan,
+    follow,
+    verify_export,
+)
+from coreason_enclave.wire import LedgerHeadStatement
 
 _LIMIT = 1 << 30
 

@@ -14,16 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from aegis.errors import AegisError, RunFolderError, VerificationFailed
-from aegis.federation.registry import EvaluationSet
-from aegis.rounds.round_runner import average
-from aegis.runs.folder import EVALUATION_SET
+from aegis.federation import EvaluationSet
+from aegis.rounds import average
+from aegis.runs import EVALUATION_SET
 from aegis.verification.findings import Answers, Reference, fails, holds, is_missing, require, stays_open
 from aegis.verification.forward import KNOWN, Logits, forward
 from aegis.verification.records import Records
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.wire.updates import Arrays
-
-__all__ = ["Range", "check_utility", "utility_range"]
+from coreason_enclave.wire import Arrays
 
 Range = tuple[float, float]
 """The smallest and the largest acceptable value of a metric."""
@@ -78,7 +76,7 @@ def _measure(records: Records, evaluation: EvaluationSet) -> Measure | str:
             forward(job.model_arch, arrays, evaluation.features.astype(np.float64)), evaluation.labels
         )
     try:
-        from aegis.runtimes.in_process import public_evaluator
+        from aegis.runtimes import public_evaluator
     except ImportError as error:
         return f"PyTorch ({error.name}), without which a {job.model_arch} cannot be evaluated: install 'aegis-fl'"
     evaluate = public_evaluator(job, evaluation.features, evaluation.labels)

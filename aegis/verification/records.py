@@ -13,22 +13,15 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aegis.errors import RunFolderError, VerificationFailed
-from aegis.runs.folder import RunFolder, installed_versions
-from aegis.runs.pins import code_in_use
-from aegis.stores.run_state import RunState
+from aegis.runs import RunFolder, code_in_use, installed_versions
+from aegis.stores import RunState
 from aegis.verification.audit_trail import AuditedUpdate, AuditTrail, read_trail
 from aegis.verification.findings import require
 from aegis.verification.ledgers import SiteLedger, read_ledger
-from coreason_enclave.crypto.encoding import parse_json, sha256_hex
-from coreason_enclave.crypto.envelope import KeyRing, open_envelope
-from coreason_enclave.crypto.hash_log import verify_lines
+from coreason_enclave.crypto import KeyRing, open_envelope, parse_json, sha256_hex, verify_lines
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.policy import Profile
-from coreason_enclave.schemas import FederationJob, HexDigest, Provenance, SafeId, explain
-from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement
-from coreason_enclave.wire.updates import Array, decode_arrays, layout_of
-
-__all__ = ["EXPECTED_FILES", "ClientStatement", "Configuration", "Records", "StatedOutcome", "read_rows"]
+from coreason_enclave.schemas import FederationJob, HexDigest, Profile, Provenance, SafeId, explain
+from coreason_enclave.wire import UPDATE_TYPE, Array, UpdateStatement, decode_arrays, layout_of
 
 EXPECTED_FILES = (
     "job.yaml",

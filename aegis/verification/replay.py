@@ -14,15 +14,13 @@ import numpy as np
 
 from aegis.aggregation import aggregate
 from aegis.errors import AggregationError, VerificationFailed
-from aegis.stores.run_state import RoundRecord
+from aegis.stores import RoundRecord
 from aegis.strategies import Moments, correction, next_server_control, next_site_control, server_step
 from aegis.verification.audit_trail import AuditedRound, AuditedUpdate
 from aegis.verification.findings import Answers, Reference, holds, is_missing, require
 from aegis.verification.records import Records
 from coreason_enclave.schemas import AggregationStrategy
-from coreason_enclave.wire.updates import AdmittedUpdate, Array, Arrays, layout_of, model_digest, with_correction
-
-__all__ = ["check_aggregation"]
+from coreason_enclave.wire import AdmittedUpdate, Array, Arrays, layout_of, model_digest, with_correction
 
 
 def check_aggregation(records: Records, _: Reference) -> Answers:

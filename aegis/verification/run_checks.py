@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from aegis.errors import AegisError, RunFolderError
-from aegis.runs.manifest import MANIFEST, SIGNATURE, files_of
+from aegis.runs import MANIFEST, SIGNATURE, files_of
 from aegis.verification.checks import CHECKS
 from aegis.verification.coverage import coverage
-from aegis.verification.findings import Answer, Check, Conclusion, Finding, Reference, Verdict, VerificationReport
+from aegis.verification.findings import Answer, Check, Finding, Reference, Verdict, VerificationReport
 from aegis.verification.ledgers import SiteLedger
 from aegis.verification.records import Records
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.schemas import Mechanism, Provenance
-
 
 _T = TypeVar("_T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aegis.coordination.enrolment_admission import admit_enrolment
+from aegis.coordination import admit_enrolment
 from aegis.errors import UpdateRefused, VerificationFailed
 from aegis.verification.audit_trail import AuditedUpdate
 from aegis.verification.evidence import covers_its_order, is_simulated
@@ -12,11 +12,9 @@ from aegis.verification.findings import Answer, Answers, Reference, fails, holds
 from aegis.verification.records import Records
 from coreason_enclave.accounting import event_from_dict
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.ledger.signed_heads import open_head
+from coreason_enclave.ledger import open_head
 from coreason_enclave.schemas import Provenance
-from coreason_enclave.wire.updates import SealedMessage
-
-__all__ = ["check_signatures"]
+from coreason_enclave.wire import SealedMessage
 
 
 def check_signatures(records: Records, reference: Reference) -> Answers:

@@ -20,23 +20,20 @@ from collections.abc import Iterator
 from aegis.verification.audit_trail import AuditedUpdate
 from aegis.verification.findings import Answer, Answers, Reference, fails, holds, require, stays_open
 from aegis.verification.records import Records
-from coreason_enclave.crypto.encoding import sha256_hex
-from coreason_enclave.crypto.envelope import KeyRing, open_envelope
-from coreason_enclave.crypto.hash_log import GENESIS, tree_of
+from coreason_enclave.crypto import GENESIS, KeyRing, open_envelope, sha256_hex, tree_of
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.wire.checkpoints import (
+from coreason_enclave.wire import (
     CHECKPOINT_TYPE,
+    UPDATE_TYPE,
     LogCheckpoint,
     LogSeen,
+    UpdateStatement,
     WitnessedLog,
     WitnessStatement,
     open_checkpoint,
     open_witness,
     origin_of_run,
 )
-from coreason_enclave.wire.documents import UPDATE_TYPE, UpdateStatement
-
-__all__ = ["check_witnesses"]
 
 
 def check_witnesses(records: Records, reference: Reference) -> Answers:

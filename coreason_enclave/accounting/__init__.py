@@ -25,36 +25,6 @@ Two jobs of epsilon 3 cost 4.0 together, not 6. The inverse questions:
 True
 """
 
-from coreason_enclave.accounting.calibration import calibrate_noise, last_affordable_step
-from coreason_enclave.accounting.comparison import gdp_estimate
-from coreason_enclave.accounting.composition import compose_epsilon
-from coreason_enclave.accounting.events import (
-    Event,
-    NonPrivate,
-    PoissonSampledGaussian,
-    event_from_dict,
-    event_to_dict,
-)
-from coreason_enclave.accounting.guarantee import Accountant, ClientGuarantee, ComposedEpsilon, Estimate, Guarantee
-from coreason_enclave.accounting.renyi import choose_order, epsilon_at, rdp_at, rdp_budget
+import lazy_loader
 
-__all__ = [
-    "Accountant",
-    "ClientGuarantee",
-    "ComposedEpsilon",
-    "Estimate",
-    "Event",
-    "Guarantee",
-    "NonPrivate",
-    "PoissonSampledGaussian",
-    "calibrate_noise",
-    "choose_order",
-    "compose_epsilon",
-    "epsilon_at",
-    "event_from_dict",
-    "event_to_dict",
-    "gdp_estimate",
-    "last_affordable_step",
-    "rdp_at",
-    "rdp_budget",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,8 +7,6 @@ from numbers import Real
 
 from coreason_enclave.errors import AccountingError
 
-__all__ = ["require_count", "require_delta", "require_epsilon", "require_number"]
-
 
 def require_number(name: str, value: object) -> float:
     """Return ``value`` as a float; an integer beyond the floats becomes infinity.

@@ -18,8 +18,6 @@ from coreason_enclave.accounting.renyi import coarse_epsilon
 from coreason_enclave.accounting.root_finding import last_affordable
 from coreason_enclave.errors import AccountingError
 
-__all__ = ["CALIBRATION_TOLERANCE", "MAX_STEPS", "calibrate_noise", "last_affordable_step"]
-
 CALIBRATION_TOLERANCE = 1e-3
 MAX_STEPS = 1_000_000
 

@@ -10,8 +10,6 @@ from coreason_enclave.accounting.events import Event, NonPrivate
 from coreason_enclave.accounting.guarantee import Accountant, Estimate
 from coreason_enclave.accounting.pld import gaussian_epsilon
 
-__all__ = ["gdp_estimate"]
-
 _WARNING = "central-limit approximation that under-reports; for comparison only, never for a claim"
 
 

@@ -26,8 +26,6 @@ from coreason_enclave.accounting.pld import TIGHT, PldBound, Segments, pld_bound
 from coreason_enclave.accounting.renyi import coarse_epsilon
 from coreason_enclave.errors import AccountingError
 
-__all__ = ["PLD_DELTA_FLOOR", "compose_epsilon", "epsilon_bound", "merge_segments", "signed_epsilon"]
-
 PLD_DELTA_FLOOR = 1e-10
 
 _LEAST_NOISE = 1e-2

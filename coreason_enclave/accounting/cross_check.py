@@ -26,8 +26,6 @@ from coreason_enclave.accounting.arguments import require_delta
 from coreason_enclave.accounting.events import PoissonSampledGaussian
 from coreason_enclave.accounting.renyi import rdp_at
 
-__all__ = ["rdp_epsilon"]
-
 _TRUSTED = 1e-8  # the smallest divergence at order 2 for which the series keeps six digits in double precision
 _WHOLE = (*range(1, 64), 128, 256, 512, 1024)
 

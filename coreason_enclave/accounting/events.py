@@ -16,8 +16,6 @@ from typing import Any
 from coreason_enclave.accounting.arguments import require_count, require_number
 from coreason_enclave.errors import AccountingError
 
-__all__ = ["Event", "NonPrivate", "PoissonSampledGaussian", "event_from_dict", "event_to_dict"]
-
 
 @dataclass(frozen=True)
 class PoissonSampledGaussian:

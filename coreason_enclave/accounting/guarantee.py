@@ -21,16 +21,6 @@ from typing import Literal
 from coreason_enclave.errors import AccountingError
 from coreason_enclave.schemas import NeighboringRelation, PrivacyUnit
 
-__all__ = [
-    "Accountant",
-    "ClientGuarantee",
-    "ComposedEpsilon",
-    "Estimate",
-    "Guarantee",
-    "ProvingAccountant",
-    "Sampling",
-]
-
 
 class Accountant(StrEnum):
     """Methods that turn events into an epsilon. Only the first two prove a bound.

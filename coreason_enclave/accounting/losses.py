@@ -19,8 +19,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-__all__ = ["MIN_NOISE", "Direction", "StepLoss", "log_moment", "loss_range", "step_loss"]
-
 Floats = npt.NDArray[np.float64]
 Direction = bool
 """True: a unit is removed, (P, Q). False: a unit is added, (Q, P)."""

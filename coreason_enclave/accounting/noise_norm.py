@@ -13,8 +13,6 @@ import math
 from coreason_enclave.errors import JobRejected, Reason
 from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechanism
 
-__all__ = ["noise_norm", "require_less_noise_than_norm", "signal_to_noise"]
-
 
 def noise_norm(job: FederationJob, *, parameters: int, nominal_units: int) -> float:
     """Return the expected L2 norm of the noise in one site's update of one round; 0 for a job without noise.

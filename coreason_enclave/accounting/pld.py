@@ -35,8 +35,6 @@ from coreason_enclave.accounting.losses import (
     step_loss,
 )
 
-__all__ = ["ROUGH", "TIGHT", "PldBound", "Segments", "gaussian_epsilon", "pld_bound"]
-
 Segments = tuple[PoissonSampledGaussian, ...]
 
 _MOST_POINTS = 1 << 19

@@ -26,15 +26,6 @@ from coreason_enclave.accounting.arguments import require_delta, require_epsilon
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
 from coreason_enclave.errors import AccountingError
 
-__all__ = [
-    "MAX_ORDER",
-    "choose_order",
-    "coarse_epsilon",
-    "epsilon_at",
-    "rdp_at",
-    "rdp_budget",
-]
-
 MAX_ORDER = 4096
 _FEW_ORDERS = (*range(2, 17), *range(18, 64, 3), 128, 256, 512, 1024)  # dp_accounting uses each of these, too
 

@@ -24,11 +24,8 @@ from coreason_enclave.agent.health import Budgets, HealthSender
 from coreason_enclave.agent.link import FlowerLink
 from coreason_enclave.agent.logs import AgentLog
 from coreason_enclave.agent.order_queue import SerialHandler
-from coreason_enclave.federation.flower import client_app
-from coreason_enclave.federation.flower.worker import Worker
-from coreason_enclave.site.opening import Site
-
-__all__ = ["OverFlower"]
+from coreason_enclave.federation.flower import Worker, client_app
+from coreason_enclave.site import Site
 
 _END_S = 15.0
 

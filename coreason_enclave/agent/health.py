@@ -9,15 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from coreason_enclave import __version__
-from coreason_enclave.crypto.envelope import seal
-from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.crypto import Signer, seal
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.ledger import LedgerHead, PrivacyLedger
 from coreason_enclave.policy import SiteConfig
-from coreason_enclave.site.connection import Connection, GatewayHttp
-from coreason_enclave.wire.documents import HEALTH_TYPE, FreeBudget, HealthStatement
-
-__all__ = ["HEALTH_PATH", "Budgets", "HealthSender"]
+from coreason_enclave.site import Connection, GatewayHttp
+from coreason_enclave.wire import HEALTH_TYPE, FreeBudget, HealthStatement
 
 HEALTH_PATH = "/v1/agent/health"
 INTERVAL_S = 5.0

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["MAX_HEAD_BYTES", "MalformedRequest", "RequestHead", "parse_head"]
-
 MAX_HEAD_BYTES = 1 << 15
 
 _LINE = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1023}) HTTP/1\.1")

@@ -16,13 +16,10 @@ from pathlib import Path
 from coreason_enclave.agent.logs import AgentLog
 from coreason_enclave.agent.supervision import Supervision
 from coreason_enclave.agent.tunnel import Tunnel, opened_tunnel
-from coreason_enclave.crypto.signing import load_or_create_secret
-from coreason_enclave.federation.flower.supernode import SuperNode
-from coreason_enclave.site.connection import Connection
-from coreason_enclave.site.tls_keys import load_node_key
-from coreason_enclave.system.processes import Backoff, SupervisedProcess
-
-__all__ = ["FlowerLink", "opened_link"]
+from coreason_enclave.crypto import load_or_create_secret
+from coreason_enclave.federation.flower import SuperNode
+from coreason_enclave.site import Connection, load_node_key
+from coreason_enclave.system import Backoff, SupervisedProcess
 
 
 @dataclass

@@ -14,10 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import TextIO
 
-from coreason_enclave.system.log_files import Repeats
-from coreason_enclave.system.logging_setup import LogFormat, LogLevel, log_format, log_level
-
-__all__ = ["MAX_A_MINUTE", "AgentLog"]
+from coreason_enclave.system import LogFormat, LogLevel, Repeats, log_format, log_level
 
 MAX_A_MINUTE = 600
 """Lines per event and outcome; a site in a fast federation writes about 100."""

@@ -13,10 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from coreason_enclave.crypto.signing import write_private
-from coreason_enclave.system.timestamps import DAY_S, as_datetime
-
-__all__ = ["LoopbackCertificate"]
+from coreason_enclave.crypto import write_private
+from coreason_enclave.system import DAY_S, as_datetime
 
 _LIFETIME_S = 3650 * DAY_S
 """Longer than any agent runs. The key lives no longer than the process."""

@@ -8,10 +8,7 @@ from collections.abc import Callable
 
 from coreason_enclave.agent.logs import AgentLog
 from coreason_enclave.errors import EnclaveError, Reason, TrainingAborted
-from coreason_enclave.wire.handler import Aborted, Handler, RequestKind, never
-from coreason_enclave.wire.updates import SealedMessage
-
-__all__ = ["OverridingHandler", "SerialHandler", "StoppableHandler"]
+from coreason_enclave.wire import Aborted, Handler, RequestKind, SealedMessage, never
 
 _EVENTS = {
     RequestKind.TRAIN: "order",

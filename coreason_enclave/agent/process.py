@@ -21,19 +21,17 @@ from coreason_enclave.agent.health import Budgets
 from coreason_enclave.agent.logs import AgentLog
 from coreason_enclave.agent.order_queue import OverridingHandler, SerialHandler, StoppableHandler
 from coreason_enclave.agent.unix_socket import serving_socket
-from coreason_enclave.crypto.keystream import JobKeys
+from coreason_enclave.crypto import JobKeys
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.policy import SiteConfig, load_site_config
-from coreason_enclave.site.connection import load_connection
-from coreason_enclave.system.files import file_lock
-from coreason_enclave.wire.handler import Handler
+from coreason_enclave.site import load_connection
+from coreason_enclave.system import file_lock
+from coreason_enclave.wire import Handler
 
 if TYPE_CHECKING:
     from coreason_enclave.agent.flower_supervisor import OverFlower
     from coreason_enclave.agent.link import FlowerLink
-    from coreason_enclave.site.opening import Site
-
-__all__ = ["Adapt", "run_agent"]
+    from coreason_enclave.site import Site
 
 Adapt = Callable[["Site"], Handler]
 """Makes the handler that answers rounds instead of the site's own session, to simulate a hostile site."""
@@ -84,8 +82,8 @@ def _loading_frameworks() -> threading.Thread:
 
 
 def _opened_site(folder: Path, job_keys: JobKeys | None) -> Site:
-    from coreason_enclave.privacy.training_threads import train_on_one_thread
-    from coreason_enclave.site.opening import open_site
+    from coreason_enclave.privacy import train_on_one_thread
+    from coreason_enclave.site import open_site
 
     train_on_one_thread()
     return open_site(folder, job_keys=job_keys)

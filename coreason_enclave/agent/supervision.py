@@ -9,9 +9,7 @@ from typing import Any
 from coreason_enclave.agent.logs import AgentLog
 from coreason_enclave.agent.order_queue import SerialHandler
 from coreason_enclave.agent.tunnel import Tunnel
-from coreason_enclave.system.processes import SupervisedProcess
-
-__all__ = ["SILENCE_S", "Supervision"]
+from coreason_enclave.system import SupervisedProcess
 
 SILENCE_S = 60.0
 """Longer than the longest pause of a working SuperNode: a held request for messages, and its own retries."""

@@ -20,9 +20,7 @@ from typing import TypeVar
 from coreason_enclave.agent.http_head import MAX_HEAD_BYTES, MalformedRequest, RequestHead, parse_head
 from coreason_enclave.agent.loopback_certificate import LoopbackCertificate
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.site.connection import Connection
-
-__all__ = ["FLEET", "Tunnel", "opened_tunnel"]
+from coreason_enclave.site import Connection
 
 FLEET = "/v1/fleet/"
 POLL = f"{FLEET}pull-messages"

@@ -13,12 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError
-from coreason_enclave.ipc.frames import encode_frame, read_frame
-from coreason_enclave.ipc.streams import SOCKET_FILE, exact_reader, socket_path
-from coreason_enclave.wire.handler import Aborted, Handler, RequestKind
-from coreason_enclave.wire.updates import SealedMessage
-
-__all__ = ["serving_socket"]
+from coreason_enclave.ipc import SOCKET_FILE, encode_frame, exact_reader, read_frame, socket_path
+from coreason_enclave.wire import Aborted, Handler, RequestKind, SealedMessage
 
 _MAX_CLIENTS = 8
 _LINGER_S, _LINGER_BYTES = 1.0, 64 << 20

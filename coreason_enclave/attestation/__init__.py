@@ -6,3 +6,7 @@ Never: takes a verdict from the prover. Evidence has no status field, so a prove
 Terms follow RATS (RFC 9334): an attester *produces* evidence, a verifier checks authenticity, an appraisal policy
 decides about acceptance.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 
 from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.reference_values import matching
-from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
+from coreason_enclave.attestation.verify import Authentic, Refusal, VerificationRefused
 from coreason_enclave.errors import Reason
-
-__all__ = ["Accepted", "appraise_report"]
 
 _GPU = "nvidia"
 

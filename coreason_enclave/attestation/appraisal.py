@@ -26,22 +26,16 @@ from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.binding import Binding, gpu_nonce, report_data
 from coreason_enclave.attestation.endorsements import EndorsementSource
 from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence, GpuReport
-from coreason_enclave.attestation.verify.dcap import DcapVerifier
-from coreason_enclave.attestation.verify.dcap.intel_root import INTEL_SGX_ROOT
-from coreason_enclave.attestation.verify.dcap.quote import parse_quote
-from coreason_enclave.attestation.verify.nvidia import NvidiaEvidence, NvidiaVerifier
-from coreason_enclave.attestation.verify.nvidia.roots import pinned_roots
-from coreason_enclave.attestation.verify.nvidia.spdm import parse_report as parse_spdm_report
-from coreason_enclave.attestation.verify.nvidia_chain import load_pem_chain
+from coreason_enclave.attestation.verify import Authentic, Refusal, VerificationRefused, load_pem_chain
+from coreason_enclave.attestation.verify.dcap import INTEL_SGX_ROOT, DcapVerifier, parse_quote
+from coreason_enclave.attestation.verify.nvidia import NvidiaEvidence, NvidiaVerifier, pinned_roots
+from coreason_enclave.attestation.verify.nvidia import parse_report as parse_spdm_report
+from coreason_enclave.attestation.verify.snp import PINNED as PINNED_SNP
 from coreason_enclave.attestation.verify.snp import SnpVerifier
 from coreason_enclave.attestation.verify.snp import parse_report as parse_snp_report
-from coreason_enclave.attestation.verify.snp.report_verifier import PINNED as PINNED_SNP
-from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
-from coreason_enclave.crypto.encoding import canonical_json
+from coreason_enclave.crypto import canonical_json
 from coreason_enclave.errors import AttestationError, Reason
 from coreason_enclave.schemas import AttestationReport, Profile, Provenance, SafeId, explain
-
-__all__ = ["EVERYTHING_UNCHECKED", "PINNED", "Accepted", "Appraiser", "Verifiers", "appraise_report"]
 
 EVERYTHING_UNCHECKED = "everything: this evidence is simulated"
 """The only ``not_checked`` entry in a result for simulated evidence."""

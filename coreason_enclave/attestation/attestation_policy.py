@@ -29,12 +29,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from coreason_enclave.attestation.evidence import MAX_GPUS, CpuKind
 from coreason_enclave.attestation.reference_values import ReferenceValue
-from coreason_enclave.attestation.verify.dcap.tcb_policy import DcapPlatformPolicy
-from coreason_enclave.attestation.verify.nvidia.gpu_policy import NvidiaPlatformPolicy
-from coreason_enclave.attestation.verify.snp.guest_policy import SnpPlatformPolicy
+from coreason_enclave.attestation.verify.dcap import DcapPlatformPolicy
+from coreason_enclave.attestation.verify.nvidia import NvidiaPlatformPolicy
+from coreason_enclave.attestation.verify.snp import SnpPlatformPolicy
 from coreason_enclave.schemas import SafeId, StrictModel, in_range, of_form
-
-__all__ = ["LIFETIME_S", "AttestationPolicy", "AttesterName", "PlatformId", "Unchecked"]
 
 LIFETIME_S = 600
 """Maximum lifetime of an appraisal, in seconds."""

@@ -19,9 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from coreason_enclave.attestation.evidence import GpuReport, gpu_list
-from coreason_enclave.crypto.encoding import frame
-
-__all__ = ["Binding", "Role", "gpu_nonce", "manual_context", "report_data"]
+from coreason_enclave.crypto import frame
 
 _VERSION = b"1"
 

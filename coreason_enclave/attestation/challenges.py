@@ -11,12 +11,9 @@ import secrets
 from pathlib import Path
 from typing import Protocol
 
-from coreason_enclave.crypto.encoding import digest
+from coreason_enclave.crypto import digest
 from coreason_enclave.errors import AttestationError, ConfigurationError, Reason
-from coreason_enclave.system.files import sync_folder
-from coreason_enclave.system.timestamps import CLOCK_SKEW_S
-
-__all__ = ["CHALLENGE_S", "Challenges", "FileChallenges"]
+from coreason_enclave.system import CLOCK_SKEW_S, sync_folder
 
 CHALLENGE_S = 120
 """Lifetime of a challenge, in seconds."""

@@ -15,21 +15,9 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from coreason_enclave.crypto.encoding import canonical_json
+from coreason_enclave.crypto import canonical_json
 from coreason_enclave.errors import AttestationError, Reason
 from coreason_enclave.schemas import FormatVersion, StrictModel, explain
-
-__all__ = [
-    "MAX_GPUS",
-    "Attester",
-    "CpuKind",
-    "CpuReport",
-    "Evidence",
-    "GpuReport",
-    "gpu_list",
-    "parse_evidence",
-    "to_base64",
-]
 
 MAX_REPORT_BYTES = 64 * 1024
 MAX_GPUS = 16

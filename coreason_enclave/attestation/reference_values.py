@@ -17,12 +17,10 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, model_validator
 
 from coreason_enclave.attestation.evidence import CpuKind
-from coreason_enclave.attestation.verify.dcap.quote_verifier import MEASURED_BYTES as OF_QUOTES
-from coreason_enclave.attestation.verify.snp.report_verifier import MEASURED_BYTES as OF_REPORTS
+from coreason_enclave.attestation.verify.dcap import MEASURED_BYTES as OF_QUOTES
+from coreason_enclave.attestation.verify.snp import MEASURED_BYTES as OF_REPORTS
 from coreason_enclave.schemas import SafeId, StrictModel, of_form
-from coreason_enclave.system.timestamps import end_of
-
-__all__ = ["IDENTIFYING", "MEASURED_BYTES", "ReferenceValue", "matching"]
+from coreason_enclave.system import end_of
 
 IDENTIFYING: Mapping[CpuKind, frozenset[str]] = {
     CpuKind.SGX: frozenset({"mr_enclave"}),

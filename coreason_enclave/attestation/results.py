@@ -7,12 +7,9 @@ conclusion of one verifier; a party that does not trust the verifier asks for ev
 from __future__ import annotations
 
 from coreason_enclave.attestation.attestation_policy import LIFETIME_S
-from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal
-from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.crypto import KeyRing, Signer, open_envelope, seal
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import AttestationReport
-
-__all__ = ["RESULT_TYPE", "open_result", "seal_result"]
 
 RESULT_TYPE = "application/vnd.aegis.attestation-result.v1+json"
 

@@ -12,13 +12,12 @@ from typing import Any
 import click
 
 from coreason_enclave.command_line import site_folder
-from coreason_enclave.crypto.job_keys import UnsafeSeededNoise, unsafe_seeded_keys
+from coreason_enclave.crypto import UnsafeSeededNoise, unsafe_seeded_keys
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.ipc.client import AgentClient
-from coreason_enclave.policy import Profile, load_site_config
-from coreason_enclave.system.timestamps import as_text
-
-__all__ = ["agent", "status"]
+from coreason_enclave.ipc import AgentClient
+from coreason_enclave.policy import load_site_config
+from coreason_enclave.schemas import Profile
+from coreason_enclave.system import as_text
 
 _PATH = click.Path(path_type=Path)
 _ANSWER_S = 10.0
@@ -51,7 +50,7 @@ def agent(folder: Path, unsafe_seed: int | None, socket_only: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # connects only to loopback and its gateway, directly
-    from coreason_enclave.agent.process import run_agent  # loads the frameworks
+    from coreason_enclave.agent import run_agent  # loads the frameworks
 
     run_agent(folder, job_keys=keys, stop=stop, socket_only=socket_only)
 

@@ -9,14 +9,11 @@ from pathlib import Path
 
 import click
 
-from coreason_enclave.attestation.binding import gpu_nonce, manual_context, report_data
-from coreason_enclave.attestation.evidence import Evidence
-from coreason_enclave.crypto.encoding import canonical_json
+from coreason_enclave.attestation import Evidence, gpu_nonce, manual_context, report_data
+from coreason_enclave.crypto import canonical_json
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.hardware.discovery import HARDWARE, ThisHost
-from coreason_enclave.system.files import create_file
-
-__all__ = ["attest"]
+from coreason_enclave.hardware import HARDWARE, ThisHost
+from coreason_enclave.system import create_file
 
 
 def _nonce(context: click.Context, parameter: click.Parameter, value: str) -> bytes:

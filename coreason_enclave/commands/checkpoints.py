@@ -11,15 +11,12 @@ from typing import Any
 import click
 
 from coreason_enclave.command_line import site_folder
-from coreason_enclave.crypto.signing import Signer, read_private
+from coreason_enclave.crypto import Signer, read_private
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.policy import load_site_config
-from coreason_enclave.system.files import create_file
-from coreason_enclave.wire.checkpoints import LogSeen, WitnessedLog, open_checkpoint, origin_of_run
-from coreason_enclave.witness.statement import witness_statement
-from coreason_enclave.witness.store import CheckpointStore
-
-__all__ = ["checkpoints"]
+from coreason_enclave.system import create_file
+from coreason_enclave.wire import LogSeen, WitnessedLog, open_checkpoint, origin_of_run
+from coreason_enclave.witness import CheckpointStore, witness_statement
 
 _CHECKPOINT = re.compile(r"(\d{1,15}):([0-9a-f]{64})")
 _site = click.argument("site", type=click.Path(exists=True, path_type=Path), callback=site_folder)

@@ -10,13 +10,21 @@ from pathlib import Path
 
 import click
 
-from coreason_enclave.agent.doctor import coordinator, gateway, hardware, host, trainer
-from coreason_enclave.agent.doctor.findings import Check, Diagnosis, DiagnosisLevel, Examined, examined_safely
+from coreason_enclave.agent.doctor import (
+    Check,
+    Diagnosis,
+    DiagnosisLevel,
+    Examined,
+    coordinator,
+    examined_safely,
+    gateway,
+    hardware,
+    host,
+    trainer,
+)
 from coreason_enclave.command_line import ExitCode, site_folder
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.policy import load_site_config
-
-__all__ = ["doctor", "examine"]
 
 CHECKS: dict[str, Check] = {
     "keys": host.keys,

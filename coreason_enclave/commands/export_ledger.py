@@ -8,14 +8,11 @@ from pathlib import Path
 import click
 
 from coreason_enclave.command_line import site_folder
-from coreason_enclave.crypto.signing import Signer, read_private
+from coreason_enclave.crypto import Signer, read_private
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.ledger import SqliteLedger, verify_export
-from coreason_enclave.ledger.signed_heads import seal_export
+from coreason_enclave.ledger import SqliteLedger, seal_export, verify_export
 from coreason_enclave.policy import load_site_config
-from coreason_enclave.system.files import replace_file
-
-__all__ = ["export_ledger"]
+from coreason_enclave.system import replace_file
 
 _PATH = click.Path(path_type=Path)
 

@@ -13,13 +13,17 @@ from pathlib import Path
 
 import click
 
-from coreason_enclave.ledger.backup import back_up
-from coreason_enclave.ledger.export import ExportFindings, verify_export
-from coreason_enclave.ledger.records import JobClaim, LedgerHead, LineageClaim, NoiseSource
-from coreason_enclave.ledger.sqlite import SqliteLedger
-from coreason_enclave.system.files import replace_file
-
-__all__ = ["ledger"]
+from coreason_enclave.ledger import (
+    ExportFindings,
+    JobClaim,
+    LedgerHead,
+    LineageClaim,
+    NoiseSource,
+    SqliteLedger,
+    back_up,
+    verify_export,
+)
+from coreason_enclave.system import replace_file
 
 _SQLITE = b"SQLite format 3\x00"
 _HEAD = re.compile(r"(\d{1,15}):([0-9a-f]{64})")

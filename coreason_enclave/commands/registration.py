@@ -9,11 +9,8 @@ import click
 
 from coreason_enclave.command_line import site_folder
 from coreason_enclave.policy import load_site_config
-from coreason_enclave.site.registration_grant import accept_grant
-from coreason_enclave.site.registration_request import make_request
-from coreason_enclave.wire.registration import RegistrationGrant, fingerprint, open_request
-
-__all__ = ["init", "join", "request"]
+from coreason_enclave.site import accept_grant, make_request
+from coreason_enclave.wire import RegistrationGrant, fingerprint, open_request
 
 _PATH = click.Path(path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -28,9 +25,7 @@ def init(folder: Path) -> None:
 
     Doing it again changes nothing. A lineage's caps are fixed from now on.
     """
-    from coreason_enclave.site.opening import (
-        prepare_site,  # loads the training framework, which no other command here needs
-    )
+    from coreason_enclave.site import prepare_site
 
     config = load_site_config(folder / "site.toml")
     public_key = prepare_site(folder, config)

@@ -10,12 +10,12 @@ Never: reads a file without a size limit; lets TOML reach the parser unmeasured.
   stack.
 - All errors name the file, and the line if known. The command line ends with exit code 2.
 
+>>> from coreason_enclave.configuration import parse_toml
 >>> parse_toml(b"version = 1\\nversion = 2", "site.toml")
 Traceback (most recent call last):
 coreason_enclave.errors.ConfigurationError: site.toml is not TOML: Cannot overwrite a value (at end of document)
 """
 
-from coreason_enclave.configuration.files import MAX_BYTES, missing, read_text
-from coreason_enclave.configuration.toml import parse_toml, read_toml, read_toml_as
+import lazy_loader
 
-__all__ = ["MAX_BYTES", "missing", "parse_toml", "read_text", "read_toml", "read_toml_as"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from coreason_enclave.errors import ConfigurationError
 
-__all__ = ["MAX_BYTES", "decoded", "missing", "read_text"]
-
 MAX_BYTES = 1 << 20
 """Largest configuration file, in bytes: more than a federation of two thousand sites needs."""
 

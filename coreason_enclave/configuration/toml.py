@@ -24,8 +24,6 @@ from coreason_enclave.configuration.files import MAX_BYTES, decoded, read_text
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.schemas import explain
 
-__all__ = ["MAX_DEPTH", "MAX_KEY_PARTS", "MAX_WORD", "parse_toml", "read_toml", "read_toml_as"]
-
 MAX_DEPTH = 16
 """Largest nesting depth of arrays and tables."""
 MAX_KEY_PARTS = 16

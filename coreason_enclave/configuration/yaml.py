@@ -19,8 +19,6 @@ from coreason_enclave.configuration.files import read_text
 from coreason_enclave.configuration.toml import MAX_DEPTH, MAX_WORD
 from coreason_enclave.errors import ConfigurationError
 
-__all__ = ["MAX_YAML_BYTES", "read_yaml"]
-
 MAX_YAML_BYTES = 64 * 1024
 """Largest YAML file, in bytes: about as much as PyYAML reads in a second."""
 

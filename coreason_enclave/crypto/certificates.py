@@ -20,14 +20,6 @@ from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import ocsp
 
-__all__ = [
-    "load_certificate",
-    "load_ocsp_response",
-    "load_pem_certificates",
-    "load_pem_request",
-    "load_revocation_list",
-]
-
 _T = TypeVar("_T")
 
 _ODDITIES: tuple[tuple[str, type[Warning]], ...] = (

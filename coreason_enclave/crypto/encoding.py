@@ -13,8 +13,6 @@ from typing import Any
 
 from coreason_enclave.errors import EnvelopeError, Reason
 
-__all__ = ["canonical_json", "digest", "frame", "parse_json", "sha256_hex"]
-
 
 def canonical_json(value: Any) -> bytes:
     """Serialise ``value`` (JSON types only) to canonical bytes; raise ``ValueError`` for NaN and infinities.

@@ -24,17 +24,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from coreason_enclave.crypto.encoding import frame
 from coreason_enclave.errors import EnvelopeError, Reason
 
-__all__ = [
-    "OVERHEAD_BYTES",
-    "KemKey",
-    "KemKeys",
-    "KemKeysInMemory",
-    "UnsafeDerivedKemKeys",
-    "encrypt_to",
-    "info_for",
-    "require_receiver",
-]
-
 OVERHEAD_BYTES = 32 + 16
 """Bytes that a ciphertext adds to its plaintext: the encapsulated key and the tag."""
 

@@ -24,16 +24,6 @@ from coreason_enclave.crypto.encoding import canonical_json, parse_json, sha256_
 from coreason_enclave.crypto.signing import Signer, public_key_from_hex
 from coreason_enclave.errors import ConfigurationError, EnvelopeError, Reason
 
-__all__ = [
-    "MAX_ENVELOPE_BYTES",
-    "KeyRing",
-    "Opened",
-    "open_envelope",
-    "pre_authentication_encoding",
-    "seal",
-    "unverified_payload",
-]
-
 MAX_ENVELOPE_BYTES = 1 << 20
 """Largest size of an envelope. Arrays travel next to an envelope, bound by digest, so envelopes stay small."""
 

@@ -31,16 +31,6 @@ from coreason_enclave.crypto.encoding import canonical_json, parse_json, sha256_
 from coreason_enclave.crypto.merkle import MerkleTree, leaf_hash
 from coreason_enclave.errors import EnclaveError, EnvelopeError, Reason
 
-__all__ = [
-    "GENESIS",
-    "HashLog",
-    "LogCorrupted",
-    "LogHead",
-    "LogSnapshot",
-    "tree_of",
-    "verify_lines",
-]
-
 GENESIS = "0" * 64
 
 Clock = Callable[[], float]

@@ -10,8 +10,6 @@ from coreason_enclave.crypto.encoding import digest
 from coreason_enclave.crypto.signing import load_or_create_secret
 from coreason_enclave.errors import ConfigurationError
 
-__all__ = ["SecretJobKeys", "UnsafeSeededNoise", "unsafe_seeded_keys"]
-
 
 class SecretJobKeys:
     """One 32-byte key file per job, made on first use and kept: a crashed round recomputes to the same bytes."""

@@ -29,8 +29,6 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from coreason_enclave.crypto.encoding import frame
 
-__all__ = ["JobKeys", "Keystream", "Purpose", "noise_grid"]
-
 _TWO_TO_MINUS_64 = 2.0**-64
 
 

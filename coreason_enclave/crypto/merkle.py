@@ -22,8 +22,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-__all__ = ["EMPTY_ROOT", "MerkleTree", "leaf_hash", "verify_consistency", "verify_inclusion"]
-
 EMPTY_ROOT = hashlib.sha256().digest()
 """Root of a tree without leaves."""
 

@@ -16,16 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.system.files import PRIVATE, create_file
-
-__all__ = [
-    "Signer",
-    "load_or_create_secret",
-    "load_or_create_signer",
-    "public_key_from_hex",
-    "read_private",
-    "write_private",
-]
+from coreason_enclave.system import PRIVATE, create_file
 
 
 class Signer:

@@ -6,16 +6,6 @@ Never: follows a link; guesses a type; scales by a statistic of the rows; quotes
 ``schema`` belongs to the ground floor: the platform scales its public evaluation set by the same ranges.
 """
 
-from coreason_enclave.datasets.problems import DatasetSchemaRejected, SchemaProblem
-from coreason_enclave.datasets.reading import SiteDataset, open_dataset
-from coreason_enclave.datasets.schema import DatasetExpectation, DatasetSchema, parse_schema
+import lazy_loader
 
-__all__ = [
-    "DatasetExpectation",
-    "DatasetSchema",
-    "DatasetSchemaRejected",
-    "SchemaProblem",
-    "SiteDataset",
-    "open_dataset",
-    "parse_schema",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -25,8 +25,6 @@ from pydantic import TypeAdapter, ValidationError
 from coreason_enclave.errors import ConfigurationError, DatasetRejected, Reason
 from coreason_enclave.schemas import SafeId, SafePath, explain
 
-__all__ = ["MAX_FILE_BYTES", "DataRoot", "DatasetFolder"]
-
 MAX_FILE_BYTES = 1 << 30
 """The largest readable file: memory holds a whole dataset."""
 

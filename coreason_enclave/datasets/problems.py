@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from coreason_enclave.errors import DatasetRejected, Reason
 
-__all__ = ["DatasetSchemaRejected", "Rows", "SchemaProblem"]
-
 _SHOWN = 20
 
 

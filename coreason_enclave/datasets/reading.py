@@ -12,22 +12,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from coreason_enclave.crypto.encoding import digest
+from coreason_enclave.crypto import digest
 from coreason_enclave.datasets.paths import MAX_FILE_BYTES, DataRoot, DatasetFolder
 from coreason_enclave.datasets.problems import DatasetSchemaRejected, SchemaProblem
 from coreason_enclave.datasets.schema import DataFormat, DatasetSchema, parse_schema
 from coreason_enclave.datasets.tables import read_table
 from coreason_enclave.datasets.tensors import read_tensors
-
-__all__ = [
-    "CheckedDatasets",
-    "DatasetSchemaRejected",
-    "SchemaProblem",
-    "SiteDataset",
-    "content_digest",
-    "declared_schema",
-    "open_dataset",
-]
 
 SCHEMA_FILE = "dataset.toml"
 MAX_SCHEMA_BYTES = 1 << 20

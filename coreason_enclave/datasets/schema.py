@@ -39,16 +39,6 @@ from coreason_enclave.configuration import parse_toml
 from coreason_enclave.errors import ConfigurationError, DatasetRejected
 from coreason_enclave.schemas import PrivacyUnit, SafeId, SafePath, StrictModel, explain
 
-__all__ = [
-    "DataFormat",
-    "DatasetExpectation",
-    "DatasetSchema",
-    "Feature",
-    "Label",
-    "TensorFeatures",
-    "parse_schema",
-]
-
 ColumnName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:()/ -]*\z")]
 Bound = Annotated[float, Strict(), Field(ge=-1e15, le=1e15)]
 Count = Annotated[int, Strict(), Field(ge=1, le=1_000_000)]

@@ -15,8 +15,6 @@ import numpy as np
 from coreason_enclave.datasets.reading import SiteDataset
 from coreason_enclave.datasets.schema import DatasetSchema
 
-__all__ = ["synthetic_dataset"]
-
 
 def synthetic_dataset(schema: DatasetSchema, rows: int) -> SiteDataset:
     """Return ``rows`` rows of the declared shape, with features within [-1, 1], every class and one unit per row.

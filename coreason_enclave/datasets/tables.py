@@ -21,8 +21,6 @@ from coreason_enclave.errors import ConfigurationError
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["read_table"]
-
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _PLAIN_NUMBER = re.compile(r"[+-]?[0-9]{1,40}(?:\.0*)?")

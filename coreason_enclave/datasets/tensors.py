@@ -12,8 +12,6 @@ import safetensors.numpy
 from coreason_enclave.datasets.problems import DatasetSchemaRejected, Rows, SchemaProblem
 from coreason_enclave.datasets.schema import TENSOR_LABELS, TENSOR_UNITS, DatasetSchema
 
-__all__ = ["read_tensors"]
-
 _FEATURES = "x"
 
 Tensors = dict[str, npt.NDArray[Any]]

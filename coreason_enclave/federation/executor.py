@@ -58,18 +58,21 @@ from coreason_enclave.errors import (
     Reason,
     TrainingAborted,
 )
-from coreason_enclave.federation.nvflare.handlers import OpenHandler, open_handler
-from coreason_enclave.federation.nvflare.messages import message_in, nothing_to_tell, refusal, sealed_reply
+from coreason_enclave.federation.nvflare import (
+    OpenHandler,
+    message_in,
+    nothing_to_tell,
+    open_handler,
+    refusal,
+    sealed_reply,
+)
 from coreason_enclave.schemas import AttestationReport, FederationJob
-from coreason_enclave.wire.handler import Handler, RequestKind
+from coreason_enclave.wire import Handler, RequestKind
 
 if TYPE_CHECKING:
-    from coreason_enclave.federation.nvflare.tasks import ActiveTask
-    from coreason_enclave.privacy.training import Trainer
-    from coreason_enclave.privacy.training_inputs import TrainingInputs
+    from coreason_enclave.federation.nvflare import ActiveTask
+    from coreason_enclave.privacy import Trainer, TrainingInputs
     from coreason_enclave.sentry import DataSentry
-
-__all__ = ["TASKS", "CoreasonExecutor"]
 
 TASKS: Final[Mapping[str, RequestKind]] = {
     "train": RequestKind.TRAIN,
@@ -167,7 +170,7 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
             returns the event.
         """
         del shareable, fl_ctx, abort_signal
-        from coreason_enclave.privacy.training import LocalSgdTrainer
+        from coreason_enclave.privacy import LocalSgdTrainer
 
         trained = LocalSgdTrainer().train(self._working().task)
         return DXO(DataKind.WEIGHT_DIFF, data=dict(trained.arrays)).to_shareable()
@@ -188,7 +191,7 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
         Raises:
             ConfigurationError: outside a task. EnvelopeError: no job in ``shareable``. JobRejected: another job.
         """
-        from coreason_enclave.federation.nvflare.tasks import job_in
+        from coreason_enclave.federation.nvflare import job_in
 
         return job_in(shareable, self._working().task.job)
 
@@ -201,7 +204,7 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
 
     def as_trainer(self, site_id: str, sentry: DataSentry) -> Trainer:
         """Return this executor's training loop as a site's trainer, outside FLARE's process."""
-        from coreason_enclave.federation.nvflare.trainer import ExecutorTrainer  # loads the frameworks
+        from coreason_enclave.federation.nvflare import ExecutorTrainer  # loads the frameworks
 
         return ExecutorTrainer(self, site_id, sentry)
 

@@ -17,8 +17,6 @@ from uuid import UUID
 
 from coreason_enclave.hardware.collectors import unavailable
 
-__all__ = ["parse_certificate_table"]
-
 _ENTRY = struct.Struct("<16sII")
 _END = bytes(_ENTRY.size)
 _MAX_ENTRIES = 16

@@ -8,11 +8,9 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from coreason_enclave.attestation.evidence import CpuKind, CpuReport, GpuReport, to_base64
-from coreason_enclave.attestation.verify.dcap.quote import without_padding
+from coreason_enclave.attestation import CpuKind, CpuReport, GpuReport, to_base64
+from coreason_enclave.attestation.verify.dcap import without_padding
 from coreason_enclave.errors import AttestationError, Reason
-
-__all__ = ["NONCE_BYTES", "REPORT_DATA_BYTES", "CpuCollector", "GpuCollector", "answering", "cpu_report", "unavailable"]
 
 REPORT_DATA_BYTES = 64
 NONCE_BYTES = 32

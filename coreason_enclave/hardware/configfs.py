@@ -13,8 +13,6 @@ from contextlib import suppress
 
 from coreason_enclave.hardware.devices import DeviceTree
 
-__all__ = ["fresh_name", "remove_left_over"]
-
 _NAME = re.compile(r"aegis-([0-9]{1,20})-([0-9]{1,10})-[0-9a-f]{16}")
 
 

@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["MAX_ANSWER_BYTES", "DeviceTree", "HostDevices"]
-
 MAX_ANSWER_BYTES = 64 * 1024
 """Maximum size of a device's answer, in bytes."""
 

@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from coreason_enclave.attestation.evidence import Attester, CpuKind
+from coreason_enclave.attestation import Attester, CpuKind
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.hardware.collectors import CpuCollector, unavailable
 from coreason_enclave.hardware.devices import DeviceTree, HostDevices
@@ -20,8 +20,6 @@ from coreason_enclave.hardware.nvidia import NvidiaCollector, Nvml
 from coreason_enclave.hardware.nvml import BINDING, PythonNvml
 from coreason_enclave.hardware.simulated import SimulatedAttester
 from coreason_enclave.hardware.tsm import PROVIDERS, REPORTS, TsmCollector, provider_here
-
-__all__ = ["DEVICES", "HARDWARE", "LookedFor", "ThisHost", "attester_named", "devices_looked_for"]
 
 DEVICES: Mapping[str, str] = {
     "configfs-tsm": REPORTS,

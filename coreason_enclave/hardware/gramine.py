@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import threading
 
-from coreason_enclave.attestation.evidence import CpuKind, CpuReport
+from coreason_enclave.attestation import CpuKind, CpuReport
 from coreason_enclave.hardware.collectors import REPORT_DATA_BYTES, answering, cpu_report, unavailable
 from coreason_enclave.hardware.devices import DeviceTree
-
-__all__ = ["ATTESTATION", "GramineCollector"]
 
 ATTESTATION = "dev/attestation"
 _ONE_AT_A_TIME = threading.Lock()

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hmac
 
-from coreason_enclave.attestation.binding import gpu_nonce, report_data
-from coreason_enclave.attestation.evidence import MAX_GPUS, CpuKind, Evidence, GpuReport
+from coreason_enclave.attestation import MAX_GPUS, CpuKind, Evidence, GpuReport, gpu_nonce, report_data
 from coreason_enclave.hardware.collectors import CpuCollector, GpuCollector, unavailable
 from coreason_enclave.hardware.report_binding import bound_data_of_cpu, bound_data_of_gpu
-
-__all__ = ["HostAttester"]
 
 
 class HostAttester:

@@ -7,10 +7,8 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from coreason_enclave.attestation.evidence import GpuReport, to_base64
+from coreason_enclave.attestation import GpuReport, to_base64
 from coreason_enclave.hardware.collectors import NONCE_BYTES, unavailable
-
-__all__ = ["NvidiaCollector", "Nvml", "NvmlSession"]
 
 
 class NvmlSession(Protocol):

@@ -12,8 +12,6 @@ from typing import Any
 
 from coreason_enclave.hardware.collectors import unavailable
 
-__all__ = ["BINDING", "PythonNvml"]
-
 BINDING = "pynvml"
 """Module name of the package ``nvidia-ml-py``."""
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from coreason_enclave.attestation.evidence import CpuKind, CpuReport, GpuReport
-from coreason_enclave.attestation.verify.dcap.quote import parse_quote
-from coreason_enclave.attestation.verify.nvidia.spdm import parse_report as parse_gpu_report
-from coreason_enclave.attestation.verify.snp.report import parse_report as parse_snp_report
-from coreason_enclave.attestation.verify.verdict import VerificationRefused
+from coreason_enclave.attestation import CpuKind, CpuReport, GpuReport
+from coreason_enclave.attestation.verify import VerificationRefused
+from coreason_enclave.attestation.verify.dcap import parse_quote
+from coreason_enclave.attestation.verify.nvidia import parse_report as parse_gpu_report
+from coreason_enclave.attestation.verify.snp import parse_report as parse_snp_report
 from coreason_enclave.hardware.collectors import unavailable
-
-__all__ = ["bound_data_of_cpu", "bound_data_of_gpu"]
 
 
 def bound_data_of_cpu(report: CpuReport) -> bytes:

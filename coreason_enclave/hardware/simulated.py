@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from coreason_enclave.attestation.binding import report_data
-from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence, to_base64
-from coreason_enclave.crypto.encoding import canonical_json
-
-__all__ = ["SimulatedAttester"]
+from coreason_enclave.attestation import CpuKind, CpuReport, Evidence, report_data, to_base64
+from coreason_enclave.crypto import canonical_json
 
 
 class SimulatedAttester:

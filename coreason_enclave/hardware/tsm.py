@@ -17,14 +17,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from coreason_enclave.attestation.evidence import CpuKind, CpuReport
+from coreason_enclave.attestation import CpuKind, CpuReport
 from coreason_enclave.errors import AttestationError
 from coreason_enclave.hardware import configfs as entries
 from coreason_enclave.hardware.certificate_table import parse_certificate_table
 from coreason_enclave.hardware.collectors import REPORT_DATA_BYTES, answering, cpu_report, unavailable
 from coreason_enclave.hardware.devices import DeviceTree
-
-__all__ = ["PROVIDERS", "REPORTS", "TsmCollector", "provider_here"]
 
 REPORTS = "sys/kernel/config/tsm/report"
 PROVIDERS = {CpuKind.TDX: "tdx_guest", CpuKind.SNP: "sev_guest"}

@@ -11,10 +11,7 @@ from typing import Any
 from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError, Reason, TrainingAborted
 from coreason_enclave.ipc.frames import encode_frame, read_frame
 from coreason_enclave.ipc.streams import exact_reader, socket_path
-from coreason_enclave.wire.handler import Aborted, RequestKind, never
-from coreason_enclave.wire.updates import SealedMessage
-
-__all__ = ["AgentClient"]
+from coreason_enclave.wire import Aborted, RequestKind, SealedMessage, never
 
 _LOOK_S = 0.1
 """Seconds until the client notices an abort, at most."""

@@ -19,14 +19,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from coreason_enclave.crypto.encoding import canonical_json, parse_json
-from coreason_enclave.crypto.envelope import MAX_ENVELOPE_BYTES
+from coreason_enclave.crypto import MAX_ENVELOPE_BYTES, canonical_json, parse_json
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.wire.handler import RequestKind
-from coreason_enclave.wire.roll_call import MAX_ROLL_CALL_BYTES
-from coreason_enclave.wire.updates import SealedMessage
-
-__all__ = ["KINDS", "MAX_HEADER_BYTES", "ReadExactly", "encode_frame", "message_parts", "read_frame"]
+from coreason_enclave.wire import MAX_ROLL_CALL_BYTES, RequestKind, SealedMessage
 
 VERSION: Final = 1
 KINDS: Final = (*(kind.value for kind in RequestKind), "status")

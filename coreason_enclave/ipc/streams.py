@@ -10,8 +10,6 @@ from pathlib import Path
 
 from coreason_enclave.ipc.frames import ReadExactly
 
-__all__ = ["SOCKET_FILE", "exact_reader", "socket_path"]
-
 SOCKET_FILE = "agent.sock"
 
 

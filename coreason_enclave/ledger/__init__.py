@@ -33,41 +33,6 @@ The next fifty steps do not fit under the job's own cap:
 18
 """
 
-from coreason_enclave.ledger.ephemeral import EphemeralLedger
-from coreason_enclave.ledger.export import ExportFindings, verify_export
-from coreason_enclave.ledger.interface import PrivacyLedger
-from coreason_enclave.ledger.records import (
-    Acknowledgement,
-    Draw,
-    JobClaim,
-    LedgerHead,
-    LineageCaps,
-    LineageClaim,
-    LineageRegistration,
-    NoiseSource,
-    NonPrivatePlan,
-    Plan,
-    Reservation,
-    RoundPlan,
-)
-from coreason_enclave.ledger.sqlite import SqliteLedger
+import lazy_loader
 
-__all__ = [
-    "Acknowledgement",
-    "Draw",
-    "EphemeralLedger",
-    "ExportFindings",
-    "JobClaim",
-    "LedgerHead",
-    "LineageCaps",
-    "LineageClaim",
-    "LineageRegistration",
-    "NoiseSource",
-    "NonPrivatePlan",
-    "Plan",
-    "PrivacyLedger",
-    "Reservation",
-    "RoundPlan",
-    "SqliteLedger",
-    "verify_export",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

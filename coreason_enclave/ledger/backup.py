@@ -13,9 +13,7 @@ from tempfile import TemporaryDirectory
 from coreason_enclave.errors import ConfigurationError, LedgerError
 from coreason_enclave.ledger.export import ExportFindings, verify_export
 from coreason_enclave.ledger.sqlite import SqliteLedger
-from coreason_enclave.system.files import PRIVATE, create_file
-
-__all__ = ["back_up"]
+from coreason_enclave.system import PRIVATE, create_file
 
 
 def back_up(ledger: Path, copy: Path) -> ExportFindings:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coreason_enclave.crypto.encoding import digest
+from coreason_enclave.crypto import digest
 from coreason_enclave.errors import LedgerCorrupted
 from coreason_enclave.ledger.records import LedgerHead
-
-__all__ = ["GENESIS", "Link", "check_link", "make_link"]
 
 GENESIS = "0" * 64
 _DOMAIN = "coreason.ledger.entry/1"

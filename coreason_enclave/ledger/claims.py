@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from coreason_enclave.accounting.composition import compose_epsilon
-from coreason_enclave.accounting.events import PoissonSampledGaussian
-from coreason_enclave.accounting.guarantee import Accountant, ClientGuarantee, ComposedEpsilon, Guarantee
+from coreason_enclave.accounting import (
+    Accountant,
+    ClientGuarantee,
+    ComposedEpsilon,
+    Guarantee,
+    PoissonSampledGaussian,
+    compose_epsilon,
+)
 from coreason_enclave.ledger.pricing import spent_epsilon
 from coreason_enclave.ledger.records import JobClaim, LineageClaim, LineageRegistration, NoiseSource, RoundPlan
 from coreason_enclave.ledger.state import JobRecord, LedgerRound, LedgerState, LineageRecord
 from coreason_enclave.schemas import PrivacyUnit
-
-__all__ = ["job_claim", "lineage_claim"]
 
 
 def lineage_claim(state: LedgerState, name: str) -> LineageClaim:

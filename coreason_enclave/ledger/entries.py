@@ -15,24 +15,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
-from coreason_enclave.accounting.events import Event, event_from_dict, event_to_dict
-from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.accounting import Event, event_from_dict, event_to_dict
+from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnclaveError, LedgerCorrupted
 from coreason_enclave.ledger.records import LineageRegistration, NonPrivatePlan, RoundPlan
 from coreason_enclave.schemas import HexDigest, SafeId, SafePath, StrictModel, explain
-
-__all__ = [
-    "MAX_PICO",
-    "Acknowledged",
-    "Committed",
-    "ContentNoted",
-    "Entry",
-    "Founded",
-    "Registered",
-    "Reserved",
-    "ReservedNonPrivate",
-    "parse_entry",
-]
 
 MAX_PICO = 2**53 - 1  # the largest whole number that every JSON reader keeps exactly
 _ONE_LINE = r"^[^\x00-\x1f\x7f]+$"

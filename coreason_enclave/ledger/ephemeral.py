@@ -11,8 +11,6 @@ from coreason_enclave.ledger.chain import Link
 from coreason_enclave.ledger.operations import Clock, Decision, EventSourcedLedger, next_link, system_clock
 from coreason_enclave.ledger.state import LedgerState
 
-__all__ = ["EphemeralLedger"]
-
 
 class EphemeralLedger(EventSourcedLedger):
     """A ledger for experiments and notebooks. Its entries vanish with the process, so spend no real budget on it."""

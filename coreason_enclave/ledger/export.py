@@ -12,9 +12,8 @@ from fractions import Fraction
 
 from pydantic import ConfigDict, ValidationError
 
-from coreason_enclave.accounting.composition import compose_epsilon
-from coreason_enclave.accounting.events import PoissonSampledGaussian
-from coreason_enclave.crypto.encoding import canonical_json, parse_json
+from coreason_enclave.accounting import PoissonSampledGaussian, compose_epsilon
+from coreason_enclave.crypto import canonical_json, parse_json
 from coreason_enclave.errors import EnvelopeError, LedgerCorrupted
 from coreason_enclave.ledger import claims
 from coreason_enclave.ledger.chain import Link
@@ -22,8 +21,6 @@ from coreason_enclave.ledger.pricing import budget_pico, step_cost_pico
 from coreason_enclave.ledger.records import Acknowledgement, JobClaim, LedgerHead, LineageClaim, RoundPlan
 from coreason_enclave.ledger.state import JobRecord, LedgerState, LineageRecord, follow
 from coreason_enclave.schemas import HexDigest, StrictModel, explain
-
-__all__ = ["EXPORT_FORMAT", "ExportFindings", "verify_export", "write_export"]
 
 EXPORT_FORMAT = "coreason.ledger.export/1"
 _LIMIT = 1 << 30

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from coreason_enclave.accounting.events import Event
+from coreason_enclave.accounting import Event
 from coreason_enclave.ledger.records import (
     Draw,
     JobClaim,
@@ -18,8 +18,6 @@ from coreason_enclave.ledger.records import (
     Plan,
     Reservation,
 )
-
-__all__ = ["PrivacyLedger"]
 
 
 class PrivacyLedger(Protocol):

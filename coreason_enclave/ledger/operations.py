@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager
 
 from pydantic import ValidationError
 
-from coreason_enclave.accounting.events import Event
+from coreason_enclave.accounting import Event
 from coreason_enclave.errors import ConfigurationError, LedgerConflict, LedgerError
 from coreason_enclave.ledger import claims, rules
 from coreason_enclave.ledger.chain import Link, make_link
@@ -51,8 +51,6 @@ from coreason_enclave.ledger.records import (
 )
 from coreason_enclave.ledger.state import JobRecord, LedgerRound, LedgerState, LineageRecord, apply, follow
 from coreason_enclave.schemas import explain
-
-__all__ = ["Clock", "Decision", "EventSourcedLedger", "system_clock"]
 
 Clock = Callable[[], int]
 Decision = Callable[[LedgerState], Entry | None]

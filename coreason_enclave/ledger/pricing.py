@@ -10,14 +10,10 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from coreason_enclave.accounting.calibration import last_affordable_step
-from coreason_enclave.accounting.events import PoissonSampledGaussian
-from coreason_enclave.accounting.renyi import epsilon_at, rdp_at, rdp_budget
+from coreason_enclave.accounting import PoissonSampledGaussian, epsilon_at, last_affordable_step, rdp_at, rdp_budget
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.ledger.entries import MAX_PICO
 from coreason_enclave.ledger.records import LineageRegistration, RoundPlan
-
-__all__ = ["PICO", "Price", "budget_pico", "price", "spent_epsilon", "step_cost_pico"]
 
 PICO = 10**12
 _ROUNDING = 1 + Fraction(1, 10**9)  # exceeds the float64 error in the formula of a step's cost

@@ -13,26 +13,16 @@ from typing import Self
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
-from coreason_enclave.accounting.guarantee import ClientGuarantee, Guarantee
-from coreason_enclave.accounting.renyi import choose_order
+from coreason_enclave.accounting import (
+    ClientGuarantee,
+    Event,
+    Guarantee,
+    NonPrivate,
+    PoissonSampledGaussian,
+    choose_order,
+)
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.schemas import NeighboringRelation, PrivacyUnit, SafeId, SafePath, explain
-
-__all__ = [
-    "Draw",
-    "JobClaim",
-    "LedgerHead",
-    "LineageCaps",
-    "LineageClaim",
-    "LineageRegistration",
-    "NoiseSource",
-    "NonPrivatePlan",
-    "Plan",
-    "Reservation",
-    "RoundPlan",
-    "require_hex_digest",
-]
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _HEX64 = re.compile(r"[0-9a-f]{64}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
-from coreason_enclave.crypto.encoding import digest
+from coreason_enclave.accounting import Event, NonPrivate, PoissonSampledGaussian
+from coreason_enclave.crypto import digest
 from coreason_enclave.errors import (
     JobRejected,
     LedgerConflict,
@@ -16,25 +16,6 @@ from coreason_enclave.errors import (
 )
 from coreason_enclave.ledger.entries import ContentNoted, Entry, Founded, Reserved
 from coreason_enclave.ledger.records import LedgerHead, LineageRegistration, NonPrivatePlan, Plan, RoundPlan
-
-__all__ = [
-    "affordable",
-    "check_actual",
-    "check_draw",
-    "check_limit",
-    "check_not_registered",
-    "check_order",
-    "check_plan",
-    "check_price",
-    "check_reservation_id",
-    "check_same_computation",
-    "check_terms",
-    "check_unacknowledged",
-    "check_uncommitted",
-    "check_unreserved",
-    "grant",
-    "reservation_id",
-]
 
 _PER_ROUND = {"round_number", "steps", "noise_source"}
 

@@ -14,23 +14,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from coreason_enclave.crypto.encoding import parse_json, sha256_hex
-from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal
-from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.crypto import KeyRing, Signer, open_envelope, parse_json, seal, sha256_hex
 from coreason_enclave.errors import EnvelopeError, LedgerError, Reason
-from coreason_enclave.ledger import LedgerHead, PrivacyLedger
+from coreason_enclave.ledger.interface import PrivacyLedger
+from coreason_enclave.ledger.records import LedgerHead
 from coreason_enclave.schemas import FormatVersion, HexDigest, SafeId, StrictModel, UnixSeconds
-from coreason_enclave.wire.documents import HEAD_TYPE, LedgerHeadStatement, SiteLedgerHead
-
-__all__ = [
-    "EXPORT_TYPE",
-    "LedgerExportStatement",
-    "open_export",
-    "open_head",
-    "require_known",
-    "seal_export",
-    "seal_head",
-]
+from coreason_enclave.wire import HEAD_TYPE, LedgerHeadStatement, SiteLedgerHead
 
 EXPORT_TYPE = "application/vnd.aegis.ledger-export.v1+json"
 _LARGEST_EXPORT = 1 << 30

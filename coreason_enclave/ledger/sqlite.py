@@ -30,9 +30,7 @@ from coreason_enclave.errors import ConfigurationError, LedgerCorrupted, LedgerE
 from coreason_enclave.ledger.chain import Link
 from coreason_enclave.ledger.operations import Clock, Decision, EventSourcedLedger, next_link, system_clock
 from coreason_enclave.ledger.state import LedgerState, follow
-from coreason_enclave.system.files import file_lock, sync_folder
-
-__all__ = ["SqliteLedger"]
+from coreason_enclave.system import file_lock, sync_folder
 
 _APPLICATION_ID = 0x43454C47  # "CELG"
 _BUSY_MS = 10_000

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from coreason_enclave.accounting.events import Event, PoissonSampledGaussian
+from coreason_enclave.accounting import Event, PoissonSampledGaussian
 from coreason_enclave.errors import EnclaveError, LedgerCorrupted, LedgerError, Reason
 from coreason_enclave.ledger import rules
 from coreason_enclave.ledger.chain import Link, check_link
@@ -41,8 +41,6 @@ from coreason_enclave.ledger.entries import (
     parse_entry,
 )
 from coreason_enclave.ledger.records import Acknowledgement, Draw, LedgerHead, LineageRegistration, Plan
-
-__all__ = ["JobRecord", "LedgerRound", "LedgerState", "LineageRecord", "apply", "follow"]
 
 
 @dataclass(frozen=True)

@@ -13,49 +13,6 @@ Never: imports a name from the wire; allocates a model above ``MAX_PARAMETERS``;
 array([[0.5, 0.5]])
 """
 
-from coreason_enclave.models.architectures import LogisticRegression, SimpleMLP, SmallCNN
-from coreason_enclave.models.evaluation import Evaluation, evaluate
-from coreason_enclave.models.registry import (
-    MAX_PARAMETERS,
-    Loss,
-    Model,
-    build,
-    glorot_uniform,
-    initial_weights,
-    known_architectures,
-    layout,
-    load_weights,
-    make_criterion,
-    predict_probabilities,
-    register,
-    require_fits,
-    weights_of,
-    zeros,
-)
+import lazy_loader
 
-__all__ = [
-    "MAX_PARAMETERS",
-    "Evaluation",
-    "LogisticRegression",
-    "Loss",
-    "Model",
-    "SimpleMLP",
-    "SmallCNN",
-    "build",
-    "evaluate",
-    "glorot_uniform",
-    "initial_weights",
-    "known_architectures",
-    "layout",
-    "load_weights",
-    "make_criterion",
-    "predict_probabilities",
-    "register",
-    "require_fits",
-    "weights_of",
-    "zeros",
-]
-
-register("LogisticRegression", LogisticRegression, loss=Loss.BINARY, initialise=zeros)
-register("SimpleMLP", SimpleMLP, loss=Loss.CATEGORICAL)
-register("SmallCNN", SmallCNN, loss=Loss.CATEGORICAL)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

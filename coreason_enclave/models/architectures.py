@@ -10,8 +10,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["LogisticRegression", "SimpleMLP", "SmallCNN"]
-
 
 class LogisticRegression(nn.Module):
     """One linear layer to one logit: (n, in_features) → (n, 1). Two classes only."""

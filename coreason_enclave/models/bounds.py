@@ -10,9 +10,7 @@ import torch
 
 from coreason_enclave.errors import JobRejected, Reason
 from coreason_enclave.models.registry import build, load_weights
-from coreason_enclave.wire.updates import Arrays
-
-__all__ = ["require_bounded_logits", "require_bounded_weights"]
+from coreason_enclave.wire import Arrays
 
 
 def require_bounded_weights(arrays: Arrays, largest: float) -> None:

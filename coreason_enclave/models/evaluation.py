@@ -9,9 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coreason_enclave.models.registry import predict_probabilities
-from coreason_enclave.wire.updates import Arrays
-
-__all__ = ["Evaluation", "evaluate"]
+from coreason_enclave.wire import Arrays
 
 _LEAST = np.finfo(np.float64).tiny
 

@@ -18,27 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from coreason_enclave.crypto.encoding import canonical_json, digest
+from coreason_enclave.crypto import canonical_json, digest
 from coreason_enclave.errors import ConfigurationError, JobRejected, Reason
-from coreason_enclave.wire.updates import Array, Arrays
-
-__all__ = [
-    "MAX_PARAMETERS",
-    "Loss",
-    "Model",
-    "build",
-    "glorot_uniform",
-    "initial_weights",
-    "known_architectures",
-    "layout",
-    "load_weights",
-    "make_criterion",
-    "predict_probabilities",
-    "register",
-    "require_fits",
-    "weights_of",
-    "zeros",
-]
+from coreason_enclave.wire import Array, Arrays
 
 MAX_PARAMETERS = 50_000_000
 

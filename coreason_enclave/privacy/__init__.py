@@ -3,6 +3,7 @@
 Enters: a model, an optimizer and a data loader. Leaves: a private loop whose steps a ledger reservation covers.
 Never: lets another room import Opacus; overruns the reservation; trains on rows before a passed rehearsal.
 
+>>> from coreason_enclave.privacy import PrivacyGuard
 >>> import torch
 >>> from torch.utils.data import DataLoader, TensorDataset
 >>> from coreason_enclave.ledger import EphemeralLedger, LineageCaps, LineageRegistration
@@ -27,6 +28,6 @@ Never: lets another room import Opacus; overruns the reservation; trains on rows
 20 68 1.99
 """
 
-from coreason_enclave.privacy.guard import PrivacyGuard
+import lazy_loader
 
-__all__ = ["PrivacyGuard"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,9 +15,7 @@ import torch
 
 from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.schemas import AggregationStrategy, FederationJob
-from coreason_enclave.wire.updates import Arrays
-
-__all__ = ["ControlTerm", "DriftCorrection", "ProximalTerm", "drift_of"]
+from coreason_enclave.wire import Arrays
 
 Names = Mapping[torch.nn.Parameter, str]
 

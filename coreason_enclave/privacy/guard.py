@@ -11,18 +11,12 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
-from coreason_enclave.accounting import compose_epsilon
-from coreason_enclave.accounting.calibration import calibrate_noise, last_affordable_step
-from coreason_enclave.accounting.events import Event
-from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.accounting import Event, calibrate_noise, compose_epsilon, last_affordable_step
+from coreason_enclave.crypto import sha256_hex
 from coreason_enclave.errors import ConfigurationError, PrivacyBudgetExceededError, UnsafeTrainingError
-from coreason_enclave.ledger.interface import PrivacyLedger
-from coreason_enclave.ledger.records import NoiseSource, RoundPlan
+from coreason_enclave.ledger import NoiseSource, PrivacyLedger, RoundPlan
 from coreason_enclave.privacy.iterate import IteratedOptimizer, PrivateIterate
-from coreason_enclave.privacy.kernel import GradientKernel
-from coreason_enclave.privacy.kernel.blocks import declared_blocks
-from coreason_enclave.privacy.kernel.layers import require_recordable
-from coreason_enclave.privacy.kernel.rehearsal import Rehearsal
+from coreason_enclave.privacy.kernel import GradientKernel, Rehearsal, declared_blocks, require_recordable
 from coreason_enclave.privacy.optimizer import UnitClippingOptimizer
 from coreason_enclave.privacy.sampling import (
     PoissonUnitSampler,
@@ -35,8 +29,6 @@ from coreason_enclave.privacy.scope import TrainingScope, current_scope
 from coreason_enclave.privacy.standalone import over_rows, standalone_key, standalone_scope
 from coreason_enclave.privacy.synthetic import rehearse_criterion, synthetic_like
 from coreason_enclave.schemas import Mechanism, PrivacyConfig, PrivacyUnit
-
-__all__ = ["PrivacyGuard", "require_separable"]
 
 _MAX_STEPS = 1_000_000
 

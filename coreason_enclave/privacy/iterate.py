@@ -26,9 +26,7 @@ from torch.optim import optimizer as optimizer_module
 from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.privacy.optimizer import PrivateOptimizer
 from coreason_enclave.privacy.schedules import Hyperparameters, Schedule, hyperparameters_of, planned
-from coreason_enclave.wire.updates import Array, Arrays
-
-__all__ = ["IteratedOptimizer", "PrivateIterate"]
+from coreason_enclave.wire import Array, Arrays
 
 Names = Mapping[torch.nn.Parameter, str]
 

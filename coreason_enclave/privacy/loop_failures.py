@@ -28,8 +28,6 @@ from typing import Any, TypeVar
 from coreason_enclave import errors
 from coreason_enclave.errors import EnclaveError, Reason
 
-__all__ = ["contained", "failure_without_words"]
-
 _Result = TypeVar("_Result")
 
 _PACKAGE = Path(errors.__file__).parent

@@ -13,15 +13,13 @@ from dataclasses import dataclass
 
 import torch
 
-from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
-from coreason_enclave.crypto.keystream import Keystream
-from coreason_enclave.datasets.schema import DatasetSchema
-from coreason_enclave.datasets.synthetic import synthetic_dataset
+from coreason_enclave.accounting import Event, NonPrivate, PoissonSampledGaussian
+from coreason_enclave.crypto import Keystream
+from coreason_enclave.datasets import DatasetSchema, synthetic_dataset
 from coreason_enclave.errors import DataLeakageError, Reason, UnsafeTrainingError
-from coreason_enclave.ledger.records import Reservation
+from coreason_enclave.ledger import Reservation
 from coreason_enclave.privacy.drift_correction import DriftCorrection
-from coreason_enclave.privacy.kernel.blocks import declared_blocks
-from coreason_enclave.privacy.kernel.rehearsal import Rehearsal, RehearsalEnded
+from coreason_enclave.privacy.kernel import Rehearsal, RehearsalEnded, declared_blocks
 from coreason_enclave.privacy.loop_failures import contained
 from coreason_enclave.privacy.scope import TrainingScope, enter
 from coreason_enclave.privacy.step_gate import StepGate
@@ -33,9 +31,7 @@ from coreason_enclave.schemas import (
     PrivacyConfig,
     PrivacyUnit,
 )
-from coreason_enclave.wire.updates import Arrays
-
-__all__ = ["Rehearsed", "rehearse"]
+from coreason_enclave.wire import Arrays
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,8 @@ from typing import Literal
 
 from opacus.accountants import create_accountant
 
-from coreason_enclave.accounting.events import PoissonSampledGaussian
+from coreason_enclave.accounting import PoissonSampledGaussian
 from coreason_enclave.errors import AccountingError
-
-__all__ = ["OpacusAccountant", "opacus_epsilon"]
 
 OpacusAccountant = Literal["rdp", "prv", "gdp"]
 

@@ -18,14 +18,11 @@ import torch
 from opacus.optimizers import DPOptimizer
 from torch.optim import Optimizer
 
-from coreason_enclave.crypto.keystream import Keystream, Purpose, noise_grid
+from coreason_enclave.crypto import Keystream, Purpose, noise_grid
 from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.privacy.drift_correction import DriftCorrection
-from coreason_enclave.privacy.kernel import GradientKernel
-from coreason_enclave.privacy.kernel.rehearsal import Rehearsal
+from coreason_enclave.privacy.kernel import GradientKernel, Rehearsal
 from coreason_enclave.privacy.step_gate import Batch, StepGate
-
-__all__ = ["PrivateOptimizer", "UnitClippingOptimizer"]
 
 
 class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no types

@@ -13,14 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from coreason_enclave.accounting import compose_epsilon
-from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.crypto import sha256_hex
 from coreason_enclave.errors import DataLeakageError, Reason
 from coreason_enclave.privacy.iterate import PrivateIterate
 from coreason_enclave.privacy.scope import TrainingScope
 from coreason_enclave.schemas import Mechanism
-from coreason_enclave.wire.updates import ReleasableUpdate, encode_arrays
-
-__all__ = ["require_known_metrics", "require_reached"]
+from coreason_enclave.wire import ReleasableUpdate, encode_arrays
 
 
 def require_reached(scope: TrainingScope, update: ReleasableUpdate) -> None:

@@ -23,13 +23,10 @@ from torch.utils.data import (
     default_collate,
 )
 
-from coreason_enclave.crypto.keystream import Keystream
+from coreason_enclave.crypto import Keystream
 from coreason_enclave.errors import UnsafeTrainingError
-from coreason_enclave.privacy.kernel import GradientKernel
-from coreason_enclave.privacy.kernel.blocks import filled
+from coreason_enclave.privacy.kernel import GradientKernel, filled
 from coreason_enclave.privacy.step_gate import Batch, StepGate
-
-__all__ = ["BatchFetcher", "PoissonUnitSampler", "SyntheticRows", "UnitIndex", "private_loader", "require_convertible"]
 
 Indices = npt.NDArray[np.int64]
 

@@ -15,8 +15,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from coreason_enclave.errors import UnsafeTrainingError
 
-__all__ = ["Hyperparameters", "Plan", "Schedule", "hyperparameters_of", "planned"]
-
 Hyperparameters = list[dict[str, Any]]
 """Per parameter group: all entries except the parameters."""
 

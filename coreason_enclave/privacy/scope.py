@@ -15,19 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
-from coreason_enclave.crypto.keystream import Keystream
-from coreason_enclave.ledger.records import Reservation
+from coreason_enclave.accounting import Event, NonPrivate, PoissonSampledGaussian
+from coreason_enclave.crypto import Keystream
+from coreason_enclave.ledger import Reservation
 from coreason_enclave.privacy.drift_correction import DriftCorrection
-from coreason_enclave.privacy.kernel.rehearsal import Rehearsal
+from coreason_enclave.privacy.kernel import Rehearsal
 from coreason_enclave.privacy.step_gate import StepGate
 from coreason_enclave.schemas import Mechanism, PrivacyConfig
-from coreason_enclave.wire.updates import Arrays
+from coreason_enclave.wire import Arrays
 
 if TYPE_CHECKING:
     from coreason_enclave.privacy.iterate import PrivateIterate
-
-__all__ = ["TrainingScope", "current_scope", "enter"]
 
 _SCOPE: ContextVar[TrainingScope | None] = ContextVar("training_scope", default=None)
 

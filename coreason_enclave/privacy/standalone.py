@@ -20,15 +20,12 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
-from coreason_enclave.crypto.encoding import frame
-from coreason_enclave.crypto.keystream import Keystream
+from coreason_enclave.crypto import Keystream, frame
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.ledger.records import NoiseSource, Reservation
+from coreason_enclave.ledger import NoiseSource, Reservation
 from coreason_enclave.privacy.scope import TrainingScope
 from coreason_enclave.privacy.step_gate import StepGate
 from coreason_enclave.schemas import PrivacyConfig
-
-__all__ = ["ExperimentScope", "over_rows", "standalone_key", "standalone_scope"]
 
 
 @dataclass(frozen=True, kw_only=True)

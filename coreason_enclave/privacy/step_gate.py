@@ -14,8 +14,6 @@ import numpy.typing as npt
 
 from coreason_enclave.errors import PrivacyBudgetExceededError, UnsafeTrainingError
 
-__all__ = ["Batch", "StepGate"]
-
 Indices = npt.NDArray[np.int64]
 
 

@@ -14,12 +14,8 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from coreason_enclave.errors import UnsafeTrainingError
-from coreason_enclave.privacy.kernel import GradientKernel
-from coreason_enclave.privacy.kernel.blocks import filled
-from coreason_enclave.privacy.kernel.rehearsal import COMPANY, Rehearsal
+from coreason_enclave.privacy.kernel import COMPANY, GradientKernel, Rehearsal, filled
 from coreason_enclave.privacy.sampling import BatchFetcher
-
-__all__ = ["SyntheticDataset", "rehearse_criterion", "synthetic_like"]
 
 
 class SyntheticDataset(Dataset[Any]):

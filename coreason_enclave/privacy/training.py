@@ -15,9 +15,7 @@ from coreason_enclave.models import build, load_weights, weights_of
 from coreason_enclave.privacy.guard import PrivacyGuard
 from coreason_enclave.privacy.scope import TrainingScope
 from coreason_enclave.schemas import AttestationReport, FederationJob
-from coreason_enclave.wire.updates import Arrays, TrainedUpdate
-
-__all__ = ["LocalSgdTrainer", "Trainer", "TrainingTask"]
+from coreason_enclave.wire import Arrays, TrainedUpdate
 
 
 def _nothing_attested() -> AttestationReport:

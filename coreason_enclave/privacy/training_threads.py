@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["train_on_one_thread"]
-
 
 def train_on_one_thread() -> None:
     """Use one thread in the whole process: only a fixed order of sums recomputes a crashed round to the same bytes."""

@@ -23,37 +23,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coreason_enclave.accounting import calibrate_noise
-from coreason_enclave.accounting.noise_norm import require_less_noise_than_norm
-from coreason_enclave.crypto.encoding import digest, sha256_hex
-from coreason_enclave.crypto.envelope import KeyRing, open_envelope
+from coreason_enclave.accounting import calibrate_noise, require_less_noise_than_norm
+from coreason_enclave.crypto import KeyRing, digest, open_envelope, sha256_hex
 from coreason_enclave.errors import EnvelopeError, JobRejected, Reason
 from coreason_enclave.ledger import NoiseSource, NonPrivatePlan, Plan, RoundPlan
 from coreason_enclave.policy import LineagePolicy, SiteConfig
 from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechanism, PrivacyConfig
 from coreason_enclave.session.handshake import ReleasedModel, SiteHandshake
-from coreason_enclave.system.timestamps import CLOCK_SKEW_S
-from coreason_enclave.wire.checkpoints import ANNOUNCEMENT_TYPE, LogAnnouncement
-from coreason_enclave.wire.documents import (
+from coreason_enclave.system import CLOCK_SKEW_S
+from coreason_enclave.wire import (
+    ANNOUNCEMENT_TYPE,
     ATTESTATION_REQUEST_TYPE,
     INVITATION_TYPE,
     ORDER_TYPE,
+    Arrays,
     AttestationRequest,
     Enrolment,
     JobInvitation,
+    LogAnnouncement,
     RoundOrder,
+    SealedMessage,
+    decode_arrays,
+    layout_of,
+    read_roll_call,
+    split_correction,
 )
-from coreason_enclave.wire.roll_call import read_roll_call
-from coreason_enclave.wire.updates import Arrays, SealedMessage, decode_arrays, layout_of, split_correction
-
-__all__ = [
-    "AcceptedJob",
-    "ResolvedJob",
-    "accept",
-    "accept_announcement",
-    "accept_attestation_request",
-    "accept_invitation",
-]
 
 MAX_MODEL_BYTES = 1 << 30
 

@@ -20,14 +20,11 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
-from coreason_enclave.crypto.encoding import frame, sha256_hex
-from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.crypto import Signer, frame, sha256_hex
 from coreason_enclave.errors import JobRejected, Reason
 from coreason_enclave.ledger import Draw
 from coreason_enclave.policy import SitePolicy
 from coreason_enclave.session.acceptance import AcceptedJob
-
-__all__ = ["mark_of_content", "mark_of_key", "require_same_content", "require_same_key"]
 
 
 def mark_of_content(signer: Signer, content_digest: str) -> str:

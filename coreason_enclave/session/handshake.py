@@ -15,25 +15,21 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from coreason_enclave.attestation.appraisal import Appraiser
-from coreason_enclave.attestation.binding import Binding, Role
-from coreason_enclave.attestation.challenges import Challenges
-from coreason_enclave.attestation.evidence import Attester, Evidence, parse_evidence
-from coreason_enclave.attestation.results import open_result
-from coreason_enclave.crypto.encryption import KemKeys, KemKeysInMemory, encrypt_to, info_for, require_receiver
-from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.attestation import (
+    Appraiser,
+    Attester,
+    Binding,
+    Challenges,
+    Evidence,
+    Role,
+    open_result,
+    parse_evidence,
+)
+from coreason_enclave.crypto import KemKeys, KemKeysInMemory, Signer, encrypt_to, info_for, require_receiver
 from coreason_enclave.errors import AttestationError, EnclaveError, EnvelopeError, Reason
 from coreason_enclave.schemas import AttestationReport
-from coreason_enclave.system.timestamps import CLOCK_SKEW_S
-from coreason_enclave.wire.documents import (
-    COORDINATOR,
-    AttestationRequest,
-    CoordinatorIdentity,
-    RoundOrder,
-    SiteAttestation,
-)
-
-__all__ = ["ReleasedModel", "SiteHandshake"]
+from coreason_enclave.system import CLOCK_SKEW_S
+from coreason_enclave.wire import COORDINATOR, AttestationRequest, CoordinatorIdentity, RoundOrder, SiteAttestation
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from coreason_enclave.crypto.encoding import canonical_json
+from coreason_enclave.crypto import canonical_json
 from coreason_enclave.errors import ConfigurationError
-
-__all__ = ["LocalMetricsLog"]
 
 
 class LocalMetricsLog:

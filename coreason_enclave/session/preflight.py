@@ -15,17 +15,14 @@ rows.
 
 from __future__ import annotations
 
-from coreason_enclave.datasets.schema import DatasetSchema
+from coreason_enclave.datasets import DatasetSchema
 from coreason_enclave.errors import DatasetRejected, JobRejected, Reason
-from coreason_enclave.models import build, layout, require_fits
-from coreason_enclave.models.bounds import require_bounded_weights
-from coreason_enclave.privacy.guard import require_separable
+from coreason_enclave.models import build, layout, require_bounded_weights, require_fits
+from coreason_enclave.privacy import require_separable
 from coreason_enclave.schemas import PrivacyUnit
 from coreason_enclave.sentry import DataSentry
 from coreason_enclave.session.acceptance import AcceptedJob
-from coreason_enclave.wire.updates import layout_of
-
-__all__ = ["require_declared", "require_sound_model"]
+from coreason_enclave.wire import layout_of
 
 
 def require_sound_model(accepted: AcceptedJob, max_base_weight: float) -> None:

@@ -37,16 +37,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coreason_enclave.accounting.events import event_to_dict
-from coreason_enclave.attestation.evidence import Attester
-from coreason_enclave.attestation.verify.verdict import in_words
-from coreason_enclave.crypto.encoding import sha256_hex
-from coreason_enclave.crypto.envelope import seal
-from coreason_enclave.crypto.hash_log import HashLog
-from coreason_enclave.crypto.keystream import JobKeys, Keystream
-from coreason_enclave.crypto.signing import Signer
-from coreason_enclave.datasets.reading import SiteDataset
-from coreason_enclave.datasets.synthetic import synthetic_dataset
+from coreason_enclave.accounting import event_to_dict
+from coreason_enclave.attestation import Attester
+from coreason_enclave.attestation.verify import in_words
+from coreason_enclave.crypto import HashLog, JobKeys, Keystream, Signer, seal, sha256_hex
+from coreason_enclave.datasets import SiteDataset, synthetic_dataset
 from coreason_enclave.errors import (
     AttestationError,
     ConfigurationError,
@@ -58,20 +53,36 @@ from coreason_enclave.errors import (
     Reason,
     TrainingAborted,
 )
-from coreason_enclave.ledger import Draw, NoiseSource, Plan, PrivacyLedger, Reservation, RoundPlan
-from coreason_enclave.ledger.signed_heads import open_head, require_known, seal_head
-from coreason_enclave.models import evaluate
-from coreason_enclave.models.bounds import require_bounded_logits
-from coreason_enclave.policy import Profile, SiteConfig
-from coreason_enclave.privacy.drift_correction import drift_of
-from coreason_enclave.privacy.kernel.rehearsal import Rehearsal
-from coreason_enclave.privacy.loop_failures import contained, failure_without_words
-from coreason_enclave.privacy.loop_rehearsal import Rehearsed, rehearse
-from coreason_enclave.privacy.release import require_known_metrics, require_reached
-from coreason_enclave.privacy.scope import TrainingScope, enter
-from coreason_enclave.privacy.step_gate import StepGate
-from coreason_enclave.privacy.training import LocalSgdTrainer, Trainer, TrainingTask
-from coreason_enclave.schemas import AttestationReport
+from coreason_enclave.ledger import (
+    Draw,
+    NoiseSource,
+    Plan,
+    PrivacyLedger,
+    Reservation,
+    RoundPlan,
+    open_head,
+    require_known,
+    seal_head,
+)
+from coreason_enclave.models import evaluate, require_bounded_logits
+from coreason_enclave.policy import SiteConfig
+from coreason_enclave.privacy import (
+    LocalSgdTrainer,
+    Rehearsed,
+    StepGate,
+    Trainer,
+    TrainingScope,
+    TrainingTask,
+    contained,
+    drift_of,
+    enter,
+    failure_without_words,
+    rehearse,
+    require_known_metrics,
+    require_reached,
+)
+from coreason_enclave.privacy.kernel import Rehearsal
+from coreason_enclave.schemas import AttestationReport, Profile
 from coreason_enclave.sentry import DataSentry
 from coreason_enclave.session.acceptance import (
     AcceptedJob,
@@ -86,20 +97,25 @@ from coreason_enclave.session.handshake import SiteHandshake
 from coreason_enclave.session.local_metrics import LocalMetricsLog
 from coreason_enclave.session.preflight import require_declared, require_sound_model
 from coreason_enclave.session.update_store import StoredUpdate, UpdateStore
-from coreason_enclave.wire.checkpoints import LogSeen
-from coreason_enclave.wire.documents import (
+from coreason_enclave.wire import (
     ATTESTATION_TYPE,
     ENROLMENT_TYPE,
     UPDATE_TYPE,
+    Aborted,
+    AnswersByMethod,
     Enrolment,
     LedgerHeadStatement,
+    LogSeen,
+    ReleasableUpdate,
+    RequestKind,
+    SealedMessage,
+    TrainedUpdate,
     UpdateStatement,
+    immutable,
+    layout_of,
+    never,
 )
-from coreason_enclave.wire.handler import Aborted, AnswersByMethod, RequestKind, never
-from coreason_enclave.wire.updates import ReleasableUpdate, SealedMessage, TrainedUpdate, immutable, layout_of
 from coreason_enclave.witness import CheckpointStore, ShownLog, witness_statement
-
-__all__ = ["SecureSession"]
 
 
 @dataclass(frozen=True)

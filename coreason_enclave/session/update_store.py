@@ -19,11 +19,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from coreason_enclave.crypto.encoding import canonical_json, parse_json, sha256_hex
+from coreason_enclave.crypto import canonical_json, parse_json, sha256_hex
 from coreason_enclave.errors import ConfigurationError, EnvelopeError
-from coreason_enclave.system.files import PRIVATE, replace_file, sync_folder
-
-__all__ = ["KEPT_JOBS", "KEPT_ROUNDS", "StoredUpdate", "UpdateStore"]
+from coreason_enclave.system import PRIVATE, replace_file, sync_folder
 
 KEPT_ROUNDS = 2
 KEPT_JOBS = 16

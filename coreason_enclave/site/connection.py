@@ -18,14 +18,11 @@ from cryptography import x509
 from pydantic import Field
 
 from coreason_enclave.configuration import missing, read_toml_as
-from coreason_enclave.crypto.certificates import load_pem_certificates
-from coreason_enclave.crypto.signing import read_private
+from coreason_enclave.crypto import load_pem_certificates, read_private
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.schemas import FormatVersion, HexDigest, SafePath, StrictModel
-from coreason_enclave.system.files import replace_file
-from coreason_enclave.wire.registration import Address, Host, parse_address
-
-__all__ = ["CONNECTION_FILE", "Connection", "ConnectionConfig", "GatewayHttp", "load_connection", "save_connection"]
+from coreason_enclave.system import replace_file
+from coreason_enclave.wire import Address, Host, parse_address
 
 CONNECTION_FILE = "connection.toml"
 

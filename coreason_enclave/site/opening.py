@@ -14,30 +14,27 @@ from pathlib import Path
 
 import tomli_w
 
-from coreason_enclave.attestation.appraisal import Appraiser
-from coreason_enclave.attestation.challenges import FileChallenges
+from coreason_enclave.attestation import Appraiser, Attester, FileChallenges
 from coreason_enclave.attestation.endorsements import opened
-from coreason_enclave.attestation.evidence import Attester
-from coreason_enclave.crypto.encryption import KemKeys, KemKeysInMemory
-from coreason_enclave.crypto.hash_log import HashLog
-from coreason_enclave.crypto.job_keys import SecretJobKeys
-from coreason_enclave.crypto.keystream import JobKeys
-from coreason_enclave.crypto.signing import Signer, load_or_create_signer
+from coreason_enclave.crypto import (
+    HashLog,
+    JobKeys,
+    KemKeys,
+    KemKeysInMemory,
+    SecretJobKeys,
+    Signer,
+    load_or_create_signer,
+)
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.hardware.discovery import attester_named
+from coreason_enclave.hardware import attester_named
 from coreason_enclave.ledger import LineageCaps, LineageRegistration, PrivacyLedger, SqliteLedger
 from coreason_enclave.policy import LineagePolicy, SiteConfig, load_site_config
-from coreason_enclave.privacy.training import LocalSgdTrainer, Trainer
+from coreason_enclave.privacy import LocalSgdTrainer, Trainer
 from coreason_enclave.schemas import NeighboringRelation
 from coreason_enclave.sentry import DataSentry
-from coreason_enclave.session.handshake import SiteHandshake
-from coreason_enclave.session.local_metrics import LocalMetricsLog
-from coreason_enclave.session.secure_session import SecureSession
-from coreason_enclave.session.update_store import UpdateStore
+from coreason_enclave.session import LocalMetricsLog, SecureSession, SiteHandshake, UpdateStore
 from coreason_enclave.site.trainer_loading import load_trainer
 from coreason_enclave.witness import CheckpointStore
-
-__all__ = ["Site", "create_site", "open_site", "prepare_site"]
 
 CONFIG_FILE = "site.toml"
 VALIDATIONS_FILE = "validations.jsonl"

@@ -8,8 +8,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from coreason_enclave.crypto.certificates import load_pem_certificates
-from coreason_enclave.crypto.signing import Signer, load_or_create_secret
+from coreason_enclave.crypto import Signer, load_or_create_secret, load_pem_certificates
 from coreason_enclave.errors import ConfigurationError, EnvelopeError, Reason
 from coreason_enclave.policy import SiteConfig, load_site_config
 from coreason_enclave.site.connection import (
@@ -19,11 +18,8 @@ from coreason_enclave.site.connection import (
     save_connection,
 )
 from coreason_enclave.site.tls_keys import TLS_KEY, load_tls_key
-from coreason_enclave.system.files import replace_file
-from coreason_enclave.system.timestamps import unix_seconds
-from coreason_enclave.wire.registration import RegistrationGrant, open_grant
-
-__all__ = ["accept_grant"]
+from coreason_enclave.system import replace_file, unix_seconds
+from coreason_enclave.wire import RegistrationGrant, open_grant
 
 _CA, _CERTIFICATE = "connection/ca.crt", "connection/client.crt"
 

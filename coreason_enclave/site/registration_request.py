@@ -9,12 +9,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from coreason_enclave.crypto.signing import load_or_create_signer
+from coreason_enclave.crypto import load_or_create_signer
 from coreason_enclave.policy import load_site_config
 from coreason_enclave.site.tls_keys import load_or_create_node_key, load_or_create_tls_key, node_key_text
-from coreason_enclave.wire.registration import RegistrationRequest, seal_request
-
-__all__ = ["make_request"]
+from coreason_enclave.wire import RegistrationRequest, seal_request
 
 
 def make_request(folder: Path) -> bytes:

@@ -13,18 +13,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from coreason_enclave.crypto.signing import read_private, write_private
+from coreason_enclave.crypto import read_private, write_private
 from coreason_enclave.errors import ConfigurationError
-
-__all__ = [
-    "NODE_KEY",
-    "TLS_KEY",
-    "load_node_key",
-    "load_or_create_node_key",
-    "load_or_create_tls_key",
-    "load_tls_key",
-    "node_key_text",
-]
 
 NODE_KEY = "node.key"
 TLS_KEY = "tls.key"

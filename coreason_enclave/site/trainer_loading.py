@@ -11,10 +11,8 @@ import importlib
 from typing import Any, Protocol, runtime_checkable
 
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.privacy.training import Trainer
+from coreason_enclave.privacy import Trainer
 from coreason_enclave.sentry import DataSentry
-
-__all__ = ["OffersTrainer", "load_trainer"]
 
 
 @runtime_checkable

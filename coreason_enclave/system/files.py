@@ -14,17 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = [
-    "ORDINARY",
-    "PRIVATE",
-    "create_file",
-    "file_lock",
-    "is_locked",
-    "replace_file",
-    "sync_folder",
-    "write_whole",
-]
-
 ORDINARY = 0o666
 """The mode before the process's umask."""
 PRIVATE = 0o600

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MAX_LOG_BYTES", "Repeats", "SparingHandler", "trim_log"]
-
 MAX_LOG_BYTES = 16 << 20
 """Rotate a log file above this size; keep one old file next to it."""
 _MOST_KINDS = 512

@@ -21,8 +21,6 @@ from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.system.log_files import SparingHandler
 from coreason_enclave.system.timestamps import as_text
 
-__all__ = ["FORMAT_VARIABLE", "LEVEL_VARIABLE", "LogFormat", "LogLevel", "configure_logging", "log_format", "log_level"]
-
 LEVEL_VARIABLE, FORMAT_VARIABLE = "AEGIS_LOG_LEVEL", "AEGIS_LOG_FORMAT"
 
 

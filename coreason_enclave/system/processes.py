@@ -19,8 +19,6 @@ from pathlib import Path
 
 from coreason_enclave.errors import ConfigurationError
 
-__all__ = ["Backoff", "SupervisedProcess", "spawn", "terminate"]
-
 _PR_SET_PDEATHSIG = 1
 _GRACE_S = 5.0
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 
-__all__ = ["CLOCK_SKEW_S", "DAY_S", "as_datetime", "as_text", "end_of", "unix_seconds"]
-
 DAY_S = 86_400
 CLOCK_SKEW_S = 60
 """Seconds by which two honest clocks may differ, or by which one may step back."""

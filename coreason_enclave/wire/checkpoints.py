@@ -20,11 +20,20 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from coreason_enclave.crypto.encoding import sha256_hex
-from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal, unverified_payload
-from coreason_enclave.crypto.hash_log import GENESIS, HashLog, LogCorrupted, LogHead, tree_of
-from coreason_enclave.crypto.merkle import verify_consistency
-from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.crypto import (
+    GENESIS,
+    HashLog,
+    KeyRing,
+    LogCorrupted,
+    LogHead,
+    Signer,
+    open_envelope,
+    seal,
+    sha256_hex,
+    tree_of,
+    unverified_payload,
+    verify_consistency,
+)
 from coreason_enclave.errors import EnvelopeError, Reason
 from coreason_enclave.schemas import (
     FormatVersion,
@@ -35,29 +44,6 @@ from coreason_enclave.schemas import (
     in_range,
     of_form,
 )
-
-__all__ = [
-    "ANNOUNCEMENT_TYPE",
-    "CHECKPOINT_TYPE",
-    "WITNESS_TYPE",
-    "AbandonedLog",
-    "Envelope",
-    "LogAnnouncement",
-    "LogCheckpoint",
-    "LogProof",
-    "LogSeen",
-    "RefusedLog",
-    "WitnessStatement",
-    "WitnessedLog",
-    "had_log",
-    "open_checkpoint",
-    "open_witness",
-    "origin_of_run",
-    "seal_witness",
-    "show_log",
-    "sign_log",
-    "verify_checkpoint",
-]
 
 CHECKPOINT_TYPE = "application/vnd.aegis.log-checkpoint.v1+json"
 ANNOUNCEMENT_TYPE = "application/vnd.aegis.log-announcement.v1+json"

@@ -24,29 +24,6 @@ from coreason_enclave.schemas import (
 )
 from coreason_enclave.wire.checkpoints import Envelope, LogProof, LogSeen
 
-__all__ = [
-    "ATTESTATION_REQUEST_TYPE",
-    "ATTESTATION_TYPE",
-    "COORDINATOR",
-    "ENROLMENT_TYPE",
-    "HEAD_TYPE",
-    "HEALTH_TYPE",
-    "INVITATION_TYPE",
-    "ORDER_TYPE",
-    "UPDATE_TYPE",
-    "AttestationRequest",
-    "CoordinatorIdentity",
-    "Enrolment",
-    "FreeBudget",
-    "HealthStatement",
-    "JobInvitation",
-    "LedgerHeadStatement",
-    "RoundOrder",
-    "SiteAttestation",
-    "SiteLedgerHead",
-    "UpdateStatement",
-]
-
 INVITATION_TYPE = "application/vnd.aegis.job-invitation.v1+json"
 ENROLMENT_TYPE = "application/vnd.aegis.enrolment.v1+json"
 ATTESTATION_REQUEST_TYPE = "application/vnd.aegis.attestation-request.v1+json"

@@ -8,8 +8,6 @@ from typing import Protocol
 
 from coreason_enclave.wire.updates import SealedMessage
 
-__all__ = ["Aborted", "AnswersByMethod", "Handler", "RequestKind", "never"]
-
 Aborted = Callable[[], bool]
 """Called between two steps; returns True to give up the training."""
 

@@ -20,24 +20,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import AfterValidator, Field
 
-from coreason_enclave.crypto.encoding import sha256_hex
-from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal, unverified_payload
-from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.crypto import KeyRing, Signer, open_envelope, seal, sha256_hex, unverified_payload
 from coreason_enclave.errors import EnvelopeError, Reason
 from coreason_enclave.schemas import FormatVersion, HexDigest, SafeId, StrictModel, UnixSeconds
-
-__all__ = [
-    "REQUEST_TYPE",
-    "WELCOME_TYPE",
-    "RegistrationGrant",
-    "RegistrationRequest",
-    "fingerprint",
-    "open_grant",
-    "open_request",
-    "parse_address",
-    "seal_grant",
-    "seal_request",
-]
 
 REQUEST_TYPE = "application/vnd.aegis.participation-request.v1+json"
 WELCOME_TYPE = "application/vnd.aegis.participation-welcome.v1+json"

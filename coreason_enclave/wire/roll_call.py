@@ -11,12 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from coreason_enclave.crypto.encoding import canonical_json, parse_json
-from coreason_enclave.crypto.envelope import KeyRing, open_envelope, unverified_payload
+from coreason_enclave.crypto import KeyRing, canonical_json, open_envelope, parse_json, unverified_payload
 from coreason_enclave.errors import EnclaveError, EnvelopeError, Reason
 from coreason_enclave.wire.documents import ENROLMENT_TYPE, Enrolment
-
-__all__ = ["MAX_ROLL_CALL_BYTES", "encode_roll_call", "open_enrolment", "read_roll_call"]
 
 MAX_ROLL_CALL_BYTES = 1 << 24
 

@@ -19,27 +19,10 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from coreason_enclave.accounting.events import Event
-from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.accounting import Event
+from coreason_enclave.crypto import sha256_hex
 from coreason_enclave.errors import EnvelopeError, Reason
 from coreason_enclave.schemas import Provenance
-
-__all__ = [
-    "WIRE_RECORD",
-    "AdmittedUpdate",
-    "Arrays",
-    "Layout",
-    "ReleasableUpdate",
-    "SealedMessage",
-    "TrainedUpdate",
-    "decode_arrays",
-    "encode_arrays",
-    "immutable",
-    "layout_of",
-    "model_digest",
-    "split_correction",
-    "with_correction",
-]
 
 Array = npt.NDArray[np.float32]
 Arrays = Mapping[str, Array]

@@ -7,6 +7,7 @@ Never: accepts a log that does not continue the accepted one, unless a person ac
 A coordinator holds the key of its log, and could rewrite the log at any time. But the coordinator cannot take back the
 checkpoints already signed and shown: each site keeps them, and signs an account of them on request.
 
+>>> from coreason_enclave.witness import CheckpointStore
 >>> from pathlib import Path
 >>> from tempfile import TemporaryDirectory
 >>> with TemporaryDirectory() as folder:
@@ -14,7 +15,6 @@ checkpoints already signed and shown: each site keeps them, and signs an account
 []
 """
 
-from coreason_enclave.witness.statement import witness_statement
-from coreason_enclave.witness.store import CheckpointStore, ShownLog
+import lazy_loader
 
-__all__ = ["CheckpointStore", "ShownLog", "witness_statement"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

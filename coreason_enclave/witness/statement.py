@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coreason_enclave.crypto.envelope import MAX_ENVELOPE_BYTES
-from coreason_enclave.crypto.signing import Signer
+from coreason_enclave.crypto import MAX_ENVELOPE_BYTES, Signer
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.wire.checkpoints import WitnessedLog, WitnessStatement, seal_witness
-
-__all__ = ["witness_statement"]
+from coreason_enclave.wire import WitnessedLog, WitnessStatement, seal_witness
 
 
 def witness_statement(site_id: str, signer: Signer, logs: Sequence[WitnessedLog], now: float) -> bytes:

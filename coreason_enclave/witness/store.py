@@ -24,11 +24,11 @@ from typing import Annotated
 
 from pydantic import ValidationError
 
-from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import ConfigurationError, EnclaveError, JobRejected, Reason
 from coreason_enclave.schemas import FormatVersion, StrictModel, explain, in_range
-from coreason_enclave.system.files import PRIVATE, file_lock, replace_file, sync_folder
-from coreason_enclave.wire.checkpoints import (
+from coreason_enclave.system import PRIVATE, file_lock, replace_file, sync_folder
+from coreason_enclave.wire import (
     AbandonedLog,
     LogCheckpoint,
     LogProof,
@@ -38,8 +38,6 @@ from coreason_enclave.wire.checkpoints import (
     open_checkpoint,
     origin_of_run,
 )
-
-__all__ = ["KEPT_ACCEPTED", "KEPT_REFUSED", "CheckpointStore", "ShownLog"]
 
 KEPT_ACCEPTED = 32
 """Number of newest accepted checkpoints that a repeated or late order may show again."""

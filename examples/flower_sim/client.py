@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from aegis.attacks.hostile.byzantine import SimulatedForger
-from aegis.attacks.hostile.eavesdropper import Overheard
-from aegis.attacks.hostile.forged_evidence import Attack, forge_of
-from aegis.attacks.hostile.insider import Insider
-from aegis.runtimes.in_process import ClientApp, Site, client_app, create_site
-from coreason_enclave.crypto.signing import load_or_create_signer
+from aegis.attacks.hostile import Attack, Insider, Overheard, SimulatedForger, forge_of
+from aegis.runtimes import ClientApp
+from coreason_enclave.crypto import load_or_create_signer
+from coreason_enclave.federation.flower import client_app
+from coreason_enclave.site import Site, create_site
 from examples.flower_sim.dataset import DATASET_ID, Digits, turned_around, write_share
 from examples.simulated_sites import Budget, simulated_site
 

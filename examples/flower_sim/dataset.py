@@ -16,7 +16,7 @@ import numpy.typing as npt
 import safetensors.numpy
 import tomli_w
 
-from coreason_enclave.datasets.schema import DataFormat, DatasetSchema, Label, TensorFeatures
+from coreason_enclave.datasets import DataFormat, DatasetSchema, Label, TensorFeatures
 
 __all__ = ["CLASSES", "DATASET_ID", "PIXELS", "Digits", "Images", "deal", "turned_around", "write_share"]
 

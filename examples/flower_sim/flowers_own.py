@@ -19,7 +19,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Krum, MultiKrum
 
 from coreason_enclave.schemas import Aggregator
-from coreason_enclave.wire.updates import Arrays
+from coreason_enclave.wire import Arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

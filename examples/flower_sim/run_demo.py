@@ -18,8 +18,8 @@ from pathlib import Path
 
 import click
 
-from aegis.attacks.hostile.forged_evidence import Attack
-from aegis.runtimes.in_process import initial_model, public_evaluator
+from aegis.attacks.hostile import Attack
+from aegis.runtimes import initial_model, public_evaluator
 from coreason_enclave.schemas import Aggregator
 from examples.flower_sim.client import DELTA, names_of
 from examples.flower_sim.dataset import Digits, deal

@@ -7,23 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aegis.aggregation import updates_needed
-from aegis.attacks.hostile.eavesdropper import Overheard
-from aegis.attacks.hostile.forged_evidence import Attack
+from aegis.attacks.hostile import Attack, Overheard
 from aegis.errors import RunPaused
 from aegis.federated_coordinator import FederatedCoordinator
-from aegis.federation.job_files import resolve
-from aegis.runtimes.in_process import initial_model, open_sites, public_evaluator, seeded_keys
-from aegis.security.audit import HashLog
-from aegis.stores.heads import FileHeadStore
-from aegis.stores.run_state import RoundRecord
-from aegis.stores.run_store import FileRunStore
-from coreason_enclave.attestation.appraisal import Appraiser
-from coreason_enclave.attestation.attestation_policy import AttestationPolicy
-from coreason_enclave.attestation.challenges import FileChallenges
+from aegis.federation import resolve
+from aegis.runtimes import initial_model, open_sites, public_evaluator, seeded_keys
+from aegis.stores import FileHeadStore, FileRunStore, RoundRecord
+from coreason_enclave.attestation import Appraiser, AttestationPolicy, FileChallenges
 from coreason_enclave.attestation.endorsements import NoEndorsements
-from coreason_enclave.crypto.signing import Signer
-from coreason_enclave.hardware.simulated import SimulatedAttester
-from coreason_enclave.policy import Profile
+from coreason_enclave.crypto import HashLog, Signer
+from coreason_enclave.hardware import SimulatedAttester
 from coreason_enclave.schemas import (
     AggregationStrategy,
     Aggregator,
@@ -31,8 +24,9 @@ from coreason_enclave.schemas import (
     Mechanism,
     PrivacyConfig,
     PrivacyUnit,
+    Profile,
 )
-from coreason_enclave.wire.updates import Arrays
+from coreason_enclave.wire import Arrays
 from examples.flower_sim.client import DELTA, answering, found_clients, names_of
 from examples.flower_sim.dataset import CLASSES, DATASET_ID, PIXELS, Digits
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import optim
 
-from coreason_enclave.federation.executor import CoreasonExecutor
+from coreason_enclave.federation import CoreasonExecutor
 from coreason_enclave.privacy import PrivacyGuard
 
 __all__ = ["SecureAgent"]

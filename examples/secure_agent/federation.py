@@ -18,19 +18,18 @@ import safetensors.numpy
 import tomli_w
 
 from aegis.errors import AegisError
-from aegis.federation.job_files import dump_job
-from aegis.federation.registry import EvaluationSet, FederationConfig, FederationFolder
-from aegis.runtimes.in_process import create_site
-from coreason_enclave.crypto.signing import load_or_create_signer
-from coreason_enclave.datasets.schema import DataFormat, DatasetSchema, Label, TensorFeatures
+from aegis.federation import EvaluationSet, FederationConfig, FederationFolder, dump_job
+from coreason_enclave.crypto import load_or_create_signer
+from coreason_enclave.datasets import DataFormat, DatasetSchema, Label, TensorFeatures
 from coreason_enclave.errors import ConfigurationError, EnclaveError
-from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import (
     AggregationStrategy,
     FederationJob,
     Mechanism,
     PrivacyConfig,
+    Profile,
 )
+from coreason_enclave.site import create_site
 from examples.simulated_sites import Budget, simulated_site
 
 __all__ = ["create", "job"]

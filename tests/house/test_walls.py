@@ -35,6 +35,7 @@ GROUND_FLOOR = "The platform imports only the site's ground floor, with three na
 SITE_LAYERS = "Layers of the site"
 PLATFORM_LAYERS = "Layers of the platform"
 CIRCLES = "No import goes round in a circle, between rooms or between modules"
+DOORS = "From outside, a room is entered by its door"
 RUNTIMES = "Runtimes know nothing of each other"
 TORCH = "Torch only where models are trained"
 OPACUS = "Opacus lives in one room"
@@ -63,7 +64,7 @@ BREACHES = {
     "the command line reaches into a site's session": Breach(
         GROUND_FLOOR,
         "aegis/cli.py",
-        "import coreason_enclave.session.secure_session",
+        "from coreason_enclave.session import SecureSession",
         "coreason_enclave/session/secure_session.py",
     ),
     "the demo founds a site itself instead of asking the runtime": Breach(
@@ -93,7 +94,7 @@ BREACHES = {
     "schemas stand on the ledger": Breach(
         SITE_LAYERS,
         "coreason_enclave/schemas.py",
-        "import coreason_enclave.ledger",
+        "from coreason_enclave.ledger import PrivacyLedger",
         "coreason_enclave/ledger/__init__.py",
     ),
     "training knows the sentry that judges it": Breach(
@@ -108,12 +109,18 @@ BREACHES = {
     "aggregation asks the coordinator": Breach(
         PLATFORM_LAYERS,
         "aegis/aggregation/shortcut.py",
-        "import aegis.coordination",
+        "from aegis.coordination import Participant",
         "aegis/coordination/__init__.py",
     ),
     "a room appears in the platform that no layer places": Breach(PLATFORM_LAYERS, "aegis/annexe.py", "PLACE = None"),
     "two files of one room import each other": Breach(
         CIRCLES, "coreason_enclave/ledger/records.py", "def later():\n    import coreason_enclave.ledger.operations"
+    ),
+    "a file is imported past the door of its room": Breach(
+        DOORS,
+        "aegis/evaluation.py",
+        "from coreason_enclave.ledger.records import LedgerHead",
+        "coreason_enclave/ledger/records.py",
     ),
     "one runtime leans on another": Breach(
         RUNTIMES,
@@ -162,6 +169,8 @@ def copy(tmp_path: Path) -> Path:
     for name in PACKAGES:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "walls.py", tmp_path / "tools")
     return tmp_path
 
 
@@ -225,7 +234,10 @@ def test_a_wrong_import_breaks_the_contract_that_forbids_it(
 
     found = broken(copy) - broken_already
     assert breach.contract in found
-    assert found <= {breach.contract, CIRCLES}, "an import that goes up a layer may close a circle; nothing else breaks"
+    side_effects = {CIRCLES, DOORS}
+    assert found <= {breach.contract} | side_effects, (
+        "going up a layer may close a circle or pass a door; no more breaks"
+    )
 
 
 def test_no_string_in_the_site_names_a_module_of_the_platform() -> None:

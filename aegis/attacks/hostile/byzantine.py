@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from aegis.attacks.hostile.eavesdropper import Overheard, round_of
 from aegis.attacks.hostile.forged_evidence import Forge, scaled
 from aegis.attacks.hostile.insider import Insider, ReplacesUpdates
-from coreason_enclave.session.secure_session import SecureSession
-from coreason_enclave.wire.handler import Handler
-from coreason_enclave.wire.updates import Arrays, SealedMessage
-
-__all__ = ["SimulatedAttacker", "SimulatedForger"]
+from coreason_enclave.session import SecureSession
+from coreason_enclave.wire import Arrays, Handler, SealedMessage
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from aegis.attacks.hostile.insider import ReplacesUpdates, Revealing
-from coreason_enclave.crypto.envelope import unverified_payload
+from coreason_enclave.crypto import unverified_payload
 from coreason_enclave.errors import EnclaveError, Reason
-from coreason_enclave.wire.documents import RoundOrder
-from coreason_enclave.wire.handler import Handler
-from coreason_enclave.wire.updates import Arrays, SealedMessage
-
-__all__ = ["Overheard", "Tapped", "round_of"]
+from coreason_enclave.wire import Arrays, Handler, RoundOrder, SealedMessage
 
 
 def round_of(order: SealedMessage) -> int:

@@ -31,20 +31,7 @@ from enum import StrEnum
 import numpy as np
 from scipy.stats import norm
 
-from coreason_enclave.wire.updates import Array, Arrays
-
-__all__ = [
-    "ALIE_DEVIATIONS",
-    "Attack",
-    "Forge",
-    "alie",
-    "alie_largest_z",
-    "forge_of",
-    "ipm",
-    "not_a_number",
-    "scaled",
-    "sign_flip",
-]
+from coreason_enclave.wire import Array, Arrays
 
 Forge = Callable[[Arrays, Sequence[Arrays]], dict[str, Array]]
 """Maps the attacker's own honest update and the other sites' updates to the update that the attacker sends."""

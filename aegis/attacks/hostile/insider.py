@@ -11,15 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
-from coreason_enclave.crypto.encoding import sha256_hex
-from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal
-from coreason_enclave.crypto.signing import Signer
-from coreason_enclave.session.secure_session import SecureSession
-from coreason_enclave.wire.documents import UPDATE_TYPE, RoundOrder, UpdateStatement
-from coreason_enclave.wire.handler import Aborted, Handler, RequestKind, never
-from coreason_enclave.wire.updates import Arrays, SealedMessage, decode_arrays, encode_arrays
-
-__all__ = ["Insider", "ReplacesUpdates", "Revealing"]
+from coreason_enclave.crypto import KeyRing, Signer, open_envelope, seal, sha256_hex
+from coreason_enclave.session import SecureSession
+from coreason_enclave.wire import (
+    UPDATE_TYPE,
+    Aborted,
+    Arrays,
+    Handler,
+    RequestKind,
+    RoundOrder,
+    SealedMessage,
+    UpdateStatement,
+    decode_arrays,
+    encode_arrays,
+    never,
+)
 
 _LIMIT = 1 << 30
 

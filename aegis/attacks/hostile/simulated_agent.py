@@ -15,9 +15,8 @@ import click
 
 from aegis.attacks.hostile.byzantine import SimulatedAttacker
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.policy import Profile, load_site_config
-
-__all__ = ["main"]
+from coreason_enclave.policy import load_site_config
+from coreason_enclave.schemas import Profile
 
 
 @click.command()
@@ -34,8 +33,8 @@ def main(config: Path, factor: float, unsafe_seed: int | None) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    from coreason_enclave.agent.process import run_agent  # loads the frameworks
-    from coreason_enclave.crypto.job_keys import unsafe_seeded_keys
+    from coreason_enclave.agent import run_agent  # loads the frameworks
+    from coreason_enclave.crypto import unsafe_seeded_keys
 
     keys = None if unsafe_seed is None else unsafe_seeded_keys(unsafe_seed, site.site_id)
     run_agent(

@@ -1,5 +1,5 @@
 """``aegis evidence``: verify, appraise and read evidence of hardware, offline, from files."""
 
-from aegis.commands.evidence.group import evidence
+import lazy_loader
 
-__all__ = ["evidence"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,12 +11,9 @@ from pathlib import Path
 import click
 
 from aegis.commands.evidence.text import judgement_page, printable
-from aegis.evidence import EvidenceVerdict, read_capped
-from aegis.evidence.given_endorsements import unreadable
-from coreason_enclave.attestation.verify.verdict import VerificationRefused
+from aegis.evidence import EvidenceVerdict, read_capped, unreadable
+from coreason_enclave.attestation.verify import VerificationRefused
 from coreason_enclave.command_line import ExitCode
-
-__all__ = ["EXITS", "answer", "moment"]
 
 EXITS = """\b
 Exit codes:

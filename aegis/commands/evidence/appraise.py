@@ -19,14 +19,16 @@ from aegis.commands.evidence.options import (
     refuse_length,
     report_options,
 )
-from aegis.evidence import EvidenceKind, EvidenceVerdict, VerificationRequest
-from aegis.evidence.appraisal import appraise as appraise_report
-from aegis.evidence.appraisal import appraise_host, platform_policy
-from aegis.evidence.evidence_files import read_policy
-from coreason_enclave.attestation.attestation_policy import AttestationPolicy
-from coreason_enclave.attestation.binding import Binding, Role
-
-__all__ = ["appraise"]
+from aegis.evidence import (
+    EvidenceKind,
+    EvidenceVerdict,
+    VerificationRequest,
+    appraise_host,
+    platform_policy,
+    read_policy,
+)
+from aegis.evidence import appraise as appraise_report
+from coreason_enclave.attestation import AttestationPolicy, Binding, Role
 
 
 @click.command(short_help="Is evidence acceptable to a policy?", epilog=EXITS.format("accepted"))

@@ -9,7 +9,6 @@ from aegis.commands.evidence.inspect import inspect
 from aegis.commands.evidence.verify import verify
 
 
-
 @click.group(no_args_is_help=True)
 def evidence() -> None:
     """Verify, appraise and read evidence of hardware: Intel SGX and TDX, AMD SEV-SNP, NVIDIA H100.

@@ -10,11 +10,8 @@ import click
 from aegis.commands.evidence.options import FILE, json_option
 from aegis.commands.evidence.text import NOT_VERIFIED, inspection_page, printable
 from aegis.evidence import inspect as inspect_evidence
-from aegis.evidence import read_capped
-from aegis.evidence.inspection import reference_values
-from coreason_enclave.attestation.verify.verdict import VerificationRefused
-
-__all__ = ["inspect"]
+from aegis.evidence import read_capped, reference_values
+from coreason_enclave.attestation.verify import VerificationRefused
 
 
 @click.command(

@@ -12,8 +12,6 @@ from pydantic import TypeAdapter, ValidationError
 from aegis.evidence import EvidenceKind
 from coreason_enclave.schemas import SafeId, explain
 
-__all__ = ["FILE", "Hex", "Once", "Subject", "json_option", "moment_option", "refuse_length", "report_options"]
-
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

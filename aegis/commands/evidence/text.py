@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from aegis.commands.terminal_text import visible
 from aegis.evidence import EvidenceVerdict, Inspection
 
-__all__ = ["NOT_VERIFIED", "inspection_page", "judgement_page", "printable"]
-
 NOT_VERIFIED = "NOT VERIFIED: nothing below has been checked; `aegis evidence verify` does that"
 
 _MOST = 512

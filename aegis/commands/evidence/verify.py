@@ -8,15 +8,11 @@ import click
 
 from aegis.commands.evidence.answers import EXITS, answer, moment
 from aegis.commands.evidence.options import FILE, Once, json_option, moment_option, refuse_length, report_options
-from aegis.evidence import EvidenceKind, EvidenceVerdict, VerificationRequest
+from aegis.evidence import EvidenceKind, EvidenceVerdict, PlatformPolicy, VerificationRequest, read_policy
 from aegis.evidence import verify as verify_evidence
-from aegis.evidence.evidence_files import read_policy
-from aegis.evidence.verification import PlatformPolicy
 from coreason_enclave.attestation.verify.dcap import DcapPlatformPolicy
 from coreason_enclave.attestation.verify.nvidia import NvidiaPlatformPolicy
 from coreason_enclave.attestation.verify.snp import SnpPlatformPolicy
-
-__all__ = ["verify"]
 
 
 @click.command(short_help="Is evidence authentic, on a platform in a good state?", epilog=EXITS.format("authentic"))

@@ -7,3 +7,7 @@ On the platform's side only this package, :mod:`aegis.runtimes.in_process` and :
 Flower. Each internal interface of Flower has one wrapper here, and one test that fails when an upgrade moves the
 interface.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

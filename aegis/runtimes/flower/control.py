@@ -26,8 +26,6 @@ from flwr.supercore.control.control_http_client import ControlHttpClient
 from aegis.errors import TransportUnavailable
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint
 
-__all__ = ["SuperLinkControl", "empty_app"]
-
 _Answer = TypeVar("_Answer")
 
 _APP = b"""\

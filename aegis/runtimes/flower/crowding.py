@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from aegis.errors import BudgetRefused, GatewayUnreachable, RunPaused
-from aegis.gateway.control import GatewayControl
-
-__all__ = ["naming_a_full_gateway"]
+from aegis.gateway import GatewayControl
 
 _LATELY_S = 900.0
 

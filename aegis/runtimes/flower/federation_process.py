@@ -16,11 +16,9 @@ from types import TracebackType
 from typing import Self
 
 from aegis.errors import RunFolderError
-from aegis.federation.registry import FederationFolder
+from aegis.federation import FederationFolder
 from aegis.runtimes.flower.supervisor import FederationHost, HostOptions
-from coreason_enclave.system.processes import Backoff, SupervisedProcess, spawn, terminate
-
-__all__ = ["await_serving", "federation_running", "log_tail", "serve_command"]
+from coreason_enclave.system import Backoff, SupervisedProcess, spawn, terminate
 
 _START_S = 120.0
 _END_S = 30.0

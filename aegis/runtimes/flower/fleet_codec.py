@@ -43,10 +43,8 @@ from flwr.supercore.constant import (
 from google.protobuf.message import DecodeError, Message
 
 from aegis.errors import RequestRefused
-from aegis.gateway.fleet_protocol import NodeRequest, Pulled, Pushed, UploadHead
+from aegis.gateway import NodeRequest, Pulled, Pushed, UploadHead
 from coreason_enclave.errors import Reason
-
-__all__ = ["REQUESTS", "FlowerFleetCodec", "FlowerUpload"]
 
 REQUESTS: dict[str, type[Message]] = {
     "activate-node": ActivateNodeRequest,

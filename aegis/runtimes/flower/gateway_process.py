@@ -12,26 +12,35 @@ import sys
 from pathlib import Path
 
 from aegis.errors import AegisError
-from aegis.federation.registry import FederationFolder
-from aegis.gateway.app import Gateway
-from aegis.gateway.config import GatewayConfig, GatewayFiles
-from aegis.gateway.control import ControlApplication
-from aegis.gateway.fleet_proxy import FleetProxy
-from aegis.gateway.identity import Registry
-from aegis.gateway.node_registry import NodeRegistry
-from aegis.gateway.pull_barrier import PullBarrier
-from aegis.gateway.refusals import GatewayAudit
-from aegis.gateway.upstream import Upstream
-from aegis.http.limits import GatewayLimits, raise_descriptor_limit
-from aegis.http.load import CrowdCounts
-from aegis.http.request import BodyLimits
-from aegis.http.tls_server import Listener, ServerTls, TlsListener, bind_tcp, bind_unix, serve
+from aegis.federation import FederationFolder
+from aegis.gateway import (
+    ControlApplication,
+    FleetProxy,
+    Gateway,
+    GatewayAudit,
+    GatewayConfig,
+    GatewayFiles,
+    NodeRegistry,
+    PullBarrier,
+    Registry,
+    Upstream,
+)
+from aegis.http import (
+    BodyLimits,
+    CrowdCounts,
+    GatewayLimits,
+    Listener,
+    ServerTls,
+    TlsListener,
+    bind_tcp,
+    bind_unix,
+    raise_descriptor_limit,
+    serve,
+)
 from aegis.runtimes.flower.fleet_codec import FlowerFleetCodec
-from aegis.security.audit import HashLog
+from coreason_enclave.crypto import HashLog
 from coreason_enclave.errors import ConfigurationError, EnclaveError
-from coreason_enclave.system.logging_setup import LogLevel, configure_logging
-
-__all__ = ["gateway_listeners", "serve_gateway"]
+from coreason_enclave.system import LogLevel, configure_logging
 
 _log = logging.getLogger(__name__)
 

@@ -40,8 +40,6 @@ from aegis.federated_coordinator import CUT_OFF
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint
 from coreason_enclave.errors import Reason
 
-__all__ = ["FlowerRun", "RunGrid", "cut_off", "unavailable"]
-
 _Answer = TypeVar("_Answer")
 
 _PATIENCE_S = 8.0

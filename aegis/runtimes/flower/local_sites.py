@@ -14,14 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from aegis.errors import RunFolderError
-from aegis.federation.registry import FederationFolder
-from aegis.gateway.config import GatewayConfig
-from aegis.security.pki import certificate_fingerprint
-from aegis.services.participants import admit, prepare_network
+from aegis.federation import FederationFolder
+from aegis.gateway import GatewayConfig
+from aegis.security import certificate_fingerprint
+from aegis.services import admit, prepare_network
 from coreason_enclave.configuration import read_toml
 from coreason_enclave.errors import ConfigurationError
-
-__all__ = ["agent_command", "join_local_sites"]
 
 _SITE = (sys.executable, "-m", "coreason_enclave.main")
 _ATTACKER = (sys.executable, "-m", "aegis.attacks.hostile.simulated_agent")

@@ -7,11 +7,9 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from aegis.coordination.liveness import SiteHealth
+from aegis.coordination import SiteHealth
 from aegis.errors import GatewayUnreachable
-from aegis.gateway.control import GatewayControl, SiteStatus
-
-__all__ = ["GatewayLiveness"]
+from aegis.gateway import GatewayControl, SiteStatus
 
 _HOLD_S = 10.0
 """Seconds; longer than the delivery of a round's orders takes. The gateway's hold expires if this process dies."""

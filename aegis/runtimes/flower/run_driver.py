@@ -29,9 +29,7 @@ from aegis.errors import RunEnded, TransportUnavailable
 from aegis.runtimes.flower.control import SuperLinkControl
 from aegis.runtimes.flower.grid import FlowerRun, RunGrid, cut_off, unavailable
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint
-from coreason_enclave.system.files import file_lock, replace_file
-
-__all__ = ["DrivenGrid", "acquire_run", "driving"]
+from coreason_enclave.system import file_lock, replace_file
 
 SERVER_TASK = "flwr-serverapp"
 ACQUIRE_METHOD = "/flwr.proto.Runtime/AcquireTask"

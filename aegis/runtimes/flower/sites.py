@@ -9,10 +9,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from aegis.coordination import Participant
 from aegis.errors import GatewayUnreachable, RunFolderError, TransportUnavailable
-from aegis.federated_coordinator import Participant
-from aegis.federation.registry import FederationConfig, FederationFolder
-from aegis.gateway.control import GatewayControl
+from aegis.federation import FederationConfig, FederationFolder
+from aegis.gateway import GatewayControl
 from aegis.runtimes.flower.control import SuperLinkControl
 from aegis.runtimes.flower.node_liveness import GatewayLiveness
 from aegis.runtimes.flower.run_driver import DrivenGrid, driving
@@ -20,8 +20,6 @@ from aegis.runtimes.flower.superlink import SuperLinkEndpoint
 from aegis.runtimes.flower.supervisor import FederationHost
 from coreason_enclave.ledger import PrivacyLedger, SqliteLedger
 from coreason_enclave.policy import SiteConfig, load_site_config
-
-__all__ = ["FlowerSites", "LocalSite", "connected_sites"]
 
 _LOCAL_WAIT_S = 120.0
 _REMOTE_WAIT_S = 20.0

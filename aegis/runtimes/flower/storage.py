@@ -17,8 +17,6 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["SuperLinkStorage"]
-
 _INCREMENTAL = 2
 _STEP_PAGES = 512
 _STEPS = 32

@@ -20,9 +20,7 @@ from pathlib import Path
 
 import httpx
 
-from coreason_enclave.crypto.signing import load_or_create_secret
-
-__all__ = ["SuperLinkEndpoint", "SuperLinkFiles", "flower_environment", "superlink_command"]
+from coreason_enclave.crypto import load_or_create_secret
 
 LOOPBACK = "127.0.0.1"
 

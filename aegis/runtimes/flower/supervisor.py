@@ -23,19 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from aegis.errors import GatewayUnreachable, RunFolderError, TransportUnavailable
-from aegis.federation.registry import FederationConfig, FederationFolder
-from aegis.gateway.config import GatewayFiles
-from aegis.gateway.control import GatewayControl
+from aegis.federation import FederationConfig, FederationFolder
+from aegis.gateway import GatewayControl, GatewayFiles
 from aegis.runtimes.flower.control import SuperLinkControl
 from aegis.runtimes.flower.local_sites import agent_command, join_local_sites
 from aegis.runtimes.flower.storage import SuperLinkStorage
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint, SuperLinkFiles, flower_environment, superlink_command
-from aegis.services.participants import free_ports, prepare_network
-from coreason_enclave.system.files import file_lock, is_locked, replace_file
-from coreason_enclave.system.log_files import trim_log
-from coreason_enclave.system.processes import Backoff, SupervisedProcess, spawn
-
-__all__ = ["FederationHost", "HostOptions", "Supervisor"]
+from aegis.services import free_ports, prepare_network
+from coreason_enclave.system import Backoff, SupervisedProcess, file_lock, is_locked, replace_file, spawn, trim_log
 
 _TICK_S = 0.1
 _REGISTRY_EVERY_S = 1.0

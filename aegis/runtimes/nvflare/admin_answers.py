@@ -22,8 +22,6 @@ from nvflare.private.scheduler_constants import ShareableHeader
 
 from aegis.runtimes.nvflare.violations import Violations
 
-__all__ = ["note_failures", "without_unreadable"]
-
 _FIELDS: Final = frozenset({"id", "topic", "body", "headers"})
 
 

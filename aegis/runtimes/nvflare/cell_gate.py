@@ -48,8 +48,6 @@ from aegis.runtimes.nvflare.plain_payloads import NotPlain, require_plain
 from aegis.runtimes.nvflare.stream_budget import STREAMS
 from aegis.runtimes.nvflare.violations import OFFENCES
 
-__all__ = ["CellGate", "do_without", "is_guarded"]
-
 _NOTICES: Final = "aegis_gate"
 _NOTICE_EVERY_S: Final = 1.0
 _OUTCOMES_S: Final = 30.0

@@ -38,8 +38,6 @@ from nvflare.fuel.f3.streaming.stream_const import (
 from nvflare.fuel.utils.admin_name_utils import is_valid_admin_client_name
 from nvflare.private.stream_runner import TOPIC_STREAM_ABORT, TOPIC_STREAM_REQUEST
 
-__all__ = ["SERVER", "Refused", "disarm", "refused", "sender_of"]
-
 SERVER: Final = "server"
 
 _ANY: Final = "*"

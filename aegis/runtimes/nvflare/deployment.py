@@ -13,9 +13,7 @@ from pathlib import Path
 from aegis.runtimes.nvflare.flare_process import FlareProcess, started
 from aegis.runtimes.nvflare.job_folder import FlareJob, write_job_folder
 from aegis.runtimes.nvflare.startup_kits import AdminKit
-from coreason_enclave.system.processes import terminate
-
-__all__ = ["Submission", "submitted"]
+from coreason_enclave.system import terminate
 
 _PROCESS = "aegis.runtimes.nvflare.submission_process"
 

@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coreason_enclave.system.processes import spawn
-
-__all__ = ["OWN", "FlareProcess", "log_tail", "started"]
+from coreason_enclave.system import spawn
 
 OWN = "aegis: "
 """Prefix of this project's own lines, among FLARE's."""

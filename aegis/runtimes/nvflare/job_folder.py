@@ -20,12 +20,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from aegis.errors import RunFolderError
-from aegis.federation.job_files import dump_job
+from aegis.federation import dump_job
 from aegis.runtimes.nvflare.settings import EXECUTOR, WORKFLOW
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.wire.handler import RequestKind
-
-__all__ = ["JOB_FILE", "FlareJob", "write_job_folder"]
+from coreason_enclave.wire import RequestKind
 
 JOB_FILE: Final = "job.yaml"
 

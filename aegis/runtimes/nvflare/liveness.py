@@ -6,9 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
-from aegis.coordination.liveness import SiteHealth
-
-__all__ = ["FlareLiveness"]
+from aegis.coordination import SiteHealth
 
 
 class FlareLiveness:

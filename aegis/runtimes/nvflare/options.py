@@ -8,8 +8,6 @@ from pathlib import Path
 
 from aegis.runtimes.nvflare.settings import EXECUTOR
 
-__all__ = ["FlareHosting", "FlareOptions"]
-
 
 class FlareHosting(StrEnum):
     """The place where FLARE's server and clients run."""

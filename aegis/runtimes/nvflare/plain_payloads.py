@@ -23,8 +23,6 @@ import msgpack  # type: ignore[import-untyped]
 from nvflare.fuel.utils.fobs import lobs
 from nvflare.fuel.utils.fobs.fobs import FOBS_DATA, FOBS_DECOMPOSER, FOBS_TYPE
 
-__all__ = ["CLASSES", "MAX_DEPTH", "MAX_MAIN", "NotPlain", "require_plain"]
-
 MAX_DEPTH: Final = 32
 MAX_MAIN: Final = 48 << 20
 """A message has three byte strings; strings above FLARE's ten megabytes travel in sections of their own."""

@@ -29,10 +29,8 @@ from aegis.runtimes.nvflare.provisioning import Kits, Project, provision
 from aegis.runtimes.nvflare.settings import ServerSettings, SiteSettings, write_settings
 from aegis.runtimes.nvflare.site_guards import set_storage_root
 from aegis.runtimes.nvflare.startup_kits import read_admin_kit
-from aegis.services.participants import free_ports
-from coreason_enclave.system.processes import spawn, terminate
-
-__all__ = ["ProofOfConcept", "proof_of_concept"]
+from aegis.services import free_ports
+from coreason_enclave.system import spawn, terminate
 
 _HOST: Final = "localhost"
 _ADMIN: Final = "admin@localhost.localdomain"

@@ -16,11 +16,9 @@ from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import Shareable
 
-from aegis.rounds.transport import Content, DeliveryFailure, SiteRefusal
+from aegis.rounds import Content, DeliveryFailure, SiteRefusal
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.wire.updates import SealedMessage
-
-__all__ = ["REASON_HEADER", "content_of", "to_shareable"]
+from coreason_enclave.wire import SealedMessage
 
 REASON_HEADER: Final = "aegis_reason"
 

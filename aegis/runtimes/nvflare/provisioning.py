@@ -28,8 +28,6 @@ from aegis.errors import RunFolderError
 from aegis.runtimes.nvflare.cell_rules import SERVER
 from aegis.runtimes.nvflare.site_guards import guard_server, guard_site
 
-__all__ = ["Kits", "Project", "provision"]
-
 _ORGANISATION: Final = "federation"
 _ROLE: Final = "lead"
 """May submit jobs, and end, copy and download its own jobs (:mod:`.site_guards`). No kit gets another role."""

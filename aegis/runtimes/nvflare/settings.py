@@ -16,23 +16,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from aegis.errors import RunFolderError
-from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import FormatVersion, StrictModel, explain
-from coreason_enclave.system.files import replace_file
-
-__all__ = [
-    "EXECUTOR",
-    "GATE",
-    "SERVER_SETTINGS",
-    "SITE_SETTINGS",
-    "WORKFLOW",
-    "ServerSettings",
-    "SiteSettings",
-    "allowed_classes",
-    "read_server_settings",
-    "write_settings",
-]
+from coreason_enclave.system import replace_file
 
 EXECUTOR: Final = "coreason_enclave.federation.executor.CoreasonExecutor"
 WORKFLOW: Final = "aegis.runs.nvflare_server.CoordinatorWorkflow"

@@ -19,9 +19,7 @@ from pathlib import Path
 from aegis.runtimes.nvflare.flare_process import FlareProcess, started
 from aegis.runtimes.nvflare.job_folder import FlareJob, write_job_folder
 from aegis.runtimes.nvflare.settings import ServerSettings, SiteSettings, allowed_classes, write_settings
-from coreason_enclave.system.processes import terminate
-
-__all__ = ["Simulation", "simulating"]
+from coreason_enclave.system import terminate
 
 _PROCESS = "aegis.runtimes.nvflare.simulator_process"
 _END_S = 20.0

@@ -15,8 +15,6 @@ from nvflare.private.fed.app.simulator.simulator_runner import SimulatorRunner
 
 from aegis.runtimes.nvflare.cell_gate import do_without
 
-__all__ = ["main"]
-
 
 def main(arguments: list[str]) -> int:
     """Run one job in the simulator; return FLARE's exit status."""

@@ -21,9 +21,7 @@ from typing import Any, Final
 
 from aegis.errors import RunFolderError
 from aegis.runtimes.nvflare.settings import EXECUTOR, GATE, SITE_SETTINGS, WORKFLOW, allowed_classes
-from coreason_enclave.system.files import replace_file
-
-__all__ = ["guard_server", "guard_site", "set_storage_root"]
+from coreason_enclave.system import replace_file
 
 _NOBODY_BRINGS_CODE: Final = {"byoc": "none", "server-predeployed-flwr": "none", "shell_commands": "none"}
 _AUTHORIZATION: Final[Mapping[str, Any]] = {

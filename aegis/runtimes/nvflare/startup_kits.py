@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from aegis.errors import RunFolderError
-from coreason_enclave.system.files import replace_file
-
-__all__ = ["AdminKit", "read_admin_kit", "remember_admin_kit", "remembered_admin_kit"]
+from coreason_enclave.system import replace_file
 
 _REMEMBERED: Final = Path("coordinator") / "nvflare-admin-kit.json"
 """File in the federation's folder with the path of the administrator's kit."""

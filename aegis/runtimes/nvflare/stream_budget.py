@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["STREAMS", "StreamBudget"]
-
 MIN_BYTES: Final = 64 << 20
 MARGIN: Final = 4
 """An answer has the size of its request, or twice that size with control variates; a chunk may be sent again."""

@@ -25,9 +25,7 @@ from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 from aegis.errors import AegisError, RunFolderError, TransportUnavailable
 from aegis.runtimes.nvflare.flare_process import OWN
 from aegis.runtimes.nvflare.startup_kits import AdminKit, read_admin_kit
-from coreason_enclave.system.files import replace_file
-
-__all__ = ["main"]
+from coreason_enclave.system import replace_file
 
 _Answer = TypeVar("_Answer")
 

@@ -21,11 +21,9 @@ from nvflare.apis.controller_spec import ClientTask, Task
 from nvflare.apis.fl_context import FLContext
 
 from aegis.errors import RunAborted
-from aegis.rounds.transport import InboundMessage, OutboundMessage, TransportFailed
+from aegis.rounds import InboundMessage, OutboundMessage, TransportFailed
 from aegis.runtimes.nvflare.protocol import content_of, to_shareable
 from coreason_enclave.errors import EnvelopeError
-
-__all__ = ["FlareTransport", "TaskSender"]
 
 _STRANGER: Final = 0
 """Node id of a sender outside the participants."""

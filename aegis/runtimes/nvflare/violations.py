@@ -10,8 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 
-__all__ = ["OFFENCES", "Violations"]
-
 _QUIET_S = 60.0
 _MOST_KEPT = 1_000
 

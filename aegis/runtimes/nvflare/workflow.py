@@ -20,8 +20,6 @@ from aegis.runtimes.nvflare.stream_budget import STREAMS
 from aegis.runtimes.nvflare.transport import FlareTransport
 from aegis.runtimes.nvflare.violations import OFFENCES
 
-__all__ = ["FlareWorkflow", "require_gate", "tolerate_refusals"]
-
 TASK_CHECK_S: Final = 0.1
 """Seconds between FLARE's cleanups of finished tasks. Results do not wait for a cleanup."""
 

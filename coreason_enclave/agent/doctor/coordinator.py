@@ -7,15 +7,11 @@ from collections.abc import Iterator
 from datetime import date
 
 from coreason_enclave.agent.doctor.findings import Diagnosis, DiagnosisLevel, Examined
-from coreason_enclave.attestation.attestation_policy import AttestationPolicy
+from coreason_enclave.attestation import IDENTIFYING, AttestationPolicy, CpuKind
 from coreason_enclave.attestation.endorsements import EndorsementSettings, opened
-from coreason_enclave.attestation.evidence import CpuKind
-from coreason_enclave.attestation.reference_values import IDENTIFYING
-from coreason_enclave.policy import Profile
-from coreason_enclave.system.timestamps import DAY_S, as_datetime, end_of
-from coreason_enclave.wire.documents import COORDINATOR
-
-__all__ = ["evidence_of_coordinators"]
+from coreason_enclave.schemas import Profile
+from coreason_enclave.system import DAY_S, as_datetime, end_of
+from coreason_enclave.wire import COORDINATOR
 
 _DAYS_WARN = 21
 _DCAP = (CpuKind.SGX, CpuKind.TDX)

@@ -11,8 +11,6 @@ from coreason_enclave.command_line import one_line
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.policy import SiteConfig
 
-__all__ = ["Check", "Diagnosis", "DiagnosisLevel", "Examined", "examined_safely"]
-
 
 class DiagnosisLevel(StrEnum):
     """``ok``: works. ``warn``: works, perhaps only for now. ``FAIL``: the site cannot take part as configured."""

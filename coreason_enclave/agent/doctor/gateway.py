@@ -13,13 +13,10 @@ from pathlib import Path
 
 from coreason_enclave.agent.doctor.findings import Diagnosis, DiagnosisLevel, Examined
 from coreason_enclave.agent.health import HEALTH_PATH, HealthSender
-from coreason_enclave.crypto.envelope import seal
-from coreason_enclave.crypto.signing import Signer, load_or_create_secret
-from coreason_enclave.site.connection import Connection, load_connection
-from coreason_enclave.system.timestamps import CLOCK_SKEW_S, DAY_S, unix_seconds
-from coreason_enclave.wire.documents import HEALTH_TYPE
-
-__all__ = ["gateway"]
+from coreason_enclave.crypto import Signer, load_or_create_secret, seal
+from coreason_enclave.site import Connection, load_connection
+from coreason_enclave.system import CLOCK_SKEW_S, DAY_S, unix_seconds
+from coreason_enclave.wire import HEALTH_TYPE
 
 _TIMEOUT_S = 10.0
 _SKEW_WARN_S = 5

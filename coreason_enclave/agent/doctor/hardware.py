@@ -6,11 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from coreason_enclave.agent.doctor.findings import Diagnosis, DiagnosisLevel, Examined
-from coreason_enclave.hardware.devices import HostDevices
-from coreason_enclave.hardware.discovery import DEVICES, ThisHost
-from coreason_enclave.policy import Profile
-
-__all__ = ["DEVICES", "attestation", "devices_found"]
+from coreason_enclave.hardware import DEVICES, HostDevices, ThisHost
+from coreason_enclave.schemas import Profile
 
 
 def devices_found(root: Path = Path("/")) -> list[str]:

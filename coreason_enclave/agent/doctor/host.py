@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coreason_enclave.agent.doctor.findings import Diagnosis, DiagnosisLevel, Examined
-from coreason_enclave.crypto.signing import load_or_create_secret, read_private
+from coreason_enclave.crypto import load_or_create_secret, read_private
 from coreason_enclave.errors import ConfigurationError, DatasetRejected, EnclaveError
-from coreason_enclave.ipc.streams import SOCKET_FILE, socket_path
+from coreason_enclave.ipc import SOCKET_FILE, socket_path
 from coreason_enclave.ledger import SqliteLedger, verify_export
 from coreason_enclave.policy import LineagePolicy
 from coreason_enclave.schemas import PrivacyUnit
-from coreason_enclave.site.tls_keys import NODE_KEY, TLS_KEY, load_node_key, load_tls_key
+from coreason_enclave.site import NODE_KEY, TLS_KEY, load_node_key, load_tls_key
 
 if TYPE_CHECKING:
     from coreason_enclave.sentry import DataSentry
-
-__all__ = ["data", "disk", "keys", "ledger", "policy", "socket_place"]
 
 _Key = tuple[str, Callable[[], object], str]
 """A file name, its loader, and the command that creates the file."""

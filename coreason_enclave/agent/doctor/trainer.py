@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 from coreason_enclave.agent.doctor.findings import Diagnosis, DiagnosisLevel, Examined
 
-__all__ = ["trainer"]
-
 
 def trainer(site: Examined) -> Iterator[Diagnosis]:
     """Check that the trainer named in ``site.toml``, if any, can be imported and created, not how well it trains."""
@@ -15,7 +13,7 @@ def trainer(site: Examined) -> Iterator[Diagnosis]:
     if name is None:
         return
     from coreason_enclave.sentry import DataSentry
-    from coreason_enclave.site.trainer_loading import load_trainer  # loads the frameworks
+    from coreason_enclave.site import load_trainer  # loads the frameworks
 
     load_trainer(name, site.config.site_id, DataSentry(site.folder / site.config.data_root))
     yield Diagnosis("trainer", DiagnosisLevel.OK, f"{name}, a loop of this site's own")

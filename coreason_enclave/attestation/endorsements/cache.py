@@ -14,13 +14,11 @@ from pydantic import ValidationError
 from coreason_enclave.attestation.endorsements.collateral import MAX_ITEM_BYTES, Item
 from coreason_enclave.attestation.endorsements.file_bundle import read_at_most
 from coreason_enclave.attestation.endorsements.sources import ItemwiseSource
-from coreason_enclave.attestation.verify.verdict import VerificationRefused
-from coreason_enclave.crypto.encoding import parse_json, sha256_hex
+from coreason_enclave.attestation.verify import VerificationRefused
+from coreason_enclave.crypto import parse_json, sha256_hex
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import FormatVersion, HexDigest, StrictModel, UnixSeconds
-from coreason_enclave.system.files import replace_file
-
-__all__ = ["DEFAULT_MAX_AGE_S", "CachedEndorsements"]
+from coreason_enclave.system import replace_file
 
 DEFAULT_MAX_AGE_S = 86_400
 """Maximum age of an entry, in seconds.

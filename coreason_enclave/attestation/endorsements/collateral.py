@@ -24,28 +24,33 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
-from coreason_enclave.attestation.verify.dcap.collateral import read_collateral
-from coreason_enclave.attestation.verify.nvidia_chain import Chain, canonical_base64, load_der, refusing
-from coreason_enclave.attestation.verify.snp import SigningKey, SnpEndorsements, SnpProduct
-from coreason_enclave.attestation.verify.snp.certificates import read_certificate, read_key_claims, readable
-from coreason_enclave.attestation.verify.snp.products import LINES
-from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.crypto.certificates import load_ocsp_response, load_pem_certificates, load_revocation_list
-from coreason_enclave.crypto.encoding import parse_json, sha256_hex
+from coreason_enclave.attestation.verify import (
+    Chain,
+    Refusal,
+    VerificationRefused,
+    canonical_base64,
+    load_der,
+    refusing,
+)
+from coreason_enclave.attestation.verify.dcap import read_collateral
+from coreason_enclave.attestation.verify.snp import (
+    LINES,
+    SigningKey,
+    SnpEndorsements,
+    SnpProduct,
+    read_certificate,
+    read_key_claims,
+    readable,
+)
+from coreason_enclave.crypto import (
+    load_ocsp_response,
+    load_pem_certificates,
+    load_revocation_list,
+    parse_json,
+    sha256_hex,
+)
 from coreason_enclave.errors import EnvelopeError
-from coreason_enclave.system.timestamps import unix_seconds
-
-__all__ = [
-    "MAX_ITEM_BYTES",
-    "DcapCollateral",
-    "Item",
-    "NvidiaManifest",
-    "NvidiaOcsp",
-    "SnpAuthorities",
-    "SnpKeyCertificate",
-    "SnpRevocationList",
-    "manifest_chain",
-]
+from coreason_enclave.system import unix_seconds
 
 MAX_ITEM_BYTES = 1 << 20
 """Maximum size of an item, in bytes."""
@@ -226,7 +231,7 @@ def manifest_chain(content: bytes) -> Chain:
         VerificationRefused: The manifest is unreadable, or the XML library is missing.
     """
     try:
-        from coreason_enclave.attestation.verify.rim.xml import parse_untrusted
+        from coreason_enclave.attestation.verify.rim import parse_untrusted
     except ImportError as error:
         message = f"reading manifests needs {error.name}: install the extra 'attestation'"
         raise VerificationRefused(Refusal.LIBRARY_MISSING, message) from error

@@ -30,8 +30,6 @@ from coreason_enclave.attestation.endorsements.vendor_services import FetchedEnd
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.schemas import Flag, StrictModel, in_range
 
-__all__ = ["EndorsementSettings", "opened"]
-
 _Folder = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
 
 

@@ -11,9 +11,7 @@ from pathlib import Path
 
 from coreason_enclave.attestation.endorsements.collateral import MAX_ITEM_BYTES, Item
 from coreason_enclave.attestation.endorsements.sources import ItemwiseSource, missing
-from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-
-__all__ = ["OfflineBundle", "read_at_most"]
+from coreason_enclave.attestation.verify import Refusal, VerificationRefused
 
 
 class OfflineBundle(ItemwiseSource):

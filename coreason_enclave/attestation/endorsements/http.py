@@ -14,9 +14,7 @@ from urllib.parse import urlsplit
 
 from coreason_enclave.attestation.endorsements.collateral import MAX_ITEM_BYTES
 from coreason_enclave.attestation.endorsements.sources import missing
-from coreason_enclave.attestation.verify.verdict import VerificationRefused
-
-__all__ = ["HttpPort", "HttpReply", "HttpsClient"]
+from coreason_enclave.attestation.verify import VerificationRefused
 
 _CHUNK = 16 * 1024
 

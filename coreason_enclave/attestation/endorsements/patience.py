@@ -18,9 +18,7 @@ from urllib.parse import urlsplit
 
 from coreason_enclave.attestation.endorsements.http import HttpPort, HttpReply
 from coreason_enclave.attestation.endorsements.sources import missing
-from coreason_enclave.system.timestamps import unix_seconds
-
-__all__ = ["ATTEMPTS", "MAX_PAUSE_S", "MAX_QUIET_S", "PatientHttp"]
+from coreason_enclave.system import unix_seconds
 
 ATTEMPTS = 3
 MAX_PAUSE_S = 5.0

@@ -20,18 +20,19 @@ from coreason_enclave.attestation.endorsements.collateral import (
     manifest_chain,
 )
 from coreason_enclave.attestation.evidence import CpuReport, GpuReport
-from coreason_enclave.attestation.verify.dcap.library import platform_of
-from coreason_enclave.attestation.verify.dcap.quote import parse_quote
-from coreason_enclave.attestation.verify.nvidia.opaque import Field, OpaqueData
-from coreason_enclave.attestation.verify.nvidia.spdm import parse_report as parse_spdm_report
-from coreason_enclave.attestation.verify.nvidia_chain import Chain, load_pem_chain
-from coreason_enclave.attestation.verify.snp import SigningKey, SnpEndorsements, SnpProduct, SnpReport
-from coreason_enclave.attestation.verify.snp.certificates import read_certificate
-from coreason_enclave.attestation.verify.snp.products import LINES
-from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.crypto.certificates import load_pem_certificates
-
-__all__ = ["HostCertificates", "answers_of", "certificates_of", "collateral_of", "key_certificates_of", "manifests_of"]
+from coreason_enclave.attestation.verify import Chain, Refusal, VerificationRefused, load_pem_chain
+from coreason_enclave.attestation.verify.dcap import parse_quote, platform_of
+from coreason_enclave.attestation.verify.nvidia import Field, OpaqueData
+from coreason_enclave.attestation.verify.nvidia import parse_report as parse_spdm_report
+from coreason_enclave.attestation.verify.snp import (
+    LINES,
+    SigningKey,
+    SnpEndorsements,
+    SnpProduct,
+    SnpReport,
+    read_certificate,
+)
+from coreason_enclave.crypto import load_pem_certificates
 
 _PRODUCT_OF_MANIFESTS = "GH100"
 

@@ -15,14 +15,12 @@ from coreason_enclave.attestation.endorsements.requirements import (
     manifests_of,
 )
 from coreason_enclave.attestation.evidence import CpuReport, GpuReport
+from coreason_enclave.attestation.verify import Refusal, VerificationRefused
 from coreason_enclave.attestation.verify.dcap import DcapEndorsements
 from coreason_enclave.attestation.verify.nvidia import NvidiaEndorsements, NvidiaRevocation
 from coreason_enclave.attestation.verify.snp import SnpEndorsements
 from coreason_enclave.attestation.verify.snp import parse_report as parse_snp_report
-from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 from coreason_enclave.errors import Reason
-
-__all__ = ["EndorsementSource", "FirstOf", "ItemwiseSource", "NoEndorsements", "missing"]
 
 
 class EndorsementSource(Protocol):

@@ -29,12 +29,10 @@ from coreason_enclave.attestation.endorsements.collateral import (
 )
 from coreason_enclave.attestation.endorsements.http import HttpPort, HttpReply
 from coreason_enclave.attestation.endorsements.sources import ItemwiseSource, missing
-from coreason_enclave.attestation.verify.snp.products import decode_tcb
-from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.attestation.verify import Refusal, VerificationRefused
+from coreason_enclave.attestation.verify.snp import decode_tcb
+from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnvelopeError
-
-__all__ = ["Addresses", "FetchedEndorsements"]
 
 _SPL = {"boot_loader": "blSPL", "tee": "teeSPL", "snp": "snpSPL", "microcode": "ucodeSPL", "fmc": "fmcSPL"}
 _SIGNED_PART = r'\s*\{{\s*"{name}"\s*:\s*(\{{.*\}})\s*,\s*"signature"\s*:\s*"([0-9a-fA-F]{{128}})"\s*\}}\s*'

@@ -19,21 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.crypto.certificates import load_certificate
-from coreason_enclave.system.timestamps import as_text, unix_seconds
-
-__all__ = [
-    "BAD_CERTIFICATE",
-    "Chain",
-    "canonical_base64",
-    "load_der",
-    "load_pem_chain",
-    "pin",
-    "public_key",
-    "refusing",
-    "spki_sha256",
-    "verify_path",
-]
+from coreason_enclave.crypto import load_certificate
+from coreason_enclave.system import as_text, unix_seconds
 
 Chain = tuple[x509.Certificate, ...]
 

@@ -8,8 +8,6 @@ from enum import StrEnum
 
 from coreason_enclave.errors import AttestationError, Reason
 
-__all__ = ["Authentic", "Refusal", "VerificationRefused", "in_words"]
-
 
 class Refusal(StrEnum):
     """Stable codes of refusals. Never reused or renamed."""

@@ -6,6 +6,6 @@ Never: runs app code from the network.
 On the site's side only this folder imports Flower.
 """
 
-from coreason_enclave.federation.flower.app import REFUSED, client_app
+import lazy_loader
 
-__all__ = ["REFUSED", "client_app"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

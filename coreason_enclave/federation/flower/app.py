@@ -8,10 +8,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.wire.handler import Handler, RequestKind
-from coreason_enclave.wire.updates import WIRE_RECORD, SealedMessage
-
-__all__ = ["REFUSED", "client_app"]
+from coreason_enclave.wire import WIRE_RECORD, Handler, RequestKind, SealedMessage
 
 REFUSED = 1000
 """Flower error code of every refusal. The error's ``reason`` holds the reason code, a value of :class:`Reason`."""

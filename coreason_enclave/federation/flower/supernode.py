@@ -29,11 +29,8 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from coreason_enclave.site.tls_keys import NODE_KEY, load_node_key
-from coreason_enclave.system.log_files import trim_log
-from coreason_enclave.system.processes import spawn
-
-__all__ = ["SuperNode", "last_node_id", "quiet_environment"]
+from coreason_enclave.site import NODE_KEY, load_node_key
+from coreason_enclave.system import spawn, trim_log
 
 _NODE_ID = re.compile(rb"SuperNode ID: (\d{1,20})")
 _LEAVE_TIMEOUT_S = 5.0

@@ -45,8 +45,6 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
-__all__ = ["FlowerTask", "TaskSource"]
-
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _OBJECTS_S = 5.0
 """Seconds to fetch a message's objects. A completely received message lies whole at the SuperNode. A message abandoned

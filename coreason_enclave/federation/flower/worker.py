@@ -14,8 +14,6 @@ from flwr.common.constant import ErrorCode
 
 from coreason_enclave.federation.flower.tasks import FlowerTask, TaskSource
 
-__all__ = ["Worker"]
-
 POLL_S = 0.05
 IDLE_POLL_S = 20.0
 ATTENTIVE_S = 3.0

@@ -5,3 +5,7 @@ Never: takes a path or a host setting from a job.
 
 On the site's side only this folder and the executor's file import FLARE.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.federation.nvflare.settings import Runs, load_local_settings
-from coreason_enclave.ipc.client import AgentClient
-from coreason_enclave.policy import Profile, SiteConfig, load_site_config
-from coreason_enclave.wire.handler import Handler
+from coreason_enclave.ipc import AgentClient
+from coreason_enclave.policy import SiteConfig, load_site_config
+from coreason_enclave.schemas import Profile
+from coreason_enclave.wire import Handler
 
 if TYPE_CHECKING:
     from coreason_enclave.federation.nvflare.trainer import ExecutorHooks
-
-__all__ = ["OpenHandler", "open_handler"]
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,11 @@ def _session(
         raise ConfigurationError("a session in FLARE's own process needs profile development: run the site's agent")
     if trainer is not None and config.trainer not in (None, trainer):
         raise ConfigurationError(f"site.toml names the trainer {config.trainer}, the job brings {trainer}")
-    from coreason_enclave.crypto.encryption import UnsafeDerivedKemKeys
-    from coreason_enclave.crypto.job_keys import unsafe_seeded_keys
-    from coreason_enclave.crypto.signing import load_or_create_secret
+    from coreason_enclave.crypto import UnsafeDerivedKemKeys, load_or_create_secret, unsafe_seeded_keys
     from coreason_enclave.federation.nvflare.trainer import ExecutorTrainer  # loads the frameworks
-    from coreason_enclave.privacy.training_threads import train_on_one_thread
+    from coreason_enclave.privacy import train_on_one_thread
     from coreason_enclave.sentry import DataSentry
-    from coreason_enclave.site.opening import open_site
+    from coreason_enclave.site import open_site
 
     train_on_one_thread()
     own = None

@@ -14,9 +14,7 @@ from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import Shareable, make_reply
 
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.wire.updates import SealedMessage
-
-__all__ = ["REASON_HEADER", "RETURN_CODES", "message_in", "nothing_to_tell", "refusal", "sealed_reply"]
+from coreason_enclave.wire import SealedMessage
 
 REASON_HEADER: Final = "aegis_reason"
 

@@ -11,11 +11,9 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import ConfigurationError, EnvelopeError
 from coreason_enclave.schemas import FormatVersion, SafeId, StrictModel, explain, in_range
-
-__all__ = ["SETTINGS_FILE", "LocalSettings", "Runs", "load_local_settings"]
 
 SETTINGS_FILE = "coreason.json"
 

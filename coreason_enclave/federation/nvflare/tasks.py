@@ -13,15 +13,13 @@ from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.apis.signal import Signal
 from pydantic import ValidationError
 
-from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import DataLeakageError, EnclaveError, EnvelopeError, JobRejected, Reason, TrainingAborted
 from coreason_enclave.schemas import FederationJob, explain
 from coreason_enclave.sentry import DataSentry, SanitizedOutput
 
 if TYPE_CHECKING:
-    from coreason_enclave.privacy.training import TrainingTask
-
-__all__ = ["JOB_META", "ActiveTask", "Returned", "TaskSignal", "job_in", "returned_by", "task_shareable"]
+    from coreason_enclave.privacy import TrainingTask
 
 JOB_META: Final = "aegis_job"
 """The ``DXO`` property that holds the accepted job's document."""

@@ -13,12 +13,9 @@ from nvflare.apis.signal import Signal
 
 from coreason_enclave.errors import PrivacyBudgetExceededError
 from coreason_enclave.federation.nvflare.tasks import ActiveTask, Returned, TaskSignal, returned_by, task_shareable
-from coreason_enclave.privacy.training import TrainingTask
-from coreason_enclave.privacy.training_inputs import TrainingInputs, training_inputs
+from coreason_enclave.privacy import TrainingInputs, TrainingTask, training_inputs
 from coreason_enclave.sentry import DataSentry
-from coreason_enclave.wire.updates import Array, Arrays, TrainedUpdate, layout_of
-
-__all__ = ["ExecutorHooks", "ExecutorTrainer"]
+from coreason_enclave.wire import Array, Arrays, TrainedUpdate, layout_of
 
 
 class ExecutorHooks(Protocol):

@@ -19,6 +19,6 @@ kernel restores the condition:
 One forward and one backward pass yield all gradients: the kernel computes no gradient twice and clips before summing.
 """
 
-from coreason_enclave.privacy.kernel.gradient_kernel import GradientKernel
+import lazy_loader
 
-__all__ = ["GradientKernel"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

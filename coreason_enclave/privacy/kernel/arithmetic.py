@@ -15,8 +15,6 @@ import torch
 
 from coreason_enclave.errors import UnsafeTrainingError
 
-__all__ = ["describe", "require_strict"]
-
 _STRICT = 1 << 16
 _COMPATIBLE = 3
 _ANY_BRANCH = -1

@@ -16,8 +16,6 @@ import torch
 
 from coreason_enclave.errors import UnsafeTrainingError
 
-__all__ = ["ROW_MULTIPLE", "Blocks", "declared_blocks", "filled"]
-
 ROW_MULTIPLE = 64
 """A block has a multiple of this number of rows per thread, so no element-wise function meets a scalar tail."""
 

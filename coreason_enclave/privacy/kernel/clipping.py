@@ -16,8 +16,6 @@ from coreason_enclave.privacy.kernel.recording import Entry
 from coreason_enclave.privacy.kernel.slack import PART, SLACK, required
 from coreason_enclave.privacy.step_gate import Batch
 
-__all__ = ["Clipped", "clipped_sum", "squared_norms"]
-
 _PART_NUMBERS = 1 << 22
 """Limit on the numbers (of 8 bytes) formed at a time for the gradients of a part."""
 

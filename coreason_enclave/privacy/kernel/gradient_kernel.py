@@ -14,7 +14,6 @@ from coreason_enclave.privacy.kernel.layers import attach_layers, detach_layers
 from coreason_enclave.privacy.kernel.recording import Entry, Recorder
 from coreason_enclave.privacy.step_gate import Batch
 
-
 _NO_GRADIENT = (
     "there is no per-row gradient for exactly the batch that was drawn: run one forward and one backward over each "
     "batch of the private loader, then step and zero_grad"

@@ -18,8 +18,6 @@ from torch import nn
 
 from coreason_enclave.privacy.kernel.recording import Entry
 
-__all__ = ["Sums", "UnitGradients", "Units", "gradient_terms", "unit_gradients"]
-
 _FORMED_AT_ONCE = 1 << 22
 
 Sums = dict[torch.Tensor, torch.Tensor]

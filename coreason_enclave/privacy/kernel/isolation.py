@@ -10,8 +10,6 @@ from torch import nn
 
 from coreason_enclave.errors import UnsafeTrainingError
 
-__all__ = ["Stages", "dense_values", "mixed", "same_bits"]
-
 Stages = list[tuple[str, torch.Tensor]]
 """Values computed for some rows, in order: (description, values with one first index per row)."""
 

@@ -17,8 +17,6 @@ from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.privacy.kernel.products import affine, looked_up, product
 from coreason_enclave.privacy.kernel.recording import Recorder
 
-__all__ = ["RecordedLayer", "attach_layers", "detach_layers", "require_recordable"]
-
 _REPLACED_BY: Final[dict[type[Any], str]] = {
     nn.modules.batchnorm._NormBase: (
         "statistics over the batch or over several batches: BatchNorm becomes GroupNorm or LayerNorm "

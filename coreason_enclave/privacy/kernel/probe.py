@@ -25,9 +25,7 @@ from coreason_enclave.privacy.kernel.isolation import Stages, dense_values, mixe
 from coreason_enclave.privacy.kernel.recording import tensors_in
 
 if TYPE_CHECKING:
-    from coreason_enclave.privacy.kernel import GradientKernel
-
-__all__ = ["Inputs", "probe"]
+    from coreason_enclave.privacy.kernel.gradient_kernel import GradientKernel
 
 _TRIED_ROWS = 32
 _PLACEMENTS = (2048, 1024, 512)

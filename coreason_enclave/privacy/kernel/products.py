@@ -18,8 +18,6 @@ from torch.nn import functional
 
 from coreason_enclave.privacy.kernel.recording import Entry
 
-__all__ = ["affine", "looked_up", "padded_columns", "product"]
-
 _INNER_MULTIPLE = 16
 
 

@@ -11,8 +11,6 @@ import torch
 from coreason_enclave.errors import UnsafeTrainingError
 from coreason_enclave.privacy.kernel.blocks import Blocks
 
-__all__ = ["Entry", "Pass", "Recorder", "Trace", "rows_in", "tensors_in"]
-
 _NEGLIGIBLE = 2.0**-64
 """Treat output gradients of the loss below this bound as zero.
 

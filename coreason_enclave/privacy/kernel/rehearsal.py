@@ -32,10 +32,8 @@ from coreason_enclave.privacy.kernel.isolation import Stages, dense_values, mixe
 from coreason_enclave.privacy.kernel.probe import Inputs, probe
 
 if TYPE_CHECKING:
-    from coreason_enclave.privacy.kernel import GradientKernel
+    from coreason_enclave.privacy.kernel.gradient_kernel import GradientKernel
     from coreason_enclave.privacy.kernel.recording import Trace
-
-__all__ = ["COMPANY", "Rehearsal", "RehearsalEnded"]
 
 COMPANY: Final = (8, 9)
 """Two synthetic rows with different labels: the first class and another class."""

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["PART", "SLACK", "required"]
-
 SLACK: Final = 1e-6
 """Clip to ``C (1 - SLACK)``: covers 1.6 million units in one sample, for models of up to 50 million weights."""
 

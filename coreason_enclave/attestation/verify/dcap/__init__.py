@@ -11,8 +11,6 @@ package adds:
 - the platform policy.
 """
 
-from coreason_enclave.attestation.verify.dcap.collateral import DcapEndorsements
-from coreason_enclave.attestation.verify.dcap.quote_verifier import DcapVerifier, verify_sgx, verify_tdx
-from coreason_enclave.attestation.verify.dcap.tcb_policy import DcapPlatformPolicy
+import lazy_loader
 
-__all__ = ["DcapEndorsements", "DcapPlatformPolicy", "DcapVerifier", "verify_sgx", "verify_tdx"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -17,13 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import AfterValidator, Field, ValidationError
 
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.crypto.certificates import load_pem_certificates, load_revocation_list
-from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.crypto import load_pem_certificates, load_revocation_list, parse_json
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import StrictModel, explain
-from coreason_enclave.system.timestamps import unix_seconds
-
-__all__ = ["MAX_COLLATERAL_BYTES", "Collateral", "DcapEndorsements", "read_chain", "read_collateral"]
+from coreason_enclave.system import unix_seconds
 
 MAX_COLLATERAL_BYTES = 1 << 20
 

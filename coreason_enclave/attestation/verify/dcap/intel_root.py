@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import base64
 
-from coreason_enclave.crypto.encoding import sha256_hex
-
-__all__ = ["INTEL_SGX_ROOT", "INTEL_SGX_ROOT_SHA256"]
+from coreason_enclave.crypto import sha256_hex
 
 INTEL_SGX_ROOT_SHA256 = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"
 """SHA-256 of the certificate's DER, for comparison with Intel's publication."""

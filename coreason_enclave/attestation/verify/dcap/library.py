@@ -22,8 +22,6 @@ from coreason_enclave.schemas import explain
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["Claims", "Level", "platform_of", "verified_claims"]
-
 _T = TypeVar("_T")
 
 STATUSES_BY_ADVISORY = ("SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded")

@@ -9,8 +9,6 @@ from coreason_enclave.attestation.verify.dcap.quote import Quote
 from coreason_enclave.attestation.verify.dcap.tcb_policy import DcapPlatformPolicy
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
-__all__ = ["declares_debug", "refuse_another_report", "refuse_state", "refuse_tcb"]
-
 _SGX_INITIALISED, _SGX_DEBUG = 0x01, 0x02
 _TD_UNDER_DEBUG = 0xFF
 _TD_RESERVED = sum(1 << bit for bit in (*range(8, 16), *range(23, 27), *range(32, 62)))

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
-__all__ = ["FIELD_BYTES", "MAX_QUOTE_BYTES", "Quote", "parse_quote", "without_padding"]
-
 MAX_QUOTE_BYTES = 16 * 1024
 """Maximum size of a quote in bytes, padding included."""
 

@@ -26,8 +26,6 @@ from coreason_enclave.attestation.verify.dcap.quote import FIELD_BYTES, Quote, p
 from coreason_enclave.attestation.verify.dcap.tcb_policy import DcapPlatformPolicy
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
 
-__all__ = ["MEASURED_BYTES", "DcapVerifier", "measurements_of", "verify_sgx", "verify_tdx"]
-
 _NUMBERS = frozenset({"isv_prod_id", "isv_svn", "config_svn", "misc_select"})
 _NOT_MEASURED = frozenset({"report_data", "cpu_svn", "tee_tcb_svn", "tee_tcb_svn2"})
 

@@ -8,9 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from coreason_enclave.schemas import Flag, StrictModel, in_range
-from coreason_enclave.system.timestamps import end_of
-
-__all__ = ["DcapPlatformPolicy"]
+from coreason_enclave.system import end_of
 
 _Advisory = Annotated[str, Field(pattern=r"^INTEL-[A-Z]{2,8}-[0-9]{5}$")]
 

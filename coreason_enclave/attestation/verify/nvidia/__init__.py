@@ -3,6 +3,7 @@
 Enters: evidence, endorsements, a platform policy, a time and a nonce. Leaves: a verdict per GPU, or a refusal.
 Never: reads a clock or the network; accepts two reports from one device as two GPUs.
 
+>>> from coreason_enclave.attestation.verify.nvidia import NvidiaEndorsements, NvidiaPlatformPolicy, verify_nvidia
 >>> from coreason_enclave.attestation.verify.verdict import VerificationRefused
 >>> try:
 ...     verify_nvidia(b"", NvidiaEndorsements(), NvidiaPlatformPolicy(), 1780000000, nonce=None)
@@ -11,32 +12,6 @@ Never: reads a clock or the network; accepts two reports from one device as two 
 malformed
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from coreason_enclave.attestation.verify.nvidia.endorsements import NvidiaEndorsements
-from coreason_enclave.attestation.verify.nvidia.gpu_evidence import NvidiaEvidence, parse_nvidia_evidence
-from coreason_enclave.attestation.verify.nvidia.gpu_policy import NvidiaPlatformPolicy
-from coreason_enclave.attestation.verify.nvidia.gpu_verifier import NvidiaVerifier, verify_nvidia, verify_nvidia_list
-from coreason_enclave.attestation.verify.nvidia.opaque import GpuMode
-from coreason_enclave.attestation.verify.nvidia.revocation import (
-    NvidiaRevocation,
-    RevocationStatement,
-    RevocationStatus,
-)
-from coreason_enclave.attestation.verify.nvidia.roots import NvidiaRoots
-
-__all__ = [
-    "GpuMode",
-    "NvidiaEndorsements",
-    "NvidiaEvidence",
-    "NvidiaPlatformPolicy",
-    "NvidiaRevocation",
-    "NvidiaRoots",
-    "NvidiaVerifier",
-    "RevocationStatement",
-    "RevocationStatus",
-    "parse_nvidia_evidence",
-    "verify_nvidia",
-    "verify_nvidia_list",
-]
-
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,11 +9,9 @@ from pydantic import ValidationError
 
 from coreason_enclave.attestation.verify.nvidia.revocation import NvidiaRevocation
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import explain
-
-__all__ = ["NvidiaEndorsements"]
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,9 @@ from pydantic import StringConstraints, ValidationError
 
 from coreason_enclave.attestation.verify.nvidia_chain import Chain, canonical_base64, load_pem_chain
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.crypto.encoding import parse_json
+from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import StrictModel, explain
-
-__all__ = ["NvidiaEvidence", "parse_nvidia_evidence"]
 
 MAX_EVIDENCE_BYTES = 512 * 1024
 MAX_GPUS = 16

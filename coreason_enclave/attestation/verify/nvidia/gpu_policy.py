@@ -11,8 +11,6 @@ from coreason_enclave.attestation.verify.nvidia.opaque import GpuMode, OpaqueDat
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 from coreason_enclave.schemas import StrictModel
 
-__all__ = ["NvidiaPlatformPolicy"]
-
 _DRIVER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}")
 _VBIOS = re.compile(r"[0-9A-F]{2}(\.[0-9A-F]{2}){4}")
 

@@ -28,12 +28,10 @@ from coreason_enclave.attestation.verify.nvidia.roots import NvidiaRoots, pinned
 from coreason_enclave.attestation.verify.nvidia.spdm import MeasurementReport, parse_report
 from coreason_enclave.attestation.verify.nvidia_chain import Chain, load_pem_chain, public_key, verify_path
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
-from coreason_enclave.system.timestamps import unix_seconds
+from coreason_enclave.system import unix_seconds
 
 if TYPE_CHECKING:
     from coreason_enclave.attestation.verify.rim import Manifest
-
-__all__ = ["NvidiaVerifier"]
 
 _NONCE_BYTES = 32
 _MAX_MANIFESTS = 2

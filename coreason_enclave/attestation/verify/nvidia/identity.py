@@ -12,8 +12,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from coreason_enclave.attestation.verify.nvidia_chain import Chain, public_key, refusing, spki_sha256
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
-__all__ = ["CHAIN_LENGTH", "DeviceIdentity", "check_firmware_identity", "device_identity"]
-
 CHAIN_LENGTH = 5
 """Number of certificates: attestation key, boot ROM (one key per device), provisioner, product line, root."""
 

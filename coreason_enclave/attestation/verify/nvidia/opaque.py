@@ -12,8 +12,6 @@ from enum import StrEnum
 
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
-__all__ = ["Field", "GpuMode", "OpaqueData", "parse_opaque"]
-
 _KNOWN = frozenset({*range(1, 26), *range(32, 37)})
 _VERSION = 1
 _TEXT = re.compile(r"[A-Za-z0-9._-]{0,63}")

@@ -15,8 +15,6 @@ from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRef
 if TYPE_CHECKING:  # reading manifests needs lxml and signxml; a bare report does not
     from coreason_enclave.attestation.verify.rim import Manifest
 
-__all__ = ["DRIVER", "VBIOS", "assign", "compare"]
-
 DRIVER = "driver"
 VBIOS = "vbios"
 

@@ -29,11 +29,9 @@ from coreason_enclave.attestation.verify.nvidia_chain import (
     refusing,
 )
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.crypto.certificates import load_ocsp_response
+from coreason_enclave.crypto import load_ocsp_response
 from coreason_enclave.schemas import FormatVersion, StrictModel
-from coreason_enclave.system.timestamps import unix_seconds
-
-__all__ = ["NvidiaRevocation", "RevocationStatement", "RevocationStatus"]
+from coreason_enclave.system import unix_seconds
 
 _HASHES: dict[type[hashes.HashAlgorithm], str] = {hashes.SHA1: "sha1", hashes.SHA256: "sha256", hashes.SHA384: "sha384"}
 _SIGNING = (hashes.SHA256, hashes.SHA384)

@@ -10,8 +10,6 @@ from cryptography import x509
 
 from coreason_enclave.attestation.verify.nvidia_chain import pin
 
-__all__ = ["NvidiaRoots", "pinned_roots"]
-
 _DEVICE_ROOT = "102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48"
 _MANIFEST_ROOT = "12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1"
 

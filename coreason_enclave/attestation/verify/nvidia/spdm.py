@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from coreason_enclave.attestation.verify.nvidia.opaque import OpaqueData, parse_opaque
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
-__all__ = ["BLOCKS", "MAX_REPORT_BYTES", "REQUEST_BYTES", "SIGNATURE_BYTES", "MeasurementReport", "parse_report"]
-
 MAX_REPORT_BYTES = 8 * 1024
 """Maximum size of a report in bytes, as in NVML."""
 

@@ -4,8 +4,6 @@ Enters: a manifest's bytes, a root and a time. Leaves: a verified manifest, or a
 Never: reads content outside the signed bytes.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from coreason_enclave.attestation.verify.rim.manifest import Manifest, verify_manifest_under
-
-__all__ = ["Manifest", "verify_manifest_under"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

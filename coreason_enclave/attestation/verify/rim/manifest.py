@@ -17,8 +17,6 @@ from coreason_enclave.attestation.verify.nvidia_chain import Chain
 from coreason_enclave.attestation.verify.rim.signature import open_signed
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
-__all__ = ["Manifest", "verify_manifest_under"]
-
 _ISO = "{http://standards.iso.org/iso/19770/-2/2015/schema.xsd}"
 _SHA384 = "{http://www.w3.org/2001/04/xmlenc#sha384}"
 _PLAIN = frozenset({"type", "index", "active", "alternatives", "name", "size"})

@@ -31,9 +31,7 @@ from coreason_enclave.attestation.verify.nvidia_chain import (
 )
 from coreason_enclave.attestation.verify.rim.xml import hardened_parser, parse_untrusted
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.system.timestamps import as_datetime
-
-__all__ = ["Signed", "open_signed"]
+from coreason_enclave.system import as_datetime
 
 _DS = "{http://www.w3.org/2000/09/xmldsig#}"
 _XML = "{http://www.w3.org/XML/1998/namespace}"

@@ -12,8 +12,6 @@ from lxml import etree
 
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
-__all__ = ["hardened_parser", "parse_untrusted"]
-
 MAX_BYTES = 256 * 1024
 MAX_NAMESPACES = 32
 """Maximum number of namespace declarations. NVIDIA's manifests have six.

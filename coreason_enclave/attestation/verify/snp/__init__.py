@@ -8,22 +8,6 @@ by a key loaded for a cloud provider (VLEK). Formats: AMD 56860 (SEV-SNP firmwar
 certificate and KDS interface) for the certificates.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from coreason_enclave.attestation.verify.snp.endorsements import SnpEndorsements
-from coreason_enclave.attestation.verify.snp.guest_policy import SnpPlatformPolicy, SnpTcbFloor
-from coreason_enclave.attestation.verify.snp.products import SnpProduct
-from coreason_enclave.attestation.verify.snp.report import SigningKey, SnpReport, parse_report
-from coreason_enclave.attestation.verify.snp.report_verifier import SnpVerifier, verify_snp
-
-__all__ = [
-    "SigningKey",
-    "SnpEndorsements",
-    "SnpPlatformPolicy",
-    "SnpProduct",
-    "SnpReport",
-    "SnpTcbFloor",
-    "SnpVerifier",
-    "parse_report",
-    "verify_snp",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -20,10 +20,8 @@ from coreason_enclave.attestation.verify.snp.der import (
 )
 from coreason_enclave.attestation.verify.snp.products import LINES, SnpProduct
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.crypto.certificates import load_certificate
-from coreason_enclave.system.timestamps import unix_seconds
-
-__all__ = ["Certificate", "KeyClaims", "read_certificate", "read_key_claims", "readable"]
+from coreason_enclave.crypto import load_certificate
+from coreason_enclave.system import unix_seconds
 
 _AMD = "1.3.6.1.4.1.3704.1"
 _STRUCT_VERSION, _PRODUCT_NAME, _CHIP_ID, _PROVIDER = f"{_AMD}.1", f"{_AMD}.2", f"{_AMD}.4", f"{_AMD}.5"

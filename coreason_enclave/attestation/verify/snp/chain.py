@@ -16,10 +16,8 @@ from coreason_enclave.attestation.verify.snp.endorsements import SnpEndorsements
 from coreason_enclave.attestation.verify.snp.products import SnpProduct
 from coreason_enclave.attestation.verify.snp.report import SigningKey
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.crypto.certificates import load_revocation_list
-from coreason_enclave.system.timestamps import unix_seconds
-
-__all__ = ["Chain", "Root", "check_not_revoked", "verify_chain"]
+from coreason_enclave.crypto import load_revocation_list
+from coreason_enclave.system import unix_seconds
 
 _SALT_BYTES = 48
 _AUTHORITY_NAMES = {SigningKey.VCEK: "SEV-{}", SigningKey.VLEK: "SEV-VLEK-{}"}

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
-__all__ = ["INTEGER", "Element", "SignedDer", "elements", "read_element", "small_integer", "split_signed"]
-
 INTEGER, BIT_STRING, SEQUENCE = 0x02, 0x03, 0x30
 
 # rsassaPss with SHA-384, MGF1 over SHA-384 and a salt of 48 bytes. AMD spells the default trailer out (ARK, ASK, older

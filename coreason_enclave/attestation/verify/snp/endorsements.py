@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from coreason_enclave.attestation.verify.snp.der import INTEGER, split_signed
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
-__all__ = ["SnpEndorsements"]
-
 _MAX_FILE_BYTES = 256 * 1024
 _MAX_CERTIFICATE_BYTES = 8 * 1024
 _MAX_LIST_BYTES = 64 * 1024

@@ -18,8 +18,6 @@ from coreason_enclave.attestation.verify.snp.report import (
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 from coreason_enclave.schemas import StrictModel
 
-__all__ = ["SnpPlatformPolicy", "SnpTcbFloor", "check_guest", "check_tcb"]
-
 _Level = Annotated[int, Strict(), Field(ge=0, le=255)]
 _Vmpl = Annotated[int, Strict(), Field(ge=0, le=3)]
 

@@ -9,8 +9,6 @@ from enum import StrEnum
 
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
-__all__ = ["LINES", "ProductLine", "SnpProduct", "SnpTcb", "decode_tcb"]
-
 
 class SnpProduct(StrEnum):
     """A root of AMD; ``Genoa`` also endorses Bergamo and Siena."""

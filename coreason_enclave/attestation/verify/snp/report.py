@@ -10,17 +10,6 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 
-__all__ = [
-    "GUEST_POLICY_BITS",
-    "PLATFORM_BITS",
-    "REPORT_BYTES",
-    "SIGNED_BYTES",
-    "SigningKey",
-    "SnpReport",
-    "bits_set",
-    "parse_report",
-]
-
 REPORT_BYTES = 0x4A0
 SIGNED_BYTES = 0x2A0
 

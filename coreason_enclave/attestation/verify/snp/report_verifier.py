@@ -25,8 +25,6 @@ from coreason_enclave.attestation.verify.snp.report import (
 from coreason_enclave.attestation.verify.snp.roots import load_pinned_roots
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
 
-__all__ = ["MEASURED_BYTES", "PINNED", "SnpVerifier", "measurements_of", "verify_snp"]
-
 _MASKED = bytes(64)
 
 

@@ -10,10 +10,8 @@ from importlib.resources import files
 
 from coreason_enclave.attestation.verify.snp.chain import Root
 from coreason_enclave.attestation.verify.snp.products import SnpProduct
-from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.crypto import sha256_hex
 from coreason_enclave.errors import ConfigurationError
-
-__all__ = ["PINS", "load_pinned_roots"]
 
 PINS: Mapping[SnpProduct, str] = {
     SnpProduct.MILAN: "69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd",

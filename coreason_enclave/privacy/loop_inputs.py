@@ -11,8 +11,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from coreason_enclave.models import build, load_weights
 from coreason_enclave.privacy.training import TrainingTask
 
-__all__ = ["TrainingInputs", "training_inputs"]
-
 
 @dataclass(frozen=True)
 class TrainingInputs:

@@ -1,0 +1,9 @@
+from .columns import Layout as Layout
+from .combining import Aggregate as Aggregate
+from .combining import aggregate as aggregate
+from .combining import updates_needed as updates_needed
+from .screening import Contribution as Contribution
+from .screening import Quarantine as Quarantine
+from .screening import Screened as Screened
+from .screening import SiteUpdate as SiteUpdate
+from .screening import screen as screen

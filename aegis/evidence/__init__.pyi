@@ -1,0 +1,15 @@
+from .appraisal import appraise as appraise
+from .appraisal import appraise_host as appraise_host
+from .appraisal import platform_policy as platform_policy
+from .evidence_files import EvidenceKind as EvidenceKind
+from .evidence_files import read_capped as read_capped
+from .evidence_files import read_evidence as read_evidence
+from .evidence_files import read_policy as read_policy
+from .given_endorsements import unreadable as unreadable
+from .inspection import Inspection as Inspection
+from .inspection import inspect as inspect
+from .inspection import reference_values as reference_values
+from .outcome import EvidenceVerdict as EvidenceVerdict
+from .verification import PlatformPolicy as PlatformPolicy
+from .verification import VerificationRequest as VerificationRequest
+from .verification import verify as verify

@@ -1,0 +1,17 @@
+from .app import Gateway as Gateway
+from .config import GatewayConfig as GatewayConfig
+from .config import GatewayFiles as GatewayFiles
+from .control import ControlApplication as ControlApplication
+from .control import GatewayControl as GatewayControl
+from .fleet_protocol import NodeRequest as NodeRequest
+from .fleet_protocol import Pulled as Pulled
+from .fleet_protocol import Pushed as Pushed
+from .fleet_protocol import UploadHead as UploadHead
+from .fleet_proxy import FleetProxy as FleetProxy
+from .identity import Registry as Registry
+from .node_registry import NodeRegistry as NodeRegistry
+from .pull_barrier import PullBarrier as PullBarrier
+from .refusals import GatewayAudit as GatewayAudit
+from .status import SiteStatus as SiteStatus
+from .status import StatusReport as StatusReport
+from .upstream import Upstream as Upstream

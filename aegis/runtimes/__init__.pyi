@@ -1,0 +1,9 @@
+from .in_process import ClientApp as ClientApp
+from .in_process import InProcessSites as InProcessSites
+from .in_process import Site as Site
+from .in_process import client_app as client_app
+from .in_process import create_site as create_site
+from .in_process import initial_model as initial_model
+from .in_process import open_sites as open_sites
+from .in_process import public_evaluator as public_evaluator
+from .in_process import seeded_keys as seeded_keys

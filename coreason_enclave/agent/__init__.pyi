@@ -1,0 +1,1 @@
+from .process import run_agent as run_agent

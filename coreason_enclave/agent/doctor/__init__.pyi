@@ -1,0 +1,10 @@
+from . import coordinator as coordinator
+from . import gateway as gateway
+from . import hardware as hardware
+from . import host as host
+from . import trainer as trainer
+from .findings import Check as Check
+from .findings import Diagnosis as Diagnosis
+from .findings import DiagnosisLevel as DiagnosisLevel
+from .findings import Examined as Examined
+from .findings import examined_safely as examined_safely

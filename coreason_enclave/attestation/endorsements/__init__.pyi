@@ -1,0 +1,13 @@
+from .cache import CachedEndorsements as CachedEndorsements
+from .endorsement_settings import EndorsementSettings as EndorsementSettings
+from .endorsement_settings import opened as opened
+from .file_bundle import OfflineBundle as OfflineBundle
+from .http import HttpPort as HttpPort
+from .http import HttpReply as HttpReply
+from .http import HttpsClient as HttpsClient
+from .sources import EndorsementSource as EndorsementSource
+from .sources import FirstOf as FirstOf
+from .sources import ItemwiseSource as ItemwiseSource
+from .sources import NoEndorsements as NoEndorsements
+from .vendor_services import Addresses as Addresses
+from .vendor_services import FetchedEndorsements as FetchedEndorsements

@@ -1,0 +1,9 @@
+from .nvidia_chain import Chain as Chain
+from .nvidia_chain import canonical_base64 as canonical_base64
+from .nvidia_chain import load_der as load_der
+from .nvidia_chain import load_pem_chain as load_pem_chain
+from .nvidia_chain import refusing as refusing
+from .verdict import Authentic as Authentic
+from .verdict import Refusal as Refusal
+from .verdict import VerificationRefused as VerificationRefused
+from .verdict import in_words as in_words

@@ -1,0 +1,12 @@
+from .collateral import DcapEndorsements as DcapEndorsements
+from .collateral import read_collateral as read_collateral
+from .intel_root import INTEL_SGX_ROOT as INTEL_SGX_ROOT
+from .library import platform_of as platform_of
+from .quote import parse_quote as parse_quote
+from .quote import without_padding as without_padding
+from .quote_verifier import MEASURED_BYTES as MEASURED_BYTES
+from .quote_verifier import DcapVerifier as DcapVerifier
+from .quote_verifier import measurements_of as measurements_of
+from .quote_verifier import verify_sgx as verify_sgx
+from .quote_verifier import verify_tdx as verify_tdx
+from .tcb_policy import DcapPlatformPolicy as DcapPlatformPolicy

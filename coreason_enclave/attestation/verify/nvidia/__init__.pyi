@@ -1,0 +1,16 @@
+from .endorsements import NvidiaEndorsements as NvidiaEndorsements
+from .gpu_evidence import NvidiaEvidence as NvidiaEvidence
+from .gpu_evidence import parse_nvidia_evidence as parse_nvidia_evidence
+from .gpu_policy import NvidiaPlatformPolicy as NvidiaPlatformPolicy
+from .gpu_verifier import NvidiaVerifier as NvidiaVerifier
+from .gpu_verifier import verify_nvidia as verify_nvidia
+from .gpu_verifier import verify_nvidia_list as verify_nvidia_list
+from .opaque import Field as Field
+from .opaque import GpuMode as GpuMode
+from .opaque import OpaqueData as OpaqueData
+from .revocation import NvidiaRevocation as NvidiaRevocation
+from .revocation import RevocationStatement as RevocationStatement
+from .revocation import RevocationStatus as RevocationStatus
+from .roots import NvidiaRoots as NvidiaRoots
+from .roots import pinned_roots as pinned_roots
+from .spdm import parse_report as parse_report

@@ -1,0 +1,16 @@
+from .paths import MAX_FILE_BYTES as MAX_FILE_BYTES
+from .problems import DatasetSchemaRejected as DatasetSchemaRejected
+from .problems import SchemaProblem as SchemaProblem
+from .reading import CheckedDatasets as CheckedDatasets
+from .reading import SiteDataset as SiteDataset
+from .reading import content_digest as content_digest
+from .reading import declared_schema as declared_schema
+from .reading import open_dataset as open_dataset
+from .schema import DataFormat as DataFormat
+from .schema import DatasetExpectation as DatasetExpectation
+from .schema import DatasetSchema as DatasetSchema
+from .schema import Feature as Feature
+from .schema import Label as Label
+from .schema import TensorFeatures as TensorFeatures
+from .schema import parse_schema as parse_schema
+from .synthetic import synthetic_dataset as synthetic_dataset

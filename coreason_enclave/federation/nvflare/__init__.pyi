@@ -1,0 +1,9 @@
+from .handlers import OpenHandler as OpenHandler
+from .handlers import open_handler as open_handler
+from .messages import message_in as message_in
+from .messages import nothing_to_tell as nothing_to_tell
+from .messages import refusal as refusal
+from .messages import sealed_reply as sealed_reply
+from .tasks import ActiveTask as ActiveTask
+from .tasks import job_in as job_in
+from .trainer import ExecutorTrainer as ExecutorTrainer

@@ -1,0 +1,14 @@
+from .connection import Connection as Connection
+from .connection import GatewayHttp as GatewayHttp
+from .connection import load_connection as load_connection
+from .opening import Site as Site
+from .opening import create_site as create_site
+from .opening import open_site as open_site
+from .opening import prepare_site as prepare_site
+from .registration_grant import accept_grant as accept_grant
+from .registration_request import make_request as make_request
+from .tls_keys import NODE_KEY as NODE_KEY
+from .tls_keys import TLS_KEY as TLS_KEY
+from .tls_keys import load_node_key as load_node_key
+from .tls_keys import load_tls_key as load_tls_key
+from .trainer_loading import load_trainer as load_trainer
