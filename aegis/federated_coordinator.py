@@ -74,9 +74,10 @@ from aegis.rounds import (
     average,
     drop_other_keys,
 )
+from aegis.security import HashLog
 from aegis.stores import HeadStore, RoundRecord, RunState, RunStore
 from coreason_enclave.attestation import Appraiser, Attester, Challenges
-from coreason_enclave.crypto import HashLog, Signer
+from coreason_enclave.crypto import Signer
 from coreason_enclave.errors import EnvelopeError, Reason
 from coreason_enclave.schemas import FederationJob, Mechanism, Profile
 from coreason_enclave.wire import WIRE_RECORD, Array, Arrays, RequestKind, SealedMessage

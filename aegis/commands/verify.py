@@ -11,10 +11,10 @@ import click
 from aegis.commands.terminal_text import visible
 from aegis.commands.witness import read_witness
 from aegis.runs import opened_run
+from aegis.security import CHECKPOINT_TYPE
 from aegis.verification import INCOMPLETE, Check, Conclusion, Reference, Verdict, VerificationReport, verify_run
 from coreason_enclave.crypto import parse_json, public_key_from_hex
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.wire import CHECKPOINT_TYPE
 
 _EXIT_CODES = (
     "\b\nExit codes (the first check that fails decides):\n"

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from aegis.errors import RequestRefused
-from coreason_enclave.crypto import HashLog, canonical_json
+from aegis.security import HashLog
+from coreason_enclave.crypto import canonical_json
 from coreason_enclave.errors import Reason
 
 _TRY_AGAIN = frozenset({Reason.CONFIGURATION, Reason.INTERNAL, Reason.LATE, Reason.TRANSPORT})

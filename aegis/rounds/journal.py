@@ -16,8 +16,8 @@ from typing import Any
 
 from aegis.coordination import record_strike
 from aegis.errors import RunFolderError
+from aegis.security import HashLog
 from aegis.stores import LogPosition, RunState, RunStore
-from coreason_enclave.crypto import HashLog
 from coreason_enclave.schemas import FederationJob, Profile
 from coreason_enclave.wire import Arrays
 

@@ -6,7 +6,8 @@ nothing here: after a restart, it attests with every site before sending an orde
 
 from __future__ import annotations
 
-from coreason_enclave.crypto import HashLog, Signer
+from aegis.security import HashLog
+from coreason_enclave.crypto import Signer
 from coreason_enclave.wire import LogProof, LogSeen, had_log, origin_of_run, show_log
 
 

@@ -14,11 +14,11 @@ from aegis.runs.plan import RunPlan, report_round
 from aegis.runs.results import RunOutcome, write_results
 from aegis.runs.resuming import record_configuration, require_whole, sign_checkpoint
 from aegis.runs.site_privacy import client_privacy_of
+from aegis.security import HashLog
 from aegis.stores import FileHeadStore, RoundRecord
 from coreason_enclave.accounting import require_less_noise_than_norm
 from coreason_enclave.attestation import Appraiser, FileChallenges
 from coreason_enclave.attestation.endorsements import opened
-from coreason_enclave.crypto import HashLog
 from coreason_enclave.errors import JobRejected
 from coreason_enclave.hardware import attester_named
 from coreason_enclave.schemas import FederationJob

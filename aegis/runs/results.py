@@ -15,8 +15,9 @@ from aegis.runs.connect import LocalLedger
 from aegis.runs.folder import RunFolder, metrics_csv
 from aegis.runs.manifest import sign_manifest
 from aegis.runs.site_privacy import EXPORT, statement
+from aegis.security import HashLog
 from aegis.stores import RoundRecord, content_changes
-from coreason_enclave.crypto import HashLog, Signer, read_private, sha256_hex
+from coreason_enclave.crypto import Signer, read_private, sha256_hex
 from coreason_enclave.ledger import seal_export
 from coreason_enclave.system import replace_file
 from coreason_enclave.wire import Array, decode_arrays, encode_arrays, model_digest, origin_of_run, sign_log

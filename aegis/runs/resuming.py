@@ -26,12 +26,13 @@ from typing import Any
 
 from aegis.errors import RunFolderError
 from aegis.runs.folder import EVALUATION_SET, RunFolder
+from aegis.security import HashLog, verify_checkpoint
 from aegis.stores import RunState
-from coreason_enclave.crypto import HashLog, KeyRing, Signer, parse_json, sha256_hex, unverified_payload
+from coreason_enclave.crypto import KeyRing, Signer, parse_json, sha256_hex, unverified_payload
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.schemas import Profile
 from coreason_enclave.system import replace_file
-from coreason_enclave.wire import UpdateStatement, origin_of_run, sign_log, verify_checkpoint
+from coreason_enclave.wire import UpdateStatement, origin_of_run, sign_log
 
 RECORDED_FILES = {"config": "config.json", "job_file": "job.yaml", "evaluation_set": EVALUATION_SET}
 """Files whose SHA-256 each start of a run records in the log; null for a missing evaluation set."""

@@ -1,3 +1,9 @@
+from .audit import CHECKPOINT_TYPE as CHECKPOINT_TYPE
+from .audit import HashLog as HashLog
+from .audit import LogCorrupted as LogCorrupted
+from .audit import LogHead as LogHead
+from .audit import verify_checkpoint as verify_checkpoint
+from .audit import verify_lines as verify_lines
 from .pki import CertificateAuthority as CertificateAuthority
 from .pki import certificate_fingerprint as certificate_fingerprint
 from .pki import create_authority as create_authority

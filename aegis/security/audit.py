@@ -5,3 +5,8 @@ only through this module.
 """
 
 from __future__ import annotations
+
+from coreason_enclave.crypto import HashLog, LogCorrupted, LogHead, verify_lines
+from coreason_enclave.wire import CHECKPOINT_TYPE, verify_checkpoint
+
+__all__ = ["CHECKPOINT_TYPE", "HashLog", "LogCorrupted", "LogHead", "verify_checkpoint", "verify_lines"]

@@ -15,6 +15,4 @@ array([[0.5, 0.5]])
 
 import lazy_loader
 
-import coreason_enclave.models.architectures  # noqa: F401 - a shipped model registers itself with its file's import
-
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -20,6 +20,7 @@ from torch import nn
 
 from coreason_enclave.crypto import canonical_json, digest
 from coreason_enclave.errors import ConfigurationError, JobRejected, Reason
+from coreason_enclave.models.architectures import LogisticRegression, SimpleMLP, SmallCNN
 from coreason_enclave.wire import Array, Arrays
 
 MAX_PARAMETERS = 50_000_000
@@ -218,3 +219,8 @@ def _rejected(message: str) -> JobRejected:
 
 def _unfit(message: str) -> JobRejected:
     return JobRejected(message, reason=Reason.WRONG_SHAPES)
+
+
+register("LogisticRegression", LogisticRegression, loss=Loss.BINARY, initialise=zeros)
+register("SimpleMLP", SimpleMLP, loss=Loss.CATEGORICAL)
+register("SmallCNN", SmallCNN, loss=Loss.CATEGORICAL)

@@ -38,7 +38,7 @@ from aegis.http import (
     serve,
 )
 from aegis.runtimes.flower.fleet_codec import FlowerFleetCodec
-from coreason_enclave.crypto import HashLog
+from aegis.security import HashLog
 from coreason_enclave.errors import ConfigurationError, EnclaveError
 from coreason_enclave.system import LogLevel, configure_logging
 
