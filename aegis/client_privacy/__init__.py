@@ -13,7 +13,7 @@ Source: DP-FedAvg with a fixed denominator (McMahan et al., "Learning Differenti
 
 >>> from aegis.client_privacy import clipped_sum, noised_mean
 >>> import numpy as np
->>> from coreason_enclave.crypto.keystream import Keystream
+>>> from coreason_enclave.crypto import Keystream
 >>> two = [{"w": np.array([3.0, 4.0], np.float32)}, {"w": np.array([0.0, 0.5], np.float32)}]
 >>> clipped_sum(two, {"w": (2,)}, clip_norm=1.0)["w"]  # the first has norm 5, the second less than 1
 array([0.6, 1.3])

@@ -3,4 +3,16 @@
 Enters: command line arguments.
 Leaves: text or JSON on the terminal, and an exit code.
 Never: holds a rule of its own; a command calls the room that does.
+
+The program loads each command by its path, so the room offers no name to other rooms:
+
+>>> from aegis.cli import main
+>>> from click.testing import CliRunner
+>>> answer = CliRunner().invoke(main, ["privacy", "--help"])
+>>> print(answer.exit_code, answer.output.splitlines()[0])
+0 Usage: aegis privacy [OPTIONS] COMMAND [ARGS]...
+>>> main.list_commands(None)
+['demo', 'evidence', 'federation', 'nvflare', 'privacy', 'run', 'verify']
 """
+
+__all__: list[str] = []  # the program loads each command by its path

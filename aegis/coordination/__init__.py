@@ -5,6 +5,16 @@ Never: does IO of its own; reads a clock.
 
 Every function depends on its arguments alone. Tests can therefore check each decision as a row of a table, and an
 auditor can recompute it.
+
+>>> from aegis.coordination import decide
+>>> from coreason_enclave.schemas import FederationJob
+>>> job = FederationJob(
+...     job_id="study-1", min_clients=3, rounds=5, strategy="FED_AVG", dataset_id="clinic/visits",
+...     model_arch="LogisticRegression", privacy={"mechanism": "NON_PRIVATE", "max_grad_norm": 1.0})
+>>> decide(job, admitted=2, refused={"elm": "late"}, attempt=1).act
+<NextAct.REPEAT: 'repeat'>
+>>> print(decide(job, admitted=2, refused={"elm": "late"}, attempt=2).why)
+2 updates were admitted, 3 are required by min_clients = 3 and mean with num_byzantine = 0 (elm: late)
 """
 
 import lazy_loader

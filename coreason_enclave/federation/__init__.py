@@ -2,6 +2,14 @@
 
 Enters: a sealed message in a framework's form. Leaves: a sealed reply or a reason code in the same form.
 Never: opens a sealed message, or runs code from the network.
+
+>>> from coreason_enclave.federation import CoreasonExecutor
+>>> from nvflare.apis.fl_context import FLContext
+>>> from nvflare.apis.shareable import Shareable
+>>> from nvflare.apis.signal import Signal
+>>> reply = CoreasonExecutor().execute("run_my_code", Shareable(), FLContext(), Signal())
+>>> reply.get_return_code(), reply.get_header("aegis_reason")
+('TASK_UNSUPPORTED', 'unsupported')
 """
 
 import lazy_loader

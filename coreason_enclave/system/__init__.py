@@ -3,6 +3,17 @@
 Enters: paths, bytes, commands.
 Leaves: files that survive a crash whole, processes that die with their parent.
 Never: imports another room; interprets a file's content.
+
+>>> from pathlib import Path
+>>> from tempfile import TemporaryDirectory
+>>> from coreason_enclave.system import file_lock, is_locked, replace_file
+>>> with TemporaryDirectory() as folder:
+...     replace_file(Path(folder, "state.json"), b"{}")  # on disk, whole, when the call returns
+...     with file_lock(Path(folder, "lock")):
+...         is_locked(Path(folder, "lock"))
+...     is_locked(Path(folder, "lock"))
+True
+False
 """
 
 import lazy_loader

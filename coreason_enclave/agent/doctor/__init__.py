@@ -2,6 +2,15 @@
 
 Enters: a site's folder and configuration. Leaves: findings with a verdict and a remedy.
 Never: changes keys, data or ledger; prints a count of rows; stops at the first broken check.
+
+>>> from coreason_enclave.agent.doctor import Diagnosis, DiagnosisLevel, examined_safely
+>>> def disk(site):
+...     yield Diagnosis("disk", DiagnosisLevel.OK, "20.0 GiB free")
+...     raise PermissionError(13, "Permission denied", "ledger.sqlite")
+>>> for finding in examined_safely("disk", disk, site=None):
+...     print(finding.verdict, finding.check, "-", finding.found)
+ok disk - 20.0 GiB free
+FAIL disk - ledger.sqlite: Permission denied
 """
 
 import lazy_loader

@@ -4,6 +4,16 @@ Enters: a report and a time. Leaves: endorsements from an offline bundle, a disk
 Never: trusts a source. The verifier checks every endorsement up to the vendor's pinned root.
 
 All sources share one interface, so each relying party decides where its endorsements come from.
+
+>>> from pathlib import Path
+>>> from tempfile import TemporaryDirectory
+>>> from coreason_enclave.attestation.endorsements import EndorsementSettings, NoEndorsements, opened
+>>> isinstance(opened(EndorsementSettings(), Path()), NoEndorsements)  # no source unless the configuration names one
+True
+>>> with TemporaryDirectory() as folder:
+...     opened(EndorsementSettings(bundle="endorsements"), Path(folder))
+Traceback (most recent call last):
+coreason_enclave.errors.ConfigurationError: endorsements: there is no folder ...endorsements (bundle)
 """
 
 import lazy_loader

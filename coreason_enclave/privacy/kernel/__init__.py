@@ -17,6 +17,13 @@ kernel restores the condition:
   the culprit that mixes rows.
 
 One forward and one backward pass yield all gradients: the kernel computes no gradient twice and clips before summing.
+
+>>> from coreason_enclave.privacy.kernel import require_recordable
+>>> from torch import nn
+>>> require_recordable(nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2)))
+>>> require_recordable(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)))
+Traceback (most recent call last):
+coreason_enclave.errors.UnsafeTrainingError: the model has layers without per-row gradients: '1' (BatchNorm1d): ...
 """
 
 import lazy_loader

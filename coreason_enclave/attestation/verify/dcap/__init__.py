@@ -9,6 +9,15 @@ package adds:
 - an exact parser of the quote;
 - checks of the collateral's validity windows and revocation lists;
 - the platform policy.
+
+>>> from coreason_enclave.attestation.verify import VerificationRefused
+>>> from coreason_enclave.attestation.verify.dcap import DcapEndorsements, DcapPlatformPolicy, verify_tdx
+>>> policy = DcapPlatformPolicy(accepted_advisories=("INTEL-SA-00615",))
+>>> try:
+...     verify_tdx(bytes(100), DcapEndorsements(), policy, now=1_800_000_000, report_data=bytes(64))
+... except VerificationRefused as error:
+...     print(f"{error.refusal}: {error}")
+malformed: not an exact quote: version 0 of TEE type 0x0 is neither an SGX nor a TDX quote known here
 """
 
 import lazy_loader

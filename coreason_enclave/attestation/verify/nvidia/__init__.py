@@ -3,8 +3,8 @@
 Enters: evidence, endorsements, a platform policy, a time and a nonce. Leaves: a verdict per GPU, or a refusal.
 Never: reads a clock or the network; accepts two reports from one device as two GPUs.
 
+>>> from coreason_enclave.attestation.verify import VerificationRefused
 >>> from coreason_enclave.attestation.verify.nvidia import NvidiaEndorsements, NvidiaPlatformPolicy, verify_nvidia
->>> from coreason_enclave.attestation.verify.verdict import VerificationRefused
 >>> try:
 ...     verify_nvidia(b"", NvidiaEndorsements(), NvidiaPlatformPolicy(), 1780000000, nonce=None)
 ... except VerificationRefused as error:

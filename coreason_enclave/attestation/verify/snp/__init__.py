@@ -6,6 +6,17 @@ Never: reads a clock or the network; trusts a root other than AMD's pinned roots
 Supported: reports of versions 2, 3 and 5 from Milan, Genoa and Turin processors, signed by the chip's own key (VCEK) or
 by a key loaded for a cloud provider (VLEK). Formats: AMD 56860 (SEV-SNP firmware ABI) for the report, AMD 57230 (VCEK
 certificate and KDS interface) for the certificates.
+
+>>> from coreason_enclave.attestation.verify.snp import SnpProduct, SnpTcbFloor, decode_tcb
+>>> raw = bytes.fromhex("04000000000016d1")
+>>> milan = decode_tcb(SnpProduct.MILAN, raw)
+>>> milan.as_claim()
+{'boot_loader': 4, 'tee': 0, 'snp': 22, 'microcode': 209}
+>>> SnpTcbFloor(boot_loader=4, tee=0, snp=23, microcode=209).is_met_by(milan)
+False
+>>> decode_tcb(SnpProduct.TURIN, raw)  # another line has another layout
+Traceback (most recent call last):
+coreason_enclave.attestation.verify.verdict.VerificationRefused: a TCB version 04000000000016d1 has reserved bytes ...
 """
 
 import lazy_loader
