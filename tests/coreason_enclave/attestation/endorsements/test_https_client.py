@@ -172,7 +172,11 @@ def proxy() -> Iterator[tuple[str, list[str]]]:
             sink.shutdown(socket.SHUT_WR)
 
     def serve() -> None:
-        near, _ = listener.accept()
+        with contextlib.suppress(TimeoutError):
+            near, _ = listener.accept()
+            connect(near)
+
+    def connect(near: socket.socket) -> None:
         with near:
             asked.append(near.recv(4096).split(b"\r\n")[0].decode())
             host, _, port = asked[0].split()[1].partition(":")
@@ -184,6 +188,7 @@ def proxy() -> Iterator[tuple[str, list[str]]]:
                 back.join()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
         thread = threading.Thread(target=serve)
         thread.start()
         try:
