@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -98,7 +97,6 @@ def serve(folder: Path, local_sites: bool, unsafe_seed: int | None, attackers: i
     place = FederationFolder(folder)
     place.config()
     configure_logging({"process": "supervisor"}, default=LogLevel.INFO)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

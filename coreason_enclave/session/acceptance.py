@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -50,6 +51,8 @@ from coreason_enclave.wire import (
 )
 
 MAX_MODEL_BYTES = 1 << 30
+
+_Bare = TypeVar("_Bare", JobInvitation, AttestationRequest, LogAnnouncement)
 
 
 @dataclass(frozen=True)
@@ -179,11 +182,7 @@ def accept_attestation_request(
         EnvelopeError: not authentic, malformed, or with a model or a roll-call.
         JobRejected: authentic, but for another site or not timely.
     """
-    payload, coordinator_key = _open(message, ATTESTATION_REQUEST_TYPE, config)
-    request = AttestationRequest.from_payload(payload)
-    _require_timely(request, config, now)
-    _require_bare(message, "an attestation request")
-    return request, coordinator_key
+    return _accept_bare(message, ATTESTATION_REQUEST_TYPE, AttestationRequest, config, now)
 
 
 def accept_announcement(message: SealedMessage, config: SiteConfig, now: float) -> tuple[LogAnnouncement, str]:
@@ -199,11 +198,7 @@ def accept_announcement(message: SealedMessage, config: SiteConfig, now: float) 
         EnvelopeError: not authentic, malformed, or with a model or a roll-call.
         JobRejected: authentic, but for another site or not timely.
     """
-    payload, coordinator_key = _open(message, ANNOUNCEMENT_TYPE, config)
-    announcement = LogAnnouncement.from_payload(payload)
-    _require_timely(announcement, config, now)
-    _require_bare(message, "an announcement")
-    return announcement, coordinator_key
+    return _accept_bare(message, ANNOUNCEMENT_TYPE, LogAnnouncement, config, now)
 
 
 def accept_invitation(message: SealedMessage, config: SiteConfig, now: float) -> ResolvedJob:
@@ -216,9 +211,7 @@ def accept_invitation(message: SealedMessage, config: SiteConfig, now: float) ->
         EnvelopeError: not authentic, malformed, or with a model or a roll-call.
         JobRejected: authentic, but not acceptable here; the message names the line that refused.
     """
-    invitation = JobInvitation.from_payload(_open(message, INVITATION_TYPE, config)[0])
-    _require_timely(invitation, config, now)
-    _require_bare(message, "an invitation")
+    invitation, _ = _accept_bare(message, INVITATION_TYPE, JobInvitation, config, now)
     return _allowed(invitation.job, config)
 
 
@@ -229,9 +222,16 @@ def _open(message: SealedMessage, payload_type: str, config: SiteConfig) -> tupl
     return opened.payload, keys[opened.signer]
 
 
-def _require_bare(message: SealedMessage, what: str) -> None:
+def _accept_bare(
+    message: SealedMessage, payload_type: str, document: type[_Bare], config: SiteConfig, now: float
+) -> tuple[_Bare, str]:
+    """Verify a message that must consist of a document alone; return the document and the coordinator's key."""
+    payload, coordinator_key = _open(message, payload_type, config)
+    asked = document.from_payload(payload)
+    _require_timely(asked, config, now)
     if message.arrays or message.roll_call:
-        raise EnvelopeError(f"{what} carries neither a model nor a roll-call")
+        raise EnvelopeError(f"{document.described} carries neither a model nor a roll-call")
+    return asked, coordinator_key
 
 
 def _allowed(job: FederationJob, config: SiteConfig) -> ResolvedJob:

@@ -7,7 +7,6 @@ client certificate and trusts the federation's own CA and no other.
 from __future__ import annotations
 
 import http.client
-import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,12 +90,11 @@ class GatewayHttp(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Connect over TCP, then TLS; raise ``OSError`` (including ``ssl.SSLError``) on failure."""
-        plain = socket.create_connection((self.host, self.port), self.timeout)
+        super().connect()
         try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.sock = self._tls.wrap_socket(plain, server_hostname=self._server_name)
+            self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._server_name)
         except BaseException:
-            plain.close()
+            self.close()
             raise
 
 

@@ -122,6 +122,8 @@ def configure_logging(about: Mapping[str, str] | None = None, *, default: LogLev
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.number)
+    for name in ("httpx", "httpcore"):  # each request by its address, and a vendor's address can name this chip
+        logging.getLogger(name).setLevel(max(level.number, logging.WARNING))
 
 
 def _exception(record: logging.LogRecord) -> dict[str, str]:

@@ -99,7 +99,7 @@ def test_the_plain_installation_brings_no_framework() -> None:
 
 def test_both_ends_can_verify_evidence_and_neither_needs_a_gpu_to_do_so() -> None:
     for end in ("site", "platform"):
-        assert {"dcap-qvl", "signxml", "lxml"} <= brought_by({end})
+        assert {"dcap-qvl", "httpx", "signxml", "lxml"} <= brought_by({end})
         assert "nvidia-ml-py" not in brought_by({end})
 
 

@@ -116,7 +116,6 @@ def _reload(tls: ServerTls) -> None:
 def main() -> None:
     """Parse the command line (one argument, the federation folder) and serve."""
     configure_logging({"process": "gateway"}, default=LogLevel.INFO)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     if len(sys.argv) != 2:
         sys.exit("usage: python -m aegis.runtimes.flower.gateway_process FEDERATION")
     try:

@@ -1,22 +1,24 @@
-"""HTTP interface for fetching endorsements, and a standard-library client that uses TLS only."""
+"""HTTP interface for fetching endorsements, and a client that uses TLS only."""
 
 from __future__ import annotations
 
 import ssl
 import time
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPMessage, HTTPResponse
-from typing import IO, Protocol
-from urllib.error import HTTPError
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from coreason_enclave.attestation.endorsements.collateral import MAX_ITEM_BYTES
 from coreason_enclave.attestation.endorsements.sources import missing
-from coreason_enclave.attestation.verify import VerificationRefused
+from coreason_enclave.attestation.verify import Refusal, VerificationRefused
 
-_CHUNK = 16 * 1024
+if TYPE_CHECKING:
+    import httpx
+
+# Without compression the bound on what is received is the bound on what is kept.
+_HEADERS = {"User-Agent": "coreason-enclave", "Accept-Encoding": "identity"}
+_MAX_REDIRECTS = 3
 
 
 @dataclass(frozen=True)
@@ -57,81 +59,53 @@ class HttpsClient:
 
     def __init__(self, *, timeout_s: float = 10.0, trust: ssl.SSLContext | None = None) -> None:
         self._timeout_s = timeout_s
-        self._opener = urllib.request.OpenerDirector()
-        for handler in (
-            urllib.request.ProxyHandler(),
-            urllib.request.HTTPSHandler(context=trust or ssl.create_default_context()),
-            urllib.request.HTTPErrorProcessor(),
-            _SameHost(),
-            _AnyStatus(),
-        ):
-            self._opener.add_handler(handler)
+        self._trust = trust or ssl.create_default_context()
 
     def __call__(self, url: str, *, body: bytes | None = None, content_type: str | None = None) -> HttpReply:
         """See :class:`HttpPort`."""
         if urlsplit(url).scheme != "https":
             raise _unavailable(url, "it is not an https address")
-        headers = {"User-Agent": "coreason-enclave", **({"Content-Type": content_type} if content_type else {})}
-        request = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310 - https alone, see above
         try:
-            with self._opener.open(request, timeout=self._timeout_s) as reply:
-                content = _read(reply, url, self._timeout_s)
-                names = {name.lower(): value for name, value in reply.headers.items()}
-                return HttpReply(reply.status, names, content)
-        except (OSError, HTTPException, ValueError) as error:
-            if isinstance(error, HTTPError):
-                error.close()  # the error holds the connection
-            message = str(getattr(error, "reason", "")) or str(error) or type(error).__name__
-            raise _unavailable(url, message) from error
+            import httpx
+        except ImportError as error:
+            message = f"fetching endorsements needs {error.name}: install the extra 'attestation'"
+            raise VerificationRefused(Refusal.LIBRARY_MISSING, message) from error
+        headers = {**_HEADERS, **({"Content-Type": content_type} if content_type else {})}
+        try:
+            with httpx.Client(verify=self._trust, timeout=self._timeout_s, headers=headers) as client:
+                return self._ask(client, client.build_request("GET" if body is None else "POST", url, content=body))
+        except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:  # the last two: proxy's address
+            raise _unavailable(url, str(error) or type(error).__name__) from error
 
+    def _ask(self, client: httpx.Client, request: httpx.Request) -> HttpReply:
+        """Follow redirects on the same host; refuse any other redirect. Reads no body of a redirect."""
+        url = str(request.url)
+        for _ in range(1 + _MAX_REDIRECTS):
+            reply = client.send(request, stream=True)
+            following = reply.next_request
+            if following is None:
+                return HttpReply(reply.status_code, dict(reply.headers), self._read(reply, url))
+            if (following.url.scheme, following.url.netloc) != (request.url.scheme, request.url.netloc):
+                raise _unavailable(url, f"it points to another host, {following.url.netloc.decode()[:100]}")
+            reply.close()
+            request = following
+        raise _unavailable(url, f"it redirects more than {_MAX_REDIRECTS} times")
 
-def _read(reply: HTTPResponse, url: str, timeout_s: float) -> bytes:
-    """Return the whole body within the limits of size and time. A server that sends one byte a second counts as down.
+    def _read(self, reply: httpx.Response, url: str) -> bytes:
+        """Return the whole body, within the limits of size and time.
 
-    When read in pieces, Python's client accepts a body shorter than its announced length. This function checks the
-    length.
-    """
-    deadline = time.monotonic() + timeout_s
-    announced = reply.getheader("Content-Length")
-    expected = None if announced is None else int(announced)
-    content = bytearray()
-    while len(content) != expected and (chunk := reply.read1(_CHUNK)):
-        content += chunk
-        if len(content) > MAX_ITEM_BYTES:
-            raise _unavailable(url, f"its answer is larger than {MAX_ITEM_BYTES} bytes")
-        if time.monotonic() > deadline:
-            raise _unavailable(url, "its answer takes too long")
-    if expected not in (None, len(content)):
-        raise _unavailable(url, f"its answer ends after {len(content)} of {expected} bytes")
-    return bytes(content)
-
-
-class _SameHost(urllib.request.HTTPRedirectHandler):
-    max_redirections = 3
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> urllib.request.Request | None:
-        """Follow a redirect to the same host and scheme; refuse any other redirect. Reads no body."""
-        fp.close()
-        old, new = urlsplit(req.full_url), urlsplit(newurl)
-        if (new.scheme, new.netloc) != (old.scheme, old.netloc):
-            raise _unavailable(req.full_url, f"it points to another host, {new.netloc[:100]}")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-class _AnyStatus(urllib.request.BaseHandler):
-    """Handler that passes every status on to the caller, errors included."""
-
-    def http_error_default(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        hdrs: HTTPMessage,
-    ) -> IO[bytes]:
-        return fp
+        A server that sends one byte a second counts as down. Chunks come as they arrive: with a chunk size, httpx would
+        wait for the size, and the deadline would not be checked. httpx refuses a body shorter than announced.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        content = bytearray()
+        for chunk in reply.iter_raw():
+            content += chunk
+            if len(content) > MAX_ITEM_BYTES:
+                raise _unavailable(url, f"its answer is larger than {MAX_ITEM_BYTES} bytes")
+            if time.monotonic() > deadline:
+                raise _unavailable(url, "its answer takes too long")
+        return bytes(content)
 
 
 def _unavailable(url: str, message: str) -> VerificationRefused:

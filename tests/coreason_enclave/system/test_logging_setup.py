@@ -22,10 +22,12 @@ def _root_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(variable, "info")  # so that its absence is what the end restores
         monkeypatch.delenv(variable)
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers = root.handlers[:]
+    levels = {logger: logger.level for logger in (root, *map(logging.getLogger, ("httpx", "httpcore")))}
     yield
     root.handlers[:] = handlers
-    root.setLevel(level)
+    for logger, level in levels.items():
+        logger.setLevel(level)
 
 
 def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -74,6 +76,21 @@ def test_an_exception_is_named_by_its_class_and_says_nothing(
     (line,) = lines_of(capsys)
     assert "ValueError" in line
     assert "p007" not in line
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "error"])
+def test_addresses_of_requests_are_not_written(
+    level: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(LEVEL_VARIABLE, level)
+    configure_logging()
+    for name in ("httpx", "httpcore.connection"):
+        logging.getLogger(name).info("HTTP Request: GET https://kdsintf.amd.com/vcek/v1/Milan/%s", "ab" * 64)
+        logging.getLogger(name).warning("a connection was lost")
+
+    written = lines_of(capsys)
+    assert not any("https" in line for line in written)
+    assert len(written) == (0 if level == "error" else 2)
 
 
 @pytest.mark.parametrize(("level", "written"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+import gzip
 import ipaddress
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,7 +52,7 @@ def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, 
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
 
@@ -118,7 +121,7 @@ def test_a_redirect_to_a_file_is_not(service: Service, client: HttpsClient, to: 
 def test_a_redirect_in_a_circle_ends(service: Service, client: HttpsClient) -> None:
     service.pages["/old"] = HttpReply(302, {"Location": "/old"}, b"")
     refused(client, f"{service.address}/old")
-    assert len(service.asked) < 10
+    assert len(service.asked) == 4
 
 
 def test_an_answer_that_is_too_large_is_cut_off(service: Service, client: HttpsClient) -> None:
@@ -130,13 +133,93 @@ def test_an_answer_that_is_too_large_is_cut_off(service: Service, client: HttpsC
 
 def test_an_answer_that_breaks_off_is_none(service: Service, client: HttpsClient) -> None:
     service.pages["/page"] = HttpReply(200, {"Content-Length": "1000"}, b"content")
-    assert "ends after 7 of 1000" in refused(client, f"{service.address}/page")
+    assert "received 7 bytes, expected 1000" in refused(client, f"{service.address}/page")
 
 
 @pytest.mark.parametrize("length", ["x", "-1"])
 def test_a_length_that_is_none_is_refused(service: Service, client: HttpsClient, length: str) -> None:
     service.pages["/page"] = HttpReply(200, {"Content-Length": length}, b"content")
     refused(client, f"{service.address}/page")
+
+
+def test_a_compressed_answer_is_not_unpacked(service: Service, client: HttpsClient) -> None:
+    """The bound on what is received is the bound on what is kept: no small answer becomes a large one."""
+    packed = gzip.compress(bytes(64 << 20))
+    service.pages["/page"] = page(packed, Content_Encoding="gzip")
+    assert client(f"{service.address}/page").body == packed
+
+
+def test_an_answer_without_compression_is_asked_for(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    heard: list[bytes] = []
+
+    def listen(secure: ssl.SSLSocket, _: threading.Event) -> None:
+        secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with talking(contexts[0], listen, heard) as url:
+        HttpsClient(timeout_s=5, trust=contexts[1])(url)
+    assert b"accept-encoding: identity" in heard[0].lower()
+
+
+@contextmanager
+def proxy() -> Iterator[tuple[str, list[str]]]:
+    """A proxy for one connection: its address, and the first lines of what it was asked."""
+    asked: list[str] = []
+
+    def pour(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with contextlib.suppress(TimeoutError):
+            near, _ = listener.accept()
+            connect(near)
+
+    def connect(near: socket.socket) -> None:
+        with near:
+            asked.append(near.recv(4096).split(b"\r\n")[0].decode())
+            host, _, port = asked[0].split()[1].partition(":")
+            with socket.create_connection((host, int(port))) as far:
+                near.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+                back = threading.Thread(target=pour, args=(far, near))
+                back.start()
+                pour(near, far)
+                back.join()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+        finally:
+            thread.join()
+
+
+def test_a_proxy_of_the_environment_is_used_and_opens_no_tls(
+    service: Service, client: HttpsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with proxy() as (address, asked):
+        monkeypatch.setenv("HTTPS_PROXY", address)
+        assert client(f"{service.address}/page").body == b"content"
+    assert asked == [f"CONNECT {service.address.removeprefix('https://')} HTTP/1.1"]
+
+
+@pytest.mark.parametrize("address", ["socks5://127.0.0.1:9", "gopher://127.0.0.1:9", "http://127.0.0.1:x"])
+def test_a_proxy_that_cannot_be_used_is_unavailable(
+    service: Service, client: HttpsClient, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", address)
+    refused(client, f"{service.address}/page")
+    assert service.asked == []
+
+
+def test_without_httpx_the_refusal_names_the_extra(client: HttpsClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(VerificationRefused, match=r"needs httpx.*install the extra 'attestation'") as error:
+        client("https://127.0.0.1:9/page")
+    assert error.value.refusal is Refusal.LIBRARY_MISSING
 
 
 def test_nobody_there_is_unavailable(client: HttpsClient) -> None:
@@ -147,7 +230,9 @@ def test_nobody_there_is_unavailable(client: HttpsClient) -> None:
 
 
 @contextmanager
-def talking(context: ssl.SSLContext, talk: Callable[[ssl.SSLSocket, threading.Event], None]) -> Iterator[str]:
+def talking(
+    context: ssl.SSLContext, talk: Callable[[ssl.SSLSocket, threading.Event], None], heard: list[bytes] | None = None
+) -> Iterator[str]:
     """A server that says what ``talk`` says to the first who comes; the event is set at the end."""
     over = threading.Event()
 
@@ -155,7 +240,9 @@ def talking(context: ssl.SSLContext, talk: Callable[[ssl.SSLSocket, threading.Ev
         try:
             connection, _ = listener.accept()
             with context.wrap_socket(connection, server_side=True) as secure:
-                secure.recv(4096)
+                request = secure.recv(4096)
+                if heard is not None:
+                    heard.append(request)
                 talk(secure, over)
         except OSError:
             pass  # the client hung up, which is what is tested
