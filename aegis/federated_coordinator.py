@@ -12,11 +12,11 @@ The coordinator checks the privacy parameters that sites report, so every privac
 
 >>> import tempfile
 >>> from pathlib import Path
->>> from aegis.stores.heads import FileHeadStore
->>> from coreason_enclave.attestation.challenges import FileChallenges
+>>> from aegis.stores import FileHeadStore
+>>> from coreason_enclave.attestation import FileChallenges
 >>> from coreason_enclave.attestation.endorsements import NoEndorsements
->>> from coreason_enclave.attestation.attestation_policy import AttestationPolicy
->>> from aegis.stores.run_store import FileRunStore
+>>> from coreason_enclave.attestation import AttestationPolicy
+>>> from aegis.stores import FileRunStore
 >>> from coreason_enclave.schemas import AggregationStrategy, PrivacyConfig
 >>> folder = Path(tempfile.mkdtemp())
 >>> job = FederationJob(

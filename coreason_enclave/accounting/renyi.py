@@ -33,7 +33,7 @@ _FEW_ORDERS = (*range(2, 17), *range(18, 64, 3), 128, 256, 512, 1024)  # dp_acco
 def rdp_at(event: Event, order: int) -> float:
     """Return the Rényi divergence of ``event`` at a whole ``order`` in [2, 4096]; infinite if non-private.
 
-    >>> from coreason_enclave.accounting.events import PoissonSampledGaussian
+    >>> from coreason_enclave.accounting import PoissonSampledGaussian
     >>> rdp_at(PoissonSampledGaussian(noise_multiplier=2.0, sample_rate=1.0, steps=3), order=8)  # 3 * 8 / 8
     3.0
     """

@@ -1,6 +1,6 @@
 """Synthetic rows within a dataset's declaration, for trying out a model and a training loop without real rows.
 
->>> from coreason_enclave.datasets.schema import parse_schema
+>>> from coreason_enclave.datasets import parse_schema
 >>> schema = parse_schema(b'version = 1\\ndataset_id = "d"\\nformat = "csv"\\nfile = "r.csv"\\npublic = true\\n'
 ...     b'label = { column = "y", classes = 3 }\\nfeatures = [{ name = "x", low = 0, high = 1 }]')
 >>> rows = synthetic_dataset(schema, 200)

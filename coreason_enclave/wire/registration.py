@@ -3,7 +3,7 @@
 Both are DSSE envelopes and may travel by any means. A signature shows that the signer holds a key. To find out *whose*
 key, two people compare the :func:`fingerprint` over another channel.
 
->>> from coreason_enclave.crypto.signing import Signer
+>>> from coreason_enclave.crypto import Signer
 >>> print(fingerprint(Signer.from_seed(bytes(32)).public_hex))
 139e 3940 e64b 5491 7220 88d9 a0d7 4162
 """

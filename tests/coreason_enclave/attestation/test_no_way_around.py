@@ -55,7 +55,7 @@ MAKERS: dict[str, set[tuple[str, str]]] = {
         ("coreason_enclave/attestation/appraisal.py", "INTEL_SGX_ROOT"),
     },
     "NvidiaVerifier": {
-        (f"{VERIFY}/nvidia/__init__.py", "pinned_roots()"),
+        (f"{VERIFY}/nvidia/gpu_verifier.py", "pinned_roots()"),
         ("coreason_enclave/attestation/appraisal.py", "pinned_roots()"),
     },
     "NvidiaRoots": {(f"{VERIFY}/nvidia/roots.py", "*")},
@@ -72,6 +72,7 @@ PURE = {
     *("__future__", "base64", "binascii", "collections", "contextlib", "dataclasses", "datetime", "enum", "functools"),
     *("hashlib", "hmac", "importlib", "re", "struct", "types", "typing"),
     *("coreason_enclave", "cryptography", "dcap_qvl", "lxml", "pydantic", "signxml"),
+    "lazy_loader",  # at a door: it loads files of the same room alone
 }
 
 
