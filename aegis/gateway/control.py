@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, Router
 
-from aegis.errors import GatewayUnreachable
+from aegis.errors import GatewayUnreachable, RequestRefused
 from aegis.gateway.pull_barrier import MAX_HOLD_S, PullBarrier
 from aegis.gateway.status import SiteStatus, StatusReport
-from aegis.http.request import Receive, Scope, Send, follow_lifespan, read_all, respond
+from aegis.http.request import read_body
 from aegis.http.unix_socket import short_name
-from coreason_enclave.crypto.encoding import canonical_json, parse_json
+from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import explain
 
@@ -92,7 +95,7 @@ class _UnixConnection(http.client.HTTPConnection):
             self.sock.connect(name)
 
 
-class ControlApplication:
+class ControlApplication(Router):
     """The server side: an ASGI application in the gateway's own event loop.
 
     Args:
@@ -103,31 +106,28 @@ class ControlApplication:
     def __init__(self, report: Callable[[], StatusReport], gate: PullBarrier) -> None:
         self._report = report
         self._gate = gate
+        routes = [
+            Route("/status", self._status, methods=["GET"]),
+            Route("/hold", self._hold, methods=["POST"]),
+            Route("/release", self._release, methods=["POST"]),
+        ]
+        super().__init__(routes, redirect_slashes=False)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] == "lifespan":
-            await follow_lifespan(receive, send)
-            return
-        match scope["method"], scope["path"]:
-            case "GET", "/status":
-                await respond(send, 200, self._report().canonical())
-            case "POST", "/hold":
-                await self._hold(receive, send)
-            case "POST", "/release":
-                self._gate.release()
-                await respond(send, 200, b"{}")
-            case _:
-                await respond(send, 404, b"{}")
+    # Coroutines, with or without an await: Starlette would run a plain function in a thread, and the gateway's state
+    # belongs to its event loop.
+    async def _status(self, _request: Request) -> Response:
+        return Response(self._report().canonical(), media_type="application/json")
 
-    async def _hold(self, receive: Receive, send: Send) -> None:
+    async def _hold(self, request: Request) -> Response:
         try:
-            for_s = parse_json(await read_all(receive, _MAX_BODY_BYTES)).get("for_s")
-        except EnvelopeError as error:
-            await respond(send, 400, canonical_json({"error": str(error)}))
-            return
+            for_s = parse_json(await read_body(request, _MAX_BODY_BYTES)).get("for_s")
+        except (EnvelopeError, RequestRefused) as error:
+            return JSONResponse({"error": str(error)}, 400)
         if isinstance(for_s, bool) or not isinstance(for_s, int | float) or not 0 < for_s <= MAX_HOLD_S:
-            await respond(send, 400, canonical_json({"error": f"for_s must be above 0 and at most {MAX_HOLD_S}"}))
-            return
+            return JSONResponse({"error": f"for_s must be above 0 and at most {MAX_HOLD_S}"}, 400)
         await self._gate.hold(for_s)
-        await respond(send, 200, b"{}")
+        return JSONResponse({})
+
+    async def _release(self, _request: Request) -> Response:
+        self._gate.release()
+        return JSONResponse({})
