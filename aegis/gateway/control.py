@@ -9,13 +9,13 @@ A Unix socket of mode 0600, for processes of the same user. Requests and respons
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -69,30 +69,26 @@ class GatewayControl:
         self._ask("POST", "/release", {})
 
     def _ask(self, method: str, path: str, document: dict[str, Any] | None = None) -> bytes:
-        connection = _UnixConnection(self._path)
+        content = None if document is None else json.dumps(document)
         try:
-            connection.request(method, path, None if document is None else json.dumps(document))
-            response = connection.getresponse()
-            body = response.read()
-        except (OSError, http.client.HTTPException) as error:
+            with (
+                short_name(self._path) as name,
+                httpx.Client(transport=_connectable(name), trust_env=False, timeout=_TIMEOUT_S) as client,
+            ):
+                response = client.request(method, f"http://gateway{path}", content=content)
+        except (OSError, httpx.HTTPError) as error:
             raise GatewayUnreachable(f"no gateway answers at {self._path}: {error}") from error
-        finally:
-            connection.close()
-        if response.status != 200:
-            raise GatewayUnreachable(f"the gateway at {self._path} refused {path}: {body[:200]!r}")
-        return body
+        if response.status_code != 200:
+            raise GatewayUnreachable(f"the gateway at {self._path} refused {path}: {response.content[:200]!r}")
+        return response.content
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        with short_name(self._path) as name:
-            self.sock.connect(name)
+def _connectable(name: str) -> httpx.HTTPTransport:
+    """Return a transport to a socket that accepts connections; raises :class:`OSError`."""
+    with socket.socket(socket.AF_UNIX) as attempt:  # httpcore does not close a socket that fails to connect
+        attempt.settimeout(_TIMEOUT_S)
+        attempt.connect(name)
+    return httpx.HTTPTransport(uds=name, verify=False)  # no TLS here: spares loading the authorities
 
 
 class ControlApplication(Router):
