@@ -21,6 +21,7 @@ _UNIT = (
     "aegis/aggregation",
     "aegis/attacks",
     "aegis/coordination",
+    "aegis/http",
     "aegis/stores",
     "aegis/tuning",
     "coreason_enclave/configuration",

@@ -4,7 +4,7 @@ Every request passes these checks, in this order, before the gateway forwards an
 
 1. The registry pins the connection's certificate for a participant, and has not revoked the participant
    (:mod:`.identity`).
-2. The list below names the method and path. SuperLink serves its control and runtime interfaces on the same port.
+2. A route names the method and path. SuperLink serves its control and runtime interfaces on the same port.
 3. The node key in the header matches the participant's registered node key. SuperLink itself verifies the signature.
 4. The body parses as a request that Flower's node sends. It names the participant's own node and only objects delivered
    to, or requested from, this node (:mod:`.fleet_proxy`, :mod:`.node_registry`).
@@ -12,28 +12,31 @@ Every request passes these checks, in this order, before the gateway forwards an
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Router
+from starlette.types import Message, Receive, Scope, Send
 
 from aegis.errors import RequestRefused
-from aegis.gateway.fleet_proxy import FLEET, FLEET_NAMES, FleetProxy
+from aegis.gateway.fleet_proxy import FleetProxy
 from aegis.gateway.health import accept_health
-from aegis.gateway.identity import PinnedPeer, Registry
+from aegis.gateway.identity import Registry
 from aegis.gateway.node_registry import NodeRegistry, NodeState
 from aegis.gateway.refusals import GatewayAudit, refusal_body, refusal_status
 from aegis.gateway.status import SiteStatus, StatusReport
 from aegis.http import (
     BodyLimits,
+    BodyLimitsMiddleware,
     CrowdCounts,
-    Disconnected,
+    ExactRoute,
     GatewayLimits,
-    HttpRequest,
-    Receive,
-    Scope,
-    Send,
     Turns,
-    follow_lifespan,
+    read_body,
 )
 from coreason_enclave.errors import EnvelopeError, Reason
 
@@ -76,39 +79,61 @@ class Gateway:
         self._passage = passage
         self._nodes = nodes
         self._audit = audit
-        self._body = body
         self._turns = Turns(limits)
         self._counts = counts
         self._clock = clock
+        routes = [ExactRoute(HEALTH_PATH, self._health, methods=["POST"]), *passage.routes()]
+        self._router = Router(routes, redirect_slashes=False, default=_refuse_path, lifespan=self._lifespan)
+        self._application = BodyLimitsMiddleware(self._handle, body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] == "lifespan":
-            await follow_lifespan(receive, send, self._passage.close)
-            return
-        exchange = HttpRequest(scope, receive, send, self._body)
-        try:
-            await self._answer(scope, exchange)
-        except Disconnected:
-            _log.debug("a client left before its answer")
-        except Exception:
-            if exchange.answered:
-                raise  # the server ends the connection: the client sees a truncated answer
-            _log.exception("a request could not be handled")  # no 500: it ends the node's loop but not its process
-            await exchange.respond(refusal_status(Reason.INTERNAL), refusal_body(Reason.INTERNAL))
+        await self._application(scope, receive, send)
 
-    async def _answer(self, scope: Scope, exchange: HttpRequest) -> None:
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _application: object) -> AsyncIterator[None]:
+        yield
+        await self._passage.close()
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, a refused or failed one too: a 500 ends the node's loop but not its process."""
+        if scope["type"] != "http":
+            await self._router(scope, receive, send)
+            return
+        begun = False
+
+        async def answer(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._admit(scope, receive, answer)
+        except ClientDisconnect:
+            _log.debug("a client left before its answer")
+        except Exception as error:
+            if begun:
+                raise  # the server ends the connection: the client sees a truncated answer
+            if not isinstance(error, RequestRefused):
+                _log.exception("a request could not be handled")
+            reason = error.reason if isinstance(error, RequestRefused) else Reason.INTERNAL
+            await _json(refusal_body(reason), refusal_status(reason))(scope, receive, answer)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Identify the participant, wait for the site's turn, and route the request; audit a refusal.
+
+        Not an exception handler of Starlette: those see no refusal after the beginning of an answer.
+        """
         actor = "unknown"
         try:
             participant = self._registry.identify(scope["state"].get("peer_certificate"))
             actor = participant.site_id
-            async with self._turns.request(actor):
-                await self._route(scope, exchange, participant)
+            async with self._turns.request(actor), contextlib.AsyncExitStack() as opened:
+                scope["state"] |= {"participant": participant, "opened": opened}
+                await self._router(scope, receive, send)
         except RequestRefused as refusal:
             self._audit.refused(actor, _named(scope), refusal)
-            if exchange.answered:
-                raise
-            await exchange.respond(refusal_status(refusal.reason), refusal_body(refusal.reason))
+            raise
 
     def site_of(self, certificate: bytes | None) -> str:
         """Return the site of a pinned certificate, or the empty string for an unpinned or revoked certificate."""
@@ -142,26 +167,22 @@ class Gateway:
             budgets=health.budgets if health else (),
         )
 
-    async def _route(self, scope: Scope, exchange: HttpRequest, participant: PinnedPeer) -> None:
-        path = scope["raw_path"].decode("ascii", errors="replace")
-        name = path.removeprefix(FLEET)
-        if scope["method"] != "POST" or scope["query_string"]:
-            raise RequestRefused(Reason.UNSUPPORTED, f"{_named(scope)} is not served")
-        if path == HEALTH_PATH:
-            await self._health(exchange, participant)
-        elif path == FLEET + name and name in FLEET_NAMES:
-            await self._passage.handle(name, exchange, participant)
-        else:
-            raise RequestRefused(Reason.UNSUPPORTED, f"{_named(scope)} is not served")
-
-    async def _health(self, exchange: HttpRequest, participant: PinnedPeer) -> None:
-        envelope = await exchange.body(_MAX_HEALTH_BYTES)
+    async def _health(self, request: Request) -> Response:
+        envelope, participant = await read_body(request, _MAX_HEALTH_BYTES), request.state.participant
         try:
             statement = accept_health(envelope, participant, self._clock())
         except EnvelopeError as error:
             raise RequestRefused(error.reason, f"health: {error}") from error
         self._nodes.health[participant.site_id] = (self._clock(), statement)
-        await exchange.respond(200, b"{}")
+        return _json(b"{}")
+
+
+async def _refuse_path(scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise RequestRefused(Reason.UNSUPPORTED, f"{_named(scope)} is not served")
+
+
+def _json(body: bytes, status: int = 200) -> Response:
+    return Response(body, status, media_type="application/json")
 
 
 def _named(scope: Scope) -> str:

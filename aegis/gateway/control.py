@@ -9,20 +9,23 @@ A Unix socket of mode 0600, for processes of the same user. Requests and respons
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, Router
 
-from aegis.errors import GatewayUnreachable
+from aegis.errors import GatewayUnreachable, RequestRefused
 from aegis.gateway.pull_barrier import MAX_HOLD_S, PullBarrier
 from aegis.gateway.status import SiteStatus, StatusReport
-from aegis.http import Receive, Scope, Send, follow_lifespan, read_all, respond, short_name
-from coreason_enclave.crypto import canonical_json, parse_json
+from aegis.http import read_body, short_name
+from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.schemas import explain
 
@@ -63,33 +66,29 @@ class GatewayControl:
         self._ask("POST", "/release", {})
 
     def _ask(self, method: str, path: str, document: dict[str, Any] | None = None) -> bytes:
-        connection = _UnixConnection(self._path)
+        content = None if document is None else json.dumps(document)
         try:
-            connection.request(method, path, None if document is None else json.dumps(document))
-            response = connection.getresponse()
-            body = response.read()
-        except (OSError, http.client.HTTPException) as error:
+            with (
+                short_name(self._path) as name,
+                httpx.Client(transport=_connectable(name), trust_env=False, timeout=_TIMEOUT_S) as client,
+            ):
+                response = client.request(method, f"http://gateway{path}", content=content)
+        except (OSError, httpx.HTTPError) as error:
             raise GatewayUnreachable(f"no gateway answers at {self._path}: {error}") from error
-        finally:
-            connection.close()
-        if response.status != 200:
-            raise GatewayUnreachable(f"the gateway at {self._path} refused {path}: {body[:200]!r}")
-        return body
+        if response.status_code != 200:
+            raise GatewayUnreachable(f"the gateway at {self._path} refused {path}: {response.content[:200]!r}")
+        return response.content
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        with short_name(self._path) as name:
-            self.sock.connect(name)
+def _connectable(name: str) -> httpx.HTTPTransport:
+    """Return a transport to a socket that accepts connections; raises :class:`OSError`."""
+    with socket.socket(socket.AF_UNIX) as attempt:  # httpcore does not close a socket that fails to connect
+        attempt.settimeout(_TIMEOUT_S)
+        attempt.connect(name)
+    return httpx.HTTPTransport(uds=name, verify=False)  # no TLS here: spares loading the authorities
 
 
-class ControlApplication:
+class ControlApplication(Router):
     """The server side: an ASGI application in the gateway's own event loop.
 
     Args:
@@ -100,31 +99,28 @@ class ControlApplication:
     def __init__(self, report: Callable[[], StatusReport], gate: PullBarrier) -> None:
         self._report = report
         self._gate = gate
+        routes = [
+            Route("/status", self._status, methods=["GET"]),
+            Route("/hold", self._hold, methods=["POST"]),
+            Route("/release", self._release, methods=["POST"]),
+        ]
+        super().__init__(routes, redirect_slashes=False)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] == "lifespan":
-            await follow_lifespan(receive, send)
-            return
-        match scope["method"], scope["path"]:
-            case "GET", "/status":
-                await respond(send, 200, self._report().canonical())
-            case "POST", "/hold":
-                await self._hold(receive, send)
-            case "POST", "/release":
-                self._gate.release()
-                await respond(send, 200, b"{}")
-            case _:
-                await respond(send, 404, b"{}")
+    # Coroutines, with or without an await: Starlette would run a plain function in a thread, and the gateway's state
+    # belongs to its event loop.
+    async def _status(self, _request: Request) -> Response:
+        return Response(self._report().canonical(), media_type="application/json")
 
-    async def _hold(self, receive: Receive, send: Send) -> None:
+    async def _hold(self, request: Request) -> Response:
         try:
-            for_s = parse_json(await read_all(receive, _MAX_BODY_BYTES)).get("for_s")
-        except EnvelopeError as error:
-            await respond(send, 400, canonical_json({"error": str(error)}))
-            return
+            for_s = parse_json(await read_body(request, _MAX_BODY_BYTES)).get("for_s")
+        except (EnvelopeError, RequestRefused) as error:
+            return JSONResponse({"error": str(error)}, 400)
         if isinstance(for_s, bool) or not isinstance(for_s, int | float) or not 0 < for_s <= MAX_HOLD_S:
-            await respond(send, 400, canonical_json({"error": f"for_s must be above 0 and at most {MAX_HOLD_S}"}))
-            return
+            return JSONResponse({"error": f"for_s must be above 0 and at most {MAX_HOLD_S}"}, 400)
         await self._gate.hold(for_s)
-        await respond(send, 200, b"{}")
+        return JSONResponse({})
+
+    async def _release(self, _request: Request) -> Response:
+        self._gate.release()
+        return JSONResponse({})

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import httpx
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from aegis.errors import RequestRefused
 from aegis.gateway.fleet_protocol import FleetCodec, NodeRequest, UploadHead, UploadReader
@@ -18,7 +20,7 @@ from aegis.gateway.node_registry import NodeRegistry, NodeState
 from aegis.gateway.pull_barrier import PullBarrier
 from aegis.gateway.refusals import GatewayAudit
 from aegis.gateway.upstream import Headers, NotReached, Upstream
-from aegis.http import Disconnected, HttpRequest
+from aegis.http import ExactRoute, RelayResponse, content_length, read_body, single_header
 from coreason_enclave.errors import Reason
 
 FLEET = "/v1/fleet/"
@@ -63,7 +65,7 @@ class Polling:
 @dataclass(frozen=True)
 class _Call:
     name: str
-    exchange: HttpRequest
+    incoming: Request
     participant: PinnedPeer
     node: NodeState
     headers: Headers
@@ -112,36 +114,40 @@ class FleetProxy:
         """Close the connections to SuperLink."""
         await self._upstream.close()
 
-    async def handle(self, name: str, exchange: HttpRequest, participant: PinnedPeer) -> None:
-        """Check a request, forward it and send the reply; raises :class:`RequestRefused`."""
-        node = self._node(exchange, participant)
-        headers = exchange.headers(self._fleet.request_headers)
-        call = _Call(name, exchange, participant, node, headers)
+    def routes(self) -> list[ExactRoute]:
+        """Return the routes of the requests that pass."""
+        return [ExactRoute(FLEET + name, self._handle, methods=["POST"]) for name in sorted(FLEET_NAMES)]
+
+    async def _handle(self, incoming: Request) -> Response:
+        """Check a request, forward it and return the reply; raises :class:`RequestRefused`."""
+        name, participant = incoming["path"].removeprefix(FLEET), incoming.state.participant
+        node = self._node(incoming, participant)
+        headers = [(key, value) for key, value in incoming.headers.raw if key in self._fleet.request_headers]
+        call = _Call(name, incoming, participant, node, headers)
         if name == "push-object":
-            await self._upload(call)
-            return
-        body = await exchange.body(MAX_REQUEST_BYTES)
+            return await self._upload(call)
+        body = await read_body(incoming, MAX_REQUEST_BYTES)
         request = self._fleet.request(name, body)
         node.check(request, public_key=base64.b64decode(node.node_key))
         match name:
             case "activate-node":
-                await self._activate(call, body)
+                return await self._activate(call, body)
             case "pull-messages":
-                await self._fetch(call, request, body)
+                return await self._fetch(call, request, body)
             case "push-messages":
-                await self._answer(call, request, body)
+                return await self._answer(call, request, body)
             case _:
-                await self._relay(call, request, body)
+                return await self._relay(call, request, body)
 
-    def _node(self, exchange: HttpRequest, participant: PinnedPeer) -> NodeState:
-        header = exchange.header(self._fleet.key_header)
-        if participant.node_key is None or header != participant.node_key.encode():
+    def _node(self, incoming: Request, participant: PinnedPeer) -> NodeState:
+        header = single_header(incoming, self._fleet.key_header.decode())
+        if participant.node_key is None or header != participant.node_key:
             raise RequestRefused(Reason.UNKNOWN_SIGNER, "not the node key that is registered for this participant")
         node = self._nodes.node(participant.site_id, participant.node_key)
         node.last_request, node.connected = self._clock(), True
         return node
 
-    async def _activate(self, call: _Call, body: bytes) -> None:
+    async def _activate(self, call: _Call, body: bytes) -> Response:
         response, answer = await self._upstream.post(call.path, call.headers, body)
         if 400 <= response.status_code < 500 and response.status_code != 401:
             raise RequestRefused(Reason.TRANSPORT, f"SuperLink does not activate yet: {response.status_code}")
@@ -149,50 +155,65 @@ class FleetProxy:
             call.node.activate(_read(self._fleet.activated, answer))
             self._nodes.save()
             self._audit.accepted(call.participant.site_id, "activate", node_id=str(call.node.node_id))
-        await call.exchange.respond(response.status_code, answer, self._passed(response))
+        return Response(answer, response.status_code, self._passed(response))
 
-    async def _answer(self, call: _Call, request: NodeRequest, body: bytes) -> None:
+    async def _answer(self, call: _Call, request: NodeRequest, body: bytes) -> Response:
         response, answer = await self._upstream.post(call.path, call.headers, body)
         if self._judge(response):
             call.node.record_node_id(request.node_id)
             call.node.answer(request, _read(self._fleet.pushed, answer))
-        await call.exchange.respond(response.status_code, answer, self._passed(response))
+        return Response(answer, response.status_code, self._passed(response))
 
-    async def _relay(self, call: _Call, request: NodeRequest, body: bytes) -> None:
-        async with self._upstream.streaming(call.path, call.headers, body, len(body)) as response:
-            done = self._judge(response)
-            if done:
-                call.node.record_node_id(request.node_id)
-                if call.name == "deactivate-node":
-                    call.node.connected = False
-            counted = _Counted(response.aiter_raw())
-            await call.exchange.relay(response.status_code, counted.chunks(), self._passed(response))
-            if done and call.name == "pull-object" and call.node.fetched(request, counted.size):
-                self._nodes.save()
+    async def _relay(self, call: _Call, request: NodeRequest, body: bytes) -> Response:
+        response = await self._open(call, body, len(body))
+        chunks = response.aiter_raw()
+        if self._judge(response):
+            call.node.record_node_id(request.node_id)
+            if call.name == "deactivate-node":
+                call.node.connected = False
+            if call.name == "pull-object":
+                chunks = self._fetched(call.node, request, chunks)
+        return RelayResponse(chunks, response.status_code, self._passed(response))
 
-    async def _fetch(self, call: _Call, request: NodeRequest, body: bytes) -> None:
+    async def _open(self, call: _Call, body: bytes | AsyncIterator[bytes], length: int) -> httpx.Response:
+        """Forward a request; the response stays open until the end of the answer to the client."""
+        streaming = self._upstream.streaming(call.path, call.headers, body, length)
+        response: httpx.Response = await call.incoming.state.opened.enter_async_context(streaming)
+        return response
+
+    async def _fetched(
+        self, node: NodeState, request: NodeRequest, chunks: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        """Yield the bytes of an object, then record their number."""
+        size = 0
+        async for chunk in chunks:
+            size += len(chunk)
+            yield chunk
+        if node.fetched(request, size):
+            self._nodes.save()
+
+    async def _fetch(self, call: _Call, request: NodeRequest, body: bytes) -> Response:
         call.node.last_poll = self._clock()
         if call.node.ask():
             self._nodes.save()
         response, answer = await self._while_it_waits(call, body)
         if response is None:
-            await call.exchange.respond(200, headers=[])
-            return
+            return Response()
         if self._judge(response):
             call.node.record_node_id(request.node_id)
             if (pulled := _read(self._fleet.pulled, answer)) is not None:
                 call.node.record_delivery(pulled)
-        await call.exchange.respond(response.status_code, answer, self._passed(response))
+        return Response(answer, response.status_code, self._passed(response))
 
     async def _while_it_waits(self, call: _Call, body: bytes) -> tuple[httpx.Response | None, bytes]:
         """Poll while the node stays connected: a message fetched for a disconnected node is lost."""
         poll = asyncio.ensure_future(self._poll(call, body))
-        gone = asyncio.ensure_future(call.exchange.gone())
+        gone = asyncio.ensure_future(_gone(call.incoming))
         try:
             await asyncio.wait({poll, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not poll.done():
                 call.node.connected = False
-                raise Disconnected
+                raise ClientDisconnect
             return poll.result()
         finally:
             poll.cancel()
@@ -222,22 +243,21 @@ class FleetProxy:
             call.node.delivery_uncertain = False
             return found
 
-    async def _upload(self, call: _Call) -> None:
-        length = call.exchange.content_length(self._object_bytes)
-        reader, chunks = self._fleet.upload(length), call.exchange.chunks()
-        ready = b""
-        while reader.head is None and not call.exchange.body_is_in:
-            ready = reader.feed(await anext(chunks, b""))
-        if reader.head is None:
+    async def _upload(self, call: _Call) -> Response:
+        length = content_length(call.incoming, self._object_bytes)
+        reader, chunks = self._fleet.upload(length), call.incoming.stream()
+        async for chunk in chunks:
+            ready = reader.feed(chunk)
+            if (head := reader.head) is not None:
+                break
+        else:
             raise RequestRefused(Reason.MALFORMED, "an upload that is cut off")
-        head = reader.head
         call.node.check_upload(head, length)
-        content = _checked(reader, head, call.node, ready, chunks)
-        async with self._upstream.streaming(call.path, call.headers, content, length) as response:
-            if self._judge(response):
-                call.node.record_node_id(head.node_id)
-                call.node.record_upload(head, length)
-            await call.exchange.relay(response.status_code, response.aiter_raw(), self._passed(response))
+        response = await self._open(call, _checked(reader, head, call.node, ready, chunks), length)
+        if self._judge(response):
+            call.node.record_node_id(head.node_id)
+            call.node.record_upload(head, length)
+        return RelayResponse(response.aiter_raw(), response.status_code, self._passed(response))
 
     def _judge(self, response: httpx.Response) -> bool:
         """Return True if SuperLink carried out the request, and False for an ended run, whose reply passes unchanged.
@@ -254,8 +274,19 @@ class FleetProxy:
             raise RequestRefused(Reason.UNSUPPORTED, f"SuperLink refused the request: {status}")
         raise RequestRefused(Reason.TRANSPORT, f"SuperLink answered {status}")
 
-    def _passed(self, response: httpx.Response) -> Headers:
-        return [(name, value) for name, value in response.headers.raw if name.lower() in self._fleet.response_headers]
+    def _passed(self, response: httpx.Response) -> dict[str, str]:
+        passed = self._fleet.response_headers
+        return {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in response.headers.raw
+            if name.lower() in passed
+        }
+
+
+async def _gone(incoming: Request) -> None:
+    """Return when the client has left. Call only after reading the whole body."""
+    while (await incoming.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _checked(
@@ -269,19 +300,6 @@ async def _checked(
     session_id, kept = reader.finish()
     node.check_session(head, session_id)
     yield kept
-
-
-class _Counted:
-    """Counts the bytes of a stream in ``size`` while passing them on."""
-
-    def __init__(self, source: AsyncIterator[bytes]) -> None:
-        self._source = source
-        self.size = 0
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        async for chunk in self._source:
-            self.size += len(chunk)
-            yield chunk
 
 
 def _read(reading: Callable[[bytes], _T], answer: bytes) -> _T:

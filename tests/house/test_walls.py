@@ -47,6 +47,7 @@ NVML = "NVML only where this host's GPUs are asked"
 PANDAS = "pandas only where tables are read"
 NUMBA = "numba only behind the aggregators"
 NO_WEB = "No web framework and no database toolkit"
+STARLETTE = "Starlette only where requests are answered"
 
 BREACHES = {
     "the site's session asks the platform for its errors": Breach(
@@ -161,6 +162,12 @@ BREACHES = {
         NO_WEB, "coreason_enclave/ledger/shortcut.py", "import sqlalchemy"
     ),
     "a web framework enters by the command line": Breach(NO_WEB, "aegis/cli.py", "import fastapi"),
+    "a runtime answers requests itself": Breach(
+        STARLETTE, "aegis/runtimes/flower/shortcut.py", "from starlette.routing import Router"
+    ),
+    "a site's tunnel answers requests with a framework": Breach(
+        STARLETTE, "coreason_enclave/federation/shortcut.py", "def later():\n    import starlette"
+    ),
 }
 
 

@@ -29,9 +29,9 @@ from aegis.gateway.node_registry import NodeRegistry
 from aegis.gateway.pull_barrier import PullBarrier
 from aegis.gateway.refusals import GatewayAudit
 from aegis.gateway.upstream import Upstream
+from aegis.http.body_limits import BodyLimits
 from aegis.http.limits import GatewayLimits
 from aegis.http.load import CrowdCounts
-from aegis.http.request import BodyLimits
 from aegis.http.tls_server import Listener, ServerTls, TlsListener, bind_tcp, bind_unix, serving
 from aegis.runtimes.flower.fleet_codec import FlowerFleetCodec
 from aegis.security.audit import HashLog

@@ -14,8 +14,8 @@ import pytest
 from flwr.proto.fleet_pb2 import ActivateNodeResponse
 from flwr.proto.message_pb2 import PullObjectResponse, PushObjectResponse
 
-from aegis.http import protocol
-from aegis.http.request import BodyLimits
+from aegis.http import body_limits, protocol
+from aegis.http.body_limits import BodyLimits
 from tests.aegis.gateway.fleet_requests import (
     activate,
     answer,
@@ -203,6 +203,30 @@ def test_a_body_that_comes_too_slowly_is_given_up(
         assert status == 503
         assert time.monotonic() - began < 5
         assert '"reason":"late"' in gateway.audit_lines()
+
+
+def test_a_client_that_does_not_read_its_answer_is_given_up_and_named(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body_limits, "_UNREAD_S", 0.3)
+    prepare(gateway)
+    content = PullObjectResponse(object_found=True, object_available=True, object_content=bytes(64 * MEGABYTE))
+    gateway.superlink.answers("pull-object", content)
+    body = pull_object(A, "arrays")
+    with contextlib.closing(connect(gateway)) as connection:
+        start(connection, "/v1/fleet/pull-object", {"content-length": str(len(body))}, gateway)
+        connection.send(body)
+        until(lambda: '"reason":"late"' in gateway.audit_lines())  # in an answer that has begun
+
+        with pytest.raises((OSError, http.client.HTTPException)):
+            connection.getresponse().read()
+
+
+def test_a_refused_client_that_is_still_sending_gets_its_refusal(gateway: RunningGateway) -> None:
+    body = bytes(8 * MEGABYTE)  # more than the sockets' buffers hold
+    status = raw(gateway, {"content-length": str(len(body))}, body, path="/v1/fleet/get-run")
+
+    assert status == 401
 
 
 def test_an_upload_that_is_cut_off_never_reaches_superlink_whole(gateway: RunningGateway) -> None:

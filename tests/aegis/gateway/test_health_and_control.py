@@ -11,8 +11,10 @@ import pytest
 
 from aegis.errors import GatewayUnreachable
 from aegis.gateway.app import HEALTH_PATH
-from aegis.gateway.control import GatewayControl
-from aegis.http.tls_server import bind_unix
+from aegis.gateway.control import ControlApplication, GatewayControl
+from aegis.gateway.pull_barrier import PullBarrier
+from aegis.gateway.status import StatusReport
+from aegis.http.tls_server import Listener, bind_unix, serving
 from coreason_enclave.crypto.envelope import seal
 from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.wire.documents import HEAD_TYPE, HEALTH_TYPE, FreeBudget, HealthStatement
@@ -105,6 +107,15 @@ def test_every_participant_is_in_the_status_heard_of_or_not(gateway: RunningGate
 def test_without_a_gateway_the_control_says_so(tmp_path: Path) -> None:
     with pytest.raises(GatewayUnreachable, match="no gateway answers"):
         GatewayControl(tmp_path / "gateway.sock").status()
+
+
+def test_a_control_below_a_very_long_path_answers(tmp_path: Path) -> None:
+    folder = tmp_path / ("long-" * 20) / ("name-" * 20)
+    folder.mkdir(parents=True)
+    socket_path = folder / "gateway.sock"
+
+    with serving([Listener(ControlApplication(lambda: StatusReport(sites={}), PullBarrier()), bind_unix(socket_path))]):
+        assert GatewayControl(socket_path).status() == {}
 
 
 def test_a_socket_is_found_below_a_very_long_path(tmp_path: Path) -> None:

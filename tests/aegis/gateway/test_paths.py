@@ -83,6 +83,7 @@ def test_a_path_that_only_looks_like_an_allowed_one_is_refused(gateway: RunningG
 
     assert status == 401
     assert gateway.superlink.seen == []
+    assert '"reason":"unsupported"' in gateway.audit_lines()
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"])
@@ -91,6 +92,7 @@ def test_an_allowed_path_is_reached_by_posting_alone(gateway: RunningGateway, me
         assert client.request(method, f"{FLEET}pull-messages").status_code == 401
 
     assert gateway.superlink.seen == []
+    assert f'"action":"{method} {FLEET}pull-messages"' in gateway.audit_lines()
 
 
 def raw_request(gateway: RunningGateway, method: str, target: str) -> int:

@@ -15,12 +15,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
+from starlette.routing import Router
 
 from aegis.errors import RequestRefused
 from aegis.gateway.identity import Registry
 from aegis.http.limits import GatewayLimits
 from aegis.http.load import CrowdCounts
-from aegis.http.request import Receive, Scope, Send, follow_lifespan
 from aegis.http.tls_server import ServerTls, TlsListener, bind_tcp, serving
 from aegis.security.pki import CertificateAuthority, certificate_fingerprint, create_authority
 from coreason_enclave.errors import Reason
@@ -198,9 +198,6 @@ def test_no_session_can_be_resumed(gateway: RunningGateway) -> None:
 
 
 def test_a_renewed_server_certificate_is_used_by_the_next_connection(federation: Federation) -> None:
-    async def silent(scope: Scope, receive: Receive, send: Send) -> None:
-        await follow_lifespan(receive, send)
-
     files = federation.files
     tls, listening = ServerTls(files.certificate, files.key, files.authority), bind_tcp("127.0.0.1", 0)
     address = listening.getsockname()
@@ -215,7 +212,7 @@ def test_a_renewed_server_certificate_is_used_by_the_next_connection(federation:
 
     limits = GatewayLimits()
     counts = CrowdCounts(limits.connections)
-    listener = TlsListener(silent, listening, tls=tls, site_of=lambda _: "", limits=limits, counts=counts)
+    listener = TlsListener(Router(), listening, tls=tls, site_of=lambda _: "", limits=limits, counts=counts)
     with serving([listener]):
         first = shown()
         federation.authority.issue_server("gateway", ["localhost"])
