@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,4 +112,4 @@ class _OnAGrid(Protocol):
 
 
 def _over(opened: _OnAGrid) -> ConnectedSites:
-    return ConnectedSites(opened.sites, GridTransport(opened.grid, time.sleep), opened.participants, opened.liveness)
+    return ConnectedSites(opened.sites, GridTransport(opened.grid), opened.participants, opened.liveness)

@@ -9,6 +9,10 @@ from aegis.client_privacy import ClientPrivacy
 from aegis.errors import InvalidJob
 from aegis.federated_coordinator import FederatedCoordinator
 from aegis.federation.registry import FederationFolder
+from aegis.rounds.attestation_handshake import CoordinatorHandshake
+from aegis.rounds.context import ParticipantView
+from aegis.rounds.journal import RunRecords
+from aegis.rounds.round_runner import RoundHooks
 from aegis.runs.connect import ConnectedSites, LocalLedger
 from aegis.runs.plan import RunPlan, report_round
 from aegis.runs.results import RunOutcome, write_results
@@ -83,25 +87,22 @@ def open_log(plan: RunPlan) -> Iterator[HashLog]:
 def _coordinator(
     job: FederationJob, plan: RunPlan, sites: ConnectedSites, audit: HashLog, client_privacy: ClientPrivacy | None
 ) -> FederatedCoordinator:
-    federation, folder = plan.federation, plan.folder
-    config = federation.config()
+    federation = plan.federation
     return FederatedCoordinator(
         job,
-        sites.participants,
-        signer=federation.signer(),
-        store=folder.store(),
-        heads=FileHeadStore(federation.path / "coordinator" / "heads"),
-        audit=audit,
-        profile=config.profile,
-        appraiser=_appraiser(federation),
-        challenges=FileChallenges(federation.coordinator / "challenges"),
-        attester=None if config.attester is None else attester_named(config.attester),
+        ParticipantView(
+            sites.participants,
+            revoked=lambda: federation.config().revoked,
+            readmitted=plan.readmit,
+            liveness=sites.liveness,
+        ),
+        _handshake(federation),
+        RunRecords(plan.folder.store(), audit, FileHeadStore(federation.coordinator / "heads")),
         client_privacy=client_privacy,
-        liveness=sites.liveness,
-        revoked=lambda: federation.config().revoked,
-        readmit=plan.readmit,
-        evaluate=_evaluator(job, federation),
-        observe=lambda record: _after_round(plan, sites.sites, job, audit, record),
+        hooks=RoundHooks(
+            evaluate=_evaluator(job, federation),
+            observe=lambda record: _after_round(plan, sites.sites, job, audit, record),
+        ),
     )
 
 
@@ -112,9 +113,14 @@ def _after_round(
     report_round(plan, sites, job, record)
 
 
-def _appraiser(federation: FederationFolder) -> Appraiser:
+def _handshake(federation: FederationFolder) -> CoordinatorHandshake:
     config = federation.config()
-    return Appraiser(config.attestation_policy(), config.profile, opened(config.endorsements, federation.path))
+    return CoordinatorHandshake(
+        federation.signer(),
+        Appraiser(config.attestation_policy(), config.profile, opened(config.endorsements, federation.path)),
+        attester=None if config.attester is None else attester_named(config.attester),
+        challenges=FileChallenges(federation.coordinator / "challenges"),
+    )
 
 
 def _evaluator(job: FederationJob, federation: FederationFolder) -> Callable[[Arrays], Mapping[str, float]]:

@@ -12,6 +12,10 @@ from aegis.attacks.hostile.forged_evidence import Attack
 from aegis.errors import RunPaused
 from aegis.federated_coordinator import FederatedCoordinator
 from aegis.federation.job_files import resolve
+from aegis.rounds.attestation_handshake import CoordinatorHandshake
+from aegis.rounds.context import ParticipantView
+from aegis.rounds.journal import RunRecords
+from aegis.rounds.round_runner import RoundHooks
 from aegis.runtimes.in_process import initial_model, open_sites, public_evaluator, seeded_keys
 from aegis.security.audit import HashLog
 from aegis.stores.heads import FileHeadStore
@@ -120,18 +124,13 @@ def train(
         job_keys=lambda site: seeded_keys(unsafe_seed, site),
         adapt=answering(attack, names[-1], overheard),
     ) as sites:
+        appraiser = Appraiser(AttestationPolicy.simulated_only(), Profile.DEVELOPMENT, NoEndorsements())
         coordinator = FederatedCoordinator(
             job,
-            sites.participants,
-            signer=signer,
-            store=store,
-            heads=FileHeadStore(folder / "heads"),
-            audit=audit,
-            profile=Profile.DEVELOPMENT,
-            appraiser=Appraiser(AttestationPolicy.simulated_only(), Profile.DEVELOPMENT, NoEndorsements()),
-            challenges=FileChallenges(folder / "challenges"),
-            attester=SimulatedAttester(),
-            evaluate=public_evaluator(job, digits.evaluation.features, digits.evaluation.labels),
+            ParticipantView(sites.participants),
+            CoordinatorHandshake(signer, appraiser, SimulatedAttester(), FileChallenges(folder / "challenges")),
+            RunRecords(store, audit, FileHeadStore(folder / "heads")),
+            hooks=RoundHooks(evaluate=public_evaluator(job, digits.evaluation.features, digits.evaluation.labels)),
         )
         try:
             coordinator.run(sites.grid, initial_model(job))
