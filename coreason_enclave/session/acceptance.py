@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coreason_enclave.accounting import calibrate_noise
+from coreason_enclave.accounting.job_privacy import resolve_privacy
 from coreason_enclave.accounting.noise_norm import require_less_noise_than_norm
 from coreason_enclave.crypto.encoding import digest, sha256_hex
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope
@@ -80,7 +80,8 @@ class ResolvedJob:
     @property
     def delta(self) -> float:
         """The failure probability of the job's guarantee."""
-        return self.lineage.job_delta if self.privacy.delta is None else self.privacy.delta
+        assert self.privacy.delta is not None  # resolved
+        return self.privacy.delta
 
     def plan(self, round_number: int, noise_source: NoiseSource) -> Plan:
         """Return the worst-case spending of one round.
@@ -303,9 +304,5 @@ def _resolve(job: FederationJob, lineage: LineagePolicy) -> FederationJob:
     privacy = job.privacy
     if privacy.unit not in (None, lineage.unit):
         raise JobRejected(f"the lineage protects a {lineage.unit}, the job asks for a {privacy.unit}")
-    delta = lineage.job_delta if privacy.delta is None else privacy.delta
-    noise = privacy.noise_multiplier
-    if privacy.mechanism is Mechanism.DP_SGD and noise is None and privacy.target_epsilon is not None:
-        noise = calibrate_noise(privacy.target_epsilon, delta, privacy.sample_rate, job.total_steps)
-    resolved = privacy.model_copy(update={"delta": delta, "unit": lineage.unit, "noise_multiplier": noise})
+    resolved = resolve_privacy(privacy, delta=lineage.job_delta, total_steps=job.total_steps, unit=lineage.unit)
     return job.model_copy(update={"privacy": resolved})
