@@ -7,15 +7,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.evidence import Evidence, parse_evidence
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 from coreason_enclave.configuration import read_toml
 from coreason_enclave.crypto.encoding import parse_json
 from coreason_enclave.errors import AttestationError, ConfigurationError, EnvelopeError, Reason
-from coreason_enclave.schemas import StrictModel, explain
+from coreason_enclave.schemas import StrictModel, explained
 
 __all__ = ["MAX_FILE_BYTES", "EvidenceKind", "read_capped", "read_evidence", "read_policy"]
 
@@ -78,13 +76,11 @@ def read_policy(path: Path, model: type[_Policy], table: str | None = None) -> _
     Raises:
         ConfigurationError: the file cannot be read, or holds no such policy.
     """
-    document = _attestation_of(_toml(path), path)
+    document = _attestation_of(read_toml(path, limit=_MAX_POLICY_BYTES), path)
     if table is not None:
         document = _platform_of(document, table, path)
-    try:
+    with explained(lambda why: ConfigurationError(f"{path}: {why}")):
         return model.model_validate(document)
-    except ValidationError as error:
-        raise ConfigurationError(f"{path}: {explain(error)}") from error
 
 
 def _head(path: Path, length: int) -> bytes:
@@ -93,10 +89,6 @@ def _head(path: Path, length: int) -> bytes:
             return file.read(length)
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror or error}") from error
-
-
-def _toml(path: Path) -> Mapping[str, Any]:
-    return read_toml(path, limit=_MAX_POLICY_BYTES)
 
 
 def _attestation_of(document: Mapping[str, Any], path: Path) -> Mapping[str, Any]:

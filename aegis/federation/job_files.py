@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from aegis.errors import InvalidJob
 from coreason_enclave.accounting.job_privacy import resolve_privacy
 from coreason_enclave.configuration.yaml import read_yaml
 from coreason_enclave.errors import ConfigurationError, PrivacyError
-from coreason_enclave.schemas import FederationJob, Mechanism, explain
+from coreason_enclave.schemas import FederationJob, Mechanism, explained
 
 __all__ = ["dump_job", "load_job", "resolve"]
 
@@ -29,10 +28,8 @@ def load_job(path: Path) -> FederationJob:
         raise InvalidJob(str(error)) from error
     if not isinstance(document, dict):
         raise InvalidJob(f"{path} must hold the fields of one job, as 'name: value' lines")
-    try:
+    with explained(lambda why: InvalidJob(f"{path}: {why}")):
         return FederationJob.model_validate(document)
-    except ValidationError as error:
-        raise InvalidJob(f"{path}: {explain(error)}") from error
 
 
 def dump_job(job: FederationJob) -> str:

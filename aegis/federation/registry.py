@@ -25,7 +25,7 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 import tomli_w
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from aegis.errors import RunFolderError
 from coreason_enclave.attestation.attestation_policy import AttestationPolicy, AttesterName
@@ -35,7 +35,7 @@ from coreason_enclave.crypto.signing import Signer, load_or_create_signer
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.ledger import LineageCaps
 from coreason_enclave.policy import Profile
-from coreason_enclave.schemas import Delta, Epsilon, FormatVersion, HexDigest, SafeId, StrictModel, explain
+from coreason_enclave.schemas import Delta, Epsilon, FormatVersion, HexDigest, SafeId, StrictModel, explained
 from coreason_enclave.system.files import replace_file
 
 __all__ = ["ClientBudget", "EvaluationSet", "FederationConfig", "FederationFolder", "NodeKey"]
@@ -186,10 +186,8 @@ class FederationConfig(StrictModel):
         return self.attestation.platforms
 
     def _revised(self, document: dict[str, Any]) -> Self:
-        try:
+        with explained(lambda why: RunFolderError(f"the registry would not be valid: {why}")):
             return type(self).model_validate(document)
-        except ValidationError as error:
-            raise RunFolderError(f"the registry would not be valid: {explain(error)}") from error
 
 
 @dataclass(frozen=True)

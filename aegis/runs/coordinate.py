@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from aegis.client_privacy import ClientPrivacy
 from aegis.errors import InvalidJob
@@ -74,14 +74,11 @@ def open_log(plan: RunPlan) -> Iterator[HashLog]:
         RunFolderError: the run's records are damaged, or do not belong to each other.
     """
     folder, signer = plan.folder, plan.federation.signer()
-    audit = HashLog(folder.path / "audit.jsonl")
-    try:
+    with closing(HashLog(folder.path / "audit.jsonl")) as audit:
         require_whole(folder, signer.public_hex)
         record_configuration(folder, audit, plan.federation.config().profile)
         sign_checkpoint(folder, audit, signer)
         yield audit
-    finally:
-        audit.close()
 
 
 def _coordinator(

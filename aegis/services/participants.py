@@ -13,14 +13,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from aegis.errors import RunFolderError
 from aegis.federation.registry import FederationConfig, FederationFolder
 from aegis.gateway.config import GatewayConfig, GatewayFiles
 from aegis.security.pki import CertificateAuthority, certificate_fingerprint, create_authority
 from coreason_enclave.policy import Profile
-from coreason_enclave.schemas import explain
+from coreason_enclave.schemas import explained
 from coreason_enclave.wire.registration import (
     RegistrationGrant,
     RegistrationRequest,
@@ -242,10 +240,8 @@ def _grant(
 
 
 def _nobody(profile: Profile, delta: float) -> FederationConfig:
-    try:
+    with explained(lambda why: RunFolderError(f"not a federation: {why}")):
         return FederationConfig(profile=profile, delta=delta, public_keys={})
-    except ValidationError as error:
-        raise RunFolderError(f"not a federation: {explain(error)}") from error
 
 
 def _gateway(host: str, public_address: str | None) -> GatewayConfig:

@@ -199,10 +199,8 @@ def read_trail(data: bytes) -> AuditTrail:
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         try:
             reading.follow(number, _Line.model_validate(parse_json(line)))
-        except ValidationError as error:
+        except (ValidationError, EnclaveError) as error:
             raise VerificationFailed(f"audit.jsonl, line {number}: {explain(error)}") from error
-        except EnclaveError as error:
-            raise VerificationFailed(f"audit.jsonl, line {number}: {error}") from error
     return reading.trail()
 
 

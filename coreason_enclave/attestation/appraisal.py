@@ -19,7 +19,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from coreason_enclave.attestation.acceptance_rules import Accepted, appraise_report
 from coreason_enclave.attestation.attestation_policy import AttestationPolicy
@@ -39,7 +39,7 @@ from coreason_enclave.attestation.verify.snp.report_verifier import PINNED as PI
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
 from coreason_enclave.crypto.encoding import canonical_json
 from coreason_enclave.errors import AttestationError, Reason
-from coreason_enclave.schemas import AttestationReport, Profile, Provenance, SafeId, explain
+from coreason_enclave.schemas import AttestationReport, Profile, Provenance, SafeId, explained
 
 __all__ = ["EVERYTHING_UNCHECKED", "PINNED", "Accepted", "Appraiser", "Verifiers", "appraise_report"]
 
@@ -144,7 +144,7 @@ class Appraiser:
     def _result(self, binding: Binding, now: int, kind: CpuKind, accepted: Sequence[Accepted]) -> AttestationReport:
         """Build the result. ``accepted``: the processor's, then each GPU's; empty for simulated evidence alone."""
         unchecked = dict.fromkeys(name for one in accepted for name in one.not_checked)
-        try:
+        with explained(lambda why: AttestationError(f"no result: {why}", reason=Reason.ATTESTATION_INVALID)):
             return AttestationReport(
                 provenance=Provenance.ATTESTED if accepted else Provenance.SIMULATED,
                 kind=kind.value,
@@ -160,8 +160,6 @@ class Appraiser:
                 expires_at=now + self.policy.lifetime_s,
                 not_checked=tuple(unchecked) if accepted else (EVERYTHING_UNCHECKED,),
             )
-        except ValidationError as error:
-            raise AttestationError(f"no result: {explain(error)}", reason=Reason.ATTESTATION_INVALID) from error
 
 
 def _context(binding: Binding) -> bytes:
@@ -170,11 +168,9 @@ def _context(binding: Binding) -> bytes:
     if not all(_DIGEST.fullmatch(text) for text in digests):
         message = "nonce, keys and job digest of a binding are 64 lower-case hex digits each"
         raise AttestationError(message, reason=Reason.ATTESTATION_INVALID)
-    try:
+    about = "the subject of a binding"
+    with explained(lambda why: AttestationError(f"{about}: {why}", reason=Reason.ATTESTATION_INVALID)):
         _NAME.validate_python(binding.subject)
-    except ValidationError as error:
-        message = f"the subject of a binding: {explain(error)}"
-        raise AttestationError(message, reason=Reason.ATTESTATION_INVALID) from error
     return binding.context()
 
 

@@ -19,8 +19,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from pydantic import ValidationError
-
 from coreason_enclave.accounting.events import Event
 from coreason_enclave.errors import ConfigurationError, LedgerConflict, LedgerError
 from coreason_enclave.ledger import claims, rules
@@ -50,7 +48,7 @@ from coreason_enclave.ledger.records import (
     require_hex_digest,
 )
 from coreason_enclave.ledger.state import JobRecord, LedgerRound, LedgerState, LineageRecord, apply, follow
-from coreason_enclave.schemas import explain
+from coreason_enclave.schemas import explained
 
 __all__ = ["Clock", "Decision", "EventSourcedLedger", "system_clock"]
 
@@ -271,10 +269,8 @@ def _is_acknowledged(state: LedgerState, head: LedgerHead) -> bool:
 
 
 def _acknowledgement(now: int, head: LedgerHead, by: str, why: str) -> Acknowledged:
-    try:
+    with explained(lambda problem: ConfigurationError(f"not an acknowledgement: {problem}")):
         return Acknowledged(time=now, head_seq=head.seq, head_hash=head.hash, by=by, why=why)
-    except ValidationError as error:
-        raise ConfigurationError(f"not an acknowledgement: {explain(error)}") from error
 
 
 def _quote(record: LineageRecord, plan: Plan) -> Price | None:

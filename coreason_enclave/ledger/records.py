@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
 from coreason_enclave.accounting.events import Event, NonPrivate, PoissonSampledGaussian
 from coreason_enclave.accounting.guarantee import ClientGuarantee, Guarantee
 from coreason_enclave.accounting.renyi import choose_order
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.schemas import NeighboringRelation, PrivacyUnit, SafeId, SafePath, explain
+from coreason_enclave.schemas import NeighboringRelation, PrivacyUnit, SafeId, SafePath, explained
 
 __all__ = [
     "Draw",
@@ -353,7 +353,5 @@ def _require_count(name: str, value: object, low: int) -> None:
 
 
 def _require_safe(name: str, adapter: TypeAdapter[str], value: str) -> None:
-    try:
+    with explained(lambda why: ConfigurationError(f"{name} {why}")):
         adapter.validate_python(value, strict=True)
-    except ValidationError as error:
-        raise ConfigurationError(f"{name} {explain(error)}") from error
