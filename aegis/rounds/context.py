@@ -13,7 +13,7 @@ from aegis.errors import InvalidJob
 from aegis.rounds.attestation_handshake import CoordinatorHandshake
 from aegis.rounds.journal import Journal
 from aegis.rounds.witnesses import Witnesses
-from aegis.stores.heads import HeadStore
+from aegis.stores.heads import FileHeadStore
 from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import Reason
 from coreason_enclave.schemas import FederationJob
@@ -73,7 +73,7 @@ class RunContext:
     job: FederationJob
     handshake: CoordinatorHandshake
     sites: ParticipantView
-    heads: HeadStore
+    heads: FileHeadStore
     journal: Journal
     witnesses: Witnesses
     client_privacy: ClientPrivacy | None = None

@@ -18,9 +18,9 @@ from typing import Any
 from aegis.coordination.quarantine import record_strike
 from aegis.errors import RunFolderError
 from aegis.security.audit import HashLog
-from aegis.stores.heads import HeadStore
+from aegis.stores.heads import FileHeadStore
 from aegis.stores.run_state import LogPosition, RunState
-from aegis.stores.run_store import RunStore
+from aegis.stores.run_store import FileRunStore
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob
 from coreason_enclave.wire.updates import Arrays
@@ -37,9 +37,9 @@ class RunRecords:
         heads: the newest ledger head of each site, over all runs of this coordinator.
     """
 
-    store: RunStore
+    store: FileRunStore
     audit: HashLog
-    heads: HeadStore
+    heads: FileHeadStore
 
 
 class Journal:

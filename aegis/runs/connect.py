@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from aegis.coordination.liveness import Liveness
 from aegis.federated_coordinator import GridTransport, Participant
@@ -15,6 +15,10 @@ from aegis.federation.registry import FederationFolder
 from aegis.rounds.transport import Transport
 from coreason_enclave.ledger import PrivacyLedger
 from coreason_enclave.policy import SiteConfig
+
+if TYPE_CHECKING:
+    from aegis.runtimes.flower.sites import FlowerSites
+    from aegis.runtimes.in_process import InProcessSites
 
 __all__ = ["ConnectedSites", "LocalLedger", "RuntimeName", "connect_sites"]
 
@@ -95,21 +99,5 @@ def connect_sites(
         yield _over(opened)
 
 
-class _OnAGrid(Protocol):
-    """Sites opened by a runtime over Flower's interfaces; ``grid`` is a Flower ``Grid``."""
-
-    @property
-    def sites(self) -> Mapping[str, LocalLedger]: ...
-
-    @property
-    def grid(self) -> Any: ...
-
-    @property
-    def participants(self) -> tuple[Participant, ...]: ...
-
-    @property
-    def liveness(self) -> Liveness: ...
-
-
-def _over(opened: _OnAGrid) -> ConnectedSites:
+def _over(opened: InProcessSites | FlowerSites) -> ConnectedSites:
     return ConnectedSites(opened.sites, GridTransport(opened.grid), opened.participants, opened.liveness)

@@ -86,8 +86,7 @@ def _read(arguments: dict[str, Any]) -> _Arguments:
         readmit = tuple(arguments.get("readmit") or ())
         return _Arguments.model_validate({**arguments, "readmit": readmit})
     except (TypeError, ValidationError) as error:
-        what = explain(error) if isinstance(error, ValidationError) else str(error)
-        raise InvalidJob(f"the FLARE job's arguments to the workflow: {what}") from error
+        raise InvalidJob(f"the FLARE job's arguments to the workflow: {explain(error)}") from error
 
 
 def _seed(folder: RunFolder) -> int | None:

@@ -7,7 +7,6 @@ store keeps the site's own envelope; the coordinator can neither make nor alter 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 from aegis.errors import LedgerForked, RunFolderError
 from coreason_enclave.crypto.envelope import unverified_payload
@@ -15,44 +14,22 @@ from coreason_enclave.errors import EnclaveError
 from coreason_enclave.system.files import replace_file
 from coreason_enclave.wire.documents import LedgerHeadStatement, SiteLedgerHead
 
-__all__ = ["FileHeadStore", "HeadStore"]
-
-
-class HeadStore(Protocol):
-    """Port to the signed ledger heads, by site."""
-
-    def get(self, site_id: str) -> str | None:
-        """Return the newest head's envelope, or None if the site never sent a head."""
-        ...
-
-    def put(self, site_id: str, envelope: str) -> bool:
-        """Store a verified head unless a newer head (by number) is already stored; durable on return.
-
-        Return False if a newer head is already stored, which means the site's ledger was rolled back.
-
-        Raises:
-            LedgerForked: see :meth:`require_no_fork`; the stored head stays.
-        """
-        ...
-
-    def require_no_fork(self, site_id: str, envelope: str) -> None:
-        """Refuse a verified head with the number of the stored head but a different hash.
-
-        Raises:
-            LedgerForked: the site signed two different histories of its ledger.
-        """
-        ...
+__all__ = ["FileHeadStore"]
 
 
 class FileHeadStore:
-    """:class:`HeadStore` in a folder, with one file per site. A damaged file is refused, not forgotten."""
+    """The signed ledger heads in a folder, with one file per site. A damaged file is refused, not forgotten."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, site_id: str) -> str | None:
-        """See :class:`HeadStore`; raises :class:`RunFolderError` if the file is damaged."""
+        """Return the newest head's envelope, or None if the site never sent a head.
+
+        Raises:
+            RunFolderError: the file is damaged.
+        """
         path = self._folder / f"{site_id}.json"
         if not path.exists():
             return None
@@ -64,7 +41,13 @@ class FileHeadStore:
         return envelope
 
     def put(self, site_id: str, envelope: str) -> bool:
-        """See :class:`HeadStore`."""
+        """Store a verified head unless a newer head (by number) is already stored; durable on return.
+
+        Return False if a newer head is already stored, which means the site's ledger was rolled back.
+
+        Raises:
+            LedgerForked: see :meth:`require_no_fork`; the stored head stays.
+        """
         self.require_no_fork(site_id, envelope)
         kept = self.get(site_id)
         if kept is not None and _head(kept).seq > _head(envelope).seq:
@@ -74,7 +57,11 @@ class FileHeadStore:
         return True
 
     def require_no_fork(self, site_id: str, envelope: str) -> None:
-        """See :class:`HeadStore`."""
+        """Refuse a verified head with the number of the stored head but a different hash.
+
+        Raises:
+            LedgerForked: the site signed two different histories of its ledger.
+        """
         kept = self.get(site_id)
         if kept is None:
             return
