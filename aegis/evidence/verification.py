@@ -19,7 +19,6 @@ from coreason_enclave.attestation.verify.nvidia import (
     parse_nvidia_evidence,
     verify_nvidia,
 )
-from coreason_enclave.attestation.verify.nvidia_chain import load_pem_chain
 from coreason_enclave.attestation.verify.snp import SnpEndorsements, SnpPlatformPolicy, verify_snp
 from coreason_enclave.attestation.verify.verdict import Authentic, Refusal, VerificationRefused
 
@@ -163,5 +162,4 @@ def _reports(evidence: bytes | Evidence) -> Iterator[NvidiaEvidence]:
         return
     if not evidence.gpus:
         raise VerificationRefused(Refusal.WRONG_KIND, "this host shows no GPU")
-    for gpu in evidence.gpus:
-        yield NvidiaEvidence(gpu.report_bytes(), load_pem_chain(gpu.chain_bytes(), "a GPU's chain"))
+    yield from map(NvidiaEvidence.of, evidence.gpus)

@@ -25,14 +25,13 @@ from coreason_enclave.attestation.acceptance_rules import Accepted, appraise_rep
 from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.binding import Binding, gpu_nonce, report_data
 from coreason_enclave.attestation.endorsements import EndorsementSource
-from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence, GpuReport
+from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence
 from coreason_enclave.attestation.verify.dcap import DcapVerifier
 from coreason_enclave.attestation.verify.dcap.intel_root import INTEL_SGX_ROOT
 from coreason_enclave.attestation.verify.dcap.quote import parse_quote
 from coreason_enclave.attestation.verify.nvidia import NvidiaEvidence, NvidiaVerifier
 from coreason_enclave.attestation.verify.nvidia.roots import pinned_roots
 from coreason_enclave.attestation.verify.nvidia.spdm import parse_report as parse_spdm_report
-from coreason_enclave.attestation.verify.nvidia_chain import load_pem_chain
 from coreason_enclave.attestation.verify.snp import SnpVerifier
 from coreason_enclave.attestation.verify.snp import parse_report as parse_snp_report
 from coreason_enclave.attestation.verify.snp.report_verifier import PINNED as PINNED_SNP
@@ -135,7 +134,7 @@ class Appraiser:
         nonce = gpu_nonce(context)
         given = self.endorsements.nvidia(evidence.gpus, now)
         verdicts = [
-            self.verifiers.nvidia.verify(_nvidia_evidence(gpu), endorsements, self.policy.nvidia, now, nonce=nonce)
+            self.verifiers.nvidia.verify(NvidiaEvidence.of(gpu), endorsements, self.policy.nvidia, now, nonce=nonce)
             for gpu, endorsements in zip(evidence.gpus, given, strict=True)
         ]
         _refuse_duplicates(verdicts)
@@ -194,10 +193,6 @@ def _refuse_unlike_simulated(evidence: Evidence, context: bytes) -> None:
         raise VerificationRefused(Refusal.MALFORMED, "simulated evidence has no GPUs")
     expected = canonical_json({"simulated": True, "report_data": report_data(context, ()).hex()})
     _refuse_other_echo(evidence.cpu.report_bytes(), expected, Refusal.REPORT_DATA, "the simulated report")
-
-
-def _nvidia_evidence(gpu: GpuReport) -> NvidiaEvidence:
-    return NvidiaEvidence(gpu.report_bytes(), load_pem_chain(gpu.chain_bytes(), "a GPU's chain"))
 
 
 def _refuse_duplicates(verdicts: Sequence[Authentic]) -> None:

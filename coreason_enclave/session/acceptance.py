@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -56,6 +57,8 @@ __all__ = [
 ]
 
 MAX_MODEL_BYTES = 1 << 30
+
+_Bare = TypeVar("_Bare", JobInvitation, AttestationRequest, LogAnnouncement)
 
 
 @dataclass(frozen=True)
@@ -186,11 +189,7 @@ def accept_attestation_request(
         EnvelopeError: not authentic, malformed, or with a model or a roll-call.
         JobRejected: authentic, but for another site or not timely.
     """
-    payload, coordinator_key = _open(message, ATTESTATION_REQUEST_TYPE, config)
-    request = AttestationRequest.from_payload(payload)
-    _require_timely(request, config, now)
-    _require_bare(message, "an attestation request")
-    return request, coordinator_key
+    return _bare(message, ATTESTATION_REQUEST_TYPE, AttestationRequest, config, now)
 
 
 def accept_announcement(message: SealedMessage, config: SiteConfig, now: float) -> tuple[LogAnnouncement, str]:
@@ -206,11 +205,7 @@ def accept_announcement(message: SealedMessage, config: SiteConfig, now: float) 
         EnvelopeError: not authentic, malformed, or with a model or a roll-call.
         JobRejected: authentic, but for another site or not timely.
     """
-    payload, coordinator_key = _open(message, ANNOUNCEMENT_TYPE, config)
-    announcement = LogAnnouncement.from_payload(payload)
-    _require_timely(announcement, config, now)
-    _require_bare(message, "an announcement")
-    return announcement, coordinator_key
+    return _bare(message, ANNOUNCEMENT_TYPE, LogAnnouncement, config, now)
 
 
 def accept_invitation(message: SealedMessage, config: SiteConfig, now: float) -> ResolvedJob:
@@ -223,9 +218,7 @@ def accept_invitation(message: SealedMessage, config: SiteConfig, now: float) ->
         EnvelopeError: not authentic, malformed, or with a model or a roll-call.
         JobRejected: authentic, but not acceptable here; the message names the line that refused.
     """
-    invitation = JobInvitation.from_payload(_open(message, INVITATION_TYPE, config)[0])
-    _require_timely(invitation, config, now)
-    _require_bare(message, "an invitation")
+    invitation, _ = _bare(message, INVITATION_TYPE, JobInvitation, config, now)
     return _allowed(invitation.job, config)
 
 
@@ -236,9 +229,16 @@ def _open(message: SealedMessage, payload_type: str, config: SiteConfig) -> tupl
     return opened.payload, keys[opened.signer]
 
 
-def _require_bare(message: SealedMessage, what: str) -> None:
+def _bare(
+    message: SealedMessage, payload_type: str, kind: type[_Bare], config: SiteConfig, now: float
+) -> tuple[_Bare, str]:
+    """Verify a document that travels alone; return it with the coordinator's key (Ed25519, hex)."""
+    payload, coordinator_key = _open(message, payload_type, config)
+    document = kind.from_payload(payload)
+    _require_timely(document, config, now)
     if message.arrays or message.roll_call:
-        raise EnvelopeError(f"{what} carries neither a model nor a roll-call")
+        raise EnvelopeError(f"{kind.described} carries neither a model nor a roll-call")
+    return document, coordinator_key
 
 
 def _allowed(job: FederationJob, config: SiteConfig) -> ResolvedJob:

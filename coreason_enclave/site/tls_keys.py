@@ -7,6 +7,7 @@ connection.
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -50,12 +51,7 @@ def load_tls_key(keys: Path) -> ec.EllipticCurvePrivateKey:
     Raises:
         ConfigurationError: the key file is missing, open to others, or holds no key of this kind.
     """
-    path = keys / TLS_KEY
-    try:
-        key = serialization.load_pem_private_key(read_private(path), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ConfigurationError(f"{path} is not an unencrypted PEM private key") from error
-    return _on_curve(path, key, ec.SECP256R1)
+    return _load(keys / TLS_KEY, serialization.load_pem_private_key, "PEM", ec.SECP256R1)
 
 
 def load_node_key(keys: Path) -> ec.EllipticCurvePrivateKey:
@@ -64,12 +60,7 @@ def load_node_key(keys: Path) -> ec.EllipticCurvePrivateKey:
     Raises:
         ConfigurationError: the key file is missing, open to others, or holds no key of this kind.
     """
-    path = keys / NODE_KEY
-    try:
-        key = serialization.load_ssh_private_key(read_private(path), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ConfigurationError(f"{path} is not an unencrypted OpenSSH private key") from error
-    return _on_curve(path, key, ec.SECP384R1)
+    return _load(keys / NODE_KEY, serialization.load_ssh_private_key, "OpenSSH", ec.SECP384R1)
 
 
 def node_key_text(key: ec.EllipticCurvePrivateKey) -> str:
@@ -84,7 +75,13 @@ def _make(path: Path, curve: ec.EllipticCurve, form: serialization.PrivateFormat
         write_private(path, key.private_bytes(serialization.Encoding.PEM, form, _PLAIN))
 
 
-def _on_curve(path: Path, key: object, curve: type[ec.EllipticCurve]) -> ec.EllipticCurvePrivateKey:
+def _load(
+    path: Path, parse: Callable[[bytes, None], object], form: str, curve: type[ec.EllipticCurve]
+) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = parse(read_private(path), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigurationError(f"{path} is not an unencrypted {form} private key") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, curve):
         raise ConfigurationError(f"{path} must be an ECDSA key on {curve.name}")
     return key
