@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aegis.demo.randhie_data import PreparedSite, load_evaluation_set, prepare_sites
 from aegis.demo.recipe import DELTA, MAX_UPDATE_NORM, DemoOptions
-from aegis.federation.registry import EvaluationSet, FederationConfig, FederationFolder
+from aegis.federation.registry import FederationConfig, FederationFolder
 from aegis.runtimes.in_process import create_site
 from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.crypto.signing import load_or_create_signer
@@ -40,8 +40,7 @@ def found_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
     keys = {site.site_id: _key_of(path / "sites" / site.site_id) for site in prepared}  # first: each policy names all
     for site in prepared:
         _found(path / "sites" / site.site_id, _config(site, options, coordinator_key, keys))
-    evaluation = load_evaluation_set()
-    federation.save_evaluation_set(EvaluationSet(evaluation.features, evaluation.labels))
+    federation.save_evaluation_set(load_evaluation_set())
     federation.create(
         FederationConfig(
             profile=Profile.DEVELOPMENT,

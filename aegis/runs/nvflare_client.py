@@ -19,7 +19,6 @@ from pydantic import TypeAdapter
 
 from aegis.errors import AegisError, InvalidJob, RunAborted, RunFolderError, TransportUnavailable
 from aegis.federation.registry import FederationFolder
-from aegis.runs.local_ledgers import reading_local_sites
 from aegis.runs.nvflare_heartbeat import PulseWatch
 from aegis.runs.nvflare_outcome import forget_end, has_ended, raise_as_ended
 from aegis.runs.nvflare_wait import Lost, Waiting
@@ -30,6 +29,7 @@ from aegis.runtimes.nvflare.job_folder import FlareJob
 from aegis.runtimes.nvflare.options import FlareHosting
 from aegis.runtimes.nvflare.settings import ServerSettings, SiteSettings
 from aegis.runtimes.nvflare.startup_kits import read_admin_kit
+from aegis.services.local_ledgers import reading_local_sites
 from coreason_enclave.policy import Profile
 from coreason_enclave.schemas import FederationJob, SafeId, explained
 

@@ -14,7 +14,6 @@ from aegis.federation.registry import FederationFolder
 from aegis.runs.connect import ConnectedSites, RuntimeName
 from aegis.runs.coordinate import coordinate, open_log
 from aegis.runs.folder import RunFolder
-from aegis.runs.local_ledgers import reading_local_sites
 from aegis.runs.nvflare_heartbeat import beating
 from aegis.runs.nvflare_outcome import record_end
 from aegis.runs.plan import RunPlan, prepare
@@ -22,6 +21,7 @@ from aegis.runtimes.nvflare.job_folder import JOB_FILE
 from aegis.runtimes.nvflare.options import FlareHosting, FlareOptions
 from aegis.runtimes.nvflare.settings import read_server_settings
 from aegis.runtimes.nvflare.workflow import FlareWorkflow, require_gate
+from aegis.services.local_ledgers import reading_local_sites
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.schemas import SafeId, StrictModel, explain
 

@@ -52,7 +52,9 @@ class _Started(_Details):
     job_digest: HexDigest
 
 
-class _Configured(_Details):
+class RecordedRun(_Details):
+    """Digests of the files behind one start of the run; None for a missing file."""
+
     config: HexDigest
     job_file: HexDigest | None = None
     evaluation_set: HexDigest | None = None
@@ -70,7 +72,19 @@ class _Completed(_Details):
     record: RoundRecord | None = None
 
 
-class _Finished(_Details):
+class ModelReleaseEvent(_Details):
+    """The log's last line: the release of the final global model.
+
+    Attributes:
+        model: the final global model's digest.
+        averaged_rounds: number of last rounds whose models were averaged.
+        metrics: the final global model's utility.
+        evaluation_set: digest of the public examples behind ``metrics``.
+        state: digest of the last state.
+        outcome: digest of ``outcome.json``.
+        ledgers: heads of the exported ledgers, by site.
+    """
+
     model: HexDigest
     averaged_rounds: int
     metrics: dict[str, float] | None = None
@@ -124,38 +138,6 @@ class AuditedRound:
     admitted: Mapping[str, AuditedUpdate]
     model: str | None
     record: RoundRecord | None = None
-
-
-@dataclass(frozen=True)
-class ModelReleaseEvent:
-    """The log's last line: the release of the final global model.
-
-    Attributes:
-        model: the final global model's digest.
-        averaged_rounds: number of last rounds whose models were averaged.
-        metrics: the final global model's utility.
-        evaluation_set: digest of the public examples behind ``metrics``.
-        state: digest of the last state.
-        outcome: digest of ``outcome.json``.
-        ledgers: heads of the exported ledgers, by site.
-    """
-
-    model: str
-    averaged_rounds: int
-    metrics: Mapping[str, float] | None
-    evaluation_set: str | None
-    state: str | None
-    outcome: str | None
-    ledgers: Mapping[str, LedgerHeadStatement]
-
-
-@dataclass(frozen=True)
-class RecordedRun:
-    """Digests of the files behind one start of the run; None for a missing file."""
-
-    config: str
-    job_file: str | None
-    evaluation_set: str | None
 
 
 @dataclass(frozen=True)
@@ -227,15 +209,13 @@ class _Reading:
         self.profiles.add(str(line.details.get("profile", "unnamed")))
         match line.action, line.outcome:
             case "configuration", "recorded":
-                said = _read(_Configured, line)
-                self.configurations.add(RecordedRun(said.config, said.job_file, said.evaluation_set))
+                self.configurations.add(_read(RecordedRun, line))
             case "run", "started":
                 self.jobs.add(_read(_Started, line).job_digest)
             case "run", "resumed":
                 self._resume(_read(_Resumed, line))
             case "run", "finished":
-                finished = _read(_Finished, line)
-                self.released = ModelReleaseEvent(**{name: getattr(finished, name) for name in _Finished.model_fields})
+                self.released = _read(ModelReleaseEvent, line)
             case "round", "opened":
                 self.open = {}
             case "round", "completed":

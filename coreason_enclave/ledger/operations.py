@@ -206,7 +206,7 @@ class EventSourcedLedger(ABC):
         def decide(state: LedgerState) -> Entry | None:
             lineage, record = state.find(reservation_id)
             if record.actual is not None:
-                _check_recommitted(record, actual, update_digest)
+                rules.check_uncommitted((record.actual, record.update_digest) == (actual, update_digest), record.plan)
                 return None
             return Committed(
                 time=self._now(),
@@ -243,7 +243,8 @@ class EventSourcedLedger(ABC):
         """See :meth:`.PrivacyLedger.acknowledge`."""
         if self.knows(head):
             return
-        entry = _acknowledgement(self._now(), head, by, why)
+        with explained(lambda problem: ConfigurationError(f"not an acknowledgement: {problem}")):
+            entry = Acknowledged(time=self._now(), head_seq=head.seq, head_hash=head.hash, by=by, why=why)
         self._append(lambda state: None if _is_acknowledged(state, head) else entry)
 
     def export(self) -> bytes:
@@ -266,11 +267,6 @@ def next_link(state: LedgerState, entry: Entry) -> tuple[Link, LedgerState]:
 
 def _is_acknowledged(state: LedgerState, head: LedgerHead) -> bool:
     return any(known.head == head for known in state.acknowledged)
-
-
-def _acknowledgement(now: int, head: LedgerHead, by: str, why: str) -> Acknowledged:
-    with explained(lambda problem: ConfigurationError(f"not an acknowledgement: {problem}")):
-        return Acknowledged(time=now, head_seq=head.seq, head_hash=head.hash, by=by, why=why)
 
 
 def _quote(record: LineageRecord, plan: Plan) -> Price | None:
@@ -313,10 +309,6 @@ def _non_private_entry(now: int, lineage: str, name: str, binding: str, plan: Pl
     if not isinstance(plan, NonPrivatePlan):
         raise LedgerError("a private round without a price cannot be reserved")
     return ReservedNonPrivate(time=now, lineage=lineage, reservation_id=name, binding=binding, plan=plan)
-
-
-def _check_recommitted(record: LedgerRound, actual: Event, update_digest: str | None) -> None:
-    rules.check_uncommitted((record.actual, record.update_digest) == (actual, update_digest), record.plan)
 
 
 def _reservation(record: LineageRecord, plan: Plan, *, recomputed: bool) -> Reservation:

@@ -24,7 +24,6 @@ from coreason_enclave.attestation.verify.nvidia.revocation import (
     RevocationStatus,
 )
 from coreason_enclave.attestation.verify.nvidia.roots import NvidiaRoots, pinned_roots
-from coreason_enclave.attestation.verify.verdict import Authentic
 
 __all__ = [
     "GpuMode",
@@ -42,30 +41,7 @@ __all__ = [
 ]
 
 _PINNED = NvidiaVerifier(pinned_roots())
-
-
-def verify_nvidia(
-    evidence: bytes | NvidiaEvidence,
-    endorsements: NvidiaEndorsements,
-    policy: NvidiaPlatformPolicy,
-    now: int,
-    *,
-    nonce: bytes | None,
-) -> Authentic:
-    """Verify the evidence of one GPU under NVIDIA's pinned roots, and the state of its platform.
-
-    See :meth:`NvidiaVerifier.verify`.
-    """
-    return _PINNED.verify(evidence, endorsements, policy, now, nonce=nonce)
-
-
-def verify_nvidia_list(
-    evidence: bytes,
-    endorsements: NvidiaEndorsements,
-    policy: NvidiaPlatformPolicy,
-    now: int,
-    *,
-    nonce: bytes | None,
-) -> tuple[Authentic, ...]:
-    """Verify the evidence of several GPUs, each a different device. See :meth:`NvidiaVerifier.verify_all`."""
-    return _PINNED.verify_all(evidence, endorsements, policy, now, nonce=nonce)
+verify_nvidia = _PINNED.verify
+"""Verify the evidence of one GPU under NVIDIA's pinned roots: see :meth:`NvidiaVerifier.verify`."""
+verify_nvidia_list = _PINNED.verify_all
+"""Verify the evidence of several GPUs under NVIDIA's pinned roots: see :meth:`NvidiaVerifier.verify_all`."""
