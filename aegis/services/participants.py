@@ -10,6 +10,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -259,14 +260,11 @@ def _gateway(host: str, public_address: str | None) -> GatewayConfig:
 
 def free_ports(number: int) -> list[int]:
     """Return loopback ports that were free a moment ago."""
-    probes = [socket.socket() for _ in range(number)]
-    try:
+    with ExitStack() as opened:
+        probes = [opened.enter_context(socket.socket()) for _ in range(number)]
         for probe in probes:
             probe.bind((_LOOPBACK, 0))
         return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def _pki(federation: FederationFolder) -> Path:

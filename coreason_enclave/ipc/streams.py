@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from coreason_enclave.ipc.frames import ReadExactly
+from coreason_enclave.system.files import open_descriptor
 
 __all__ = ["SOCKET_FILE", "exact_reader", "socket_path"]
 
@@ -21,11 +22,8 @@ def socket_path(folder: Path, name: str = SOCKET_FILE) -> Iterator[str]:
 
     A Unix socket address holds at most 107 bytes; a site's path may be longer.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with open_descriptor(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
         yield f"/proc/self/fd/{descriptor}/{name}"
-    finally:
-        os.close(descriptor)
 
 
 def exact_reader(stream: socket.socket) -> ReadExactly:
