@@ -39,7 +39,7 @@ from aegis.stores.run_store import FileRunStore
 from coreason_enclave.schemas import FederationJob
 from coreason_enclave.system.files import replace_file
 
-__all__ = ["EVALUATION_SET", "RunFolder", "installed_versions", "metrics_csv"]
+__all__ = ["EVALUATION_SET", "RunFolder", "installed_version", "installed_versions", "metrics_csv"]
 
 EVALUATION_SET = "evaluation.safetensors"
 
@@ -164,10 +164,11 @@ def metrics_csv(history: tuple[RoundRecord, ...]) -> str:
 
 def installed_versions() -> dict[str, str]:
     """Return the versions behind the numbers: Python, and the packages for accounting, training and transport."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in _RECORDED_PACKAGES}}
+    return {"python": platform.python_version(), **{name: installed_version(name) for name in _RECORDED_PACKAGES}}
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """Return the installed version of a package."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

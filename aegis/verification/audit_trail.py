@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from aegis.errors import VerificationFailed
 from aegis.stores.run_state import RoundRecord
@@ -98,11 +98,20 @@ class _Paid(_Details):
     ledger_head: LedgerHeadStatement
 
 
-class _AcceptedDetails(_Details):
+def _an_event(told: object) -> Event:
+    if not isinstance(told, Mapping):
+        raise ValueError("must be a privacy event")
+    return event_from_dict(told)
+
+
+class AuditedUpdate(_Details):
+    """One accepted update in the log. ``line`` counts from 1; ``envelope`` holds the SHA-256 of the signed envelope."""
+
+    line: int
     site: SafeId
-    round: int
-    update: HexDigest
-    event: dict[str, Any]
+    round_number: int = Field(alias="round")
+    digest: HexDigest = Field(alias="update")
+    event: Annotated[Event, BeforeValidator(_an_event)]
     provenance: Provenance
     noise_source: SafeId
     unit: SafeId
@@ -110,24 +119,6 @@ class _AcceptedDetails(_Details):
     ledger_head: LedgerHeadStatement
     content_changed: bool = False
     envelope: HexDigest | None = None
-
-
-@dataclass(frozen=True)
-class AuditedUpdate:
-    """One accepted update in the log. ``line`` counts from 1; ``envelope`` holds the SHA-256 of the signed envelope."""
-
-    line: int
-    site: str
-    round_number: int
-    digest: str
-    event: Event
-    provenance: Provenance
-    noise_source: str
-    unit: str
-    delta: float
-    ledger_head: LedgerHeadStatement
-    content_changed: bool
-    envelope: str | None
 
 
 @dataclass(frozen=True)
@@ -224,7 +215,7 @@ class _Reading:
             case "client_privacy", "committed":
                 self.draws.append(AuditedDraw(number, _read(_Paid, line).ledger_head))
             case "admit", "accepted":
-                update = _update(number, _read(_AcceptedDetails, line))
+                update = AuditedUpdate.model_validate({**line.details, "line": number})
                 self.updates.append(update)
                 self.open[update.site] = update
 
@@ -259,20 +250,3 @@ class _Reading:
 
 def _read(kind: type[_D], line: _Line) -> _D:
     return kind.model_validate(line.details)
-
-
-def _update(line: int, accepted: _AcceptedDetails) -> AuditedUpdate:
-    return AuditedUpdate(
-        line=line,
-        site=accepted.site,
-        round_number=accepted.round,
-        digest=accepted.update,
-        event=event_from_dict(accepted.event),
-        provenance=accepted.provenance,
-        noise_source=accepted.noise_source,
-        unit=accepted.unit,
-        delta=accepted.delta,
-        ledger_head=accepted.ledger_head,
-        content_changed=accepted.content_changed,
-        envelope=accepted.envelope,
-    )
