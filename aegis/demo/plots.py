@@ -55,7 +55,7 @@ def _figure(path: Path, rounds: list[int], ylabel: str, title: str) -> Iterator[
     axes.set(xlabel="round", ylabel=ylabel, title=title)
     axes.grid(alpha=0.25)
     yield axes
-    axes.set_xticks(_ticks(rounds))
+    axes.set_xticks(rounds[:: max(1, len(rounds) // 10)])
     figure.savefig(path)
     plt.close(figure)
 
@@ -74,7 +74,3 @@ def _rounds(history: History) -> list[int]:
 
 def _metric(history: History, name: str) -> list[float]:
     return [record.metrics.get(name, float("nan")) for record in history]
-
-
-def _ticks(rounds: list[int]) -> list[int]:
-    return rounds[:: max(1, len(rounds) // 10)]

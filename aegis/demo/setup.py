@@ -39,7 +39,8 @@ def found_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
     prepared = prepare_sites(path / "sites", sites=options.sites, unit=options.unit)
     keys = {site.site_id: _key_of(path / "sites" / site.site_id) for site in prepared}  # first: each policy names all
     for site in prepared:
-        _found(path / "sites" / site.site_id, _config(site, options, coordinator_key, keys))
+        if not (path / "sites" / site.site_id / "site.toml").exists():
+            create_site(path / "sites" / site.site_id, _config(site, options, coordinator_key, keys))
     federation.save_evaluation_set(load_evaluation_set())
     federation.create(
         FederationConfig(
@@ -55,11 +56,6 @@ def found_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
 
 def _key_of(folder: Path) -> str:
     return load_or_create_signer(folder / _KEYS / "signing.key").public_hex
-
-
-def _found(folder: Path, config: SiteConfig) -> None:
-    if not (folder / "site.toml").exists():
-        create_site(folder, config)
 
 
 def _config(

@@ -13,7 +13,7 @@ from aegis.rounds.attestation_handshake import CoordinatorHandshake
 from aegis.rounds.context import ParticipantView
 from aegis.rounds.journal import RunRecords
 from aegis.rounds.round_runner import RoundHooks
-from aegis.runs.connect import ConnectedSites, LocalLedger
+from aegis.runs.connect import ConnectedSites
 from aegis.runs.plan import RunPlan, report_round
 from aegis.runs.results import RunOutcome, write_results
 from aegis.runs.resuming import record_configuration, require_whole, sign_checkpoint
@@ -85,6 +85,11 @@ def _coordinator(
     job: FederationJob, plan: RunPlan, sites: ConnectedSites, audit: HashLog, client_privacy: ClientPrivacy | None
 ) -> FederatedCoordinator:
     federation = plan.federation
+
+    def after_round(record: RoundRecord) -> None:
+        sign_checkpoint(plan.folder, audit, federation.signer())
+        report_round(plan, sites.sites, job, record)
+
     return FederatedCoordinator(
         job,
         ParticipantView(
@@ -96,18 +101,8 @@ def _coordinator(
         _handshake(federation),
         RunRecords(plan.folder.store(), audit, FileHeadStore(federation.coordinator / "heads")),
         client_privacy=client_privacy,
-        hooks=RoundHooks(
-            evaluate=_evaluator(job, federation),
-            observe=lambda record: _after_round(plan, sites.sites, job, audit, record),
-        ),
+        hooks=RoundHooks(evaluate=_evaluator(job, federation), observe=after_round),
     )
-
-
-def _after_round(
-    plan: RunPlan, sites: Mapping[str, LocalLedger], job: FederationJob, audit: HashLog, record: RoundRecord
-) -> None:
-    sign_checkpoint(plan.folder, audit, plan.federation.signer())
-    report_round(plan, sites, job, record)
 
 
 def _handshake(federation: FederationFolder) -> CoordinatorHandshake:

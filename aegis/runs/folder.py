@@ -155,7 +155,7 @@ def metrics_csv(history: tuple[RoundRecord, ...]) -> str:
                 len(record.admitted),
                 " ".join(f"{site}={reason}" for site, reason in sorted(record.refused.items())),
                 *(record.steps.get(site, 0) for site in sites),
-                *(_blank_if_none(record.epsilon.get(site)) for site in sites),
+                *("" if record.epsilon.get(site) is None else record.epsilon[site] for site in sites),
                 record.seconds,
             ]
         )
@@ -173,7 +173,3 @@ def installed_version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed as a package"
-
-
-def _blank_if_none(value: float | None) -> float | str:
-    return "" if value is None else value

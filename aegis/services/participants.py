@@ -76,7 +76,8 @@ def create_federation(
     """
     if federation.exists:
         raise RunFolderError(f"{federation.path} holds a federation already: it is created once")
-    config = _nobody(profile, delta)
+    with explained(lambda why: RunFolderError(f"not a federation: {why}")):
+        config = FederationConfig(profile=profile, delta=delta, public_keys={})
     _gateway(host, public_address)  # raises before the first write
     federation.coordinator.mkdir(mode=0o700, parents=True, exist_ok=True)
     federation.signer()
@@ -238,11 +239,6 @@ def _grant(
         issued_at=int(clock()),
     )
     return seal_grant(grant, signer)
-
-
-def _nobody(profile: Profile, delta: float) -> FederationConfig:
-    with explained(lambda why: RunFolderError(f"not a federation: {why}")):
-        return FederationConfig(profile=profile, delta=delta, public_keys={})
 
 
 def _gateway(host: str, public_address: str | None) -> GatewayConfig:

@@ -137,7 +137,8 @@ class Appraiser:
             self.verifiers.nvidia.verify(NvidiaEvidence.of(gpu), endorsements, self.policy.nvidia, now, nonce=nonce)
             for gpu, endorsements in zip(evidence.gpus, given, strict=True)
         ]
-        _refuse_duplicates(verdicts)
+        if len({verdict.platform_id for verdict in verdicts}) != len(verdicts):
+            raise VerificationRefused(Refusal.DUPLICATE_GPU, "one GPU is shown more than once")
         return tuple(appraise_report(verdict, self.policy, subject=subject, now=now) for verdict in verdicts)
 
     def _result(self, binding: Binding, now: int, kind: CpuKind, accepted: Sequence[Accepted]) -> AttestationReport:
@@ -193,8 +194,3 @@ def _refuse_unlike_simulated(evidence: Evidence, context: bytes) -> None:
         raise VerificationRefused(Refusal.MALFORMED, "simulated evidence has no GPUs")
     expected = canonical_json({"simulated": True, "report_data": report_data(context, ()).hex()})
     _refuse_other_echo(evidence.cpu.report_bytes(), expected, Refusal.REPORT_DATA, "the simulated report")
-
-
-def _refuse_duplicates(verdicts: Sequence[Authentic]) -> None:
-    if len({verdict.platform_id for verdict in verdicts}) != len(verdicts):
-        raise VerificationRefused(Refusal.DUPLICATE_GPU, "one GPU is shown more than once")

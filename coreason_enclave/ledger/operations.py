@@ -47,7 +47,7 @@ from coreason_enclave.ledger.records import (
     RoundPlan,
     require_hex_digest,
 )
-from coreason_enclave.ledger.state import JobRecord, LedgerRound, LedgerState, LineageRecord, apply, follow
+from coreason_enclave.ledger.state import JobRecord, LedgerState, LineageRecord, apply, follow
 from coreason_enclave.schemas import explained
 
 __all__ = ["Clock", "Decision", "EventSourcedLedger", "system_clock"]
@@ -181,7 +181,8 @@ class EventSourcedLedger(ABC):
             reserved = job.rounds.get(plan.round_number)
             if reserved is not None:
                 rules.check_same_computation((reserved.binding, reserved.plan), (binding, plan))
-                _require_all_of(reserved, lineage, require_all)
+                if require_all and isinstance(reserved.plan, RoundPlan):
+                    rules.grant(lineage, reserved.plan, reserved.step_limit, reserved.step_limit, require_all=True)
                 return None
         name = rules.reservation_id(lineage, plan, binding)
         if isinstance(plan, NonPrivatePlan) or quoted is None:
@@ -291,11 +292,6 @@ def _left(record: LineageRecord, plan: RoundPlan, quoted: Price) -> tuple[int, i
         quoted.allowed_steps - (0 if job is None else job.steps),
         record.remaining_pico // quoted.step_cost_pico,
     )
-
-
-def _require_all_of(reserved: LedgerRound, lineage: str, require_all: bool) -> None:
-    if require_all and isinstance(reserved.plan, RoundPlan):
-        rules.grant(lineage, reserved.plan, reserved.step_limit, reserved.step_limit, require_all=True)
 
 
 def _is_noted(job: JobRecord, draw: Draw) -> bool:
