@@ -19,7 +19,8 @@ from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal
 from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import EnvelopeError, LedgerError, Reason
 from coreason_enclave.ledger import LedgerHead, PrivacyLedger
-from coreason_enclave.schemas import FormatVersion, HexDigest, SafeId, StrictModel, UnixSeconds
+from coreason_enclave.schemas import HexDigest, UnixSeconds
+from coreason_enclave.wire.addressed import SiteDocument
 from coreason_enclave.wire.documents import HEAD_TYPE, LedgerHeadStatement, SiteLedgerHead
 
 __all__ = [
@@ -36,13 +37,11 @@ EXPORT_TYPE = "application/vnd.aegis.ledger-export.v1+json"
 _LARGEST_EXPORT = 1 << 30
 
 
-class LedgerExportStatement(StrictModel):
+class LedgerExportStatement(SiteDocument):
     """A site's statement: the export with this SHA-256 holds its whole ledger up to ``head``."""
 
     described: ClassVar[str] = "a statement over a ledger export"
 
-    version: FormatVersion = 1
-    site_id: SafeId
     head: LedgerHeadStatement
     export_digest: HexDigest
     exported_at: UnixSeconds

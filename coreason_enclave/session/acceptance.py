@@ -34,6 +34,7 @@ from coreason_enclave.policy import LineagePolicy, SiteConfig
 from coreason_enclave.schemas import AggregationStrategy, FederationJob, Mechanism, PrivacyConfig
 from coreason_enclave.session.handshake import ReleasedModel, SiteHandshake
 from coreason_enclave.system.timestamps import CLOCK_SKEW_S
+from coreason_enclave.wire.addressed import SiteRequest
 from coreason_enclave.wire.checkpoints import ANNOUNCEMENT_TYPE, LogAnnouncement
 from coreason_enclave.wire.documents import (
     ATTESTATION_REQUEST_TYPE,
@@ -58,7 +59,7 @@ __all__ = [
 
 MAX_MODEL_BYTES = 1 << 30
 
-_Bare = TypeVar("_Bare", JobInvitation, AttestationRequest, LogAnnouncement)
+_Bare = TypeVar("_Bare", bound=SiteRequest)
 
 
 @dataclass(frozen=True)
@@ -249,9 +250,7 @@ def _allowed(job: FederationJob, config: SiteConfig) -> ResolvedJob:
     return ResolvedJob(resolved, job.digest(), lineage)
 
 
-def _require_timely(
-    asked: RoundOrder | JobInvitation | AttestationRequest | LogAnnouncement, config: SiteConfig, now: float
-) -> None:
+def _require_timely(asked: SiteRequest, config: SiteConfig, now: float) -> None:
     if asked.site_id != config.site_id:
         raise JobRejected(f"the order is addressed to {asked.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
     if asked.issued_at > now + CLOCK_SKEW_S:

@@ -24,7 +24,8 @@ from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.crypto.envelope import KeyRing, open_envelope, seal, unverified_payload
 from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.schemas import FormatVersion, HexDigest, SafeId, StrictModel, UnixSeconds
+from coreason_enclave.schemas import HexDigest, SafeId, UnixSeconds
+from coreason_enclave.wire.addressed import SiteDocument
 
 __all__ = [
     "REQUEST_TYPE",
@@ -89,7 +90,7 @@ Address = Annotated[str, Field(max_length=300), AfterValidator(_an_address)]
 Host = Annotated[str, AfterValidator(_a_host)]
 
 
-class RegistrationRequest(StrictModel):
+class RegistrationRequest(SiteDocument):
     """A site's request to take part.
 
     Attributes:
@@ -100,14 +101,12 @@ class RegistrationRequest(StrictModel):
 
     described: ClassVar[str] = "a participation request"
 
-    version: FormatVersion = 1
-    site_id: SafeId
     public_key: HexDigest
     node_key: NodeKey
     tls_request: Pem
 
 
-class RegistrationGrant(StrictModel):
+class RegistrationGrant(SiteDocument):
     """A coordinator's answer to one site: the gateway's address, and the certificates for the connection.
 
     Attributes:
@@ -120,8 +119,6 @@ class RegistrationGrant(StrictModel):
 
     described: ClassVar[str] = "a registration grant"
 
-    version: FormatVersion = 1
-    site_id: SafeId
     public_key: HexDigest
     coordinator_key: HexDigest
     gateway: Address
