@@ -12,11 +12,15 @@ The coordinator checks the privacy parameters that sites report, so every privac
 
 >>> import tempfile
 >>> from pathlib import Path
+>>> from aegis.security import HashLog
 >>> from aegis.stores import FileHeadStore
+>>> from aegis.stores import FileRunStore
+>>> from coreason_enclave.attestation import Appraiser
+>>> from coreason_enclave.attestation import AttestationPolicy
 >>> from coreason_enclave.attestation import FileChallenges
 >>> from coreason_enclave.attestation.endorsements import NoEndorsements
->>> from coreason_enclave.attestation import AttestationPolicy
->>> from aegis.stores import FileRunStore
+>>> from coreason_enclave.crypto import Signer
+>>> from coreason_enclave.policy import Profile
 >>> from coreason_enclave.schemas import AggregationStrategy, PrivacyConfig
 >>> folder = Path(tempfile.mkdtemp())
 >>> job = FederationJob(
@@ -24,15 +28,14 @@ The coordinator checks the privacy parameters that sites report, so every privac
 ...     model_arch="LogisticRegression", model_args={"in_features": 3}, local_steps=5, privacy=PrivacyConfig(
 ...         mechanism="DP_SGD", target_epsilon=3.0, noise_multiplier=1.0, max_grad_norm=1.0, delta=1e-5))
 >>> site = Participant("site-1", Signer.generate().public_hex, node_id=7)
->>> audit = HashLog(folder / "audit.jsonl")
->>> coordinator = FederatedCoordinator(
-...     job, [site], signer=Signer.generate(), store=FileRunStore(folder / "state"),
-...     heads=FileHeadStore(folder / "heads"), audit=audit, profile=Profile.PRODUCTION,
-...     appraiser=Appraiser(AttestationPolicy(kinds=()), Profile.PRODUCTION, NoEndorsements()),
-...     challenges=FileChallenges(folder / "challenges"), attester=None)
+>>> appraiser = Appraiser(AttestationPolicy(kinds=()), Profile.PRODUCTION, NoEndorsements())
+>>> handshake = CoordinatorHandshake(Signer.generate(), appraiser, None, FileChallenges(folder / "challenges"))
+>>> records = RunRecords(
+...     FileRunStore(folder / "state"), HashLog(folder / "audit.jsonl"), FileHeadStore(folder / "heads"))
+>>> coordinator = FederatedCoordinator(job, ParticipantView([site]), handshake, records)
 >>> coordinator.job.total_steps
 10
->>> audit.close()
+>>> records.audit.close()
 
 ``coordinator.run(grid, initial_weights)`` then runs or continues the job; ``run_over`` does the same over any other
 transport, and ``aegis run`` for a folder.
@@ -52,7 +55,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from aegis.client_privacy import ClientPrivacy
-from aegis.coordination import Liveness, NoLiveness, Participant, require_enough
+from aegis.coordination import Participant, require_enough
 from aegis.errors import InvalidJob, RunPaused
 from aegis.rounds import (
     Content,
@@ -64,8 +67,10 @@ from aegis.rounds import (
     OutboundMessage,
     ParticipantView,
     RoundAttempt,
+    RoundHooks,
     RoundRunner,
     RunContext,
+    RunRecords,
     SiteRefusal,
     Transport,
     TransportFailed,
@@ -74,12 +79,9 @@ from aegis.rounds import (
     average,
     drop_other_keys,
 )
-from aegis.security import HashLog
-from aegis.stores import HeadStore, RoundRecord, RunState, RunStore
-from coreason_enclave.attestation import Appraiser, Attester, Challenges
-from coreason_enclave.crypto import Signer
+from aegis.stores import RunState
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.schemas import FederationJob, Mechanism, Profile
+from coreason_enclave.schemas import FederationJob, Mechanism
 from coreason_enclave.wire import WIRE_RECORD, Array, Arrays, RequestKind, SealedMessage
 
 __all__ = ["CUT_OFF", "FederatedCoordinator", "GridTransport", "Participant", "SignallingGrid", "average"]
@@ -90,68 +92,42 @@ class FederatedCoordinator(Strategy):
 
     Args:
         job: the job, with every privacy value explicit; see :func:`aegis.federation.job_files.resolve`.
-        signer: the coordinator's key, as named in the sites' policies.
-        store, audit: durable state and log of this run.
-        heads: the newest ledger head of each site, over all runs of this coordinator.
-        profile: ``development`` accepts simulated evidence.
-        appraiser: decides whether a site's evidence is acceptable. challenges: durable store of open challenges.
-        attester: collects this host's evidence for sites; None: no evidence.
+        sites: the registered sites, with revocations, readmissions and signs of life.
+        handshake: the coordinator's key, as named in the sites' policies, and its half of mutual attestation. The
+            appraiser's profile decides whether simulated evidence counts, and labels every line of the log.
+        records: durable state and log of this run, and the newest ledger heads.
         client_privacy: keeps the promise of a job with ``client_privacy``; None for any other job.
-        liveness: signs of life, for sites that can come and go.
-        revoked: returns the revoked sites, read again at every decision. A revoked site gets no requests, and its
-            answers are refused.
-        readmit: sites whose strikes are cleared before the run continues; a person's decision, which is logged.
-        evaluate: returns the utility of a model on **public** data; sites never report metrics.
-        observe: called with each completed round.
-        clock: Unix seconds. monotonic: seconds for measuring deadlines. wait: sleeps for the given seconds.
+        hooks: what the caller adds to each completed round.
+        monotonic: returns seconds for measuring deadlines.
 
     Raises:
-        InvalidJob: the job lacks a value that a coordinator has to check, asks for an unavailable feature or for more
-            sites than are registered, or ``readmit`` names an unregistered site.
+        InvalidJob: the job lacks a value that a coordinator has to check, or asks for an unavailable feature or for
+            more sites than are registered.
     """
 
     def __init__(
         self,
         job: FederationJob,
-        participants: Sequence[Participant],
+        sites: ParticipantView,
+        handshake: CoordinatorHandshake,
+        records: RunRecords,
         *,
-        signer: Signer,
-        store: RunStore,
-        heads: HeadStore,
-        audit: HashLog,
-        profile: Profile,
-        appraiser: Appraiser,
-        challenges: Challenges,
-        attester: Attester | None,
         client_privacy: ClientPrivacy | None = None,
-        liveness: Liveness | None = None,
-        revoked: Callable[[], Collection[str]] = frozenset,
-        readmit: Collection[str] = (),
-        evaluate: Callable[[Arrays], Mapping[str, float]] = lambda _: {},
-        observe: Callable[[RoundRecord], None] = lambda _: None,
-        clock: Callable[[], float] = time.time,
+        hooks: RoundHooks | None = None,
         monotonic: Callable[[], float] = time.monotonic,
-        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         _require_explicit(job)
+        require_enough(sites.registered, job)
         self.job = job
-        self._sites = ParticipantView(
-            participants, revoked=revoked, liveness=NoLiveness() if liveness is None else liveness
-        )
-        require_enough(self._sites.registered, job)
-        if strangers := sorted(set(readmit) - set(self._sites.registered)):
-            raise InvalidJob(f"{strangers[0]} cannot be readmitted: no participant has that name")
-        self._signer, self._store, self._heads, self._audit = signer, store, heads, audit
-        self._handshake = CoordinatorHandshake(signer, appraiser, attester, challenges, clock)
+        self._sites, self._handshake, self._records = sites, handshake, records
         self._client_privacy = _required(job, client_privacy)
-        self._profile, self._readmit, self._evaluate, self._observe = profile, readmit, evaluate, observe
-        self._clock, self._monotonic, self._wait = clock, monotonic, wait
+        self._hooks, self._monotonic = hooks or RoundHooks(), monotonic
         self._runner: RoundRunner | None = None
         self._run: RunContext | None = None
 
     def run(self, grid: Grid, initial: Arrays) -> dict[str, Array]:
         """Run the job as :meth:`run_over` does, over a Flower ``Grid``."""
-        return self.run_over(GridTransport(grid, self._wait), initial)
+        return self.run_over(GridTransport(grid), initial)
 
     def run_over(self, transport: Transport, initial: Arrays) -> dict[str, Array]:
         """Run or continue the job; return the average of the last ``average_last_rounds`` global models.
@@ -177,28 +153,18 @@ class FederatedCoordinator(Strategy):
     def released_model(self, state: RunState) -> dict[str, Array]:
         """Return the model to release after ``state``: the tail average of the global models."""
         last = min(self.job.average_last_rounds, max(state.completed_rounds, 1))
-        return average([self._store.load_model(digest) for digest in state.models[-last:]])
+        return average([self._records.store.load_model(digest) for digest in state.models[-last:]])
 
     def _begin(self, initial: Arrays) -> tuple[RunContext, RoundRunner]:
-        journal = Journal(self.job, initial, store=self._store, audit=self._audit, profile=self._profile)
-        journal.readmit(self._readmit)
+        journal = Journal(self.job, initial, self._records, self._handshake.appraiser.profile)
+        journal.readmit(self._sites.readmitted)
+        witnesses = Witnesses(self._records.audit, self.job.digest(), self._handshake.signer)
         run = RunContext(
-            self.job,
-            self._signer,
-            self._handshake,
-            self._sites,
-            self._heads,
-            journal,
-            Witnesses(self._audit, self.job.digest(), self._signer),
-            self._clock,
-            self._client_privacy,
+            self.job, self._handshake, self._sites, self._records.heads, journal, witnesses, self._client_privacy
         )
         drop_other_keys(run)
-        self._run, self._runner = run, RoundRunner(run, evaluate=self._evaluate, observe=self._observe)
+        self._run, self._runner = run, RoundRunner(run, self._hooks)
         return run, self._runner
-
-    def _exchange(self, grid: Grid) -> Dispatcher:
-        return self._dispatcher_over(GridTransport(grid, self._wait))
 
     def _dispatcher_over(self, transport: Transport) -> Dispatcher:
         return Dispatcher(transport, self._sites.liveness, clock=self._monotonic)
@@ -220,10 +186,11 @@ class FederatedCoordinator(Strategy):
         completed, rounds = self._run.journal.state.completed_rounds, self.job.rounds
         if server_round != completed + 1 or server_round > rounds:
             raise InvalidJob(f"round {server_round} is not next: {completed} of {rounds} are complete")
-        self._runner.open(self._exchange(grid))
+        transport = GridTransport(grid)
+        self._runner.open(self._dispatcher_over(transport))
         attempt = RoundAttempt(self._run)
         attempt.restore()
-        attempt.attest(self._exchange(grid))
+        attempt.attest(self._dispatcher_over(transport))
         return [_message(outbound) for outbound in attempt.outbound_messages()]
 
     def aggregate_train(
@@ -253,7 +220,8 @@ class FederatedCoordinator(Strategy):
             return None, None
         if following is None:
             return None, None
-        return _record(self._store.load_model(following.models[-1])), MetricRecord(dict(following.history[-1].metrics))
+        model = _record(self._records.store.load_model(following.models[-1]))
+        return model, MetricRecord(dict(following.history[-1].metrics))
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -270,9 +238,8 @@ class FederatedCoordinator(Strategy):
     def summary(self) -> None:
         """Log the job and its sites, before the run."""
         details = {"job": self.job.model_dump(mode="json"), "sites": sorted(self._sites.registered)}
-        self._audit.append(
-            actor="coordinator", action="run", outcome="summary", details={**self._profile.label(), **details}
-        )
+        label = self._handshake.appraiser.profile.label()
+        self._records.audit.append(actor="coordinator", action="run", outcome="summary", details={**label, **details})
 
     def start(  # type: ignore[override]  # Flower's further options have no meaning here
         self, grid: Grid, initial_arrays: ArrayRecord, num_rounds: int | None = None
@@ -302,7 +269,7 @@ class SignallingGrid(Protocol):
 class GridTransport:
     """Any Flower ``Grid`` as a transport. Every exception from the grid becomes a :class:`TransportFailed`."""
 
-    def __init__(self, grid: Grid, wait: Callable[[float], None]) -> None:
+    def __init__(self, grid: Grid, wait: Callable[[float], None] = time.sleep) -> None:
         self._grid, self._sleep = grid, wait
 
     def push(self, outbound_messages: Sequence[OutboundMessage]) -> Sequence[str | None]:

@@ -184,6 +184,10 @@ class Timed(AnswersByMethod):
 
 def in_process(path: Path, job: FederationJob) -> Measured:
     from aegis.federated_coordinator import FederatedCoordinator
+    from aegis.rounds.attestation_handshake import CoordinatorHandshake
+    from aegis.rounds.context import ParticipantView
+    from aegis.rounds.journal import RunRecords
+    from aegis.rounds.round_runner import RoundHooks
     from aegis.stores.heads import FileHeadStore
 
     federation, answers = create(path), {}
@@ -196,18 +200,14 @@ def in_process(path: Path, job: FederationJob) -> Measured:
 
     audit = HashLog(folder.path / "audit.jsonl")
     with open_sites(federation.site_folders(), config.public_keys, adapt=adapt) as sites:
+        appraiser = Appraiser(AttestationPolicy.simulated_only(), config.profile, NoEndorsements())
+        challenges = FileChallenges(federation.coordinator / "challenges")
         coordinator = FederatedCoordinator(
             job,
-            sites.participants,
-            signer=federation.signer(),
-            store=folder.store(),
-            heads=FileHeadStore(federation.coordinator / "heads"),
-            audit=audit,
-            profile=config.profile,
-            appraiser=Appraiser(AttestationPolicy.simulated_only(), Profile.DEVELOPMENT, NoEndorsements()),
-            challenges=FileChallenges(federation.coordinator / "challenges"),
-            attester=SimulatedAttester(),
-            observe=rounds.append,
+            ParticipantView(sites.participants),
+            CoordinatorHandshake(federation.signer(), appraiser, SimulatedAttester(), challenges),
+            RunRecords(folder.store(), audit, FileHeadStore(federation.coordinator / "heads")),
+            hooks=RoundHooks(observe=rounds.append),
         )
         coordinator.run(sites.grid, initial_model(job))
     audit.close()

@@ -19,7 +19,8 @@ target_epsilon must be in (0, 1000], got -1
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, ClassVar, Self
 
@@ -56,6 +57,7 @@ __all__ = [
     "SiteUnit",
     "StrictModel",
     "explain",
+    "explained",
     "in_range",
     "of_form",
 ]
@@ -226,10 +228,8 @@ class StrictModel(BaseModel):
             EnvelopeError: not JSON, not this kind of document, or not in canonical form: two spellings of one document
                 would have two digests.
         """
-        try:
+        with explained(lambda why: EnvelopeError(f"not {cls.described}: {why}")):
             document = cls.model_validate(parse_json(payload))
-        except ValidationError as error:
-            raise EnvelopeError(f"not {cls.described}: {explain(error)}") from error
         if document.canonical() != payload:
             raise EnvelopeError(f"not {cls.described} in its canonical form")
         return document
@@ -437,8 +437,28 @@ class AttestationReport(StrictModel):
         return self.appraised_at + _RENEWED_AT * (self.expires_at - self.appraised_at)
 
 
-def explain(error: ValidationError) -> str:
-    """Return all problems of a rejected document on one line: the place, the allowed values, the given value."""
+@contextmanager
+def explained(refusal: Callable[[str], Exception]) -> Iterator[None]:
+    """Turn the rejection of a document inside the block into ``refusal`` of its explanation.
+
+    >>> with explained(EnvelopeError):
+    ...     PrivacyConfig(mechanism="DP_SGD", target_epsilon=-1, max_grad_norm=1.0)
+    Traceback (most recent call last):
+    coreason_enclave.errors.EnvelopeError: target_epsilon must be in (0, 1000], got -1
+    """
+    try:
+        yield
+    except ValidationError as error:
+        raise refusal(explain(error)) from error
+
+
+def explain(error: Exception) -> str:
+    """Return all problems of a rejected document on one line: the place, the allowed values, the given value.
+
+    Any other error is returned in its own words.
+    """
+    if not isinstance(error, ValidationError):
+        return str(error)
     return "; ".join(_explain_one(problem) for problem in error.errors(include_url=False))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coreason_enclave.accounting import Event, NonPrivate, PoissonSampledGaussian, compose_epsilon
+from coreason_enclave.accounting import Event, NonPrivate, compose_epsilon, privacy_event
 from coreason_enclave.schemas import FederationJob
 
 
@@ -19,13 +19,10 @@ def steps_so_far(before: Mapping[str, int], admitted: Mapping[str, Event]) -> di
 
 def epsilon_so_far(job: FederationJob, steps: Mapping[str, int]) -> dict[str, float | None]:
     """Return each site's epsilon by PLD at the job's delta, or None for each site of a job without privacy."""
-    privacy = job.privacy
-    if privacy.noise_multiplier is None or privacy.delta is None:
+    mechanism, delta = privacy_event(job.privacy, 0), job.privacy.delta
+    if isinstance(mechanism, NonPrivate) or delta is None:
         return dict.fromkeys(steps)
-    mechanism = PoissonSampledGaussian(privacy.noise_multiplier, privacy.sample_rate, 0)
-    return {
-        site: compose_epsilon([mechanism.with_steps(count)], privacy.delta).epsilon for site, count in steps.items()
-    }
+    return {site: compose_epsilon([mechanism.with_steps(count)], delta).epsilon for site, count in steps.items()}
 
 
 def federation_epsilon(job: FederationJob, steps: Mapping[str, int], *, disjoint: bool) -> float | None:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import tomli_w
 
 from aegis.demo.randhie_columns import DATASET_ID, LABEL, PERSON, ROWS_FILE, SCHEMA, Rows, derive
+from aegis.federation import EvaluationSet
 from coreason_enclave.datasets import DatasetSchema
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.schemas import PrivacyUnit
@@ -56,19 +57,6 @@ class PreparedSite:
     nominal_units: int
 
 
-@dataclass(frozen=True, eq=False)
-class HeldOutRows:
-    """The declared public evaluation set: rows of people that no site trains on.
-
-    Attributes:
-        features: float32, (n, d), scaled to [-1, 1] by the sites' schema.
-        labels: int64, (n,), 0 or 1.
-    """
-
-    features: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-
-
 @dataclass(frozen=True)
 class CentralReference:
     """AUC of non-private models trained on all six sites' rows in one place, on the public evaluation set."""
@@ -99,7 +87,7 @@ def prepare_sites(
     )
 
 
-def load_evaluation_set() -> HeldOutRows:
+def load_evaluation_set() -> EvaluationSet:
     """Return the public evaluation set: a quarter of all people, from all six sites.
 
     Raises:
@@ -178,9 +166,9 @@ def _split(source: Rows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     return training, evaluation
 
 
-def _scaled(source: Rows) -> HeldOutRows:
+def _scaled(source: Rows) -> EvaluationSet:
     rows = derive(source)
-    return HeldOutRows(features=SCHEMA.scale(rows), labels=rows[LABEL].astype(np.int64))
+    return EvaluationSet(features=SCHEMA.scale(rows), labels=rows[LABEL].astype(np.int64))
 
 
 def _prepare_site(root: Path, number: int, unit: PrivacyUnit, source: Rows) -> PreparedSite:

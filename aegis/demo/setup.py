@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aegis.demo.randhie_data import PreparedSite, load_evaluation_set, prepare_sites
 from aegis.demo.recipe import DELTA, MAX_UPDATE_NORM, DemoOptions
-from aegis.federation import EvaluationSet, FederationConfig, FederationFolder
+from aegis.federation import FederationConfig, FederationFolder
 from aegis.runtimes import create_site
 from coreason_enclave.attestation import AttestationPolicy
 from coreason_enclave.crypto import load_or_create_signer
@@ -37,9 +37,9 @@ def found_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
     prepared = prepare_sites(path / "sites", sites=options.sites, unit=options.unit)
     keys = {site.site_id: _key_of(path / "sites" / site.site_id) for site in prepared}  # first: each policy names all
     for site in prepared:
-        _found(path / "sites" / site.site_id, _config(site, options, coordinator_key, keys))
-    evaluation = load_evaluation_set()
-    federation.save_evaluation_set(EvaluationSet(evaluation.features, evaluation.labels))
+        if not (path / "sites" / site.site_id / "site.toml").exists():
+            create_site(path / "sites" / site.site_id, _config(site, options, coordinator_key, keys))
+    federation.save_evaluation_set(load_evaluation_set())
     federation.create(
         FederationConfig(
             profile=Profile.DEVELOPMENT,
@@ -54,11 +54,6 @@ def found_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
 
 def _key_of(folder: Path) -> str:
     return load_or_create_signer(folder / _KEYS / "signing.key").public_hex
-
-
-def _found(folder: Path, config: SiteConfig) -> None:
-    if not (folder / "site.toml").exists():
-        create_site(folder, config)
 
 
 def _config(

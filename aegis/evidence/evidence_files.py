@@ -7,14 +7,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from coreason_enclave.attestation import AttestationPolicy, Evidence, parse_evidence
 from coreason_enclave.attestation.verify import Refusal, VerificationRefused
 from coreason_enclave.configuration import read_toml
 from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import AttestationError, ConfigurationError, EnvelopeError, Reason
-from coreason_enclave.schemas import StrictModel, explain
+from coreason_enclave.schemas import StrictModel, explained
 
 MAX_FILE_BYTES = 4 << 20
 """Above the size of any endorsement, and of the largest evidence (a processor and sixteen GPUs, base64 in JSON)."""
@@ -75,13 +73,11 @@ def read_policy(path: Path, model: type[_Policy], table: str | None = None) -> _
     Raises:
         ConfigurationError: the file cannot be read, or holds no such policy.
     """
-    document = _attestation_of(_toml(path), path)
+    document = _attestation_of(read_toml(path, limit=_MAX_POLICY_BYTES), path)
     if table is not None:
         document = _platform_of(document, table, path)
-    try:
+    with explained(lambda why: ConfigurationError(f"{path}: {why}")):
         return model.model_validate(document)
-    except ValidationError as error:
-        raise ConfigurationError(f"{path}: {explain(error)}") from error
 
 
 def _head(path: Path, length: int) -> bytes:
@@ -90,10 +86,6 @@ def _head(path: Path, length: int) -> bytes:
             return file.read(length)
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror or error}") from error
-
-
-def _toml(path: Path) -> Mapping[str, Any]:
-    return read_toml(path, limit=_MAX_POLICY_BYTES)
 
 
 def _attestation_of(document: Mapping[str, Any], path: Path) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from aegis.evidence.evidence_files import EvidenceKind, read_evidence
 from coreason_enclave.attestation import IDENTIFYING, CpuKind, Evidence
-from coreason_enclave.attestation.verify import Refusal, VerificationRefused, load_pem_chain, refusing
+from coreason_enclave.attestation.verify import Refusal, VerificationRefused, refusing
 from coreason_enclave.attestation.verify.dcap import measurements_of as measured_by_quote
 from coreason_enclave.attestation.verify.dcap import parse_quote
 from coreason_enclave.attestation.verify.nvidia import NvidiaEvidence, parse_nvidia_evidence
@@ -42,21 +42,13 @@ class Inspection:
     what: str
     kind: str
     report_data: str | None = None
-    measurements: Mapping[str, str] = field(default_factory=dict)
     says: Mapping[str, object] = field(default_factory=dict)
+    measurements: Mapping[str, str] = field(default_factory=dict)
     gpus: tuple[Inspection, ...] = ()
 
     def document(self) -> dict[str, object]:
         """Return JSON types; ``verified`` always holds false."""
-        return {
-            "verified": False,
-            "what": self.what,
-            "kind": self.kind,
-            "report_data": self.report_data,
-            "says": dict(self.says),
-            "measurements": dict(self.measurements),
-            "gpus": [gpu.document() for gpu in self.gpus],
-        }
+        return {"verified": False, **vars(self), "gpus": [gpu.document() for gpu in self.gpus]}
 
 
 def inspect(content: bytes) -> Inspection:
@@ -191,10 +183,7 @@ def _gpu(evidence: NvidiaEvidence) -> Inspection:
 
 def _host(evidence: Evidence) -> Inspection:
     """Describe a host's evidence: its processor's report, and its GPUs'."""
-    gpus = tuple(
-        _gpu(NvidiaEvidence(gpu.report_bytes(), load_pem_chain(gpu.chain_bytes(), "a GPU's chain")))
-        for gpu in evidence.gpus
-    )
+    gpus = tuple(_gpu(NvidiaEvidence.of(gpu)) for gpu in evidence.gpus)
     beside = f"{len(gpus)} GPUs" if gpus else "no GPU"
     if evidence.kind is CpuKind.SIMULATED:
         return Inspection(what=f"SIMULATED evidence: it proves nothing; {beside}", kind=evidence.kind.value, gpus=gpus)

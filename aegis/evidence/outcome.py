@@ -107,19 +107,9 @@ class EvidenceVerdict:
 
     def document(self) -> dict[str, object]:
         """Return JSON types, with the same fields for every verdict."""
+        fields = {name: value for name, value in vars(self).items() if name != "parts"}
         parts = {"gpus": [part.document() for part in self.parts]} if self.parts else {}
-        return {
-            "verdict": self.verdict,
-            "kind": self.kind,
-            "reason": None if self.reason is None else self.reason.value,
-            "message": self.message,
-            "report_data": self.report_data,
-            "platform_id": self.platform_id,
-            "claims": dict(self.claims),
-            "measurements": dict(self.measurements),
-            "not_checked": list(self.not_checked),
-            **parts,
-        }
+        return {**fields, "not_checked": list(self.not_checked), **parts}
 
 
 def _open(unchecked: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from aegis.evidence.evidence_files import EvidenceKind, read_evidence
 from aegis.evidence.given_endorsements import dcap_endorsements, handed_over
 from aegis.evidence.outcome import EvidenceVerdict
 from coreason_enclave.attestation import Evidence, gpu_nonce, manual_context, report_data
-from coreason_enclave.attestation.verify import Authentic, Refusal, VerificationRefused, load_pem_chain
+from coreason_enclave.attestation.verify import Authentic, Refusal, VerificationRefused
 from coreason_enclave.attestation.verify.dcap import DcapPlatformPolicy, verify_sgx, verify_tdx
 from coreason_enclave.attestation.verify.nvidia import (
     NvidiaEndorsements,
@@ -159,5 +159,4 @@ def _reports(evidence: bytes | Evidence) -> Iterator[NvidiaEvidence]:
         return
     if not evidence.gpus:
         raise VerificationRefused(Refusal.WRONG_KIND, "this host shows no GPU")
-    for gpu in evidence.gpus:
-        yield NvidiaEvidence(gpu.report_bytes(), load_pem_chain(gpu.chain_bytes(), "a GPU's chain"))
+    yield from map(NvidiaEvidence.of, evidence.gpus)

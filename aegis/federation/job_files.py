@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from aegis.errors import InvalidJob
-from coreason_enclave.accounting import calibrate_noise
+from coreason_enclave.accounting import resolve_privacy
 from coreason_enclave.configuration import read_yaml
 from coreason_enclave.errors import ConfigurationError, PrivacyError
-from coreason_enclave.schemas import FederationJob, Mechanism, explain
+from coreason_enclave.schemas import FederationJob, Mechanism, explained
 
 
 def load_job(path: Path) -> FederationJob:
@@ -27,10 +26,8 @@ def load_job(path: Path) -> FederationJob:
         raise InvalidJob(str(error)) from error
     if not isinstance(document, dict):
         raise InvalidJob(f"{path} must hold the fields of one job, as 'name: value' lines")
-    try:
+    with explained(lambda why: InvalidJob(f"{path}: {why}")):
         return FederationJob.model_validate(document)
-    except ValidationError as error:
-        raise InvalidJob(f"{path}: {explain(error)}") from error
 
 
 def dump_job(job: FederationJob) -> str:
@@ -48,14 +45,10 @@ def resolve(job: FederationJob, *, delta: float) -> FederationJob:
     Raises:
         InvalidJob: no noise multiplier reaches the target.
     """
-    privacy = job.privacy
-    if privacy.mechanism is not Mechanism.DP_SGD or privacy.target_epsilon is None:
+    if job.privacy.mechanism is not Mechanism.DP_SGD:
         return job
-    chosen = delta if privacy.delta is None else privacy.delta
     try:
-        noise = privacy.noise_multiplier or calibrate_noise(
-            privacy.target_epsilon, chosen, privacy.sample_rate, job.total_steps
-        )
+        resolved = resolve_privacy(job.privacy, delta=delta, total_steps=job.total_steps)
     except PrivacyError as error:
         raise InvalidJob(f"privacy.target_epsilon: {error}") from error
-    return job.model_copy(update={"privacy": privacy.model_copy(update={"delta": chosen, "noise_multiplier": noise})})
+    return job.model_copy(update={"privacy": resolved})

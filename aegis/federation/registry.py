@@ -25,7 +25,7 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 import tomli_w
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from aegis.errors import RunFolderError
 from coreason_enclave.attestation import AttestationPolicy, AttesterName
@@ -34,7 +34,16 @@ from coreason_enclave.configuration import read_toml_as
 from coreason_enclave.crypto import Signer, load_or_create_signer
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.ledger import LineageCaps
-from coreason_enclave.schemas import Delta, Epsilon, FormatVersion, HexDigest, Profile, SafeId, StrictModel, explain
+from coreason_enclave.schemas import (
+    Delta,
+    Epsilon,
+    FormatVersion,
+    HexDigest,
+    Profile,
+    SafeId,
+    StrictModel,
+    explained,
+)
 from coreason_enclave.system import replace_file
 
 
@@ -183,10 +192,8 @@ class FederationConfig(StrictModel):
         return self.attestation.platforms
 
     def _revised(self, document: dict[str, Any]) -> Self:
-        try:
+        with explained(lambda why: RunFolderError(f"the registry would not be valid: {why}")):
             return type(self).model_validate(document)
-        except ValidationError as error:
-            raise RunFolderError(f"the registry would not be valid: {explain(error)}") from error
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ from .context import RunContext as RunContext
 from .dispatcher import Dispatcher as Dispatcher
 from .enrolment import drop_other_keys as drop_other_keys
 from .journal import Journal as Journal
+from .journal import RunRecords as RunRecords
 from .log_announcement import announce as announce
 from .round_attempt import RoundAttempt as RoundAttempt
+from .round_runner import RoundHooks as RoundHooks
 from .round_runner import RoundRunner as RoundRunner
 from .round_runner import average as average
 from .transport import Content as Content

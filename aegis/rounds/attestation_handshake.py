@@ -6,6 +6,7 @@ before sending that site a model.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,7 +47,7 @@ class CoordinatorHandshake:
     appraiser: Appraiser
     attester: Attester | None
     challenges: Challenges
-    clock: Callable[[], float]
+    clock: Callable[[], float] = time.time
     _key: KemKey = field(default_factory=KemKey.generate, repr=False)
     _asked: dict[str, AttestationRequest] = field(default_factory=dict)
     _attested: dict[str, Attested] = field(default_factory=dict)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from aegis.client_privacy import ClientPrivacy
-from aegis.coordination import Liveness, Participant, SiteHealth, mark_late
+from aegis.coordination import Liveness, NoLiveness, Participant, SiteHealth, mark_late
+from aegis.errors import InvalidJob
 from aegis.rounds.attestation_handshake import CoordinatorHandshake
 from aegis.rounds.journal import Journal
 from aegis.rounds.witnesses import Witnesses
-from aegis.stores import HeadStore
+from aegis.stores import FileHeadStore
 from coreason_enclave.crypto import Signer
 from coreason_enclave.errors import Reason
 from coreason_enclave.schemas import FederationJob
@@ -20,15 +21,27 @@ class ParticipantView:
     """The registered participants, with their current revocations and signs of life.
 
     Args:
-        revoked: returns the currently revoked site ids. A revoked site gets no requests, and its answers are refused.
-        liveness: source of signs of life.
+        revoked: returns the currently revoked site ids, and is called again at every decision. A revoked site gets no
+            requests, and its answers are refused.
+        readmitted: sites whose strikes are cleared before the run continues; a person's decision, which is logged.
+        liveness: source of signs of life, for sites that can come and go.
+
+    Raises:
+        InvalidJob: ``readmitted`` names an unregistered site.
     """
 
     def __init__(
-        self, participants: Sequence[Participant], *, revoked: Callable[[], Collection[str]], liveness: Liveness
+        self,
+        participants: Sequence[Participant],
+        *,
+        revoked: Callable[[], Collection[str]] = frozenset,
+        readmitted: Collection[str] = (),
+        liveness: Liveness | None = None,
     ) -> None:
         self.registered: Mapping[str, Participant] = {each.site_id: each for each in participants}
-        self.revoked, self.liveness = revoked, liveness
+        self.revoked, self.readmitted, self.liveness = revoked, readmitted, liveness or NoLiveness()
+        if strangers := sorted(set(readmitted) - set(self.registered)):
+            raise InvalidJob(f"{strangers[0]} cannot be readmitted: no participant has that name")
 
     def health(self) -> Mapping[str, SiteHealth]:
         """Return the signs of life of the registered sites."""
@@ -48,20 +61,27 @@ class RunContext:
     """The context of one job's run in this process.
 
     Attributes:
+        handshake: holds the coordinator's key and clock, too.
         witnesses: the checkpoints that sites saw and will see of the run's log.
-        clock: returns Unix seconds.
         client_privacy: set only if the job asks for client-level privacy.
     """
 
     job: FederationJob
-    signer: Signer
     handshake: CoordinatorHandshake
     sites: ParticipantView
-    heads: HeadStore
+    heads: FileHeadStore
     journal: Journal
     witnesses: Witnesses
-    clock: Callable[[], float]
     client_privacy: ClientPrivacy | None = None
+
+    @property
+    def signer(self) -> Signer:
+        """The coordinator's key."""
+        return self.handshake.signer
+
+    def clock(self) -> float:
+        """Return Unix seconds."""
+        return self.handshake.clock()
 
     def enrolments(self) -> dict[str, str]:
         """Return the enrolment envelopes that count: those of registered sites without revocation."""

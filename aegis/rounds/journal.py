@@ -12,27 +12,44 @@ state. :mod:`aegis.runs.resuming` checks both before a run continues.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from aegis.coordination import record_strike
 from aegis.errors import RunFolderError
-from aegis.security import HashLog
-from aegis.stores import LogPosition, RunState, RunStore
+from aegis.stores import FileHeadStore, FileRunStore, LogPosition, RunState
+from coreason_enclave.crypto import HashLog
 from coreason_enclave.schemas import FederationJob, Profile
 from coreason_enclave.wire import Arrays
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """The durable records that a coordinator writes during one run.
+
+    Attributes:
+        store, audit: state and log of this run.
+        heads: the newest ledger head of each site, over all runs of this coordinator.
+    """
+
+    store: FileRunStore
+    audit: HashLog
+    heads: FileHeadStore
 
 
 class Journal:
     """The state and audit log of one run. ``state`` always equals the state on disk.
 
+    Args:
+        profile: labels every line of the log.
+
     Raises:
         RunFolderError: the stored state belongs to another job, is damaged, or was saved when the log was longer.
     """
 
-    def __init__(
-        self, job: FederationJob, initial: Arrays, *, store: RunStore, audit: HashLog, profile: Profile
-    ) -> None:
-        self.store, self._audit, self._profile = store, audit, profile
+    def __init__(self, job: FederationJob, initial: Arrays, records: RunRecords, profile: Profile) -> None:
+        self.store, self._audit, self._profile = records.store, records.audit, profile
+        store, audit = records.store, records.audit
         about, state = {"job": job.job_id, "job_digest": job.digest()}, store.load()
         if state is None:
             self.state = self._placed(RunState(job_digest=job.digest(), models=(store.save_model(initial),)))

@@ -220,9 +220,7 @@ class RoundAttempt:
         for site in sites:
             message = f"{site} has to prove itself anew"
             self._refuse(site, Reason.ATTESTATION_REQUIRED, message, changes, strike=False)
-        if changes.refused:
-            self.refused.update(changes.refused)
-            self._journal.save(refused={**self._journal.state.refused, **changes.refused})
+        self._save_refused(changes)
 
     def _challenge_again(self, site: str) -> bool:
         self._of.handshake.forget(site)
@@ -319,9 +317,11 @@ class RoundAttempt:
                 self._refuse(site, Reason.REVOKED, f"{site} is revoked", changes, strike=False)
             elif site not in self._of.sites.registered:
                 self._refuse(site, Reason.NO_REPLY, f"{site} is not registered any more", changes, strike=False)
-        if changes.refused:
-            self.refused.update(changes.refused)
-            self._journal.save(refused={**self._journal.state.refused, **changes.refused})
+        self._save_refused(changes)
+
+    def _save_refused(self, changes: _Batch) -> None:
+        self.refused.update(changes.refused)
+        self._journal.save(refused={**self._journal.state.refused, **changes.refused})
 
     def _admission(self, site: str, decrypt_update: Callable[[SealedMessage], bytes] | None = None) -> Admission:
         handshake = self._of.handshake

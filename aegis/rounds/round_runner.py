@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,24 +34,25 @@ from coreason_enclave.errors import PrivacyBudgetExceededError, Reason
 from coreason_enclave.wire import Array, Arrays, layout_of
 
 
-class RoundRunner:
-    """Runs the turns of ``run``, and continues an interrupted turn.
+@dataclass(frozen=True)
+class RoundHooks:
+    """What a caller adds to each completed round.
 
-    Args:
-        evaluate: returns the utility of a model on **public** data.
+    Attributes:
+        evaluate: returns the utility of a model on **public** data; sites never report metrics.
         observe: called with each completed round.
     """
 
-    def __init__(
-        self,
-        run: RunContext,
-        *,
-        evaluate: Callable[[Arrays], Mapping[str, float]],
-        observe: Callable[[RoundRecord], None],
-    ) -> None:
-        self._run, self._journal = run, run.journal
+    evaluate: Callable[[Arrays], Mapping[str, float]] = lambda _: {}
+    observe: Callable[[RoundRecord], None] = lambda _: None
+
+
+class RoundRunner:
+    """Runs the turns of ``run``, and continues an interrupted turn."""
+
+    def __init__(self, run: RunContext, hooks: RoundHooks) -> None:
+        self._run, self._journal, self._hooks = run, run.journal, hooks
         self._drawing = None if run.client_privacy is None else ClientSampling(run, run.client_privacy)
-        self._evaluate, self._observe = evaluate, observe
         self._started = time.monotonic()
 
     def run_round(self, dispatcher: Dispatcher) -> RunState:
@@ -198,7 +200,7 @@ class RoundRunner:
         completed = {"round": record.round_number, "model": digest, "record": record.model_dump(mode="json")}
         self._journal.log("round", "completed", completed)
         self._note_health()
-        self._observe(record)
+        self._hooks.observe(record)
         return following
 
     def _record(self, attempt: RoundAttempt, combined: Aggregate, models: tuple[str, ...]) -> RoundRecord:
@@ -219,7 +221,7 @@ class RoundRunner:
             epsilon=epsilon_so_far(job, steps),
             content_changed=tuple(site for site, each in admitted.items() if each.statement.content_changed),
             model_digest=models[-1],
-            metrics=dict(self._evaluate(average([self._journal.store.load_model(each) for each in tail]))),
+            metrics=dict(self._hooks.evaluate(average([self._journal.store.load_model(each) for each in tail]))),
             seconds=round(time.monotonic() - self._started, 3),
         )
 

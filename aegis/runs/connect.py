@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from aegis.coordination import Liveness, Participant
 from aegis.federated_coordinator import GridTransport
@@ -16,6 +15,10 @@ from aegis.federation import FederationFolder
 from aegis.rounds import Transport
 from coreason_enclave.ledger import PrivacyLedger
 from coreason_enclave.policy import SiteConfig
+
+if TYPE_CHECKING:
+    from aegis.runtimes import InProcessSites
+    from aegis.runtimes.flower import FlowerSites
 
 
 class RuntimeName(StrEnum):
@@ -92,21 +95,5 @@ def connect_sites(
         yield _over(opened)
 
 
-class _OnAGrid(Protocol):
-    """Sites opened by a runtime over Flower's interfaces; ``grid`` is a Flower ``Grid``."""
-
-    @property
-    def sites(self) -> Mapping[str, LocalLedger]: ...
-
-    @property
-    def grid(self) -> Any: ...
-
-    @property
-    def participants(self) -> tuple[Participant, ...]: ...
-
-    @property
-    def liveness(self) -> Liveness: ...
-
-
-def _over(opened: _OnAGrid) -> ConnectedSites:
-    return ConnectedSites(opened.sites, GridTransport(opened.grid, time.sleep), opened.participants, opened.liveness)
+def _over(opened: InProcessSites | FlowerSites) -> ConnectedSites:
+    return ConnectedSites(opened.sites, GridTransport(opened.grid), opened.participants, opened.liveness)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from aegis.client_privacy import ClientPrivacy
 from aegis.errors import InvalidJob
 from aegis.federated_coordinator import FederatedCoordinator
 from aegis.federation import FederationFolder
-from aegis.runs.connect import ConnectedSites, LocalLedger
+from aegis.rounds import CoordinatorHandshake, ParticipantView, RoundHooks, RunRecords
+from aegis.runs.connect import ConnectedSites
 from aegis.runs.plan import RunPlan, report_round
 from aegis.runs.results import RunOutcome, write_results
 from aegis.runs.resuming import record_configuration, require_whole, sign_checkpoint
@@ -66,51 +67,45 @@ def open_log(plan: RunPlan) -> Iterator[HashLog]:
         RunFolderError: the run's records are damaged, or do not belong to each other.
     """
     folder, signer = plan.folder, plan.federation.signer()
-    audit = HashLog(folder.path / "audit.jsonl")
-    try:
+    with closing(HashLog(folder.path / "audit.jsonl")) as audit:
         require_whole(folder, signer.public_hex)
         record_configuration(folder, audit, plan.federation.config().profile)
         sign_checkpoint(folder, audit, signer)
         yield audit
-    finally:
-        audit.close()
 
 
 def _coordinator(
     job: FederationJob, plan: RunPlan, sites: ConnectedSites, audit: HashLog, client_privacy: ClientPrivacy | None
 ) -> FederatedCoordinator:
-    federation, folder = plan.federation, plan.folder
-    config = federation.config()
+    federation = plan.federation
+
+    def after_round(record: RoundRecord) -> None:
+        sign_checkpoint(plan.folder, audit, federation.signer())
+        report_round(plan, sites.sites, job, record)
+
     return FederatedCoordinator(
         job,
-        sites.participants,
-        signer=federation.signer(),
-        store=folder.store(),
-        heads=FileHeadStore(federation.path / "coordinator" / "heads"),
-        audit=audit,
-        profile=config.profile,
-        appraiser=_appraiser(federation),
-        challenges=FileChallenges(federation.coordinator / "challenges"),
-        attester=None if config.attester is None else attester_named(config.attester),
+        ParticipantView(
+            sites.participants,
+            revoked=lambda: federation.config().revoked,
+            readmitted=plan.readmit,
+            liveness=sites.liveness,
+        ),
+        _handshake(federation),
+        RunRecords(plan.folder.store(), audit, FileHeadStore(federation.coordinator / "heads")),
         client_privacy=client_privacy,
-        liveness=sites.liveness,
-        revoked=lambda: federation.config().revoked,
-        readmit=plan.readmit,
-        evaluate=_evaluator(job, federation),
-        observe=lambda record: _after_round(plan, sites.sites, job, audit, record),
+        hooks=RoundHooks(evaluate=_evaluator(job, federation), observe=after_round),
     )
 
 
-def _after_round(
-    plan: RunPlan, sites: Mapping[str, LocalLedger], job: FederationJob, audit: HashLog, record: RoundRecord
-) -> None:
-    sign_checkpoint(plan.folder, audit, plan.federation.signer())
-    report_round(plan, sites, job, record)
-
-
-def _appraiser(federation: FederationFolder) -> Appraiser:
+def _handshake(federation: FederationFolder) -> CoordinatorHandshake:
     config = federation.config()
-    return Appraiser(config.attestation_policy(), config.profile, opened(config.endorsements, federation.path))
+    return CoordinatorHandshake(
+        federation.signer(),
+        Appraiser(config.attestation_policy(), config.profile, opened(config.endorsements, federation.path)),
+        attester=None if config.attester is None else attester_named(config.attester),
+        challenges=FileChallenges(federation.coordinator / "challenges"),
+    )
 
 
 def _evaluator(job: FederationJob, federation: FederationFolder) -> Callable[[Arrays], Mapping[str, float]]:

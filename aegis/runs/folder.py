@@ -152,7 +152,7 @@ def metrics_csv(history: tuple[RoundRecord, ...]) -> str:
                 len(record.admitted),
                 " ".join(f"{site}={reason}" for site, reason in sorted(record.refused.items())),
                 *(record.steps.get(site, 0) for site in sites),
-                *(_blank_if_none(record.epsilon.get(site)) for site in sites),
+                *("" if record.epsilon.get(site) is None else record.epsilon[site] for site in sites),
                 record.seconds,
             ]
         )
@@ -161,15 +161,12 @@ def metrics_csv(history: tuple[RoundRecord, ...]) -> str:
 
 def installed_versions() -> dict[str, str]:
     """Return the versions behind the numbers: Python, and the packages for accounting, training and transport."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in _RECORDED_PACKAGES}}
+    return {"python": platform.python_version(), **{name: installed_version(name) for name in _RECORDED_PACKAGES}}
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """Return the installed version of a package."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed as a package"
-
-
-def _blank_if_none(value: float | None) -> float | str:
-    return "" if value is None else value

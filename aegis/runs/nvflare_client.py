@@ -14,20 +14,19 @@ import time
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from aegis.errors import AegisError, InvalidJob, RunAborted, RunFolderError, TransportUnavailable
 from aegis.federation import FederationFolder
-from aegis.runs.local_ledgers import reading_local_sites
 from aegis.runs.nvflare_heartbeat import PulseWatch
 from aegis.runs.nvflare_outcome import forget_end, has_ended, raise_as_ended
 from aegis.runs.nvflare_wait import Lost, Waiting
 from aegis.runs.plan import RunPlan, report_round
 from aegis.runs.round_follower import RoundFollower
-from aegis.runtimes.nvflare import FlareHosting, FlareJob, ServerSettings, SiteSettings, read_admin_kit
-from coreason_enclave.schemas import FederationJob, Profile, SafeId
+from aegis.runtimes.nvflare import FlareHosting, FlareJob, FlareProcess, ServerSettings, SiteSettings, read_admin_kit
+from aegis.services import reading_local_sites
+from coreason_enclave.schemas import FederationJob, Profile, SafeId, explained
 
 LOG = "nvflare.log"
 """File in the run folder with FLARE's output."""
@@ -36,28 +35,6 @@ NOTE = "nvflare-run.json"
 
 _POLL_S = 0.1
 _TRIES = 3
-
-
-class Running(Protocol):
-    """A started FLARE job."""
-
-    @property
-    def ended(self) -> bool:
-        """Return True once the job has ended, for any reason."""
-        ...
-
-    @property
-    def job_is_over(self) -> bool:
-        """Return True if FLARE reported the end of the job; False if FLARE could not be asked."""
-        ...
-
-    def wait_for_exit(self) -> None:
-        """Wait for the job to exit by itself after its work, for a limited time."""
-        ...
-
-    def own_words(self) -> str | None:
-        """Return this project's own reason for giving up; None if FLARE decided."""
-        ...
 
 
 def coordinate_on_flare(job: FederationJob, plan: RunPlan) -> None:
@@ -104,7 +81,7 @@ def _see_through(job: FederationJob, plan: RunPlan, follower: RoundFollower) -> 
         plan.say(f"{lost.value}: it is submitted anew, and goes on after round {follower.told}")
 
 
-def _wait(plan: RunPlan, follower: RoundFollower, watch: PulseWatch, running: Running) -> Lost | None:
+def _wait(plan: RunPlan, follower: RoundFollower, watch: PulseWatch, running: FlareProcess) -> Lost | None:
     """Follow the run folder until the coordinator ends (None), or return the reason to stop waiting."""
     folder, lost = plan.folder, None
     waiting = Waiting(watch, lambda: running.ended, plan.say)
@@ -155,7 +132,7 @@ def require_flare() -> None:
         raise RunFolderError("NVIDIA FLARE is not installed: pip install 'aegis-fl[nvflare]'")
 
 
-def _hosted(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Running]:
+def _hosted(job: FederationJob, plan: RunPlan) -> AbstractContextManager[FlareProcess]:
     """Return the FLARE job of ``plan``, to be started on entering the context."""
     match plan.flare.hosting:
         case FlareHosting.SIMULATOR:
@@ -166,7 +143,7 @@ def _hosted(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Running
             return _deployed(job, plan)
 
 
-def _simulated(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Running]:
+def _simulated(job: FederationJob, plan: RunPlan) -> AbstractContextManager[FlareProcess]:
     from aegis.runtimes.nvflare import Simulation, simulating
 
     if plan.federation.config().profile is not Profile.DEVELOPMENT:
@@ -185,7 +162,7 @@ def _simulated(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Runn
     )
 
 
-def _proof_of_concept(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Running]:
+def _proof_of_concept(job: FederationJob, plan: RunPlan) -> AbstractContextManager[FlareProcess]:
     from aegis.runtimes.nvflare import ProofOfConcept, proof_of_concept
 
     sites = _local_sites(plan)
@@ -201,7 +178,7 @@ def _proof_of_concept(job: FederationJob, plan: RunPlan) -> AbstractContextManag
     )
 
 
-def _deployed(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Running]:
+def _deployed(job: FederationJob, plan: RunPlan) -> AbstractContextManager[FlareProcess]:
     from aegis.runtimes.nvflare import Submission, submitted
 
     if plan.flare.kit is None:
@@ -257,7 +234,6 @@ def run_name(name: str) -> str:
     Raises:
         RunFolderError: the name has characters that a job may not use.
     """
-    try:
+    refused = f"a FLARE job cannot name the run folder {name!r:.80}: letters, digits, . _ -"
+    with explained(lambda _: RunFolderError(refused)):
         return TypeAdapter[str](SafeId).validate_python(name)
-    except ValidationError as error:
-        raise RunFolderError(f"a FLARE job cannot name the run folder {name!r:.80}: letters, digits, . _ -") from error

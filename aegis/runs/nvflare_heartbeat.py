@@ -45,7 +45,8 @@ def _beat(path: Path, ended: threading.Event) -> None:
         with contextlib.suppress(OSError):  # a full disk: skip this heartbeat
             if not path.exists():
                 path.parent.mkdir(exist_ok=True)
-                path.write_text(json.dumps(_this_process()), encoding="ascii")
+                own = {"pid": os.getpid(), **_of_process(os.getpid())._asdict()}
+                path.write_text(json.dumps(own), encoding="ascii")
             os.utime(path)
         if ended.wait(_EVERY_S):
             return
@@ -107,10 +108,6 @@ class _Process(NamedTuple):
 
     parent: int
     started: int
-
-
-def _this_process() -> dict[str, int]:
-    return {"pid": os.getpid(), **_of_process(os.getpid())._asdict()}
 
 
 def _of_process(pid: int) -> _Process:

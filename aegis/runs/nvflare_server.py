@@ -13,7 +13,6 @@ from aegis.federation import FederationFolder, load_job
 from aegis.runs.connect import ConnectedSites, RuntimeName
 from aegis.runs.coordinate import coordinate, open_log
 from aegis.runs.folder import RunFolder
-from aegis.runs.local_ledgers import reading_local_sites
 from aegis.runs.nvflare_heartbeat import beating
 from aegis.runs.nvflare_outcome import record_end
 from aegis.runs.plan import RunPlan, prepare
@@ -25,6 +24,7 @@ from aegis.runtimes.nvflare import (
     read_server_settings,
     require_gate,
 )
+from aegis.services import reading_local_sites
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.schemas import SafeId, StrictModel, explain
 
@@ -87,8 +87,7 @@ def _read(arguments: dict[str, Any]) -> _Arguments:
         readmit = tuple(arguments.get("readmit") or ())
         return _Arguments.model_validate({**arguments, "readmit": readmit})
     except (TypeError, ValidationError) as error:
-        what = explain(error) if isinstance(error, ValidationError) else str(error)
-        raise InvalidJob(f"the FLARE job's arguments to the workflow: {what}") from error
+        raise InvalidJob(f"the FLARE job's arguments to the workflow: {explain(error)}") from error
 
 
 def _seed(folder: RunFolder) -> int | None:

@@ -19,12 +19,12 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from aegis.errors import RunFolderError
 from aegis.federation import FederationConfig, FederationFolder
+from aegis.runs.folder import installed_version
 from coreason_enclave.crypto import canonical_json, sha256_hex
 from coreason_enclave.schemas import FederationJob
 
@@ -95,14 +95,10 @@ def require_coordinator_key(federation: FederationFolder) -> None:
 @cache
 def code_in_use() -> Mapping[str, str]:
     """Return the installed version, and for each package the SHA-256 over its source files' names and contents."""
-    return {"version": _version(), **{name: sha256_hex(canonical_json(dict(_sources(name)))) for name in _PACKAGES}}
-
-
-def _version() -> str:
-    try:
-        return metadata.version("aegis-fl")
-    except metadata.PackageNotFoundError:
-        return "not installed as a package"
+    return {
+        "version": installed_version("aegis-fl"),
+        **{name: sha256_hex(canonical_json(dict(_sources(name)))) for name in _PACKAGES},
+    }
 
 
 def _sources(package: str) -> Iterator[tuple[str, str]]:

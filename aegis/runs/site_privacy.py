@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from aegis.client_privacy import LINEAGE, ClientPrivacy
@@ -63,11 +63,8 @@ def client_privacy_of(
     if budget is None or job.client_privacy is None:
         yield None
         return
-    ledger = SqliteLedger(federation.coordinator / "ledger.sqlite")
-    try:
+    with closing(SqliteLedger(federation.coordinator / "ledger.sqlite")) as ledger:
         yield ClientPrivacy(job, job.client_privacy, ledger, budget.caps(), _keys(federation, unsafe_seed))
-    finally:
-        ledger.close()
 
 
 def statement(privacy: ClientPrivacy) -> dict[str, Any] | None:

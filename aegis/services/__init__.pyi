@@ -1,3 +1,5 @@
+from .local_ledgers import LocalSiteLedger as LocalSiteLedger
+from .local_ledgers import reading_local_sites as reading_local_sites
 from .participants import Pinned as Pinned
 from .participants import admit as admit
 from .participants import create_federation as create_federation

@@ -10,16 +10,15 @@ import re
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from aegis.errors import RunFolderError
 from aegis.federation import FederationConfig, FederationFolder
 from aegis.gateway import GatewayConfig, GatewayFiles
 from aegis.security import CertificateAuthority, certificate_fingerprint, create_authority
-from coreason_enclave.schemas import Profile, explain
+from coreason_enclave.schemas import Profile, explained
 from coreason_enclave.wire import RegistrationGrant, RegistrationRequest, open_request, parse_address, seal_grant
 
 _LOOPBACK = "127.0.0.1"
@@ -68,7 +67,8 @@ def create_federation(
     """
     if federation.exists:
         raise RunFolderError(f"{federation.path} holds a federation already: it is created once")
-    config = _nobody(profile, delta)
+    with explained(lambda why: RunFolderError(f"not a federation: {why}")):
+        config = FederationConfig(profile=profile, delta=delta, public_keys={})
     _gateway(host, public_address)  # raises before the first write
     federation.coordinator.mkdir(mode=0o700, parents=True, exist_ok=True)
     federation.signer()
@@ -232,13 +232,6 @@ def _grant(
     return seal_grant(grant, signer)
 
 
-def _nobody(profile: Profile, delta: float) -> FederationConfig:
-    try:
-        return FederationConfig(profile=profile, delta=delta, public_keys={})
-    except ValidationError as error:
-        raise RunFolderError(f"not a federation: {explain(error)}") from error
-
-
 def _gateway(host: str, public_address: str | None) -> GatewayConfig:
     """Return a configuration with the published port, or a port free at this moment."""
     port, superlink_port = free_ports(2)
@@ -254,14 +247,11 @@ def _gateway(host: str, public_address: str | None) -> GatewayConfig:
 
 def free_ports(number: int) -> list[int]:
     """Return loopback ports that were free a moment ago."""
-    probes = [socket.socket() for _ in range(number)]
-    try:
+    with ExitStack() as opened:
+        probes = [opened.enter_context(socket.socket()) for _ in range(number)]
         for probe in probes:
             probe.bind((_LOOPBACK, 0))
         return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def _pki(federation: FederationFolder) -> Path:

@@ -1,5 +1,4 @@
 from .heads import FileHeadStore as FileHeadStore
-from .heads import HeadStore as HeadStore
 from .run_state import AdmittedEnvelope as AdmittedEnvelope
 from .run_state import LogPosition as LogPosition
 from .run_state import RoundRecord as RoundRecord
@@ -8,4 +7,3 @@ from .run_state import SampledCohort as SampledCohort
 from .run_state import StrategyState as StrategyState
 from .run_state import content_changes as content_changes
 from .run_store import FileRunStore as FileRunStore
-from .run_store import RunStore as RunStore

@@ -7,7 +7,6 @@ store keeps the site's own envelope; the coordinator can neither make nor alter 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 from aegis.errors import LedgerForked, RunFolderError
 from coreason_enclave.crypto import unverified_payload
@@ -16,41 +15,19 @@ from coreason_enclave.system import replace_file
 from coreason_enclave.wire import LedgerHeadStatement, SiteLedgerHead
 
 
-class HeadStore(Protocol):
-    """Port to the signed ledger heads, by site."""
-
-    def get(self, site_id: str) -> str | None:
-        """Return the newest head's envelope, or None if the site never sent a head."""
-        ...
-
-    def put(self, site_id: str, envelope: str) -> bool:
-        """Store a verified head unless a newer head (by number) is already stored; durable on return.
-
-        Return False if a newer head is already stored, which means the site's ledger was rolled back.
-
-        Raises:
-            LedgerForked: see :meth:`require_no_fork`; the stored head stays.
-        """
-        ...
-
-    def require_no_fork(self, site_id: str, envelope: str) -> None:
-        """Refuse a verified head with the number of the stored head but a different hash.
-
-        Raises:
-            LedgerForked: the site signed two different histories of its ledger.
-        """
-        ...
-
-
 class FileHeadStore:
-    """:class:`HeadStore` in a folder, with one file per site. A damaged file is refused, not forgotten."""
+    """The signed ledger heads in a folder, with one file per site. A damaged file is refused, not forgotten."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, site_id: str) -> str | None:
-        """See :class:`HeadStore`; raises :class:`RunFolderError` if the file is damaged."""
+        """Return the newest head's envelope, or None if the site never sent a head.
+
+        Raises:
+            RunFolderError: the file is damaged.
+        """
         path = self._folder / f"{site_id}.json"
         if not path.exists():
             return None
@@ -62,7 +39,13 @@ class FileHeadStore:
         return envelope
 
     def put(self, site_id: str, envelope: str) -> bool:
-        """See :class:`HeadStore`."""
+        """Store a verified head unless a newer head (by number) is already stored; durable on return.
+
+        Return False if a newer head is already stored, which means the site's ledger was rolled back.
+
+        Raises:
+            LedgerForked: see :meth:`require_no_fork`; the stored head stays.
+        """
         self.require_no_fork(site_id, envelope)
         kept = self.get(site_id)
         if kept is not None and _head(kept).seq > _head(envelope).seq:
@@ -72,7 +55,11 @@ class FileHeadStore:
         return True
 
     def require_no_fork(self, site_id: str, envelope: str) -> None:
-        """See :class:`HeadStore`."""
+        """Refuse a verified head with the number of the stored head but a different hash.
+
+        Raises:
+            LedgerForked: the site signed two different histories of its ledger.
+        """
         kept = self.get(site_id)
         if kept is None:
             return

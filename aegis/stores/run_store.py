@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -33,59 +32,8 @@ _MAX_MODEL_BYTES = 1 << 30
 _MAX_STATE_BYTES = 1 << 28
 
 
-class RunStore(Protocol):
-    """Port to the durable state of one run. Saved data survives a crash whole."""
-
-    def load(self) -> RunState | None:
-        """Return the last saved state, or None before the first save."""
-        ...
-
-    def save(self, state: RunState) -> str:
-        """Replace the state, durable on return; return the SHA-256 of the new document on disk."""
-        ...
-
-    def load_model(self, digest: str) -> dict[str, Array]:
-        """Return the model with this digest; raise :class:`RunFolderError` if missing or damaged."""
-        ...
-
-    def save_model(self, arrays: Arrays) -> str:
-        """Store a model and return its digest; durable on return."""
-        ...
-
-    def load_strategy(self, digest: str) -> dict[str, Array]:
-        """Return the strategy document with this digest; raise :class:`RunFolderError` if missing or damaged."""
-        ...
-
-    def save_strategy(self, arrays: Arrays) -> str:
-        """Store a strategy document and return its digest; durable on return."""
-        ...
-
-    def keep_strategy(self, digests: Collection[str]) -> None:
-        """Delete all strategy documents except those with ``digests``. A repeated call does nothing."""
-        ...
-
-    def save_update(self, message: SealedMessage) -> str:
-        """Store a sealed update and return its envelope's SHA-256; durable on return."""
-        ...
-
-    def load_update(self, digest: str) -> SealedMessage:
-        """Return the sealed update whose envelope has this digest; raise :class:`RunFolderError` if missing or damaged.
-
-        The arrays come unchecked: the reader checks them against the envelope.
-        """
-        ...
-
-    def drop_arrays(self, digest: str) -> None:
-        """Delete the arrays of a sealed update and keep its envelope. A repeated call does nothing."""
-        ...
-
-    def save_health(self, document: Mapping[str, object]) -> None:
-        """Replace the last known health of the sites (JSON types), for display only: no decision reads it."""
-        ...
-
-
 class FileRunStore:
-    """A :class:`RunStore` in a folder."""
+    """The durable state of one run, in a folder. Saved data survives a crash whole."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -93,46 +41,45 @@ class FileRunStore:
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def load(self) -> RunState | None:
-        """See :class:`RunStore`; a damaged document raises :class:`RunFolderError`."""
+        """Return the last saved state, or None before the first save; raise :class:`RunFolderError` if damaged."""
         path = self._folder / "state.json"
         if not path.exists():
             return None
         try:
             return RunState.model_validate(parse_json(path.read_bytes(), limit=_MAX_STATE_BYTES))
         except (ValidationError, EnclaveError) as error:
-            what = explain(error) if isinstance(error, ValidationError) else str(error)
-            raise RunFolderError(f"{path} is damaged ({what}): start a new run") from error
+            raise RunFolderError(f"{path} is damaged ({explain(error)}): start a new run") from error
 
     def save(self, state: RunState) -> str:
-        """See :class:`RunStore`."""
+        """Replace the state, durable on return; return the SHA-256 of the new document on disk."""
         data = state.canonical()
         replace_file(self._folder / "state.json", data)
         return sha256_hex(data)
 
     def load_model(self, digest: str) -> dict[str, Array]:
-        """See :class:`RunStore`."""
+        """Return the model with this digest; raise :class:`RunFolderError` if missing or damaged."""
         return self._load("models", digest)
 
     def save_model(self, arrays: Arrays) -> str:
-        """See :class:`RunStore`."""
+        """Store a model and return its digest; durable on return."""
         return self._save("models", arrays)
 
     def load_strategy(self, digest: str) -> dict[str, Array]:
-        """See :class:`RunStore`."""
+        """Return the strategy document with this digest; raise :class:`RunFolderError` if missing or damaged."""
         return self._load("strategy", digest)
 
     def save_strategy(self, arrays: Arrays) -> str:
-        """See :class:`RunStore`."""
+        """Store a strategy document and return its digest; durable on return."""
         return self._save("strategy", arrays)
 
     def keep_strategy(self, digests: Collection[str]) -> None:
-        """See :class:`RunStore`."""
+        """Delete all strategy documents except those with ``digests``. A repeated call does nothing."""
         for path in (self._folder / "strategy").iterdir():
             if path.name.removesuffix(".safetensors") not in digests:
                 path.unlink(missing_ok=True)
 
     def save_update(self, message: SealedMessage) -> str:
-        """See :class:`RunStore`."""
+        """Store a sealed update and return its envelope's SHA-256; durable on return."""
         digest = sha256_hex(message.envelope)
         write_whole(self._update(digest, "safetensors"), message.arrays)
         write_whole(self._update(digest, "json"), message.envelope)
@@ -140,7 +87,10 @@ class FileRunStore:
         return digest
 
     def load_update(self, digest: str) -> SealedMessage:
-        """See :class:`RunStore`."""
+        """Return the sealed update whose envelope has this digest; raise :class:`RunFolderError` if missing or damaged.
+
+        The arrays come unchecked: the reader checks them against the envelope.
+        """
         try:
             envelope, arrays = (self._update(digest, kind).read_bytes() for kind in ("json", "safetensors"))
         except OSError as error:
@@ -150,11 +100,11 @@ class FileRunStore:
         return SealedMessage(envelope, arrays)
 
     def drop_arrays(self, digest: str) -> None:
-        """See :class:`RunStore`."""
+        """Delete the arrays of a sealed update and keep its envelope. A repeated call does nothing."""
         self._update(digest, "safetensors").unlink(missing_ok=True)
 
     def save_health(self, document: Mapping[str, object]) -> None:
-        """See :class:`RunStore`."""
+        """Replace the last known health of the sites (JSON types), for display only: no decision reads it."""
         replace_file(self._folder / "health.json", canonical_json(document))
 
     def _load(self, kind: str, digest: str) -> dict[str, Array]:

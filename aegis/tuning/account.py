@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from aegis.errors import InvalidEngine
@@ -66,16 +66,9 @@ def epsilon_of(config: EngineConfig, steps: int, accountant: Accountant) -> floa
 def guarantee_of(config: EngineConfig, steps: int) -> Guarantee:
     """Return the guarantee for ``steps`` steps, by the configuration's accountant."""
     composed = compose_epsilon([config.event(steps)], config.delta)
-    by_rdp = config.accountant is Accountant.RDP
-    return Guarantee(
-        epsilon=composed.rdp_epsilon if by_rdp else composed.epsilon,
-        delta=config.delta,
-        accountant=Accountant.RDP if by_rdp else composed.accountant,
-        rdp_epsilon=composed.rdp_epsilon,
-        unit=config.unit,
-        neighboring_relation=config.neighboring_relation,
-        sampling="poisson",
-    )
+    if config.accountant is Accountant.RDP:
+        composed = replace(composed, epsilon=composed.rdp_epsilon, accountant=Accountant.RDP)
+    return composed.guarantee(unit=config.unit, neighboring_relation=config.neighboring_relation)
 
 
 def calibrated(config: EngineConfig, target_epsilon: float) -> EngineConfig:

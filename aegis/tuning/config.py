@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ValidationError, field_validator
+from pydantic import BeforeValidator, field_validator
 
 from aegis.errors import InvalidEngine
 from coreason_enclave.accounting import Accountant, PoissonSampledGaussian
@@ -18,7 +18,7 @@ from coreason_enclave.schemas import (
     SampleRate,
     SiteUnit,
     StrictModel,
-    explain,
+    explained,
 )
 
 _MOST_STEPS = 1_000_000
@@ -95,10 +95,8 @@ class EngineConfig(StrictModel):
         Raises:
             InvalidEngine: names every problem in one line.
         """
-        try:
+        with explained(InvalidEngine):
             return cls.model_validate(fields)
-        except ValidationError as error:
-            raise InvalidEngine(explain(error)) from error
 
     def changed(self, **fields: object) -> Self:
         """Return the same configuration with some fields replaced and validated."""

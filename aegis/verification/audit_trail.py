@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from aegis.errors import VerificationFailed
 from aegis.stores import RoundRecord
@@ -42,7 +42,9 @@ class _Started(_Details):
     job_digest: HexDigest
 
 
-class _Configured(_Details):
+class RecordedRun(_Details):
+    """Digests of the files behind one start of the run; None for a missing file."""
+
     config: HexDigest
     job_file: HexDigest | None = None
     evaluation_set: HexDigest | None = None
@@ -60,7 +62,19 @@ class _Completed(_Details):
     record: RoundRecord | None = None
 
 
-class _Finished(_Details):
+class ModelReleaseEvent(_Details):
+    """The log's last line: the release of the final global model.
+
+    Attributes:
+        model: the final global model's digest.
+        averaged_rounds: number of last rounds whose models were averaged.
+        metrics: the final global model's utility.
+        evaluation_set: digest of the public examples behind ``metrics``.
+        state: digest of the last state.
+        outcome: digest of ``outcome.json``.
+        ledgers: heads of the exported ledgers, by site.
+    """
+
     model: HexDigest
     averaged_rounds: int
     metrics: dict[str, float] | None = None
@@ -74,11 +88,20 @@ class _Paid(_Details):
     ledger_head: LedgerHeadStatement
 
 
-class _AcceptedDetails(_Details):
+def _an_event(told: object) -> Event:
+    if not isinstance(told, Mapping):
+        raise ValueError("must be a privacy event")
+    return event_from_dict(told)
+
+
+class AuditedUpdate(_Details):
+    """One accepted update in the log. ``line`` counts from 1; ``envelope`` holds the SHA-256 of the signed envelope."""
+
+    line: int
     site: SafeId
-    round: int
-    update: HexDigest
-    event: dict[str, Any]
+    round_number: int = Field(alias="round")
+    digest: HexDigest = Field(alias="update")
+    event: Annotated[Event, BeforeValidator(_an_event)]
     provenance: Provenance
     noise_source: SafeId
     unit: SafeId
@@ -89,24 +112,6 @@ class _AcceptedDetails(_Details):
 
 
 @dataclass(frozen=True)
-class AuditedUpdate:
-    """One accepted update in the log. ``line`` counts from 1; ``envelope`` holds the SHA-256 of the signed envelope."""
-
-    line: int
-    site: str
-    round_number: int
-    digest: str
-    event: Event
-    provenance: Provenance
-    noise_source: str
-    unit: str
-    delta: float
-    ledger_head: LedgerHeadStatement
-    content_changed: bool
-    envelope: str | None
-
-
-@dataclass(frozen=True)
 class AuditedRound:
     """One completed round. ``model`` and ``record`` are None only in logs of earlier versions."""
 
@@ -114,38 +119,6 @@ class AuditedRound:
     admitted: Mapping[str, AuditedUpdate]
     model: str | None
     record: RoundRecord | None = None
-
-
-@dataclass(frozen=True)
-class ModelReleaseEvent:
-    """The log's last line: the release of the final global model.
-
-    Attributes:
-        model: the final global model's digest.
-        averaged_rounds: number of last rounds whose models were averaged.
-        metrics: the final global model's utility.
-        evaluation_set: digest of the public examples behind ``metrics``.
-        state: digest of the last state.
-        outcome: digest of ``outcome.json``.
-        ledgers: heads of the exported ledgers, by site.
-    """
-
-    model: str
-    averaged_rounds: int
-    metrics: Mapping[str, float] | None
-    evaluation_set: str | None
-    state: str | None
-    outcome: str | None
-    ledgers: Mapping[str, LedgerHeadStatement]
-
-
-@dataclass(frozen=True)
-class RecordedRun:
-    """Digests of the files behind one start of the run; None for a missing file."""
-
-    config: str
-    job_file: str | None
-    evaluation_set: str | None
 
 
 @dataclass(frozen=True)
@@ -189,10 +162,8 @@ def read_trail(data: bytes) -> AuditTrail:
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         try:
             reading.follow(number, _Line.model_validate(parse_json(line)))
-        except ValidationError as error:
+        except (ValidationError, EnclaveError) as error:
             raise VerificationFailed(f"audit.jsonl, line {number}: {explain(error)}") from error
-        except EnclaveError as error:
-            raise VerificationFailed(f"audit.jsonl, line {number}: {error}") from error
     return reading.trail()
 
 
@@ -219,15 +190,13 @@ class _Reading:
         self.profiles.add(str(line.details.get("profile", "unnamed")))
         match line.action, line.outcome:
             case "configuration", "recorded":
-                said = _read(_Configured, line)
-                self.configurations.add(RecordedRun(said.config, said.job_file, said.evaluation_set))
+                self.configurations.add(_read(RecordedRun, line))
             case "run", "started":
                 self.jobs.add(_read(_Started, line).job_digest)
             case "run", "resumed":
                 self._resume(_read(_Resumed, line))
             case "run", "finished":
-                finished = _read(_Finished, line)
-                self.released = ModelReleaseEvent(**{name: getattr(finished, name) for name in _Finished.model_fields})
+                self.released = _read(ModelReleaseEvent, line)
             case "round", "opened":
                 self.open = {}
             case "round", "completed":
@@ -236,7 +205,7 @@ class _Reading:
             case "client_privacy", "committed":
                 self.draws.append(AuditedDraw(number, _read(_Paid, line).ledger_head))
             case "admit", "accepted":
-                update = _update(number, _read(_AcceptedDetails, line))
+                update = AuditedUpdate.model_validate({**line.details, "line": number})
                 self.updates.append(update)
                 self.open[update.site] = update
 
@@ -271,20 +240,3 @@ class _Reading:
 
 def _read(kind: type[_D], line: _Line) -> _D:
     return kind.model_validate(line.details)
-
-
-def _update(line: int, accepted: _AcceptedDetails) -> AuditedUpdate:
-    return AuditedUpdate(
-        line=line,
-        site=accepted.site,
-        round_number=accepted.round,
-        digest=accepted.update,
-        event=event_from_dict(accepted.event),
-        provenance=accepted.provenance,
-        noise_source=accepted.noise_source,
-        unit=accepted.unit,
-        delta=accepted.delta,
-        ledger_head=accepted.ledger_head,
-        content_changed=accepted.content_changed,
-        envelope=accepted.envelope,
-    )

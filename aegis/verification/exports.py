@@ -6,7 +6,7 @@ from aegis.errors import VerificationFailed
 from aegis.verification.findings import Answer, Answers, Reference, fails, holds, is_missing, require, stays_open
 from aegis.verification.ledgers import SiteLedger
 from aegis.verification.records import Records
-from coreason_enclave.accounting import Event, NonPrivate
+from coreason_enclave.accounting import NonPrivate
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.ledger import open_export
 
@@ -87,9 +87,6 @@ def _paid_for(records: Records, site: str, ledger: SiteLedger) -> Answer:
             f"{site}: events agree; its updates were replaced after release, as config.json declares (attacker)"
         )
     events = [update.event for update in records.updates_of(site)]
-    steps = "non-private" if NonPrivate() in events else f"{sum(_steps(event) for event in events)} steps"
+    counted = sum(event.steps for event in events if not isinstance(event, NonPrivate))
+    steps = "non-private" if NonPrivate() in events else f"{counted} steps"
     return holds(f"{site}: {len(events)} updates, {steps}")
-
-
-def _steps(event: Event) -> int:
-    return 0 if isinstance(event, NonPrivate) else event.steps

@@ -273,10 +273,8 @@ class Records:
     def _document(self, name: str, kind: type[_D]) -> _D:
         try:
             return kind.model_validate(parse_json(self.data(name), limit=_LIMIT))
-        except ValidationError as error:
+        except (ValidationError, EnclaveError) as error:
             raise VerificationFailed(f"{name}: {explain(error)}") from error
-        except EnclaveError as error:
-            raise VerificationFailed(f"{name}: {error}") from error
 
 
 def read_rows(text: str) -> list[dict[str, str]]:

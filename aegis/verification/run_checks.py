@@ -96,7 +96,7 @@ def _beyond(records: Records, reference: Reference) -> Iterator[tuple[str, str]]
         yield "witnesses", "no site's statement given: what sites were shown of the log is its owner's word (--witness)"
     yield "attestation", _attestation(records)
     yield from _about_config(records, reference)
-    if _promises_clients(records):
+    if _told(lambda: records.job.client_privacy is not None, False):
         yield (
             "sampling of sites",
             "this folder tells whom each round asked: to its readers no site was hidden by chance",
@@ -118,10 +118,6 @@ def _about_config(records: Records, reference: Reference) -> Iterator[tuple[str,
         yield "evaluation set", f"the coordinator's choice, digest {config.evaluation_set[:16]}…: is it a fair one?"
     if config.disjoint_units is not None:
         yield "overlap of sites", f"that no unit is at two sites is a claim: {config.disjoint_units}"
-
-
-def _promises_clients(records: Records) -> bool:
-    return _told(lambda: records.job.client_privacy is not None, False)
 
 
 def _attestation(records: Records) -> str:

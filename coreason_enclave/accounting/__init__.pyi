@@ -15,6 +15,8 @@ from .guarantee import ClientGuarantee as ClientGuarantee
 from .guarantee import ComposedEpsilon as ComposedEpsilon
 from .guarantee import Estimate as Estimate
 from .guarantee import Guarantee as Guarantee
+from .job_privacy import privacy_event as privacy_event
+from .job_privacy import resolve_privacy as resolve_privacy
 from .noise_norm import require_less_noise_than_norm as require_less_noise_than_norm
 from .noise_norm import signal_to_noise as signal_to_noise
 from .renyi import choose_order as choose_order

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from coreason_enclave.agent.logs import AgentLog
 from coreason_enclave.agent.supervision import Supervision
-from coreason_enclave.agent.tunnel import Tunnel, opened_tunnel
+from coreason_enclave.agent.tunnel import opened_tunnel
 from coreason_enclave.crypto import load_or_create_secret
 from coreason_enclave.federation.flower import SuperNode
 from coreason_enclave.site import Connection, load_node_key
@@ -54,7 +54,14 @@ def opened_link(folder: Path, keys: Path, connection: Connection, log: AgentLog)
     with opened_tunnel(connection, flower, on_received=arrived.set) as tunnel:
         secret_file = flower / "superexec.secret"
         secret = load_or_create_secret(secret_file)
-        supernode = _supernode(folder, keys, tunnel, secret_file)
+        supernode = SuperNode(
+            home=flower,
+            keys=keys,
+            superlink=tunnel.address,
+            root_certificate=tunnel.certificate.path,
+            secret_file=secret_file,
+            log=folder / "logs" / "supernode.log",
+        )
         child = SupervisedProcess("supernode", supernode.start, Backoff(1.0, 30.0, random.random))
         supervision = Supervision(child, tunnel, None, log)
         try:
@@ -62,14 +69,3 @@ def opened_link(folder: Path, keys: Path, connection: Connection, log: AgentLog)
             yield FlowerLink(connection, supernode, supervision, secret, arrived)
         finally:
             supervision.end()
-
-
-def _supernode(folder: Path, keys: Path, tunnel: Tunnel, secret_file: Path) -> SuperNode:
-    return SuperNode(
-        home=folder / "flower",
-        keys=keys,
-        superlink=tunnel.address,
-        root_certificate=tunnel.certificate.path,
-        secret_file=secret_file,
-        log=folder / "logs" / "supernode.log",
-    )

@@ -19,14 +19,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from coreason_enclave.attestation.acceptance_rules import Accepted, appraise_report
 from coreason_enclave.attestation.attestation_policy import AttestationPolicy
 from coreason_enclave.attestation.binding import Binding, gpu_nonce, report_data
 from coreason_enclave.attestation.endorsements import EndorsementSource
-from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence, GpuReport
-from coreason_enclave.attestation.verify import Authentic, Refusal, VerificationRefused, load_pem_chain
+from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence
+from coreason_enclave.attestation.verify import Authentic, Refusal, VerificationRefused
 from coreason_enclave.attestation.verify.dcap import INTEL_SGX_ROOT, DcapVerifier, parse_quote
 from coreason_enclave.attestation.verify.nvidia import NvidiaEvidence, NvidiaVerifier, pinned_roots
 from coreason_enclave.attestation.verify.nvidia import parse_report as parse_spdm_report
@@ -35,7 +35,7 @@ from coreason_enclave.attestation.verify.snp import SnpVerifier
 from coreason_enclave.attestation.verify.snp import parse_report as parse_snp_report
 from coreason_enclave.crypto import canonical_json
 from coreason_enclave.errors import AttestationError, Reason
-from coreason_enclave.schemas import AttestationReport, Profile, Provenance, SafeId, explain
+from coreason_enclave.schemas import AttestationReport, Profile, Provenance, SafeId, explained
 
 EVERYTHING_UNCHECKED = "everything: this evidence is simulated"
 """The only ``not_checked`` entry in a result for simulated evidence."""
@@ -129,16 +129,17 @@ class Appraiser:
         nonce = gpu_nonce(context)
         given = self.endorsements.nvidia(evidence.gpus, now)
         verdicts = [
-            self.verifiers.nvidia.verify(_nvidia_evidence(gpu), endorsements, self.policy.nvidia, now, nonce=nonce)
+            self.verifiers.nvidia.verify(NvidiaEvidence.of(gpu), endorsements, self.policy.nvidia, now, nonce=nonce)
             for gpu, endorsements in zip(evidence.gpus, given, strict=True)
         ]
-        _refuse_duplicates(verdicts)
+        if len({verdict.platform_id for verdict in verdicts}) != len(verdicts):
+            raise VerificationRefused(Refusal.DUPLICATE_GPU, "one GPU is shown more than once")
         return tuple(appraise_report(verdict, self.policy, subject=subject, now=now) for verdict in verdicts)
 
     def _result(self, binding: Binding, now: int, kind: CpuKind, accepted: Sequence[Accepted]) -> AttestationReport:
         """Build the result. ``accepted``: the processor's, then each GPU's; empty for simulated evidence alone."""
         unchecked = dict.fromkeys(name for one in accepted for name in one.not_checked)
-        try:
+        with explained(lambda why: AttestationError(f"no result: {why}", reason=Reason.ATTESTATION_INVALID)):
             return AttestationReport(
                 provenance=Provenance.ATTESTED if accepted else Provenance.SIMULATED,
                 kind=kind.value,
@@ -154,8 +155,6 @@ class Appraiser:
                 expires_at=now + self.policy.lifetime_s,
                 not_checked=tuple(unchecked) if accepted else (EVERYTHING_UNCHECKED,),
             )
-        except ValidationError as error:
-            raise AttestationError(f"no result: {explain(error)}", reason=Reason.ATTESTATION_INVALID) from error
 
 
 def _context(binding: Binding) -> bytes:
@@ -164,11 +163,9 @@ def _context(binding: Binding) -> bytes:
     if not all(_DIGEST.fullmatch(text) for text in digests):
         message = "nonce, keys and job digest of a binding are 64 lower-case hex digits each"
         raise AttestationError(message, reason=Reason.ATTESTATION_INVALID)
-    try:
+    about = "the subject of a binding"
+    with explained(lambda why: AttestationError(f"{about}: {why}", reason=Reason.ATTESTATION_INVALID)):
         _NAME.validate_python(binding.subject)
-    except ValidationError as error:
-        message = f"the subject of a binding: {explain(error)}"
-        raise AttestationError(message, reason=Reason.ATTESTATION_INVALID) from error
     return binding.context()
 
 
@@ -192,12 +189,3 @@ def _refuse_unlike_simulated(evidence: Evidence, context: bytes) -> None:
         raise VerificationRefused(Refusal.MALFORMED, "simulated evidence has no GPUs")
     expected = canonical_json({"simulated": True, "report_data": report_data(context, ()).hex()})
     _refuse_other_echo(evidence.cpu.report_bytes(), expected, Refusal.REPORT_DATA, "the simulated report")
-
-
-def _nvidia_evidence(gpu: GpuReport) -> NvidiaEvidence:
-    return NvidiaEvidence(gpu.report_bytes(), load_pem_chain(gpu.chain_bytes(), "a GPU's chain"))
-
-
-def _refuse_duplicates(verdicts: Sequence[Authentic]) -> None:
-    if len({verdict.platform_id for verdict in verdicts}) != len(verdicts):
-        raise VerificationRefused(Refusal.DUPLICATE_GPU, "one GPU is shown more than once")

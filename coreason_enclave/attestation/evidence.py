@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from coreason_enclave.crypto import canonical_json
 from coreason_enclave.errors import AttestationError, Reason
-from coreason_enclave.schemas import FormatVersion, StrictModel, explain
+from coreason_enclave.schemas import FormatVersion, StrictModel, explained
 
 MAX_REPORT_BYTES = 64 * 1024
 MAX_GPUS = 16
@@ -121,7 +121,5 @@ def to_base64(data: bytes) -> str:
 
 def parse_evidence(document: dict[str, Any]) -> Evidence:
     """Parse evidence from JSON types; raises :class:`AttestationError`."""
-    try:
+    with explained(lambda why: AttestationError(f"not evidence: {why}", reason=Reason.ATTESTATION_INVALID)):
         return Evidence.model_validate(document)
-    except ValidationError as error:
-        raise AttestationError(f"not evidence: {explain(error)}", reason=Reason.ATTESTATION_INVALID) from error

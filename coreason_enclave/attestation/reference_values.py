@@ -84,12 +84,9 @@ class ReferenceValue(StrictModel):
         """Return True if the measurements match this code, and the code is still accepted at ``now`` (Unix seconds)."""
         return (
             kind == self.kind
-            and self._runs_at(now)
+            and (self.not_after is None or now < end_of(self.not_after))
             and all(hmac.compare_digest(measurements.get(name, ""), value) for name, value in self.measurements.items())
         )
-
-    def _runs_at(self, now: int) -> bool:
-        return self.not_after is None or now < end_of(self.not_after)
 
 
 def matching(values: Sequence[ReferenceValue], kind: str, measurements: Mapping[str, str], now: int) -> str | None:

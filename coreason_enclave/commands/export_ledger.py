@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -33,19 +34,13 @@ def export_ledger(folder: Path, out: Path) -> None:
     """
     config = load_site_config(folder / "site.toml")
     signer = Signer.from_seed(read_private(folder / config.keys / "signing.key"))
-    export = _exported(folder / config.ledger)
+    path = folder / config.ledger
+    if not path.exists():
+        raise ConfigurationError(f"{path} is missing: this site keeps no ledger there")
+    with closing(SqliteLedger(path, must_exist=True)) as ledger:
+        export = ledger.export()
     head = verify_export(export).head
     out.mkdir(parents=True, exist_ok=True)
     replace_file(out / f"{config.site_id}.json", export)
     replace_file(out / f"{config.site_id}.dsse", seal_export(export, config.site_id, signer, now=time.time()))
     click.echo(f"wrote {config.site_id}.json and {config.site_id}.dsse to {out}: head {head.seq}:{head.hash}, signed")
-
-
-def _exported(path: Path) -> bytes:
-    if not path.exists():
-        raise ConfigurationError(f"{path} is missing: this site keeps no ledger there")
-    ledger = SqliteLedger(path, must_exist=True)
-    try:
-        return ledger.export()
-    finally:
-        ledger.close()

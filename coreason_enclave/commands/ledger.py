@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -112,15 +113,12 @@ def acknowledge(path: Path, head: str, by: str, why: str) -> None:
     """
     lost = _parse_head(head, "--head")
     _require_sqlite(path)
-    store = SqliteLedger(path, must_exist=True)
-    try:
+    with closing(SqliteLedger(path, must_exist=True)) as store:
         if store.knows(lost):
             click.echo(f"the ledger knows entry {lost.seq}: nothing to acknowledge, nothing was written")
             return
         store.acknowledge(lost, by, why)
         now = store.head()
-    finally:
-        store.close()
     click.echo(f"acknowledged by {by}: this ledger lacks entry {lost.seq} and what led to it ({why})")
     click.echo("what was spent in the lost entries is not in this account, and no claim of this ledger covers it")
     click.echo(f"written as entry {now.seq}, head {now.seq}:{now.hash}; the site answers orders again")
@@ -138,11 +136,8 @@ def _exported(path: Path) -> bytes:
         if file.read(len(_SQLITE)) != _SQLITE:
             file.seek(0)
             return file.read()
-    store = SqliteLedger(path, must_exist=True)
-    try:
+    with closing(SqliteLedger(path, must_exist=True)) as store:
         return store.export()
-    finally:
-        store.close()
 
 
 def _parse_head(text: str, option: str) -> LedgerHead:

@@ -18,11 +18,11 @@ import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from coreason_enclave.configuration.files import MAX_BYTES, decoded, read_text
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.schemas import explain
+from coreason_enclave.schemas import explained
 
 MAX_DEPTH = 16
 """Largest nesting depth of arrays and tables."""
@@ -57,10 +57,8 @@ def read_toml_as(path: Path, model: type[_Model], *, limit: int = MAX_BYTES) -> 
         ConfigurationError: the file cannot be read or parsed, or breaks the model; the message names each wrong field.
     """
     document = read_toml(path, limit=limit)
-    try:
+    with explained(lambda why: ConfigurationError(f"{path}: {why}")):
         return model.model_validate(document)
-    except ValidationError as error:
-        raise ConfigurationError(f"{path}: {explain(error)}") from error
 
 
 def parse_toml(data: bytes, name: str, *, limit: int = MAX_BYTES) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from coreason_enclave.errors import ConfigurationError, DatasetRejected, Reason
-from coreason_enclave.schemas import SafeId, SafePath, explain
+from coreason_enclave.schemas import SafeId, SafePath, explained
 
 MAX_FILE_BYTES = 1 << 30
 """The largest readable file: memory holds a whole dataset."""
@@ -128,10 +128,8 @@ def _names(dataset_id: str) -> list[str]:
 def _checked(adapter: TypeAdapter[str], value: object, what: str) -> str:
     if type(value) is not str:  # pydantic would decode bytes, and a subclass may lie about its content
         raise DatasetRejected(f"a {what} is text, got {type(value).__name__}", reason=Reason.DATASET_PATH)
-    try:
+    with explained(lambda why: DatasetRejected(f"not a {what}: {why}", reason=Reason.DATASET_PATH)):
         return adapter.validate_python(value)
-    except ValidationError as error:
-        raise DatasetRejected(f"not a {what}: {explain(error)}", reason=Reason.DATASET_PATH) from error
 
 
 def _open_folder(name: str, parent: int | None, dataset_id: str) -> int:

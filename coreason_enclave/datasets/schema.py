@@ -33,11 +33,11 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, Strict, ValidationError, model_validator
+from pydantic import Field, Strict, model_validator
 
 from coreason_enclave.configuration import parse_toml
 from coreason_enclave.errors import ConfigurationError, DatasetRejected
-from coreason_enclave.schemas import PrivacyUnit, SafeId, SafePath, StrictModel, explain
+from coreason_enclave.schemas import PrivacyUnit, SafeId, SafePath, StrictModel, explained
 
 ColumnName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:()/ -]*\z")]
 Bound = Annotated[float, Strict(), Field(ge=-1e15, le=1e15)]
@@ -227,10 +227,8 @@ def parse_schema(data: bytes) -> DatasetSchema:
         document = parse_toml(data, "dataset.toml")
     except ConfigurationError as error:
         raise DatasetRejected(str(error)) from error
-    try:
+    with explained(lambda why: DatasetRejected(f"dataset.toml: {why}")):
         return DatasetSchema.model_validate(document)
-    except ValidationError as error:
-        raise DatasetRejected(f"dataset.toml: {explain(error)}") from error
 
 
 def _numeric(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:

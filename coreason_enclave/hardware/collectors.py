@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from pydantic import ValidationError
-
 from coreason_enclave.attestation import CpuKind, CpuReport, GpuReport, to_base64
 from coreason_enclave.attestation.verify.dcap import without_padding
 from coreason_enclave.errors import AttestationError, Reason
+from coreason_enclave.schemas import explained
 
 REPORT_DATA_BYTES = 64
 NONCE_BYTES = 32
@@ -72,7 +71,5 @@ def cpu_report(kind: CpuKind, report: bytes, certificates: Sequence[bytes] = ())
         raise unavailable(f"this host's {kind} device answered with an empty report")
     if kind in (CpuKind.SGX, CpuKind.TDX):
         report = without_padding(report)
-    try:
+    with explained(lambda _: unavailable(f"this host's {kind} device answered with more than evidence may hold")):
         return CpuReport(kind=kind, report=to_base64(report), certificates=tuple(map(to_base64, certificates)))
-    except ValidationError as error:
-        raise unavailable(f"this host's {kind} device answered with more than evidence may hold") from error

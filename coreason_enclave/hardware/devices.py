@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from coreason_enclave.system import open_descriptor
+
 MAX_ANSWER_BYTES = 64 * 1024
 """Maximum size of a device's answer, in bytes."""
 
@@ -58,20 +60,13 @@ class HostDevices:
         (self._root / path).rmdir()
 
     def read(self, path: str) -> bytes:
-        descriptor = os.open(self._root / path, os.O_RDONLY)
-        try:
+        with open_descriptor(self._root / path, os.O_RDONLY) as descriptor:
             return _read_all(descriptor, path)
-        finally:
-            os.close(descriptor)
 
     def write(self, path: str, data: bytes) -> None:
-        descriptor = os.open(self._root / path, os.O_WRONLY)  # never creates a missing device
-        try:
+        # Never creates a missing device. configfs commits on close, and may fail there.
+        with open_descriptor(self._root / path, os.O_WRONLY) as descriptor:
             written = os.write(descriptor, data)
-        except OSError:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # configfs commits on close, and may fail here
         if written != len(data):
             raise OSError(errno.EIO, f"{written} of {len(data)} bytes were taken", f"/{path}")
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from pydantic import ValidationError
-
 from coreason_enclave.attestation import GpuReport, to_base64
 from coreason_enclave.hardware.collectors import NONCE_BYTES, unavailable
+from coreason_enclave.schemas import explained
 
 
 class NvmlSession(Protocol):
@@ -76,8 +75,6 @@ def _report(session: NvmlSession, gpu: int, nonce: bytes) -> GpuReport:
         "report": to_base64(report),
         "certificate_chain": to_base64(certificates),
     }
-    try:
+    message = f"GPU {gpu} ({architecture}) is of a make whose evidence is not known here: HOPPER is"
+    with explained(lambda _: unavailable(message)):
         return GpuReport.model_validate(fields)
-    except ValidationError as error:
-        message = f"GPU {gpu} ({architecture}) is of a make whose evidence is not known here: HOPPER is"
-        raise unavailable(message) from error

@@ -80,7 +80,8 @@ class TsmCollector:
             self._tree.write(f"{entry}/inblob", report_data)
             self._require_generation(entry, due)
             report = self._read(entry, "outblob", due)
-            table = self._read(entry, "auxblob", due) if self._hands_over_certificates(entry) else b""
+            with_table = self._kind is CpuKind.SNP and self._tree.exists(f"{entry}/auxblob")
+            table = self._read(entry, "auxblob", due) if with_table else b""
         return cpu_report(self._kind, report, parse_certificate_table(table))
 
     def _require_provider(self, entry: str) -> None:
@@ -97,9 +98,6 @@ class TsmCollector:
             raise unavailable(f"configfs-tsm names {floor[:32]!r} as this guest's privilege level, not 0 to 3")
         self._tree.write(f"{entry}/privlevel", floor.encode())
         return 1
-
-    def _hands_over_certificates(self, entry: str) -> bool:
-        return self._kind is CpuKind.SNP and self._tree.exists(f"{entry}/auxblob")
 
     def _read(self, entry: str, attribute: str, due: int) -> bytes:
         data = self._tree.read(f"{entry}/{attribute}")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from coreason_enclave.ipc.frames import ReadExactly
+from coreason_enclave.system import open_descriptor
 
 SOCKET_FILE = "agent.sock"
 
@@ -19,11 +20,8 @@ def socket_path(folder: Path, name: str = SOCKET_FILE) -> Iterator[str]:
 
     A Unix socket address holds at most 107 bytes; a site's path may be longer.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with open_descriptor(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
         yield f"/proc/self/fd/{descriptor}/{name}"
-    finally:
-        os.close(descriptor)
 
 
 def exact_reader(stream: socket.socket) -> ReadExactly:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter
 
 from coreason_enclave.accounting import Event, event_from_dict, event_to_dict
 from coreason_enclave.crypto import parse_json
@@ -130,7 +130,5 @@ def parse_entry(payload: bytes) -> Entry:
     try:
         parse_json(payload)
         return _ENTRY.validate_json(payload)
-    except ValidationError as error:
+    except (EnclaveError, TypeError, ValueError) as error:  # pydantic's error among them
         raise LedgerCorrupted(f"the ledger holds an entry that is not understood: {explain(error)}") from error
-    except (EnclaveError, TypeError, ValueError) as error:
-        raise LedgerCorrupted(f"the ledger holds an entry that is not understood: {error}") from error

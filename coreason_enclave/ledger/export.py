@@ -111,9 +111,7 @@ def _read(data: bytes) -> _Export:
     try:
         parse_json(data, limit=_LIMIT)
         document = _Export.model_validate_json(data)
-    except EnvelopeError as error:
-        raise LedgerCorrupted(f"not a ledger export: {error}") from error
-    except ValidationError as error:
+    except (EnvelopeError, ValidationError) as error:
         raise LedgerCorrupted(f"not a ledger export: {explain(error)[:300]}") from error
     if document.format != EXPORT_FORMAT:
         raise LedgerCorrupted(f"unknown export format {document.format!r:.80}, expected {EXPORT_FORMAT!r}")

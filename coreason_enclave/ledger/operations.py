@@ -19,8 +19,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from pydantic import ValidationError
-
 from coreason_enclave.accounting import Event
 from coreason_enclave.errors import ConfigurationError, LedgerConflict, LedgerError
 from coreason_enclave.ledger import claims, rules
@@ -49,8 +47,8 @@ from coreason_enclave.ledger.records import (
     RoundPlan,
     require_hex_digest,
 )
-from coreason_enclave.ledger.state import JobRecord, LedgerRound, LedgerState, LineageRecord, apply, follow
-from coreason_enclave.schemas import explain
+from coreason_enclave.ledger.state import JobRecord, LedgerState, LineageRecord, apply, follow
+from coreason_enclave.schemas import explained
 
 Clock = Callable[[], int]
 Decision = Callable[[LedgerState], Entry | None]
@@ -181,7 +179,8 @@ class EventSourcedLedger(ABC):
             reserved = job.rounds.get(plan.round_number)
             if reserved is not None:
                 rules.check_same_computation((reserved.binding, reserved.plan), (binding, plan))
-                _require_all_of(reserved, lineage, require_all)
+                if require_all and isinstance(reserved.plan, RoundPlan):
+                    rules.grant(lineage, reserved.plan, reserved.step_limit, reserved.step_limit, require_all=True)
                 return None
         name = rules.reservation_id(lineage, plan, binding)
         if isinstance(plan, NonPrivatePlan) or quoted is None:
@@ -206,7 +205,7 @@ class EventSourcedLedger(ABC):
         def decide(state: LedgerState) -> Entry | None:
             lineage, record = state.find(reservation_id)
             if record.actual is not None:
-                _check_recommitted(record, actual, update_digest)
+                rules.check_uncommitted((record.actual, record.update_digest) == (actual, update_digest), record.plan)
                 return None
             return Committed(
                 time=self._now(),
@@ -243,7 +242,8 @@ class EventSourcedLedger(ABC):
         """See :meth:`.PrivacyLedger.acknowledge`."""
         if self.knows(head):
             return
-        entry = _acknowledgement(self._now(), head, by, why)
+        with explained(lambda problem: ConfigurationError(f"not an acknowledgement: {problem}")):
+            entry = Acknowledged(time=self._now(), head_seq=head.seq, head_hash=head.hash, by=by, why=why)
         self._append(lambda state: None if _is_acknowledged(state, head) else entry)
 
     def export(self) -> bytes:
@@ -266,13 +266,6 @@ def next_link(state: LedgerState, entry: Entry) -> tuple[Link, LedgerState]:
 
 def _is_acknowledged(state: LedgerState, head: LedgerHead) -> bool:
     return any(known.head == head for known in state.acknowledged)
-
-
-def _acknowledgement(now: int, head: LedgerHead, by: str, why: str) -> Acknowledged:
-    try:
-        return Acknowledged(time=now, head_seq=head.seq, head_hash=head.hash, by=by, why=why)
-    except ValidationError as error:
-        raise ConfigurationError(f"not an acknowledgement: {explain(error)}") from error
 
 
 def _quote(record: LineageRecord, plan: Plan) -> Price | None:
@@ -299,11 +292,6 @@ def _left(record: LineageRecord, plan: RoundPlan, quoted: Price) -> tuple[int, i
     )
 
 
-def _require_all_of(reserved: LedgerRound, lineage: str, require_all: bool) -> None:
-    if require_all and isinstance(reserved.plan, RoundPlan):
-        rules.grant(lineage, reserved.plan, reserved.step_limit, reserved.step_limit, require_all=True)
-
-
 def _is_noted(job: JobRecord, draw: Draw) -> bool:
     """Return True if the draw repeats the job's last draw, or, in a recomputation, a committed round's last draw."""
     committed = draw.round_number in job.rounds and job.rounds[draw.round_number].actual is not None
@@ -315,10 +303,6 @@ def _non_private_entry(now: int, lineage: str, name: str, binding: str, plan: Pl
     if not isinstance(plan, NonPrivatePlan):
         raise LedgerError("a private round without a price cannot be reserved")
     return ReservedNonPrivate(time=now, lineage=lineage, reservation_id=name, binding=binding, plan=plan)
-
-
-def _check_recommitted(record: LedgerRound, actual: Event, update_digest: str | None) -> None:
-    rules.check_uncommitted((record.actual, record.update_digest) == (actual, update_digest), record.plan)
 
 
 def _reservation(record: LineageRecord, plan: Plan, *, recomputed: bool) -> Reservation:

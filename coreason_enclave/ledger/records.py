@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
 from coreason_enclave.accounting import (
     ClientGuarantee,
@@ -22,7 +22,7 @@ from coreason_enclave.accounting import (
     choose_order,
 )
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.schemas import NeighboringRelation, PrivacyUnit, SafeId, SafePath, explain
+from coreason_enclave.schemas import NeighboringRelation, PrivacyUnit, SafeId, SafePath, explained
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _HEX64 = re.compile(r"[0-9a-f]{64}")
@@ -123,40 +123,52 @@ class LineageRegistration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundPlan:
-    """The worst case of one round of a DP-SGD job.
+class _PlannedRound:
+    """One round of a job.
 
     Attributes:
         job_id, job_digest: the job and SHA-256 (hex) of its accepted document.
         round_number: 0 or more; a retry carries the same number.
         unit: must equal the lineage's own unit.
-        noise_multiplier, sample_rate: fixed for the whole job by its first reservation.
         steps: the most steps that this round would run.
-        total_steps: the job's whole schedule; its rounds together never run more.
-        target_epsilon, delta: the job's cap, fixed by its first reservation.
-        noise_source: recorded; see :class:`NoiseSource`.
     """
 
     job_id: str
     job_digest: str
     round_number: int
     unit: PrivacyUnit
-    noise_multiplier: float
-    sample_rate: float
     steps: int
-    total_steps: int
-    target_epsilon: float
-    delta: float
-    noise_source: NoiseSource
     __pydantic_config__ = _STRICT
 
     def __post_init__(self) -> None:
         _require_safe("job_id", _SAFE_ID, self.job_id)
         require_hex_digest("job_digest", self.job_digest)
         _require_count("round_number", self.round_number, 0)
+        _require_count("steps", self.steps, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundPlan(_PlannedRound):
+    """The worst case of one round of a DP-SGD job.
+
+    Attributes:
+        noise_multiplier, sample_rate: fixed for the whole job by its first reservation.
+        total_steps: the job's whole schedule; its rounds together never run more.
+        target_epsilon, delta: the job's cap, fixed by its first reservation.
+        noise_source: recorded; see :class:`NoiseSource`.
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+    total_steps: int
+    target_epsilon: float
+    delta: float
+    noise_source: NoiseSource
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         _require_in("noise_multiplier", self.noise_multiplier, 0, 1e6)
         _require_in("sample_rate", self.sample_rate, 0, 1)
-        _require_count("steps", self.steps, 1)
         _require_count("total_steps", self.total_steps, self.steps)
         _require_in("target_epsilon", self.target_epsilon, 0, 1000)
         _require_in("delta", self.delta, 0, 0.1)
@@ -167,21 +179,8 @@ class RoundPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NonPrivatePlan:
+class NonPrivatePlan(_PlannedRound):
     """A round without a privacy mechanism. Only public lineages accept one, and their claims report it for ever."""
-
-    job_id: str
-    job_digest: str
-    round_number: int
-    unit: PrivacyUnit
-    steps: int
-    __pydantic_config__ = _STRICT
-
-    def __post_init__(self) -> None:
-        _require_safe("job_id", _SAFE_ID, self.job_id)
-        require_hex_digest("job_digest", self.job_digest)
-        _require_count("round_number", self.round_number, 0)
-        _require_count("steps", self.steps, 1)
 
     def event(self, steps: int) -> NonPrivate:
         """Return :class:`NonPrivate`, for any number of steps."""
@@ -343,7 +342,5 @@ def _require_count(name: str, value: object, low: int) -> None:
 
 
 def _require_safe(name: str, adapter: TypeAdapter[str], value: str) -> None:
-    try:
+    with explained(lambda why: ConfigurationError(f"{name} {why}")):
         adapter.validate_python(value, strict=True)
-    except ValidationError as error:
-        raise ConfigurationError(f"{name} {explain(error)}") from error

@@ -18,20 +18,18 @@ from coreason_enclave.crypto import KeyRing, Signer, open_envelope, parse_json, 
 from coreason_enclave.errors import EnvelopeError, LedgerError, Reason
 from coreason_enclave.ledger.interface import PrivacyLedger
 from coreason_enclave.ledger.records import LedgerHead
-from coreason_enclave.schemas import FormatVersion, HexDigest, SafeId, StrictModel, UnixSeconds
-from coreason_enclave.wire import HEAD_TYPE, LedgerHeadStatement, SiteLedgerHead
+from coreason_enclave.schemas import HexDigest, UnixSeconds
+from coreason_enclave.wire import HEAD_TYPE, LedgerHeadStatement, SiteDocument, SiteLedgerHead
 
 EXPORT_TYPE = "application/vnd.aegis.ledger-export.v1+json"
 _LARGEST_EXPORT = 1 << 30
 
 
-class LedgerExportStatement(StrictModel):
+class LedgerExportStatement(SiteDocument):
     """A site's statement: the export with this SHA-256 holds its whole ledger up to ``head``."""
 
     described: ClassVar[str] = "a statement over a ledger export"
 
-    version: FormatVersion = 1
-    site_id: SafeId
     head: LedgerHeadStatement
     export_digest: HexDigest
     exported_at: UnixSeconds

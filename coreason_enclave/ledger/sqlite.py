@@ -30,7 +30,7 @@ from coreason_enclave.errors import ConfigurationError, LedgerCorrupted, LedgerE
 from coreason_enclave.ledger.chain import Link
 from coreason_enclave.ledger.operations import Clock, Decision, EventSourcedLedger, next_link, system_clock
 from coreason_enclave.ledger.state import LedgerState, follow
-from coreason_enclave.system import file_lock, sync_folder
+from coreason_enclave.system import file_lock, open_descriptor, sync_folder
 
 _APPLICATION_ID = 0x43454C47  # "CELG"
 _BUSY_MS = 10_000
@@ -258,11 +258,8 @@ def _make_folder(folder: Path) -> None:
 def _prepare_file(path: Path) -> None:
     """Make the file private before SQLite opens it; the WAL inherits the mode."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
+        with open_descriptor(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW) as descriptor:
             os.fchmod(descriptor, 0o600)
-        finally:
-            os.close(descriptor)
     except OSError as error:
         raise LedgerError(f"the ledger {path} cannot be opened for writing: {error}") from error
 

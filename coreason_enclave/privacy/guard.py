@@ -11,10 +11,10 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
-from coreason_enclave.accounting import Event, calibrate_noise, compose_epsilon, last_affordable_step
+from coreason_enclave.accounting import Event, compose_epsilon, last_affordable_step, resolve_privacy
 from coreason_enclave.crypto import sha256_hex
 from coreason_enclave.errors import ConfigurationError, PrivacyBudgetExceededError, UnsafeTrainingError
-from coreason_enclave.ledger import NoiseSource, PrivacyLedger, RoundPlan
+from coreason_enclave.ledger import LineageRegistration, NoiseSource, PrivacyLedger, RoundPlan
 from coreason_enclave.privacy.iterate import IteratedOptimizer, PrivateIterate
 from coreason_enclave.privacy.kernel import GradientKernel, Rehearsal, declared_blocks, require_recordable
 from coreason_enclave.privacy.optimizer import UnitClippingOptimizer
@@ -294,9 +294,7 @@ def _standalone(
         raise UnsafeTrainingError(
             f"the lineage protects a {registration.unit}, the configuration asks for {config.unit}"
         )
-    delta = registration.caps.job_delta if config.delta is None else config.delta
-    noise, steps = _schedule(config, delta, total_steps)
-    config = config.model_copy(update={"delta": delta, "unit": registration.unit, "noise_multiplier": noise})
+    config, steps = _resolved(config, registration, total_steps)
     key = standalone_key(unsafe_seed)
     job_digest = sha256_hex(secrets.token_bytes(32))
     plan = RoundPlan(
@@ -304,12 +302,12 @@ def _standalone(
         job_digest=job_digest,
         round_number=1,
         unit=registration.unit,
-        noise_multiplier=noise,
+        noise_multiplier=_required(config.noise_multiplier),
         sample_rate=config.sample_rate,
         steps=steps,
         total_steps=steps,
         target_epsilon=_required(config.target_epsilon),
-        delta=delta,
+        delta=_required(config.delta),
         noise_source=NoiseSource.SITE_KEYSTREAM if unsafe_seed is None else NoiseSource.UNSAFE_SEEDED,
     )
     reservation = ledger.reserve(lineage, plan, sha256_hex(job_digest.encode()), require_all=False)
@@ -323,19 +321,21 @@ def _standalone(
     )
 
 
-def _schedule(config: PrivacyConfig, delta: float, total_steps: int | None) -> tuple[float, int]:
-    """Return noise multiplier and number of steps; derive a missing value from the given value."""
-    target = _required(config.target_epsilon)
-    if config.noise_multiplier is not None:
-        if total_steps is not None:
-            return config.noise_multiplier, total_steps
-        steps = last_affordable_step(config.noise_multiplier, config.sample_rate, target, delta, max_steps=_MAX_STEPS)
-        if steps == 0:
-            raise PrivacyBudgetExceededError(f"not one step is affordable under target epsilon {target:g}")
-        return config.noise_multiplier, steps
-    if total_steps is None:
+def _resolved(
+    config: PrivacyConfig, registration: LineageRegistration, total_steps: int | None
+) -> tuple[PrivacyConfig, int]:
+    """Return the configuration with no value left open, and the steps: noise from given steps, steps from noise."""
+    if config.noise_multiplier is None and total_steps is None:
         raise ConfigurationError("give noise_multiplier, or total_steps to calibrate it from target_epsilon")
-    return calibrate_noise(target, delta, config.sample_rate, total_steps), total_steps
+    delta, unit = registration.caps.job_delta, registration.unit
+    config = resolve_privacy(config, delta=delta, total_steps=total_steps or 0, unit=unit)
+    if total_steps is not None:
+        return config, total_steps
+    noise, target, delta = _required(config.noise_multiplier), _required(config.target_epsilon), _required(config.delta)
+    steps = last_affordable_step(noise, config.sample_rate, target, delta, max_steps=_MAX_STEPS)
+    if steps == 0:
+        raise PrivacyBudgetExceededError(f"not one step is affordable under target epsilon {target:g}")
+    return config, steps
 
 
 def _required(value: float | None) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from coreason_enclave.accounting import Event, NonPrivate, PoissonSampledGaussian
+from coreason_enclave.accounting import privacy_event
 from coreason_enclave.crypto import Keystream
 from coreason_enclave.datasets import DatasetSchema, synthetic_dataset
 from coreason_enclave.errors import DataLeakageError, Reason, UnsafeTrainingError
@@ -120,15 +120,12 @@ def _task(subject: Rehearsed, rehearsal: Rehearsal) -> TrainingTask:
 def _imagined(job: FederationJob) -> Reservation:
     """Return a made-up reservation, shaped like the ledger's."""
     privacy = job.privacy
-    event: Event = NonPrivate()
-    if privacy.noise_multiplier is not None:
-        event = PoissonSampledGaussian(privacy.noise_multiplier, privacy.sample_rate, job.local_steps)
     return Reservation(
         reservation_id="00" * 32,
         lineage="rehearsal",
         job_id=job.job_id,
         round_number=1,
-        event=event,
+        event=privacy_event(privacy, job.local_steps),
         step_limit=job.local_steps,
         prior_events=(),
         recomputed=False,

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from coreason_enclave.accounting import calibrate_noise, require_less_noise_than_norm
+from coreason_enclave.accounting import require_less_noise_than_norm, resolve_privacy
 from coreason_enclave.crypto import KeyRing, digest, open_envelope, sha256_hex
 from coreason_enclave.errors import EnvelopeError, JobRejected, Reason
 from coreason_enclave.ledger import NoiseSource, NonPrivatePlan, Plan, RoundPlan
@@ -44,6 +44,7 @@ from coreason_enclave.wire import (
     LogAnnouncement,
     RoundOrder,
     SealedMessage,
+    SiteRequest,
     decode_arrays,
     layout_of,
     read_roll_call,
@@ -52,7 +53,7 @@ from coreason_enclave.wire import (
 
 MAX_MODEL_BYTES = 1 << 30
 
-_Bare = TypeVar("_Bare", JobInvitation, AttestationRequest, LogAnnouncement)
+_Bare = TypeVar("_Bare", bound=SiteRequest)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class ResolvedJob:
     @property
     def delta(self) -> float:
         """The failure probability of the job's guarantee."""
-        return self.lineage.job_delta if self.privacy.delta is None else self.privacy.delta
+        assert self.privacy.delta is not None  # resolved
+        return self.privacy.delta
 
     def plan(self, round_number: int, noise_source: NoiseSource) -> Plan:
         """Return the worst-case spending of one round.
@@ -182,7 +184,7 @@ def accept_attestation_request(
         EnvelopeError: not authentic, malformed, or with a model or a roll-call.
         JobRejected: authentic, but for another site or not timely.
     """
-    return _accept_bare(message, ATTESTATION_REQUEST_TYPE, AttestationRequest, config, now)
+    return _bare(message, ATTESTATION_REQUEST_TYPE, AttestationRequest, config, now)
 
 
 def accept_announcement(message: SealedMessage, config: SiteConfig, now: float) -> tuple[LogAnnouncement, str]:
@@ -198,7 +200,7 @@ def accept_announcement(message: SealedMessage, config: SiteConfig, now: float) 
         EnvelopeError: not authentic, malformed, or with a model or a roll-call.
         JobRejected: authentic, but for another site or not timely.
     """
-    return _accept_bare(message, ANNOUNCEMENT_TYPE, LogAnnouncement, config, now)
+    return _bare(message, ANNOUNCEMENT_TYPE, LogAnnouncement, config, now)
 
 
 def accept_invitation(message: SealedMessage, config: SiteConfig, now: float) -> ResolvedJob:
@@ -211,7 +213,7 @@ def accept_invitation(message: SealedMessage, config: SiteConfig, now: float) ->
         EnvelopeError: not authentic, malformed, or with a model or a roll-call.
         JobRejected: authentic, but not acceptable here; the message names the line that refused.
     """
-    invitation, _ = _accept_bare(message, INVITATION_TYPE, JobInvitation, config, now)
+    invitation, _ = _bare(message, INVITATION_TYPE, JobInvitation, config, now)
     return _allowed(invitation.job, config)
 
 
@@ -222,16 +224,16 @@ def _open(message: SealedMessage, payload_type: str, config: SiteConfig) -> tupl
     return opened.payload, keys[opened.signer]
 
 
-def _accept_bare(
-    message: SealedMessage, payload_type: str, document: type[_Bare], config: SiteConfig, now: float
+def _bare(
+    message: SealedMessage, payload_type: str, kind: type[_Bare], config: SiteConfig, now: float
 ) -> tuple[_Bare, str]:
-    """Verify a message that must consist of a document alone; return the document and the coordinator's key."""
+    """Verify a document that travels alone; return it with the coordinator's key (Ed25519, hex)."""
     payload, coordinator_key = _open(message, payload_type, config)
-    asked = document.from_payload(payload)
-    _require_timely(asked, config, now)
+    document = kind.from_payload(payload)
+    _require_timely(document, config, now)
     if message.arrays or message.roll_call:
-        raise EnvelopeError(f"{document.described} carries neither a model nor a roll-call")
-    return asked, coordinator_key
+        raise EnvelopeError(f"{kind.described} carries neither a model nor a roll-call")
+    return document, coordinator_key
 
 
 def _allowed(job: FederationJob, config: SiteConfig) -> ResolvedJob:
@@ -242,9 +244,7 @@ def _allowed(job: FederationJob, config: SiteConfig) -> ResolvedJob:
     return ResolvedJob(resolved, job.digest(), lineage)
 
 
-def _require_timely(
-    asked: RoundOrder | JobInvitation | AttestationRequest | LogAnnouncement, config: SiteConfig, now: float
-) -> None:
+def _require_timely(asked: SiteRequest, config: SiteConfig, now: float) -> None:
     if asked.site_id != config.site_id:
         raise JobRejected(f"the order is addressed to {asked.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
     if asked.issued_at > now + CLOCK_SKEW_S:
@@ -297,9 +297,5 @@ def _resolve(job: FederationJob, lineage: LineagePolicy) -> FederationJob:
     privacy = job.privacy
     if privacy.unit not in (None, lineage.unit):
         raise JobRejected(f"the lineage protects a {lineage.unit}, the job asks for a {privacy.unit}")
-    delta = lineage.job_delta if privacy.delta is None else privacy.delta
-    noise = privacy.noise_multiplier
-    if privacy.mechanism is Mechanism.DP_SGD and noise is None and privacy.target_epsilon is not None:
-        noise = calibrate_noise(privacy.target_epsilon, delta, privacy.sample_rate, job.total_steps)
-    resolved = privacy.model_copy(update={"delta": delta, "unit": lineage.unit, "noise_multiplier": noise})
+    resolved = resolve_privacy(privacy, delta=lineage.job_delta, total_steps=job.total_steps, unit=lineage.unit)
     return job.model_copy(update={"privacy": resolved})

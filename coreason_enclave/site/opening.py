@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,12 +86,9 @@ def prepare_site(folder: Path, config: SiteConfig) -> str:
         LedgerError: a lineage's registration differs from ``config``.
     """
     signer = load_or_create_signer(folder / config.keys / "signing.key")
-    ledger = SqliteLedger(folder / config.ledger)
-    try:
+    with closing(SqliteLedger(folder / config.ledger)) as ledger:
         for entry in config.lineages:
             ledger.register(_registration(entry))
-    finally:
-        ledger.close()
     return signer.public_hex
 
 

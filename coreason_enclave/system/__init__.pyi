@@ -2,6 +2,7 @@ from .files import PRIVATE as PRIVATE
 from .files import create_file as create_file
 from .files import file_lock as file_lock
 from .files import is_locked as is_locked
+from .files import open_descriptor as open_descriptor
 from .files import replace_file as replace_file
 from .files import sync_folder as sync_folder
 from .files import write_whole as write_whole

@@ -40,9 +40,16 @@ def create_file(path: Path, data: bytes, *, mode: int = ORDINARY) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with open_descriptor(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
         os.fsync(descriptor)
+
+
+@contextmanager
+def open_descriptor(path: Path, flags: int, mode: int = PRIVATE) -> Iterator[int]:
+    """Keep a file descriptor open for the body; see :func:`os.open`. No child process inherits the descriptor."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC, mode)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -57,23 +64,17 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
     Yields:
         True if the lock is held; False only without ``wait``.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
-    try:
+    with open_descriptor(path, os.O_RDWR | os.O_CREAT) as descriptor:
         yield _lock(descriptor, fcntl.LOCK_EX, wait=wait)
-    finally:
-        os.close(descriptor)
 
 
 def is_locked(path: Path) -> bool:
     """Return True if another process, or another :func:`file_lock`, holds the lock on ``path``."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        with open_descriptor(path, os.O_RDWR) as descriptor:
+            return not _lock(descriptor, fcntl.LOCK_SH, wait=False)  # shared: two queries do not see each other
     except FileNotFoundError:
         return False
-    try:
-        return not _lock(descriptor, fcntl.LOCK_SH, wait=False)  # shared: two queries do not see each other
-    finally:
-        os.close(descriptor)
 
 
 def _lock(descriptor: int, kind: int, *, wait: bool) -> bool:

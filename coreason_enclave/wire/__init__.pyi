@@ -1,3 +1,5 @@
+from .addressed import SiteDocument as SiteDocument
+from .addressed import SiteRequest as SiteRequest
 from .checkpoints import ANNOUNCEMENT_TYPE as ANNOUNCEMENT_TYPE
 from .checkpoints import CHECKPOINT_TYPE as CHECKPOINT_TYPE
 from .checkpoints import AbandonedLog as AbandonedLog

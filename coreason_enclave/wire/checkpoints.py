@@ -44,6 +44,7 @@ from coreason_enclave.schemas import (
     in_range,
     of_form,
 )
+from coreason_enclave.wire.addressed import SiteDocument, SiteJobDocument, SiteRequest
 
 CHECKPOINT_TYPE = "application/vnd.aegis.log-checkpoint.v1+json"
 ANNOUNCEMENT_TYPE = "application/vnd.aegis.log-announcement.v1+json"
@@ -89,19 +90,13 @@ class LogSeen(StrictModel):
     root: HexDigest
 
 
-class LogAnnouncement(StrictModel):
+class LogAnnouncement(SiteRequest, SiteJobDocument):
     """The last checkpoint of a run that has ended, addressed to one site that took part."""
 
     described: ClassVar[str] = "a log announcement"
 
-    version: FormatVersion = 1
-    site_id: SafeId
-    job_id: SafeId
-    job_digest: HexDigest
     log: Envelope
     log_proof: LogProof
-    issued_at: UnixSeconds
-    expires_at: UnixSeconds
 
 
 class RefusedLog(StrictModel):
@@ -133,13 +128,11 @@ class WitnessedLog(StrictModel):
     abandoned: tuple[AbandonedLog, ...] = ()
 
 
-class WitnessStatement(StrictModel):
+class WitnessStatement(SiteDocument):
     """The statement that a site, acting as a witness, signs for an auditor."""
 
     described: ClassVar[str] = "a witness statement"
 
-    version: FormatVersion = 1
-    site_id: SafeId
     public_key: HexDigest
     made_at: UnixSeconds
     logs: tuple[WitnessedLog, ...]

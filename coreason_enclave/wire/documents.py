@@ -14,7 +14,6 @@ from coreason_enclave.schemas import (
     Delta,
     FederationJob,
     Flag,
-    FormatVersion,
     HexDigest,
     SafeId,
     SafePath,
@@ -22,6 +21,7 @@ from coreason_enclave.schemas import (
     UnixSeconds,
     in_range,
 )
+from coreason_enclave.wire.addressed import SiteDocument, SiteJobDocument, SiteRequest
 from coreason_enclave.wire.checkpoints import Envelope, LogProof, LogSeen
 
 INVITATION_TYPE = "application/vnd.aegis.job-invitation.v1+json"
@@ -39,20 +39,16 @@ COORDINATOR = "coordinator"
 Round = Annotated[int, *in_range(1, 100_000)]
 
 
-class JobInvitation(StrictModel):
+class JobInvitation(SiteRequest):
     """A coordinator's invitation to take part in a job, before any round. Spends no budget, makes no promise."""
 
     described: ClassVar[str] = "a job invitation"
 
-    version: FormatVersion = 1
     job: FederationJob
-    site_id: SafeId
     nonce: HexDigest
-    issued_at: UnixSeconds
-    expires_at: UnixSeconds
 
 
-class Enrolment(StrictModel):
+class Enrolment(SiteJobDocument):
     """A site's signed declaration of taking part in this very job: one entry of the roll-call.
 
     Every other participant receives the enrolment, so the document says no more. ``public_key`` (Ed25519, hex) made the
@@ -61,29 +57,19 @@ class Enrolment(StrictModel):
 
     described: ClassVar[str] = "an enrolment"
 
-    version: FormatVersion = 1
-    site_id: SafeId
     public_key: HexDigest
-    job_id: SafeId
-    job_digest: HexDigest
     enrolled_at: UnixSeconds
 
 
-class AttestationRequest(StrictModel):
+class AttestationRequest(SiteRequest, SiteJobDocument):
     """A coordinator's request to a site to prove what runs there; ``nonce`` is its single-use challenge."""
 
     described: ClassVar[str] = "an attestation request"
 
-    version: FormatVersion = 1
-    site_id: SafeId
-    job_id: SafeId
-    job_digest: HexDigest
     nonce: HexDigest
-    issued_at: UnixSeconds
-    expires_at: UnixSeconds
 
 
-class SiteAttestation(StrictModel):
+class SiteAttestation(SiteJobDocument):
     """A site's evidence over the coordinator's challenge, and the site's own challenge to the coordinator.
 
     The evidence is bound to two keys (hex): ``public_key`` (Ed25519), which also signed this document, and ``kem_key``
@@ -93,12 +79,8 @@ class SiteAttestation(StrictModel):
 
     described: ClassVar[str] = "an attestation"
 
-    version: FormatVersion = 1
-    site_id: SafeId
     public_key: HexDigest
     kem_key: HexDigest
-    job_id: SafeId
-    job_digest: HexDigest
     nonce: HexDigest
     evidence: dict[str, Any]
     challenge: HexDigest
@@ -117,7 +99,7 @@ class CoordinatorIdentity(StrictModel):
     evidence: dict[str, Any] | None = None
 
 
-class RoundOrder(StrictModel):
+class RoundOrder(SiteRequest):
     """A coordinator's order to one site for one round. Times are Unix seconds; the nonce is used once.
 
     The base model and the roll-call travel next to the order. Fields:
@@ -132,10 +114,8 @@ class RoundOrder(StrictModel):
 
     described: ClassVar[str] = "a round order"
 
-    version: FormatVersion = 1
     job: FederationJob
     round_number: Round
-    site_id: SafeId
     nonce: HexDigest
     base_model_digest: HexDigest
     roll_call_digest: HexDigest
@@ -144,8 +124,6 @@ class RoundOrder(StrictModel):
     attestation: Envelope
     log: Envelope
     log_proof: LogProof
-    issued_at: UnixSeconds
-    expires_at: UnixSeconds
 
 
 class LedgerHeadStatement(StrictModel):
@@ -155,17 +133,15 @@ class LedgerHeadStatement(StrictModel):
     hash: HexDigest
 
 
-class SiteLedgerHead(StrictModel):
+class SiteLedgerHead(SiteDocument):
     """A ledger head signed on its own: a coordinator can show the head back, but cannot invent one."""
 
     described: ClassVar[str] = "a ledger head"
 
-    version: FormatVersion = 1
-    site_id: SafeId
     head: LedgerHeadStatement
 
 
-class UpdateStatement(StrictModel):
+class UpdateStatement(SiteJobDocument):
     """A site's signed statement about an update: which order, which privacy event, from where.
 
     Every field is independent of the data or has passed the mechanism. Fields:
@@ -180,10 +156,6 @@ class UpdateStatement(StrictModel):
 
     described: ClassVar[str] = "an update statement"
 
-    version: FormatVersion = 1
-    site_id: SafeId
-    job_id: SafeId
-    job_digest: HexDigest
     round_number: Round
     nonce: HexDigest
     base_model_digest: HexDigest
@@ -212,13 +184,11 @@ class FreeBudget(StrictModel):
     delta: Delta
 
 
-class HealthStatement(StrictModel):
+class HealthStatement(SiteDocument):
     """A site agent's sign of life: version, its own clock, last measured round-trip (seconds), budgets left."""
 
     described: ClassVar[str] = "a health statement"
 
-    version: FormatVersion = 1
-    site_id: SafeId
     agent_version: Annotated[str, Field(min_length=1, max_length=64)]
     sent_at: UnixSeconds
     round_trip_s: Annotated[float, *in_range(0, 3600)] | None = None

@@ -22,7 +22,8 @@ from pydantic import AfterValidator, Field
 
 from coreason_enclave.crypto import KeyRing, Signer, open_envelope, seal, sha256_hex, unverified_payload
 from coreason_enclave.errors import EnvelopeError, Reason
-from coreason_enclave.schemas import FormatVersion, HexDigest, SafeId, StrictModel, UnixSeconds
+from coreason_enclave.schemas import HexDigest, SafeId, UnixSeconds
+from coreason_enclave.wire.addressed import SiteDocument
 
 REQUEST_TYPE = "application/vnd.aegis.participation-request.v1+json"
 WELCOME_TYPE = "application/vnd.aegis.participation-welcome.v1+json"
@@ -74,7 +75,7 @@ Address = Annotated[str, Field(max_length=300), AfterValidator(_an_address)]
 Host = Annotated[str, AfterValidator(_a_host)]
 
 
-class RegistrationRequest(StrictModel):
+class RegistrationRequest(SiteDocument):
     """A site's request to take part.
 
     Attributes:
@@ -85,14 +86,12 @@ class RegistrationRequest(StrictModel):
 
     described: ClassVar[str] = "a participation request"
 
-    version: FormatVersion = 1
-    site_id: SafeId
     public_key: HexDigest
     node_key: NodeKey
     tls_request: Pem
 
 
-class RegistrationGrant(StrictModel):
+class RegistrationGrant(SiteDocument):
     """A coordinator's answer to one site: the gateway's address, and the certificates for the connection.
 
     Attributes:
@@ -105,8 +104,6 @@ class RegistrationGrant(StrictModel):
 
     described: ClassVar[str] = "a registration grant"
 
-    version: FormatVersion = 1
-    site_id: SafeId
     public_key: HexDigest
     coordinator_key: HexDigest
     gateway: Address

@@ -184,8 +184,7 @@ class CheckpointStore:
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
         except (ValidationError, EnclaveError) as error:
-            what = explain(error) if isinstance(error, ValidationError) else str(error)
-            raise ConfigurationError(f"{path} is damaged ({what}): restore it from a backup") from error
+            raise ConfigurationError(f"{path} is damaged ({explain(error)}): restore it from a backup") from error
         if path != self._path(kept.log.coordinator_key, kept.log.origin.removeprefix(origin_of_run(""))):
             raise ConfigurationError(f"{path} holds another log than its name says: restore it from a backup")
         return kept

@@ -11,6 +11,7 @@ from aegis.attacks.hostile import Attack, Overheard
 from aegis.errors import RunPaused
 from aegis.federated_coordinator import FederatedCoordinator
 from aegis.federation import resolve
+from aegis.rounds import CoordinatorHandshake, ParticipantView, RoundHooks, RunRecords
 from aegis.runtimes import initial_model, open_sites, public_evaluator, seeded_keys
 from aegis.stores import FileHeadStore, FileRunStore, RoundRecord
 from coreason_enclave.attestation import Appraiser, AttestationPolicy, FileChallenges
@@ -114,18 +115,13 @@ def train(
         job_keys=lambda site: seeded_keys(unsafe_seed, site),
         adapt=answering(attack, names[-1], overheard),
     ) as sites:
+        appraiser = Appraiser(AttestationPolicy.simulated_only(), Profile.DEVELOPMENT, NoEndorsements())
         coordinator = FederatedCoordinator(
             job,
-            sites.participants,
-            signer=signer,
-            store=store,
-            heads=FileHeadStore(folder / "heads"),
-            audit=audit,
-            profile=Profile.DEVELOPMENT,
-            appraiser=Appraiser(AttestationPolicy.simulated_only(), Profile.DEVELOPMENT, NoEndorsements()),
-            challenges=FileChallenges(folder / "challenges"),
-            attester=SimulatedAttester(),
-            evaluate=public_evaluator(job, digits.evaluation.features, digits.evaluation.labels),
+            ParticipantView(sites.participants),
+            CoordinatorHandshake(signer, appraiser, SimulatedAttester(), FileChallenges(folder / "challenges")),
+            RunRecords(store, audit, FileHeadStore(folder / "heads")),
+            hooks=RoundHooks(evaluate=public_evaluator(job, digits.evaluation.features, digits.evaluation.labels)),
         )
         try:
             coordinator.run(sites.grid, initial_model(job))

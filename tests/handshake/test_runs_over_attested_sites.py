@@ -594,7 +594,7 @@ def test_too_few_sites_that_can_prove_themselves_pause_the_run_and_it_goes_on_on
     assert wire.tap.to(1).count("train") == wire.tap.to(2).count("train") == 0
     for host in hosts.values():
         host.fault = None
-    model = three.run(job, at_sites(change), readmit=list(hosts))
+    model = three.run(job, at_sites(change), readmitted=list(hosts))
     assert encode_arrays(model) == undisturbed
 
 

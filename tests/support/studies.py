@@ -21,6 +21,10 @@ from flwr.serverapp import Grid
 from aegis.attacks.hostile.byzantine import SimulatedAttacker
 from aegis.attacks.hostile.insider import Insider
 from aegis.federated_coordinator import FederatedCoordinator
+from aegis.rounds.attestation_handshake import CoordinatorHandshake
+from aegis.rounds.context import ParticipantView
+from aegis.rounds.journal import RunRecords
+from aegis.rounds.round_runner import RoundHooks
 from aegis.runtimes.in_process import (
     ClientApp,
     InProcessSites,
@@ -155,23 +159,32 @@ class Study:
 
     @contextmanager
     def coordinator(self, job: FederationJob, opened: InProcessSites, **options: Any) -> Iterator[FederatedCoordinator]:
+        """A coordinator of this study; ``options`` replace single members of what it is given, by their own names."""
         if not (self.folder / "audit.jsonl").exists():
             self.forget_other_logs()
-        audit = options.pop("audit", None) or HashLog(self.folder / "audit.jsonl")
-        profile = options.get("profile", Profile.DEVELOPMENT)
-        settings = {
+
+        def given(*names: str) -> dict[str, Any]:
+            return {name: options.pop(name) for name in names if name in options}
+
+        profile = options.pop("profile", Profile.DEVELOPMENT)
+        proving = {
             "signer": self.federation.signer,
-            "store": self.store,
-            "heads": self.heads,
-            "profile": profile,
             "appraiser": Appraiser(AttestationPolicy.simulated_only(), profile, NoEndorsements()),
-            "challenges": FileChallenges(self.folder / "challenges"),
             "attester": SimulatedAttester(),
-            "observe": self.seen.append,
-            **options,
+            "challenges": FileChallenges(self.folder / "challenges"),
+            **given("appraiser", "attester", "challenges", "clock"),
         }
+        kept = {"store": self.store, "heads": self.heads, **given("store", "heads")}
+        audit = options.pop("audit", None) or HashLog(self.folder / "audit.jsonl")
         try:
-            yield FederatedCoordinator(job, opened.participants, audit=audit, **settings)
+            yield FederatedCoordinator(
+                job,
+                ParticipantView(opened.participants, **given("revoked", "readmitted", "liveness")),
+                CoordinatorHandshake(**proving),
+                RunRecords(audit=audit, **kept),
+                hooks=RoundHooks(**{"observe": self.seen.append, **given("evaluate", "observe")}),
+                **options,
+            )
         finally:
             audit.close()
 

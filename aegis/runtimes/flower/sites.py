@@ -11,15 +11,14 @@ from pathlib import Path
 
 from aegis.coordination import Participant
 from aegis.errors import GatewayUnreachable, RunFolderError, TransportUnavailable
-from aegis.federation import FederationConfig, FederationFolder
+from aegis.federation import FederationConfig
 from aegis.gateway import GatewayControl
 from aegis.runtimes.flower.control import SuperLinkControl
 from aegis.runtimes.flower.node_liveness import GatewayLiveness
 from aegis.runtimes.flower.run_driver import DrivenGrid, driving
 from aegis.runtimes.flower.superlink import SuperLinkEndpoint
 from aegis.runtimes.flower.supervisor import FederationHost
-from coreason_enclave.ledger import PrivacyLedger, SqliteLedger
-from coreason_enclave.policy import SiteConfig, load_site_config
+from aegis.services import LocalSiteLedger, reading_local_sites
 
 _LOCAL_WAIT_S = 120.0
 _REMOTE_WAIT_S = 20.0
@@ -27,18 +26,10 @@ _POLL_S = 0.1
 
 
 @dataclass(frozen=True)
-class LocalSite:
-    """The coordinator's view of a site whose folder lies on this host: its configuration, and its ledger to read."""
-
-    config: SiteConfig
-    ledger: PrivacyLedger
-
-
-@dataclass(frozen=True)
 class FlowerSites:
     """The reachable registered sites, with the grid to reach them and their liveness."""
 
-    sites: Mapping[str, LocalSite]
+    sites: Mapping[str, LocalSiteLedger]
     grid: DrivenGrid
     participants: tuple[Participant, ...]
     liveness: GatewayLiveness
@@ -63,7 +54,7 @@ def connected_sites(host: FederationHost, note: Path) -> Iterator[FlowerSites]:
         liveness = GatewayLiveness(host.gateway())
         grid = opened.enter_context(driving(host.endpoint(), note, liveness.oversized))
         participants = _participants(host, config)
-        sites = {site: _read_site(federation, site, opened) for site in sorted(local)}
+        sites = opened.enter_context(reading_local_sites(federation, local))
         yield FlowerSites(sites, grid, participants, liveness)
 
 
@@ -108,11 +99,3 @@ def _connected(gateway: GatewayControl) -> set[str]:
         return {site for site, status in gateway.status().items() if status.connected}
     except GatewayUnreachable:
         return set()
-
-
-def _read_site(federation: FederationFolder, site: str, opened: ExitStack) -> LocalSite:
-    folder = federation.path / "sites" / site
-    config = load_site_config(folder / "site.toml")
-    ledger = SqliteLedger(folder / config.ledger, must_exist=True)
-    opened.callback(ledger.close)
-    return LocalSite(config, ledger)

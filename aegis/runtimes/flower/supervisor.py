@@ -177,7 +177,8 @@ class Supervisor:
         if self._is_due("probes", _PROBE_EVERY_S):
             self._probe()
         if self._is_due("logs", _LOGS_EVERY_S):
-            self._trim_logs()
+            for log in self.host.logs.glob("*.log"):  # the children's and this process's: no log fills the disk
+                trim_log(log)
         if self._is_due("storage", _STORAGE_EVERY_S):
             self._storage().tidy()
         self._write_state()
@@ -214,7 +215,8 @@ class Supervisor:
 
     def _add(self, name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
         if name not in self._children:
-            self._children[name] = self._child(name, start)
+            backoff = Backoff(first_s=0.25, max_s=15.0, chance=random.random)
+            self._children[name] = SupervisedProcess(name, start, backoff)
 
     def _probe(self) -> None:
         """End a live child after 30 s without an answer, because a silent process is as bad as a dead process."""
@@ -228,11 +230,6 @@ class Supervisor:
             elif time.monotonic() - self._heard.setdefault(name, time.monotonic()) > _MOST_SILENT_S:
                 _log.warning("%s lives and does not answer: ending it", name)
                 child.stop()
-
-    def _trim_logs(self) -> None:
-        """Trim the logs of the children and of this process, so that no log fills the disk."""
-        for log in self.host.logs.glob("*.log"):
-            trim_log(log)
 
     def _is_due(self, what: str, every_s: float) -> bool:
         if time.monotonic() < self._due.get(what, 0.0):
@@ -255,10 +252,6 @@ class Supervisor:
         if state != self._written:
             replace_file(self.host.state_file, json.dumps(state, indent=1).encode())
             self._written = state
-
-    @staticmethod
-    def _child(name: str, start: Callable[[], subprocess.Popen[bytes]]) -> SupervisedProcess:
-        return SupervisedProcess(name, start, Backoff(first_s=0.25, max_s=15.0, chance=random.random))
 
     def _start_superlink(self) -> subprocess.Popen[bytes]:
         port = GatewayFiles(self.host.federation.coordinator).config().superlink_port

@@ -1,5 +1,6 @@
 from .deployment import Submission as Submission
 from .deployment import submitted as submitted
+from .flare_process import FlareProcess as FlareProcess
 from .job_folder import JOB_FILE as JOB_FILE
 from .job_folder import FlareJob as FlareJob
 from .job_folder import write_job_folder as write_job_folder

@@ -103,7 +103,8 @@ class ItemwiseSource(ABC):
         try:
             yield self.get(item, now)
         except VerificationRefused as error:
-            _unless_unavailable(error)
+            if error.refusal is not Refusal.ENDORSEMENTS_MISSING or error.reason is Reason.ATTESTATION_UNAVAILABLE:
+                raise
 
 
 class FirstOf(ItemwiseSource):
@@ -150,13 +151,6 @@ def missing(message: str, *, unavailable: bool = False) -> VerificationRefused:
     """Return the error for missing endorsements. ``unavailable``: a service did not answer."""
     reason = Reason.ATTESTATION_UNAVAILABLE if unavailable else None
     return VerificationRefused(Refusal.ENDORSEMENTS_MISSING, message, reason=reason)
-
-
-def _unless_unavailable(error: VerificationRefused) -> VerificationRefused:
-    """Return the error if the item does not exist; raise the error in any other case."""
-    if error.refusal is not Refusal.ENDORSEMENTS_MISSING or error.reason is Reason.ATTESTATION_UNAVAILABLE:
-        raise error
-    return error
 
 
 def _ours(name: str, source: ItemwiseSource, error: VerificationRefused) -> VerificationRefused:

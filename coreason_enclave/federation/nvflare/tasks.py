@@ -11,7 +11,6 @@ from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.fl_constant import FLMetaKey, ReturnCode
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.apis.signal import Signal
-from pydantic import ValidationError
 
 from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import DataLeakageError, EnclaveError, EnvelopeError, JobRejected, Reason, TrainingAborted
@@ -76,10 +75,8 @@ def job_in(shareable: Shareable, accepted: FederationJob) -> FederationJob:
     """
     try:
         job = FederationJob.model_validate(from_shareable(shareable).get_meta_prop(JOB_META))
-    except ValidationError as error:
+    except (ValueError, TypeError, AttributeError) as error:  # pydantic's error among them
         raise EnvelopeError(f"the shareable states no job: {explain(error)}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise EnvelopeError(f"the shareable states no job: {error}") from error
     if job != accepted:
         raise JobRejected("the shareable states another job than the accepted one", reason=Reason.WRONG_DIGEST)
     return job

@@ -113,7 +113,7 @@ def test_a_person_may_readmit_a_site_by_name_and_the_log_says_so(study: MakeStud
     run, job = study(3), a_job(federation)
     with pytest.raises(RunPaused):
         run.run(job, where(["clinic-2"], NAN))
-    run.run(job, readmit=("clinic-2",))
+    run.run(job, readmitted=("clinic-2",))
     assert outcome(run, "clinic-2") == ["admitted", "admitted"]
     readmitted = [line["details"] for line in run.audit() if line["outcome"] == "readmitted"]
     assert [(each["site"], each["strikes"]) for each in readmitted] == [("clinic-2", 1)]
@@ -122,7 +122,7 @@ def test_a_person_may_readmit_a_site_by_name_and_the_log_says_so(study: MakeStud
 def test_nobody_is_readmitted_whom_nobody_knows(study: MakeStudy, federation: Federation) -> None:
     run = study(3)
     with pytest.raises(InvalidJob, match="clinic-9 cannot be readmitted: no participant has that name"):
-        run.run(a_job(federation), readmit=("clinic-9",))
+        run.run(a_job(federation), readmitted=("clinic-9",))
     assert run.store.load() is None
 
 

@@ -15,6 +15,9 @@ from flwr.clientapp import ClientApp
 from flwr.supercore.run import Run
 
 from aegis.federated_coordinator import FederatedCoordinator
+from aegis.rounds.attestation_handshake import CoordinatorHandshake
+from aegis.rounds.context import ParticipantView
+from aegis.rounds.journal import RunRecords
 from aegis.runtimes.in_process import InProcessGrid, initial_model, open_sites, seeded_keys
 from aegis.security.audit import HashLog
 from aegis.stores.heads import FileHeadStore
@@ -230,17 +233,13 @@ def run_model(federation: Federation, tmp_path: Path) -> Callable[..., bytes]:
             folders[::-1] if reverse else folders, keys, job_keys=lambda site: seeded_keys(seed, site)
         ) as opened:
             grid = ReversedGrid(opened.grid, threads) if reverse or threads else opened.grid
+            appraiser = Appraiser(AttestationPolicy.simulated_only(), Profile.DEVELOPMENT, NoEndorsements())
+            challenges = FileChallenges(folder / "challenges")
             coordinator = FederatedCoordinator(
                 job,
-                opened.participants[::-1] if reverse else opened.participants,
-                signer=federation.signer,
-                store=FileRunStore(folder / "state"),
-                heads=FileHeadStore(folder / "heads"),
-                audit=audit,
-                profile=Profile.DEVELOPMENT,
-                appraiser=Appraiser(AttestationPolicy.simulated_only(), Profile.DEVELOPMENT, NoEndorsements()),
-                challenges=FileChallenges(folder / "challenges"),
-                attester=SimulatedAttester(),
+                ParticipantView(opened.participants[::-1] if reverse else opened.participants),
+                CoordinatorHandshake(federation.signer, appraiser, SimulatedAttester(), challenges),
+                RunRecords(FileRunStore(folder / "state"), audit, FileHeadStore(folder / "heads")),
             )
             model = coordinator.run(grid, initial_model(job))
             if isinstance(grid, ReversedGrid):

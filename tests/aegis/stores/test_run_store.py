@@ -11,7 +11,7 @@ import pytest
 
 from aegis.errors import RunFolderError
 from aegis.stores.run_state import RoundRecord, RunState
-from aegis.stores.run_store import FileRunStore, RunStore
+from aegis.stores.run_store import FileRunStore
 from coreason_enclave.crypto.encoding import sha256_hex
 from coreason_enclave.schemas import Provenance
 from coreason_enclave.system import files
@@ -48,14 +48,16 @@ class RunStoreConformance:
     """What every store of a run promises; a store joins by a fixture that opens it again and again."""
 
     @pytest.fixture
-    def reopen(self) -> Callable[[], RunStore]:
+    def reopen(self) -> Callable[[], FileRunStore]:
         raise NotImplementedError
 
-    def test_a_new_store_holds_no_state(self, reopen: Callable[[], RunStore]) -> None:
+    def test_a_new_store_holds_no_state(self, reopen: Callable[[], FileRunStore]) -> None:
         assert reopen().load() is None
 
     @pytest.mark.parametrize("rounds", [0, 1, 3])
-    def test_what_was_saved_is_loaded_by_whoever_comes_next(self, reopen: Callable[[], RunStore], rounds: int) -> None:
+    def test_what_was_saved_is_loaded_by_whoever_comes_next(
+        self, reopen: Callable[[], FileRunStore], rounds: int
+    ) -> None:
         reopen().save(a_state(rounds))
 
         loaded = reopen().load()
@@ -64,14 +66,14 @@ class RunStoreConformance:
         assert loaded is not None
         assert loaded.completed_rounds == rounds
 
-    def test_the_last_state_is_the_one_that_counts(self, reopen: Callable[[], RunStore]) -> None:
+    def test_the_last_state_is_the_one_that_counts(self, reopen: Callable[[], FileRunStore]) -> None:
         store = reopen()
         store.save(a_state(1))
         store.save(a_state(2))
 
         assert reopen().load() == a_state(2)
 
-    def test_a_model_comes_back_under_its_digest_bit_for_bit(self, reopen: Callable[[], RunStore]) -> None:
+    def test_a_model_comes_back_under_its_digest_bit_for_bit(self, reopen: Callable[[], FileRunStore]) -> None:
         digest = reopen().save_model(a_model(1 / 3))
 
         loaded = reopen().load_model(digest)
@@ -80,17 +82,17 @@ class RunStoreConformance:
         assert all((loaded[name] == array).all() for name, array in a_model(1 / 3).items())
         assert loaded.keys() == a_model(1 / 3).keys()
 
-    def test_the_same_model_twice_is_one_model(self, reopen: Callable[[], RunStore]) -> None:
+    def test_the_same_model_twice_is_one_model(self, reopen: Callable[[], FileRunStore]) -> None:
         assert reopen().save_model(a_model(1)) == reopen().save_model(a_model(1))
 
-    def test_a_model_that_was_never_saved_is_refused(self, reopen: Callable[[], RunStore]) -> None:
+    def test_a_model_that_was_never_saved_is_refused(self, reopen: Callable[[], FileRunStore]) -> None:
         with pytest.raises(RunFolderError, match="missing or damaged"):
             reopen().load_model("00" * 32)
 
 
 class TestFileRunStore(RunStoreConformance):
     @pytest.fixture
-    def reopen(self, tmp_path: Path) -> Callable[[], RunStore]:
+    def reopen(self, tmp_path: Path) -> Callable[[], FileRunStore]:
         return lambda: FileRunStore(tmp_path / "state")
 
 

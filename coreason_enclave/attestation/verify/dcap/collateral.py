@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 from coreason_enclave.crypto import load_pem_certificates, load_revocation_list, parse_json
@@ -148,10 +148,8 @@ def read_collateral(data: bytes, root: bytes) -> Collateral:
             _crl(bytes.fromhex(text), name)
             for name, text in (("root_ca_crl", document.root_ca_crl), ("pck_crl", document.pck_crl))
         )
-    except ValidationError as error:
+    except (EnvelopeError, ValueError) as error:  # pydantic's error among them
         raise _unusable(explain(error)) from error
-    except (EnvelopeError, ValueError) as error:
-        raise _unusable(str(error)) from error
     chains = tuple(
         read_chain(text.removesuffix("\n").encode() + b"\n", root, length=2, what=f"the collateral's {name}")
         for name, text in (

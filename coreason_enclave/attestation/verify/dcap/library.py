@@ -11,13 +11,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from coreason_enclave.attestation.verify.dcap.collateral import Collateral
 from coreason_enclave.attestation.verify.dcap.quote import Quote
 from coreason_enclave.attestation.verify.dcap.tcb_policy import DcapPlatformPolicy
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.schemas import explain
+from coreason_enclave.schemas import explained
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -138,12 +138,9 @@ def verified_claims(quote: Quote, collateral: Collateral, root: bytes, policy: D
     :func:`~coreason_enclave.attestation.verify.dcap.platform.refuse_tcb` decides about them.
     """
     claims = _guarded(partial(_verify, _library(), quote, collateral, root, policy, now))
-    try:
+    about = "this dcap-qvl speaks of quotes in unknown terms"
+    with explained(lambda why: VerificationRefused(Refusal.LIBRARY_MISSING, f"{about}: {why[:300]}")):
         return Claims.model_validate_json(claims)
-    except ValidationError as error:
-        raise VerificationRefused(
-            Refusal.LIBRARY_MISSING, f"this dcap-qvl speaks of quotes in unknown terms: {explain(error)[:300]}"
-        ) from error
 
 
 def _verify(

@@ -154,7 +154,8 @@ def _taken_apart(evidence: bytes) -> Quote:
     body = reader.take(length)
     chain = _signature_data(reader.take(reader.number("<I")), version)
     raw = evidence[: reader.position]
-    _zeros_behind(reader.rest())
+    if any(rest := reader.rest()):
+        raise _malformed(f"{len(rest)} bytes behind its end are outside the signature, and not all zero")
     if kind == "sgx":
         _reserved_is_zero(body)
     fields = {name: body[start : start + size] for name, (start, size) in layout.items()}
@@ -210,11 +211,6 @@ def _last_block(reader: _Reader, expected: int) -> bytes:
     if size != len(rest):
         raise _malformed(f"certification data says {size} bytes, and {len(rest)} are there")
     return rest
-
-
-def _zeros_behind(rest: bytes) -> None:
-    if any(rest):
-        raise _malformed(f"{len(rest)} bytes behind its end are outside the signature, and not all zero")
 
 
 def _reserved_is_zero(report: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
+from functools import partial
 
 from cryptography import x509
 
@@ -56,7 +57,20 @@ class DcapVerifier:
         *,
         report_data: bytes | None = None,
     ) -> Authentic:
-        """See :func:`verify_sgx`; ``kind`` is ``sgx`` or ``tdx``."""
+        """Verify a quote under the root, and its platform under ``policy``.
+
+        Args:
+            kind: ``sgx`` (quotes of version 3) or ``tdx`` (version 4 or 5, TDX 1.0 or 1.5).
+            evidence: The quote; only zeros may follow.
+            endorsements: Intel's collateral for the quote's platform, revocation lists included.
+            policy: Accepted state of the platform.
+            now: Unix seconds; certificates, lists and TCB info must all be valid at this time.
+            report_data: The 64 bytes that the report must cover. None skips the comparison and adds ``report_data`` to
+                ``not_checked``.
+
+        Raises:
+            VerificationRefused: Carries the code of the first failed check.
+        """
         quote = parse_quote(evidence)
         if quote.kind != kind:
             raise VerificationRefused(Refusal.WRONG_KIND, f"a quote of kind {quote.kind} where {kind} was expected")
@@ -104,42 +118,10 @@ class DcapVerifier:
 
 
 _INTEL = DcapVerifier(INTEL_SGX_ROOT)
-
-
-def verify_sgx(
-    evidence: bytes,
-    endorsements: DcapEndorsements,
-    policy: DcapPlatformPolicy,
-    now: int,
-    *,
-    report_data: bytes | None = None,
-) -> Authentic:
-    """Verify an SGX quote (version 3) under Intel's root, and its platform under ``policy``.
-
-    Args:
-        evidence: The quote; only zeros may follow.
-        endorsements: Intel's collateral for the quote's platform, revocation lists included.
-        policy: Accepted state of the platform.
-        now: Unix seconds; certificates, lists and TCB info must all be valid at this time.
-        report_data: The 64 bytes that the report must cover. None skips the comparison and adds ``report_data`` to
-            ``not_checked``.
-
-    Raises:
-        VerificationRefused: Carries the code of the first failed check.
-    """
-    return _INTEL.verify("sgx", evidence, endorsements, policy, now, report_data=report_data)
-
-
-def verify_tdx(
-    evidence: bytes,
-    endorsements: DcapEndorsements,
-    policy: DcapPlatformPolicy,
-    now: int,
-    *,
-    report_data: bytes | None = None,
-) -> Authentic:
-    """Verify a TDX quote (version 4 or 5, TDX 1.0 or 1.5) like :func:`verify_sgx`."""
-    return _INTEL.verify("tdx", evidence, endorsements, policy, now, report_data=report_data)
+verify_sgx = partial(_INTEL.verify, "sgx")
+"""Verify an SGX quote under Intel's root: see :meth:`DcapVerifier.verify`."""
+verify_tdx = partial(_INTEL.verify, "tdx")
+"""Verify a TDX quote under Intel's root: see :meth:`DcapVerifier.verify`."""
 
 
 def _authentic(quote: Quote, claims: Claims, *, echoed: bool) -> Authentic:

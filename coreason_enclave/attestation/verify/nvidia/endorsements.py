@@ -62,7 +62,5 @@ def parse_revocation(content: bytes) -> NvidiaRevocation:
     """Parse a revocation result from JSON; raises :class:`VerificationRefused`."""
     try:
         return NvidiaRevocation.model_validate(parse_json(content))
-    except EnvelopeError as error:
-        raise VerificationRefused(Refusal.MALFORMED, f"not a revocation result: {error}") from error
-    except ValidationError as error:
+    except (EnvelopeError, ValidationError) as error:
         raise VerificationRefused(Refusal.MALFORMED, f"not a revocation result: {explain(error)}") from error

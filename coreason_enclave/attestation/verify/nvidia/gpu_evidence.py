@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import StringConstraints, ValidationError
 
+from coreason_enclave.attestation.evidence import GpuReport
 from coreason_enclave.attestation.verify.nvidia_chain import Chain, canonical_base64, load_pem_chain
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 from coreason_enclave.crypto import parse_json
@@ -33,6 +34,11 @@ class NvidiaEvidence:
     report: bytes
     chain: Chain | None = None
     stated_nonce: bytes | None = None
+
+    @classmethod
+    def of(cls, gpu: GpuReport) -> Self:
+        """Return one GPU's part of a host's evidence; raises :class:`VerificationRefused` for a malformed chain."""
+        return cls(gpu.report_bytes(), load_pem_chain(gpu.chain_bytes(), "a GPU's chain"))
 
 
 class _DeviceEntry(StrictModel):

@@ -9,22 +9,16 @@ from pydantic import AfterValidator
 
 from coreason_enclave.attestation.verify.nvidia.opaque import GpuMode, OpaqueData
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
-from coreason_enclave.schemas import StrictModel
+from coreason_enclave.schemas import StrictModel, of_form
 
-_DRIVER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}")
-_VBIOS = re.compile(r"[0-9A-F]{2}(\.[0-9A-F]{2}){4}")
-
-
-def _driver(value: str) -> str:
-    if not _DRIVER.fullmatch(value):
-        raise ValueError(f"must be a driver version such as 550.144.03, got {value[:80]!r}")
-    return value
-
-
-def _vbios(value: str) -> str:
-    if not _VBIOS.fullmatch(value):
-        raise ValueError(f"must be a VBIOS version such as 96.00.A5.00.01, got {value[:80]!r}")
-    return value
+_Driver = Annotated[
+    str,
+    AfterValidator(of_form(re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}"), "a driver version such as 550.144.03")),
+]
+_Vbios = Annotated[
+    str,
+    AfterValidator(of_form(re.compile(r"[0-9A-F]{2}(\.[0-9A-F]{2}){4}"), "a VBIOS version such as 96.00.A5.00.01")),
+]
 
 
 class NvidiaPlatformPolicy(StrictModel):
@@ -38,8 +32,8 @@ class NvidiaPlatformPolicy(StrictModel):
     """
 
     modes: tuple[GpuMode, ...] = (GpuMode.SINGLE_GPU, GpuMode.MULTI_GPU, GpuMode.PROTECTED_PCIE)
-    min_driver_version: Annotated[str, AfterValidator(_driver)] | None = None
-    min_vbios_version: Annotated[str, AfterValidator(_vbios)] | None = None
+    min_driver_version: _Driver | None = None
+    min_vbios_version: _Vbios | None = None
 
     def check(self, opaque: OpaqueData) -> None:
         """Raise :class:`VerificationRefused` for the first rule that the report breaks."""

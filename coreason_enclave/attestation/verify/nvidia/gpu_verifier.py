@@ -224,30 +224,7 @@ def _about(manifest: Manifest) -> dict[str, object]:
 
 
 _PINNED = NvidiaVerifier(pinned_roots())
-
-
-def verify_nvidia(
-    evidence: bytes | NvidiaEvidence,
-    endorsements: NvidiaEndorsements,
-    policy: NvidiaPlatformPolicy,
-    now: int,
-    *,
-    nonce: bytes | None,
-) -> Authentic:
-    """Verify the evidence of one GPU under NVIDIA's pinned roots, and the state of its platform.
-
-    See :meth:`NvidiaVerifier.verify`.
-    """
-    return _PINNED.verify(evidence, endorsements, policy, now, nonce=nonce)
-
-
-def verify_nvidia_list(
-    evidence: bytes,
-    endorsements: NvidiaEndorsements,
-    policy: NvidiaPlatformPolicy,
-    now: int,
-    *,
-    nonce: bytes | None,
-) -> tuple[Authentic, ...]:
-    """Verify the evidence of several GPUs, each a different device. See :meth:`NvidiaVerifier.verify_all`."""
-    return _PINNED.verify_all(evidence, endorsements, policy, now, nonce=nonce)
+verify_nvidia = _PINNED.verify
+"""Verify the evidence of one GPU under NVIDIA's pinned roots: see :meth:`NvidiaVerifier.verify`."""
+verify_nvidia_list = _PINNED.verify_all
+"""Verify the evidence of several GPUs under NVIDIA's pinned roots: see :meth:`NvidiaVerifier.verify_all`."""

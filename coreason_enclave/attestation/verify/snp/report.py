@@ -58,6 +58,16 @@ class SigningKey(StrEnum):
 _SIGNING_KEYS: Mapping[int, SigningKey] = {0: SigningKey.VCEK, 1: SigningKey.VLEK}
 
 
+class _Bytes:
+    """A field that holds the report's bytes from ``start`` to before ``end``."""
+
+    def __init__(self, start: int, end: int) -> None:
+        self._place = slice(start, end)
+
+    def __get__(self, report: SnpReport, owner: type[SnpReport]) -> bytes:
+        return report.raw[self._place]
+
+
 @dataclass(frozen=True)
 class SnpReport:
     """A well-formed report. TCB versions stay raw, since their layout depends on the product.
@@ -77,6 +87,19 @@ class SnpReport:
     cpuid: tuple[int, int, int] | None
     mitigations: tuple[int, int] | None
 
+    family_id = _Bytes(0x10, 0x20)
+    image_id = _Bytes(0x20, 0x30)
+    report_data = _Bytes(0x50, 0x90)
+    """Data that the guest chose."""
+    measurement = _Bytes(0x90, 0xC0)
+    """Launch digest."""
+    host_data = _Bytes(0xC0, 0xE0)
+    id_key_digest = _Bytes(0xE0, 0x110)
+    author_key_digest = _Bytes(0x110, 0x140)
+    report_id = _Bytes(0x140, 0x160)
+    chip_id = _Bytes(0x1A0, 0x1E0)
+    """All zero from a host that masks it."""
+
     @property
     def signed(self) -> bytes:
         """The bytes under the signature."""
@@ -92,48 +115,9 @@ class SnpReport:
         return _number(self.raw, 0x04, 4)
 
     @property
-    def family_id(self) -> bytes:
-        return self.raw[0x10:0x20]
-
-    @property
-    def image_id(self) -> bytes:
-        return self.raw[0x20:0x30]
-
-    @property
-    def report_data(self) -> bytes:
-        """Data that the guest chose, 64 bytes."""
-        return self.raw[0x50:0x90]
-
-    @property
-    def measurement(self) -> bytes:
-        """Launch digest, 48 bytes."""
-        return self.raw[0x90:0xC0]
-
-    @property
-    def host_data(self) -> bytes:
-        return self.raw[0xC0:0xE0]
-
-    @property
-    def id_key_digest(self) -> bytes:
-        return self.raw[0xE0:0x110]
-
-    @property
-    def author_key_digest(self) -> bytes:
-        return self.raw[0x110:0x140]
-
-    @property
-    def report_id(self) -> bytes:
-        return self.raw[0x140:0x160]
-
-    @property
     def has_migration_agent(self) -> bool:
         """True if the guest is tied to a migration agent, whatever its policy says."""
         return self.raw[0x160:0x180] != _NO_MIGRATION_AGENT
-
-    @property
-    def chip_id(self) -> bytes:
-        """Chip id, 64 bytes; all zero from a host that masks it."""
-        return self.raw[0x1A0:0x1E0]
 
     @property
     def raw_tcbs(self) -> dict[str, bytes]:

@@ -43,7 +43,25 @@ class SnpVerifier:
         *,
         report_data: bytes | None,
     ) -> Authentic:
-        """See :func:`verify_snp`."""
+        """Verify an attestation report (AMD 56860) up to AMD's pinned roots.
+
+        Order of the checks:
+
+        1. Size, format and report data.
+        2. Chain, signature, same chip and revocation.
+        3. TCB floor.
+        4. Debug, migration, VMPL, signing key and platform bits.
+
+        Args:
+            evidence: The raw 1184-byte report. A parsed report is accepted, and parsed again from its bytes.
+            endorsements: Certificates of VCEK or VLEK and of its ASK or ASVK; optionally the ARK and revocation lists.
+            now: Unix seconds.
+            report_data: The 64 bytes that the relying party computed itself. None skips the comparison and adds
+                ``report_data`` to ``not_checked``.
+
+        Raises:
+            VerificationRefused: Carries the code of the first failed check.
+        """
         report = parse_report(evidence.raw if isinstance(evidence, SnpReport) else evidence)
         if report_data is not None and not hmac.compare_digest(report.report_data, report_data):
             raise VerificationRefused(Refusal.REPORT_DATA, "the report covers other data than was asked for")
@@ -65,36 +83,8 @@ class SnpVerifier:
 
 
 PINNED = SnpVerifier(load_pinned_roots())
-
-
-def verify_snp(
-    evidence: bytes | SnpReport,
-    endorsements: SnpEndorsements,
-    policy: SnpPlatformPolicy,
-    now: int,
-    *,
-    report_data: bytes | None,
-) -> Authentic:
-    """Verify an attestation report (AMD 56860) up to AMD's pinned roots.
-
-    Order of the checks:
-
-    1. Size, format and report data.
-    2. Chain, signature, same chip and revocation.
-    3. TCB floor.
-    4. Debug, migration, VMPL, signing key and platform bits.
-
-    Args:
-        evidence: The raw 1184-byte report. A parsed report is accepted, and parsed again from its bytes.
-        endorsements: Certificates of VCEK or VLEK and of its ASK or ASVK; optionally the ARK and revocation lists.
-        now: Unix seconds.
-        report_data: The 64 bytes that the relying party computed itself. None skips the comparison and adds
-            ``report_data`` to ``not_checked``.
-
-    Raises:
-        VerificationRefused: Carries the code of the first failed check.
-    """
-    return PINNED.verify(evidence, endorsements, policy, now, report_data=report_data)
+verify_snp = PINNED.verify
+"""Verify a report up to AMD's pinned roots: see :meth:`SnpVerifier.verify`."""
 
 
 def _check_signature(report: SnpReport, chain: Chain) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -20,19 +20,24 @@ class LocalSiteLedger:
 
 
 @contextmanager
-def reading_local_sites(federation: FederationFolder) -> Iterator[Mapping[str, LocalSiteLedger]]:
-    """Keep the ledgers of the registered local sites open while the body runs, by site id.
+def reading_local_sites(
+    federation: FederationFolder, sites: Collection[str] | None = None
+) -> Iterator[Mapping[str, LocalSiteLedger]]:
+    """Keep the ledgers of the sites on this host open while the body runs, by site id.
+
+    Args:
+        sites: the sites to look for; None: all registered ones.
 
     Raises:
         EnclaveError: a site's configuration or ledger cannot be read.
     """
-    keys = federation.config().public_keys
+    wanted = federation.config().public_keys if sites is None else sites
     with ExitStack() as opened:
-        sites = {}
+        found = {}
         for folder in federation.site_folders():
-            if folder.name in keys:
+            if folder.name in wanted:
                 config = load_site_config(folder / "site.toml")
                 ledger = SqliteLedger(folder / config.ledger, must_exist=True)
                 opened.callback(ledger.close)
-                sites[folder.name] = LocalSiteLedger(config, ledger)
-        yield sites
+                found[folder.name] = LocalSiteLedger(config, ledger)
+        yield found
