@@ -13,11 +13,8 @@ The coordinator checks the privacy parameters that sites report, so every privac
 >>> import tempfile
 >>> from pathlib import Path
 >>> from aegis.security import HashLog
->>> from aegis.stores import FileHeadStore
->>> from aegis.stores import FileRunStore
->>> from coreason_enclave.attestation import Appraiser
->>> from coreason_enclave.attestation import AttestationPolicy
->>> from coreason_enclave.attestation import FileChallenges
+>>> from aegis.stores import FileHeadStore, FileRunStore
+>>> from coreason_enclave.attestation import Appraiser, AttestationPolicy, FileChallenges
 >>> from coreason_enclave.attestation.endorsements import NoEndorsements
 >>> from coreason_enclave.crypto import Signer
 >>> from coreason_enclave.policy import Profile

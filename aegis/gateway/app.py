@@ -16,6 +16,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import KW_ONLY, dataclass
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -49,10 +50,11 @@ CONNECTED_S = 60.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class Gateway:
     """The ASGI application.
 
-    Args:
+    Attributes:
         registry: identifies participants.
         passage: forwards a participant's fleet requests.
         nodes: the state of all nodes.
@@ -63,28 +65,21 @@ class Gateway:
         clock: Unix seconds.
     """
 
-    def __init__(
-        self,
-        registry: Registry,
-        passage: FleetProxy,
-        *,
-        nodes: NodeRegistry,
-        audit: GatewayAudit,
-        body: BodyLimits,
-        limits: GatewayLimits,
-        counts: CrowdCounts,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._registry = registry
-        self._passage = passage
-        self._nodes = nodes
-        self._audit = audit
-        self._turns = Turns(limits)
-        self._counts = counts
-        self._clock = clock
-        routes = [ExactRoute(HEALTH_PATH, self._health, methods=["POST"]), *passage.routes()]
+    registry: Registry
+    passage: FleetProxy
+    _: KW_ONLY
+    nodes: NodeRegistry
+    audit: GatewayAudit
+    body: BodyLimits
+    limits: GatewayLimits
+    counts: CrowdCounts
+    clock: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        self._turns = Turns(self.limits)
+        routes = [ExactRoute(HEALTH_PATH, self._health, methods=["POST"]), *self.passage.routes()]
         self._router = Router(routes, redirect_slashes=False, default=_refuse_path, lifespan=self._lifespan)
-        self._application = BodyLimitsMiddleware(self._handle, body)
+        self._application = BodyLimitsMiddleware(self._handle, self.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -93,7 +88,7 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _application: object) -> AsyncIterator[None]:
         yield
-        await self._passage.close()
+        await self.passage.close()
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, a refused or failed one too: a 500 ends the node's loop but not its process."""
@@ -126,37 +121,37 @@ class Gateway:
         """
         actor = "unknown"
         try:
-            participant = self._registry.identify(scope["state"].get("peer_certificate"))
+            participant = self.registry.identify(scope["state"].get("peer_certificate"))
             actor = participant.site_id
             async with self._turns.request(actor), contextlib.AsyncExitStack() as opened:
                 scope["state"] |= {"participant": participant, "opened": opened}
                 await self._router(scope, receive, send)
         except RequestRefused as refusal:
-            self._audit.refused(actor, _named(scope), refusal)
+            self.audit.refused(actor, _named(scope), refusal)
             raise
 
     def site_of(self, certificate: bytes | None) -> str:
         """Return the site of a pinned certificate, or the empty string for an unpinned or revoked certificate."""
         try:
-            return self._registry.identify(certificate).site_id
+            return self.registry.identify(certificate).site_id
         except RequestRefused:
             return ""
 
     def report(self) -> StatusReport:
         """Return the status of every participant and the gateway's load."""
         try:
-            sites = self._registry.site_ids()
+            sites = self.registry.site_ids()
         except RequestRefused:
             sites = ()
-        return StatusReport(sites={site_id: self._status(site_id) for site_id in sites}, gateway=self._counts.load())
+        return StatusReport(sites={site_id: self._status(site_id) for site_id in sites}, gateway=self.counts.load())
 
     def _status(self, site_id: str) -> SiteStatus:
-        node = self._nodes.known(site_id) or NodeState("")
-        heard, health = self._nodes.health.get(site_id, (None, None))
+        node = self.nodes.known(site_id) or NodeState("")
+        heard, health = self.nodes.health.get(site_id, (None, None))
         moments = [moment for moment in (node.last_request, heard) if moment is not None]
         return SiteStatus(
             node_id=node.node_id,
-            connected=node.connected and self._clock() - (node.last_request or 0.0) < CONNECTED_S,
+            connected=node.connected and self.clock() - (node.last_request or 0.0) < CONNECTED_S,
             last_poll=node.last_poll,
             last_seen=max(moments, default=None),
             activations=node.activations,
@@ -170,10 +165,10 @@ class Gateway:
     async def _health(self, request: Request) -> Response:
         envelope, participant = await read_body(request, _MAX_HEALTH_BYTES), request.state.participant
         try:
-            statement = accept_health(envelope, participant, self._clock())
+            statement = accept_health(envelope, participant, self.clock())
         except EnvelopeError as error:
             raise RequestRefused(error.reason, f"health: {error}") from error
-        self._nodes.health[participant.site_id] = (self._clock(), statement)
+        self.nodes.health[participant.site_id] = (self.clock(), statement)
         return _json(b"{}")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TypeVar
 
 import httpx
@@ -75,10 +75,11 @@ class _Call:
         return FLEET + self.name
 
 
+@dataclass(frozen=True)
 class FleetProxy:
     """The proxy between the sites' nodes and SuperLink.
 
-    Args:
+    Attributes:
         upstream: the client of SuperLink.
         fleet: decodes Flower's protocol.
         nodes: deliveries to each node.
@@ -89,30 +90,19 @@ class FleetProxy:
         clock: Unix seconds.
     """
 
-    def __init__(
-        self,
-        upstream: Upstream,
-        fleet: FleetCodec,
-        *,
-        nodes: NodeRegistry,
-        audit: GatewayAudit,
-        gate: PullBarrier,
-        object_bytes: int,
-        polling: Polling = Polling(),
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._upstream = upstream
-        self._fleet = fleet
-        self._nodes = nodes
-        self._audit = audit
-        self._gate = gate
-        self._object_bytes = object_bytes
-        self._polling = polling
-        self._clock = clock
+    upstream: Upstream
+    fleet: FleetCodec
+    _: KW_ONLY
+    nodes: NodeRegistry
+    audit: GatewayAudit
+    gate: PullBarrier
+    object_bytes: int
+    polling: Polling = Polling()
+    clock: Callable[[], float] = time.time
 
     async def close(self) -> None:
         """Close the connections to SuperLink."""
-        await self._upstream.close()
+        await self.upstream.close()
 
     def routes(self) -> list[ExactRoute]:
         """Return the routes of the requests that pass."""
@@ -122,12 +112,12 @@ class FleetProxy:
         """Check a request, forward it and return the reply; raises :class:`RequestRefused`."""
         name, participant = incoming["path"].removeprefix(FLEET), incoming.state.participant
         node = self._node(incoming, participant)
-        headers = [(key, value) for key, value in incoming.headers.raw if key in self._fleet.request_headers]
+        headers = [(key, value) for key, value in incoming.headers.raw if key in self.fleet.request_headers]
         call = _Call(name, incoming, participant, node, headers)
         if name == "push-object":
             return await self._upload(call)
         body = await read_body(incoming, MAX_REQUEST_BYTES)
-        request = self._fleet.request(name, body)
+        request = self.fleet.request(name, body)
         node.check(request, public_key=base64.b64decode(node.node_key))
         match name:
             case "activate-node":
@@ -140,28 +130,28 @@ class FleetProxy:
                 return await self._relay(call, request, body)
 
     def _node(self, incoming: Request, participant: PinnedPeer) -> NodeState:
-        header = single_header(incoming, self._fleet.key_header.decode())
+        header = single_header(incoming, self.fleet.key_header.decode())
         if participant.node_key is None or header != participant.node_key:
             raise RequestRefused(Reason.UNKNOWN_SIGNER, "not the node key that is registered for this participant")
-        node = self._nodes.node(participant.site_id, participant.node_key)
-        node.last_request, node.connected = self._clock(), True
+        node = self.nodes.node(participant.site_id, participant.node_key)
+        node.last_request, node.connected = self.clock(), True
         return node
 
     async def _activate(self, call: _Call, body: bytes) -> Response:
-        response, answer = await self._upstream.post(call.path, call.headers, body)
+        response, answer = await self.upstream.post(call.path, call.headers, body)
         if 400 <= response.status_code < 500 and response.status_code != 401:
             raise RequestRefused(Reason.TRANSPORT, f"SuperLink does not activate yet: {response.status_code}")
         if self._judge(response):
-            call.node.activate(_read(self._fleet.activated, answer))
-            self._nodes.save()
-            self._audit.accepted(call.participant.site_id, "activate", node_id=str(call.node.node_id))
+            call.node.activate(_read(self.fleet.activated, answer))
+            self.nodes.save()
+            self.audit.accepted(call.participant.site_id, "activate", node_id=str(call.node.node_id))
         return Response(answer, response.status_code, self._passed(response))
 
     async def _answer(self, call: _Call, request: NodeRequest, body: bytes) -> Response:
-        response, answer = await self._upstream.post(call.path, call.headers, body)
+        response, answer = await self.upstream.post(call.path, call.headers, body)
         if self._judge(response):
             call.node.record_node_id(request.node_id)
-            call.node.answer(request, _read(self._fleet.pushed, answer))
+            call.node.answer(request, _read(self.fleet.pushed, answer))
         return Response(answer, response.status_code, self._passed(response))
 
     async def _relay(self, call: _Call, request: NodeRequest, body: bytes) -> Response:
@@ -177,7 +167,7 @@ class FleetProxy:
 
     async def _open(self, call: _Call, body: bytes | AsyncIterator[bytes], length: int) -> httpx.Response:
         """Forward a request; the response stays open until the end of the answer to the client."""
-        streaming = self._upstream.streaming(call.path, call.headers, body, length)
+        streaming = self.upstream.streaming(call.path, call.headers, body, length)
         response: httpx.Response = await call.incoming.state.opened.enter_async_context(streaming)
         return response
 
@@ -190,18 +180,18 @@ class FleetProxy:
             size += len(chunk)
             yield chunk
         if node.fetched(request, size):
-            self._nodes.save()
+            self.nodes.save()
 
     async def _fetch(self, call: _Call, request: NodeRequest, body: bytes) -> Response:
-        call.node.last_poll = self._clock()
+        call.node.last_poll = self.clock()
         if call.node.ask():
-            self._nodes.save()
+            self.nodes.save()
         response, answer = await self._while_it_waits(call, body)
         if response is None:
             return Response()
         if self._judge(response):
             call.node.record_node_id(request.node_id)
-            if (pulled := _read(self._fleet.pulled, answer)) is not None:
+            if (pulled := _read(self.fleet.pulled, answer)) is not None:
                 call.node.record_delivery(pulled)
         return Response(answer, response.status_code, self._passed(response))
 
@@ -222,21 +212,21 @@ class FleetProxy:
 
     async def _poll(self, call: _Call, body: bytes) -> tuple[httpx.Response | None, bytes]:
         loop = asyncio.get_running_loop()
-        end, wait_s = loop.time() + self._polling.longest_s, self._polling.first_wait_s
-        while await self._gate.opened(end):
+        end, wait_s = loop.time() + self.polling.longest_s, self.polling.first_wait_s
+        while await self.gate.opened(end):
             response, answer = await self._look(call, body)
             if answer or response.status_code != 200:
                 return response, answer
-            woken = await self._gate.rest(min(wait_s, end - loop.time()))
-            wait_s = self._polling.first_wait_s if woken else min(2 * wait_s, self._polling.max_wait_s)
+            woken = await self.gate.rest(min(wait_s, end - loop.time()))
+            wait_s = self.polling.first_wait_s if woken else min(2 * wait_s, self.polling.max_wait_s)
         return None, b""
 
     async def _look(self, call: _Call, body: bytes) -> tuple[httpx.Response, bytes]:
         """Poll SuperLink once. If the reply gets lost, SuperLink may have delivered a message to no node."""
-        async with self._gate.fetching():
+        async with self.gate.fetching():
             call.node.delivery_uncertain = True
             try:
-                found = await self._upstream.post(call.path, call.headers, body)
+                found = await self.upstream.post(call.path, call.headers, body)
             except NotReached:
                 call.node.delivery_uncertain = False
                 raise
@@ -244,8 +234,8 @@ class FleetProxy:
             return found
 
     async def _upload(self, call: _Call) -> Response:
-        length = content_length(call.incoming, self._object_bytes)
-        reader, chunks = self._fleet.upload(length), call.incoming.stream()
+        length = content_length(call.incoming, self.object_bytes)
+        reader, chunks = self.fleet.upload(length), call.incoming.stream()
         async for chunk in chunks:
             ready = reader.feed(chunk)
             if (head := reader.head) is not None:
@@ -275,7 +265,7 @@ class FleetProxy:
         raise RequestRefused(Reason.TRANSPORT, f"SuperLink answered {status}")
 
     def _passed(self, response: httpx.Response) -> dict[str, str]:
-        passed = self._fleet.response_headers
+        passed = self.fleet.response_headers
         return {
             name.decode("latin-1"): value.decode("latin-1")
             for name, value in response.headers.raw

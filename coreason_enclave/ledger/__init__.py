@@ -8,8 +8,7 @@ The ledger charges a round in full *before* the round reads a row; a commit reco
 uncommitted round stays spent. Recomputing a round from the same inputs costs no second charge.
 
 >>> from dataclasses import replace
->>> from coreason_enclave.ledger import EphemeralLedger, LineageCaps, LineageRegistration
->>> from coreason_enclave.ledger import NoiseSource, RoundPlan
+>>> from coreason_enclave.ledger import EphemeralLedger, LineageCaps, LineageRegistration, NoiseSource, RoundPlan
 >>> from coreason_enclave.schemas import NeighboringRelation, PrivacyUnit
 >>> ledger = EphemeralLedger()  # SqliteLedger(path) is the durable one
 >>> ledger.register(LineageRegistration.with_best_order(
