@@ -69,9 +69,9 @@ for command in (admit, pin, revoke):
     show_default=True,
     help="development accepts simulated attestation, and says so everywhere.",
 )
-@click.option("--delta", type=float, default=1e-5, show_default=True, help="For jobs that name none.")
+@click.option("--delta", type=float, default=1e-5, show_default=True, help="Delta of jobs that name no delta.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address that the gateway listens on.")
-@click.option("--public-address", metavar="HOST:PORT", help="The gateway's address as sites are told.")
+@click.option("--public-address", metavar="HOST:PORT", help="The gateway's address as sites reach it.")
 def init(folder: Path, profile: str, delta: float, host: str, public_address: str | None) -> None:
     """Create a federation in which nobody takes part yet: keys, certificate authority, gateway."""
     from aegis.services import create_federation
@@ -116,7 +116,7 @@ def up(folder: Path, local_sites: bool) -> None:
     place.config()
     host = FederationHost(place)
     if host.running():
-        raise RunFolderError(f"{folder} is being served already: see aegis federation status {folder}")
+        raise RunFolderError(f"{folder} is already being served: see aegis federation status {folder}")
     host.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _appended(host.logs / "supervisor.log") as log:
         supervisor = subprocess.Popen(  # noqa: S603 - our own command line
@@ -142,19 +142,19 @@ def down(folder: Path) -> None:
         click.echo(f"{folder} is not being served")
         return
     if "pid" not in state:
-        raise RunFolderError(f"{folder} is only just starting: try again")
+        raise RunFolderError(f"{folder} is still starting: try again in a few seconds")
     os.kill(int(state["pid"]), signal.SIGTERM)
     end = time.monotonic() + _END_S
     while host.running():
         if time.monotonic() > end:
-            raise RunFolderError(f"process {state['pid']} does not end: see {host.logs}")
+            raise RunFolderError(f"process {state['pid']} did not stop: see {host.logs}")
         time.sleep(0.1)
     click.echo(f"{folder} is down")
 
 
 @federation.command(epilog="Example: aegis federation status federations/six-sites --json")
 @click.argument("folder", metavar="FEDERATION", type=_FOLDER)
-@click.option("--run", "run_folder", type=_FOLDER, help="Also show who sits out in this run.")
+@click.option("--run", "run_folder", type=_FOLDER, help="Also show the sites that are suspended in this run.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def status(folder: Path, run_folder: Path | None, as_json: bool) -> None:
     """How the processes and the sites are: connections, round-trips, versions, free budgets, quarantine.
@@ -223,7 +223,7 @@ def _page(said: dict[str, Any]) -> str:
     for name, process in said["processes"].items():
         lines.append(f"  {name}: process {process['pid']}, {process['restarts']} restarts")
     if said["load"] is not None:
-        full = "the gateway is FULL, and sites may not get in: " if said["full"] else ""
+        full = "the gateway is FULL and may refuse sites: " if said["full"] else ""
         lines.append(f"  {full}{said['load']['in_words']}")
     return "\n".join([*lines, *(line for site, about in said["sites"].items() for line in _site_lines(site, about))])
 
@@ -241,7 +241,7 @@ def _site_lines(site: str, about: dict[str, Any]) -> list[str]:
         *([] if trip is None else [f"round trip {trip * 1000:.1f} ms"]),
         *([] if version is None else [f"agent {version}"]),
         *(["answering"] if about.get("busy") else []),
-        *(["ANSWERED TOO LARGE and was cut off"] if about.get("oversized") else []),
+        *(["SENT AN OVERSIZED REPLY and was disconnected"] if about.get("oversized") else []),
         *([f"QUARANTINED: {about['quarantine']}"] if "quarantine" in about else []),
     ]
     return [f"{site}: {', '.join(parts)}", *map(_budget_line, about.get("budgets", ()))]

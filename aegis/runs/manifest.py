@@ -79,9 +79,9 @@ def read_manifest(listed: bytes, signature: bytes, job_digest: str, coordinator_
     except EnclaveError as error:
         raise VerificationFailed(f"{SIGNATURE}: {error}") from error
     if statement.job_digest != job_digest:
-        raise VerificationFailed(f"{SIGNATURE} is of another job")
+        raise VerificationFailed(f"{SIGNATURE} belongs to another job")
     if statement.manifest != sha256_hex(listed):
-        raise VerificationFailed(f"{MANIFEST} is not the list that {SIGNATURE} signs")
+        raise VerificationFailed(f"{MANIFEST} is not the manifest that {SIGNATURE} signs")
     return files
 
 

@@ -101,7 +101,7 @@ def _see_through(job: FederationJob, plan: RunPlan, follower: RoundFollower) -> 
         tries_left -= 1
         if tries_left <= 0 or not began:  # a job that never started fails for a lasting reason
             raise _given_up(plan, lost, words)
-        plan.say(f"{lost.value}: it is submitted anew, and goes on after round {follower.told}")
+        plan.say(f"{lost.value}: the job is submitted again, and continues after round {follower.told}")
 
 
 def _wait(plan: RunPlan, follower: RoundFollower, watch: PulseWatch, running: Running) -> Lost | None:
@@ -170,7 +170,7 @@ def _simulated(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Runn
     from aegis.runtimes.nvflare import Simulation, simulating
 
     if plan.federation.config().profile is not Profile.DEVELOPMENT:
-        raise InvalidJob("the simulator opens sites in FLARE's own processes: that needs profile development")
+        raise InvalidJob("the simulator runs sites in FLARE's own processes, which needs profile development")
     sites = _local_sites(plan)
     return simulating(
         Simulation(
@@ -247,7 +247,7 @@ def _local_sites(plan: RunPlan) -> dict[str, str]:
     federation, wanted = plan.federation, _registered(plan.federation)
     found = {path.name: str(path.absolute()) for path in federation.site_folders() if path.name in wanted}
     if not found:
-        raise RunFolderError(f"{federation.path}: no participant's folder is in sites/ on this host")
+        raise RunFolderError(f"{federation.path}: sites/ holds no participant's folder on this host")
     return found
 
 
@@ -260,4 +260,6 @@ def run_name(name: str) -> str:
     try:
         return TypeAdapter[str](SafeId).validate_python(name)
     except ValidationError as error:
-        raise RunFolderError(f"a FLARE job cannot name the run folder {name!r:.80}: letters, digits, . _ -") from error
+        raise RunFolderError(
+            f"a FLARE job cannot name the run folder {name!r:.80}: use only letters, digits, '.', '_' and '-'"
+        ) from error

@@ -32,9 +32,9 @@ _PACKAGES = ("aegis", "coreason_enclave")
 _NEW_RUN = "or start a new run (another --out)"
 
 _REMEDIES: Mapping[str, tuple[str, str]] = {
-    "job_digest": ("this is another job", f"give the job that the run began with, {_NEW_RUN}"),
+    "job_digest": ("the job", f"give the job that the run began with, {_NEW_RUN}"),
     "options": ("the runtime options", f"give the options that the run began with, {_NEW_RUN}"),
-    "profile": ("the profile", f"set profile in federation.toml back, {_NEW_RUN}"),
+    "profile": ("the profile", f"restore profile in federation.toml, {_NEW_RUN}"),
     "attestation_policy": ("the attestation policy", f"restore [attestation] in federation.toml, {_NEW_RUN}"),
     "coordinator_key": ("the coordinator's key", "restore coordinator/signing.key of the federation from a backup"),
     "participants": ("the participants' keys", f"restore public_keys in federation.toml, {_NEW_RUN}"),
@@ -75,10 +75,10 @@ def require_pinned(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """
     for name, (words, remedy) in _REMEDIES.items():
         if name not in recorded:
-            raise RunFolderError(f"config.json does not say what the run began with ({name}): {_NEW_RUN[3:]}")
+            raise RunFolderError(f"config.json lacks {name}, one of the values that the run began with: {_NEW_RUN[3:]}")
         if recorded[name] != now[name]:
             began, found = _told(recorded[name], now[name])
-            raise RunFolderError(f"{words}: the run began with {began}, now it is {found}: {remedy}")
+            raise RunFolderError(f"{words} changed: the run began with {began}, the present value is {found}; {remedy}")
 
 
 def require_coordinator_key(federation: FederationFolder) -> None:

@@ -35,15 +35,15 @@ def check_manifest(records: Records, reference: Reference) -> Answers:
             yield fails(f"{what}: {_some(names)}")
     strangers = [name for name in added if not is_left_out(name)]
     if strangers:
-        yield fails(f"not covered by any signature, added after the run: {_some(strangers)}")
+        yield fails(f"no signature covers these files, which were added after the run: {_some(strangers)}")
     if not missing and not changed and not strangers:
-        yield holds(f"{sum(found.values())} files are as they were signed")
+        yield holds(f"{sum(found.values())} files are unchanged since they were signed")
     released = records.trail.released
     if released is not None and released.outcome != records.digest("outcome.json"):
-        yield fails("outcome.json is not the one that the log ends with")
+        yield fails("outcome.json is not the outcome that the log's last line names")
     for folder, names in _by_folder([name for name in added if is_left_out(name)]).items():
         yield stays_open(
-            f"not covered: {folder} ({len(names)} files of other programs; nothing above follows from them)"
+            f"not covered: {folder} ({len(names)} files of other programs; no finding above depends on them)"
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from aegis.commands.terminal_text import visible
 from aegis.evidence import EvidenceVerdict, Inspection
 
-NOT_VERIFIED = "NOT VERIFIED: nothing below has been checked; `aegis evidence verify` does that"
+NOT_VERIFIED = "NOT VERIFIED: nothing below has been checked; run `aegis evidence verify` to check the file"
 
 _MOST = 512
 
@@ -21,7 +21,7 @@ def judgement_page(judged: EvidenceVerdict) -> str:
     lines = [judged.verdict.upper(), *_rows({name: value for name, value in facts.items() if value is not None})]
     lines += _section("claims", judged.claims)
     lines += _measured(f"measurements ({_compared(judged)})", judged.measurements)
-    unchecked = f"NOT CHECKED: {', '.join(judged.not_checked)}" if judged.not_checked else "nothing was left unchecked"
+    unchecked = f"NOT CHECKED: {', '.join(judged.not_checked)}" if judged.not_checked else "every item was checked"
     return "\n".join([*lines, *_gpus(judged), printable(unchecked)])
 
 
@@ -37,7 +37,7 @@ def printable(text: str) -> str:
 
 
 def _inspected(found: Inspection) -> Iterator[str]:
-    yield printable(f"says it is: {found.what}")
+    yield printable(f"claimed kind: {found.what}")
     facts = {} if found.report_data is None else {"report_data": found.report_data}
     yield from _rows({**facts, **found.says})
     yield from _measured("measurements", found.measurements)
@@ -56,8 +56,8 @@ def _gpus(judged: EvidenceVerdict) -> Iterator[str]:
 
 def _compared(judged: EvidenceVerdict) -> str:
     if judged.verdict == "accepted":
-        return "those that the reference value names were compared"
-    return "compared with nothing" if "measurements" in judged.not_checked else "compared with the vendor's manifests"
+        return "compared where the reference value names a register"
+    return "not compared" if "measurements" in judged.not_checked else "compared with the vendor's manifests"
 
 
 def _measured(title: str, values: Mapping[str, str]) -> Iterator[str]:

@@ -256,7 +256,7 @@ def test_junk_among_the_files_of_a_host_is_refused(aegis: Aegis, files: Files, j
     ("options", "said"),
     [
         ([], "--nonce, --subject, --public-key, --kem-key, --job-digest"),
-        ([*bound(), "--report-data", "00" * 64], "--report-data is for one report"),
+        ([*bound(), "--report-data", "00" * 64], "--report-data applies only to a single report"),
         ([*bound(), "--kind", "snp"], "leave out --public-key, or --kind"),
         (["--kind", "snp", "--role", "site"], "leave out --role, or --kind"),
         (bound(**{"--subject": "../../etc"}), "--subject"),

@@ -210,7 +210,7 @@ def test_a_site_is_admitted_and_pinned_at_once(aegis: Aegis, founded: Path, requ
     done = aegis("federation", "admit", founded, request_file, "--out", out, "--platform", CPU, "--platform", GPU)
 
     assert done.exit_code == 0, done.output
-    assert f"its evidence may come from {CPU}, {GPU}" in done.output
+    assert f"the site is pinned to {CPU}, {GPU}" in done.output
     assert listed(founded)["clinic-1"] == (CPU, GPU)
     assert "clinic-1" in FederationFolder(founded).config().certificates
 
