@@ -132,7 +132,7 @@ class CommandLine(click.Group):
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **rest)
         except click.Abort:
-            line = "interrupted: what is on disk is whole; the same command again goes on or starts over"
+            line = "interrupted: all files on disk are complete; repeat the command to continue or start over"
             code = _say(line, ExitCode.INTERRUPTED)
         except click.ClickException as error:
             code = _say_misused(error)
@@ -164,7 +164,7 @@ def _logging_options() -> list[click.Option]:
         return store
 
     levels, forms = click.Choice([each.value for each in LogLevel]), click.Choice([each.value for each in LogFormat])
-    level_help = f"Least severe log lines to write on stderr; {LEVEL_VARIABLE} says the same."
+    level_help = f"Lowest level of log lines written to stderr. Environment variable: {LEVEL_VARIABLE}."
     return [
         click.Option(
             ["--log-level"], type=levels, expose_value=False, callback=to_environment(LEVEL_VARIABLE), help=level_help
@@ -174,7 +174,7 @@ def _logging_options() -> list[click.Option]:
             type=forms,
             expose_value=False,
             callback=to_environment(FORMAT_VARIABLE),
-            help=f"Form of log lines; {FORMAT_VARIABLE} says the same.",
+            help=f"Format of log lines. Environment variable: {FORMAT_VARIABLE}.",
         ),
     ]
 
@@ -183,7 +183,7 @@ def site_folder(context: click.Context, parameter: click.Parameter, value: Path)
     """Option callback: return a site's folder, given directly or by its ``site.toml``."""
     folder = value.parent if value.name == "site.toml" else value
     if not (folder / "site.toml").is_file():
-        raise click.BadParameter(f"there is no site.toml in {folder}", context, parameter)
+        raise click.BadParameter(f"{folder} has no site.toml", context, parameter)
     return folder
 
 

@@ -117,7 +117,7 @@ class Tunnel:
         raw = await reader.readuntil(b"\r\n\r\n")
         head = parse_head(raw)
         if head.method != "POST" or not head.path.startswith(FLEET):
-            raise MalformedRequest("only the fleet interface is reached through here")
+            raise MalformedRequest("this tunnel serves only the fleet interface")
         if head.path == POLL:
             self.last_poll = self.clock()
         return raw, head

@@ -30,13 +30,13 @@ _ANSWER_S = 10.0
 @click.option(
     "--unsafe-seed",
     type=click.IntRange(min=0),
-    help="Derive the noise from this number, for runs that must be reproducible. Whoever knows it can subtract the "
-    "noise: there is NO privacy. Profile development only.",
+    help="UNSAFE: derive the noise from this number, for reproducible runs. Anyone who knows the number can subtract "
+    "the noise: there is NO privacy. Profile development only.",
 )
 @click.option(
     "--socket-only",
     is_flag=True,
-    help="Answer on the site's own socket alone, where NVIDIA FLARE's executor asks: no gateway, no SuperNode.",
+    help="Serve only the site's own socket, for NVIDIA FLARE's executor: no gateway, no SuperNode.",
 )
 def agent(folder: Path, unsafe_seed: int | None, socket_only: bool) -> None:
     """Run this site's agent in the foreground, until SIGTERM or Ctrl-C.
@@ -69,7 +69,9 @@ def status(folder: Path, as_json: bool) -> None:
 def _unsafe_keys(folder: Path, seed: int) -> UnsafeSeededNoise:
     config = load_site_config(folder / "site.toml")
     if config.profile is not Profile.DEVELOPMENT:
-        raise ConfigurationError("--unsafe-seed needs profile development: whoever knows the seed subtracts the noise")
+        raise ConfigurationError(
+            "--unsafe-seed needs profile development: anyone who knows the seed can subtract the noise"
+        )
     click.echo(f"UNSAFE: the noise of {config.site_id} comes from a known seed; nothing here is private", err=True)
     return unsafe_seeded_keys(seed, config.site_id)
 
@@ -77,7 +79,7 @@ def _unsafe_keys(folder: Path, seed: int) -> UnsafeSeededNoise:
 def _page(said: dict[str, Any]) -> str:
     simulated = ", SIMULATED attestation" if said.get("attestation") == "simulated" else ""
     unsafe = ", UNSAFE SEEDED NOISE" if said["unsafe_seeded_noise"] else ""
-    doing = "answering an order" if said["busy"] else "waiting"
+    doing = "working on an order" if said["busy"] else "waiting"
     return "\n".join(
         [
             f"{said['site_id']}: agent {said['version']}, profile {said['profile']}{simulated}{unsafe}",
@@ -91,13 +93,13 @@ def _page(said: dict[str, Any]) -> str:
 def _ways_in(said: dict[str, Any]) -> list[str]:
     trained = [f"  trained by {said['trainer']}"] if said["trainer"] else []
     if said["socket_only"]:
-        return ["  answers on its socket alone: no gateway, no SuperNode", *trained]
+        return ["  serves only its socket: no gateway, no SuperNode", *trained]
     trip = said["round_trip_s"]
-    reached = "no sign that it hears us" if trip is None else f"round trip {trip * 1000:.1f} ms"
+    reached = "no answer received yet" if trip is None else f"round trip {trip * 1000:.1f} ms"
     runs = "runs" if said["supernode_running"] else "DOES NOT RUN"
     return [
         f"  gateway {said['gateway']}: {reached}",
-        f"  SuperNode {runs}, {said['supernode_restarts']} restarts, last asked {_moment(said['last_poll'])}",
+        f"  SuperNode {runs}, {said['supernode_restarts']} restarts, last poll {_moment(said['last_poll'])}",
         *trained,
     ]
 

@@ -23,7 +23,7 @@ _PATH = click.Path(path_type=Path)
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="The folder to write into: a run's ledger/, or one to send. Made where it is missing.",
+    help="The folder to write to, for example a run's ledger/. Created if it is missing.",
 )
 def export_ledger(folder: Path, out: Path) -> None:
     """Write this site's whole ledger, and its signature over it: <site>.json and <site>.dsse.
@@ -43,7 +43,7 @@ def export_ledger(folder: Path, out: Path) -> None:
 
 def _exported(path: Path) -> bytes:
     if not path.exists():
-        raise ConfigurationError(f"{path} is missing: this site keeps no ledger there")
+        raise ConfigurationError(f"{path} is missing: site.toml names a ledger that does not exist")
     ledger = SqliteLedger(path, must_exist=True)
     try:
         return ledger.export()

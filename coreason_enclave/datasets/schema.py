@@ -97,7 +97,8 @@ class Feature(_Range):
         if self.missing == "refuse":
             if absent.any():
                 raise DatasetRejected(
-                    f"column {self.name!r} has missing cells: correct the rows, or declare a stand-in"
+                    f"column {self.name!r} has missing cells: correct the rows, or declare a value for missing cells "
+                    "(missing)"
                 )
             return self.to_unit(values)
         return self.to_unit(np.where(absent, self.missing, values))
@@ -147,14 +148,16 @@ class DatasetSchema(StrictModel):
         twice = sorted({name for name in columns if columns.count(name) > 1})
         if twice:
             raise ValueError(
-                f"must name every column once, as feature, label or unit; {', '.join(twice)} has two roles"
+                f"must name every column once, as feature, label or unit, but {', '.join(twice)} has two roles"
             )
 
     def _check_tensors(self) -> None:
         if self.features or self.tensor is None:
             raise ValueError("needs [tensor], and no [[features]], for format safetensors")
         if self.label.column != TENSOR_LABELS or self.unit_column not in (None, TENSOR_UNITS):
-            raise ValueError(f"needs label.column {TENSOR_LABELS!r}, and unit_column {TENSOR_UNITS!r} or none at all")
+            raise ValueError(
+                f"needs label.column {TENSOR_LABELS!r}, and either unit_column {TENSOR_UNITS!r} or no unit_column"
+            )
 
     @property
     def unit(self) -> PrivacyUnit:
@@ -215,7 +218,7 @@ class DatasetExpectation:
             ("public", self.public, schema.public),
         )
         return tuple(
-            f"{name} must be {wanted}, the dataset has {has}"
+            f"{name} must be {wanted}, but the dataset has {has}"
             for name, wanted, has in found
             if wanted is not None and wanted != has
         )

@@ -72,7 +72,7 @@ def _declared_columns(schema: DatasetSchema, table: pandas.DataFrame) -> dict[st
     problems = [SchemaProblem(name, "occurs more than once") for name in dict.fromkeys(names) if names.count(name) > 1]
     problems += [SchemaProblem(name, "is missing") for name in declared if name not in names]
     if len(table) < 2:
-        problems.append(SchemaProblem(None, "the file has a header and no rows"))
+        problems.append(SchemaProblem(None, "the file has a header, but no rows"))
     if problems:
         raise DatasetSchemaRejected(schema.dataset_id, problems)
     body = table.iloc[1:]
@@ -100,13 +100,13 @@ def _labels(schema: DatasetSchema, cells: Text, problems: list[SchemaProblem]) -
 def _units(name: str, cells: Text, problems: list[SchemaProblem]) -> npt.NDArray[np.int64]:
     absent = _missing(cells)
     if absent.any():
-        problems.append(SchemaProblem(name, f"{_where(absent)} missing: every row needs the person it belongs to"))
+        problems.append(SchemaProblem(name, f"{_where(absent)} missing: every row needs the id of its person"))
     spellings, codes = np.unique(cells.astype(str), return_inverse=True)
     # Two spellings of one person would count as two persons, each protected alone: weaker than the declared guarantee.
     persons: dict[str, str] = {}
     for spelling in spellings.tolist():
         if persons.setdefault(_person(spelling), spelling) != spelling:
-            problems.append(SchemaProblem(name, "the same unit id is written in different ways: settle on one"))
+            problems.append(SchemaProblem(name, "the same unit id is written in different ways: use one spelling"))
             break
     return codes.astype(np.int64)
 

@@ -131,6 +131,6 @@ def parse_entry(payload: bytes) -> Entry:
         parse_json(payload)
         return _ENTRY.validate_json(payload)
     except ValidationError as error:
-        raise LedgerCorrupted(f"the ledger holds an entry that is not understood: {explain(error)}") from error
+        raise LedgerCorrupted(f"the ledger contains an invalid entry: {explain(error)}") from error
     except (EnclaveError, TypeError, ValueError) as error:
-        raise LedgerCorrupted(f"the ledger holds an entry that is not understood: {error}") from error
+        raise LedgerCorrupted(f"the ledger contains an invalid entry: {error}") from error

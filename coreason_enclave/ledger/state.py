@@ -112,7 +112,7 @@ class LedgerState:
         record = (self.lineages or {}).get(name)
         if record is None:
             raise LedgerError(
-                f"no lineage is registered as {name!r:.140}: the site registers it once, with unit and caps",
+                f"lineage {name!r:.140} is not registered: the site has to register it once, with unit and caps",
                 reason=Reason.LINEAGE_UNKNOWN,
             )
         return record

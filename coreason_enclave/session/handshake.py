@@ -94,9 +94,9 @@ class SiteHandshake:
         key = self.kem_keys.find(result.kem_key, result.nonce, result.job_digest)
         about_us = (result.subject, result.public_key) == (self.site_id, self.signer.public_hex)
         if key is None or not about_us or result.job_digest != order.job.digest():
-            raise _required("its attestation result is not about this site's present keys and this job")
+            raise _required("its attestation result does not cover this site's present keys and this job")
         if not result.appraised_at - CLOCK_SKEW_S <= self.clock() <= result.expires_at + CLOCK_SKEW_S:
-            raise _required("its attestation result has expired, or is from the future: compare the clocks")
+            raise _required("its attestation result has expired, or is dated in the future: compare the clocks")
         model = key.decrypt(ciphertext, info_for("model", envelope))
         return ReleasedModel(model, result)
 
@@ -165,7 +165,7 @@ class SiteHandshake:
     def _appraise(self, appraiser: Appraiser, order: RoundOrder, coordinator_key: str, now: int) -> AttestationReport:
         shown = order.coordinator
         if shown.evidence is None:
-            raise AttestationError("the coordinator shows no evidence, which this site's policy asks for")
+            raise AttestationError("the coordinator sent no evidence, but this site's policy requires evidence")
         binding = Binding(
             Role.COORDINATOR, shown.challenge, coordinator_key, shown.kem_key, COORDINATOR, order.job.digest()
         )
@@ -175,7 +175,7 @@ class SiteHandshake:
         except EnclaveError:
             raise
         except Exception as error:  # a broken appraiser accepts as little as a refusing appraiser
-            message = f"the coordinator's evidence could not be judged: {type(error).__name__}: {error}"
+            message = f"the coordinator's evidence could not be appraised: {type(error).__name__}: {error}"
             raise AttestationError(message, reason=Reason.INTERNAL) from error
 
 
@@ -188,7 +188,7 @@ def _result_of(order: RoundOrder, coordinator_key: str) -> AttestationReport:
     try:
         return open_result(order.attestation, coordinator_key)
     except EnvelopeError as error:
-        raise _required(f"its attestation result does not count: {error}") from error
+        raise _required(f"its attestation result is not valid: {error}") from error
 
 
 def _asked(coordinator_key: str) -> str:

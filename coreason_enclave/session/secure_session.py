@@ -145,9 +145,13 @@ class SecureSession(AnswersByMethod):
         if self.attester.kind == "simulated" and self.config.profile is not Profile.DEVELOPMENT:
             raise AttestationError("a simulated attester needs profile development; production sites need hardware")
         if self.job_keys.unsafe_seeded and self.config.profile is not Profile.DEVELOPMENT:
-            raise ConfigurationError("injected keys need profile development: whoever knows the seed removes the noise")
+            raise ConfigurationError(
+                "injected keys need profile development: anyone who knows the seed can subtract the noise"
+            )
         if self.handshake.kem_keys.unsafe_derived and self.config.profile is not Profile.DEVELOPMENT:
-            raise ConfigurationError("derived keys need profile development: a file would decrypt every model")
+            raise ConfigurationError(
+                "derived keys need profile development: they come from a file, which would decrypt every model"
+            )
 
     def handle(self, kind: RequestKind, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage | None:
         """See :class:`~coreason_enclave.wire.handler.Handler`."""
@@ -196,7 +200,7 @@ class SecureSession(AnswersByMethod):
         with self._refusals_logged("witness", message):
             told, coordinator_key = accept_announcement(message, self.config, self.clock())
             if self.checkpoints.seen(coordinator_key, told.job_digest) is None:
-                raise JobRejected(f"this site took no part in job {told.job_id!r}: there is nothing to witness")
+                raise JobRejected(f"this site took no part in job {told.job_id!r}: it has no checkpoint to sign")
             about = ShownLog(told.job_id, told.job_digest, coordinator_key, None, told.log, told.log_proof)
             seen = self.checkpoints.witness(about, self.clock())
             log = self.checkpoints.log(coordinator_key, told.job_digest)
@@ -228,7 +232,9 @@ class SecureSession(AnswersByMethod):
             accepted = self._accepted(message)
             kept = self._kept(accepted)
             if kept is None:
-                raise JobRejected("no released update of this order's round is kept", reason=Reason.WRONG_ROUND)
+                raise JobRejected(
+                    "the store holds no released update for this order's round", reason=Reason.WRONG_ROUND
+                )
             answer = self._seal(accepted, kept)
             self._log("submission", "answered from store", {"update": kept.digest, **_named(accepted)})
             return answer
@@ -258,7 +264,7 @@ class SecureSession(AnswersByMethod):
             self._log_refusal(action, message, failure)
             raise failure from None
         except BaseException as end:  # log the end of the process before it ends
-            stopped = TrainingAborted(f"the process was ended by {type(end).__name__}")
+            stopped = TrainingAborted(f"{type(end).__name__} ended the process")
             self._log_refusal(action, message, stopped)
             raise
 
@@ -378,8 +384,8 @@ class SecureSession(AnswersByMethod):
         afforded = self.ledger.affordable_steps(lineage, replace(plan, steps=plan.total_steps))
         if afforded < plan.total_steps:
             raise PrivacyBudgetExceededError(
-                f"job {plan.job_id!r} needs {plan.total_steps} steps, of which lineage {lineage!r} and target_epsilon "
-                f"{plan.target_epsilon:g} afford {afforded}: nothing was reserved"
+                f"job {plan.job_id!r} needs {plan.total_steps} steps, but lineage {lineage!r} and target_epsilon "
+                f"{plan.target_epsilon:g} afford only {afforded}; nothing was reserved"
             )
 
     def _trusted(self, accepted: AcceptedJob, require_proof: Callable[[], None]) -> Callable[[], AttestationReport]:
@@ -408,12 +414,15 @@ class SecureSession(AnswersByMethod):
             with enter(scope):
                 trained = contained(lambda: self.trainer.train(task), own=own)
             if scope.gate.refused:  # a loop that swallowed the refusal must not release its result
-                raise PrivacyBudgetExceededError("the training loop asked for more steps than are reserved")
+                raise PrivacyBudgetExceededError("the training loop requested more steps than are reserved")
         except PrivacyBudgetExceededError:
             self.ledger.commit(scope.reservation.reservation_id, scope.event(), None)
             raise
         if scope.gate.steps_taken == 0:
-            raise DataLeakageError("the training loop took no accounted step", reason=Reason.NO_PRIVACY_EVENT)
+            raise DataLeakageError(
+                "the training loop took no private step: use the model, optimizer and data loader that attach returns",
+                reason=Reason.NO_PRIVACY_EVENT,
+            )
         return contained(lambda: self._sanitise(accepted, scope, trained), own=own)
 
     def _scope(
@@ -454,7 +463,7 @@ class SecureSession(AnswersByMethod):
     def _seal(self, accepted: AcceptedJob, update: ReleasableUpdate) -> SealedMessage:
         """Sign and encrypt an update; raise ``TypeError`` unless the airlock released it."""
         if not isinstance(update, ReleasableUpdate):
-            raise TypeError("only a ReleasableUpdate can be sealed")
+            raise TypeError("only a ReleasableUpdate can leave the site")
         envelope = seal(UPDATE_TYPE, self._statement(accepted, update).canonical(), self.signer)
         return SealedMessage(envelope, self.handshake.encrypt_update(accepted.order, envelope, update.payload))
 
@@ -488,7 +497,9 @@ class SecureSession(AnswersByMethod):
     def _seen(self, accepted: AcceptedJob) -> LogSeen:
         seen = self.checkpoints.seen(accepted.coordinator_key, accepted.job_digest)
         if seen is None:
-            raise ConfigurationError("the checkpoint of the coordinator's log is gone: nothing is signed without one")
+            raise ConfigurationError(
+                "the checkpoint of the coordinator's log is missing: this site signs no update without a checkpoint"
+            )
         return seen
 
     def _log_refusal(self, action: str, message: SealedMessage, refusal: EnclaveError) -> None:

@@ -33,8 +33,10 @@ def evidence_of_coordinators(site: Examined) -> Iterator[Diagnosis]:
 
 def _nothing(site: Examined) -> Diagnosis:
     if site.config.profile is Profile.DEVELOPMENT:
-        return Diagnosis("coordinator evidence", DiagnosisLevel.OK, "none is asked for, under profile development")
-    found = "UNSAFE: none is asked for: whoever runs the coordinator's host can read every update"
+        return Diagnosis(
+            "coordinator evidence", DiagnosisLevel.OK, "no evidence is required, under profile development"
+        )
+    found = "UNSAFE: no evidence is required: anyone who operates the coordinator's host can read every update"
     return Diagnosis("coordinator evidence", DiagnosisLevel.WARN, found, f"write {_WHERE}")
 
 
@@ -47,7 +49,7 @@ def _never_met(wanted: AttestationPolicy, site: Examined) -> Iterator[str]:
     if not wanted.platforms.get(COORDINATOR):
         yield f"platforms lists no machine of {COORDINATOR!r}"
     if CpuKind.SNP in wanted.kinds and not wanted.snp.tcb_floor:
-        yield "snp.tcb_floor has no product, so that the floor is unchecked"
+        yield "snp.tcb_floor names no product, so that the TCB floor is unchecked"
 
 
 def _acceptable(wanted: AttestationPolicy, site: Examined) -> list[CpuKind]:
@@ -73,7 +75,12 @@ def _ending(wanted: AttestationPolicy, today: date) -> Diagnosis:
     said = f"accepts {', '.join(wanted.kinds)}"
     if soon := [*_expired(wanted, as_datetime(end_of(today) + (_DAYS_WARN - 1) * DAY_S).date())]:
         found = f"{said}; in {_DAYS_WARN} days {'; '.join(soon)}"
-        return Diagnosis("coordinator evidence", DiagnosisLevel.WARN, found, "agree on the next one: see Operations")
+        return Diagnosis(
+            "coordinator evidence",
+            DiagnosisLevel.WARN,
+            found,
+            "agree on the next reference value: see docs/OPERATIONS.md",
+        )
     return Diagnosis("coordinator evidence", DiagnosisLevel.OK, said)
 
 
@@ -89,7 +96,7 @@ def _endorsements(wanted: AttestationPolicy, site: Examined) -> Diagnosis:
             DiagnosisLevel.FAIL if wanted.gpus or any(kind in _DCAP for kind in wanted.kinds) else DiagnosisLevel.WARN
         )
         to_do = "set bundle, or fetch = true, in [endorsements]"
-        return Diagnosis(name, verdict, "no source: only what a host hands over itself counts", to_do)
+        return Diagnosis(name, verdict, "no source: only endorsements that a host sends itself are used", to_do)
     return Diagnosis(name, DiagnosisLevel.OK, _sources(settings))
 
 
@@ -101,7 +108,7 @@ def _libraries(wanted: AttestationPolicy) -> list[str]:
 
 def _sources(settings: EndorsementSettings) -> str:
     named = [*([f"bundle {settings.bundle}"] if settings.bundle else []), *(["vendors"] if settings.fetch else [])]
-    return ", then ".join(named) or "none needed"
+    return ", then ".join(named) or "no source needed"
 
 
 def _today(site: Examined) -> date:

@@ -407,7 +407,7 @@ def test_two_rounds_in_one_thread_never_share_a_scope(site: Any, federation: Fed
     with pytest.raises(LedgerError, match=r"raised at coreason_enclave/ledger/sqlite\.py"):
         opened.session.run(federation.order(federation.job()))
     opened.close()
-    assert "held by another session" in site.log()[-2]["details"]["message"]
+    assert "in use by another session" in site.log()[-2]["details"]["message"]
 
 
 # --- what a coordinator could learn from a refusal ------------------------------------------------------------
