@@ -246,7 +246,7 @@ def test_a_production_coordinator_accepts_no_simulated_evidence(study: MakeStudy
 JOBS_NOT_TAKEN: dict[str, tuple[dict[str, Any], str]] = {
     "that leaves its noise open": ({"privacy": {"noise_multiplier": None}}, "must state noise_multiplier and delta"),
     "that leaves its delta open": ({"privacy": {"delta": None}}, "must state noise_multiplier and delta"),
-    "for more sites than there are": ({"min_clients": 4}, "needs min_clients = 4 sites, the federation has 3"),
+    "for more sites than there are": ({"min_clients": 4}, "needs min_clients = 4 sites, but the federation has 3"),
 }
 
 

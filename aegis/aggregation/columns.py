@@ -63,7 +63,9 @@ class Columns:
         sizes = [prod(self.layout[name]) for name in sorted(self.layout)]
         for row in self.rows:
             if [tensor.size for tensor in row] != sizes or not all(_is_plain(tensor) for tensor in row):
-                raise InvalidAggregation("updates do not have the layout's float32 tensors: screen them first")
+                raise InvalidAggregation(
+                    "the updates do not have the layout's float32 tensors: screen the updates first"
+                )
 
     @property
     def count(self) -> int:

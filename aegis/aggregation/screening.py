@@ -113,7 +113,7 @@ def screen(contributions: Iterable[SiteUpdate], layout: Layout, max_norm: float,
 
 def _check_request(layout: Layout, max_norm: float) -> None:
     if not layout or not all(_is_shape(shape) for shape in layout.values()):
-        raise InvalidAggregation("layout must map one tensor name or more to its sizes: take the model's own")
+        raise InvalidAggregation("layout must map at least one tensor name to its sizes: use the model's layout")
     if type(max_norm) not in (int, float) or not 0 < max_norm < math.inf:
         raise InvalidAggregation(f"max_norm must be a positive, finite number, got {max_norm!r:.80}")
 

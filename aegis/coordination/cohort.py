@@ -16,7 +16,7 @@ def require_enough(site_ids: Iterable[str], job: FederationJob) -> None:
     """Raise :class:`InvalidJob` if this federation has too few sites ever to run the job."""
     sites = len(set(site_ids))
     if sites < job.min_clients:
-        raise InvalidJob(f"the job needs min_clients = {job.min_clients} sites, the federation has {sites}")
+        raise InvalidJob(f"the job needs min_clients = {job.min_clients} sites, but the federation has {sites}")
 
 
 def choose_cohort(site_ids: Iterable[str], job: FederationJob, round_number: int) -> tuple[str, ...]:

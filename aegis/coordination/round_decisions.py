@@ -58,7 +58,7 @@ def may_open(
     why = ", ".join(_out(site, reason, quarantine.get(site)) for site, reason in sorted(left_out.items()))
     return Decision(
         NextAct.PAUSE,
-        f"{len(asked)} sites can be asked in turn {turn}, {_words(job, required)} ({why or 'nobody is left out'})",
+        f"{len(asked)} sites can be asked in turn {turn}, but {_words(job, required)} ({why or 'no site is left out'})",
     )
 
 
@@ -86,5 +86,5 @@ def decide(job: FederationJob, *, admitted: int, refused: Mapping[str, str], att
     if admitted >= required:
         return Decision(NextAct.AGGREGATE)
     causes = ", ".join(f"{site}: {reason}" for site, reason in sorted(refused.items())) or "no site answered"
-    why = f"{admitted} updates were admitted, {_words(job, required)} ({causes})"
+    why = f"{admitted} updates were admitted, but {_words(job, required)} ({causes})"
     return Decision(NextAct.REPEAT if attempt == 1 else NextAct.PAUSE, why)

@@ -23,7 +23,7 @@ def plot_utility(
 
     figure, axes = plt.subplots(figsize=(8, 4.5), dpi=120, layout="constrained")
     for index, history in enumerate(repeats):
-        label = f"repeated with fresh keys ({len(repeats)} times)" if index == 0 else None
+        label = f"repeated with new secret keys ({len(repeats)} times)" if index == 0 else None
         axes.plot(_rounds(history), _metric(history, "auc"), color=_REPEAT, linewidth=1, label=label)
     axes.plot(
         _rounds(twin), _metric(twin, "auc"), color=_TWIN, linestyle="--", marker="s", ms=4, label="same job, no privacy"

@@ -92,8 +92,8 @@ class RoundTable:
             "site",
             "attestation",
             "epsilon spent in this job",
-            "left in this job",
-            "left for the data, all jobs",
+            "remaining in this job",
+            "remaining for the data, all jobs",
         ):
             table.add_column(name, justify="right")
         for site, claim in sorted(report.lineages.items()):

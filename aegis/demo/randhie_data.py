@@ -141,7 +141,7 @@ def schema_for(unit: PrivacyUnit) -> DatasetSchema:
 def _load_source() -> Rows:
     data = _source_bytes()
     if hashlib.sha256(data).hexdigest() != SOURCE_SHA256:
-        raise ConfigurationError(f"{SOURCE_PATH.name} is not the file that the demo declares: {_remedy()}")
+        raise ConfigurationError(f"{SOURCE_PATH.name} does not have the digest that the demo declares: {_remedy()}")
     header, *lines = csv.reader(io.StringIO(data.decode("ascii")))
     cells = np.array([[float(cell) if cell else np.nan for cell in line] for line in lines])
     return dict(zip(header, cells.T, strict=True))
@@ -161,7 +161,7 @@ def _source_bytes() -> bytes:
     except OSError as error:
         installed = metadata.version("statsmodels")
         raise ConfigurationError(
-            f"statsmodels {installed} does not carry {SOURCE_PATH.as_posix()} ({error.strerror}): {_remedy()}"
+            f"statsmodels {installed} does not contain {SOURCE_PATH.as_posix()} ({error.strerror}): {_remedy()}"
         ) from error
 
 

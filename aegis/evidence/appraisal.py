@@ -57,7 +57,9 @@ def appraise_host(
     try:
         evidence = read_evidence(content)
         if not isinstance(evidence, Evidence):
-            raise VerificationRefused(Refusal.WRONG_KIND, "not the evidence of a host, but a vendor's own form")
+            raise VerificationRefused(
+                Refusal.WRONG_KIND, "the file holds a vendor's report, not the evidence of a host"
+            )
         kind = evidence.kind.value
         appraiser = Appraiser(policy, Profile.PRODUCTION, GivenEndorsements.from_files(endorsements))
         return EvidenceVerdict.of_host(appraiser.appraise(evidence, binding, now))
@@ -84,5 +86,5 @@ def _refuse_too_few(found: Sequence[object], kind: EvidenceKind, policy: Attesta
     gpus = len(found) if kind is EvidenceKind.NVIDIA else 0
     if gpus < policy.gpus:
         raise VerificationRefused(
-            Refusal.GPUS_MISSING, f"{gpus} GPUs; the policy wants {policy.gpus} beside a processor"
+            Refusal.GPUS_MISSING, f"{gpus} GPUs; the policy requires {policy.gpus} in addition to a processor"
         )

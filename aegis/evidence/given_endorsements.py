@@ -25,7 +25,7 @@ def dcap_endorsements(files: Sequence[bytes]) -> DcapEndorsements:
         VerificationRefused: the caller gave several files.
     """
     if len(files) > 1:
-        message = f"{len(files)} files of endorsements; a quote goes with one collateral document"
+        message = f"{len(files)} endorsement files; a quote needs exactly one collateral document"
         raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, message)
     return DcapEndorsements(files[0] if files else None)
 

@@ -78,7 +78,7 @@ def reference_values(found: Inspection) -> str:
         VerificationRefused: ``wrong_kind``: evidence of this kind has no reference values.
     """
     if found.kind not in {kind.value for kind in IDENTIFYING}:
-        message = f"evidence of kind {found.kind} has no reference values: no processor measured code here"
+        message = f"evidence of kind {found.kind} has no reference values, because no processor measured code"
         raise VerificationRefused(Refusal.WRONG_KIND, message)
     names = sorted(IDENTIFYING[CpuKind(found.kind)])
     others = [name for name in found.measurements if name not in names]
@@ -106,7 +106,7 @@ def _warnings(found: Inspection, names: Sequence[str]) -> list[str]:
 
 
 def _line(name: str, value: str) -> str:
-    return f'{name} = "{value}"' if value.strip("0") else f'# {name} = "" # zeros here: nothing was measured'
+    return f'{name} = "{value}"' if value.strip("0") else f'# {name} = "" # zeros: no code was measured'
 
 
 def _kind_of(content: bytes) -> EvidenceKind:
@@ -122,7 +122,9 @@ def _kind_of(content: bytes) -> EvidenceKind:
     if len(content) == REPORT_BYTES and content[1:4] == bytes(3):
         return EvidenceKind.SNP
     if content.lstrip().startswith((b"-----BEGIN", b"<", b"\x30")):
-        message = "no evidence, but an endorsement it seems: `aegis evidence verify` takes it with --endorsements"
+        message = (
+            "not evidence, but apparently an endorsement: give the file to `aegis evidence verify` with --endorsements"
+        )
         raise VerificationRefused(Refusal.WRONG_KIND, message)
     message = "neither an SGX or TDX quote, a SEV-SNP report, an H100's report or list of them, nor a host's evidence"
     raise VerificationRefused(Refusal.MALFORMED, message)
@@ -195,9 +197,11 @@ def _host(evidence: Evidence) -> Inspection:
         _gpu(NvidiaEvidence(gpu.report_bytes(), load_pem_chain(gpu.chain_bytes(), "a GPU's chain")))
         for gpu in evidence.gpus
     )
-    beside = f"{len(gpus)} GPUs" if gpus else "no GPU"
+    beside = f"{len(gpus)} GPUs" if gpus else "without GPUs"
     if evidence.kind is CpuKind.SIMULATED:
-        return Inspection(what=f"SIMULATED evidence: it proves nothing; {beside}", kind=evidence.kind.value, gpus=gpus)
+        return Inspection(
+            what=f"SIMULATED evidence, which proves nothing; {beside}", kind=evidence.kind.value, gpus=gpus
+        )
     report = evidence.cpu.report_bytes()
     cpu = _READERS[EvidenceKind(evidence.kind.value)](report)
     if cpu.kind != evidence.kind.value:

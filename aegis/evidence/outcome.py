@@ -123,4 +123,4 @@ class EvidenceVerdict:
 
 
 def _open(unchecked: Sequence[str]) -> str:
-    return f"not checked: {', '.join(unchecked)}" if unchecked else "nothing was left unchecked"
+    return f"not checked: {', '.join(unchecked)}" if unchecked else "every item was checked"

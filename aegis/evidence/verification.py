@@ -81,7 +81,7 @@ def _processor(question: VerificationRequest, evidence: bytes | Evidence) -> Aut
         return _verified(question, report, certificates, expected)
     except VerificationRefused as error:
         if error.refusal is Refusal.REPORT_DATA and question.report_data is None:
-            message = f"{error}: it was made for another nonce"
+            message = f"{error}: the evidence was made for another nonce"
             raise VerificationRefused(Refusal.NONCE, message) from error
         raise
 
@@ -96,7 +96,7 @@ def _verified(
     if isinstance(policy, DcapPlatformPolicy) and question.kind in (EvidenceKind.SGX, EvidenceKind.TDX):
         verify_quote = verify_sgx if question.kind is EvidenceKind.SGX else verify_tdx
         return verify_quote(report, dcap_endorsements(question.endorsements), policy, now, report_data=expected)
-    raise TypeError(f"a {type(policy).__name__} says nothing about {question.kind}")
+    raise TypeError(f"a {type(policy).__name__} has no rules for {question.kind}")
 
 
 def _report_of(kind: EvidenceKind, evidence: bytes | Evidence) -> tuple[bytes, Sequence[bytes]]:
@@ -121,7 +121,9 @@ def _expected(question: VerificationRequest, by_nonce: bytes | None) -> bytes | 
     """Return the report data that the request demands; None if the request demands none."""
     given = question.report_data
     if given is not None and by_nonce is not None and not hmac.compare_digest(given, by_nonce):
-        raise VerificationRefused(Refusal.NONCE, "the report data asked for is not that of the nonce asked for")
+        raise VerificationRefused(
+            Refusal.NONCE, "the requested report data is not the report data of the requested nonce"
+        )
     return by_nonce if given is None else given
 
 
@@ -130,7 +132,7 @@ def _expected(question: VerificationRequest, by_nonce: bytes | None) -> bytes | 
 
 def _gpus(question: VerificationRequest, evidence: bytes | Evidence) -> tuple[Authentic | VerificationRefused, ...]:
     if not isinstance(question.policy, NvidiaPlatformPolicy):
-        raise TypeError(f"a {type(question.policy).__name__} says nothing about GPUs")
+        raise TypeError(f"a {type(question.policy).__name__} has no rules for GPUs")
     by_nonce = question.nonce
     if isinstance(evidence, Evidence):
         by_nonce = None if question.nonce is None else gpu_nonce(manual_context(question.nonce))
@@ -158,6 +160,6 @@ def _reports(evidence: bytes | Evidence) -> Iterator[NvidiaEvidence]:
         yield from parse_nvidia_evidence(evidence)
         return
     if not evidence.gpus:
-        raise VerificationRefused(Refusal.WRONG_KIND, "this host shows no GPU")
+        raise VerificationRefused(Refusal.WRONG_KIND, "this host's evidence has no GPU")
     for gpu in evidence.gpus:
         yield NvidiaEvidence(gpu.report_bytes(), load_pem_chain(gpu.chain_bytes(), "a GPU's chain"))

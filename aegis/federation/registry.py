@@ -44,7 +44,7 @@ def _canonical_base64(text: str) -> str:
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"expected base64: {error}") from error
     if not data or base64.b64encode(data).decode() != text:
-        raise ValueError("expected the one base64 spelling of at least one byte")
+        raise ValueError("expected canonical base64 of at least one byte")
     return text
 
 
@@ -111,13 +111,13 @@ class FederationConfig(StrictModel):
         for field in ("public_keys", "node_keys", "certificates"):
             values: Mapping[str, str] = getattr(self, field)
             if len(set(values.values())) != len(values):
-                raise ValueError(f"{field}: two sites share one: each needs its own")
+                raise ValueError(f"{field}: two sites share one value: each site needs its own")
             if strangers := sorted(set(values) - set(self.public_keys)):
-                raise ValueError(f"{field}: {strangers[0]} is no participant: it has no entry in public_keys")
+                raise ValueError(f"{field}: {strangers[0]} is not a participant: public_keys has no entry for it")
         if self.attester == "simulated" and self.profile is not Profile.DEVELOPMENT:
             raise ValueError("attester simulated needs profile development")
         if strangers := sorted(set(self.revoked) - set(self.public_keys)):
-            raise ValueError(f"revoked: {strangers[0]} is no participant: it has no entry in public_keys")
+            raise ValueError(f"revoked: {strangers[0]} is not a participant: public_keys has no entry for it")
         return self
 
     def attestation_policy(self) -> AttestationPolicy:
@@ -130,7 +130,9 @@ class FederationConfig(StrictModel):
             return self.attestation
         if self.profile is Profile.DEVELOPMENT:
             return AttestationPolicy.simulated_only()
-        raise RunFolderError("federation.toml has no [attestation] table: it has to say what sites must prove")
+        raise RunFolderError(
+            "federation.toml has no [attestation] table, which states the evidence that sites must provide"
+        )
 
     def admitting(self, site_id: str, *, public_key: str, node_key: str, certificate: str) -> Self:
         """Return the registry with one participant added, or its keys replaced.
@@ -139,7 +141,9 @@ class FederationConfig(StrictModel):
             RunFolderError: the site is revoked, or the entry does not fit the registry; the message names the field.
         """
         if site_id in self.revoked:
-            raise RunFolderError(f"{site_id} is revoked: take it off that list first, if that is what you mean")
+            raise RunFolderError(
+                f"{site_id} is revoked: remove the site from revoked in federation.toml first, if that is intended"
+            )
         document = self.model_dump()
         for field, value in (("public_keys", public_key), ("node_keys", node_key), ("certificates", certificate)):
             document[field] = {**document[field], site_id: value}
@@ -163,9 +167,11 @@ class FederationConfig(StrictModel):
             RunFolderError: no participant has this name, the site is revoked, or the registry lacks a policy.
         """
         if site_id not in self.public_keys:
-            raise RunFolderError(f"{site_id} is no participant: admit it first")
+            raise RunFolderError(f"{site_id} is not a participant: admit the site first")
         if site_id in self.revoked:
-            raise RunFolderError(f"{site_id} is revoked: take it off that list first, if that is what you mean")
+            raise RunFolderError(
+                f"{site_id} is revoked: remove the site from revoked in federation.toml first, if that is intended"
+            )
         pinned, document = self.pinned(), self.model_dump()
         document["attestation"] |= {"platforms": {**pinned, site_id: tuple(platforms)}}
         said = document["attestation"]["unsafe_shared_platforms"]
@@ -179,7 +185,10 @@ class FederationConfig(StrictModel):
             RunFolderError: the registry has no ``[attestation]`` table.
         """
         if self.attestation is None:
-            raise RunFolderError("federation.toml has no [attestation] table: write down first what sites must prove")
+            raise RunFolderError(
+                "federation.toml has no [attestation] table: write the table first: it states the evidence that "
+                "sites must provide"
+            )
         return self.attestation.platforms
 
     def _revised(self, document: dict[str, Any]) -> Self:

@@ -166,7 +166,7 @@ class Dispatcher:
     def follow_up(self, outbound: OutboundMessage) -> None:
         """Send a further request to a site that has just answered, while :meth:`send` is running."""
         if self._batch is None:
-            raise RuntimeError("no batch is open: follow_up() belongs into the loop over send()")
+            raise RuntimeError("no batch is open: call follow_up() only within the loop over send()")
         self._batch.follow(outbound)
 
     def _push_due(self, batch: _OpenBatch) -> None:
@@ -250,7 +250,7 @@ class _OpenBatch:
     ) -> None:
         """Record the result of a push."""
         if len(message_ids) != len(due):
-            raise TransportFailed(f"it took {len(message_ids)} of {len(due)} messages")
+            raise TransportFailed(f"the transport accepted {len(message_ids)} of {len(due)} messages")
         now = self._clock()
         for request, message_id in zip(due, message_ids, strict=True):
             request.pushed, request.due = True, math.inf
@@ -349,4 +349,4 @@ def _is_away(request: _OpenRequest, health: Mapping[str, SiteHealth]) -> bool:
 
 
 def _log(error: TransportFailed) -> None:
-    logging.getLogger(__name__).warning("the carrier failed, and is tried again: %s", error)
+    logging.getLogger(__name__).warning("the transport failed, the coordinator retries: %s", error)

@@ -43,8 +43,8 @@ class Journal:
             raise RunFolderError("this run folder belongs to another job: choose another --out")
         if state.log.size > audit.head.size:
             raise RunFolderError(
-                f"the run's log has {audit.head.size} lines, {state.log.size} were written before its state was saved: "
-                "lines were cut off. Restore audit.jsonl from a backup, or start a new run"
+                f"the run's log has {audit.head.size} lines, but {state.log.size} when its state was saved: lines "
+                "were removed. Restore audit.jsonl from a backup, or start a new run"
             )
         self.state, self._digest = state, state.digest()
         last = [record.model_dump(mode="json") for record in state.history[-1:]]

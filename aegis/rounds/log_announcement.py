@@ -81,4 +81,4 @@ def _keep(run: RunContext, reply: Reply, outbound: OutboundMessage, statements: 
         ] == [announced]:
             statements[reply.site] = reply.content.envelope
     except EnclaveError as error:
-        logging.getLogger(__name__).warning("%s stated nothing that counts: %s", reply.site, error)
+        logging.getLogger(__name__).warning("%s sent no valid witness statement: %s", reply.site, error)

@@ -111,8 +111,8 @@ class RoundAttempt:
             except (LedgerForked, UpdateRefused) as error:
                 if isinstance(error, UpdateRefused) and error.reason is Reason.WRONG_DIGEST:
                     raise RunFolderError(
-                        f"the kept update of {site} is damaged ({error}): restore the run folder from a backup, "
-                        "or start a new run"
+                        f"the stored update of {site} is damaged ({error}): restore the run folder from a backup, or "
+                        "start a new run"
                     ) from error
                 self._journal.log("admit", "lost", {"site": site, "message": str(error)})
         self._journal.save(received={site: kept for site, kept in received.items() if site in self.admitted})
@@ -178,7 +178,7 @@ class RoundAttempt:
             self._prove(site, content, changes)
         elif not isinstance(content, SealedMessage):
             reason = content.reason if isinstance(content, EnvelopeError) else Reason.MALFORMED
-            self._refuse(site, reason, f"the answer of {site} is refused: {content}", changes)
+            self._refuse(site, reason, f"the reply of {site} is refused: {content}", changes)
         else:
             self._admit(site, content, changes)
 
@@ -194,7 +194,7 @@ class RoundAttempt:
         unable = reason in _CANNOT_PROVE if attesting else reason is Reason.ATTESTATION_UNAVAILABLE
         if reason in _CANNOT_PROVE:
             self._of.handshake.forget(site)  # the earlier mutual attestation no longer holds
-        what = "did not prove itself" if attesting else "refused the order"
+        what = "refused to attest" if attesting else "refused the order"
         self._refuse(site, reason, f"{site} {what}", changes, strike=unable)
 
     def _prove(self, site: str, message: SealedMessage, changes: _Batch) -> None:
@@ -206,7 +206,7 @@ class RoundAttempt:
                 return
             self._refuse(site, refusal.reason, str(refusal), changes, strike=refusal.reason is not _OURS)
         except AttestationError as error:
-            self._refuse(site, error.reason, f"this host cannot prove itself: {error}", changes, strike=False)
+            self._refuse(site, error.reason, f"this host cannot attest: {error}", changes, strike=False)
         else:
             self._log_attested(attested)
             self._note_seen(site, attested.log_seen)
@@ -218,7 +218,7 @@ class RoundAttempt:
         """Refuse sites that must attest again when the caller cannot send further requests. No strikes."""
         changes = _Batch()
         for site in sites:
-            message = f"{site} has to prove itself anew"
+            message = f"{site} has to attest again"
             self._refuse(site, Reason.ATTESTATION_REQUIRED, message, changes, strike=False)
         if changes.refused:
             self.refused.update(changes.refused)
@@ -251,7 +251,10 @@ class RoundAttempt:
         The statement is kept with the update, so a false statement would accuse the log.
         """
         if not self._of.witnesses.record_seen(site, seen := admitted.statement.log_seen):
-            what = f"{site} says that it saw line {seen.size} of another log: an update with that would accuse this one"
+            what = (
+                f"{site} states a checkpoint at line {seen.size} of another log: a stored update with this statement "
+                "would contradict this log"
+            )
             raise UpdateRefused(site, Reason.LOG_FORKED, what)
         return admitted
 
@@ -261,7 +264,7 @@ class RoundAttempt:
         Such a site refuses its order: this log was lost or rewritten.
         """
         if not self._of.witnesses.record_seen(site, seen) and seen is not None:
-            what = "it saw another log of this run, or a longer one: restore the newest copy of audit.jsonl"
+            what = "the site received another, or a longer, log of this run: restore the newest copy of audit.jsonl"
             self._journal.refuse("witness", site, Reason.LOG_FORKED, what, size=seen.size, root=seen.root)
 
     def _again(self, reply: Reply, changes: _Batch) -> None:
@@ -280,7 +283,7 @@ class RoundAttempt:
                     return
         except UpdateRefused:
             pass
-        message = f"{site} answered one order twice, and not the same"
+        message = f"{site} sent two different replies to one order"
         self._journal.refuse("admit", site, Reason.REPLAYED, message)
         changes.strikes[site] = Reason.REPLAYED
 
@@ -318,7 +321,7 @@ class RoundAttempt:
             if self._of.sites.is_revoked(site):
                 self._refuse(site, Reason.REVOKED, f"{site} is revoked", changes, strike=False)
             elif site not in self._of.sites.registered:
-                self._refuse(site, Reason.NO_REPLY, f"{site} is not registered any more", changes, strike=False)
+                self._refuse(site, Reason.NO_REPLY, f"{site} is no longer registered", changes, strike=False)
         if changes.refused:
             self.refused.update(changes.refused)
             self._journal.save(refused={**self._journal.state.refused, **changes.refused})

@@ -167,7 +167,7 @@ def open_sites(
             site = open_site(folder, job_keys=job_keys(folder.name))
             stack.callback(site.close)
             if site.config.site_id != folder.name:
-                raise ConfigurationError(f"{folder} holds site {site.config.site_id!r}: a site's folder bears its name")
+                raise ConfigurationError(f"{folder} holds site {site.config.site_id!r}: name the folder after its site")
             sites[site.config.site_id] = site
         names = sorted(sites)
         nodes = {name: index for index, name in enumerate(names, start=1)}

@@ -44,7 +44,7 @@ class Lanes:
         future: Future[_Result] = Future()
         with self._turn:
             if self._closed:
-                raise RuntimeError("these lanes are closed")
+                raise RuntimeError("the pool of lanes is closed")
             if lane in self._waiting:
                 self._waiting[lane].append((future, work))
                 return future

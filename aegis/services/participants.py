@@ -67,7 +67,7 @@ def create_federation(
         RunFolderError: the folder already holds a federation, or an argument is unusable.
     """
     if federation.exists:
-        raise RunFolderError(f"{federation.path} holds a federation already: it is created once")
+        raise RunFolderError(f"{federation.path} already holds a federation: choose another folder")
     config = _nobody(profile, delta)
     _gateway(host, public_address)  # raises before the first write
     federation.coordinator.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -165,8 +165,8 @@ def pin(
     if pinned.shared and not unsafe_shared:
         machine, others = next(iter(pinned.shared.items()))
         raise RunFolderError(
-            f"{machine} is pinned to {', '.join(others)}: under two names either could answer for the other "
-            "(--unsafe-shared, if that is what you mean)"
+            f"{machine} is pinned to {', '.join(others)}: a machine pinned to two participants can attest for either "
+            "of them (--unsafe-shared accepts this)"
         )
     revised = config.pinning(site_id, pinned.platforms, shared=pinned.shared)
     if pinned.changed:
@@ -186,8 +186,8 @@ def _to_pin(config: FederationConfig, site_id: str, platforms: Collection[str], 
     )
     if pinned.before and pinned.changed and not replace:
         raise RunFolderError(
-            f"{site_id} is pinned to {', '.join(pinned.before)}: if it has moved, say so with "
-            "aegis federation pin --replace, and name all of its machines"
+            f"{site_id} is pinned to {', '.join(pinned.before)}: if the site has moved, run aegis federation pin "
+            "--replace and name all of its machines"
         )
     return pinned
 
@@ -203,10 +203,12 @@ def _require_machines(platforms: Collection[str]) -> None:
         raise RunFolderError("one platform is named twice")
     for machine in platforms:
         if not _PLATFORM.fullmatch(machine):
-            wanted = "8 to 256 lower-case hex digits, the platform_id that aegis evidence verify prints"
+            wanted = "8 to 256 lower-case hex digits, the platform_id printed by aegis evidence verify"
             raise RunFolderError(f"a platform must be {wanted}, got {machine[:80]!r}")
         if not machine.strip("0"):
-            raise RunFolderError("a platform id of zeros is that of every host that masks it: no evidence has it")
+            raise RunFolderError(
+                "a platform id of zeros belongs to every host that masks its id: no evidence matches it"
+            )
 
 
 def _grant(
@@ -243,7 +245,9 @@ def _gateway(host: str, public_address: str | None) -> GatewayConfig:
     """Return a configuration with the published port, or a port free at this moment."""
     port, superlink_port = free_ports(2)
     if public_address is None and host in _ANY:
-        raise RunFolderError(f"listening on {host}, the gateway needs the address that sites are told")
+        raise RunFolderError(
+            f"the gateway listens on {host}, and also needs the address by which sites reach it: give --public-address"
+        )
     address = public_address or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     try:
         port = parse_address(address)[1]

@@ -80,8 +80,8 @@ class FileHeadStore:
         if known.seq == shown.seq and known.hash != shown.hash:
             raise LedgerForked(
                 f"{site_id} signed two different entries {known.seq} of its ledger ({known.hash[:16]}… and now "
-                f"{shown.hash[:16]}…): two copies of one ledger are in use, and each lacks what the other spent. "
-                "Ask the site which one is true"
+                f"{shown.hash[:16]}…): two copies of one ledger are in use, and each lacks the privacy that the "
+                "other spent. Ask the site which copy is right"
             )
 
 

@@ -92,7 +92,7 @@ class SuperLinkControl:
         fab = Fab(hash_str=hashlib.sha256(app).hexdigest(), content=app)
         run_id = int(self._ask(lambda: self._client.StartRun(StartRunRequest(fab=fab))).run_id)
         if run_id == 0:
-            raise TransportUnavailable("SuperLink accepted no run: see its log")
+            raise TransportUnavailable("SuperLink did not accept the run: see its log")
         return run_id
 
     def stop_run(self, run_id: int) -> None:
@@ -127,6 +127,6 @@ def _carrier_errors() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:
-        raise TransportUnavailable(f"SuperLink refused: {error.response.status_code}") from error
+        raise TransportUnavailable(f"SuperLink refused the request: HTTP {error.response.status_code}") from error
     except (httpx.HTTPError, ValueError) as error:
         raise TransportUnavailable(f"SuperLink cannot be reached: {type(error).__name__}") from error

@@ -43,6 +43,6 @@ def _crowded(gateway: GatewayControl, since: float) -> str:
     if not load.crowded_since(since):
         return ""
     return (
-        "the gateway was full meanwhile, so that sites may not have been able to answer: "
-        f"{load.in_words()} (aegis federation status shows it; limits: docs/OPERATIONS.md)"
+        f"the gateway was full during the round, so that replies of sites may have been refused: {load.in_words()} "
+        "(aegis federation status shows it; limits: docs/OPERATIONS.md)"
     )

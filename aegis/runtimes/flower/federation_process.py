@@ -114,7 +114,7 @@ def await_serving(host: FederationHost, failed: Callable[[], bool] = lambda: Fal
             return
         _require_hope(host, state.get("processes", {}))
         time.sleep(_POLL_S)
-    raise RunFolderError(f"the federation's processes did not come up in {_START_S:g} s: see {host.logs}")
+    raise RunFolderError(f"the federation's processes did not start within {_START_S:g} s: see {host.logs}")
 
 
 def _require_hope(host: FederationHost, processes: Mapping[str, Mapping[str, int]]) -> None:
@@ -132,7 +132,7 @@ def log_tail(log: Path) -> str:
     except OSError:
         lines = []
     complaints = [line for line in lines if line.lower().startswith(("error", "the gateway cannot"))]
-    return [*lines, *complaints][-1] if lines else "it said nothing"
+    return [*lines, *complaints][-1] if lines else "its log is empty"
 
 
 def _require_options(host: FederationHost, options: HostOptions) -> None:
@@ -142,6 +142,6 @@ def _require_options(host: FederationHost, options: HostOptions) -> None:
     served = {name: value for name, value in state.get("options", {}).items() if name != "local_sites"}
     if served != {"unsafe_seed": options.unsafe_seed, "attackers": options.attackers}:
         raise RunFolderError(
-            f"{host.federation.path} is being served with another unsafe seed or number of attackers: "
-            "aegis federation down it first"
+            f"{host.federation.path} is being served with another unsafe seed or number of attackers: run aegis "
+            "federation down first"
         )

@@ -110,7 +110,7 @@ def _reload(tls: ServerTls) -> None:
     try:
         tls.reload()
     except ConfigurationError as error:
-        _log.error("the certificate in use stays: %s", error)
+        _log.error("the gateway keeps its present certificate: %s", error)
 
 
 def main() -> None:

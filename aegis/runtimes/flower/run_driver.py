@@ -173,7 +173,7 @@ class DrivenGrid(Grid):
         if self._lost.is_set() or self._grid is None:
             self._renew()
         if self._grid is None:
-            raise TransportUnavailable("there is no run")
+            raise TransportUnavailable("no run was started")
         return self._grid
 
     def _renew(self) -> None:
@@ -245,7 +245,7 @@ def _take_task(executor: RuntimeHttpClient, control: SuperLinkControl, run_id: i
             control.stop_run(answer.task.run_id)
         else:
             time.sleep(_POLL_S)
-    raise TransportUnavailable("SuperLink offers no task for the run that it started")
+    raise TransportUnavailable("SuperLink returns no task for the run that it started")
 
 
 def _executor(endpoint: SuperLinkEndpoint) -> RuntimeHttpClient:

@@ -76,9 +76,9 @@ def _or_another_time() -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        _log.info("SuperLink's database is not tidied now: %s", error)
+        _log.info("SuperLink's database was not compacted this time: %s", error)
     except sqlite3.DatabaseError as error:
-        _log.warning("SuperLink's database cannot be tidied: %s", error)
+        _log.warning("SuperLink's database cannot be compacted: %s", error)
 
 
 def _give_back(database: sqlite3.Connection, max_pages: int = 0) -> None:

@@ -124,7 +124,7 @@ class FederationHost:
                     yield
                     return
             time.sleep(_TICK_S if attempt + 1 < _CLAIM_TRIES else 0)  # a query holds the lock for a moment
-        raise RunFolderError(f"{self.federation.path} is being served already: see aegis federation status")
+        raise RunFolderError(f"{self.federation.path} is already being served: see aegis federation status")
 
     @property
     def _lock(self) -> Path:
@@ -226,7 +226,7 @@ class Supervisor:
             elif answers():
                 self._heard[name] = time.monotonic()
             elif time.monotonic() - self._heard.setdefault(name, time.monotonic()) > _MOST_SILENT_S:
-                _log.warning("%s lives and does not answer: ending it", name)
+                _log.warning("%s is alive, but does not answer: stopping it", name)
                 child.stop()
 
     def _trim_logs(self) -> None:

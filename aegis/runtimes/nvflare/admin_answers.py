@@ -29,7 +29,7 @@ def without_unreadable(replies: Sequence[Any], strikes: Violations) -> Sequence[
     """Return FLARE's ``ClientReply`` objects, with each unreadable answer removed and reported as a violation."""
     for each in replies:
         if each.reply is not None and not _is_readable(each.reply, each.request):
-            strikes.report(each.client_name, "answers FLARE's administration by what is no answer")
+            strikes.report(each.client_name, "answers FLARE's administration with an unreadable reply")
             each.reply = None
     return replies
 

@@ -64,7 +64,7 @@ def log_tail(log: Path) -> str:
     """Return the last complaint near the end of a log of this project's processes, or the log's last line."""
     lines = _lines(log)
     complaints = [line for line in lines if " ERROR " in line or "rror: " in line]
-    return [*lines, *complaints][-1] if lines else "it said nothing"
+    return [*lines, *complaints][-1] if lines else "its log is empty"
 
 
 def _lines(log: Path, begins: int = 0) -> list[str]:

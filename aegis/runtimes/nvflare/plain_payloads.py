@@ -89,7 +89,7 @@ def _sections(payload: bytes) -> Iterable[memoryview]:
         at += _SECTION.size
         allowed = (lobs.MARKER_DATUM_BLOB, lobs.MARKER_DATUM_TEXT) if number else (lobs.MARKER_MAIN,)
         if marker not in allowed or dot:
-            raise NotPlain("a section of another kind than text or bytes")
+            raise NotPlain("a section that is neither text nor bytes")
         if not 0 < size <= len(view) - at or (number and size <= lobs.DATUM_ID_LEN):
             raise NotPlain("a section that is cut short")
         if number == MAX_SECTIONS:
@@ -116,7 +116,7 @@ class _Seen:
             return mapping
         name, decomposer = mapping[FOBS_TYPE], mapping.get(FOBS_DECOMPOSER)
         if not isinstance(name, str) or name not in CLASSES or mapping.keys() != _NAMING or decomposer != CLASSES[name]:
-            raise NotPlain("an object of a class that is not a message's")
+            raise NotPlain("an object of a class that messages do not use")
         return mapping[FOBS_DATA]
 
     def _count(self, number: int) -> None:
@@ -129,7 +129,7 @@ def _require_shallow(found: Any) -> None:
     level, depth = [found], 0
     while level:
         if depth > MAX_DEPTH:
-            raise NotPlain(f"more than {MAX_DEPTH} containers in each other")
+            raise NotPlain(f"more than {MAX_DEPTH} nested containers")
         inner: list[Any] = []
         for each in level:
             inner += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()

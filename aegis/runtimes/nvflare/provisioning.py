@@ -95,10 +95,10 @@ def provision(project: Project, folder: Path) -> Kits:
     """
     if taken := sorted({SERVER, project.server, project.admin} & set(project.sites)):
         raise RunFolderError(
-            f"NVIDIA FLARE cannot provision this: {taken[0]} would be a site, and is the server's name"
+            f"NVIDIA FLARE cannot provision this: {taken[0]} is both a site's id and the server's name"
         )
     if folder.exists():
-        raise RunFolderError(f"{folder} exists: provisioning makes a new folder")
+        raise RunFolderError(f"{folder} exists: name a folder that does not exist yet")
     folder.mkdir(mode=0o700, parents=True)
     try:
         kits = _built(project, folder)
@@ -134,7 +134,7 @@ class _Complaints:
     """A logger for FLARE's provisioning that keeps the last error."""
 
     def __init__(self) -> None:
-        self.last = "it does not say why"
+        self.last = "no reason given"
 
     def debug(self, message: str) -> None:
         """Discard the message."""

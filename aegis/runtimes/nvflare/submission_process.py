@@ -107,7 +107,7 @@ def _await(server: _Server, clients: set[str], needed: int) -> None:
             break
         time.sleep(_POLL_S)
     if missing:
-        _say(f"not connected: {', '.join(sorted(missing))}")
+        _say(f"sites not connected: {', '.join(sorted(missing))}")
 
 
 def _connected(server: _Server) -> set[str]:
@@ -123,7 +123,7 @@ def _submit(server: _Server, job_folder: Path, token: str) -> None:
         raise
     except Exception as error:  # FLARE raises many kinds for a rejected job
         _log(error)
-        raise RunFolderError("NVIDIA FLARE does not take the job") from error
+        raise RunFolderError("NVIDIA FLARE does not accept the job") from error
 
 
 def _ended(server: _Server, token: str) -> str:

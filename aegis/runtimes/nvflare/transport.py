@@ -124,7 +124,7 @@ class FlareTransport:
 
     def _go_on(self) -> None:
         if self._aborted():
-            raise RunAborted("NVIDIA FLARE ended the job: the same command again goes on where the run was")
+            raise RunAborted("NVIDIA FLARE ended the job: repeat the command to continue the run")
 
     def _push(self, outbound: OutboundMessage) -> str:
         message_id = f"flare-{next(self._numbers)}"

@@ -75,7 +75,10 @@ def test_a_job_that_is_lost_is_submitted_anew_and_told_of(played: Any) -> None:
     assert run.started == 3
     assert (
         run.said
-        == ["NVIDIA FLARE ended the job before the coordinator did: it is submitted anew, and goes on after round 0"]
+        == [
+            "NVIDIA FLARE ended the job before the coordinator did: the job is submitted again, "
+            "and continues after round 0"
+        ]
         * 2
     )
 
