@@ -41,7 +41,7 @@ def calibrate_noise(target_epsilon: float, delta: float, sample_rate: float, ste
     require_delta(delta)
     require_count("steps", steps)
     if steps < 1:
-        raise AccountingError(f"there is nothing to calibrate for {steps} steps")
+        raise AccountingError(f"cannot calibrate noise for {steps} steps")
     PoissonSampledGaussian(1.0, sample_rate, steps)
     return _calibrated(float(target_epsilon), float(delta), float(sample_rate), steps)
 
@@ -65,8 +65,8 @@ def _calibrated(target: float, delta: float, rate: float, steps: int) -> float:
 
     if low == -math.log(_MOST_NOISE) and excess(low) > 0:
         raise AccountingError(
-            f"no noise multiplier up to {_MOST_NOISE:g} keeps {steps} steps at rate {rate:g} within "
-            f"epsilon {target:g} at delta {delta:g}: take fewer steps, a smaller rate or a larger target"
+            f"no noise multiplier up to {_MOST_NOISE:g} keeps {steps} steps at rate {rate:g} within epsilon "
+            f"{target:g} at delta {delta:g}: use fewer steps, a smaller rate or a larger target"
         )
     found = last(last(low, ROUGH, 0.02), TIGHT, CALIBRATION_TOLERANCE / 2)
     return _LEAST_NOISE if found == most else math.exp(-found)

@@ -58,7 +58,7 @@ def compose_epsilon(events: Iterable[Event], delta: float) -> ComposedEpsilon:
             delta=delta,
             accountant=Accountant.PLD,
             rdp_epsilon=math.inf,
-            note="non-private training took part: no finite epsilon covers it",
+            note="one of the events is non-private training: no finite epsilon covers it",
         )
     segments = merge_segments(event for event in history if isinstance(event, PoissonSampledGaussian))
     return _compose(segments, float(delta))
@@ -118,10 +118,10 @@ def _in_range(segments: Segments) -> Segments:
     """
     if min(segment.noise_multiplier for segment in segments) < _LEAST_NOISE:
         raise AccountingError(
-            f"this little noise cannot be accounted for: raise noise_multiplier to at least {_LEAST_NOISE:g}"
+            f"the accountant does not support so little noise: raise noise_multiplier to at least {_LEAST_NOISE:g}"
         )
     if sum(segment.steps for segment in segments) > _MOST_STEPS_AT_ALL:
-        raise AccountingError(f"so many steps cannot be accounted for: at most {_MOST_STEPS_AT_ALL:.0e}")
+        raise AccountingError(f"the accountant supports at most {_MOST_STEPS_AT_ALL:.0e} steps")
     return tuple(replace(s, noise_multiplier=min(s.noise_multiplier, _MOST_NOISE)) for s in segments)
 
 
@@ -136,12 +136,12 @@ def _pld(segments: Segments, delta: float, tolerance: float = TIGHT) -> tuple[Pl
     """Return the PLD bound, infinite if no bound exists, and a note for the reader."""
     steps = sum(segment.steps for segment in segments)
     if delta < PLD_DELTA_FLOOR:
-        return _NONE, f"below delta {PLD_DELTA_FLOOR:g} a PLD is mostly rounding: this is the Rényi bound"
+        return _NONE, f"below delta {PLD_DELTA_FLOOR:g} a PLD is mostly rounding error: the value is the Rényi bound"
     if steps > _MOST_STEPS:
-        return _NONE, f"a PLD over {steps} steps would be mostly rounding: this is the Rényi bound"
+        return _NONE, f"a PLD over {steps} steps would be mostly rounding error: the value is the Rényi bound"
     if len(segments) > _MOST_MECHANISMS:
-        return _NONE, f"a PLD of {len(segments)} different mechanisms would take too long: this is the Rényi bound"
+        return _NONE, f"a PLD of {len(segments)} different mechanisms would take too long: the value is the Rényi bound"
     bound = pld_bound(segments, delta, tolerance)
     if math.isinf(bound.signed):
-        return _NONE, "no PLD of so little noise fits into floats: this is the Rényi bound"
-    return bound, "a coarse mesh: the tight bound may be smaller" if bound.coarse else ""
+        return _NONE, "the PLD of so little noise does not fit into floats: the value is the Rényi bound"
+    return bound, "computed on a coarse grid: the tight bound may be smaller" if bound.coarse else ""

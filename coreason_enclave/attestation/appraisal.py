@@ -94,13 +94,13 @@ class Appraiser:
 
     def _refuse_kind(self, kind: CpuKind) -> None:
         if kind is CpuKind.SIMULATED and self.profile is not Profile.DEVELOPMENT:
-            message = f"simulated evidence proves nothing, and the profile is {self.profile}"
+            message = f"simulated evidence proves nothing, and profile {self.profile} refuses it"
             raise VerificationRefused(Refusal.SIMULATED, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
         if kind not in self.policy.kinds:
             message = f"evidence of kind {kind}, which the policy's kinds do not list"
             raise VerificationRefused(Refusal.KIND_NOT_ACCEPTED, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
         if kind is CpuKind.SIMULATED and self.policy.gpus:
-            message = f"the policy asks for {self.policy.gpus} GPUs, and simulated evidence has none"
+            message = f"the policy requires {self.policy.gpus} GPUs, but simulated evidence has none"
             raise VerificationRefused(Refusal.GPUS_MISSING, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
 
     def _cpu(self, evidence: Evidence, context: bytes, subject: str, now: int) -> Accepted:
@@ -122,7 +122,7 @@ class Appraiser:
 
     def _gpus(self, evidence: Evidence, context: bytes, subject: str, now: int) -> tuple[Accepted, ...]:
         if len(evidence.gpus) < self.policy.gpus:
-            message = f"evidence of {len(evidence.gpus)} GPUs; the policy asks for {self.policy.gpus}"
+            message = f"evidence of {len(evidence.gpus)} GPUs; the policy requires {self.policy.gpus}"
             raise VerificationRefused(Refusal.GPUS_MISSING, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
         if not evidence.gpus:
             return ()
@@ -155,14 +155,16 @@ class Appraiser:
                 not_checked=tuple(unchecked) if accepted else (EVERYTHING_UNCHECKED,),
             )
         except ValidationError as error:
-            raise AttestationError(f"no result: {explain(error)}", reason=Reason.ATTESTATION_INVALID) from error
+            raise AttestationError(
+                f"invalid attestation result: {explain(error)}", reason=Reason.ATTESTATION_INVALID
+            ) from error
 
 
 def _context(binding: Binding) -> bytes:
     """Return the bytes that every report must cover. Refuse a malformed binding, which could shorten these bytes."""
     digests = (binding.nonce, binding.public_key, binding.kem_key, binding.job_digest)
     if not all(_DIGEST.fullmatch(text) for text in digests):
-        message = "nonce, keys and job digest of a binding are 64 lower-case hex digits each"
+        message = "nonce, keys and job digest of a binding must have 64 lower-case hex digits each"
         raise AttestationError(message, reason=Reason.ATTESTATION_INVALID)
     try:
         _NAME.validate_python(binding.subject)
@@ -182,14 +184,14 @@ def _echo_of(cpu: CpuReport) -> bytes:
 
 def _refuse_other_echo(found: bytes, expected: bytes, refusal: Refusal, what: str) -> None:
     if not hmac.compare_digest(found, expected):
-        message = f"{what} covers another challenge, key, subject, job, role or set of GPUs than was asked about"
+        message = f"{what} covers another challenge, key, subject, job, role or set of GPUs than requested"
         raise VerificationRefused(refusal, message)
 
 
 def _refuse_unlike_simulated(evidence: Evidence, context: bytes) -> None:
     """Refuse simulated evidence in any other form or with another echo, so mixed-up nonces show in development."""
     if evidence.gpus:
-        raise VerificationRefused(Refusal.MALFORMED, "simulated evidence has no GPUs")
+        raise VerificationRefused(Refusal.MALFORMED, "simulated evidence must have no GPUs")
     expected = canonical_json({"simulated": True, "report_data": report_data(context, ()).hex()})
     _refuse_other_echo(evidence.cpu.report_bytes(), expected, Refusal.REPORT_DATA, "the simulated report")
 
@@ -200,4 +202,4 @@ def _nvidia_evidence(gpu: GpuReport) -> NvidiaEvidence:
 
 def _refuse_duplicates(verdicts: Sequence[Authentic]) -> None:
     if len({verdict.platform_id for verdict in verdicts}) != len(verdicts):
-        raise VerificationRefused(Refusal.DUPLICATE_GPU, "one GPU is shown more than once")
+        raise VerificationRefused(Refusal.DUPLICATE_GPU, "the evidence contains one GPU more than once")

@@ -32,7 +32,7 @@ def decoded(data: bytes, name: str, *, limit: int) -> str:
         ConfigurationError: ``data`` exceeds ``limit`` or is not UTF-8; the message calls the source ``name``.
     """
     if len(data) > limit:
-        raise ConfigurationError(f"{name} is larger than {limit} bytes: no configuration is")
+        raise ConfigurationError(f"{name} is larger than {limit} bytes, the limit for configuration files")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

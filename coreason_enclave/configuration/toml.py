@@ -94,9 +94,9 @@ def _measure(text: str, name: str) -> None:
         elif sign in (",", "=", "\n"):
             parts = 1
         elif len(word) > MAX_WORD and word[0] not in "\"'#":
-            raise _refused(name, line, f"{word[:12]}… has {len(word)} characters; the most are {MAX_WORD}")
+            raise _refused(name, line, f"{word[:12]}… has {len(word)} characters; the limit is {MAX_WORD}")
         if depth > MAX_DEPTH:
-            raise _refused(name, line, f"arrays and tables stand within each other more than {MAX_DEPTH} deep")
+            raise _refused(name, line, f"arrays and tables are nested more than {MAX_DEPTH} levels deep")
         if parts > MAX_KEY_PARTS:
             raise _refused(name, line, f"a key has more than {MAX_KEY_PARTS} parts")
         line += word.count("\n")

@@ -134,7 +134,7 @@ class HashLog:
         After a failure the log refuses further lines: the failed line may be torn, or written without acknowledgement.
         """
         if not self._usable:
-            raise LogCorrupted("an earlier write to the log failed: open it again, which recovers what is whole")
+            raise LogCorrupted("an earlier write to the log failed: reopen the log, which recovers all complete lines")
         self._usable = False
         while line:
             line = line[self._file.write(line) :]
@@ -194,7 +194,7 @@ def _open_exclusively(path: Path) -> FileIO:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise LogCorrupted(f"{path} is being written by another process: wait for it to end") from None
+        raise LogCorrupted(f"{path} is being written by another process: wait until that process ends") from None
     return file
 
 

@@ -75,4 +75,4 @@ def cpu_report(kind: CpuKind, report: bytes, certificates: Sequence[bytes] = ())
     try:
         return CpuReport(kind=kind, report=to_base64(report), certificates=tuple(map(to_base64, certificates)))
     except ValidationError as error:
-        raise unavailable(f"this host's {kind} device answered with more than evidence may hold") from error
+        raise unavailable(f"this host's {kind} device answered with more bytes than evidence may hold") from error

@@ -73,7 +73,7 @@ class HostDevices:
             raise
         os.close(descriptor)  # configfs commits on close, and may fail here
         if written != len(data):
-            raise OSError(errno.EIO, f"{written} of {len(data)} bytes were taken", f"/{path}")
+            raise OSError(errno.EIO, f"the device accepted {written} of {len(data)} bytes", f"/{path}")
 
 
 def _read_all(descriptor: int, path: str) -> bytes:

@@ -97,7 +97,11 @@ class ThisHost:
         found = [str(kind) for kind, name in PROVIDERS.items() if name == provider]
         found += ["sgx"] if self._tree.exists(DEVICES[_NEEDS["sgx"]]) else []
         if len(found) != 1:
-            said = f"more than one processor could ({', '.join(found)}): name one" if found else "nothing can attest"
+            said = (
+                f"more than one processor can attest ({', '.join(found)}): name one"
+                if found
+                else "no device can attest"
+            )
             raise unavailable(f"{said} on this host; looked for {self._inventory()}")
         return found[0] + (_GPUS if self._tree.exists(DEVICES["NVIDIA GPU"]) else "")
 

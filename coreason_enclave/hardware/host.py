@@ -46,4 +46,6 @@ class HostAttester:
 
 def _require_echo(asked: bytes, covered: bytes, whose: str) -> None:
     if not hmac.compare_digest(asked, covered):
-        raise unavailable(f"{whose} covers other bytes than were asked for: somebody else asked at the same time")
+        raise unavailable(
+            f"{whose} covers other bytes than requested: another process requested a report at the same time"
+        )

@@ -78,5 +78,5 @@ class _Session:
 def _content(buffer: Any, size: int) -> bytes:
     data = bytes(buffer)
     if size > len(data):
-        raise unavailable(f"NVIDIA's management library says {size} bytes of a buffer of {len(data)}")
+        raise unavailable(f"NVIDIA's management library reports {size} bytes in a buffer of {len(data)}")
     return data[:size]

@@ -58,9 +58,11 @@ class TsmCollector:
     def collect(self, report_data: bytes) -> CpuReport:
         """See :meth:`.collectors.CpuCollector.collect`. A SEV-SNP report includes the certificates from the host."""
         if len(report_data) != REPORT_DATA_BYTES:
-            raise ValueError(f"report data has {REPORT_DATA_BYTES} bytes, not {len(report_data)}")
+            raise ValueError(f"report data must have {REPORT_DATA_BYTES} bytes, not {len(report_data)}")
         if not self._tree.exists(REPORTS):
-            raise unavailable(f"no configfs-tsm here: looked for /{REPORTS} (Linux 6.7 or later, configfs mounted)")
+            raise unavailable(
+                f"this host has no configfs-tsm: looked for /{REPORTS} (Linux 6.7 or later, configfs mounted)"
+            )
         last = ""
         for pause in (*_PAUSES_S, None):
             try:
@@ -86,7 +88,7 @@ class TsmCollector:
     def _require_provider(self, entry: str) -> None:
         found = _text(self._tree, entry, "provider")
         if found != self._provider:
-            raise unavailable(f"configfs-tsm here is that of {found[:32]!r}, not of {self._provider!r}")
+            raise unavailable(f"configfs-tsm on this host belongs to {found[:32]!r}, not to {self._provider!r}")
 
     def _ask_at_own_level(self, entry: str) -> int:
         """Request a report at the guest's own privilege level (VMPL), not a lesser one; return the number of writes."""
@@ -109,7 +111,9 @@ class TsmCollector:
     def _require_generation(self, entry: str, due: int) -> None:
         found = self._generation(entry)
         if found != due:
-            raise _Disturbed(f"generation {found} instead of {due}: a write was lost, or somebody else's came between")
+            raise _Disturbed(
+                f"generation {found} instead of {due}: a write was lost, or another process wrote in between"
+            )
 
     def _generation(self, entry: str) -> int:
         text = _text(self._tree, entry, "generation")

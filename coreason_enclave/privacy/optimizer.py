@@ -67,7 +67,7 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
 
     def signal_skip_step(self, do_skip: bool = True) -> None:
         """Raise always: a unit's rows must not be cut across physical batches."""
-        raise UnsafeTrainingError("virtual batches are not supported: a unit's rows must be in one batch")
+        raise UnsafeTrainingError("virtual batches are not supported: all rows of a unit must be in one batch")
 
     def pre_step(self, closure: Any = None) -> bool:
         """Charge the step, then clip, add noise, scale and add the strategy's term.
@@ -115,8 +115,8 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
                 continue
             if bool(grad.any()):
                 raise UnsafeTrainingError(
-                    f"parameter {self._names[parameter]!r} has a gradient from outside of its layer, which no clipping "
-                    "bounds: a penalty on weights is the optimizer's weight_decay"
+                    f"parameter {self._names[parameter]!r} has a gradient from outside its layer, which clipping "
+                    "does not bound: use the optimizer's weight_decay for a penalty on weights"
                 )
 
     def _meet_infinite_gradient(self) -> None:
@@ -154,7 +154,7 @@ class PrivateOptimizer(UnitClippingOptimizer):
         grid = noise_grid(deviation)
         step = self._step_number
         if step is None:
-            raise UnsafeTrainingError("noise belongs to a step: call step(), not add_noise()")
+            raise UnsafeTrainingError("add_noise() is not supported: call step(), which adds the noise")
         for parameter in self.params:
             draw = self._keystream.normal(parameter.numel(), Purpose.NOISE, step, self._names[parameter])
             noised = parameter.summed_grad.reshape(-1).numpy() + deviation * draw

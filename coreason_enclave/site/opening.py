@@ -67,7 +67,7 @@ def create_site(folder: Path, config: SiteConfig) -> str:
     """
     path = folder / CONFIG_FILE
     if path.exists():
-        raise ConfigurationError(f"{path} exists: a site is created once, and its budgets with it")
+        raise ConfigurationError(f"{path} exists: a site and its budgets can be created only once")
     folder.mkdir(parents=True, exist_ok=True)
     public_key = prepare_site(folder, config)
     path.write_bytes(

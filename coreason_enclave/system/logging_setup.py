@@ -133,5 +133,5 @@ def _exception(record: logging.LogRecord) -> dict[str, str]:
 def _named(variable: str, words: list[str], default: str) -> str:
     word = os.environ.get(variable, default)
     if word not in words:
-        raise ConfigurationError(f"{variable} is {word!r:.40}: it has to be one of {', '.join(words)}")
+        raise ConfigurationError(f"{variable} is {word!r:.40}, but must be one of {', '.join(words)}")
     return word

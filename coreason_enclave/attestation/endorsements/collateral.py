@@ -84,7 +84,7 @@ class Item(ABC):
         """
         parts = self._parts()
         if not all(_NAME.fullmatch(part) for part in parts):
-            raise VerificationRefused(Refusal.MALFORMED, "the report names its platform in no usable way")
+            raise VerificationRefused(Refusal.MALFORMED, "the report does not identify its platform")
         return "/".join(parts)
 
 
@@ -239,7 +239,7 @@ def manifest_chain(content: bytes) -> Chain:
     found = document.iter("{http://www.w3.org/2000/09/xmldsig#}X509Certificate")
     texts = [(element.text or "").encode() for element in found]
     if len(texts) not in _MANIFEST_CERTIFICATES:
-        raise VerificationRefused(Refusal.CHAIN, f"a manifest comes with {len(texts)} certificates")
+        raise VerificationRefused(Refusal.CHAIN, f"a manifest contains {len(texts)} certificates")
     return tuple(load_der(canonical_base64(text, "a manifest's certificate"), "a manifest's") for text in texts)
 
 
@@ -260,5 +260,5 @@ def _within(now: int, first: datetime, last: datetime | None) -> bool:
 
 
 def _about_another(item: Item) -> VerificationRefused:
-    message = f"what was found as {item.name} is something else, or about another platform"
+    message = f"the file found as {item.name} has other content, or belongs to another platform"
     return VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, message)

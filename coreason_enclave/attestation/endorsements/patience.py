@@ -70,7 +70,7 @@ class PatientHttp:
         with self._lock:
             left = self._quiet_until.get(host, 0.0) - self._clock()
         if 0 < left <= MAX_QUIET_S:  # beyond the limit: this host's clock was set back
-            raise missing(f"{host[:100]} is busy, and is left alone for another {left:.0f} s", unavailable=True)
+            raise missing(f"{host[:100]} is busy; the next attempt is in {left:.0f} s", unavailable=True)
 
     def _wait(self, headers: Mapping[str, str], attempt: int) -> float:
         asked = _retry_after(headers.get("retry-after"), self._clock())

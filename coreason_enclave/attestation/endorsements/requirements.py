@@ -82,7 +82,7 @@ def key_certificates_of(report: SnpReport) -> Iterator[SnpKeyCertificate]:
     tcb = report.raw_tcbs["reported"]
     lines = [product for product in SnpProduct if _may_be_of(product, report, tcb)]
     if not lines:
-        message = f"no line of processors that is known here has CPU {report.cpuid} and a TCB {tcb.hex()}"
+        message = f"no known product line has CPU {report.cpuid} and a TCB {tcb.hex()}"
         raise VerificationRefused(Refusal.ENDORSEMENTS_MISSING, message)
     for product in lines:
         chip = report.chip_id[: LINES[product].chip_id_bytes].hex() if report.signing_key is SigningKey.VCEK else None

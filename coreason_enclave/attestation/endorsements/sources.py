@@ -129,7 +129,7 @@ class FirstOf(ItemwiseSource):
                 failures.append(error if error.refusal is Refusal.ENDORSEMENTS_MISSING else _ours(name, source, error))
         if outdated:
             return outdated[0]
-        raise _all_of(failures) if failures else missing(f"no source of endorsements is set up for {item.name}")
+        raise _all_of(failures) if failures else missing(f"no source of endorsements is configured for {item.name}")
 
 
 class NoEndorsements(ItemwiseSource):
@@ -141,8 +141,8 @@ class NoEndorsements(ItemwiseSource):
     def get(self, item: Item, now: int) -> bytes:
         """Always raise."""
         raise missing(
-            f"{item.name} is needed, and no source of endorsements is set up: name a folder under 'bundle', or set "
-            "fetch = true, in the table of endorsements"
+            f"{item.name} is needed, but no source of endorsements is configured: name a folder under 'bundle', or "
+            "set fetch = true, in the table of endorsements"
         )
 
 

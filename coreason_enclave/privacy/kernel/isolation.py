@@ -29,8 +29,8 @@ def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
 def mixed(what: str) -> UnsafeTrainingError:
     """Return the refusal of ``what``, a value that depends on other rows."""
     return UnsafeTrainingError(
-        f"{what} differs with the other rows of the batch, so that clipping one row's gradient bounds nothing: let "
-        "each row be computed from itself alone"
+        f"{what} depends on other rows of the batch, so that clipping one row's gradient bounds nothing: compute "
+        "each row's result only from that row"
     )
 
 

@@ -98,9 +98,7 @@ def _computed(
         torch.autograd.backward(outputs, [_cotangent(output, places) / kernel.blocks.scale(size) for output in outputs])
         entries = recorder.take(size)
         if entries is None:
-            raise UnsafeTrainingError(
-                "the model changes in place what a layer was computed from: leave out inplace=True"
-            )
+            raise UnsafeTrainingError("the model changes a layer's input in place: leave out inplace=True")
         stages = trace.stages(entries, size)
         return [*stages, ("the norm of a row's gradient", squared_norms(kernel.layers, entries, size))]
     finally:

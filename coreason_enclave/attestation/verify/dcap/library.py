@@ -127,7 +127,7 @@ def platform_of(quote: Quote) -> tuple[str, str]:
     """Return FMSPC and PCE id from the quote's certificate, hex; not yet authenticated."""
     extension = _guarded(lambda: _library().parse_quote(quote.raw).pck_extension())
     if extension is None:
-        raise VerificationRefused(Refusal.CHAIN, "the platform's certificate does not say which platform it is for")
+        raise VerificationRefused(Refusal.CHAIN, "the platform's certificate does not identify the platform")
     return extension.fmspc.hex(), extension.pce_id.hex()
 
 
@@ -142,7 +142,7 @@ def verified_claims(quote: Quote, collateral: Collateral, root: bytes, policy: D
         return Claims.model_validate_json(claims)
     except ValidationError as error:
         raise VerificationRefused(
-            Refusal.LIBRARY_MISSING, f"this dcap-qvl speaks of quotes in unknown terms: {explain(error)[:300]}"
+            Refusal.LIBRARY_MISSING, f"the installed dcap-qvl returns an unknown result format: {explain(error)[:300]}"
         ) from error
 
 
@@ -204,7 +204,7 @@ def _guarded(call: Callable[[], _T]) -> _T:
     except BaseException as error:  # a Rust panic derives from BaseException directly
         if type(error).__name__ != "PanicException":
             raise
-        raise VerificationRefused(Refusal.MALFORMED, "dcap-qvl could not cope with this quote or collateral") from error
+        raise VerificationRefused(Refusal.MALFORMED, "dcap-qvl crashed on this quote or collateral") from error
 
 
 def _refusal(message: str) -> VerificationRefused:

@@ -169,7 +169,7 @@ def _header(header: bytes) -> tuple[str, int]:
     if key_type != _ECDSA_P256:
         raise _malformed(f"attestation key type {key_type}; only ECDSA over P-256 (2) is verified")
     if vendor != _INTEL:
-        raise _malformed("it was made by a quoting enclave of another vendor")
+        raise _malformed("the quoting enclave belongs to another vendor")
     if version > 3 and any(reserved):
         raise _malformed("reserved bytes of its header are set")
     return kind, version
@@ -182,7 +182,7 @@ def _body_layout(reader: _Reader, kind: str, version: int) -> tuple[int, _Fields
         return _TD_BODIES[2], _TDX_FIELDS
     body_type, size = reader.number("<H"), reader.number("<I")
     if size != _TD_BODIES.get(body_type):
-        raise _malformed(f"a body of type {body_type} and {size} bytes is no TD report of TDX 1.0 or 1.5")
+        raise _malformed(f"a body of type {body_type} with {size} bytes is not a TD report of TDX 1.0 or 1.5")
     return size, _TDX_FIELDS if body_type == 2 else _TDX_15_FIELDS
 
 
@@ -204,17 +204,17 @@ def _last_block(reader: _Reader, expected: int) -> bytes:
     """Return a typed block, which must fill the remaining bytes."""
     found = reader.number("<H")
     if found != expected:
-        raise _malformed(f"certification data of type {found} where type {expected} belongs")
+        raise _malformed(f"certification data has type {found} instead of {expected}")
     size = reader.number("<I")
     rest = reader.rest()
     if size != len(rest):
-        raise _malformed(f"certification data says {size} bytes, and {len(rest)} are there")
+        raise _malformed(f"certification data states {size} bytes, but has {len(rest)}")
     return rest
 
 
 def _zeros_behind(rest: bytes) -> None:
     if any(rest):
-        raise _malformed(f"{len(rest)} bytes behind its end are outside the signature, and not all zero")
+        raise _malformed(f"{len(rest)} bytes after its end are outside the signature, and not all zero")
 
 
 def _reserved_is_zero(report: bytes) -> None:

@@ -59,9 +59,9 @@ class DcapVerifier:
         """See :func:`verify_sgx`; ``kind`` is ``sgx`` or ``tdx``."""
         quote = parse_quote(evidence)
         if quote.kind != kind:
-            raise VerificationRefused(Refusal.WRONG_KIND, f"a quote of kind {quote.kind} where {kind} was expected")
+            raise VerificationRefused(Refusal.WRONG_KIND, f"a quote of kind {quote.kind} instead of {kind}")
         if report_data is not None and not hmac.compare_digest(quote.report_data, report_data):
-            raise VerificationRefused(Refusal.REPORT_DATA, "the quote's report data is not what was asked for")
+            raise VerificationRefused(Refusal.REPORT_DATA, "the quote's report data is not the requested report data")
         chain = read_chain(quote.pck_chain, self._root, length=3, what="the quote's own chain")
         collateral = self._collateral_of(quote, chain, endorsements)
         collateral.refuse_outside_validity(chain, now)
@@ -98,7 +98,7 @@ class DcapVerifier:
         own = collateral.document.pck_certificate_chain
         if own is not None and own.encode().rstrip(b"\0\n") != quote.pck_chain.rstrip(b"\n"):
             raise VerificationRefused(
-                Refusal.ENDORSEMENTS_MISMATCH, "the collateral brings other platform certificates than the quote"
+                Refusal.ENDORSEMENTS_MISMATCH, "the collateral contains other platform certificates than the quote"
             )
         return collateral
 

@@ -71,7 +71,7 @@ class NvidiaVerifier:
         """
         given = parse_nvidia_evidence(evidence) if isinstance(evidence, bytes) else (evidence,)
         if len(given) != 1:
-            raise VerificationRefused(Refusal.MALFORMED, f"the evidence of {len(given)} GPUs, where one was expected")
+            raise VerificationRefused(Refusal.MALFORMED, f"the evidence has {len(given)} GPUs instead of one")
         return _Verification(self.roots, given[0], endorsements, policy, now).run(nonce)
 
     def verify_all(
@@ -139,10 +139,10 @@ class _Verification:
             raise VerificationRefused(Refusal.ENDORSEMENTS_MISSING, "the GPU's certificate chain is missing")
         if len({tuple(c.public_bytes(Encoding.DER) for c in chain) for chain in given}) != 1:
             raise VerificationRefused(
-                Refusal.ENDORSEMENTS_MISMATCH, "the chain endorsed is not the one in the evidence"
+                Refusal.ENDORSEMENTS_MISMATCH, "the endorsed chain is not the chain in the evidence"
             )
         if len(given[0]) != CHAIN_LENGTH:
-            message = f"a GPU's chain has {CHAIN_LENGTH} certificates, not {len(given[0])}"
+            message = f"a GPU's chain must have {CHAIN_LENGTH} certificates, not {len(given[0])}"
             raise VerificationRefused(Refusal.CHAIN, message)
         return given[0]
 
@@ -160,7 +160,7 @@ class _Verification:
         if not given:
             return {}
         if len(given) > _MAX_MANIFESTS:
-            message = f"{len(given)} manifests, where a GPU has {_MAX_MANIFESTS}"
+            message = f"{len(given)} manifests; a GPU has at most {_MAX_MANIFESTS}"
             raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, message)
         try:
             from coreason_enclave.attestation.verify.rim import verify_manifest_under
@@ -174,7 +174,7 @@ class _Verification:
 def _check_nonce(report: MeasurementReport, nonce: bytes | None, stated: bytes | None) -> None:
     for expected, whose in ((nonce, "that was sent"), (stated, "that the evidence itself states")):
         if expected is not None and not (len(expected) == _NONCE_BYTES and hmac.compare_digest(expected, report.nonce)):
-            raise VerificationRefused(Refusal.NONCE, f"the report covers another nonce than the one {whose}")
+            raise VerificationRefused(Refusal.NONCE, f"the report covers another nonce than the nonce {whose}")
 
 
 def _check_signature(report: MeasurementReport, chain: Chain) -> None:

@@ -71,8 +71,8 @@ def check_firmware_identity(chain: Chain, reported: bytes | None) -> bytes:
     value = extension.value if isinstance(extension, x509.UnrecognizedExtension) else b""
     certified = value[len(start) :]
     if not value.startswith(start) or len(certified) != _SHA384_BYTES:
-        raise VerificationRefused(Refusal.CHAIN, "the GPU's certificate has no firmware identity made by its device")
+        raise VerificationRefused(Refusal.CHAIN, "the GPU's certificate has no firmware identity from its device")
     if reported is not None and not hmac.compare_digest(certified, reported):
-        message = "the report names another firmware than the one that its certificate was made for"
+        message = "the report names another firmware than its certificate"
         raise VerificationRefused(Refusal.FIRMWARE_IDENTITY, message)
     return certified

@@ -29,7 +29,7 @@ class SnpEndorsements:
     def __post_init__(self) -> None:
         for what, limit in ((self.certificates, _MAX_CERTIFICATE_BYTES), (self.revocation_lists, _MAX_LIST_BYTES)):
             if len(what) > _MAX_FILES or any(len(der) > limit for der in what):
-                raise VerificationRefused(Refusal.OVERSIZED, "more or larger endorsements than SEV-SNP has")
+                raise VerificationRefused(Refusal.OVERSIZED, "more or larger endorsements than SEV-SNP uses")
 
     @classmethod
     def from_files(cls, files: Iterable[bytes]) -> SnpEndorsements:
@@ -44,7 +44,7 @@ class SnpEndorsements:
 
 def _unwrap(content: bytes) -> list[bytes]:
     if len(content) > _MAX_FILE_BYTES:
-        raise VerificationRefused(Refusal.OVERSIZED, f"{len(content)} bytes are no endorsement of SEV-SNP")
+        raise VerificationRefused(Refusal.OVERSIZED, f"{len(content)} bytes are not an endorsement of SEV-SNP")
     text = content.strip()
     if not text.startswith(b"-----BEGIN"):
         return [content]
