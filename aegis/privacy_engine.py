@@ -98,8 +98,8 @@ class Task:
             f"momentum must be in [0, 1), got {self.momentum}": not 0 <= self.momentum < 1,
             "average_last and nominal_units must be at least 1": self.average_last < 1 or self.nominal_units < 1,
         }
-        for problem, found in problems.items():
-            if found:
+        for problem, is_invalid in problems.items():
+            if is_invalid:
                 raise InvalidEngine(problem)
 
     def initial_model(self) -> torch.nn.Module:
@@ -251,8 +251,8 @@ class DifferentialPrivacyEngine:
         self, steps: Iterable[int] | None = None, *, accountant: Accountant | None = None
     ) -> tuple[StepSpent, ...]:
         """Return (step, epsilon, delta) after each of ``steps``; by default after each step taken."""
-        asked = range(1, self.steps_taken + 1) if steps is None else steps
-        return tuple(StepSpent(step, *self.stepwise_accounting(step, accountant=accountant)) for step in asked)
+        requested = range(1, self.steps_taken + 1) if steps is None else steps
+        return tuple(StepSpent(step, *self.stepwise_accounting(step, accountant=accountant)) for step in requested)
 
     def compared(self, accountant: OpacusAccountant, steps: int | None = None) -> Comparison:
         """Return the number of Opacus' own ``rdp``, ``prv`` or ``gdp`` accountant, for comparison only."""

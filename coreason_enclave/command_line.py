@@ -133,24 +133,24 @@ class CommandLine(click.Group):
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **rest)
         except click.Abort:
             line = "interrupted: all files on disk are complete; repeat the command to continue or start over"
-            code = _say(line, ExitCode.INTERRUPTED)
+            code = _print_error(line, ExitCode.INTERRUPTED)
         except click.ClickException as error:
-            code = _say_misused(error)
+            code = _report_misuse(error)
         except Exception as error:  # noqa: BLE001 - the one place where nothing may pass as a traceback
-            code = self._say_failed(error)
+            code = self._report_failure(error)
         sys.exit(int(code) if isinstance(code, int) else 0)
 
-    def _say_failed(self, error: Exception) -> int:
+    def _report_failure(self, error: Exception) -> int:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise error
         for kind in type(error).__mro__:
             if kind in self._refusals:
-                return _say(one_line(error), self._refusals[kind])
+                return _print_error(one_line(error), self._refusals[kind])
         if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] not in _OURS:
             line = f"this command needs {error.name}, which is not installed: pip install 'aegis-fl[all]'"
-            return _say(line, ExitCode.UNUSABLE)
+            return _print_error(line, ExitCode.UNUSABLE)
         line = f"internal: {type(error).__name__}: {one_line(error)} ({TRACEBACK_VARIABLE}=1 shows where)"
-        return _say(line, ExitCode.INTERNAL)
+        return _print_error(line, ExitCode.INTERNAL)
 
 
 def _logging_options() -> list[click.Option]:
@@ -196,15 +196,15 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _say_misused(error: click.ClickException) -> int:
+def _report_misuse(error: click.ClickException) -> int:
     if isinstance(error, _NO_ARGUMENTS):
         error.show()
         return ExitCode.UNUSABLE
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = "" if context is None else f" (see {context.command_path} --help)"
-    return _say(" ".join(error.format_message().split()) + hint, error.exit_code)
+    return _print_error(" ".join(error.format_message().split()) + hint, error.exit_code)
 
 
-def _say(line: str, code: int) -> int:
+def _print_error(line: str, code: int) -> int:
     click.echo(f"error: {line}", err=True)
     return code

@@ -426,7 +426,7 @@ class AttestationReport(StrictModel):
     not_checked: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _says_no_more_than_it_knows(self) -> Self:
+    def _measurement_fits_provenance(self) -> Self:
         if (self.kind == "simulated") != (self.provenance is Provenance.SIMULATED):
             raise ValueError("provenance must be simulated for simulated evidence, and only for simulated evidence")
         if (self.provenance is Provenance.ATTESTED) != (self.measurement is not None):

@@ -581,7 +581,7 @@ def test_charged_tuning_shows_every_trial_in_the_ledger(task: Task) -> None:
     ledger = site_ledger(epsilon=10, job_epsilon=1)
     engine = DifferentialPrivacyEngine(config(noise_multiplier=None), private(task))
 
-    with pytest.warns(PrivacySpentByTuning, match="goes to 'clinic/scans'"):
+    with pytest.warns(PrivacySpentByTuning, match="is charged to 'clinic/scans'"):
         found = engine.epsilon_targeting(
             0.7, DELTA, epsilon_range=(0.1, 8.0), repetitions=2, precision=2.0, charge_to=ledger, lineage="clinic/scans"
         )

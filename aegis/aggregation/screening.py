@@ -161,18 +161,18 @@ def _plain_arrays(arrays: object) -> dict[str, NDArray[np.float32]] | None:
 
 def _out_of_bounds(updates: list[Contribution], max_norm: float) -> dict[str, Quarantine]:
     """Run checks 7 and 8 in one pass: a float64 sum of squares is finite exactly if every value is."""
-    found: dict[str, Quarantine] = {}
+    quarantined: dict[str, Quarantine] = {}
 
     def work(share: Iterator[Contribution]) -> None:
         for update in share:
             norm = _norm(update.arrays)
             if not math.isfinite(norm):
-                found[update.site_id] = Quarantine.NON_FINITE
+                quarantined[update.site_id] = Quarantine.NON_FINITE
             elif norm > max_norm:
-                found[update.site_id] = Quarantine.OUTSIZED
+                quarantined[update.site_id] = Quarantine.OUTSIZED
 
     sweep(updates, sum(array.size for update in updates for array in update.arrays.values()), work)
-    return found
+    return quarantined
 
 
 def _norm(arrays: Arrays) -> float:

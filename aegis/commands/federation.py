@@ -164,9 +164,9 @@ def status(folder: Path, run_folder: Path | None, as_json: bool) -> None:
     from aegis.runtimes.flower import FederationHost
 
     host = FederationHost(FederationFolder(folder))
-    said = _status(host, run_folder)
-    click.echo(json.dumps(said, indent=2) if as_json else _page(said))
-    if not said["serving"]:
+    report = _status(host, run_folder)
+    click.echo(json.dumps(report, indent=2) if as_json else _page(report))
+    if not report["serving"]:
         click.get_current_context().exit(3)
 
 
@@ -174,7 +174,7 @@ def _status(host: FederationHost, run_folder: Path | None) -> dict[str, Any]:
     config, state = host.federation.config(), host.state()
     report = _report(None if state is None else host)
     seen = report.sites
-    out = {} if run_folder is None else _sitting_out(run_folder)
+    out = {} if run_folder is None else _quarantined(run_folder)
     return {
         **config.profile.label(),
         "serving": bool((state or {}).get("serving")),
@@ -210,41 +210,43 @@ def _report(host: FederationHost | None) -> StatusReport:
         return StatusReport(sites={})
 
 
-def _sitting_out(run_folder: Path) -> dict[str, str]:
+def _quarantined(run_folder: Path) -> dict[str, str]:
     from aegis.runs import RunFolder
 
     return dict(RunFolder(run_folder).quarantined_now())
 
 
-def _page(said: dict[str, Any]) -> str:
-    simulated = ", SIMULATED attestation" if said.get("attestation") == "simulated" else ""
-    head = f"gateway {said['gateway']}" if said["serving"] else "NOT being served"
-    lines = [f"{head}, profile {said['profile']}{simulated}"]
-    for name, process in said["processes"].items():
+def _page(report: dict[str, Any]) -> str:
+    simulated = ", SIMULATED attestation" if report.get("attestation") == "simulated" else ""
+    head = f"gateway {report['gateway']}" if report["serving"] else "NOT being served"
+    lines = [f"{head}, profile {report['profile']}{simulated}"]
+    for name, process in report["processes"].items():
         lines.append(f"  {name}: process {process['pid']}, {process['restarts']} restarts")
-    if said["load"] is not None:
-        full = "the gateway is FULL and may refuse sites: " if said["full"] else ""
-        lines.append(f"  {full}{said['load']['in_words']}")
-    return "\n".join([*lines, *(line for site, about in said["sites"].items() for line in _site_lines(site, about))])
+    if report["load"] is not None:
+        full = "the gateway is FULL and may refuse sites: " if report["full"] else ""
+        lines.append(f"  {full}{report['load']['in_words']}")
+    return "\n".join(
+        [*lines, *(line for site, details in report["sites"].items() for line in _site_lines(site, details))]
+    )
 
 
-def _site_lines(site: str, about: dict[str, Any]) -> list[str]:
-    if about["revoked"]:
+def _site_lines(site: str, details: dict[str, Any]) -> list[str]:
+    if details["revoked"]:
         return [f"{site}: REVOKED"]
-    if not about["admitted"]:
+    if not details["admitted"]:
         return [f"{site}: registered, not admitted to the network"]
-    trip, version = about.get("round_trip_s"), about.get("version")
+    trip, version = details.get("round_trip_s"), details.get("version")
     parts = [
-        "connected" if about.get("connected") else "NOT connected",
-        f"seen {_moment(about.get('last_seen'))}",
-        f"asked {_moment(about.get('last_poll'))}",
+        "connected" if details.get("connected") else "NOT connected",
+        f"seen {_moment(details.get('last_seen'))}",
+        f"asked {_moment(details.get('last_poll'))}",
         *([] if trip is None else [f"round trip {trip * 1000:.1f} ms"]),
         *([] if version is None else [f"agent {version}"]),
-        *(["answering"] if about.get("busy") else []),
-        *(["SENT AN OVERSIZED REPLY and was disconnected"] if about.get("oversized") else []),
-        *([f"QUARANTINED: {about['quarantine']}"] if "quarantine" in about else []),
+        *(["answering"] if details.get("busy") else []),
+        *(["SENT AN OVERSIZED REPLY and was disconnected"] if details.get("oversized") else []),
+        *([f"QUARANTINED: {details['quarantine']}"] if "quarantine" in details else []),
     ]
-    return [f"{site}: {', '.join(parts)}", *map(_budget_line, about.get("budgets", ()))]
+    return [f"{site}: {', '.join(parts)}", *map(_budget_line, details.get("budgets", ()))]
 
 
 def _budget_line(entry: dict[str, Any]) -> str:

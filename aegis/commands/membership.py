@@ -39,13 +39,13 @@ def admit(folder: Path, request: Path, out: Path | None, platforms: tuple[str, .
     from aegis.services import admit as admit_site
 
     place = FederationFolder(folder)
-    asked, grant = admit_site(place, request.read_bytes(), platforms=platforms)
-    path = Path(f"{asked.site_id}.grant.json") if out is None else out
+    applicant, grant = admit_site(place, request.read_bytes(), platforms=platforms)
+    path = Path(f"{applicant.site_id}.grant.json") if out is None else out
     path.write_bytes(grant)
     key = place.signer().public_hex
-    click.echo(f"admitted {asked.site_id}; its key's fingerprint is {fingerprint(asked.public_key)}")
+    click.echo(f"admitted {applicant.site_id}; its key's fingerprint is {fingerprint(applicant.public_key)}")
     if (policy := place.config().attestation) is not None:
-        click.echo(_machines(folder, asked.site_id, policy.platforms.get(asked.site_id, ())))
+        click.echo(_machines(folder, applicant.site_id, policy.platforms.get(applicant.site_id, ())))
     click.echo(f"wrote {path}: send it to the site; the file is not secret")
     click.echo(f"at the site: coreason-enclave join SITE {path.name} --coordinator-key {key}")
 

@@ -68,7 +68,7 @@ def provision(folder: Path, server: str, port: int, admin: str, out: Path, runs:
     set_storage_root(kits.server / "local", kits.server.absolute() / "storage")
     settings = ServerSettings(version=1, federation=str(folder.absolute()), runs=str(runs.absolute()))
     write_settings(kits.server / "local", settings)
-    click.echo(json.dumps(_paths(kits), sort_keys=True) if as_json else _what_to_send(kits))
+    click.echo(json.dumps(_paths(kits), sort_keys=True) if as_json else _page(kits))
 
 
 def _paths(kits: Kits) -> Mapping[str, Any]:
@@ -79,7 +79,7 @@ def _paths(kits: Kits) -> Mapping[str, Any]:
     }
 
 
-def _what_to_send(kits: Kits) -> str:
+def _page(kits: Kits) -> str:
     return "\n".join(
         [
             f"for this host   {kits.server}",
@@ -117,14 +117,14 @@ def export_job(
     name = run_name(job.job_id if run is None else run)
     write_job_folder(out, FlareJob(job, run=name, sites=sites, readmit=readmit, min_clients=job.min_clients))
     kit = remembered_admin_kit(federation)
-    said = {"job": str(out), "run": name, "sites": sites, "startup_kit": None if kit is None else str(kit)}
-    click.echo(json.dumps(said, sort_keys=True) if as_json else _next(said))
+    result = {"job": str(out), "run": name, "sites": sites, "startup_kit": None if kit is None else str(kit)}
+    click.echo(json.dumps(result, sort_keys=True) if as_json else _next(result))
 
 
-def _next(said: Mapping[str, Any]) -> str:
+def _next(result: Mapping[str, Any]) -> str:
     """Return the next command: ready to run if this host made the kits, else with the missing kit named."""
-    made = f"wrote {said['job']}, for {len(said['sites'])} sites"
-    submit = f"next: nvflare job submit -j {shlex.quote(said['job'])} --startup-kit"
-    if said["startup_kit"] is None:
-        return f"{made}\n{submit} KIT, the administrator's that `aegis nvflare provision` makes"
-    return f"{made}\n{submit} {shlex.quote(said['startup_kit'])}"
+    written = f"wrote {result['job']}, for {len(result['sites'])} sites"
+    submit = f"next: nvflare job submit -j {shlex.quote(result['job'])} --startup-kit"
+    if result["startup_kit"] is None:
+        return f"{written}\n{submit} KIT, the administrator's that `aegis nvflare provision` makes"
+    return f"{written}\n{submit} {shlex.quote(result['startup_kit'])}"

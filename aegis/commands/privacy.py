@@ -117,7 +117,7 @@ def epsilon(
     if not events:
         raise click.UsageError("give --noise-multiplier, --sample-rate and --steps, or at least one --segment")
     composed = _composed(events, delta)
-    _say(_document(composed), _sentence(composed), as_json)
+    _print_result(_document(composed), _sentence(composed), as_json)
 
 
 @privacy.command()
@@ -165,7 +165,7 @@ def calibrate(
         sentence += f"\nsignal to noise at most {ratio:.3g}{'' if ratio >= 1 else ': the model will be mostly noise'}"
     elif parameters is not None or units is not None:
         raise click.UsageError("--parameters and --units need each other: give both or neither")
-    _say(document, sentence, as_json)
+    _print_result(document, sentence, as_json)
 
 
 def _main_segment(
@@ -207,7 +207,7 @@ def _sentence(composed: ComposedEpsilon) -> str:
     return f"epsilon {composed.epsilon:.4g} at delta {composed.delta:g} ({composed.accountant}; {cross_check})"
 
 
-def _say(document: dict[str, object], sentence: str, as_json: bool) -> None:
+def _print_result(document: dict[str, object], sentence: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document, sort_keys=True))
         return

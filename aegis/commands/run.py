@@ -115,26 +115,27 @@ def run(
     click.echo(f"next: aegis verify {folder.path}")
 
 
-def _about_the_federation(said: Mapping[str, Any]) -> str:
+def _about_the_federation(statement: Mapping[str, Any]) -> str:
     """Return the line on epsilon over all sites.
 
     - With a claim of disjoint units: the largest of the sites' epsilons, and the claim's author.
     - Without a claim: the composition of the sites' epsilons.
     """
-    claim = said["claimed_disjoint_by"]
-    ground = (
+    claim = statement["claimed_disjoint_by"]
+    basis = (
         "the sites' guarantees are composed, because one person may have data at several sites"
         if claim is None
         else f"the largest of the sites' guarantees, if no person has data at two sites; CLAIMED by {claim}"
     )
-    return f"epsilon {said['epsilon']:.3f} at delta {said['delta']:g} over the whole federation: {ground}"
+    return f"epsilon {statement['epsilon']:.3f} at delta {statement['delta']:g} over the whole federation: {basis}"
 
 
-def _about_whole_sites(said: Mapping[str, Any]) -> str:
+def _about_whole_sites(statement: Mapping[str, Any]) -> str:
     """Return the line on client-level privacy, reported next to the sites' own epsilons and never added to them."""
     return (
-        f"client-level privacy of each whole site: epsilon {said['epsilon']:.3f} of {said['target_epsilon']:g} "
-        f"at delta {said['delta']:g} ({said['accountant']}, {said['sampling']}); not from the coordinator"
+        f"client-level privacy of each whole site: epsilon {statement['epsilon']:.3f} of "
+        f"{statement['target_epsilon']:g} at delta {statement['delta']:g} ({statement['accountant']}, "
+        f"{statement['sampling']}); not from the coordinator"
     )
 
 
@@ -142,24 +143,24 @@ def _flare(
     runtime: str, *, simulator: bool, poc: bool, startup_kit: Path | None, threads: int | None, executor: str | None
 ) -> FlareOptions:
     """Return the hosting of FLARE; raises ``UsageError`` for options that exclude each other."""
-    ways = {
+    hostings = {
         FlareHosting.SIMULATOR: simulator,
         FlareHosting.POC: poc,
         FlareHosting.STARTUP_KIT: startup_kit is not None,
     }
-    asked = [way for way, given in ways.items() if given]
+    chosen = [name for name, is_given in hostings.items() if is_given]
     if runtime != "nvflare":
-        if asked or threads is not None or executor is not None:
+        if chosen or threads is not None or executor is not None:
             raise click.UsageError("--simulator, --poc, --startup-kit, --threads, --executor need --runtime nvflare")
         return FlareOptions()
-    if len(asked) > 1:
-        raise click.UsageError(f"{' and '.join(f'--{way}' for way in asked)} contradict each other: choose one")
-    where = asked[0] if asked else FlareHosting.SIMULATOR
-    if where is not FlareHosting.SIMULATOR and (threads is not None or executor is not None):
+    if len(chosen) > 1:
+        raise click.UsageError(f"{' and '.join(f'--{name}' for name in chosen)} contradict each other: choose one")
+    hosting = chosen[0] if chosen else FlareHosting.SIMULATOR
+    if hosting is not FlareHosting.SIMULATOR and (threads is not None or executor is not None):
         raise click.UsageError(
             "--threads and --executor are options of --simulator: elsewhere, each site's site.toml names the trainer"
         )
-    return FlareOptions(where, threads, EXECUTOR if executor is None else _dotted(executor), startup_kit)
+    return FlareOptions(hosting, threads, EXECUTOR if executor is None else _dotted(executor), startup_kit)
 
 
 def _dotted(executor: str) -> str:

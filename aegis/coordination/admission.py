@@ -82,8 +82,8 @@ class Admission:
         except EnclaveError as error:
             raise UpdateRefused(self.question.site_id, error.reason, in_words(error)) from error
         except Exception as error:  # an error over one site's update must not end the round of the others
-            said = f"the update could not be checked: {type(error).__name__}: {error}"
-            raise UpdateRefused(self.question.site_id, Reason.INTERNAL, said) from error
+            problem = f"the update could not be checked: {type(error).__name__}: {error}"
+            raise UpdateRefused(self.question.site_id, Reason.INTERNAL, problem) from error
 
     def _admit(self, message: SealedMessage, now: float) -> Admitted:
         self._require(len(message.envelope) <= MAX_ENVELOPE_BYTES, Reason.OVERSIZED, "the envelope is too large")  # 1
@@ -162,8 +162,8 @@ class Admission:
         return event
 
     def _check_head(self, statement: UpdateStatement) -> None:
-        head, said = open_head(statement.signed_head, self.question.site_id, self.public_key), statement.ledger_head
-        same = (head.seq, head.hash) == (said.seq, said.hash)
+        head, stated = open_head(statement.signed_head, self.question.site_id, self.public_key), statement.ledger_head
+        same = (head.seq, head.hash) == (stated.seq, stated.hash)
         self._require(same, Reason.WRONG_DIGEST, "the stated ledger head differs from the signed ledger head")
 
     def _most_bytes(self) -> int:

@@ -92,9 +92,9 @@ def prepare_sites(
         raise ConfigurationError(f"sites must be 1 to {NUM_SITES}, the experiment's real sites, got {sites}")
     source = _load_source()
     training, _ = _split(source)
-    private = _take(source, training)
+    private = _select(source, training)
     return tuple(
-        _prepare_site(root, number, unit, _take(private, np.flatnonzero(private["site"] == number)))
+        _prepare_site(root, number, unit, _select(private, np.flatnonzero(private["site"] == number)))
         for number in range(1, sites + 1)
     )
 
@@ -107,7 +107,7 @@ def load_evaluation_set() -> HeldOutRows:
     """
     source = _load_source()
     _, evaluation = _split(source)
-    return _scaled(_take(source, evaluation))
+    return _scaled(_select(source, evaluation))
 
 
 def central_reference() -> CentralReference:
@@ -121,7 +121,7 @@ def central_reference() -> CentralReference:
     from sklearn.metrics import roc_auc_score
 
     source = _load_source()
-    train, test = (_scaled(_take(source, rows)) for rows in _split(source))
+    train, test = (_scaled(_select(source, rows)) for rows in _split(source))
 
     def auc(model: LogisticRegression | HistGradientBoostingClassifier) -> float:
         fitted = model.fit(train.features, train.labels)
@@ -147,7 +147,7 @@ def _load_source() -> Rows:
     return dict(zip(header, cells.T, strict=True))
 
 
-def _take(rows: Rows, positions: npt.NDArray[np.int64]) -> Rows:
+def _select(rows: Rows, positions: npt.NDArray[np.int64]) -> Rows:
     return {name: values[positions] for name, values in rows.items()}
 
 

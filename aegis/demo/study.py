@@ -77,12 +77,14 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
     federation = found_demo_federation(run.federations / "main", options)
     _point(run.path.parent / "latest-federation", federation.path)
     with _processes(run, federation, options, console):
-        private = _run(job, _execution(run.path, federation, options), console, f"[2/5] private job {_where(options)}")
+        private = _run(
+            job, _execution(run.path, federation, options), console, f"[2/5] private job {_describe_runtime(options)}"
+        )
         twin = _run(
             twin_of(job),
             _execution(run.path / "twin", federation, options),
             console,
-            f"[3/5] the same job without privacy, on public data only {_where(options)}",
+            f"[3/5] the same job without privacy, on public data only {_describe_runtime(options)}",
         )
     repeats = _repeat(run, job, options, console)
     console.print("[5/5] central reference, plots, summary")
@@ -112,7 +114,7 @@ def _execution(path: Path, federation: FederationFolder, options: DemoOptions) -
     return RunPlan(federation, folder, options.seed, options.attackers, runtime=options.runtime)
 
 
-def _where(options: DemoOptions) -> str:
+def _describe_runtime(options: DemoOptions) -> str:
     carried = "over separate processes for each site" if options.runtime is RuntimeName.FLOWER else "in one process"
     return f"{carried} (attestation SIMULATED)"
 

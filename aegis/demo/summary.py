@@ -148,7 +148,7 @@ def write_summary(result: DemoResult) -> str:
         "",
         "## Limits of this demonstration",
         "",
-        *_not_shown(result),
+        *_limits(result),
         "",
         "## How to check the run",
         "",
@@ -209,7 +209,7 @@ def _randomness(options: DemoOptions) -> str:
     return f"UNSAFE: injected from seed {options.seed}, so that anyone can subtract the noise. The epsilon is void."
 
 
-def _not_shown(result: DemoResult) -> list[str]:
+def _limits(result: DemoResult) -> list[str]:
     lines = [_TWIN, _OPTIMISM, "- No hardware evidence was involved, and no message left this machine."]
     if result.attackers:
         lines.append(f"- {', '.join(result.attackers)} sent -10 times the honest update: a SIMULATED attacker.")

@@ -34,11 +34,11 @@ def appraise(
         content: bytes of the evidence file.
     """
     try:
-        found = outcomes(question, content)
-        _refuse_too_few(found, question.kind, policy)
+        results = outcomes(question, content)
+        _refuse_too_few(results, question.kind, policy)
     except VerificationRefused as error:
         return EvidenceVerdict.refused(question.kind, error)
-    parts = [_appraised(one, question, policy, subject) for one in found]
+    parts = [_appraised(one, question, policy, subject) for one in results]
     return EvidenceVerdict.together(parts) if question.kind is EvidenceKind.NVIDIA else parts[0]
 
 
@@ -68,22 +68,22 @@ def appraise_host(
 
 
 def _appraised(
-    found: Authentic | VerificationRefused,
+    results: Authentic | VerificationRefused,
     question: VerificationRequest,
     policy: AttestationPolicy,
     subject: str | None,
 ) -> EvidenceVerdict:
-    if isinstance(found, VerificationRefused):
-        return EvidenceVerdict.refused(question.kind, found)
+    if isinstance(results, VerificationRefused):
+        return EvidenceVerdict.refused(question.kind, results)
     try:
-        accepted = appraise_report(found, policy, subject=subject, now=question.now)
+        accepted = appraise_report(results, policy, subject=subject, now=question.now)
     except VerificationRefused as error:
         return EvidenceVerdict.refused(question.kind, error)
-    return EvidenceVerdict.of(found).accepted(accepted)
+    return EvidenceVerdict.of(results).accepted(accepted)
 
 
-def _refuse_too_few(found: Sequence[object], kind: EvidenceKind, policy: AttestationPolicy) -> None:
-    gpus = len(found) if kind is EvidenceKind.NVIDIA else 0
+def _refuse_too_few(gpus_shown: Sequence[object], kind: EvidenceKind, policy: AttestationPolicy) -> None:
+    gpus = len(gpus_shown) if kind is EvidenceKind.NVIDIA else 0
     if gpus < policy.gpus:
         raise VerificationRefused(
             Refusal.GPUS_MISSING, f"{gpus} GPUs; the policy requires {policy.gpus} in addition to a processor"

@@ -79,9 +79,9 @@ def unreadable(content: bytes, kind: str) -> VerificationRefused | None:
     if content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return VerificationRefused(Refusal.MALFORMED, "a web page, not an endorsement")
     try:
-        given = GivenEndorsements.from_files([content])
+        endorsements = GivenEndorsements.from_files([content])
         if kind == "snp":
-            for der in SnpEndorsements.from_files(given.of_snp).certificates:
+            for der in SnpEndorsements.from_files(endorsements.of_snp).certificates:
                 read_certificate(der)
         if kind == "nvidia":
             NvidiaEndorsements.from_files([content])

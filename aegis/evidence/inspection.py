@@ -71,37 +71,37 @@ def inspect(content: bytes) -> Inspection:
     return _READERS[_kind_of(evidence)](evidence)
 
 
-def reference_values(found: Inspection) -> str:
+def reference_values(inspection: Inspection) -> str:
     """Return the ``[[attestation.reference_values]]`` (TOML) of a policy that accepts this code.
 
     Raises:
         VerificationRefused: ``wrong_kind``: evidence of this kind has no reference values.
     """
-    if found.kind not in {kind.value for kind in IDENTIFYING}:
-        message = f"evidence of kind {found.kind} has no reference values, because no processor measured code"
+    if inspection.kind not in {kind.value for kind in IDENTIFYING}:
+        message = f"evidence of kind {inspection.kind} has no reference values, because no processor measured code"
         raise VerificationRefused(Refusal.WRONG_KIND, message)
-    names = sorted(IDENTIFYING[CpuKind(found.kind)])
-    others = [name for name in found.measurements if name not in names]
+    names = sorted(IDENTIFYING[CpuKind(inspection.kind)])
+    others = [name for name in inspection.measurements if name not in names]
     lines = [
-        *_warnings(found, names),
+        *_warnings(inspection, names),
         "[[attestation.reference_values]]",
-        f'name = "{found.kind}-{found.measurements[names[0]][:16]}"',
-        f'kind = "{found.kind}"',
+        f'name = "{inspection.kind}-{inspection.measurements[names[0]][:16]}"',
+        f'kind = "{inspection.kind}"',
         "[attestation.reference_values.measurements]",
-        *(_line(name, found.measurements[name]) for name in names),
-        "# Also measured; take the # away from what has to match, too:",
-        *(f'# {name} = "{found.measurements[name]}"' for name in others),
+        *(_line(name, inspection.measurements[name]) for name in names),
+        "# Also measured; remove the # from every register that has to match as well:",
+        *(f'# {name} = "{inspection.measurements[name]}"' for name in others),
     ]
     return "\n".join(lines)
 
 
-def _warnings(found: Inspection, names: Sequence[str]) -> list[str]:
-    empty = [name for name in names if not found.measurements[name].strip("0")]
+def _warnings(inspection: Inspection, names: Sequence[str]) -> list[str]:
+    empty = [name for name in names if not inspection.measurements[name].strip("0")]
     if not empty:
         return []
     return [
-        f"# WARNING: {', '.join(empty)} all zeros: this host measured no code there. A policy of zeros accepts",
-        "# whatever another such host runs: none is proposed here, and none is loaded. Use an image that is measured.",
+        f"# WARNING: {', '.join(empty)} all zeros: this host measured no code there. A policy with zeros accepts",
+        "# any code on another such host: none is proposed here, and none can be loaded. Use a measured image.",
     ]
 
 
@@ -197,17 +197,17 @@ def _host(evidence: Evidence) -> Inspection:
         _gpu(NvidiaEvidence(gpu.report_bytes(), load_pem_chain(gpu.chain_bytes(), "a GPU's chain")))
         for gpu in evidence.gpus
     )
-    beside = f"{len(gpus)} GPUs" if gpus else "without GPUs"
+    gpu_summary = f"{len(gpus)} GPUs" if gpus else "without GPUs"
     if evidence.kind is CpuKind.SIMULATED:
         return Inspection(
-            what=f"SIMULATED evidence, which proves nothing; {beside}", kind=evidence.kind.value, gpus=gpus
+            what=f"SIMULATED evidence, which proves nothing; {gpu_summary}", kind=evidence.kind.value, gpus=gpus
         )
     report = evidence.cpu.report_bytes()
     cpu = _READERS[EvidenceKind(evidence.kind.value)](report)
     if cpu.kind != evidence.kind.value:
         raise VerificationRefused(Refusal.MALFORMED, f"a report of kind {cpu.kind} in evidence of kind {evidence.kind}")
     return Inspection(
-        what=f"a host's evidence: {cpu.what}, and {beside}",
+        what=f"a host's evidence: {cpu.what}, and {gpu_summary}",
         kind=cpu.kind,
         report_data=cpu.report_data,
         measurements=cpu.measurements,

@@ -49,12 +49,12 @@ class VerificationRequest:
 def verify(question: VerificationRequest, content: bytes) -> EvidenceVerdict:
     """Verify the content of an evidence file. Bad content gives a refusal and no exception."""
     try:
-        found = outcomes(question, content)
+        results = outcomes(question, content)
     except VerificationRefused as error:
         return EvidenceVerdict.refused(question.kind, error)
     parts = [
         EvidenceVerdict.of(one) if isinstance(one, Authentic) else EvidenceVerdict.refused(question.kind, one)
-        for one in found
+        for one in results
     ]
     return EvidenceVerdict.together(parts) if question.kind is EvidenceKind.NVIDIA else parts[0]
 
@@ -119,12 +119,12 @@ def _covered_by_processor(nonce: bytes | None, evidence: bytes | Evidence) -> by
 
 def _expected(question: VerificationRequest, by_nonce: bytes | None) -> bytes | None:
     """Return the report data that the request demands; None if the request demands none."""
-    given = question.report_data
-    if given is not None and by_nonce is not None and not hmac.compare_digest(given, by_nonce):
+    requested = question.report_data
+    if requested is not None and by_nonce is not None and not hmac.compare_digest(requested, by_nonce):
         raise VerificationRefused(
             Refusal.NONCE, "the requested report data is not the report data of the requested nonce"
         )
-    return by_nonce if given is None else given
+    return by_nonce if requested is None else requested
 
 
 # --- GPUs -----------------------------------------------------------------------------------------------------------
@@ -138,16 +138,16 @@ def _gpus(question: VerificationRequest, evidence: bytes | Evidence) -> tuple[Au
         by_nonce = None if question.nonce is None else gpu_nonce(manual_context(question.nonce))
     nonce = _expected(question, by_nonce)
     endorsements = NvidiaEndorsements.from_files(question.endorsements)
-    found: list[Authentic | VerificationRefused] = []
+    results: list[Authentic | VerificationRefused] = []
     for gpu in tuple(_reports(evidence)):
         try:
             one = verify_nvidia(gpu, endorsements, question.policy, question.now, nonce=nonce)
-            _refuse_known(one, found)
+            _refuse_known(one, results)
         except VerificationRefused as error:
-            found.append(error)
+            results.append(error)
         else:
-            found.append(one)
-    return tuple(found)
+            results.append(one)
+    return tuple(results)
 
 
 def _refuse_known(gpu: Authentic, others: Sequence[Authentic | VerificationRefused]) -> None:

@@ -65,7 +65,7 @@ class ClientBudget(StrictModel):
     job_delta: Delta
 
     @model_validator(mode="after")
-    def _jobs_fit(self) -> Self:
+    def _job_caps_within_caps(self) -> Self:
         if self.job_epsilon > self.epsilon or self.job_delta > self.delta:
             raise ValueError("job_epsilon and job_delta must be at most epsilon and delta")
         return self
@@ -112,12 +112,12 @@ class FederationConfig(StrictModel):
             values: Mapping[str, str] = getattr(self, field)
             if len(set(values.values())) != len(values):
                 raise ValueError(f"{field}: two sites share one value: each site needs its own")
-            if strangers := sorted(set(values) - set(self.public_keys)):
-                raise ValueError(f"{field}: {strangers[0]} is not a participant: public_keys has no entry for it")
+            if unknown := sorted(set(values) - set(self.public_keys)):
+                raise ValueError(f"{field}: {unknown[0]} is not a participant: public_keys has no entry for it")
         if self.attester == "simulated" and self.profile is not Profile.DEVELOPMENT:
             raise ValueError("attester simulated needs profile development")
-        if strangers := sorted(set(self.revoked) - set(self.public_keys)):
-            raise ValueError(f"revoked: {strangers[0]} is not a participant: public_keys has no entry for it")
+        if unknown := sorted(set(self.revoked) - set(self.public_keys)):
+            raise ValueError(f"revoked: {unknown[0]} is not a participant: public_keys has no entry for it")
         return self
 
     def attestation_policy(self) -> AttestationPolicy:
@@ -174,8 +174,11 @@ class FederationConfig(StrictModel):
             )
         pinned, document = self.pinned(), self.model_dump()
         document["attestation"] |= {"platforms": {**pinned, site_id: tuple(platforms)}}
-        said = document["attestation"]["unsafe_shared_platforms"]
-        document["attestation"]["unsafe_shared_platforms"] = (*said, *(one for one in shared if one not in said))
+        shared_now = document["attestation"]["unsafe_shared_platforms"]
+        document["attestation"]["unsafe_shared_platforms"] = (
+            *shared_now,
+            *(one for one in shared if one not in shared_now),
+        )
         return self._revised(document)
 
     def pinned(self) -> Mapping[str, tuple[str, ...]]:

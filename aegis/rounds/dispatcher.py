@@ -243,7 +243,7 @@ class _OpenBatch:
         waiting = [request for request in self._sites.values() if not request.answered]
         for request in waiting:
             _notice(request, health.get(request.outbound.site), now)
-        return [request for request in waiting if request.due <= now and not _is_away(request, health)]
+        return [request for request in waiting if request.due <= now and not _is_disconnected(request, health)]
 
     def sent(
         self, due: Sequence[_OpenRequest], message_ids: Sequence[str | None], health: Mapping[str, SiteHealth]
@@ -342,7 +342,7 @@ def _notice(request: _OpenRequest, seen: SiteHealth | None, now: float) -> None:
         request.due, request.activations = now, seen.activations
 
 
-def _is_away(request: _OpenRequest, health: Mapping[str, SiteHealth]) -> bool:
+def _is_disconnected(request: _OpenRequest, health: Mapping[str, SiteHealth]) -> bool:
     """Return True if the node has its message but is disconnected, so that resending would only pile up messages."""
     seen = health.get(request.outbound.site)
     return request.pushed and seen is not None and not seen.connected

@@ -33,11 +33,11 @@ class Journal:
         self, job: FederationJob, initial: Arrays, *, store: RunStore, audit: HashLog, profile: Profile
     ) -> None:
         self.store, self._audit, self._profile = store, audit, profile
-        about, state = {"job": job.job_id, "job_digest": job.digest()}, store.load()
+        identity, state = {"job": job.job_id, "job_digest": job.digest()}, store.load()
         if state is None:
             self.state = self._placed(RunState(job_digest=job.digest(), models=(store.save_model(initial),)))
             self._digest = store.save(self.state)
-            self.log("run", "started", about)
+            self.log("run", "started", identity)
             return
         if state.job_digest != job.digest():
             raise RunFolderError("this run folder belongs to another job: choose another --out")
@@ -49,7 +49,9 @@ class Journal:
         self.state, self._digest = state, state.digest()
         last = [record.model_dump(mode="json") for record in state.history[-1:]]
         self.log(
-            "run", "resumed", {**about, "completed_rounds": state.completed_rounds, "record": last[0] if last else None}
+            "run",
+            "resumed",
+            {**identity, "completed_rounds": state.completed_rounds, "record": last[0] if last else None},
         )
 
     def save(self, state: RunState | None = None, /, **changes: Any) -> RunState:
@@ -63,8 +65,8 @@ class Journal:
 
     def log(self, action: str, outcome: str, details: Mapping[str, object], reason: str | None = None) -> None:
         """Append a line to the audit log, with the profile and the digest of the state on disk."""
-        about = {**self._profile.label(), "state": self._digest, **details}
-        self._audit.append(actor="coordinator", action=action, outcome=outcome, reason=reason, details=about)
+        entry = {**self._profile.label(), "state": self._digest, **details}
+        self._audit.append(actor="coordinator", action=action, outcome=outcome, reason=reason, details=entry)
 
     def refuse(self, action: str, site: str, reason: str, message: str, **details: object) -> None:
         """Log a refusal of a message from ``site``."""

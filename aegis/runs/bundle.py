@@ -40,7 +40,7 @@ _FOLDERS = frozenset({"keys", "coordinator", "federation", "nvflare"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,15}")
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip archive can store
 _MODE = (stat.S_IFREG | 0o644) << 16
-_MOST_FILES, _LARGEST = 1_000_000, 1 << 30
+_MAX_FILES, _LARGEST = 1_000_000, 1 << 30
 
 
 def exported_names(run: Path) -> list[str]:
@@ -147,14 +147,14 @@ def _require_harmless(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     - all entries together are no larger than the archive.
     """
     names = [entry.filename for entry in entries]
-    _require(path, len(names) <= _MOST_FILES, f"the archive holds more than {_MOST_FILES} files")
+    _require(path, len(names) <= _MAX_FILES, f"the archive holds more than {_MAX_FILES} files")
     _require(path, len({name.casefold() for name in names}) == len(names), "the archive names a file twice")
     for entry in entries:
-        shown, kind = f"{entry.filename[:80]!r}", stat.S_IFMT(entry.external_attr >> 16)
-        _require(path, _NAME.fullmatch(entry.filename) is not None, f"{shown} is not a path inside a run folder")
-        _require(path, kind in (0, stat.S_IFREG), f"{shown} is a link, or not a regular file")
+        quoted, kind = f"{entry.filename[:80]!r}", stat.S_IFMT(entry.external_attr >> 16)
+        _require(path, _NAME.fullmatch(entry.filename) is not None, f"{quoted} is not a path inside a run folder")
+        _require(path, kind in (0, stat.S_IFREG), f"{quoted} is a link, or not a regular file")
         stored = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
-        _require(path, stored and not entry.flag_bits & 1, f"{shown} is compressed or encrypted")
+        _require(path, stored and not entry.flag_bits & 1, f"{quoted} is compressed or encrypted")
     size = sum(entry.file_size for entry in entries)
     _require(path, size <= path.stat().st_size, f"the files would unpack to {size} bytes, more than the archive itself")
 

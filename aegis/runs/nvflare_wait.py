@@ -54,10 +54,10 @@ class Waiting:
             return Lost.SILENT
         if not self.watch.began and self.clock() - self._began > START_S:
             return Lost.NOT_STARTED
-        self._tell(silent_s)
+        self._report_waiting(silent_s)
         return None
 
-    def _tell(self, silent_s: float) -> None:
+    def _report_waiting(self, silent_s: float) -> None:
         now = self.clock()
         if now - self._said < _SAY_EVERY_S:
             return

@@ -86,8 +86,8 @@ def prepare(job: FederationJob, plan: RunPlan) -> FederationJob:
 
 def report_round(plan: RunPlan, sites: Mapping[str, LocalLedger], job: FederationJob, record: RoundRecord) -> None:
     """Report a completed round to the plan's observer, with the present claims of the local sites' ledgers."""
-    having = lineages_of(sites, job.dataset_id)
-    claims = {name: sites[name].ledger.lineage_claim(lineage) for name, lineage in having.items()}
+    lineages = lineages_of(sites, job.dataset_id)
+    claims = {name: sites[name].ledger.lineage_claim(lineage) for name, lineage in lineages.items()}
     plan.observe(RoundReport(record, claims))
 
 

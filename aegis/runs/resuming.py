@@ -68,7 +68,7 @@ def require_whole(folder: RunFolder, coordinator_key: str) -> None:
         RunFolderError: names the file, the damage and the remedy.
     """
     checks = _Checks(folder, coordinator_key)
-    recorded = [line for line in checks.lines if _act(line) == ("configuration", "recorded")]
+    recorded = [line for line in checks.lines if _action_and_outcome(line) == ("configuration", "recorded")]
     if not recorded:
         checks.require_nothing_else()
         return
@@ -122,11 +122,12 @@ class _Checks:
 
     def require_state(self) -> bool:
         """Check the state against the log; return False for a run that crashed before its first state was saved."""
-        told = [line for line in self.lines if _act(line)[0] not in ("configuration", "recovered")]
+        acts = [line for line in self.lines if _action_and_outcome(line)[0] not in ("configuration", "recovered")]
         if not self.folder.has_state:
-            if told:
+            if acts:
                 raise _damaged(
-                    "state/state.json", f"the file is missing, but the log records the action {_act(told[-1])[0]}"
+                    "state/state.json",
+                    f"the file is missing, but the log records the action {_action_and_outcome(acts[-1])[0]}",
                 )
             return False
         position, size = self.state.log, len(self.lines)
@@ -149,7 +150,9 @@ class _Checks:
             self._require_digest(f"state/{name}.safetensors", name.partition("/")[2])
 
     def require_updates(self) -> None:
-        accepted = [line["details"]["envelope"] for line in self.lines if _act(line) == ("admit", "accepted")]
+        accepted = [
+            line["details"]["envelope"] for line in self.lines if _action_and_outcome(line) == ("admit", "accepted")
+        ]
         with_arrays = {kept.envelope for kept in self.state.received.values()}
         if self.folder.job().client_privacy is None:
             with_arrays |= {each for record in self.state.history for each in record.envelopes.values()}
@@ -169,9 +172,9 @@ class _Checks:
         return data
 
 
-def _act(line: Mapping[str, Any]) -> tuple[str, str]:
+def _action_and_outcome(line: Mapping[str, Any]) -> tuple[str, str]:
     return str(line.get("action")), str(line.get("outcome"))
 
 
-def _damaged(name: str, what: str) -> RunFolderError:
-    return RunFolderError(f"{name}: {what}. No request was sent to any site: {_RESTORE}")
+def _damaged(name: str, damage: str) -> RunFolderError:
+    return RunFolderError(f"{name}: {damage}. No request was sent to any site: {_RESTORE}")

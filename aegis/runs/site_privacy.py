@@ -33,16 +33,16 @@ def require_site_budget(job: FederationJob, config: FederationConfig) -> ClientB
     """
     if job.client_privacy is None:
         return None
-    budget, asked = config.client_privacy, job.client_privacy
+    budget, requested = config.client_privacy, job.client_privacy
     if budget is None:
         raise InvalidJob(
             "the job has client_privacy, but federation.toml lacks the table [client_privacy], which limits what all "
             "models may disclose about a site"
         )
-    if asked.target_epsilon > budget.job_epsilon or asked.delta > budget.job_delta:
+    if requested.target_epsilon > budget.job_epsilon or requested.delta > budget.job_delta:
         raise InvalidJob(
-            f"client_privacy requests epsilon {asked.target_epsilon:g} at delta {asked.delta:g}, but federation.toml "
-            f"allows a job {budget.job_epsilon:g} at {budget.job_delta:g}"
+            f"client_privacy requests epsilon {requested.target_epsilon:g} at delta {requested.delta:g}, but "
+            f"federation.toml allows a job {budget.job_epsilon:g} at {budget.job_delta:g}"
         )
     if "coordinator" in config.public_keys:
         raise InvalidJob(

@@ -68,7 +68,7 @@ def create_federation(
     """
     if federation.exists:
         raise RunFolderError(f"{federation.path} already holds a federation: choose another folder")
-    config = _nobody(profile, delta)
+    config = _empty_config(profile, delta)
     _gateway(host, public_address)  # raises before the first write
     federation.coordinator.mkdir(mode=0o700, parents=True, exist_ok=True)
     federation.signer()
@@ -106,26 +106,28 @@ def admit(
         CertificateRefused: the site's certificate request is not acceptable.
         RunFolderError: a site of this name takes part with another key, is revoked, or is pinned to other machines.
     """
-    asked, config = open_request(request), federation.config()
-    if config.public_keys.get(asked.site_id, asked.public_key) != asked.public_key:
+    applicant, config = open_request(request), federation.config()
+    if config.public_keys.get(applicant.site_id, applicant.public_key) != applicant.public_key:
         raise RunFolderError(
-            f"{asked.site_id} takes part with another key: if the site was created anew, remove its old entries from "
-            f"{federation.registry} first"
+            f"{applicant.site_id} takes part with another key: if the site was created anew, remove its old entries "
+            f"from {federation.registry} first"
         )
-    pinned = _to_pin(config, asked.site_id, platforms) if platforms else None
+    pinned = _to_pin(config, applicant.site_id, platforms) if platforms else None
     gateway = prepare_network(federation, clock=clock)
-    certificate = CertificateAuthority(_pki(federation), clock).issue_client(asked.site_id, asked.tls_request.encode())
+    certificate = CertificateAuthority(_pki(federation), clock).issue_client(
+        applicant.site_id, applicant.tls_request.encode()
+    )
     admitted = config.admitting(
-        asked.site_id,
-        public_key=asked.public_key,
-        node_key=asked.node_key,
+        applicant.site_id,
+        public_key=applicant.public_key,
+        node_key=applicant.node_key,
         certificate=certificate_fingerprint(certificate),
     )
     if pinned is not None:
-        admitted = admitted.pinning(asked.site_id, pinned.platforms)
-    grant = _grant(federation, admitted, asked, gateway, certificate, clock)
+        admitted = admitted.pinning(applicant.site_id, pinned.platforms)
+    grant = _grant(federation, admitted, applicant, gateway, certificate, clock)
     federation.create(admitted)
-    return asked, grant
+    return applicant, grant
 
 
 def revoke(federation: FederationFolder, site_id: str) -> None:
@@ -178,11 +180,11 @@ def _to_pin(config: FederationConfig, site_id: str, platforms: Collection[str], 
     listed = config.pinned()
     _require_machines(platforms)
     shared = {
-        machine: tuple(sorted(who for who, theirs in listed.items() if who != site_id and machine in theirs))
+        machine: tuple(sorted(owners for owners, theirs in listed.items() if owners != site_id and machine in theirs))
         for machine in platforms
     }
     pinned = Pinned(
-        site_id, tuple(platforms), listed.get(site_id, ()), {one: who for one, who in shared.items() if who}
+        site_id, tuple(platforms), listed.get(site_id, ()), {one: owners for one, owners in shared.items() if owners}
     )
     if pinned.before and pinned.changed and not replace:
         raise RunFolderError(
@@ -203,8 +205,8 @@ def _require_machines(platforms: Collection[str]) -> None:
         raise RunFolderError("one platform is named twice")
     for machine in platforms:
         if not _PLATFORM.fullmatch(machine):
-            wanted = "8 to 256 lower-case hex digits, the platform_id printed by aegis evidence verify"
-            raise RunFolderError(f"a platform must be {wanted}, got {machine[:80]!r}")
+            expected = "8 to 256 lower-case hex digits, the platform_id printed by aegis evidence verify"
+            raise RunFolderError(f"a platform must be {expected}, got {machine[:80]!r}")
         if not machine.strip("0"):
             raise RunFolderError(
                 "a platform id of zeros belongs to every host that masks its id: no evidence matches it"
@@ -214,15 +216,15 @@ def _require_machines(platforms: Collection[str]) -> None:
 def _grant(
     federation: FederationFolder,
     admitted: FederationConfig,
-    asked: RegistrationRequest,
+    request: RegistrationRequest,
     gateway: GatewayConfig,
     certificate: bytes,
     clock: Clock,
 ) -> bytes:
     signer = federation.signer()
     grant = RegistrationGrant(
-        site_id=asked.site_id,
-        public_key=asked.public_key,
+        site_id=request.site_id,
+        public_key=request.public_key,
         coordinator_key=signer.public_hex,
         gateway=gateway.public_address,
         server_name=parse_address(gateway.public_address)[0],
@@ -234,7 +236,7 @@ def _grant(
     return seal_grant(grant, signer)
 
 
-def _nobody(profile: Profile, delta: float) -> FederationConfig:
+def _empty_config(profile: Profile, delta: float) -> FederationConfig:
     try:
         return FederationConfig(profile=profile, delta=delta, public_keys={})
     except ValidationError as error:

@@ -100,8 +100,8 @@ class FileRunStore:
         try:
             return RunState.model_validate(parse_json(path.read_bytes(), limit=_MAX_STATE_BYTES))
         except (ValidationError, EnclaveError) as error:
-            what = explain(error) if isinstance(error, ValidationError) else str(error)
-            raise RunFolderError(f"{path} is damaged ({what}): start a new run") from error
+            problem = explain(error) if isinstance(error, ValidationError) else str(error)
+            raise RunFolderError(f"{path} is damaged ({problem}): start a new run") from error
 
     def save(self, state: RunState) -> str:
         """See :class:`RunStore`."""

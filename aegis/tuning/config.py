@@ -21,12 +21,12 @@ from coreason_enclave.schemas import (
     explain,
 )
 
-_MOST_STEPS = 1_000_000
+_MAX_STEPS = 1_000_000
 
 
 def _a_number_of_steps(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_STEPS:
-        raise ValueError(f"must be a whole number in [1, {_MOST_STEPS}], got {value!r:.80}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_STEPS:
+        raise ValueError(f"must be a whole number in [1, {_MAX_STEPS}], got {value!r:.80}")
     return value
 
 
@@ -66,7 +66,7 @@ class EngineConfig(StrictModel):
 
     @field_validator("accountant")
     @classmethod
-    def _proves(cls, value: Accountant) -> Accountant:
+    def _can_support_claims(cls, value: Accountant) -> Accountant:
         if value is Accountant.GDP:
             raise ValueError(
                 "must be PLD or RDP: GDP is an approximation that under-reports and cannot support a claim"

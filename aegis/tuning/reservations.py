@@ -20,7 +20,7 @@ from coreason_enclave.ledger import (
 )
 from coreason_enclave.schemas import Mechanism, PrivacyConfig
 
-_MOST_EPSILON = 1000.0
+_MAX_EPSILON = 1000.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Account:
 def experiment(config: EngineConfig, *, nominal_units: int, public: bool) -> Account:
     """Return an account on a ledger in memory, with caps for any one training: for experiments, as its claims say."""
     ledger = EphemeralLedger()
-    caps = LineageCaps(epsilon=_MOST_EPSILON, delta=config.delta, job_epsilon=_MOST_EPSILON, job_delta=config.delta)
+    caps = LineageCaps(epsilon=_MAX_EPSILON, delta=config.delta, job_epsilon=_MAX_EPSILON, job_delta=config.delta)
     ledger.register(
         LineageRegistration.with_best_order(
             lineage="experiment",
@@ -98,9 +98,9 @@ def reserve(config: EngineConfig, account: Account, noise_source: NoiseSource) -
     event = config.event(config.steps)
     # The ledger computes the same bound for the same steps: the schedule ends exactly at this cap.
     cap = epsilon_bound(event, config.delta)
-    if not cap <= _MOST_EPSILON:
+    if not cap <= _MAX_EPSILON:
         raise InvalidEngine(
-            f"this schedule costs epsilon {cap:.4g}, above {_MOST_EPSILON:g}: use more noise or fewer steps"
+            f"this schedule costs epsilon {cap:.4g}, above {_MAX_EPSILON:g}: use more noise or fewer steps"
         )
     digest = sha256_hex(config.canonical() + secrets.token_bytes(32))
     plan = RoundPlan(

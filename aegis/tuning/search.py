@@ -49,7 +49,7 @@ def smallest_epsilon(
     missed, met = 0.0, lowest
     while not meets(met):
         if met >= highest:
-            raise _out_of_reach(goal, highest, seen)
+            raise _unreachable(goal, highest, seen)
         missed, met = met, min(met * _STRIDE, highest)
     best = seen[-1]
     while missed and met > missed * precision:
@@ -70,7 +70,7 @@ def _require(goal: float, lowest: float, highest: float, precision: float) -> No
         raise InvalidEngine(f"precision must be in [1.01, 10], got {precision:g}")
 
 
-def _out_of_reach(goal: float, highest: float, seen: list[CurvePoint]) -> GoalOutOfReach:
+def _unreachable(goal: float, highest: float, seen: list[CurvePoint]) -> GoalOutOfReach:
     best = max(seen, key=lambda point: point.accuracy)
     return GoalOutOfReach(
         f"accuracy {goal:g} is out of reach up to epsilon {highest:g}: the best was {best.accuracy:.3f} at epsilon "

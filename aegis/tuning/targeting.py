@@ -95,13 +95,13 @@ def warn_of_cost(*, data_is_public: bool, charged_to: str | None) -> None:
 
 def _stopped(goal: float, curve: list[CurvePoint], lineage: str | None) -> TuningStopped:
     best = min((point.epsilon for point in curve if point.accuracy >= goal), default=None)
-    found = (
+    outcome = (
         "no trial met the goal"
         if best is None
         else f"epsilon {best:.3g} meets the goal, a smaller epsilon may meet it too"
     )
     return TuningStopped(
         f"the budget of lineage {lineage!r} affords no further trial towards accuracy {goal:g}. Seen so far: "
-        f"{describe(curve)}; {found}",
+        f"{describe(curve)}; {outcome}",
         best_epsilon=best,
     )

@@ -219,8 +219,8 @@ class _Reading:
         self.profiles.add(str(line.details.get("profile", "unnamed")))
         match line.action, line.outcome:
             case "configuration", "recorded":
-                said = _read(_Configured, line)
-                self.configurations.add(RecordedRun(said.config, said.job_file, said.evaluation_set))
+                configured = _read(_Configured, line)
+                self.configurations.add(RecordedRun(configured.config, configured.job_file, configured.evaluation_set))
             case "run", "started":
                 self.jobs.add(_read(_Started, line).job_digest)
             case "run", "resumed":

@@ -74,9 +74,11 @@ def check_rounds(records: Records, _: Reference) -> Answers:
     require([each.round_number for each in history] == expected, "state/state.json and the log record different rounds")
     require(len(records.state.models) == len(history) + 1, "state/state.json does not name one model for each round")
     for audited, record, model in zip(rounds, history, records.state.models[1:], strict=True):
-        told = f"round {audited.number}: state/state.json differs from the log"
-        require(set(audited.admitted) == set(record.admitted) and audited.model == record.model_digest == model, told)
-        require(audited.record == record, told)
+        message = f"round {audited.number}: state/state.json differs from the log"
+        require(
+            set(audited.admitted) == set(record.admitted) and audited.model == record.model_digest == model, message
+        )
+        require(audited.record == record, message)
     if released is not None:
         state = sha256_hex(records.data("state/state.json"))
         require(released.state == state, "state/state.json is not the state that the log's last line names")
@@ -132,7 +134,7 @@ def check_labels(records: Records, _: Reference) -> Answers:
     )
     _require_recorded(records)
     require(records.trail.profiles == {config.profile}, f"config.json says profile {config.profile}, the log does not")
-    said = "an injected seed" if config.options.unsafe_seed is not None else "secret keys"
+    noise = "an injected seed" if config.options.unsafe_seed is not None else "secret keys"
     if not records.trail.updates:
         yield stays_open(
             "no update was admitted, so that no record shows the sites' attestation or the source of their noise"
@@ -146,22 +148,22 @@ def check_labels(records: Records, _: Reference) -> Answers:
     seeded = _seeded_sites(records)
     require(
         bool(seeded) == (config.options.unsafe_seed is not None),
-        f"config.json says noise from {said}, but the ledgers say otherwise",
+        f"config.json says noise from {noise}, but the ledgers say otherwise",
     )
-    yield holds(f"provenance {_names(audited)}, noise from {said}")
+    yield holds(f"provenance {_names(audited)}, noise from {noise}")
 
 
 def _require_recorded(records: Records) -> None:
     """Require that the configuration files match the digests recorded by every start of the run."""
     for field, name in RECORDED_FILES.items():
         digest = sha256_hex(records.data(name)) if records.exists(name) else None
-        told = {getattr(each, field) for each in records.trail.configurations}
-        require(told == {digest}, f"{name} differs from the file that the log recorded")
+        recorded = {getattr(each, field) for each in records.trail.configurations}
+        require(recorded == {digest}, f"{name} differs from the file that the log recorded")
     evaluation = records.config.evaluation_set
     released = records.trail.released
-    said = {records.outcome.evaluation_set, None if released is None else released.evaluation_set}
-    said |= {each.evaluation_set for each in records.trail.configurations}
-    require(said == {evaluation}, "log, config.json and outcome.json name different evaluation sets")
+    evaluation_sets = {records.outcome.evaluation_set, None if released is None else released.evaluation_set}
+    evaluation_sets |= {each.evaluation_set for each in records.trail.configurations}
+    require(evaluation_sets == {evaluation}, "log, config.json and outcome.json name different evaluation sets")
 
 
 def _seeded_sites(records: Records) -> list[str]:

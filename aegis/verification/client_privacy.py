@@ -37,9 +37,10 @@ def check_client_privacy(records: Records, _: Reference) -> Answers:
         "the coordinator's ledger lacks an entry that the log names: the ledger was rolled back, or is another ledger",
     )
     paid = [
-        _paid(records, promised, ledger, record.round_number, record.model_digest) for record in records.state.history
+        _charge_of(records, promised, ledger, record.round_number, record.model_digest)
+        for record in records.state.history
     ]
-    _require_noise_called_what_it_is(records, paid)
+    _require_noise_label(records, paid)
     yield holds(f"{len(paid)} rounds, each charged per client in the coordinator's ledger and committed with its model")
     yield holds(_composed(records, promised, stated, ledger))
     yield stays_open(
@@ -48,7 +49,7 @@ def check_client_privacy(records: Records, _: Reference) -> Answers:
     )
 
 
-def _paid(
+def _charge_of(
     records: Records, promised: ClientPrivacyConfig, ledger: SiteLedger, round_number: int, model: str
 ) -> LedgerRound:
     """Return the ledger's record of the cohort sample that gave a round's model."""
@@ -57,28 +58,29 @@ def _paid(
         for (job, number), record in ledger.rounds.items()
         if job == records.job.digest() and round_of(records.job, number) == round_number
     ]
-    given = next((record for record in draws if record.update_digest == model), None)
-    if given is None:
+    charge = next((record for record in draws if record.update_digest == model), None)
+    if charge is None:
         raise VerificationFailed(
             f"round {round_number}: the coordinator's ledger commits no cohort sample for this round's model"
         )
     require(
-        given.actual == _event(promised, 1),
+        charge.actual == _event(promised, 1),
         f"round {round_number}: the coordinator's ledger committed another mechanism than the job's",
     )
     require(
-        given.plan.unit is PrivacyUnit.CLIENT, f"round {round_number} was charged per {given.plan.unit}, not per client"
+        charge.plan.unit is PrivacyUnit.CLIENT,
+        f"round {round_number} was charged per {charge.plan.unit}, not per client",
     )
-    return given
+    return charge
 
 
-def _require_noise_called_what_it_is(records: Records, paid: list[LedgerRound]) -> None:
+def _require_noise_label(records: Records, paid: list[LedgerRound]) -> None:
     sources = {record.plan.noise_source for record in paid if isinstance(record.plan, RoundPlan)}
     seeded = NoiseSource.UNSAFE_SEEDED in sources
-    said = "an injected seed" if records.config.options.unsafe_seed is not None else "secret keys"
+    noise = "an injected seed" if records.config.options.unsafe_seed is not None else "secret keys"
     require(
         seeded == (records.config.options.unsafe_seed is not None),
-        f"config.json says noise from {said}, but the coordinator's ledger says otherwise",
+        f"config.json says noise from {noise}, but the coordinator's ledger says otherwise",
     )
 
 

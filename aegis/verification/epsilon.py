@@ -44,12 +44,10 @@ def check_epsilon(records: Records, _: Reference) -> Answers:
     """
     sites = sorted({site for each in records.trail.rounds for site in each.admitted})
     stated = {name for row in records.metrics for name, value in row.items() if is_epsilon(name) and value}
-    strangers = sorted(
+    unknown = sorted(
         (stated | {f"epsilon:{site}" for site in records.outcome.epsilon}) - {f"epsilon:{s}" for s in sites}
     )
-    require(
-        not strangers, f"an epsilon is stated for {', '.join(strangers)}, but the log admits no update of these sites"
-    )
+    require(not unknown, f"an epsilon is stated for {', '.join(unknown)}, but the log admits no update of these sites")
     require(len(records.metrics) == len(records.trail.rounds), "metrics.csv does not have one row for each round")
     for site in sites:
         yield _epsilon_of(records, site)
@@ -108,8 +106,8 @@ def _require_ledgers_own(records: Records) -> None:
     for site, stated in sorted(records.outcome.ledger_epsilon.items()):
         if isinstance(records.ledgers.get(site), SiteLedger):
             counted = _counted(records, site)
-            said = f"outcome.json states {stated} for the ledger of {site}, but the ledger counts {counted}"
-            require(is_same(records, stated, counted), said)
+            message = f"outcome.json states {stated} for the ledger of {site}, but the ledger counts {counted}"
+            require(is_same(records, stated, counted), message)
 
 
 def _across_sites(records: Records) -> Answer:
@@ -131,9 +129,9 @@ def _across_sites(records: Records) -> Answer:
     if computed["epsilon"] is None:
         return holds("no epsilon is stated for the federation, because no finite epsilon holds")
     claim = computed["claimed_disjoint_by"]
-    ground = (
+    basis = (
         "a unit may have data at every site"
         if claim is None
         else f"no unit has data at two sites, as is CLAIMED: {claim}"
     )
-    return holds(f"federation: {computed['epsilon']:.4g} at delta {computed['delta']}, {computed['rule']}: {ground}")
+    return holds(f"federation: {computed['epsilon']:.4g} at delta {computed['delta']}, {computed['rule']}: {basis}")

@@ -21,7 +21,7 @@ def check_ledgers(records: Records, _: Reference) -> Answers:
     """
     for site, ledger in records.ledgers.items():
         if records.is_elsewhere(site):
-            yield is_missing(f"the ledger export of {site}: {_ask(site)}")
+            yield is_missing(f"the ledger export of {site}: {_export_wanted(site)}")
         elif isinstance(ledger, str):
             yield fails(f"{site}: {ledger}")
         else:
@@ -37,7 +37,7 @@ def _signed(records: Records, site: str, ledger: SiteLedger) -> Answer:
     logged = None if released is None else released.ledgers.get(site)
     if not records.exists(f"ledger/{site}.dsse"):
         if records.is_remote(site):
-            return is_missing(f"the signature of {site} over its ledger: {_ask(site)}")
+            return is_missing(f"the signature of {site} over its ledger: {_export_wanted(site)}")
         return fails(f"{site}: ledger/{site}.dsse is missing: the site's signature over this ledger is unknown")
     try:
         _require_signature(records, site, ledger)
@@ -60,7 +60,7 @@ def _require_signature(records: Records, site: str, ledger: SiteLedger) -> None:
     )
 
 
-def _ask(site: str) -> str:
+def _export_wanted(site: str) -> str:
     return f"ask {site} for the two files that `coreason-enclave export-ledger` writes, and put them into ledger/"
 
 
@@ -71,10 +71,10 @@ def check_events(records: Records, _: Reference) -> Answers:
             why = "its ledger is missing here" if records.is_elsewhere(site) else "its ledger does not verify"
             yield stays_open(f"{site}: {why}")
         else:
-            yield _paid_for(records, site, ledger)
+            yield _check_charges(records, site, ledger)
 
 
-def _paid_for(records: Records, site: str, ledger: SiteLedger) -> Answer:
+def _check_charges(records: Records, site: str, ledger: SiteLedger) -> Answer:
     digest, replaced = records.job.digest(), False
     for update in records.updates_of(site):
         if (difference := ledger.disagreement(digest, update)) is not None:

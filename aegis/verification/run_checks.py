@@ -41,7 +41,7 @@ def verify_run(path: Path, reference: Reference | None = None) -> VerificationRe
         findings += [Finding(check.label, answer.verdict, answer.detail) for answer in answers]
         if any(answer.verdict is Verdict.FAILS for answer in answers):
             failed.append(check)
-    findings += [Finding(what, Verdict.NOT_CHECKED, why) for what, why in _beyond(records, reference)]
+    findings += [Finding(subject, Verdict.NOT_CHECKED, why) for subject, why in _beyond(records, reference)]
     return VerificationReport(tuple(findings), tuple(failed), tuple(_notices(records)), _files(records, reference))
 
 
@@ -55,22 +55,22 @@ def _has_finished(records: Records) -> bool:
 
 
 def _files(records: Records, reference: Reference) -> dict[str, bool]:
-    found = _told(lambda: dict(sorted(coverage(records, reference).items())), None)
-    return dict.fromkeys(files_of(records.folder), False) if found is None else found
+    covered = _read_or(lambda: dict(sorted(coverage(records, reference).items())), None)
+    return dict.fromkeys(files_of(records.folder), False) if covered is None else covered
 
 
-def _told(look: Callable[[], _T], otherwise: _T) -> _T:
-    """Return a value read outside the checks, or ``otherwise`` if the records are unreadable; the checks report why."""
+def _read_or(read: Callable[[], _T], default: _T) -> _T:
+    """Return a value read outside the checks, or ``default`` if the records are unreadable; the checks report why."""
     try:
-        return look()
+        return read()
     except Exception:  # noqa: BLE001 - the checks have looked at the same records, and say what is wrong with them
-        return otherwise
+        return default
 
 
 def _answers(check: Check, records: Records, reference: Reference, failed: list[Check]) -> list[Answer]:
-    lacking = [need for need in CHECKS[check].needs if need in failed]
-    if lacking:
-        return [Answer(Verdict.NOT_CHECKED, f"needs the check {lacking[0].label}, which failed")]
+    failed_needs = [need for need in CHECKS[check].needs if need in failed]
+    if failed_needs:
+        return [Answer(Verdict.NOT_CHECKED, f"needs the check {failed_needs[0].label}, which failed")]
     answers: list[Answer] = []
     try:
         answers.extend(CHECKS[check].run(records, reference))
@@ -81,9 +81,9 @@ def _answers(check: Check, records: Records, reference: Reference, failed: list[
     except (AegisError, EnclaveError) as error:
         answers.append(Answer(Verdict.FAILS, " ".join(str(error).split())))
     except Exception as error:  # noqa: BLE001 - a folder that brings a check down must not pass, nor hide what others find
-        what = " ".join(f"{type(error).__name__}: {error}".split())
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
         answers.append(
-            Answer(Verdict.FAILS, f"the check could not read these records, which no run writes ({what[:200]})")
+            Answer(Verdict.FAILS, f"the check could not read these records, which no run writes ({problem[:200]})")
         )
     return answers
 
@@ -121,13 +121,13 @@ def _beyond(records: Records, reference: Reference) -> Iterator[tuple[str, str]]
 
 def _about_config(records: Records, reference: Reference) -> Iterator[tuple[str, str]]:
     """Yield claims of config.json that no other record in the folder confirms."""
-    config = _told(lambda: records.config, None)
+    config = _read_or(lambda: records.config, None)
     if config is None:
         return
     taken = sorted(config.participants.keys() - reference.participants.keys())
     if taken:
-        what = f"of {', '.join(taken)}: taken from config.json, compare them with the keys that the sites state"
-        yield "participants' keys", f"{what} (--participant-key)"
+        detail = f"of {', '.join(taken)}: taken from config.json, compare them with the keys that the sites state"
+        yield "participants' keys", f"{detail} (--participant-key)"
     if config.evaluation_set is not None:
         yield (
             "evaluation set",
@@ -138,7 +138,7 @@ def _about_config(records: Records, reference: Reference) -> Iterator[tuple[str,
 
 
 def _promises_clients(records: Records) -> bool:
-    return _told(lambda: records.job.client_privacy is not None, False)
+    return _read_or(lambda: records.job.client_privacy is not None, False)
 
 
 def _attestation(records: Records) -> str:
@@ -151,12 +151,12 @@ def _attestation(records: Records) -> str:
 
 
 def _open_at_ledgers(records: Records) -> set[str]:
-    ledgers: list[SiteLedger | str] = _told(lambda: list(records.ledgers.values()), [])
+    ledgers: list[SiteLedger | str] = _read_or(lambda: list(records.ledgers.values()), [])
     return {each for ledger in ledgers if isinstance(ledger, SiteLedger) for each in ledger.findings.not_checked}
 
 
 def _notices(records: Records) -> Iterator[str]:
-    config, job = _told(lambda: records.config, None), _told(lambda: records.job, None)
+    config, job = _read_or(lambda: records.config, None), _read_or(lambda: records.job, None)
     if config is None or job is None:
         return
     if Provenance.SIMULATED in _provenance(records):
@@ -170,4 +170,4 @@ def _notices(records: Records) -> Iterator[str]:
 
 
 def _provenance(records: Records) -> set[Provenance]:
-    return _told(lambda: {update.provenance for update in records.trail.updates}, set())
+    return _read_or(lambda: {update.provenance for update in records.trail.updates}, set())

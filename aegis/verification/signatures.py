@@ -78,4 +78,4 @@ def _differences(records: Records, update: AuditedUpdate) -> Iterator[str]:
         "nonce, key or job that the evidence covers": (True, covers_its_order(statement, key)),
         "ledger head": ((update.ledger_head.seq, update.ledger_head.hash), (head.seq, head.hash)),
     }
-    return (name for name, (said, signed) in pairs.items() if said != signed)
+    return (name for name, (logged, signed) in pairs.items() if logged != signed)

@@ -46,9 +46,9 @@ def check_witnesses(records: Records, reference: Reference) -> Answers:
     )
     require(own.origin == origin, f"audit.checkpoint.json covers log {own.origin}, not this run's log {origin}")
     log = _Log(records.audit, origin, key)
-    yield from _said_with_updates(records, log)
+    yield from _check_updates(records, log)
     for statement in (*_in_the_folder(records), *reference.witnesses):
-        yield from _stated(records, log, statement)
+        yield from _check_statement(records, log, statement)
 
 
 def _in_the_folder(records: Records) -> list[WitnessStatement]:
@@ -79,11 +79,11 @@ class _Log:
         return checkpoint.head == (sha256_hex(self._lines[size - 1]) if size else GENESIS)
 
 
-def _said_with_updates(records: Records, log: _Log) -> Answers:
+def _check_updates(records: Records, log: _Log) -> Answers:
     """Check the checkpoints named in accepted updates; the check of signatures reports bad envelopes."""
     agreeing = 0
     for update in records.trail.updates:
-        seen = _seen_by(records, update)
+        seen = _checkpoint_in(records, update)
         if seen is None:
             continue  # reported by the check of signatures
         if not log.had(seen):
@@ -95,7 +95,7 @@ def _said_with_updates(records: Records, log: _Log) -> Answers:
         yield holds(f"{agreeing} signed updates name a checkpoint of this log")
 
 
-def _seen_by(records: Records, update: AuditedUpdate) -> LogSeen | None:
+def _checkpoint_in(records: Records, update: AuditedUpdate) -> LogSeen | None:
     name, key = f"state/updates/{update.envelope}.json", records.config.participants.get(update.site)
     if key is None or not records.exists(name):
         return None
@@ -106,7 +106,7 @@ def _seen_by(records: Records, update: AuditedUpdate) -> LogSeen | None:
         return None
 
 
-def _stated(records: Records, log: _Log, statement: WitnessStatement) -> Iterator[Answer]:
+def _check_statement(records: Records, log: _Log, statement: WitnessStatement) -> Iterator[Answer]:
     site = statement.site_id
     registered = records.config.participants.get(site)
     if registered != statement.public_key:
@@ -124,12 +124,12 @@ def _stated(records: Records, log: _Log, statement: WitnessStatement) -> Iterato
         yield fails(f"{site} received this job's log under another coordinator key ({other}…)")
         return
     if not of_this_job:
-        yield _never_shown(records, site)
+        yield _not_received(records, site)
     for kept in of_this_job:
         yield from _compared(site, log, kept)
 
 
-def _never_shown(records: Records, site: str) -> Answer:
+def _not_received(records: Records, site: str) -> Answer:
     if records.updates_of(site):
         return fails(f"{site} never received this run's log, although the log admits updates of the site")
     return stays_open(f"{site} did not receive this run's log, and the log admits no update of the site")
@@ -144,8 +144,8 @@ def _compared(site: str, log: _Log, kept: WitnessedLog) -> Iterator[Answer]:
         return
     for refused in (open_checkpoint(each.shown, log.key) for each in kept.refused):
         if not log.is_of(refused):
-            what = f"the site refused {refused.size} lines of another log, signed with the same key"
-            yield fails(f"{site} contradicts the log: {what}")
+            message = f"the site refused {refused.size} lines of another log, signed with the same key"
+            yield fails(f"{site} contradicts the log: {message}")
             return
     given_up = [each for each in kept.abandoned if not log.is_of(open_checkpoint(each.held, log.key))]
     for each in given_up:

@@ -105,10 +105,10 @@ class Appraiser:
 
     def _cpu(self, evidence: Evidence, context: bytes, subject: str, now: int) -> Accepted:
         expected = report_data(context, evidence.gpus)
-        _refuse_other_echo(_echo_of(evidence.cpu), expected, Refusal.REPORT_DATA, "the processor's report")
+        _require_covered(_covered_by_report(evidence.cpu), expected, Refusal.REPORT_DATA, "the processor's report")
         for gpu in evidence.gpus:
             echo = parse_spdm_report(gpu.report_bytes()).nonce
-            _refuse_other_echo(echo, gpu_nonce(context), Refusal.NONCE, "a GPU's report")
+            _require_covered(echo, gpu_nonce(context), Refusal.NONCE, "a GPU's report")
         authentic = self._authentic(evidence.cpu, expected, now)
         return appraise_report(authentic, self.policy, subject=subject, now=now)
 
@@ -127,10 +127,10 @@ class Appraiser:
         if not evidence.gpus:
             return ()
         nonce = gpu_nonce(context)
-        given = self.endorsements.nvidia(evidence.gpus, now)
+        nvidia_endorsements = self.endorsements.nvidia(evidence.gpus, now)
         verdicts = [
             self.verifiers.nvidia.verify(_nvidia_evidence(gpu), endorsements, self.policy.nvidia, now, nonce=nonce)
-            for gpu, endorsements in zip(evidence.gpus, given, strict=True)
+            for gpu, endorsements in zip(evidence.gpus, nvidia_endorsements, strict=True)
         ]
         _refuse_duplicates(verdicts)
         return tuple(appraise_report(verdict, self.policy, subject=subject, now=now) for verdict in verdicts)
@@ -174,7 +174,7 @@ def _context(binding: Binding) -> bytes:
     return binding.context()
 
 
-def _echo_of(cpu: CpuReport) -> bytes:
+def _covered_by_report(cpu: CpuReport) -> bytes:
     """Return the data that the report claims to cover. The caller compares the data before it fetches endorsements."""
     report = cpu.report_bytes()
     if cpu.kind is CpuKind.SNP:
@@ -182,8 +182,8 @@ def _echo_of(cpu: CpuReport) -> bytes:
     return parse_quote(report).report_data
 
 
-def _refuse_other_echo(found: bytes, expected: bytes, refusal: Refusal, what: str) -> None:
-    if not hmac.compare_digest(found, expected):
+def _require_covered(covered: bytes, expected: bytes, refusal: Refusal, what: str) -> None:
+    if not hmac.compare_digest(covered, expected):
         message = f"{what} covers another challenge, key, subject, job, role or set of GPUs than requested"
         raise VerificationRefused(refusal, message)
 
@@ -193,7 +193,7 @@ def _refuse_unlike_simulated(evidence: Evidence, context: bytes) -> None:
     if evidence.gpus:
         raise VerificationRefused(Refusal.MALFORMED, "simulated evidence must have no GPUs")
     expected = canonical_json({"simulated": True, "report_data": report_data(context, ()).hex()})
-    _refuse_other_echo(evidence.cpu.report_bytes(), expected, Refusal.REPORT_DATA, "the simulated report")
+    _require_covered(evidence.cpu.report_bytes(), expected, Refusal.REPORT_DATA, "the simulated report")
 
 
 def _nvidia_evidence(gpu: GpuReport) -> NvidiaEvidence:

@@ -53,7 +53,7 @@ class Unchecked(StrEnum):
 _PLATFORM = re.compile(r"[0-9A-Za-z:._-]{8,256}")
 
 
-def _somebodys(machine: str) -> str:
+def _require_platform_id(machine: str) -> str:
     if not machine.strip("0:._-"):
         raise ValueError("must not be all zeros, the id of every host that masks its id")
     return machine
@@ -62,7 +62,7 @@ def _somebodys(machine: str) -> str:
 PlatformId = Annotated[
     str,
     AfterValidator(of_form(_PLATFORM, "8 to 256 letters, digits, ':', '.', '_' or '-'")),
-    AfterValidator(_somebodys),
+    AfterValidator(_require_platform_id),
 ]
 """A chip id, PPID or device identity in the form that ``aegis evidence verify`` prints."""
 

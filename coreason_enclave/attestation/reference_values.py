@@ -61,7 +61,7 @@ class ReferenceValue(StrictModel):
     not_after: date | None = None
 
     @model_validator(mode="after")
-    def _says_which_code(self) -> Self:
+    def _measurements_identify_code(self) -> Self:
         if self.kind not in IDENTIFYING:
             raise ValueError(f"evidence of kind {self.kind} measures nothing: it has no reference values")
         if missing := sorted(IDENTIFYING[self.kind] - self.measurements.keys()):

@@ -62,8 +62,8 @@ def agent(folder: Path, unsafe_seed: int | None, socket_only: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def status(folder: Path, as_json: bool) -> None:
     """How this site's agent is: connection, orders answered and refused, budgets left."""
-    said = AgentClient(folder, timeout_s=_ANSWER_S).status()
-    click.echo(json.dumps(said, indent=2) if as_json else _page(said))
+    report = AgentClient(folder, timeout_s=_ANSWER_S).status()
+    click.echo(json.dumps(report, indent=2) if as_json else _page(report))
 
 
 def _unsafe_keys(folder: Path, seed: int) -> UnsafeSeededNoise:
@@ -76,30 +76,31 @@ def _unsafe_keys(folder: Path, seed: int) -> UnsafeSeededNoise:
     return unsafe_seeded_keys(seed, config.site_id)
 
 
-def _page(said: dict[str, Any]) -> str:
-    simulated = ", SIMULATED attestation" if said.get("attestation") == "simulated" else ""
-    unsafe = ", UNSAFE SEEDED NOISE" if said["unsafe_seeded_noise"] else ""
-    doing = "working on an order" if said["busy"] else "waiting"
+def _page(report: dict[str, Any]) -> str:
+    simulated = ", SIMULATED attestation" if report.get("attestation") == "simulated" else ""
+    unsafe = ", UNSAFE SEEDED NOISE" if report["unsafe_seeded_noise"] else ""
+    counts = f"{report['answered']} answered, {report['refused']} refused"
+    activity = "working on an order" if report["busy"] else "waiting"
     return "\n".join(
         [
-            f"{said['site_id']}: agent {said['version']}, profile {said['profile']}{simulated}{unsafe}",
-            f"  since {_moment(said['started'])}, {doing}; {said['answered']} answered, {said['refused']} refused",
-            *_ways_in(said),
-            *map(_budget_line, said["budgets"]),
+            f"{report['site_id']}: agent {report['version']}, profile {report['profile']}{simulated}{unsafe}",
+            f"  since {_moment(report['started'])}, {activity}; {counts}",
+            *_describe_connections(report),
+            *map(_budget_line, report["budgets"]),
         ]
     )
 
 
-def _ways_in(said: dict[str, Any]) -> list[str]:
-    trained = [f"  trained by {said['trainer']}"] if said["trainer"] else []
-    if said["socket_only"]:
+def _describe_connections(report: dict[str, Any]) -> list[str]:
+    trained = [f"  trained by {report['trainer']}"] if report["trainer"] else []
+    if report["socket_only"]:
         return ["  serves only its socket: no gateway, no SuperNode", *trained]
-    trip = said["round_trip_s"]
+    trip = report["round_trip_s"]
     reached = "no answer received yet" if trip is None else f"round trip {trip * 1000:.1f} ms"
-    runs = "runs" if said["supernode_running"] else "DOES NOT RUN"
+    runs = "runs" if report["supernode_running"] else "DOES NOT RUN"
     return [
-        f"  gateway {said['gateway']}: {reached}",
-        f"  SuperNode {runs}, {said['supernode_restarts']} restarts, last poll {_moment(said['last_poll'])}",
+        f"  gateway {report['gateway']}: {reached}",
+        f"  SuperNode {runs}, {report['supernode_restarts']} restarts, last poll {_moment(report['last_poll'])}",
         *trained,
     ]
 

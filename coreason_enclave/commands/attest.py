@@ -40,11 +40,11 @@ def attest(nonce: bytes, attester: str | None, out: Path | None, as_json: bool) 
     evidence = host.attester(attester or host.detected()).produce(context)
     if out is not None:
         _write_new(out, canonical_json(evidence.model_dump(mode="json")))
-    said = _covered(evidence, context)
+    covered = _covered(evidence, context)
     if as_json:
-        click.echo(json.dumps({**said, "evidence": evidence.model_dump(mode="json")}, sort_keys=True))
+        click.echo(json.dumps({**covered, "evidence": evidence.model_dump(mode="json")}, sort_keys=True))
     else:
-        click.echo(_page(evidence, said, out))
+        click.echo(_page(evidence, covered, out))
 
 
 def _covered(evidence: Evidence, context: bytes) -> dict[str, str | None]:
@@ -54,9 +54,9 @@ def _covered(evidence: Evidence, context: bytes) -> dict[str, str | None]:
     }
 
 
-def _page(evidence: Evidence, said: dict[str, str | None], out: Path | None) -> str:
+def _page(evidence: Evidence, covered: dict[str, str | None], out: Path | None) -> str:
     lines = [f"collected {evidence.kind} evidence with {len(evidence.gpus)} GPUs; the evidence is not verified yet"]
-    lines += [f"{name.replace('_', ' '):<11}  {value}" for name, value in said.items() if value]
+    lines += [f"{name.replace('_', ' '):<11}  {value}" for name, value in covered.items() if value]
     lines.append("the evidence was not saved: --out writes it to a file" if out is None else f"wrote {out}")
     return "\n".join(lines)
 

@@ -58,8 +58,8 @@ def export(site: Path, out: Path, job: str | None) -> None:
     config = load_site_config(site / "site.toml")
     logs = [log for log in _store(site).logs() if job is None or job in (log.job_id, _digest(log))]
     if not logs:
-        what = "of any job" if job is None else f"of job {job}"
-        raise ConfigurationError(f"{site} received no log {what}: nothing to export")
+        scope = "of any job" if job is None else f"of job {job}"
+        raise ConfigurationError(f"{site} received no log {scope}: nothing to export")
     signer = Signer.from_seed(read_private(site / config.keys / "signing.key"))
     try:
         create_file(out, witness_statement(config.site_id, signer, logs, time.time()))

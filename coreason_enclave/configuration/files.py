@@ -20,8 +20,8 @@ def read_text(path: Path, *, limit: int = MAX_BYTES) -> str:
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except (OSError, ValueError) as error:  # ValueError: the path contains a NUL
-        said = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"cannot read {path}: {said}") from error
+        problem = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"cannot read {path}: {problem}") from error
     return decoded(data, str(path), limit=limit)
 
 

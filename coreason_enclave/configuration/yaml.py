@@ -52,9 +52,11 @@ class _PlainLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        twice = sorted(key for key, times in keys.items() if times > 1)
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key {', '.join(twice)} occurs twice", node.start_mark)
+        duplicates = sorted(key for key, times in keys.items() if times > 1)
+        if duplicates:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {', '.join(duplicates)} occurs twice", node.start_mark
+            )
         return super().construct_mapping(node, deep)
 
 

@@ -81,10 +81,10 @@ class HashLog:
         self._file = _open_exclusively(path)
         self._usable = True
         try:
-            whole, torn = _split_torn(self._file.read())
-            self._head, self._tree = verify_lines(whole), tree_of(whole)
-            self._file.truncate(len(whole))
-            self._file.seek(len(whole))
+            complete, torn = _split_torn(self._file.read())
+            self._head, self._tree = verify_lines(complete), tree_of(complete)
+            self._file.truncate(len(complete))
+            self._file.seek(len(complete))
         except BaseException:
             self._file.close()
             raise

@@ -42,8 +42,8 @@ def parse_certificate_table(table: bytes) -> tuple[bytes, ...]:
         return ()
     entries = list(_entries(table))
     _require_apart(entries, len(table))
-    found = [(guid, table[start:end]) for guid, start, end in entries if guid in _CERTIFICATES]
-    return tuple(certificate for _, certificate in found)
+    certificates = [(guid, table[start:end]) for guid, start, end in entries if guid in _CERTIFICATES]
+    return tuple(certificate for _, certificate in certificates)
 
 
 def _entries(table: bytes) -> Iterator[tuple[bytes, int, int]]:

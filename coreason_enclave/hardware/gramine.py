@@ -41,7 +41,7 @@ class GramineCollector:
         return cpu_report(self.kind, quote)
 
     def _require_dcap(self) -> None:
-        found = self._tree.read(f"{ATTESTATION}/attestation_type").decode("ascii", "replace").strip()
-        if found != "dcap":
-            message = f"this Gramine enclave's attestation type is {found[:32]!r}: set sgx.remote_attestation = 'dcap'"
+        kind = self._tree.read(f"{ATTESTATION}/attestation_type").decode("ascii", "replace").strip()
+        if kind != "dcap":
+            message = f"this Gramine enclave's attestation type is {kind[:32]!r}: set sgx.remote_attestation = 'dcap'"
             raise unavailable(message)

@@ -60,8 +60,8 @@ class _Session:
         return int(self._binding.nvmlDeviceGetCount())
 
     def architecture(self, gpu: int) -> str:
-        found = self._binding.nvmlDeviceGetArchitecture(self._handle(gpu))
-        return "HOPPER" if found == self._binding.NVML_DEVICE_ARCH_HOPPER else f"architecture {found}"
+        number = self._binding.nvmlDeviceGetArchitecture(self._handle(gpu))
+        return "HOPPER" if number == self._binding.NVML_DEVICE_ARCH_HOPPER else f"architecture {number}"
 
     def report(self, gpu: int, nonce: bytes) -> bytes:
         answer = self._binding.nvmlDeviceGetConfComputeGpuAttestationReport(self._handle(gpu), nonce)

@@ -66,7 +66,7 @@ class TsmCollector:
         last = ""
         for pause in (*_PAUSES_S, None):
             try:
-                with answering("configfs-tsm"), _busy_is_disturbed():
+                with answering("configfs-tsm"), _busy_as_disturbed():
                     return self._attempt(report_data)
             except _Disturbed as disturbed:
                 last = str(disturbed)
@@ -78,19 +78,19 @@ class TsmCollector:
         entries.remove_left_over(self._tree, REPORTS)
         with _entry(self._tree) as entry:
             self._require_provider(entry)
-            due = self._generation(entry) + self._ask_at_own_level(entry) + 1
+            due = self._generation(entry) + self._set_privilege_level(entry) + 1
             self._tree.write(f"{entry}/inblob", report_data)
             self._require_generation(entry, due)
             report = self._read(entry, "outblob", due)
-            table = self._read(entry, "auxblob", due) if self._hands_over_certificates(entry) else b""
+            table = self._read(entry, "auxblob", due) if self._has_certificates(entry) else b""
         return cpu_report(self._kind, report, parse_certificate_table(table))
 
     def _require_provider(self, entry: str) -> None:
-        found = _text(self._tree, entry, "provider")
-        if found != self._provider:
-            raise unavailable(f"configfs-tsm on this host belongs to {found[:32]!r}, not to {self._provider!r}")
+        provider = _text(self._tree, entry, "provider")
+        if provider != self._provider:
+            raise unavailable(f"configfs-tsm on this host belongs to {provider[:32]!r}, not to {self._provider!r}")
 
-    def _ask_at_own_level(self, entry: str) -> int:
+    def _set_privilege_level(self, entry: str) -> int:
         """Request a report at the guest's own privilege level (VMPL), not a lesser one; return the number of writes."""
         if not self._tree.exists(f"{entry}/privlevel_floor"):
             return 0
@@ -100,7 +100,7 @@ class TsmCollector:
         self._tree.write(f"{entry}/privlevel", floor.encode())
         return 1
 
-    def _hands_over_certificates(self, entry: str) -> bool:
+    def _has_certificates(self, entry: str) -> bool:
         return self._kind is CpuKind.SNP and self._tree.exists(f"{entry}/auxblob")
 
     def _read(self, entry: str, attribute: str, due: int) -> bytes:
@@ -109,10 +109,10 @@ class TsmCollector:
         return data
 
     def _require_generation(self, entry: str, due: int) -> None:
-        found = self._generation(entry)
-        if found != due:
+        generation = self._generation(entry)
+        if generation != due:
             raise _Disturbed(
-                f"generation {found} instead of {due}: a write was lost, or another process wrote in between"
+                f"generation {generation} instead of {due}: a write was lost, or another process wrote in between"
             )
 
     def _generation(self, entry: str) -> int:
@@ -151,7 +151,7 @@ def _entry(tree: DeviceTree) -> Iterator[str]:
 
 
 @contextmanager
-def _busy_is_disturbed() -> Iterator[None]:
+def _busy_as_disturbed() -> Iterator[None]:
     try:
         yield
     except OSError as error:

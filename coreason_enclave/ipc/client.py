@@ -31,20 +31,20 @@ class AgentClient:
 
         Once ``aborted`` returns True, the client hangs up, and the agent abandons an order between two steps.
         """
-        _, answer = self._asked(encode_frame({"kind": kind.value}, message), aborted)
+        _, answer = self._request(encode_frame({"kind": kind.value}, message), aborted)
         if (answer is None) != (kind is RequestKind.VALIDATE):
             raise EnvelopeError("the agent's reply does not fit this kind of request")
         return answer
 
     def status(self) -> dict[str, Any]:
         """Return the agent's status."""
-        header, _ = self._asked(encode_frame({"kind": "status"}))
+        header, _ = self._request(encode_frame({"kind": "status"}))
         status = header.get("status")
         if not isinstance(status, dict):
             raise EnvelopeError("the agent's reply is not a status")
         return status
 
-    def _asked(self, frame: bytes, aborted: Aborted = never) -> tuple[dict[str, Any], SealedMessage | None]:
+    def _request(self, frame: bytes, aborted: Aborted = never) -> tuple[dict[str, Any], SealedMessage | None]:
         try:
             with self._connected() as stream:
                 stream.sendall(frame)

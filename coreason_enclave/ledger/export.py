@@ -130,13 +130,13 @@ def _audit(lineage: LineageRecord) -> None:
             _audit_job(f"job {job_id!r} on lineage {name!r}", job, job.first, lineage.registration.filter_order)
 
 
-def _audit_job(who: str, job: JobRecord, plan: RoundPlan, order: int) -> None:
+def _audit_job(name: str, job: JobRecord, plan: RoundPlan, order: int) -> None:
     allowed, cost = job.allowed_steps or 0, job.step_cost_pico or 0
     if cost * _SLACK < step_cost_pico(plan, order):
-        raise LedgerCorrupted(f"{who} records a lower cost per step than its mechanism has")
+        raise LedgerCorrupted(f"{name} records a lower cost per step than its mechanism has")
     event = PoissonSampledGaussian(plan.noise_multiplier, plan.sample_rate, allowed)
     if compose_epsilon([event], plan.delta).epsilon > plan.target_epsilon * float(_SLACK):
-        raise LedgerCorrupted(f"{who} records more steps than its target_epsilon affords")
+        raise LedgerCorrupted(f"{name} records more steps than its target_epsilon affords")
 
 
 def _require_known(expected: LedgerHead, rows: Sequence[_Row], acknowledged: Sequence[Acknowledgement]) -> None:

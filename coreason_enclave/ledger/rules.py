@@ -91,10 +91,10 @@ def check_unreserved(free: bool, plan: Plan) -> None:
         raise LedgerConflict(f"round {plan.round_number} of job {plan.job_id!r} is already reserved")
 
 
-def check_same_computation(reserved: tuple[str, Plan], asked: tuple[str, Plan]) -> None:
+def check_same_computation(reserved: tuple[str, Plan], requested: tuple[str, Plan]) -> None:
     """Raise unless a retry repeats exactly the paid computation: two different computations would mean two releases."""
-    if reserved != asked:
-        plan = asked[1]
+    if reserved != requested:
+        plan = requested[1]
         raise LedgerConflict(
             f"round {plan.round_number} of job {plan.job_id!r} was reserved for another computation (base model, "
             "data, keys or plan differ): a round is released only once; use the next round number"

@@ -58,19 +58,19 @@ def open_head(envelope: str, site_id: str, public_key: str) -> LedgerHead:
     return LedgerHead(seq=statement.head.seq, hash=statement.head.hash)
 
 
-def require_known(shown: LedgerHead, ledger: PrivacyLedger, ledger_file: Path) -> None:
-    """Raise unless ``ledger`` knows ``shown``, a head that its own site signed.
+def require_known(head: LedgerHead, ledger: PrivacyLedger, ledger_file: Path) -> None:
+    """Raise unless ``ledger`` knows ``head``, a head that its own site signed.
 
     Raises:
         LedgerError: with reason ``ledger_rolled_back``; the message gives the command to run at the site.
     """
-    if ledger.knows(shown):
+    if ledger.knows(head):
         return
     raise LedgerError(
-        f"the ledger lacks entry {shown.seq}, whose head this site signed: the ledger was replaced or restored from "
+        f"the ledger lacks entry {head.seq}, whose head this site signed: the ledger was replaced or restored from "
         "an older copy, and lacks the privacy spent since. Restore the newest copy. If no newer copy exists, a "
         f"person takes responsibility for the lost entries: coreason-enclave ledger acknowledge {ledger_file} --head "
-        f"{shown.seq}:{shown.hash} --by NAME --why TEXT",
+        f"{head.seq}:{head.hash} --by NAME --why TEXT",
         reason=Reason.LEDGER_ROLLED_BACK,
     )
 

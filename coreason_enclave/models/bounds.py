@@ -44,6 +44,8 @@ def require_bounded_logits(
         raise JobRejected(
             "the base model's outputs overflow on rows within the declared ranges", reason=Reason.NON_FINITE
         )
-    found = float(outputs.abs().max())
-    if found > largest:
-        raise JobRejected(f"site policy: max_logit is {largest:g}, but the base model's outputs reach {found:g}")
+    largest_logit = float(outputs.abs().max())
+    if largest_logit > largest:
+        raise JobRejected(
+            f"site policy: max_logit is {largest:g}, but the base model's outputs reach {largest_logit:g}"
+        )

@@ -266,8 +266,10 @@ def _trainable_names(model: torch.nn.Module, optimizer: Optimizer) -> dict[torch
     if isinstance(optimizer, UnitClippingOptimizer):
         raise UnsafeTrainingError("this optimizer is already private: attach the original optimizer")
     names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    held = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
-    if not names or {id(p) for p in held} != {id(p) for p in names}:
+    stepped = [
+        parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad
+    ]
+    if not names or {id(p) for p in stepped} != {id(p) for p in names}:
         raise UnsafeTrainingError("the optimizer must hold exactly the model's trainable parameters")
     if any(parameter.device.type != "cpu" for parameter in names):
         raise UnsafeTrainingError("parameters must be on the CPU: clipping and noise are computed there in float64")

@@ -226,13 +226,13 @@ class IteratedOptimizer(PrivateOptimizer):
 
 def _require_base(model: torch.nn.Module, base: Arrays) -> None:
     """Raise unless the model holds exactly the global weights: names, shapes and every bit."""
-    held = model.state_dict()
-    if held.keys() != base.keys():
-        strange = sorted(held.keys() ^ base.keys())
+    weights = model.state_dict()
+    if weights.keys() != base.keys():
+        unmatched = sorted(weights.keys() ^ base.keys())
         raise UnsafeTrainingError(
-            f"the names of the model's weights differ from the global model's ({', '.join(strange[:3])})"
+            f"the names of the model's weights differ from the global model's ({', '.join(unmatched[:3])})"
         )
-    wrong = [name for name, value in held.items() if not _same_bits(value, torch.tensor(base[name]))]
+    wrong = [name for name, value in weights.items() if not _same_bits(value, torch.tensor(base[name]))]
     if wrong:
         raise UnsafeTrainingError(
             f"{', '.join(wrong[:3])}: the model does not hold the global weights: attach the model with the weights "

@@ -103,7 +103,7 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
     def _sum_clipped(self, batch: Batch) -> None:
         clipped = self._kernel.clipped_sum(batch, self.max_grad_norm)
         if not clipped.all_finite:
-            self._meet_infinite_gradient()
+            self._handle_infinite_gradient()
         for parameter in self.params:
             parameter.summed_grad = clipped.sums[parameter].view(parameter.shape)
 
@@ -119,7 +119,7 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
                     "does not bound: use the optimizer's weight_decay for a penalty on weights"
                 )
 
-    def _meet_infinite_gradient(self) -> None:
+    def _handle_infinite_gradient(self) -> None:
         """Raise: without a guarantee to keep, the error may describe the gradient."""
         raise UnsafeTrainingError("a gradient is not finite: lower the learning rate or scale the features")
 
@@ -141,7 +141,7 @@ class PrivateOptimizer(UnitClippingOptimizer):
         super().__init__(optimizer, **settings)
         self._keystream = keystream
 
-    def _meet_infinite_gradient(self) -> None:
+    def _handle_infinite_gradient(self) -> None:
         """Accept the sum without the unit whose gradient overflows; clipping allows a contribution of zero.
 
         An error would answer a question about private rows without noise. A coordinator can choose weights that

@@ -29,7 +29,7 @@ def require_reached(scope: TrainingScope, update: ReleasableUpdate) -> None:
     """
     if scope.config.mechanism is Mechanism.NON_PRIVATE:
         return
-    iterate = _the_iterate(scope)
+    iterate = _only_iterate(scope)
     if iterate.steps != scope.gate.steps_taken:
         raise DataLeakageError(
             f"{iterate.steps} noised steps changed the weights, but {scope.gate.steps_taken} steps were charged"
@@ -65,7 +65,7 @@ def require_known_metrics(scope: TrainingScope, metrics: Mapping[str, float]) ->
         )
 
 
-def _the_iterate(scope: TrainingScope) -> PrivateIterate:
+def _only_iterate(scope: TrainingScope) -> PrivateIterate:
     if len(scope.iterates) != 1:
         raise DataLeakageError(
             f"{len(scope.iterates)} models were attached to the guard in this round: attach exactly one",

@@ -245,15 +245,15 @@ def _allowed(job: FederationJob, config: SiteConfig) -> ResolvedJob:
 
 
 def _require_timely(
-    asked: RoundOrder | JobInvitation | AttestationRequest | LogAnnouncement, config: SiteConfig, now: float
+    document: RoundOrder | JobInvitation | AttestationRequest | LogAnnouncement, config: SiteConfig, now: float
 ) -> None:
-    if asked.site_id != config.site_id:
+    if document.site_id != config.site_id:
         raise JobRejected(
-            f"the order is addressed to {asked.site_id}, not to this site", reason=Reason.NOT_ADDRESSED_TO_ME
+            f"the order is addressed to {document.site_id}, not to this site", reason=Reason.NOT_ADDRESSED_TO_ME
         )
-    if asked.issued_at > now + CLOCK_SKEW_S:
+    if document.issued_at > now + CLOCK_SKEW_S:
         raise JobRejected("the order was issued in the future: compare the clocks", reason=Reason.NOT_YET_VALID)
-    if asked.expires_at < now or asked.expires_at - asked.issued_at > config.policy.max_order_lifetime_s:
+    if document.expires_at < now or document.expires_at - document.issued_at > config.policy.max_order_lifetime_s:
         raise JobRejected("the order has expired, or its lifetime exceeds max_order_lifetime_s", reason=Reason.EXPIRED)
 
 

@@ -159,12 +159,14 @@ def _handshake(
     clock: Callable[[], float],
     kem_keys: KemKeys | None,
 ) -> SiteHandshake:
-    wanted = config.policy.coordinator_attestation
+    attestation_policy = config.policy.coordinator_attestation
     return SiteHandshake(
         site_id=config.site_id,
         signer=signer,
         attester=attester,
-        appraiser=None if wanted is None else Appraiser(wanted, config.profile, opened(config.endorsements, folder)),
+        appraiser=None
+        if attestation_policy is None
+        else Appraiser(attestation_policy, config.profile, opened(config.endorsements, folder)),
         challenges=FileChallenges(folder / config.challenges),
         clock=clock,
         kem_keys=KemKeysInMemory() if kem_keys is None else kem_keys,

@@ -55,8 +55,8 @@ def _imported(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("nvflare"):
             raise _cannot_be_imported(name, error) from error
-        what = f"trainer {name} needs {error.name}, which is not installed: pip install 'aegis-fl[nvflare]'"
-        raise ConfigurationError(what) from error
+        message = f"trainer {name} needs {error.name}, which is not installed: pip install 'aegis-fl[nvflare]'"
+        raise ConfigurationError(message) from error
     except Exception as error:  # importing runs the site's own code
         raise _cannot_be_imported(name, error) from error
 

@@ -127,8 +127,8 @@ class CheckpointStore:
         """
         newest = open_checkpoint(shown.envelope, shown.coordinator_key)
         if newest.origin != origin_of_run(shown.job_digest):
-            what = f"the checkpoint belongs to log {newest.origin}, not to job {shown.job_id!r}"
-            raise JobRejected(what, reason=Reason.WRONG_DIGEST)
+            message = f"the checkpoint belongs to log {newest.origin}, not to job {shown.job_id!r}"
+            raise JobRejected(message, reason=Reason.WRONG_DIGEST)
         path = self._path(shown.coordinator_key, shown.job_digest)
         with self._locked():
             kept = self._read(path)
@@ -142,7 +142,7 @@ class CheckpointStore:
                 self._write(path, _Kept(log=first, accepted=(_accepted(newest, shown),)))
                 return _seen(newest)
             last = _last(kept.log)
-            if _again(kept, last, newest, shown):  # 2
+            if _is_repeat(kept, last, newest, shown):  # 2
                 return _seen(last)
             if newest.size > last.size and shown.proof.since != last.size:  # 3
                 raise JobRejected(_UNPROVEN.format(shown.proof.since, last.size), reason=Reason.LOG_UNPROVEN)
@@ -184,8 +184,8 @@ class CheckpointStore:
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
         except (ValidationError, EnclaveError) as error:
-            what = explain(error) if isinstance(error, ValidationError) else str(error)
-            raise ConfigurationError(f"{path} is damaged ({what}): restore it from a backup") from error
+            problem = explain(error) if isinstance(error, ValidationError) else str(error)
+            raise ConfigurationError(f"{path} is damaged ({problem}): restore it from a backup") from error
         if path != self._path(kept.log.coordinator_key, kept.log.origin.removeprefix(origin_of_run(""))):
             raise ConfigurationError(
                 f"{path} holds another log than its file name states: restore the file from a backup"
@@ -231,7 +231,7 @@ def _accepted(checkpoint: LogCheckpoint, shown: ShownLog) -> _Accepted:
     return _Accepted(size=checkpoint.size, root=checkpoint.root, round_number=number)
 
 
-def _again(kept: _Kept, last: LogCheckpoint, newest: LogCheckpoint, shown: ShownLog) -> bool:
+def _is_repeat(kept: _Kept, last: LogCheckpoint, newest: LogCheckpoint, shown: ShownLog) -> bool:
     """Return True if a late or repeated order shows an accepted checkpoint again.
 
     With a *later* round, an old checkpoint would hide the lines written since.

@@ -30,10 +30,10 @@ def inspect(path: Path, reference: bool, as_json: bool) -> None:
     if reference and as_json:
         raise click.UsageError("--reference prints TOML: leave out --json")
     try:
-        found = inspect_evidence(read_capped(path))
+        inspection = inspect_evidence(read_capped(path))
     except VerificationRefused as error:
         raise VerificationRefused(error.refusal, printable(f"{path}: {error}")) from error
     if reference:
-        click.echo(f"# {NOT_VERIFIED}\n{reference_values(found)}")
+        click.echo(f"# {NOT_VERIFIED}\n{reference_values(inspection)}")
     else:
-        click.echo(json.dumps(found.document(), indent=2) if as_json else inspection_page(found))
+        click.echo(json.dumps(inspection.document(), indent=2) if as_json else inspection_page(inspection))

@@ -30,8 +30,8 @@ def naming_a_full_gateway(gateway: GatewayControl, clock: Callable[[], float] = 
     except BudgetRefused:
         raise  # the sites refused for a reason of their own
     except RunPaused as paused:
-        if said := _crowded(gateway, max(began, clock() - _LATELY_S)):
-            paused.args = (f"{paused}\n{said}", *paused.args[1:])
+        if notice := _crowded(gateway, max(began, clock() - _LATELY_S)):
+            paused.args = (f"{paused}\n{notice}", *paused.args[1:])
         raise
 
 

@@ -23,7 +23,7 @@ from coreason_enclave.system import Backoff, SupervisedProcess, spawn, terminate
 _START_S = 120.0
 _END_S = 30.0
 _POLL_S = 0.05
-_MOST_RESTARTS = 4
+_MAX_RESTARTS = 4
 
 
 @contextmanager
@@ -112,17 +112,17 @@ def await_serving(host: FederationHost, failed: Callable[[], bool] = lambda: Fal
         state = host.state() or {}
         if state.get("serving") and host.gateway_answers():
             return
-        _require_hope(host, state.get("processes", {}))
+        _require_few_restarts(host, state.get("processes", {}))
         time.sleep(_POLL_S)
     raise RunFolderError(f"the federation's processes did not start within {_START_S:g} s: see {host.logs}")
 
 
-def _require_hope(host: FederationHost, processes: Mapping[str, Mapping[str, int]]) -> None:
+def _require_few_restarts(host: FederationHost, processes: Mapping[str, Mapping[str, int]]) -> None:
     """Raise :class:`RunFolderError` if SuperLink or gateway keeps failing, because waiting cannot fix the cause."""
     for name in ("superlink", "gateway"):
-        if processes.get(name, {}).get("restarts", 0) >= _MOST_RESTARTS:
-            words = log_tail(host.logs / f"{name}.log")
-            raise RunFolderError(f"{name} does not start: {words} (its ports are in {host.gateway_file})")
+        if processes.get(name, {}).get("restarts", 0) >= _MAX_RESTARTS:
+            log_line = log_tail(host.logs / f"{name}.log")
+            raise RunFolderError(f"{name} does not start: {log_line} (its ports are in {host.gateway_file})")
 
 
 def log_tail(log: Path) -> str:

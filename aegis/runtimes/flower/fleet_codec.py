@@ -224,15 +224,15 @@ def _decoded(kind: type[_MessageT], body: bytes) -> _MessageT:
 
 
 def _object_ids(tree: ObjectTree) -> set[str]:
-    found: set[str] = set()
+    ids: set[str] = set()
     waiting = [tree]
     while waiting:
         node = waiting.pop()
-        found.add(node.object_id)
+        ids.add(node.object_id)
         waiting.extend(node.children)
-        if len(found) > _MAX_OBJECTS:
+        if len(ids) > _MAX_OBJECTS:
             raise ValueError(f"a message of more than {_MAX_OBJECTS} objects")
-    return found
+    return ids
 
 
 def _count_objects(tree: ObjectTree) -> int:

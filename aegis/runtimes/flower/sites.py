@@ -95,8 +95,8 @@ def _await_connections(gateway: GatewayControl, config: FederationConfig, local:
 
     Local agents, which are starting, get longer than a remote site, which may be down for days.
     """
-    wanted, start = config.node_keys.keys() - set(config.revoked), time.monotonic()
-    while missing := wanted - _connected(gateway):
+    expected, start = config.node_keys.keys() - set(config.revoked), time.monotonic()
+    while missing := expected - _connected(gateway):
         if time.monotonic() - start > (_LOCAL_WAIT_S if missing & set(local) else _REMOTE_WAIT_S):
             logging.getLogger(__name__).warning("not connected: %s", ", ".join(sorted(missing)))
             return

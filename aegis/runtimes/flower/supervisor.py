@@ -35,7 +35,7 @@ from coreason_enclave.system import Backoff, SupervisedProcess, file_lock, is_lo
 _TICK_S = 0.1
 _REGISTRY_EVERY_S = 1.0
 _PROBE_EVERY_S = 5.0
-_MOST_SILENT_S = 30.0
+_MAX_SILENT_S = 30.0
 _CLAIM_TRIES = 20
 _AGENT = "agent-"
 _LOGS_EVERY_S = 1.0
@@ -225,7 +225,7 @@ class Supervisor:
                 self._heard.pop(name, None)
             elif answers():
                 self._heard[name] = time.monotonic()
-            elif time.monotonic() - self._heard.setdefault(name, time.monotonic()) > _MOST_SILENT_S:
+            elif time.monotonic() - self._heard.setdefault(name, time.monotonic()) > _MAX_SILENT_S:
                 _log.warning("%s is alive, but does not answer: stopping it", name)
                 child.stop()
 
@@ -234,10 +234,10 @@ class Supervisor:
         for log in self.host.logs.glob("*.log"):
             trim_log(log)
 
-    def _is_due(self, what: str, every_s: float) -> bool:
-        if time.monotonic() < self._due.get(what, 0.0):
+    def _is_due(self, duty: str, every_s: float) -> bool:
+        if time.monotonic() < self._due.get(duty, 0.0):
             return False
-        self._due[what] = time.monotonic() + every_s
+        self._due[duty] = time.monotonic() + every_s
         return True
 
     def _write_state(self) -> None:

@@ -175,10 +175,10 @@ def _undeliverable(message: Message, sender: str) -> str | None:
     return None if _is_within(meant_for, _root(sender)) else "returns a message that was not sent to the site"
 
 
-def _unlisted(message: Message, asked: _Asked, streamed: _Asked = frozenset()) -> str | None:
+def _unlisted(message: Message, requested: _Asked, streamed: _Asked = frozenset()) -> str | None:
     channel, topic = message.get_header(MessageHeaderKey.CHANNEL), message.get_header(MessageHeaderKey.TOPIC)
     if channel != STREAM_CHANNEL:
-        return None if _listed(channel, topic, asked) else _named("asks", channel, topic)
+        return None if _listed(channel, topic, requested) else _named("asks", channel, topic)
     if topic in (STREAM_ACK_TOPIC, STREAM_ERROR_TOPIC):
         return None
     channel, inner = message.get_header(StreamHeaderKey.CHANNEL), message.get_header(StreamHeaderKey.TOPIC)

@@ -45,8 +45,8 @@ class FlareProcess:
 
     def own_words(self) -> str | None:
         """Return this project's last own line, or None. Ignores FLARE's output, which never names a reason."""
-        said = [line for line in _lines(self.log, self.begins) if line.startswith(OWN)]
-        return said[-1].removeprefix(OWN) if said else None
+        lines = [line for line in _lines(self.log, self.begins) if line.startswith(OWN)]
+        return lines[-1].removeprefix(OWN) if lines else None
 
     def wait_for_exit(self) -> None:
         """Wait for the process to end by itself after its work, for at most :attr:`linger_s`."""

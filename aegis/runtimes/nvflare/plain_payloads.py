@@ -64,7 +64,7 @@ def require_plain(payload: bytes) -> None:
         raise NotPlain(f"a main section of {len(main)} bytes")
     seen = _Seen()
     try:
-        found = msgpack.unpackb(
+        value = msgpack.unpackb(
             main,
             strict_map_key=False,
             object_hook=seen.mapping,
@@ -77,7 +77,7 @@ def require_plain(payload: bytes) -> None:
         raise
     except Exception as error:  # noqa: BLE001 - msgpack and UTF-8 raise many kinds, all for malformed input
         raise NotPlain(f"a main section that is malformed ({type(error).__name__})") from None
-    _require_shallow(found)
+    _require_shallow(value)
 
 
 def _sections(payload: bytes) -> Iterable[memoryview]:
@@ -125,8 +125,8 @@ class _Seen:
             raise NotPlain(f"more than {MAX_ITEMS} items")
 
 
-def _require_shallow(found: Any) -> None:
-    level, depth = [found], 0
+def _require_shallow(value: Any) -> None:
+    level, depth = [value], 0
     while level:
         if depth > MAX_DEPTH:
             raise NotPlain(f"more than {MAX_DEPTH} nested containers")

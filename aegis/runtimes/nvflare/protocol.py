@@ -50,11 +50,11 @@ def content_of(result: Shareable) -> Content | DeliveryFailure:
     code = result.get_return_code(ReturnCode.OK)
     if code == ReturnCode.OK:
         return _sealed(result)
-    said = result.get_header(REASON_HEADER)
-    if isinstance(said, str) and said in _NOBODY_ANSWERED:
-        return DeliveryFailure(f"{said}: FLARE's client did not reach the site's agent")
-    if isinstance(said, str) and said in _REASONS:
-        return SiteRefusal(_REASONS[said])
+    reason = result.get_header(REASON_HEADER)
+    if isinstance(reason, str) and reason in _NOBODY_ANSWERED:
+        return DeliveryFailure(f"{reason}: FLARE's client did not reach the site's agent")
+    if isinstance(reason, str) and reason in _REASONS:
+        return SiteRefusal(_REASONS[reason])
     if isinstance(code, str) and code in _NOT_DELIVERED:
         return DeliveryFailure(f"return code {code}")
     return SiteRefusal(Reason.INTERNAL)

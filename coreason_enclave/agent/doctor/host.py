@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _Key = tuple[str, Callable[[], object], str]
 """A file name, its loader, and the command that creates the file."""
 
-_LEAST_FREE, _FEW_FREE = 200 << 20, 2 << 30
+_MIN_FREE, _FEW_FREE = 200 << 20, 2 << 30
 
 
 def keys(site: Examined) -> Iterator[Diagnosis]:
@@ -54,7 +54,7 @@ def disk(site: Examined) -> Iterator[Diagnosis]:
     free = shutil.disk_usage(site.folder).free
     found = f"{free / (1 << 30):.1f} GiB free at {site.folder}"
     verdict = (
-        DiagnosisLevel.FAIL if free < _LEAST_FREE else DiagnosisLevel.WARN if free < _FEW_FREE else DiagnosisLevel.OK
+        DiagnosisLevel.FAIL if free < _MIN_FREE else DiagnosisLevel.WARN if free < _FEW_FREE else DiagnosisLevel.OK
     )
     to_do = (
         "" if verdict is DiagnosisLevel.OK else "free disk space: a ledger that cannot be written refuses every order"

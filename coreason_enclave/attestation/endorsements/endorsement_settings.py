@@ -47,7 +47,7 @@ class EndorsementSettings(StrictModel):
     max_age_s: Annotated[int, *in_range(60, 30 * 86_400)] = DEFAULT_MAX_AGE_S
 
     @model_validator(mode="after")
-    def _a_cache_of_something(self) -> Self:
+    def _cache_needs_fetch(self) -> Self:
         if self.cache is not None and not self.fetch:
             raise ValueError("cache needs fetch = true; to use endorsements fetched before, set bundle to their folder")
         return self

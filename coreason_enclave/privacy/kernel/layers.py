@@ -62,9 +62,9 @@ class RecordedLayer:
 
 
 def _unpickled(kind: type[nn.Module], state: dict[str, Any]) -> nn.Module:
-    made = kind.__new__(kind)
-    made.__dict__.update(state)
-    return made
+    layer = kind.__new__(kind)
+    layer.__dict__.update(state)
+    return layer
 
 
 class RecordedLinear(RecordedLayer, nn.Linear):
@@ -75,8 +75,8 @@ class RecordedLinear(RecordedLayer, nn.Linear):
             raise UnsafeTrainingError(f"layer {self._name!r} received a tensor without a batch dimension")
         flat = input.reshape(-1, self.in_features)
         entry = self._entry(len(input), len(flat) // max(len(input), 1))
-        made = product(flat, self._value("weight"), self._value("bias"), entry)
-        return made.view(*input.shape[:-1], self.out_features)
+        output = product(flat, self._value("weight"), self._value("bias"), entry)
+        return output.view(*input.shape[:-1], self.out_features)
 
 
 class _Convolution(RecordedLayer):
@@ -97,11 +97,11 @@ class _Convolution(RecordedLayer):
         rows, positions, inner = patches.shape
         entry = self._entry(rows, positions)
         weight = self._value("weight").reshape(layer.out_channels, -1)
-        made = product(patches.reshape(rows * positions, inner), weight, self._value("bias"), entry)
-        made = made.view(rows, positions, layer.out_channels).transpose(1, 2)
+        output = product(patches.reshape(rows * positions, inner), weight, self._value("bias"), entry)
+        output = output.view(rows, positions, layer.out_channels).transpose(1, 2)
         axes = zip(image.shape[2:], kernel, stride, dilation, strict=True)
         sizes = [(size - apart * (width - 1) - 1) // step + 1 for size, width, step, apart in axes]
-        return made.reshape(rows, layer.out_channels, *(sizes[1:] if flat else sizes))
+        return output.reshape(rows, layer.out_channels, *(sizes[1:] if flat else sizes))
 
 
 class RecordedConv1d(_Convolution, nn.Conv1d):

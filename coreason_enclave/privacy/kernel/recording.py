@@ -77,12 +77,12 @@ class Trace:
 
     def stages(self, entries: list[Entry], size: int) -> list[tuple[str, torch.Tensor]]:
         """Return all values with ``size`` rows, and the gradients of the layers of ``entries``, last layer first."""
-        came_back = [
+        gradients = [
             (f"the gradient at the output of layer {entry.layer!r}", entry.gradients.reshape(size, -1))
             for entry in reversed(entries)
             if entry.gradients is not None
         ]
-        stages = [*self.forward, *self.loss, *came_back]
+        stages = [*self.forward, *self.loss, *gradients]
         return [(label, values) for label, values in stages if values.dim() and len(values) == size]
 
 
@@ -135,14 +135,14 @@ class Recorder:
             return None
         if not self._passes or not self._passes[-1].open:
             raise UnsafeTrainingError(f"layer {layer!r} was called directly: call the attached model")
-        here = self._passes[-1]
-        if rows != here.size:
+        current = self._passes[-1]
+        if rows != current.size:
             raise UnsafeTrainingError(
-                f"layer {layer!r} received {rows} rows of a batch of {here.size}: the first dimension of its input "
+                f"layer {layer!r} received {rows} rows of a batch of {current.size}: the first dimension of its input "
                 "must be the batch dimension, so that each gradient belongs to one row"
             )
         entry = Entry(layer, positions)
-        here.entries.append(entry)
+        current.entries.append(entry)
         return entry
 
     def take(self, size: int) -> list[Entry] | None:
@@ -192,13 +192,13 @@ class Recorder:
     def _end(self, module: Any, _args: Any, _kwargs: Any, output: Any) -> None:
         if not torch.is_grad_enabled() or not self._passes:
             return
-        here = self._passes[-1]
-        here.open = False
+        current = self._passes[-1]
+        current.open = False
         if self.trace is not None:
             self._keep(f"the output of the model ({type(module).__name__})", output)
         for tensor in tensors_in(output):
             if tensor.requires_grad:
-                tensor.register_hook(self._scaled(here.size))  # type: ignore[no-untyped-call]
+                tensor.register_hook(self._scaled(current.size))  # type: ignore[no-untyped-call]
 
     def _scaled(self, size: int) -> Callable[[torch.Tensor], torch.Tensor]:
         trace, scale = self.trace, self.blocks.scale(size)

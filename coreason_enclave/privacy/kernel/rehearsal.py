@@ -199,10 +199,10 @@ def _compare(alone: Stages, together: Stages, *, larger: bool) -> None:
         raise UnsafeTrainingError(
             "the model runs different layers for different batches: run the same layers for every row"
         )
-    for (label, expected), (_, found) in zip(alone, together, strict=True):
-        if same_bits(expected, found):
+    for (label, expected), (_, actual) in zip(alone, together, strict=True):
+        if same_bits(expected, actual):
             continue
-        if label == _LOSS and larger and torch.equal(found, 2 * expected):
+        if label == _LOSS and larger and torch.equal(actual, 2 * expected):
             raise UnsafeTrainingError(
                 "the loss sums over the batch, so that its gradient grows with the batch: use reduction='mean' (the "
                 "guard divides by the declared size)"

@@ -166,8 +166,8 @@ def test_it_verifies_and_says_what_stays_open(finished: tuple[Path, str]) -> Non
     exit_code, told = findings(finished[0])
     assert exit_code == INCOMPLETE
     assert told[0].startswith("holds: 3 rounds")
-    assert "over 3 draws" in told[1]
-    assert told[2].startswith("not checked: that sites were drawn, updates clipped, models noised")
+    assert "over 3 cohort samples" in told[1]
+    assert told[2].startswith("not checked: sampling of sites, clipping of updates and noise in the models")
     opened = [each for each in verify_run(finished[0]).findings if each.verdict is Verdict.NOT_CHECKED]
     assert any("client-level privacy does not hold towards its readers" in each.detail for each in opened)
 
@@ -237,8 +237,8 @@ def forget_a_payment(run: Path) -> None:
     ("falsify", "why"),
     [
         (say(epsilon=1.0), "3 cohort samples compose to"),
-        (say(noise_multiplier=2.0), "another noise_multiplier"),
-        (say(clip_norm=0.1), "another clip_norm"),
+        (say(noise_multiplier=2.0), "different values of noise_multiplier"),
+        (say(clip_norm=0.1), "different values of clip_norm"),
         (say(unit="person"), "per person"),
         (say_nothing, "states no client-level epsilon"),
         (cut_the_ledger, "lacks an entry that the log names"),

@@ -128,7 +128,7 @@ def test_a_machine_of_two_sites_is_pinned_only_where_that_is_said(aegis: Aegis, 
 
 
 BAD = {
-    "a site that nobody admitted": (["clinic-9", "--platform", CPU], "clinic-9 is no participant"),
+    "a site that nobody admitted": (["clinic-9", "--platform", CPU], "clinic-9 is not a participant"),
     "a revoked site": (["clinic-3", "--platform", CPU], "clinic-3 is revoked"),
     "no platform": (["clinic-1"], "at least one platform"),
     "a platform twice": (["clinic-1", "--platform", CPU, "--platform", CPU], "named twice"),

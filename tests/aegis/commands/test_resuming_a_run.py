@@ -322,7 +322,7 @@ CHANGES: Mapping[str, tuple[Callable[[Begun], object], str, str]] = {
         "coordinator's key is missing",
         "restore",
     ),
-    "the aggregator": (another_job, "another job", "new run"),
+    "the aggregator": (another_job, "the job changed", "new run"),
     "the evaluation set": (another_evaluation_set, "evaluation set", "restore"),
     "no evaluation set": (
         lambda run: (run.federation.path / "evaluation.safetensors").unlink(),
@@ -348,7 +348,7 @@ def test_a_run_does_not_go_on_with_other_code(begun: Begun, monkeypatch: pytest.
     other = {**pins.code_in_use(), "aegis": "ab" * 32}
     monkeypatch.setattr(pins, "code_in_use", lambda: other)
     said = refused(begun)
-    assert "the code: the run began with aegis " in said
+    assert "the code changed: the run began with aegis " in said
     assert "install the version that began the run" in said
 
 

@@ -333,7 +333,7 @@ def test_the_run_folder_of_another_job_is_not_taken_over(
     result = aegis("run", study.write_job("two"), "--federation", study.federation, "--out", study.root / "run")
 
     assert result.exit_code == 2
-    assert "another job" in result.stderr
+    assert "the job changed" in result.stderr
 
 
 ENDED_IN_ROUND_3 = """

@@ -726,7 +726,7 @@ def test_a_check_that_the_records_bring_down_fails_and_hides_no_other(
     result = aegis("verify", finished_run)
 
     assert result.exit_code == Check.LEDGERS, result.output
-    assert "brought this check down (KeyError: 'clinic-1')" in result.stderr
+    assert "which no run writes (KeyError: 'clinic-1')" in result.stderr
     assert "ok       manifest" in result.stdout
 
 
@@ -837,7 +837,7 @@ def test_a_run_whose_site_keeps_its_ledger_cannot_be_verified_until_the_site_sen
     # The log was rewritten for this, which the sites' updates tell: the check of witnesses fails throughout.
     before = verify_run(run_copy)
     assert (before.failed, _ledger_verdicts(run_copy)["clinic-2"]) == ((Check.WITNESS,), Verdict.MISSING)
-    assert "the ledger of clinic-2" in before.missing[0]
+    assert "the ledger export of clinic-2" in before.missing[0]
     assert replace(before, failed=()).conclusion is Conclusion.CANNOT_BE_VERIFIED
     assert replace(before, failed=()).exit_code == INCOMPLETE
     shutil.copy(finished_run / "ledger" / sent[0], run_copy / "ledger")

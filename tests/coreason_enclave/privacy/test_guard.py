@@ -73,7 +73,7 @@ def test_sixty_eight_steps_end_exactly_at_the_cap_and_the_next_one_does_not_run(
         loop.guard.check_budget()
     before = loop.weights()
 
-    with pytest.raises(PrivacyBudgetExceededError, match="step 69 is not affordable and has not run"):
+    with pytest.raises(PrivacyBudgetExceededError, match="step 69 is not affordable and did not run"):
         loop.step()
 
     assert torch.equal(loop.weights(), before)
@@ -264,7 +264,7 @@ class RunningMean(torch.nn.Module):
 def test_a_buffer_is_refused_because_what_is_written_there_would_leave_without_noise(make_scope: Make) -> None:
     model = torch.nn.Sequential(RunningMean(), torch.nn.Linear(2, 1))
 
-    with pytest.raises(UnsafeTrainingError, match=r"buffers \(0\.mean\), which no noise is added to"):
+    with pytest.raises(UnsafeTrainingError, match=r"buffers \(0\.mean\), to which the guard adds no noise"):
         attach(make_scope, model)
 
 

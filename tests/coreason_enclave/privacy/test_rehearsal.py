@@ -99,7 +99,7 @@ REFUSED_LAYERS: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: network(nn.BatchNorm1d(6, affine=False, track_running_stats=False)),
         "BatchNorm becomes GroupNorm",
     ),
-    "Dropout": (lambda: network(nn.Dropout(0.1)), r"'1' \(Dropout\): its mask depends on a row's place"),
+    "Dropout": (lambda: network(nn.Dropout(0.1)), r"'1' \(Dropout\): its mask depends on the row's position"),
     "LSTM": (lambda: nn.LSTM(4, 3), "recurrent layers are not supported yet"),
     "attention": (lambda: nn.MultiheadAttention(4, 2), "build attention from Linear layers"),
     "PReLU": (lambda: network(nn.PReLU()), r"'1' \(PReLU\) has its own parameters"),
@@ -154,7 +154,7 @@ def test_a_model_that_mixes_rows_is_refused_by_the_name_of_what_mixes(
 
 @pytest.mark.parametrize("criterion", MIXING_LOSSES.values(), ids=MIXING_LOSSES)
 def test_a_loss_that_mixes_rows_is_refused(criterion: Criterion, make_scope: Make) -> None:
-    with pytest.raises(UnsafeTrainingError, match=r"^the gradient of the loss differs with the other rows"):
+    with pytest.raises(UnsafeTrainingError, match=r"^the gradient of the loss depends on other rows"):
         attach(make_scope, network(), criterion)
 
 

@@ -183,7 +183,7 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
     "that protects rows where persons are registered": (
         ordered({"privacy": {"unit": "record"}}),
         Reason.POLICY,
-        "protects a person",
+        "protects each person",
     ),
     "with a delta above the lineage's": (
         ordered({"privacy": {"delta": 2e-5}}),

@@ -334,7 +334,7 @@ def test_a_loop_beyond_its_reservation_is_stopped_before_the_step_and_releases_n
     checked: bool, site: Any, federation: Federation
 ) -> None:
     opened = site.open(seed=5, clock=federation.clock, trainer=OwnLoop(5, checked=checked))
-    with pytest.raises(PrivacyBudgetExceededError, match="step 5 is not affordable and has not run"):
+    with pytest.raises(PrivacyBudgetExceededError, match="step 5 is not affordable and did not run"):
         opened.session.run(federation.order(federation.job()))
     claim = opened.ledger.lineage_claim(site.lineage)
     opened.close()

@@ -73,8 +73,8 @@ class Collateral:
 
     def refuse_another_platform(self, kind: str, pck: x509.Certificate, fmspc: str, pce_id: str) -> None:
         """Raise if the collateral covers another TEE, processor model or certificate authority than the quote."""
-        about = {"sgx": ("SGX", "QE"), "tdx": ("TDX", "TD_QE")}[kind]
-        if (self.tcb_info.get("id"), self.qe_identity.get("id")) != about:
+        expected = {"sgx": ("SGX", "QE"), "tdx": ("TDX", "TD_QE")}[kind]
+        if (self.tcb_info.get("id"), self.qe_identity.get("id")) != expected:
             raise _mismatch(f"the TCB info or the QE identity is not for {kind.upper()}")
         stated = (str(self.tcb_info.get("fmspc")).lower(), str(self.tcb_info.get("pceId")).lower())
         if stated != (fmspc.lower(), pce_id.lower()):

@@ -208,7 +208,7 @@ def _guarded(call: Callable[[], _T]) -> _T:
 
 
 def _refusal(message: str) -> VerificationRefused:
-    said = message.removeprefix("Verification failed: ")
-    refusal = next((code for prefix, code in _REASONS if said.startswith(prefix)), Refusal.CHAIN)
-    advice = next((more for prefix, more in _ADVICE.items() if said.startswith(prefix)), "")
-    return VerificationRefused(refusal, f"dcap-qvl: {said[:300]}{advice}")
+    reason = message.removeprefix("Verification failed: ")
+    refusal = next((code for prefix, code in _REASONS if reason.startswith(prefix)), Refusal.CHAIN)
+    advice = next((more for prefix, more in _ADVICE.items() if reason.startswith(prefix)), "")
+    return VerificationRefused(refusal, f"dcap-qvl: {reason[:300]}{advice}")

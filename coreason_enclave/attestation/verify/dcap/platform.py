@@ -101,11 +101,11 @@ def _refuse_td_state(quote: Quote) -> None:
 
 def refuse_another_report(quote: Quote, claims: Claims) -> None:
     """Raise if the library and the exact parser read different reports, since one of the two must be wrong."""
-    said = _flat(claims.report)
-    names = [name for name in quote.fields if isinstance(said.get(name), str)]
+    claimed = _flat(claims.report)
+    names = [name for name in quote.fields if isinstance(claimed.get(name), str)]
     measured = "mr_enclave" if quote.kind == "sgx" else "mr_td"
     complete = {measured, "report_data"} <= set(names) and claims.tee_type == {"sgx": 0x00, "tdx": 0x81}[quote.kind]
-    if not complete or any(said[name] != quote.fields[name].hex() for name in names):
+    if not complete or any(claimed[name] != quote.fields[name].hex() for name in names):
         raise VerificationRefused(Refusal.MALFORMED, "dcap-qvl read another report in this quote")
 
 

@@ -132,7 +132,7 @@ def parse_quote(evidence: bytes) -> Quote:
         raise VerificationRefused(
             Refusal.OVERSIZED, f"a quote of {len(evidence)} bytes; the limit is {MAX_QUOTE_BYTES} bytes"
         )
-    return _taken_apart(evidence)
+    return _parse(evidence)
 
 
 def without_padding(evidence: bytes) -> bytes:
@@ -142,19 +142,19 @@ def without_padding(evidence: bytes) -> bytes:
     :data:`MAX_QUOTE_BYTES`.
     """
     try:
-        return _taken_apart(evidence).raw
+        return _parse(evidence).raw
     except VerificationRefused:
         return evidence
 
 
-def _taken_apart(evidence: bytes) -> Quote:
+def _parse(evidence: bytes) -> Quote:
     reader = _Reader(evidence)
     kind, version = _header(reader.take(_HEADER))
     length, layout = _body_layout(reader, kind, version)
     body = reader.take(length)
     chain = _signature_data(reader.take(reader.number("<I")), version)
     raw = evidence[: reader.position]
-    _zeros_behind(reader.rest())
+    _require_zero_padding(reader.rest())
     if kind == "sgx":
         _reserved_is_zero(body)
     fields = {name: body[start : start + size] for name, (start, size) in layout.items()}
@@ -202,19 +202,19 @@ def _signature_data(data: bytes, version: int) -> bytes:
 
 def _last_block(reader: _Reader, expected: int) -> bytes:
     """Return a typed block, which must fill the remaining bytes."""
-    found = reader.number("<H")
-    if found != expected:
-        raise _malformed(f"certification data has type {found} instead of {expected}")
+    kind = reader.number("<H")
+    if kind != expected:
+        raise _malformed(f"certification data has type {kind} instead of {expected}")
     size = reader.number("<I")
-    rest = reader.rest()
-    if size != len(rest):
-        raise _malformed(f"certification data states {size} bytes, but has {len(rest)}")
-    return rest
+    data = reader.rest()
+    if size != len(data):
+        raise _malformed(f"certification data states {size} bytes, but has {len(data)}")
+    return data
 
 
-def _zeros_behind(rest: bytes) -> None:
-    if any(rest):
-        raise _malformed(f"{len(rest)} bytes after its end are outside the signature, and not all zero")
+def _require_zero_padding(padding: bytes) -> None:
+    if any(padding):
+        raise _malformed(f"{len(padding)} bytes after its end are outside the signature, and not all zero")
 
 
 def _reserved_is_zero(report: bytes) -> None:

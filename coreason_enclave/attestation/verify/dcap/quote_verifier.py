@@ -148,7 +148,7 @@ def _authentic(quote: Quote, claims: Claims, *, echoed: bool) -> Authentic:
         report_data=quote.report_data,
         measurements=measurements_of(quote),
         platform_id=bytes(claims.platform.pck.ppid).hex(),
-        claims=_told(quote, claims),
+        claims=_claims_of(quote, claims),
         not_checked=("measurements",) if echoed else ("report_data", "measurements"),
     )
 
@@ -162,7 +162,7 @@ def measurements_of(quote: Quote) -> Mapping[str, str]:
     }
 
 
-def _told(quote: Quote, claims: Claims) -> dict[str, object]:
+def _claims_of(quote: Quote, claims: Claims) -> dict[str, object]:
     pck = claims.platform.pck
     instance = pck.platform_instance_id
     return {

@@ -24,14 +24,14 @@ _DECODER = 35
 
 def assign(manifests: Iterable[Manifest], report: MeasurementReport, product: str) -> dict[str, Manifest]:
     """Assign the manifests to driver and VBIOS; raises :class:`VerificationRefused` for another GPU's manifest."""
-    wanted = {report.opaque.driver_version: DRIVER, report.opaque.vbios_version: VBIOS}
+    purposes = {report.opaque.driver_version: DRIVER, report.opaque.vbios_version: VBIOS}
     assigned: dict[str, Manifest] = {}
     for manifest in manifests:
-        kind = wanted.get(manifest.version) or wanted.get(manifest.version.upper())
+        kind = purposes.get(manifest.version) or purposes.get(manifest.version.upper())
         if kind is None or kind in assigned or manifest.product != product:
             message = (
                 f"the manifest of {manifest.product} {manifest.version} does not belong to this {product} "
-                f"({', '.join(wanted)}), or occurs twice"
+                f"({', '.join(purposes)}), or occurs twice"
             )
             raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, message)
         assigned[kind] = manifest

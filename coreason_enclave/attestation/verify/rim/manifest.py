@@ -64,9 +64,9 @@ def verify_manifest_under(root: x509.Certificate, data: bytes, now: int) -> Mani
     if not measurements:
         raise _malformed("the manifest lists no measurement, so that any report would match")
     return Manifest(
-        tag_id=_word(tag, "tagId"),
-        product=_word(meta, "product"),
-        version=_word(meta, "colloquialVersion"),
+        tag_id=_attribute(tag, "tagId"),
+        product=_attribute(meta, "product"),
+        version=_attribute(meta, "colloquialVersion"),
         measurements=measurements,
         chain=signed.chain,
     )
@@ -106,7 +106,7 @@ def _number(resource: etree._Element, name: str) -> int:
     return int(text)
 
 
-def _word(element: etree._Element, name: str) -> str:
+def _attribute(element: etree._Element, name: str) -> str:
     text = element.get(name) or ""
     if not _WORD.fullmatch(text):
         raise _malformed(f"{name} is missing or not a word")

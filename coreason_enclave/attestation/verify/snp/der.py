@@ -62,12 +62,12 @@ def read_element(data: bytes, start: int = 0) -> Element:
 
 def elements(content: bytes) -> tuple[Element, ...]:
     """Return all elements of a constructed content, which they must fill without a gap."""
-    found: list[Element] = []
+    parsed: list[Element] = []
     at = 0
     while at < len(content):
-        found.append(read_element(content, at))
-        at += len(found[-1].whole)
-    return tuple(found)
+        parsed.append(read_element(content, at))
+        at += len(parsed[-1].whole)
+    return tuple(parsed)
 
 
 def small_integer(encoded: bytes) -> int:

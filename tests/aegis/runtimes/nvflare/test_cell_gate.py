@@ -170,7 +170,7 @@ def test_a_sites_report_says_nothing_against_the_job(code: Any) -> None:
     request = message()
     request.payload = {JobFailureMsgKey.JOB_ID: "1", JobFailureMsgKey.CODE: code}
 
-    assert cell_gate._bearable(request).payload == {JobFailureMsgKey.JOB_ID: "1", JobFailureMsgKey.CODE: 0}
+    assert cell_gate._without_failure(request).payload == {JobFailureMsgKey.JOB_ID: "1", JobFailureMsgKey.CODE: 0}
 
 
 def test_every_job_is_told_of_an_offence_that_the_parent_process_saw() -> None:
