@@ -32,16 +32,16 @@ COMMANDS = {
         "aegis.demo.command:demo", "Train over six simulated sites of a real study, and show the result."
     ),
     "evidence": LazyCommand(
-        "aegis.commands.evidence.group:evidence", "Verify, appraise and read evidence of hardware."
+        "aegis.commands.evidence.group:evidence", "Verify, appraise and inspect hardware evidence."
     ),
     "federation": LazyCommand(
-        "aegis.commands.federation:federation", "Create a federation, admit sites, run and watch it."
+        "aegis.commands.federation:federation", "Create a federation, admit sites, serve and monitor the federation."
     ),
     "nvflare": LazyCommand(
         "aegis.commands.nvflare:nvflare", "Make startup kits and jobs for an NVIDIA FLARE deployment."
     ),
     "privacy": LazyCommand("aegis.commands.privacy:privacy", "Compute what training costs in privacy, before it runs."),
-    "run": LazyCommand("aegis.commands.run:run", "Run a job over a federation; run it again to go on."),
+    "run": LazyCommand("aegis.commands.run:run", "Run a job over a federation, or continue an unfinished run."),
     "verify": LazyCommand("aegis.commands.verify:verify", "Check a run's claims against its records, offline."),
 }
 
@@ -60,10 +60,10 @@ REFUSALS = {
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    a fault of this program (AEGIS_TRACEBACK=1 shows where)
+  1    an error in this program (AEGIS_TRACEBACK=1 shows where)
   2    an option, a file or a folder that cannot be used
   3    refused: by a privacy budget, a site's policy or a precondition
-  4    paused: the same command again goes on
+  4    paused: repeat the command to continue
   10+  a finding of `aegis verify`: see its --help
   130  interrupted
 

@@ -90,16 +90,16 @@ class Task:
     def __post_init__(self) -> None:
         rows, public_rows = len(self.features), len(self.public_features)
         problems = {
-            "features and labels must have as many rows, at least one": not 0 < rows == len(self.labels),
-            "public_features and public_labels must have as many rows, at least one": not 0
+            "features and labels must have the same number of rows, at least one": not 0 < rows == len(self.labels),
+            "public_features and public_labels must have the same number of rows, at least one": not 0
             < public_rows
             == len(self.public_labels),
             f"learning_rate must be positive, got {self.learning_rate}": not 0 < self.learning_rate < math.inf,
             f"momentum must be in [0, 1), got {self.momentum}": not 0 <= self.momentum < 1,
             "average_last and nominal_units must be at least 1": self.average_last < 1 or self.nominal_units < 1,
         }
-        for problem, found in problems.items():
-            if found:
+        for problem, is_invalid in problems.items():
+            if is_invalid:
                 raise InvalidEngine(problem)
 
     def initial_model(self) -> torch.nn.Module:
@@ -241,7 +241,9 @@ class DifferentialPrivacyEngine:
             InvalidEngine: no training was attached that a number could describe; or the caller asked for GDP.
         """
         if steps is None and not self._runs:
-            raise InvalidEngine("nothing was trained yet: train() or attach() first, or ask ahead with steps=")
+            raise InvalidEngine(
+                "no training has run yet: call train() or attach() first, or give steps= for a forecast"
+            )
         counted = self.steps_taken if steps is None else steps
         return Spent(tuning.epsilon_of(self.config, counted, accountant or self.config.accountant), self.config.delta)
 
@@ -249,8 +251,8 @@ class DifferentialPrivacyEngine:
         self, steps: Iterable[int] | None = None, *, accountant: Accountant | None = None
     ) -> tuple[StepSpent, ...]:
         """Return (step, epsilon, delta) after each of ``steps``; by default after each step taken."""
-        asked = range(1, self.steps_taken + 1) if steps is None else steps
-        return tuple(StepSpent(step, *self.stepwise_accounting(step, accountant=accountant)) for step in asked)
+        requested = range(1, self.steps_taken + 1) if steps is None else steps
+        return tuple(StepSpent(step, *self.stepwise_accounting(step, accountant=accountant)) for step in requested)
 
     def compared(self, accountant: OpacusAccountant, steps: int | None = None) -> Comparison:
         """Return the number of Opacus' own ``rdp``, ``prv`` or ``gdp`` accountant, for comparison only."""
@@ -311,7 +313,9 @@ class DifferentialPrivacyEngine:
 
     def _required_task(self) -> Task:
         if self.task is None:
-            raise InvalidEngine("training and utility need a task: DifferentialPrivacyEngine(config, task)")
+            raise InvalidEngine(
+                "training and utility need a task: create the engine as DifferentialPrivacyEngine(config, task)"
+            )
         return self.task
 
     def _account(self, ledger: PrivacyLedger | None, lineage: str | None) -> Account:
@@ -321,7 +325,7 @@ class DifferentialPrivacyEngine:
 
     def _reserved(self, account: Account, unit_ids: Any, unsafe_seed: bytes | None) -> _Run:
         if self._open is not None:
-            raise InvalidEngine("another training is attached: close() it first")
+            raise InvalidEngine("another training is attached: call its close() first")
         if (unit_ids is not None) != (self.config.unit is PrivacyUnit.PERSON):
             raise InvalidEngine("unit person needs unit_ids for every row; unit record takes none")
         source = NoiseSource.SITE_KEYSTREAM if unsafe_seed is None else NoiseSource.UNSAFE_SEEDED

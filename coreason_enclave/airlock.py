@@ -99,7 +99,7 @@ def check_event(event: Event | None, *, allow_non_private: bool) -> None:
             reason=Reason.NO_PRIVACY_EVENT,
         )
     raise DataLeakageError(
-        f"this update has no privacy event to cover it (got {event!r:.60}): train through the privacy guard",
+        f"this update has no privacy event (got {event!r:.60}): train through the privacy guard",
         reason=Reason.NO_PRIVACY_EVENT,
     )
 
@@ -107,17 +107,17 @@ def check_event(event: Event | None, *, allow_non_private: bool) -> None:
 def check_layout(arrays: Arrays, layout: Layout) -> None:
     """Raise unless the arrays have exactly the base model's names and shapes."""
     if not layout:
-        raise DataLeakageError("the layout is empty: an update is checked against its base model")
+        raise DataLeakageError("the layout is empty: pass the layout of the base model")
     if arrays.keys() != layout.keys():
         extra, absent = sorted(arrays.keys() - layout.keys()), sorted(layout.keys() - arrays.keys())
         raise DataLeakageError(
-            f"the update's names are not the model's: surplus {_list(extra)}, missing {_list(absent)}",
+            f"the update's tensor names differ from the model's: surplus {_list(extra)}, missing {_list(absent)}",
             reason=Reason.WRONG_SHAPES,
         )
     for name, array in arrays.items():
         if array.shape != tuple(layout[name]):
             raise DataLeakageError(
-                f"{name!r} has shape {array.shape}, the model's is {tuple(layout[name])}",
+                f"{name!r} has shape {array.shape}, but the model's is {tuple(layout[name])}",
                 reason=Reason.WRONG_SHAPES,
             )
 
@@ -126,7 +126,7 @@ def check_bytes(arrays: Arrays, limit: int) -> None:
     """Raise if all arrays together exceed ``limit`` bytes."""
     size = sum(array.nbytes for array in arrays.values())
     if size > limit:
-        raise DataLeakageError(f"the update has {size} bytes, the cap is {limit}", reason=Reason.OVERSIZED)
+        raise DataLeakageError(f"the update has {size} bytes, but the limit is {limit}", reason=Reason.OVERSIZED)
 
 
 def check_finite(arrays: Arrays) -> None:
@@ -141,7 +141,9 @@ def check_finite(arrays: Arrays) -> None:
 def check_norm(arrays: Arrays, max_norm: float) -> None:
     """Raise if the L2 norm over all arrays together exceeds ``max_norm``."""
     if not (math.isfinite(max_norm) and max_norm > 0):
-        raise DataLeakageError(f"max_norm must be positive and finite, got {max_norm}: no bound means no release")
+        raise DataLeakageError(
+            f"max_norm must be positive and finite, got {max_norm}: an update without a bound cannot be released"
+        )
     norm = l2_norm(arrays)
     if not norm <= max_norm:
         raise DataLeakageError(
@@ -167,7 +169,7 @@ def check_metrics(metrics: Mapping[str, object], event: Event | None = None) -> 
         for name in checked.keys() & set(_RESTATED):
             if checked[name] != float(getattr(event, name)):
                 raise DataLeakageError(
-                    f"metric {name} is {checked[name]!r}, the event that ran has {getattr(event, name)!r}"
+                    f"metric {name} is {checked[name]!r}, but the event that ran has {getattr(event, name)!r}"
                 )
     return checked
 
@@ -182,7 +184,9 @@ def strip_wrappers(name: object) -> str:
     while wrapper := next((prefix for prefix in WRAPPERS if clean.startswith(prefix)), ""):
         clean = clean.removeprefix(wrapper)
     if not _NAME.fullmatch(clean):
-        raise DataLeakageError(f"a parameter name has 1 to 256 of A-Z a-z 0-9 _ . -, got {name!r:.80}")
+        raise DataLeakageError(
+            f"a parameter name must have 1 to 256 characters from A-Z a-z 0-9 _ . -, got {name!r:.80}"
+        )
     return clean
 
 
@@ -190,9 +194,9 @@ def _known_metric(name: object) -> str:
     if isinstance(name, str) and name in METRICS:
         return str(name)
     raise DataLeakageError(
-        f"metric {name!r:.80} may not leave; those that may are {', '.join(sorted(METRICS))}. Loss, accuracy"
-        " and exact counts are computed from private rows: measure utility on the public evaluation set, or"
-        " for the site's own eyes alone, or release it through a charged mechanism"
+        f"metric {name!r:.80} may not leave the site; permitted metrics are {', '.join(sorted(METRICS))}. Loss, "
+        "accuracy and exact counts are computed from private rows: measure utility on the public evaluation set, or "
+        "only for the site itself, or release the metric through a charged mechanism"
     )
 
 
@@ -204,7 +208,7 @@ def _scalar(name: str, value: object) -> float:
     except (OverflowError, ValueError) as error:
         raise DataLeakageError(f"metric {name} is out of range") from error
     if not math.isfinite(number):
-        raise DataLeakageError(f"metric {name} must be finite, got {number}: leave it out instead")
+        raise DataLeakageError(f"metric {name} must be finite, got {number}: leave the metric out instead")
     return number
 
 
@@ -213,7 +217,9 @@ def _strict_copy(name: object, array: object) -> Array:
     if type(array) is not np.ndarray:
         raise DataLeakageError(f"{name!r:.80} must be a numpy array, got {type(array).__name__}")
     if array.dtype != np.float32:
-        raise DataLeakageError(f"{name!r:.80} must be float32, got {array.dtype}: convert it where it is computed")
+        raise DataLeakageError(
+            f"{name!r:.80} must be float32, got {array.dtype}: convert the array where it is computed"
+        )
     return np.array(array, dtype=np.float32, order="C", copy=True)
 
 

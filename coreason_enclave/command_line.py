@@ -132,25 +132,25 @@ class CommandLine(click.Group):
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **rest)
         except click.Abort:
-            line = "interrupted: what is on disk is whole; the same command again goes on or starts over"
-            code = _say(line, ExitCode.INTERRUPTED)
+            line = "interrupted: all files on disk are complete; repeat the command to continue or start over"
+            code = _print_error(line, ExitCode.INTERRUPTED)
         except click.ClickException as error:
-            code = _say_misused(error)
+            code = _report_misuse(error)
         except Exception as error:  # noqa: BLE001 - the one place where nothing may pass as a traceback
-            code = self._say_failed(error)
+            code = self._report_failure(error)
         sys.exit(int(code) if isinstance(code, int) else 0)
 
-    def _say_failed(self, error: Exception) -> int:
+    def _report_failure(self, error: Exception) -> int:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise error
         for kind in type(error).__mro__:
             if kind in self._refusals:
-                return _say(one_line(error), self._refusals[kind])
+                return _print_error(one_line(error), self._refusals[kind])
         if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] not in _OURS:
             line = f"this command needs {error.name}, which is not installed: pip install 'aegis-fl[all]'"
-            return _say(line, ExitCode.UNUSABLE)
+            return _print_error(line, ExitCode.UNUSABLE)
         line = f"internal: {type(error).__name__}: {one_line(error)} ({TRACEBACK_VARIABLE}=1 shows where)"
-        return _say(line, ExitCode.INTERNAL)
+        return _print_error(line, ExitCode.INTERNAL)
 
 
 def _logging_options() -> list[click.Option]:
@@ -164,7 +164,7 @@ def _logging_options() -> list[click.Option]:
         return store
 
     levels, forms = click.Choice([each.value for each in LogLevel]), click.Choice([each.value for each in LogFormat])
-    level_help = f"Least severe log lines to write on stderr; {LEVEL_VARIABLE} says the same."
+    level_help = f"Lowest level of log lines written to stderr. Environment variable: {LEVEL_VARIABLE}."
     return [
         click.Option(
             ["--log-level"], type=levels, expose_value=False, callback=to_environment(LEVEL_VARIABLE), help=level_help
@@ -174,7 +174,7 @@ def _logging_options() -> list[click.Option]:
             type=forms,
             expose_value=False,
             callback=to_environment(FORMAT_VARIABLE),
-            help=f"Form of log lines; {FORMAT_VARIABLE} says the same.",
+            help=f"Format of log lines. Environment variable: {FORMAT_VARIABLE}.",
         ),
     ]
 
@@ -183,7 +183,7 @@ def site_folder(context: click.Context, parameter: click.Parameter, value: Path)
     """Option callback: return a site's folder, given directly or by its ``site.toml``."""
     folder = value.parent if value.name == "site.toml" else value
     if not (folder / "site.toml").is_file():
-        raise click.BadParameter(f"there is no site.toml in {folder}", context, parameter)
+        raise click.BadParameter(f"{folder} has no site.toml", context, parameter)
     return folder
 
 
@@ -196,15 +196,15 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _say_misused(error: click.ClickException) -> int:
+def _report_misuse(error: click.ClickException) -> int:
     if isinstance(error, _NO_ARGUMENTS):
         error.show()
         return ExitCode.UNUSABLE
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = "" if context is None else f" (see {context.command_path} --help)"
-    return _say(" ".join(error.format_message().split()) + hint, error.exit_code)
+    return _print_error(" ".join(error.format_message().split()) + hint, error.exit_code)
 
 
-def _say(line: str, code: int) -> int:
+def _print_error(line: str, code: int) -> int:
     click.echo(f"error: {line}", err=True)
     return code

@@ -11,9 +11,12 @@ COMMANDS = {
     "agent": LazyCommand("coreason_enclave.commands.agent:agent", "Run this site's agent."),
     "attest": LazyCommand("coreason_enclave.commands.attest:attest", "Collect evidence of this host's hardware."),
     "checkpoints": LazyCommand(
-        "coreason_enclave.commands.checkpoints:checkpoints", "What this site was shown of its coordinators' logs."
+        "coreason_enclave.commands.checkpoints:checkpoints",
+        "Show or export the checkpoints of coordinators' logs that this site received.",
     ),
-    "doctor": LazyCommand("coreason_enclave.commands.doctor:doctor", "Check this site's set-up, and say what to do."),
+    "doctor": LazyCommand(
+        "coreason_enclave.commands.doctor:doctor", "Check this site's set-up, and name the remedy for each problem."
+    ),
     "export-ledger": LazyCommand(
         "coreason_enclave.commands.export_ledger:export_ledger", "Write this site's ledger, signed, for an auditor."
     ),
@@ -21,20 +24,22 @@ COMMANDS = {
     "init": LazyCommand(
         "coreason_enclave.commands.registration:init", "Initialise a site from the site.toml that you wrote."
     ),
-    "join": LazyCommand("coreason_enclave.commands.registration:join", "Take a coordinator's grant."),
+    "join": LazyCommand(
+        "coreason_enclave.commands.registration:join", "Accept a coordinator's grant, and connect to its gateway."
+    ),
     "ledger": LazyCommand(
         "coreason_enclave.commands.ledger:ledger", "Show, verify or export this site's privacy ledger."
     ),
     "request": LazyCommand(
         "coreason_enclave.commands.registration:request", "Write a request to take part in a federation."
     ),
-    "status": LazyCommand("coreason_enclave.commands.agent:status", "How this site's agent is."),
+    "status": LazyCommand("coreason_enclave.commands.agent:status", "Show the state of this site's agent."),
 }
 
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    a fault of this program (AEGIS_TRACEBACK=1 shows where)
+  1    an error in this program (AEGIS_TRACEBACK=1 shows where)
   2    an option or a file that cannot be used
   3    refused: the ledger does not verify, or may not be used now; doctor: something FAILs; attest: no evidence here
   130  interrupted

@@ -105,7 +105,9 @@ class SitePolicy(StrictModel):
     @model_validator(mode="after")
     def _one_key_each(self) -> Self:
         if len(set(self.participants.values())) != len(self.participants):
-            raise ValueError("participants lists one key under two names: it would count twice")
+            raise ValueError(
+                "participants lists one key under two names, so that it would count twice: remove one entry"
+            )
         if self.coordinator_attestation is not None and self.unsafe_unattested_coordinator:
             raise ValueError("coordinator_attestation and unsafe_unattested_coordinator contradict each other")
         return self
@@ -119,17 +121,20 @@ class SitePolicy(StrictModel):
     def _lines(self, job: FederationJob) -> tuple[tuple[bool, str], ...]:
         noise = job.privacy.noise_multiplier
         return (
-            (job.model_arch in self.model_archs, f"model_archs does not list {job.model_arch}"),
-            (job.strategy in self.strategies, f"strategies does not list {job.strategy}"),
-            (job.aggregator in self.aggregators, f"aggregators does not list {job.aggregator}"),
-            (job.min_clients >= self.min_clients, f"min_clients is {self.min_clients}, the job has {job.min_clients}"),
+            (job.model_arch in self.model_archs, f"model_archs does not list the job's {job.model_arch}"),
+            (job.strategy in self.strategies, f"strategies does not list the job's {job.strategy}"),
+            (job.aggregator in self.aggregators, f"aggregators does not list the job's {job.aggregator}"),
+            (
+                job.min_clients >= self.min_clients,
+                f"min_clients is {self.min_clients}, but the job has {job.min_clients}",
+            ),
             (
                 noise is None or noise >= self.min_noise_multiplier,
-                f"min_noise_multiplier is {self.min_noise_multiplier:g}, the job has {noise}",
+                f"min_noise_multiplier is {self.min_noise_multiplier:g}, but the job has {noise}",
             ),
             (
                 job.max_update_norm <= self.max_update_norm,
-                f"max_update_norm is {self.max_update_norm:g}, the job has {job.max_update_norm:g}",
+                f"max_update_norm is {self.max_update_norm:g}, but the job has {job.max_update_norm:g}",
             ),
         )
 
@@ -139,7 +144,7 @@ class SitePolicy(StrictModel):
         return (
             (
                 lineage.nominal_units >= self.min_units,
-                f"min_units is {self.min_units}, nominal_units {where} is {lineage.nominal_units}",
+                f"min_units is {self.min_units}, but nominal_units {where} is {lineage.nominal_units}",
             ),
             (
                 lineage.public or privacy.mechanism is not Mechanism.NON_PRIVATE,
@@ -147,11 +152,11 @@ class SitePolicy(StrictModel):
             ),
             (
                 epsilon is None or epsilon <= lineage.job_epsilon,
-                f"job_epsilon {where} is {lineage.job_epsilon:g}, the job's target_epsilon is {epsilon}",
+                f"job_epsilon {where} is {lineage.job_epsilon:g}, but the job's target_epsilon is {epsilon}",
             ),
             (
                 delta is None or delta <= lineage.job_delta,
-                f"job_delta {where} is {lineage.job_delta:g}, the job's delta is {delta}",
+                f"job_delta {where} is {lineage.job_delta:g}, but the job's delta is {delta}",
             ),
         )
 
@@ -190,18 +195,18 @@ class SiteConfig(StrictModel):
     def _profile_and_data_fit(self) -> Self:
         private = [entry.lineage for entry in self.lineages if not entry.public]
         if self.profile is Profile.DEVELOPMENT and private:
-            raise ValueError(f"profile development needs every lineage to be public, which {private[0]} is not")
+            raise ValueError(f"profile development needs every lineage to be public, but {private[0]} is not public")
         if self.profile is not Profile.DEVELOPMENT and self.policy.unsafe_count_unknown_participants:
             raise ValueError("unsafe_count_unknown_participants needs profile development: list the participants' keys")
         attested = self.policy.coordinator_attestation is not None or self.policy.unsafe_unattested_coordinator
         if self.profile is not Profile.DEVELOPMENT and not attested:
             raise ValueError(
-                "policy needs coordinator_attestation: what a coordinator has to prove "
-                "(or unsafe_unattested_coordinator = true)"
+                "policy needs coordinator_attestation, the rules for a coordinator's evidence (or "
+                "unsafe_unattested_coordinator = true)"
             )
         datasets = [entry.dataset_id for entry in self.lineages]
         if len(set(datasets)) != len(datasets):
-            raise ValueError("a dataset belongs to exactly one lineage")
+            raise ValueError("each dataset must belong to exactly one lineage")
         return self
 
     def lineage_of(self, dataset_id: str) -> LineagePolicy:

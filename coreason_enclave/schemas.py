@@ -195,7 +195,9 @@ HexDigest = Annotated[str, AfterValidator(of_form(re.compile(r"[0-9a-f]{64}"), "
 
 def _of_a_site(unit: PrivacyUnit) -> PrivacyUnit:
     if unit is PrivacyUnit.CLIENT:
-        raise ValueError("must be record or person, got 'client': what hides a whole site is a job's client_privacy")
+        raise ValueError(
+            "must be record or person, got 'client': set client_privacy in the job to protect a whole site"
+        )
     return unit
 
 
@@ -266,9 +268,9 @@ class PrivacyConfig(StrictModel):
         if self.mechanism is Mechanism.DP_SGD:
             missing = sorted(name for name, value in given.items() if value is None)
             if missing:
-                raise ValueError(f"DP_SGD needs {' and '.join(missing)}: a guarantee has no default")
+                raise ValueError(f"DP_SGD needs {' and '.join(missing)}: a guarantee needs explicit values")
         elif self.target_epsilon is not None or self.noise_multiplier is not None:
-            raise ValueError("NON_PRIVATE training has neither target_epsilon nor noise_multiplier: leave them out")
+            raise ValueError("NON_PRIVATE training takes neither target_epsilon nor noise_multiplier: leave both out")
         return self
 
 
@@ -288,7 +290,7 @@ class ServerOptimizerConfig(StrictModel):
     @model_validator(mode="after")
     def _adaptive_rate_is_chosen(self) -> Self:
         if self.name is not ServerOptimizer.SGD and "learning_rate" not in self.model_fields_set:
-            raise ValueError(f"{self.name} needs learning_rate: about the size of one weight's change in a round")
+            raise ValueError(f"{self.name} needs learning_rate, about the size of one weight's change in a round")
         return self
 
 
@@ -424,11 +426,11 @@ class AttestationReport(StrictModel):
     not_checked: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _says_no_more_than_it_knows(self) -> Self:
+    def _measurement_fits_provenance(self) -> Self:
         if (self.kind == "simulated") != (self.provenance is Provenance.SIMULATED):
-            raise ValueError("simulated evidence is reported as simulated, and nothing else is")
+            raise ValueError("provenance must be simulated for simulated evidence, and only for simulated evidence")
         if (self.provenance is Provenance.ATTESTED) != (self.measurement is not None):
-            raise ValueError("what is attested names the measured code, and nothing else does")
+            raise ValueError("attested evidence must name the measured code, and simulated evidence must not")
         return self
 
     @property

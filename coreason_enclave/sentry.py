@@ -157,7 +157,7 @@ class DataSentry:
 def _parts(output: object) -> tuple[Mapping[object, object], Mapping[str, object]]:
     if not isinstance(output, Mapping) or not {"params"} <= output.keys() <= {"params", "metrics"}:
         keys = sorted(map(repr, output)) if isinstance(output, Mapping) else type(output).__name__
-        raise DataLeakageError(f"an output has params, perhaps metrics, and nothing else; got {keys!s:.200}")
+        raise DataLeakageError(f"an output must have params, may have metrics, and nothing else; got {keys!s:.200}")
     params, metrics = output["params"], output.get("metrics", {})
     if not isinstance(params, Mapping) or not isinstance(metrics, Mapping):
         raise DataLeakageError("params and metrics must be mappings from names to values")
@@ -180,10 +180,12 @@ def _float32(name: str, value: object, *, strict: bool) -> Array:
     array = _as_numpy(name, value)
     if array.dtype.kind != "f":
         raise DataLeakageError(
-            f"{name!r} is {array.dtype}: only floating-point weights leave, buffers and counts do not"
+            f"{name!r} is {array.dtype}: only floating-point weights may leave the site, not buffers and counts"
         )
     if strict and array.dtype != np.float32:
-        raise DataLeakageError(f"{name!r} must be float32, got {array.dtype}: convert it where it is computed")
+        raise DataLeakageError(
+            f"{name!r} must be float32, got {array.dtype}: convert the values where they are computed"
+        )
     with np.errstate(over="ignore"):  # an overflow becomes infinity, which check_finite refuses
         return np.array(array, dtype=np.float32, order="C", copy=True)
 
@@ -194,7 +196,7 @@ def _as_numpy(name: str, value: object) -> np.ndarray:
             value = value.detach().cpu().numpy()
         except (AttributeError, TypeError, RuntimeError, NotImplementedError) as error:
             raise DataLeakageError(
-                f"{name!r} cannot be read as an array: convert it with .to_dense().float()"
+                f"{name!r} cannot be read as an array: convert the tensor with .to_dense().float()"
             ) from error
     if type(value) is not np.ndarray:
         raise DataLeakageError(f"{name!r} must be an array or a tensor, got {type(value).__name__}")

@@ -37,7 +37,7 @@ Item = TypeVar("Item")
 _SCRATCH_BYTES = 1 << 19
 _STEP = 256
 _WORTH_A_THREAD = 1 << 18
-_MOST_THREADS = 16
+_MAX_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ class Columns:
         sizes = [prod(self.layout[name]) for name in sorted(self.layout)]
         for row in self.rows:
             if [tensor.size for tensor in row] != sizes or not all(_is_plain(tensor) for tensor in row):
-                raise InvalidAggregation("updates do not have the layout's float32 tensors: screen them first")
+                raise InvalidAggregation(
+                    "the updates do not have the layout's float32 tensors: screen the updates first"
+                )
 
     @property
     def count(self) -> int:
@@ -136,7 +138,7 @@ def sweep(items: Sequence[Item], values: int, worker: Callable[[Iterator[Item]],
     queue: SimpleQueue[Item] = SimpleQueue()
     for item in items:
         queue.put(item)
-    threads = min(len(items), usable_cores(), _MOST_THREADS, 1 + values // _WORTH_A_THREAD)
+    threads = min(len(items), usable_cores(), _MAX_THREADS, 1 + values // _WORTH_A_THREAD)
     if threads <= 1:
         return [worker(_drain(queue))]
     with ThreadPoolExecutor(threads, thread_name_prefix="aggregation") as pool:

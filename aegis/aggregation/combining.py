@@ -85,12 +85,12 @@ def updates_needed(rule: Aggregator, num_byzantine: int) -> int:
     (5, 3)
     """
     if type(num_byzantine) is not int or num_byzantine < 0:
-        raise InvalidAggregation(f"num_byzantine must be a whole number from 0 up, got {num_byzantine!r:.80}")
+        raise InvalidAggregation(f"num_byzantine must be a whole number of at least 0, got {num_byzantine!r:.80}")
     match rule:
         case Aggregator.MEAN if num_byzantine == 0:
             return 1
         case Aggregator.MEAN:
-            raise InvalidAggregation("mean withstands no hostile update: choose another rule or num_byzantine 0")
+            raise InvalidAggregation("mean tolerates no Byzantine update: choose another rule or num_byzantine 0")
         case Aggregator.KRUM | Aggregator.MULTI_KRUM:
             return 2 * num_byzantine + 3
         case Aggregator.TRIMMED_MEAN | Aggregator.MEDIAN:
@@ -102,7 +102,7 @@ def _check_weighting(rule: Aggregator, weight_cap: int | None) -> None:
     if weight_cap is None:
         return
     if type(weight_cap) is not int or weight_cap < 1:
-        raise InvalidAggregation(f"weight_cap must be a whole number from 1 up, got {weight_cap!r:.80}")
+        raise InvalidAggregation(f"weight_cap must be a whole number of at least 1, got {weight_cap!r:.80}")
     if rule != Aggregator.MEAN:
         raise InvalidAggregation(f"{rule} counts sites, not examples: leave weight_cap out, or choose mean")
 
@@ -134,8 +134,8 @@ def _too_few(rule: Aggregator, num_byzantine: int, needed: int, screened: Screen
     aside = ", ".join(f"{site} ({reason})" for site, reason in screened.quarantined.items()) or "none"
     return TooFewUpdates(
         f"{rule} with num_byzantine={num_byzantine} needs at least {needed} admitted updates, got "
-        f"{len(screened.accepted)} (set aside: {aside}): wait for more sites or repeat the round; "
-        "no weaker rule is applied in its place",
+        f"{len(screened.accepted)} (set aside: {aside}): wait for more sites or repeat the round; the aggregator "
+        "never falls back to a weaker rule",
         needed=needed,
         admitted=len(screened.accepted),
         quarantined=screened.quarantined,

@@ -113,7 +113,7 @@ def screen(contributions: Iterable[SiteUpdate], layout: Layout, max_norm: float,
 
 def _check_request(layout: Layout, max_norm: float) -> None:
     if not layout or not all(_is_shape(shape) for shape in layout.values()):
-        raise InvalidAggregation("layout must map one tensor name or more to its sizes: take the model's own")
+        raise InvalidAggregation("layout must map at least one tensor name to its sizes: use the model's layout")
     if type(max_norm) not in (int, float) or not 0 < max_norm < math.inf:
         raise InvalidAggregation(f"max_norm must be a positive, finite number, got {max_norm!r:.80}")
 
@@ -161,18 +161,18 @@ def _plain_arrays(arrays: object) -> dict[str, NDArray[np.float32]] | None:
 
 def _out_of_bounds(updates: list[Contribution], max_norm: float) -> dict[str, Quarantine]:
     """Run checks 7 and 8 in one pass: a float64 sum of squares is finite exactly if every value is."""
-    found: dict[str, Quarantine] = {}
+    quarantined: dict[str, Quarantine] = {}
 
     def work(share: Iterator[Contribution]) -> None:
         for update in share:
             norm = _norm(update.arrays)
             if not math.isfinite(norm):
-                found[update.site_id] = Quarantine.NON_FINITE
+                quarantined[update.site_id] = Quarantine.NON_FINITE
             elif norm > max_norm:
-                found[update.site_id] = Quarantine.OUTSIZED
+                quarantined[update.site_id] = Quarantine.OUTSIZED
 
     sweep(updates, sum(array.size for update in updates for array in update.arrays.values()), work)
-    return found
+    return quarantined
 
 
 def _norm(arrays: Arrays) -> float:

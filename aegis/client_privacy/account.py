@@ -122,8 +122,8 @@ class SiteAccount:
             self.ledger.register(self._registration(self._size_on_record() or population))
         except LedgerConflict as error:
             raise InvalidJob(
-                "federation.toml has other client_privacy caps than the coordinator's ledger, where they are fixed: "
-                "restore them"
+                "the client_privacy caps in federation.toml differ from those in the coordinator's ledger, which are "
+                "fixed: restore the caps in federation.toml"
             ) from error
         except ConfigurationError as error:
             raise InvalidJob(f"federation.toml, client_privacy: {error}") from error
@@ -150,5 +150,5 @@ class SiteAccount:
         claim = self.claim()
         if claim is not None and claim.job_digest != self.job.digest():
             raise InvalidJob(
-                f"another job named {self.job.job_id!r} has drawn these sites before: choose another job_id"
+                f"another job named {self.job.job_id!r} has already sampled these sites: choose another job_id"
             )

@@ -68,9 +68,9 @@ for command in (admit, pin, revoke):
     show_default=True,
     help="development accepts simulated attestation, and says so everywhere.",
 )
-@click.option("--delta", type=float, default=1e-5, show_default=True, help="For jobs that name none.")
+@click.option("--delta", type=float, default=1e-5, show_default=True, help="Delta of jobs that name no delta.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address that the gateway listens on.")
-@click.option("--public-address", metavar="HOST:PORT", help="The gateway's address as sites are told.")
+@click.option("--public-address", metavar="HOST:PORT", help="The gateway's address as sites reach it.")
 def init(folder: Path, profile: str, delta: float, host: str, public_address: str | None) -> None:
     """Create a federation in which nobody takes part yet: keys, certificate authority, gateway."""
     from aegis.services import create_federation
@@ -114,7 +114,7 @@ def up(folder: Path, local_sites: bool) -> None:
     place.config()
     host = FederationHost(place)
     if host.running():
-        raise RunFolderError(f"{folder} is being served already: see aegis federation status {folder}")
+        raise RunFolderError(f"{folder} is already being served: see aegis federation status {folder}")
     host.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _appended(host.logs / "supervisor.log") as log:
         supervisor = subprocess.Popen(  # noqa: S603 - our own command line
@@ -140,19 +140,19 @@ def down(folder: Path) -> None:
         click.echo(f"{folder} is not being served")
         return
     if "pid" not in state:
-        raise RunFolderError(f"{folder} is only just starting: try again")
+        raise RunFolderError(f"{folder} is still starting: try again in a few seconds")
     os.kill(int(state["pid"]), signal.SIGTERM)
     end = time.monotonic() + _END_S
     while host.running():
         if time.monotonic() > end:
-            raise RunFolderError(f"process {state['pid']} does not end: see {host.logs}")
+            raise RunFolderError(f"process {state['pid']} did not stop: see {host.logs}")
         time.sleep(0.1)
     click.echo(f"{folder} is down")
 
 
 @federation.command(epilog="Example: aegis federation status federations/six-sites --json")
 @click.argument("folder", metavar="FEDERATION", type=_FOLDER)
-@click.option("--run", "run_folder", type=_FOLDER, help="Also show who sits out in this run.")
+@click.option("--run", "run_folder", type=_FOLDER, help="Also show the sites that are suspended in this run.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def status(folder: Path, run_folder: Path | None, as_json: bool) -> None:
     """How the processes and the sites are: connections, round-trips, versions, free budgets, quarantine.
@@ -162,9 +162,9 @@ def status(folder: Path, run_folder: Path | None, as_json: bool) -> None:
     from aegis.runtimes.flower import FederationHost
 
     host = FederationHost(FederationFolder(folder))
-    said = _status(host, run_folder)
-    click.echo(json.dumps(said, indent=2) if as_json else _page(said))
-    if not said["serving"]:
+    report = _status(host, run_folder)
+    click.echo(json.dumps(report, indent=2) if as_json else _page(report))
+    if not report["serving"]:
         click.get_current_context().exit(3)
 
 
@@ -172,7 +172,7 @@ def _status(host: FederationHost, run_folder: Path | None) -> dict[str, Any]:
     config, state = host.federation.config(), host.state()
     report = _report(None if state is None else host)
     seen = report.sites
-    out = {} if run_folder is None else _sitting_out(run_folder)
+    out = {} if run_folder is None else _quarantined(run_folder)
     return {
         **config.profile.label(),
         "serving": bool((state or {}).get("serving")),
@@ -208,41 +208,43 @@ def _report(host: FederationHost | None) -> StatusReport:
         return StatusReport(sites={})
 
 
-def _sitting_out(run_folder: Path) -> dict[str, str]:
+def _quarantined(run_folder: Path) -> dict[str, str]:
     from aegis.runs import RunFolder
 
     return dict(RunFolder(run_folder).quarantined_now())
 
 
-def _page(said: dict[str, Any]) -> str:
-    simulated = ", SIMULATED attestation" if said.get("attestation") == "simulated" else ""
-    head = f"gateway {said['gateway']}" if said["serving"] else "NOT being served"
-    lines = [f"{head}, profile {said['profile']}{simulated}"]
-    for name, process in said["processes"].items():
+def _page(report: dict[str, Any]) -> str:
+    simulated = ", SIMULATED attestation" if report.get("attestation") == "simulated" else ""
+    head = f"gateway {report['gateway']}" if report["serving"] else "NOT being served"
+    lines = [f"{head}, profile {report['profile']}{simulated}"]
+    for name, process in report["processes"].items():
         lines.append(f"  {name}: process {process['pid']}, {process['restarts']} restarts")
-    if said["load"] is not None:
-        full = "the gateway is FULL, and sites may not get in: " if said["full"] else ""
-        lines.append(f"  {full}{said['load']['in_words']}")
-    return "\n".join([*lines, *(line for site, about in said["sites"].items() for line in _site_lines(site, about))])
+    if report["load"] is not None:
+        full = "the gateway is FULL and may refuse sites: " if report["full"] else ""
+        lines.append(f"  {full}{report['load']['in_words']}")
+    return "\n".join(
+        [*lines, *(line for site, details in report["sites"].items() for line in _site_lines(site, details))]
+    )
 
 
-def _site_lines(site: str, about: dict[str, Any]) -> list[str]:
-    if about["revoked"]:
+def _site_lines(site: str, details: dict[str, Any]) -> list[str]:
+    if details["revoked"]:
         return [f"{site}: REVOKED"]
-    if not about["admitted"]:
+    if not details["admitted"]:
         return [f"{site}: registered, not admitted to the network"]
-    trip, version = about.get("round_trip_s"), about.get("version")
+    trip, version = details.get("round_trip_s"), details.get("version")
     parts = [
-        "connected" if about.get("connected") else "NOT connected",
-        f"seen {_moment(about.get('last_seen'))}",
-        f"asked {_moment(about.get('last_poll'))}",
+        "connected" if details.get("connected") else "NOT connected",
+        f"seen {_moment(details.get('last_seen'))}",
+        f"asked {_moment(details.get('last_poll'))}",
         *([] if trip is None else [f"round trip {trip * 1000:.1f} ms"]),
         *([] if version is None else [f"agent {version}"]),
-        *(["answering"] if about.get("busy") else []),
-        *(["ANSWERED TOO LARGE and was cut off"] if about.get("oversized") else []),
-        *([f"QUARANTINED: {about['quarantine']}"] if "quarantine" in about else []),
+        *(["answering"] if details.get("busy") else []),
+        *(["SENT AN OVERSIZED REPLY and was disconnected"] if details.get("oversized") else []),
+        *([f"QUARANTINED: {details['quarantine']}"] if "quarantine" in details else []),
     ]
-    return [f"{site}: {', '.join(parts)}", *map(_budget_line, about.get("budgets", ()))]
+    return [f"{site}: {', '.join(parts)}", *map(_budget_line, details.get("budgets", ()))]
 
 
 def _budget_line(entry: dict[str, Any]) -> str:

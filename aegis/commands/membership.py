@@ -21,7 +21,7 @@ _platform = click.option(
     "platforms",
     metavar="ID",
     multiple=True,
-    help="A machine of the site: its processor's id, a GPU's; repeatable, as aegis evidence verify prints it.",
+    help="A machine of the site: the id of its processor or of a GPU, as aegis evidence verify prints it. Repeatable.",
 )
 
 
@@ -39,29 +39,32 @@ def admit(folder: Path, request: Path, out: Path | None, platforms: tuple[str, .
     from aegis.services import admit as admit_site
 
     place = FederationFolder(folder)
-    asked, grant = admit_site(place, request.read_bytes(), platforms=platforms)
-    path = Path(f"{asked.site_id}.grant.json") if out is None else out
+    applicant, grant = admit_site(place, request.read_bytes(), platforms=platforms)
+    path = Path(f"{applicant.site_id}.grant.json") if out is None else out
     path.write_bytes(grant)
     key = place.signer().public_hex
-    click.echo(f"admitted {asked.site_id}, whose fingerprint is {fingerprint(asked.public_key)}")
+    click.echo(f"admitted {applicant.site_id}; its key's fingerprint is {fingerprint(applicant.public_key)}")
     if (policy := place.config().attestation) is not None:
-        click.echo(_machines(folder, asked.site_id, policy.platforms.get(asked.site_id, ())))
-    click.echo(f"wrote {path}: send it to the site, by any means")
-    click.echo(f"there: coreason-enclave join SITE {path.name} --coordinator-key {key}")
+        click.echo(_machines(folder, applicant.site_id, policy.platforms.get(applicant.site_id, ())))
+    click.echo(f"wrote {path}: send it to the site; the file is not secret")
+    click.echo(f"at the site: coreason-enclave join SITE {path.name} --coordinator-key {key}")
 
 
 def _machines(folder: Path, site: str, platforms: tuple[str, ...]) -> str:
     if platforms:
-        return f"its evidence may come from {', '.join(platforms)}"
-    return f"NOT pinned to a machine: its evidence is refused until aegis federation pin {folder} {site} --platform ID"
+        return f"the site is pinned to {', '.join(platforms)}"
+    return (
+        f"the site is NOT pinned to a machine: its evidence is refused until aegis federation pin {folder} {site} "
+        "--platform ID"
+    )
 
 
 @click.command(epilog="Example: aegis federation pin federations/six-sites clinic-1 --platform 3f0c… --platform 81aa…")
 @click.argument("folder", metavar="FEDERATION", type=_FOLDER)
 @click.argument("site")
 @_platform
-@click.option("--replace", is_flag=True, help="Put them in the place of the machines that are listed now.")
-@click.option("--unsafe-shared", is_flag=True, help="They may be another participant's, too.")
+@click.option("--replace", is_flag=True, help="Replace the machines that are listed now.")
+@click.option("--unsafe-shared", is_flag=True, help="Accept machines that another participant is pinned to as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def pin(folder: Path, site: str, platforms: tuple[str, ...], replace: bool, unsafe_shared: bool, as_json: bool) -> None:
     """Say which machines SITE's evidence may come from: all of them, its processor's and each GPU's.
@@ -87,7 +90,11 @@ def _document(pinned: Pinned) -> dict[str, object]:
 
 def _page(pinned: Pinned) -> str:
     head = f"{pinned.site} is pinned to {', '.join(pinned.platforms)}"
-    was = f"before: {', '.join(pinned.before) or 'nothing'}" if pinned.changed else "nothing changed: it was before"
+    was = (
+        f"before: {', '.join(pinned.before) or 'nothing'}"
+        if pinned.changed
+        else "nothing changed: these machines were already listed"
+    )
     also = [f"also listed for {', '.join(sites)}: {machine}" for machine, sites in pinned.shared.items()]
     return "\n".join([head, was, *also])
 
@@ -100,4 +107,4 @@ def revoke(folder: Path, site: str) -> None:
     from aegis.services import revoke as revoke_site
 
     revoke_site(FederationFolder(folder), site)
-    click.echo(f"{site} is revoked: the gateway refuses it from its next request on")
+    click.echo(f"{site} is revoked: the gateway refuses the site's next request")

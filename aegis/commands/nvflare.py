@@ -33,12 +33,14 @@ def nvflare() -> None:
     epilog="Example: aegis nvflare provision six-sites --server fl.example.org --admin you@example.org --out kits"
 )
 @click.argument("folder", metavar="FEDERATION", type=_FOLDER)
-@click.option("--server", required=True, metavar="HOST", help="The name by which sites reach this host.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8002, show_default=True, help="Of FLARE's server.")
-@click.option("--admin", required=True, metavar="EMAIL", help="Who submits jobs.")
-@click.option("--out", required=True, type=_NEW, help="The folder to make: kits, and FLARE's certificate authority.")
+@click.option("--server", required=True, metavar="HOST", help="The host name by which sites reach this host.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8002, show_default=True, help="Port of FLARE's server.")
+@click.option("--admin", required=True, metavar="EMAIL", help="E-mail address of the administrator who submits jobs.")
+@click.option(
+    "--out", required=True, type=_NEW, help="The folder to create, with the kits and FLARE's certificate authority."
+)
 @click.option("--runs", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True,
-              help="Where this host keeps run folders.")  # fmt: skip
+              help="The folder in which this host keeps run folders.")  # fmt: skip
 @_json
 def provision(folder: Path, server: str, port: int, admin: str, out: Path, runs: Path, as_json: bool) -> None:
     """Have NVIDIA FLARE make a startup kit for this host's server, for each site, and for an administrator.
@@ -60,13 +62,13 @@ def provision(folder: Path, server: str, port: int, admin: str, out: Path, runs:
 
     config = FederationFolder(folder).config()
     if not (sites := sorted(config.public_keys.keys() - set(config.revoked))):
-        raise RunFolderError(f"{folder}: nobody takes part in this federation yet: admit a site first")
+        raise RunFolderError(f"{folder}: the federation has no participants yet: admit a site first")
     kits = provision(Project("aegis", server, port, admin, sites), out)
     remember_admin_kit(folder, kits.admin)
     set_storage_root(kits.server / "local", kits.server.absolute() / "storage")
     settings = ServerSettings(version=1, federation=str(folder.absolute()), runs=str(runs.absolute()))
     write_settings(kits.server / "local", settings)
-    click.echo(json.dumps(_paths(kits), sort_keys=True) if as_json else _what_to_send(kits))
+    click.echo(json.dumps(_paths(kits), sort_keys=True) if as_json else _page(kits))
 
 
 def _paths(kits: Kits) -> Mapping[str, Any]:
@@ -77,23 +79,25 @@ def _paths(kits: Kits) -> Mapping[str, Any]:
     }
 
 
-def _what_to_send(kits: Kits) -> str:
+def _page(kits: Kits) -> str:
     return "\n".join(
         [
             f"for this host   {kits.server}",
             *(f"for {site}   {kit}" for site, kit in kits.sites.items()),
-            f"for whoever submits jobs   {kits.admin}",
-            "each kit holds a private key: send it to its owner alone",
-            "here: startup/start.sh of this host's kit",
-            "at a site: coreason-enclave agent --socket-only; local/coreason.json, after its sample; startup/start.sh",
+            f"for the administrator   {kits.admin}",
+            "each kit holds a private key: send it only to its owner",
+            "on this host: run startup/start.sh of this host's kit",
+            "at a site: coreason-enclave agent --socket-only; then write local/coreason.json; then startup/start.sh",
         ]
     )
 
 
 @nvflare.command(epilog="Example: aegis nvflare export-job study.yaml --federation six-sites --out flare-study")
 @click.argument("job_file", metavar="JOB.yaml", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--federation", required=True, type=_FOLDER, help="The federation's folder: who takes part.")
-@click.option("--out", required=True, type=_NEW, help="The job folder to make.")
+@click.option(
+    "--federation", required=True, type=_FOLDER, help="The federation's folder, which names the participants."
+)
+@click.option("--out", required=True, type=_NEW, help="The job folder to create.")
 @click.option("--run", metavar="NAME", help="The run folder on the coordinator's host.  [default: the job's id]")
 @click.option("--readmit", metavar="SITE", multiple=True, help="Forget this site's strikes when the job begins.")
 @_json
@@ -113,14 +117,14 @@ def export_job(
     name = run_name(job.job_id if run is None else run)
     write_job_folder(out, FlareJob(job, run=name, sites=sites, readmit=readmit, min_clients=job.min_clients))
     kit = remembered_admin_kit(federation)
-    said = {"job": str(out), "run": name, "sites": sites, "startup_kit": None if kit is None else str(kit)}
-    click.echo(json.dumps(said, sort_keys=True) if as_json else _next(said))
+    result = {"job": str(out), "run": name, "sites": sites, "startup_kit": None if kit is None else str(kit)}
+    click.echo(json.dumps(result, sort_keys=True) if as_json else _next(result))
 
 
-def _next(said: Mapping[str, Any]) -> str:
+def _next(result: Mapping[str, Any]) -> str:
     """Return the next command: ready to run if this host made the kits, else with the missing kit named."""
-    made = f"wrote {said['job']}, for {len(said['sites'])} sites"
-    submit = f"next: nvflare job submit -j {shlex.quote(said['job'])} --startup-kit"
-    if said["startup_kit"] is None:
-        return f"{made}\n{submit} KIT, the administrator's that `aegis nvflare provision` makes"
-    return f"{made}\n{submit} {shlex.quote(said['startup_kit'])}"
+    written = f"wrote {result['job']}, for {len(result['sites'])} sites"
+    submit = f"next: nvflare job submit -j {shlex.quote(result['job'])} --startup-kit"
+    if result["startup_kit"] is None:
+        return f"{written}\n{submit} KIT, the administrator's that `aegis nvflare provision` makes"
+    return f"{written}\n{submit} {shlex.quote(result['startup_kit'])}"

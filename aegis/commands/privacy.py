@@ -21,13 +21,13 @@ from coreason_enclave.errors import AccountingError
 from coreason_enclave.schemas import Delta, Epsilon, NoiseMultiplier, SampleRate, explain
 
 MAX_STEPS = 10_000_000
-TAKE_MORE_NOISE = "they are as good as not private: take more noise, fewer steps or a larger delta"
+TAKE_MORE_NOISE = "training would be as good as non-private: use more noise, fewer steps or a larger delta"
 
 ASSUMPTIONS = (
-    "unit: what is sampled and clipped as a whole, a record or everything of a person",
+    "unit: sampled and clipped as a whole; either a record, or all data of a person",
     "relation: neighbouring datasets differ by one unit added or removed",
     "sampling: Poisson, each unit in each step independently; false for a shuffled loader",
-    "history: these steps, fixed in advance, and nothing else on the same data",
+    "history: these steps, fixed in advance, and no other training on the same data",
 )
 
 
@@ -87,7 +87,11 @@ def privacy() -> None:
 
 
 @privacy.command()
-@click.option("--noise-multiplier", type=NOISE_MULTIPLIER, help="Noise over clipping norm, in (0, 1e6].")
+@click.option(
+    "--noise-multiplier",
+    type=NOISE_MULTIPLIER,
+    help="Noise standard deviation divided by the clipping norm, in (0, 1e6].",
+)
 @click.option("--sample-rate", type=SAMPLE_RATE, help="Poisson sampling probability of each step, in (0, 1].")
 @click.option("--steps", type=STEPS, help="Number of steps.")
 @delta_option
@@ -113,16 +117,24 @@ def epsilon(
     if not events:
         raise click.UsageError("give --noise-multiplier, --sample-rate and --steps, or at least one --segment")
     composed = _composed(events, delta)
-    _say(_document(composed), _sentence(composed), as_json)
+    _print_result(_document(composed), _sentence(composed), as_json)
 
 
 @privacy.command()
-@click.option("--target-epsilon", type=Ranged(Epsilon), required=True, help="The most to spend, in (0, 1000].")
+@click.option(
+    "--target-epsilon", type=Ranged(Epsilon), required=True, help="The epsilon that may be spent at most, in (0, 1000]."
+)
 @click.option("--sample-rate", type=SAMPLE_RATE, required=True, help="Poisson sampling probability, in (0, 1].")
 @click.option("--steps", type=STEPS, required=True, help="Number of steps, over all rounds.")
 @delta_option
-@click.option("--parameters", type=click.IntRange(1), help="Trainable numbers of the model; with --units.")
-@click.option("--units", type=click.IntRange(1), help="Declared units of a site; says how much can be learnt.")
+@click.option(
+    "--parameters", type=click.IntRange(1), help="Number of trainable parameters of the model; needs --units."
+)
+@click.option(
+    "--units",
+    type=click.IntRange(1),
+    help="Declared dataset size of a site, in units; shows whether the signal exceeds the noise. Needs --parameters.",
+)
 @json_option
 def calibrate(
     target_epsilon: float,
@@ -152,8 +164,8 @@ def calibrate(
         document["signal_to_noise"] = ratio
         sentence += f"\nsignal to noise at most {ratio:.3g}{'' if ratio >= 1 else ': the model will be mostly noise'}"
     elif parameters is not None or units is not None:
-        raise click.UsageError("--parameters and --units are given together or not at all")
-    _say(document, sentence, as_json)
+        raise click.UsageError("--parameters and --units need each other: give both or neither")
+    _print_result(document, sentence, as_json)
 
 
 def _main_segment(
@@ -163,7 +175,7 @@ def _main_segment(
         return (PoissonSampledGaussian(noise_multiplier, sample_rate, steps),)
     if noise_multiplier is None and sample_rate is None and steps is None:
         return ()
-    raise click.UsageError("--noise-multiplier, --sample-rate and --steps are given together or not at all")
+    raise click.UsageError("--noise-multiplier, --sample-rate and --steps need each other: give all three or none")
 
 
 def _composed(events: Sequence[PoissonSampledGaussian], delta: float) -> ComposedEpsilon:
@@ -195,7 +207,7 @@ def _sentence(composed: ComposedEpsilon) -> str:
     return f"epsilon {composed.epsilon:.4g} at delta {composed.delta:g} ({composed.accountant}; {cross_check})"
 
 
-def _say(document: dict[str, object], sentence: str, as_json: bool) -> None:
+def _print_result(document: dict[str, object], sentence: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document, sort_keys=True))
         return

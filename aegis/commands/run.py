@@ -33,20 +33,20 @@ _METRICS = ("accuracy", "auc", "loss")
     "--federation",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The folder of the federation: its participants, their keys, the coordinator's own.",
+    help="The federation's folder: its participants, their keys and the coordinator's key.",
 )
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The run folder; an unfinished run of the same job in it is continued.  [default: runs/<job_id>]",
+    help="The run folder. An unfinished run of the same job in the folder is continued.  [default: runs/<job_id>]",
 )
 @click.option(
     "--runtime",
     type=click.Choice(["flower", "in-process", "nvflare"]),
     default="in-process",
     show_default=True,
-    help="flower: over the federation's processes, started for this run unless `aegis federation up` did. "
-    "nvflare: over NVIDIA FLARE, hosted as the next options say.",
+    help="flower: over the federation's processes, which `aegis federation up` started, or which start for this run. "
+    "nvflare: over NVIDIA FLARE, hosted as the following options say.",
 )
 @click.option("--simulator", is_flag=True, help="nvflare: in FLARE's simulator; the default.")
 @click.option("--poc", is_flag=True, help="nvflare: on FLARE's real processes on this host, started for this run.")
@@ -54,13 +54,24 @@ _METRICS = ("accuracy", "auc", "loss")
     "--startup-kit",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="nvflare: on a FLARE server that runs on this host, with this administrator's kit.",
+    help="nvflare: on a FLARE server that already runs on this host; the folder is an administrator's startup kit.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="simulator: sites at work at a time.  [default: all]")
 @click.option(
-    "--executor", metavar="MODULE:CLASS", help="simulator: a CoreasonExecutor of your own, from here or installed."
+    "--threads",
+    type=click.IntRange(min=1),
+    help="simulator: number of sites that work at the same time.  [default: all]",
 )
-@click.option("--readmit", metavar="SITE", multiple=True, help="Forget this site's strikes: it is asked again at once.")
+@click.option(
+    "--executor",
+    metavar="MODULE:CLASS",
+    help="simulator: a subclass of CoreasonExecutor, importable from this folder or installed.",
+)
+@click.option(
+    "--readmit",
+    metavar="SITE",
+    multiple=True,
+    help="Reinstate this site: forget its strikes, and send it requests again at once.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object; progress goes to stderr.")
 def run(
     job_file: Path,
@@ -104,26 +115,27 @@ def run(
     click.echo(f"next: aegis verify {folder.path}")
 
 
-def _about_the_federation(said: Mapping[str, Any]) -> str:
+def _about_the_federation(statement: Mapping[str, Any]) -> str:
     """Return the line on epsilon over all sites.
 
     - With a claim of disjoint units: the largest of the sites' epsilons, and the claim's author.
     - Without a claim: the composition of the sites' epsilons.
     """
-    claim = said["claimed_disjoint_by"]
-    ground = (
-        "the sites' guarantees compose, as one person may be at several"
+    claim = statement["claimed_disjoint_by"]
+    basis = (
+        "the sites' guarantees are composed, because one person may have data at several sites"
         if claim is None
-        else f"the largest of the sites', where no person is at two: claimed, by {claim}"
+        else f"the largest of the sites' guarantees, if no person has data at two sites; CLAIMED by {claim}"
     )
-    return f"epsilon {said['epsilon']:.3f} at delta {said['delta']:g} over the whole federation: {ground}"
+    return f"epsilon {statement['epsilon']:.3f} at delta {statement['delta']:g} over the whole federation: {basis}"
 
 
-def _about_whole_sites(said: Mapping[str, Any]) -> str:
+def _about_whole_sites(statement: Mapping[str, Any]) -> str:
     """Return the line on client-level privacy, reported next to the sites' own epsilons and never added to them."""
     return (
-        f"client-level privacy of each whole site: epsilon {said['epsilon']:.3f} of {said['target_epsilon']:g} "
-        f"at delta {said['delta']:g} ({said['accountant']}, {said['sampling']}); not from the coordinator"
+        f"client-level privacy of each whole site: epsilon {statement['epsilon']:.3f} of "
+        f"{statement['target_epsilon']:g} at delta {statement['delta']:g} ({statement['accountant']}, "
+        f"{statement['sampling']}); not from the coordinator"
     )
 
 
@@ -131,22 +143,24 @@ def _flare(
     runtime: str, *, simulator: bool, poc: bool, startup_kit: Path | None, threads: int | None, executor: str | None
 ) -> FlareOptions:
     """Return the hosting of FLARE; raises ``UsageError`` for options that exclude each other."""
-    ways = {
+    hostings = {
         FlareHosting.SIMULATOR: simulator,
         FlareHosting.POC: poc,
         FlareHosting.STARTUP_KIT: startup_kit is not None,
     }
-    asked = [way for way, given in ways.items() if given]
+    chosen = [name for name, is_given in hostings.items() if is_given]
     if runtime != "nvflare":
-        if asked or threads is not None or executor is not None:
+        if chosen or threads is not None or executor is not None:
             raise click.UsageError("--simulator, --poc, --startup-kit, --threads, --executor need --runtime nvflare")
         return FlareOptions()
-    if len(asked) > 1:
-        raise click.UsageError(f"{' and '.join(f'--{way}' for way in asked)} contradict each other: choose one")
-    where = asked[0] if asked else FlareHosting.SIMULATOR
-    if where is not FlareHosting.SIMULATOR and (threads is not None or executor is not None):
-        raise click.UsageError("--threads and --executor are the simulator's: elsewhere, site.toml names the trainer")
-    return FlareOptions(where, threads, EXECUTOR if executor is None else _dotted(executor), startup_kit)
+    if len(chosen) > 1:
+        raise click.UsageError(f"{' and '.join(f'--{name}' for name in chosen)} contradict each other: choose one")
+    hosting = chosen[0] if chosen else FlareHosting.SIMULATOR
+    if hosting is not FlareHosting.SIMULATOR and (threads is not None or executor is not None):
+        raise click.UsageError(
+            "--threads and --executor are options of --simulator: elsewhere, each site's site.toml names the trainer"
+        )
+    return FlareOptions(hosting, threads, EXECUTOR if executor is None else _dotted(executor), startup_kit)
 
 
 def _dotted(executor: str) -> str:
@@ -154,7 +168,7 @@ def _dotted(executor: str) -> str:
         raise click.UsageError(f"--executor takes package.module:Class, not {executor!r}")
     package = executor.partition(":")[0].partition(".")[0]
     if PathFinder.find_spec(package, [str(Path.cwd()), *sys.path]) is None:
-        raise click.UsageError(f"--executor: there is no module {package!r}, neither in this folder nor installed")
+        raise click.UsageError(f"--executor: module {package!r} is neither in this folder nor installed")
     return executor.replace(":", ".")
 
 

@@ -17,11 +17,10 @@ from coreason_enclave.crypto import parse_json, public_key_from_hex
 from coreason_enclave.errors import EnclaveError
 
 _EXIT_CODES = (
-    "\b\nExit codes (the first check that fails decides):\n"
-    "  0   verified: every check holds\n"
-    "  2   an option, or a file that may not be read: nothing is said about the run\n"
+    "\b\nExit codes (the first check that fails decides):\n  0   verified: every check holds\n  2   an unusable "
+    "option, or a file without read permission: the run was not verified\n"
     + "".join(f"  {check.value}  {check.label:<14} {check.question}\n" for check in Check)
-    + f"  {INCOMPLETE}  cannot be verified: nothing contradicts the run, and a record is missing that a check needs"
+    + f"  {INCOMPLETE}  cannot be verified: nothing contradicts the run, but a record is missing that a check needs"
 )
 _MARKS = {Verdict.HOLDS: "ok", Verdict.FAILS: "FAILS", Verdict.MISSING: "MISSING", Verdict.NOT_CHECKED: "open"}
 
@@ -66,20 +65,25 @@ def _checkpoint(_: click.Context, __: click.Parameter, path: Path | None) -> byt
 
 @click.command(epilog=f"{_EXIT_CODES}\n\n\b\nExample: aegis verify runs/latest --json")
 @click.argument("run_dir", metavar="RUN", type=click.Path(exists=True, path_type=Path))
-@click.option("--coordinator-key", metavar="HEX", callback=_key, help="The coordinator's Ed25519 key, from elsewhere.")
+@click.option(
+    "--coordinator-key",
+    metavar="HEX",
+    callback=_key,
+    help="The coordinator's Ed25519 key, obtained outside the run folder.",
+)
 @click.option(
     "--participant-key",
     "participants",
     metavar="SITE=HEX",
     multiple=True,
     callback=_site_keys,
-    help="A site's Ed25519 key, from elsewhere.",
+    help="A site's Ed25519 key, obtained outside the run folder.",
 )
 @click.option(
     "--checkpoint",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     callback=_checkpoint,
-    help="An older signed checkpoint of this log, kept elsewhere.",
+    help="An older signed checkpoint of this log, kept outside the run folder.",
 )
 @click.option(
     "--witness",
@@ -87,9 +91,9 @@ def _checkpoint(_: click.Context, __: click.Parameter, path: Path | None) -> byt
     multiple=True,
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="What a site was shown of this log: its `coreason-enclave checkpoints export`. May be repeated.",
+    help="A site's record of the log that it received, written by `coreason-enclave checkpoints export`. Repeatable.",
 )
-@click.option("--files", "list_files", is_flag=True, help="List every file: whether a signature covers it.")
+@click.option("--files", "list_files", is_flag=True, help="List every file, and whether a signature covers the file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def verify(
@@ -153,9 +157,9 @@ def _conclusion(run_dir: Path, report: VerificationReport) -> str:
         case Conclusion.VERIFIED:
             open_questions = sum(finding.verdict is Verdict.NOT_CHECKED for finding in report.findings)
             return (
-                f"{run_dir}: VERIFIED. Every figure was computed again and is right, every update is the one that its "
-                f"site signed, and no file was changed. {open_questions} points rest on somebody's word: they are "
-                "marked open above."
+                f"{run_dir}: VERIFIED. Every figure was recomputed and is right, every update is the one that its "
+                f"site signed, and no file was changed. {open_questions} points could not be checked and rest on "
+                "statements: they are marked open above."
             )
         case Conclusion.NOT_VERIFIED:
             return (
@@ -171,6 +175,6 @@ def _conclusion(run_dir: Path, report: VerificationReport) -> str:
 
 def _in_one_line(run_dir: Path, report: VerificationReport) -> str:
     if report.conclusion is Conclusion.CANNOT_BE_VERIFIED:
-        return f"{run_dir} cannot be verified: missing: {report.missing[0]}"
+        return f"{run_dir} cannot be verified; missing: {report.missing[0]}"
     first = next(finding for finding in report.findings if finding.verdict is Verdict.FAILS)
     return f"{run_dir} does not verify: {first.subject}: {first.detail}"

@@ -17,5 +17,5 @@ def read_witness(path: Path) -> WitnessStatement:
     try:
         return open_witness(data)
     except EnclaveError as error:
-        what = f"{path} is not a site's witness statement ({error}): coreason-enclave checkpoints export writes one"
-        raise RunFolderError(what) from error
+        message = f"{path} is not a site's witness statement ({error}): coreason-enclave checkpoints export writes one"
+        raise RunFolderError(message) from error

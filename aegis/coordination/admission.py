@@ -82,8 +82,8 @@ class Admission:
         except EnclaveError as error:
             raise UpdateRefused(self.question.site_id, error.reason, in_words(error)) from error
         except Exception as error:  # an error over one site's update must not end the round of the others
-            said = f"its update could not be judged: {type(error).__name__}: {error}"
-            raise UpdateRefused(self.question.site_id, Reason.INTERNAL, said) from error
+            problem = f"the update could not be checked: {type(error).__name__}: {error}"
+            raise UpdateRefused(self.question.site_id, Reason.INTERNAL, problem) from error
 
     def _admit(self, message: SealedMessage, now: float) -> Admitted:
         self._require(len(message.envelope) <= MAX_ENVELOPE_BYTES, Reason.OVERSIZED, "the envelope is too large")  # 1
@@ -105,12 +105,18 @@ class Admission:
     def _check_address(self, statement: UpdateStatement) -> None:
         order = self.question
         same_job = statement.job_id == order.job.job_id and statement.job_digest == order.job.digest()
-        self._require(statement.site_id == order.site_id, Reason.UNKNOWN_SITE, "it names another site")
-        self._require(same_job, Reason.WRONG_DIGEST, "it answers another job")
-        self._require(statement.round_number == order.round_number, Reason.WRONG_ROUND, "it answers another round")
-        self._require(statement.nonce == order.nonce, Reason.WRONG_NONCE, "it answers another order")
+        self._require(
+            statement.site_id == order.site_id, Reason.UNKNOWN_SITE, "the signed statement names another site"
+        )
+        self._require(same_job, Reason.WRONG_DIGEST, "the signed statement answers another job")
+        self._require(
+            statement.round_number == order.round_number,
+            Reason.WRONG_ROUND,
+            "the signed statement answers another round",
+        )
+        self._require(statement.nonce == order.nonce, Reason.WRONG_NONCE, "the signed statement answers another order")
         same_base = statement.base_model_digest == order.base_model_digest
-        self._require(same_base, Reason.WRONG_DIGEST, "it was trained from another base model")
+        self._require(same_base, Reason.WRONG_DIGEST, "the site trained from another base model")
 
     def _appraise(self, statement: UpdateStatement, now: float) -> Provenance:
         binding = Binding(
@@ -126,31 +132,39 @@ class Admission:
 
     def _check_arrays(self, statement: UpdateStatement, data: bytes) -> dict[str, Array]:
         self._require(
-            sha256_hex(data) == statement.update_digest, Reason.WRONG_DIGEST, "arrays are not the signed ones"
+            sha256_hex(data) == statement.update_digest, Reason.WRONG_DIGEST, "the arrays do not have the signed digest"
         )
         arrays = decode_arrays(data, limit=self._most_bytes())
         self._require(
-            layout_of(arrays) == dict(self.layout), Reason.WRONG_SHAPES, "its names or shapes are not the model's"
+            layout_of(arrays) == dict(self.layout),
+            Reason.WRONG_SHAPES,
+            "names or shapes of the arrays differ from the model's",
         )
         squared = sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays.values())
-        self._require(math.isfinite(squared), Reason.NON_FINITE, "it holds NaN or infinity")
+        self._require(math.isfinite(squared), Reason.NON_FINITE, "the arrays contain NaN or infinity")
         within = math.sqrt(squared) <= self.question.job.max_update_norm
-        self._require(within, Reason.NORM_EXCEEDED, f"its norm {math.sqrt(squared):.3g} exceeds the job's limit")
+        self._require(
+            within, Reason.NORM_EXCEEDED, f"the L2 norm {math.sqrt(squared):.3g} exceeds the job's max_update_norm"
+        )
         return arrays
 
     def _check_event(self, statement: UpdateStatement) -> Event:
         event, job = event_from_dict(statement.event), self.question.job
         self._require(
-            _within_plan(event, statement, job), Reason.EVENT_EXCEEDS_PLAN, "its privacy event is not the plan's"
+            _within_plan(event, statement, job),
+            Reason.EVENT_EXCEEDS_PLAN,
+            "the privacy event is not within the job's plan",
         )
         same = job.lineages_may_grow or not statement.content_changed
-        self._require(same, Reason.CONTENT_CHANGED, "its rows changed within the job, which does not allow it")
+        self._require(
+            same, Reason.CONTENT_CHANGED, "the site's rows changed within the job, which does not allow changes"
+        )
         return event
 
     def _check_head(self, statement: UpdateStatement) -> None:
-        head, said = open_head(statement.signed_head, self.question.site_id, self.public_key), statement.ledger_head
-        same = (head.seq, head.hash) == (said.seq, said.hash)
-        self._require(same, Reason.WRONG_DIGEST, "its signed ledger head is another one")
+        head, stated = open_head(statement.signed_head, self.question.site_id, self.public_key), statement.ledger_head
+        same = (head.seq, head.hash) == (stated.seq, stated.hash)
+        self._require(same, Reason.WRONG_DIGEST, "the stated ledger head differs from the signed ledger head")
 
     def _most_bytes(self) -> int:
         return 4 * sum(math.prod(shape) for shape in self.layout.values()) + _HEADER_BYTES

@@ -65,7 +65,7 @@ def _refusals_of(site: str) -> Iterator[None]:
     except EnclaveError as error:
         raise _refused(site, error) from error
     except Exception as error:
-        message = f"the attestation of {site} could not be judged: {type(error).__name__}: {error}"
+        message = f"the attestation of {site} could not be checked: {type(error).__name__}: {error}"
         raise UpdateRefused(site, Reason.INTERNAL, message) from error
 
 
@@ -82,15 +82,17 @@ def _refused(site: str, error: EnclaveError) -> UpdateRefused:
 
 
 def _checked(message: SealedMessage, request: AttestationRequest, public_key: str) -> SiteAttestation:
-    _require(len(message.envelope) <= MAX_ENVELOPE_BYTES, Reason.OVERSIZED, "it is too large")  # 1
-    _require(not message.arrays and not message.roll_call, Reason.OVERSIZED, "it carries more than an envelope")
+    _require(len(message.envelope) <= MAX_ENVELOPE_BYTES, Reason.OVERSIZED, "the envelope is too large")  # 1
+    _require(
+        not message.arrays and not message.roll_call, Reason.OVERSIZED, "the message carries more than an envelope"
+    )
     keys = KeyRing({request.site_id: public_key})
     attestation = SiteAttestation.from_payload(open_envelope(message.envelope, ATTESTATION_TYPE, keys).payload)  # 2
-    _require(attestation.site_id == request.site_id, Reason.UNKNOWN_SITE, "it names another site")  # 3
-    _require(attestation.public_key == public_key, Reason.UNKNOWN_SIGNER, "it names another key")
+    _require(attestation.site_id == request.site_id, Reason.UNKNOWN_SITE, "the attestation names another site")  # 3
+    _require(attestation.public_key == public_key, Reason.UNKNOWN_SIGNER, "the attestation names another key")
     same_job = (attestation.job_id, attestation.job_digest) == (request.job_id, request.job_digest)
-    _require(same_job, Reason.WRONG_DIGEST, "it is for another job")
-    _require(attestation.nonce == request.nonce, Reason.WRONG_NONCE, "it answers another challenge")
+    _require(same_job, Reason.WRONG_DIGEST, "the attestation is for another job")
+    _require(attestation.nonce == request.nonce, Reason.WRONG_NONCE, "the attestation answers another challenge")
     require_receiver(attestation.kem_key)
     return attestation
 

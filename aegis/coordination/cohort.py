@@ -16,7 +16,7 @@ def require_enough(site_ids: Iterable[str], job: FederationJob) -> None:
     """Raise :class:`InvalidJob` if this federation has too few sites ever to run the job."""
     sites = len(set(site_ids))
     if sites < job.min_clients:
-        raise InvalidJob(f"the job needs min_clients = {job.min_clients} sites, the federation has {sites}")
+        raise InvalidJob(f"the job needs min_clients = {job.min_clients} sites, but the federation has {sites}")
 
 
 def choose_cohort(site_ids: Iterable[str], job: FederationJob, round_number: int) -> tuple[str, ...]:
@@ -28,9 +28,9 @@ def choose_cohort(site_ids: Iterable[str], job: FederationJob, round_number: int
     sites = sorted(set(site_ids))
     if job.cohort_size is None or job.cohort_size >= len(sites):
         return tuple(sites)
-    lots = sorted(sites, key=lambda site: _lot(job.digest(), round_number, site))
-    return tuple(sorted(lots[: job.cohort_size]))
+    order = sorted(sites, key=lambda site: _sort_key(job.digest(), round_number, site))
+    return tuple(sorted(order[: job.cohort_size]))
 
 
-def _lot(job_digest: str, round_number: int, site: str) -> bytes:
+def _sort_key(job_digest: str, round_number: int, site: str) -> bytes:
     return digest("aegis/cohort/v1", bytes.fromhex(job_digest), round_number.to_bytes(8, "big"), site.encode())

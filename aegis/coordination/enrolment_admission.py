@@ -30,14 +30,16 @@ def admit_enrolment(message: SealedMessage, job: FederationJob, site_id: str, pu
 
 
 def _checked(message: SealedMessage, job: FederationJob, site_id: str, public_key: str) -> Enrolment:
-    _require(len(message.envelope) <= MAX_ENROLMENT_BYTES, Reason.OVERSIZED, "it is too large")  # 1
-    _require(not message.arrays and not message.roll_call, Reason.OVERSIZED, "it carries more than an envelope")
+    _require(len(message.envelope) <= MAX_ENROLMENT_BYTES, Reason.OVERSIZED, "the envelope is too large")  # 1
+    _require(
+        not message.arrays and not message.roll_call, Reason.OVERSIZED, "the message carries more than an envelope"
+    )
     opened = open_envelope(message.envelope, ENROLMENT_TYPE, KeyRing({site_id: public_key}))  # 2
     enrolment = Enrolment.from_payload(opened.payload)
-    _require(enrolment.site_id == site_id, Reason.UNKNOWN_SITE, "it names another site")  # 3
-    _require(enrolment.public_key == public_key, Reason.UNKNOWN_SIGNER, "it names another key")
+    _require(enrolment.site_id == site_id, Reason.UNKNOWN_SITE, "the enrolment names another site")  # 3
+    _require(enrolment.public_key == public_key, Reason.UNKNOWN_SIGNER, "the enrolment names another key")
     same_job = enrolment.job_id == job.job_id and enrolment.job_digest == job.digest()
-    _require(same_job, Reason.WRONG_DIGEST, "it is for another job")
+    _require(same_job, Reason.WRONG_DIGEST, "the enrolment is for another job")
     return enrolment
 
 

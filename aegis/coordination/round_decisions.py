@@ -38,7 +38,7 @@ def updates_required(job: FederationJob) -> int:
 
 def may_open(
     job: FederationJob,
-    asked: Collection[str],
+    eligible: Collection[str],
     left_out: Mapping[str, str],
     quarantine: Mapping[str, QuarantineRecord],
     turn: int,
@@ -53,22 +53,23 @@ def may_open(
         turn: the turn that begins.
     """
     required = updates_required(job)
-    if len(asked) >= required:
+    if len(eligible) >= required:
         return Decision(NextAct.AGGREGATE)
-    why = ", ".join(_out(site, reason, quarantine.get(site)) for site, reason in sorted(left_out.items()))
+    why = ", ".join(_describe_left_out(site, reason, quarantine.get(site)) for site, reason in sorted(left_out.items()))
     return Decision(
         NextAct.PAUSE,
-        f"{len(asked)} sites can be asked in turn {turn}, {_words(job, required)} ({why or 'nobody is left out'})",
+        f"{len(eligible)} sites can be asked in turn {turn}, but {_describe_required(job, required)} "
+        f"({why or 'no site is left out'})",
     )
 
 
-def _out(site: str, reason: str, quarantine: QuarantineRecord | None) -> str:
+def _describe_left_out(site: str, reason: str, quarantine: QuarantineRecord | None) -> str:
     if reason != Reason.QUARANTINED or quarantine is None:
         return f"{site}: {reason}"
     return f"{site}: {reason} for {quarantine.reason} until turn {quarantine.quarantined_until}"
 
 
-def _words(job: FederationJob, required: int) -> str:
+def _describe_required(job: FederationJob, required: int) -> str:
     return (
         f"{required} are required by min_clients = {job.min_clients} and "
         f"{job.aggregator} with num_byzantine = {job.num_byzantine}"
@@ -86,5 +87,5 @@ def decide(job: FederationJob, *, admitted: int, refused: Mapping[str, str], att
     if admitted >= required:
         return Decision(NextAct.AGGREGATE)
     causes = ", ".join(f"{site}: {reason}" for site, reason in sorted(refused.items())) or "no site answered"
-    why = f"{admitted} updates were admitted, {_words(job, required)} ({causes})"
+    why = f"{admitted} updates were admitted, but {_describe_required(job, required)} ({causes})"
     return Decision(NextAct.REPEAT if attempt == 1 else NextAct.PAUSE, why)

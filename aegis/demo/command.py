@@ -20,33 +20,47 @@ from coreason_enclave.schemas import Aggregator, PrivacyUnit
 
 @click.command()
 @click.option(
-    "--epsilon", type=float, default=3.0, show_default=True, help="Cap of the job at each site, at delta 1e-5."
+    "--epsilon",
+    type=float,
+    default=3.0,
+    show_default=True,
+    help="Target epsilon of the job at each site, at delta 1e-5.",
 )
+@click.option("--sites", type=click.IntRange(2, 6), default=6, show_default=True, help="Number of participating sites.")
 @click.option(
-    "--sites", type=click.IntRange(2, 6), default=6, show_default=True, help="How many of the real sites take part."
-)
-@click.option(
-    "--rounds", type=click.IntRange(1, 200), default=10, show_default=True, help="Federation rounds of 6 local steps."
+    "--rounds",
+    type=click.IntRange(1, 200),
+    default=10,
+    show_default=True,
+    help="Number of rounds, with 6 local steps each.",
 )
 @click.option(
     "--aggregator",
     type=click.Choice([rule.value for rule in Aggregator]),
     default=Aggregator.TRIMMED_MEAN.value,
     show_default=True,
-    help="How updates are combined; all but mean withstand one hostile site.",
+    help="Rule that combines the updates; all but mean tolerate one Byzantine site.",
 )
 @click.option(
-    "--attackers", type=click.IntRange(0, 5), default=0, show_default=True, help="Sites that send -10 x their update."
+    "--attackers",
+    type=click.IntRange(0, 5),
+    default=0,
+    show_default=True,
+    help="Number of Byzantine sites, which send -10 times their update.",
 )
 @click.option(
     "--unit",
     type=click.Choice([PrivacyUnit.RECORD.value, PrivacyUnit.PERSON.value]),
     default=PrivacyUnit.PERSON.value,
     show_default=True,
-    help="Whose presence is hidden: one person with all their years, or one row.",
+    help="Unit of privacy: one person with all their years, or one row.",
 )
 @click.option(
-    "--repeats", type=click.IntRange(0, 50), default=4, show_default=True, help="Repetitions with fresh keys."
+    "--repeats",
+    type=click.IntRange(0, 50),
+    default=4,
+    show_default=True,
+    help="Number of repetitions with new secret keys.",
 )
 @click.option(
     "--seed",
@@ -59,7 +73,8 @@ from coreason_enclave.schemas import Aggregator, PrivacyUnit
     type=click.Choice([RuntimeName.FLOWER.value, RuntimeName.IN_PROCESS.value]),
     default=RuntimeName.FLOWER.value,
     show_default=True,
-    help="Processes of its own for each site, over Flower; or everything in one, faster. The model is the same.",
+    help="flower: separate processes for each site; in-process: everything in one process, faster. The model is the "
+    "same.",
 )
 @click.option("--runs", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on standard output.")
@@ -115,18 +130,18 @@ def demo(
 def _next_commands(runs: Path, attackers: int) -> tuple[str, ...]:
     here = _installed_in()
     other, shows = (
-        ("--epsilon 0.1", "a strict budget costs")
+        ("--epsilon 0.1", "a small epsilon costs in accuracy")
         if attackers
         else (
             "--attackers 1 --aggregator mean",
-            "one hostile site does to a plain mean",
+            "one Byzantine site does to a plain mean",
         )
     )
     return (
         f"{here}aegis verify {runs}/latest",
-        "  recomputes what this run claims from its own records",
+        "  recomputes this run's claims from its own records",
         f"{here}coreason-enclave ledger show {runs}/latest-federation/sites/site-1/ledger.sqlite",
-        "  shows what was spent on one site's data, and what is left",
+        "  shows the spent and the remaining budget of one site's data",
         f"{here}aegis demo {other}",
         f"  shows what {shows}",
     )

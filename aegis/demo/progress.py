@@ -56,9 +56,9 @@ class RoundTable:
         if self._live is not None:
             self._live.update(self._render(), refresh=True)
         else:
-            self._console.print(" · ".join(self._words(report)), soft_wrap=True)
+            self._console.print(" · ".join(self._summary(report)), soft_wrap=True)
 
-    def _words(self, report: RoundReport) -> list[str]:
+    def _summary(self, report: RoundReport) -> list[str]:
         record = report.record
         metrics = [f"{name} {record.metrics[name]:.3f}" for name in _METRICS if name in record.metrics]
         admitted = f"{len(record.admitted)} admitted, {len(record.refused)} refused"
@@ -92,8 +92,8 @@ class RoundTable:
             "site",
             "attestation",
             "epsilon spent in this job",
-            "left in this job",
-            "left for the data, all jobs",
+            "remaining in this job",
+            "remaining for the data, all jobs",
         ):
             table.add_column(name, justify="right")
         for site, claim in sorted(report.lineages.items()):

@@ -88,7 +88,7 @@ COLUMNS: tuple[DerivedColumn, ...] = (
         lambda rows: np.maximum(6.0 - rows["xage"], 0.0),
         low=-6.0,
         high=6.0,
-        why="years to go to school age, where the visits of infancy end; from 6 on it is 0",
+        why="years until age 6, when the visits of infancy end; 0 from age 6 on",
     ),
     _ranged(
         "years_over_40",
@@ -98,12 +98,12 @@ COLUMNS: tuple[DerivedColumn, ...] = (
         why="years past 40; enrolment was for people under 62, for at most five years, so few pass 65",
     ),
     _reference("child", lambda rows: rows["child"], "1 below the age of 18"),
-    _reference("adult_male", lambda rows: (1 - rows["female"]) * (1 - rows["child"]), "1 for a grown man"),
+    _reference("adult_male", lambda rows: (1 - rows["female"]) * (1 - rows["child"]), "1 for an adult man"),
     _deviation(
         "black",
         lambda rows: rows["black"],
-        "1 where the head of the household was recorded as black, in between if imputed: a protected "
-        "attribute, for a study of access to care and not, unexamined, for decisions about people",
+        "1 if the head of the household was recorded as black, between 0 and 1 if imputed: a protected attribute, "
+        "for a study of access to care; not for decisions about people without a review",
     ),
     _ranged(
         "income",
@@ -118,21 +118,21 @@ COLUMNS: tuple[DerivedColumn, ...] = (
         low=6.0,
         high=18.0,
         missing=12.0,
-        why="years of schooling of the decision maker, primary school to graduate degree; high school "
-        "stands in where it is not known",
+        why="years of schooling of the decision maker, primary school to graduate degree; 12 (high school) where "
+        "unknown",
     ),
     _ranged(
         "disea_sqrt",
         lambda rows: np.sqrt(rows["disea"]),
         low=0.0,
         high=8.0,
-        why="square root of the weighted count of chronic diseases at baseline, which has no end of "
-        "scale; 8 is a round number that stands for a count of 64",
+        why="square root of the weighted count of chronic diseases at baseline, which has no upper limit; the bound "
+        "8 stands for a count of 64",
     ),
     _reference(
         "physlm",
         lambda rows: rows["physlm"],
-        "1 with a physical limitation at baseline, in between if imputed",
+        "1 with a physical limitation at baseline, between 0 and 1 if imputed",
     ),
     _reference("tookphys", lambda rows: rows["tookphys"], "1 if examined physically at baseline"),
     _deviation(
@@ -151,8 +151,8 @@ COLUMNS: tuple[DerivedColumn, ...] = (
         low=0.0,
         high=1000.0,
         missing=500.0,
-        why="participation incentive in dollars a year; it made good the worst loss under the plan, "
-        "which was capped at 1,000 dollars; the middle stands in where it is not known",
+        why="participation incentive in dollars a year; it covered the worst loss under the plan, which was capped "
+        "at 1,000 dollars; 500 where unknown",
     ),
 )
 """The features in the model's order."""

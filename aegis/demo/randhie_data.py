@@ -80,9 +80,9 @@ def prepare_sites(
         raise ConfigurationError(f"sites must be 1 to {NUM_SITES}, the experiment's real sites, got {sites}")
     source = _load_source()
     training, _ = _split(source)
-    private = _take(source, training)
+    private = _select(source, training)
     return tuple(
-        _prepare_site(root, number, unit, _take(private, np.flatnonzero(private["site"] == number)))
+        _prepare_site(root, number, unit, _select(private, np.flatnonzero(private["site"] == number)))
         for number in range(1, sites + 1)
     )
 
@@ -95,7 +95,7 @@ def load_evaluation_set() -> EvaluationSet:
     """
     source = _load_source()
     _, evaluation = _split(source)
-    return _scaled(_take(source, evaluation))
+    return _scaled(_select(source, evaluation))
 
 
 def central_reference() -> CentralReference:
@@ -109,7 +109,7 @@ def central_reference() -> CentralReference:
     from sklearn.metrics import roc_auc_score
 
     source = _load_source()
-    train, test = (_scaled(_take(source, rows)) for rows in _split(source))
+    train, test = (_scaled(_select(source, rows)) for rows in _split(source))
 
     def auc(model: LogisticRegression | HistGradientBoostingClassifier) -> float:
         fitted = model.fit(train.features, train.labels)
@@ -129,13 +129,13 @@ def schema_for(unit: PrivacyUnit) -> DatasetSchema:
 def _load_source() -> Rows:
     data = _source_bytes()
     if hashlib.sha256(data).hexdigest() != SOURCE_SHA256:
-        raise ConfigurationError(f"{SOURCE_PATH.name} is not the file that the demo declares: {_remedy()}")
+        raise ConfigurationError(f"{SOURCE_PATH.name} does not have the digest that the demo declares: {_remedy()}")
     header, *lines = csv.reader(io.StringIO(data.decode("ascii")))
     cells = np.array([[float(cell) if cell else np.nan for cell in line] for line in lines])
     return dict(zip(header, cells.T, strict=True))
 
 
-def _take(rows: Rows, positions: npt.NDArray[np.int64]) -> Rows:
+def _select(rows: Rows, positions: npt.NDArray[np.int64]) -> Rows:
     return {name: values[positions] for name, values in rows.items()}
 
 
@@ -149,7 +149,7 @@ def _source_bytes() -> bytes:
     except OSError as error:
         installed = metadata.version("statsmodels")
         raise ConfigurationError(
-            f"statsmodels {installed} does not carry {SOURCE_PATH.as_posix()} ({error.strerror}): {_remedy()}"
+            f"statsmodels {installed} does not contain {SOURCE_PATH.as_posix()} ({error.strerror}): {_remedy()}"
         ) from error
 
 

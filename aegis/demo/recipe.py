@@ -90,7 +90,7 @@ def private_job(options: DemoOptions) -> FederationJob:
         raise InvalidJob(f"--attackers must be below --sites ({options.sites}): at least one site stays honest")
     if updates_required(job) > options.sites:
         raise InvalidJob(
-            f"{job.aggregator} with num_byzantine = {job.num_byzantine} needs {updates_required(job)} sites, "
+            f"{job.aggregator} with num_byzantine = {job.num_byzantine} needs {updates_required(job)} sites, but "
             f"--sites is {options.sites}"
         )
     return job

@@ -18,7 +18,7 @@ from coreason_enclave.crypto import load_or_create_signer
 from coreason_enclave.policy import LineagePolicy, SiteConfig, SitePolicy
 from coreason_enclave.schemas import AggregationStrategy, Aggregator, Profile
 
-DISJOINT_UNITS = "the study's designers: every family was enrolled at one site; in this file no person has two"
+DISJOINT_UNITS = "the study's designers: every family was enrolled at one site; no person in this file is at two sites"
 
 _KEYS = "keys"
 _LINEAGE_ALLOWANCE = 1.5

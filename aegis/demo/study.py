@@ -77,12 +77,14 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
     federation = found_demo_federation(run.federations / "main", options)
     _point(run.path.parent / "latest-federation", federation.path)
     with _processes(run, federation, options, console):
-        private = _run(job, _execution(run.path, federation, options), console, f"[2/5] private job {_where(options)}")
+        private = _run(
+            job, _execution(run.path, federation, options), console, f"[2/5] private job {_describe_runtime(options)}"
+        )
         twin = _run(
             twin_of(job),
             _execution(run.path / "twin", federation, options),
             console,
-            f"[3/5] the same job without privacy, on public data only {_where(options)}",
+            f"[3/5] the same job without privacy, on public data only {_describe_runtime(options)}",
         )
     repeats = _repeat(run, job, options, console)
     console.print("[5/5] central reference, plots, summary")
@@ -112,8 +114,8 @@ def _execution(path: Path, federation: FederationFolder, options: DemoOptions) -
     return RunPlan(federation, folder, options.seed, options.attackers, runtime=options.runtime)
 
 
-def _where(options: DemoOptions) -> str:
-    carried = "over processes of its own for each site" if options.runtime is RuntimeName.FLOWER else "in one process"
+def _describe_runtime(options: DemoOptions) -> str:
+    carried = "over separate processes for each site" if options.runtime is RuntimeName.FLOWER else "in one process"
     return f"{carried} (attestation SIMULATED)"
 
 
@@ -125,8 +127,8 @@ def _processes(run: DemoRun, federation: FederationFolder, options: DemoOptions,
         yield
         return
     console.print(
-        f"      starting SuperLink, gateway, and for each of {options.sites} sites its agent with a SuperNode; "
-        "mutual TLS, on loopback"
+        f"      starting SuperLink, gateway, and an agent with a SuperNode for each of {options.sites} sites; mutual "
+        "TLS over loopback"
     )
     with federation_running(federation, unsafe_seed=options.seed, attackers=options.attackers):
         yield
@@ -136,7 +138,7 @@ def _run(job: FederationJob, plan: RunPlan, console: Console, title: str) -> tup
     """Run a job to its end; only read a finished job."""
     folder = plan.folder
     if folder.is_finished:
-        console.print(f"{title}: finished before")
+        console.print(f"{title}: already finished")
         return folder.state().history
     earlier = folder.state().history if folder.has_state else ()
     with RoundTable(console, title, job.rounds, job.privacy.target_epsilon, earlier) as table:
@@ -150,7 +152,10 @@ def _repeat(run: DemoRun, job: FederationJob, options: DemoOptions, console: Con
     working = console.status("") if console.is_terminal and options.repeats else nullcontext()
     with working as status:
         for number in range(1, options.repeats + 1):
-            words = f"[4/5] repetition {number} of {options.repeats} in one process, new SIMULATED sites, fresh keys"
+            words = (
+                f"[4/5] repetition {number} of {options.repeats} in one process, with new SIMULATED sites and secret "
+                "keys"
+            )
             if status is not None:
                 status.update(words)
             folder = run.path / "repeats" / str(number)
@@ -193,8 +198,8 @@ def _require_keys_elsewhere(path: Path) -> None:
     """Refuse a run folder of an earlier version: it holds its sites' private keys and must not be published."""
     if (path / "federation").exists():
         raise RunFolderError(
-            f"{path} was begun by an earlier version, with private keys inside: finish it with that version, or move "
-            f"{path.parent / 'latest'} aside, and the same command begins a new one"
+            f"{path} was started by an earlier version, and contains private keys: finish the run with that version, "
+            f"or move {path.parent / 'latest'} aside and repeat the command to start a new run"
         )
 
 
@@ -215,7 +220,7 @@ def _new_folder(root: Path) -> Path:
         except FileExistsError:
             continue
         return path
-    raise RunFolderError(f"{root} has too many runs of this second: try again")
+    raise RunFolderError(f"{root} already has too many runs from this second: try again")
 
 
 def _point(link: Path, target: Path) -> None:

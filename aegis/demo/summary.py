@@ -12,25 +12,25 @@ from aegis.stores import RoundRecord
 from coreason_enclave.schemas import FederationJob
 
 _SIMULATED = (
-    "> **SIMULATED**: attestation is simulated (development profile) and all sites run on one machine, on data that is "
-    "public. The privacy mechanism, ledgers, signatures, admission and aggregation are the real ones."
+    "> **SIMULATED**: attestation is simulated (development profile) and all sites run on one machine, on public "
+    "data. The privacy mechanism, ledgers, signatures, admission and aggregation are real."
 )
 _EVALUATION = (
-    "A quarter of all people, with all their years, was set aside as public before anything was trained; no person is "
-    "in both parts. Sites report no loss and no accuracy: those would be computed from private rows."
+    "A quarter of all people, with all their years, is the public held-out test set, set aside before any training; "
+    "no person is in both parts. Sites report no loss and no accuracy, because both are computed from private rows."
 )
 _CHECK = (
     "`aegis verify` on this folder recomputes the epsilon from each site's ledger and compares model, audit log and "
     "ledgers with each other."
 )
 _TWIN = (
-    "- The twin without privacy used the same public people, and the repetitions used them again under budgets of "
-    "their own: the epsilon above is the price of one private job, not of this whole folder. The ledgers say so."
+    "- The non-private baseline used the same public people, and so did the repetitions, under separate budgets: the "
+    "epsilon above is the price of one private job, not of this whole folder. The ledgers record the rest."
 )
 _OPTIMISM = (
-    "- Recipe and features were chosen by trial on this public dataset, its evaluation quarter included: these AUC are "
-    "slightly optimistic, and no reason to think the private job better than the central one. On private data that "
-    "choice would be charged."
+    "- Recipe and features were chosen by trial on this public dataset, the evaluation quarter included: the AUC "
+    "values are slightly optimistic, and do not show that the private job is better than the central one. On private "
+    "data, that choice would cost privacy budget."
 )
 
 
@@ -94,9 +94,11 @@ def headline(result: DemoResult) -> list[str]:
     """Return the closing lines of the demonstration."""
     last, aucs = result.private[-1], result.aucs()
     attacked = f" with {', '.join(result.attackers)} taken over by a SIMULATED attacker" if result.attackers else ""
-    spread = f", {mean(aucs):.4f} ± {stdev(aucs):.4f} over {len(aucs)} runs with fresh keys" if len(aucs) > 1 else ""
+    spread = (
+        f", {mean(aucs):.4f} ± {stdev(aucs):.4f} over {len(aucs)} runs with new secret keys" if len(aucs) > 1 else ""
+    )
     return [
-        f"AUC {last.metrics['auc']:.3f} on people nobody trained on{attacked}{spread}.",
+        f"AUC {last.metrics['auc']:.3f} on the held-out test set{attacked}{spread}.",
         _without_privacy(result),
         _price(result),
         "SIMULATED: attestation is simulated, and all sites run on this machine on public data.",
@@ -144,11 +146,11 @@ def write_summary(result: DemoResult) -> str:
         "",
         *_guarantee(result),
         "",
-        "## What this does not show",
+        "## Limits of this demonstration",
         "",
-        *_not_shown(result),
+        *_limits(result),
         "",
-        "## Check it",
+        "## How to check the run",
         "",
         _CHECK,
         "",
@@ -158,7 +160,9 @@ def write_summary(result: DemoResult) -> str:
 
 def _utility_rows(result: DemoResult) -> list[tuple[str, ...]]:
     rows = [("private job", result.private[-1].metrics)]
-    rows += [(f"repeated with fresh keys, {i}", record.metrics) for i, record in enumerate(result.repeats, start=1)]
+    rows += [
+        (f"repeated with new secret keys, {i}", record.metrics) for i, record in enumerate(result.repeats, start=1)
+    ]
     rows += [("same job without privacy", result.twin[-1].metrics)]
     table = [(name, *(f"{metrics[key]:.4f}" for key in ("auc", "accuracy", "loss"))) for name, metrics in rows]
     return [
@@ -193,20 +197,20 @@ def _guarantee(result: DemoResult) -> list[str]:
         f"unit {privacy.unit}, neighbours differ by one {privacy.unit} added or removed; accountant: PLD."
     )
     across = (
-        "- Across sites: the largest of the sites' epsilons, on the claim that no person is at two of them (claimed by "
-        f"{DISJOINT_UNITS})."
+        "- Across sites: the largest of the sites' epsilons, on the claim that no person has data at two sites "
+        f"(claimed by {DISJOINT_UNITS})."
     )
     return [mechanism, guarantee, across, f"- Randomness: {_randomness(result.options)}"]
 
 
 def _randomness(options: DemoOptions) -> str:
     if options.seed is None:
-        return "keys made and kept by each site; running again gives other noise."
-    return f"UNSAFE: injected from seed {options.seed}, so anybody can subtract the noise. The epsilon is void."
+        return "secret keys, created and kept by each site; another run has other noise."
+    return f"UNSAFE: injected from seed {options.seed}, so that anyone can subtract the noise. The epsilon is void."
 
 
-def _not_shown(result: DemoResult) -> list[str]:
-    lines = [_TWIN, _OPTIMISM, "- No hardware attested anything, and no network was crossed."]
+def _limits(result: DemoResult) -> list[str]:
+    lines = [_TWIN, _OPTIMISM, "- No hardware evidence was involved, and no message left this machine."]
     if result.attackers:
         lines.append(f"- {', '.join(result.attackers)} sent -10 times the honest update: a SIMULATED attacker.")
     return lines

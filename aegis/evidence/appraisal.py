@@ -34,11 +34,11 @@ def appraise(
         content: bytes of the evidence file.
     """
     try:
-        found = outcomes(question, content)
-        _refuse_too_few(found, question.kind, policy)
+        results = outcomes(question, content)
+        _refuse_too_few(results, question.kind, policy)
     except VerificationRefused as error:
         return EvidenceVerdict.refused(question.kind, error)
-    parts = [_appraised(one, question, policy, subject) for one in found]
+    parts = [_appraised(one, question, policy, subject) for one in results]
     return EvidenceVerdict.together(parts) if question.kind is EvidenceKind.NVIDIA else parts[0]
 
 
@@ -57,7 +57,9 @@ def appraise_host(
     try:
         evidence = read_evidence(content)
         if not isinstance(evidence, Evidence):
-            raise VerificationRefused(Refusal.WRONG_KIND, "not the evidence of a host, but a vendor's own form")
+            raise VerificationRefused(
+                Refusal.WRONG_KIND, "the file holds a vendor's report, not the evidence of a host"
+            )
         kind = evidence.kind.value
         appraiser = Appraiser(policy, Profile.PRODUCTION, GivenEndorsements.from_files(endorsements))
         return EvidenceVerdict.of_host(appraiser.appraise(evidence, binding, now))
@@ -66,23 +68,23 @@ def appraise_host(
 
 
 def _appraised(
-    found: Authentic | VerificationRefused,
+    results: Authentic | VerificationRefused,
     question: VerificationRequest,
     policy: AttestationPolicy,
     subject: str | None,
 ) -> EvidenceVerdict:
-    if isinstance(found, VerificationRefused):
-        return EvidenceVerdict.refused(question.kind, found)
+    if isinstance(results, VerificationRefused):
+        return EvidenceVerdict.refused(question.kind, results)
     try:
-        accepted = appraise_report(found, policy, subject=subject, now=question.now)
+        accepted = appraise_report(results, policy, subject=subject, now=question.now)
     except VerificationRefused as error:
         return EvidenceVerdict.refused(question.kind, error)
-    return EvidenceVerdict.of(found).accepted(accepted)
+    return EvidenceVerdict.of(results).accepted(accepted)
 
 
-def _refuse_too_few(found: Sequence[object], kind: EvidenceKind, policy: AttestationPolicy) -> None:
-    gpus = len(found) if kind is EvidenceKind.NVIDIA else 0
+def _refuse_too_few(gpus_shown: Sequence[object], kind: EvidenceKind, policy: AttestationPolicy) -> None:
+    gpus = len(gpus_shown) if kind is EvidenceKind.NVIDIA else 0
     if gpus < policy.gpus:
         raise VerificationRefused(
-            Refusal.GPUS_MISSING, f"{gpus} GPUs; the policy wants {policy.gpus} beside a processor"
+            Refusal.GPUS_MISSING, f"{gpus} GPUs; the policy requires {policy.gpus} in addition to a processor"
         )

@@ -92,7 +92,10 @@ def _attestation_of(document: Mapping[str, Any], path: Path) -> Mapping[str, Any
     if "attestation" not in document:
         return document
     if others := sorted(document.keys() - {"attestation"}):
-        raise ConfigurationError(f"{path}: beside [attestation] stands {', '.join(others)}, which would not count")
+        raise ConfigurationError(
+            f"{path}: the file has the table [attestation], so that {', '.join(others)} would be ignored: remove or "
+            "move these entries"
+        )
     inner = document["attestation"]
     if not isinstance(inner, dict):
         raise ConfigurationError(f"{path}: attestation must be a table")
@@ -104,7 +107,7 @@ def _platform_of(document: Mapping[str, Any], table: str, path: Path) -> Mapping
     if not document.keys() & {"dcap", "snp", "nvidia"}:
         return document
     if unknown := sorted(document.keys() - AttestationPolicy.model_fields.keys()):
-        raise ConfigurationError(f"{path}: {', '.join(unknown)} stands in no platform's table, and would not count")
+        raise ConfigurationError(f"{path}: {', '.join(unknown)} belongs to no platform's table, and would be ignored")
     if table not in document:
         raise ConfigurationError(f"{path} has no table [{table}]")
     inner = document[table]

@@ -25,7 +25,7 @@ def dcap_endorsements(files: Sequence[bytes]) -> DcapEndorsements:
         VerificationRefused: the caller gave several files.
     """
     if len(files) > 1:
-        message = f"{len(files)} files of endorsements; a quote goes with one collateral document"
+        message = f"{len(files)} endorsement files; a quote needs exactly one collateral document"
         raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, message)
     return DcapEndorsements(files[0] if files else None)
 
@@ -79,9 +79,9 @@ def unreadable(content: bytes, kind: str) -> VerificationRefused | None:
     if content[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return VerificationRefused(Refusal.MALFORMED, "a web page, not an endorsement")
     try:
-        given = GivenEndorsements.from_files([content])
+        endorsements = GivenEndorsements.from_files([content])
         if kind == "snp":
-            for der in SnpEndorsements.from_files(given.of_snp).certificates:
+            for der in SnpEndorsements.from_files(endorsements.of_snp).certificates:
                 read_certificate(der)
         if kind == "nvidia":
             NvidiaEndorsements.from_files([content])

@@ -63,42 +63,42 @@ def inspect(content: bytes) -> Inspection:
     return _READERS[_kind_of(evidence)](evidence)
 
 
-def reference_values(found: Inspection) -> str:
+def reference_values(inspection: Inspection) -> str:
     """Return the ``[[attestation.reference_values]]`` (TOML) of a policy that accepts this code.
 
     Raises:
         VerificationRefused: ``wrong_kind``: evidence of this kind has no reference values.
     """
-    if found.kind not in {kind.value for kind in IDENTIFYING}:
-        message = f"evidence of kind {found.kind} has no reference values: no processor measured code here"
+    if inspection.kind not in {kind.value for kind in IDENTIFYING}:
+        message = f"evidence of kind {inspection.kind} has no reference values, because no processor measured code"
         raise VerificationRefused(Refusal.WRONG_KIND, message)
-    names = sorted(IDENTIFYING[CpuKind(found.kind)])
-    others = [name for name in found.measurements if name not in names]
+    names = sorted(IDENTIFYING[CpuKind(inspection.kind)])
+    others = [name for name in inspection.measurements if name not in names]
     lines = [
-        *_warnings(found, names),
+        *_warnings(inspection, names),
         "[[attestation.reference_values]]",
-        f'name = "{found.kind}-{found.measurements[names[0]][:16]}"',
-        f'kind = "{found.kind}"',
+        f'name = "{inspection.kind}-{inspection.measurements[names[0]][:16]}"',
+        f'kind = "{inspection.kind}"',
         "[attestation.reference_values.measurements]",
-        *(_line(name, found.measurements[name]) for name in names),
-        "# Also measured; take the # away from what has to match, too:",
-        *(f'# {name} = "{found.measurements[name]}"' for name in others),
+        *(_line(name, inspection.measurements[name]) for name in names),
+        "# Also measured; remove the # from every register that has to match as well:",
+        *(f'# {name} = "{inspection.measurements[name]}"' for name in others),
     ]
     return "\n".join(lines)
 
 
-def _warnings(found: Inspection, names: Sequence[str]) -> list[str]:
-    empty = [name for name in names if not found.measurements[name].strip("0")]
+def _warnings(inspection: Inspection, names: Sequence[str]) -> list[str]:
+    empty = [name for name in names if not inspection.measurements[name].strip("0")]
     if not empty:
         return []
     return [
-        f"# WARNING: {', '.join(empty)} all zeros: this host measured no code there. A policy of zeros accepts",
-        "# whatever another such host runs: none is proposed here, and none is loaded. Use an image that is measured.",
+        f"# WARNING: {', '.join(empty)} all zeros: this host measured no code there. A policy with zeros accepts",
+        "# any code on another such host: none is proposed here, and none can be loaded. Use a measured image.",
     ]
 
 
 def _line(name: str, value: str) -> str:
-    return f'{name} = "{value}"' if value.strip("0") else f'# {name} = "" # zeros here: nothing was measured'
+    return f'{name} = "{value}"' if value.strip("0") else f'# {name} = "" # zeros: no code was measured'
 
 
 def _kind_of(content: bytes) -> EvidenceKind:
@@ -114,7 +114,9 @@ def _kind_of(content: bytes) -> EvidenceKind:
     if len(content) == REPORT_BYTES and content[1:4] == bytes(3):
         return EvidenceKind.SNP
     if content.lstrip().startswith((b"-----BEGIN", b"<", b"\x30")):
-        message = "no evidence, but an endorsement it seems: `aegis evidence verify` takes it with --endorsements"
+        message = (
+            "not evidence, but apparently an endorsement: give the file to `aegis evidence verify` with --endorsements"
+        )
         raise VerificationRefused(Refusal.WRONG_KIND, message)
     message = "neither an SGX or TDX quote, a SEV-SNP report, an H100's report or list of them, nor a host's evidence"
     raise VerificationRefused(Refusal.MALFORMED, message)
@@ -184,15 +186,17 @@ def _gpu(evidence: NvidiaEvidence) -> Inspection:
 def _host(evidence: Evidence) -> Inspection:
     """Describe a host's evidence: its processor's report, and its GPUs'."""
     gpus = tuple(_gpu(NvidiaEvidence.of(gpu)) for gpu in evidence.gpus)
-    beside = f"{len(gpus)} GPUs" if gpus else "no GPU"
+    gpu_summary = f"{len(gpus)} GPUs" if gpus else "without GPUs"
     if evidence.kind is CpuKind.SIMULATED:
-        return Inspection(what=f"SIMULATED evidence: it proves nothing; {beside}", kind=evidence.kind.value, gpus=gpus)
+        return Inspection(
+            what=f"SIMULATED evidence, which proves nothing; {gpu_summary}", kind=evidence.kind.value, gpus=gpus
+        )
     report = evidence.cpu.report_bytes()
     cpu = _READERS[EvidenceKind(evidence.kind.value)](report)
     if cpu.kind != evidence.kind.value:
         raise VerificationRefused(Refusal.MALFORMED, f"a report of kind {cpu.kind} in evidence of kind {evidence.kind}")
     return Inspection(
-        what=f"a host's evidence: {cpu.what}, and {beside}",
+        what=f"a host's evidence: {cpu.what}, and {gpu_summary}",
         kind=cpu.kind,
         report_data=cpu.report_data,
         measurements=cpu.measurements,

@@ -45,27 +45,27 @@ class EvidenceVerdict:
         return self.reason is None
 
     @classmethod
-    def of(cls, found: Authentic) -> Self:
+    def of(cls, authentic: Authentic) -> Self:
         """Return the verdict ``authentic``."""
         return cls(
             verdict="authentic",
-            kind=found.kind,
-            message=f"authentic; {_open(found.not_checked)}",
-            report_data=found.report_data.hex(),
-            platform_id=found.platform_id,
-            claims=found.claims,
-            measurements=found.measurements,
-            not_checked=found.not_checked,
+            kind=authentic.kind,
+            message=f"authentic; {_open(authentic.not_checked)}",
+            report_data=authentic.report_data.hex(),
+            platform_id=authentic.platform_id,
+            claims=authentic.claims,
+            measurements=authentic.measurements,
+            not_checked=authentic.not_checked,
         )
 
     def accepted(self, by: Accepted) -> Self:
         """Return the same verdict after a policy accepted the report."""
-        about = {} if by.measurement is None else {"reference_value": by.measurement}
+        reference = {} if by.measurement is None else {"reference_value": by.measurement}
         return replace(
             self,
             verdict="accepted",
             message=f"accepted; {_open(by.not_checked)}",
-            claims={**self.claims, **about},
+            claims={**self.claims, **reference},
             not_checked=by.not_checked,
         )
 
@@ -113,4 +113,4 @@ class EvidenceVerdict:
 
 
 def _open(unchecked: Sequence[str]) -> str:
-    return f"not checked: {', '.join(unchecked)}" if unchecked else "nothing was left unchecked"
+    return f"not checked: {', '.join(unchecked)}" if unchecked else "every item was checked"

@@ -49,12 +49,12 @@ class VerificationRequest:
 def verify(question: VerificationRequest, content: bytes) -> EvidenceVerdict:
     """Verify the content of an evidence file. Bad content gives a refusal and no exception."""
     try:
-        found = outcomes(question, content)
+        results = outcomes(question, content)
     except VerificationRefused as error:
         return EvidenceVerdict.refused(question.kind, error)
     parts = [
         EvidenceVerdict.of(one) if isinstance(one, Authentic) else EvidenceVerdict.refused(question.kind, one)
-        for one in found
+        for one in results
     ]
     return EvidenceVerdict.together(parts) if question.kind is EvidenceKind.NVIDIA else parts[0]
 
@@ -81,7 +81,7 @@ def _processor(question: VerificationRequest, evidence: bytes | Evidence) -> Aut
         return _verified(question, report, certificates, expected)
     except VerificationRefused as error:
         if error.refusal is Refusal.REPORT_DATA and question.report_data is None:
-            message = f"{error}: it was made for another nonce"
+            message = f"{error}: the evidence was made for another nonce"
             raise VerificationRefused(Refusal.NONCE, message) from error
         raise
 
@@ -96,7 +96,7 @@ def _verified(
     if isinstance(policy, DcapPlatformPolicy) and question.kind in (EvidenceKind.SGX, EvidenceKind.TDX):
         verify_quote = verify_sgx if question.kind is EvidenceKind.SGX else verify_tdx
         return verify_quote(report, dcap_endorsements(question.endorsements), policy, now, report_data=expected)
-    raise TypeError(f"a {type(policy).__name__} says nothing about {question.kind}")
+    raise TypeError(f"a {type(policy).__name__} has no rules for {question.kind}")
 
 
 def _report_of(kind: EvidenceKind, evidence: bytes | Evidence) -> tuple[bytes, Sequence[bytes]]:
@@ -119,10 +119,12 @@ def _covered_by_processor(nonce: bytes | None, evidence: bytes | Evidence) -> by
 
 def _expected(question: VerificationRequest, by_nonce: bytes | None) -> bytes | None:
     """Return the report data that the request demands; None if the request demands none."""
-    given = question.report_data
-    if given is not None and by_nonce is not None and not hmac.compare_digest(given, by_nonce):
-        raise VerificationRefused(Refusal.NONCE, "the report data asked for is not that of the nonce asked for")
-    return by_nonce if given is None else given
+    requested = question.report_data
+    if requested is not None and by_nonce is not None and not hmac.compare_digest(requested, by_nonce):
+        raise VerificationRefused(
+            Refusal.NONCE, "the requested report data is not the report data of the requested nonce"
+        )
+    return by_nonce if requested is None else requested
 
 
 # --- GPUs -----------------------------------------------------------------------------------------------------------
@@ -130,22 +132,22 @@ def _expected(question: VerificationRequest, by_nonce: bytes | None) -> bytes | 
 
 def _gpus(question: VerificationRequest, evidence: bytes | Evidence) -> tuple[Authentic | VerificationRefused, ...]:
     if not isinstance(question.policy, NvidiaPlatformPolicy):
-        raise TypeError(f"a {type(question.policy).__name__} says nothing about GPUs")
+        raise TypeError(f"a {type(question.policy).__name__} has no rules for GPUs")
     by_nonce = question.nonce
     if isinstance(evidence, Evidence):
         by_nonce = None if question.nonce is None else gpu_nonce(manual_context(question.nonce))
     nonce = _expected(question, by_nonce)
     endorsements = NvidiaEndorsements.from_files(question.endorsements)
-    found: list[Authentic | VerificationRefused] = []
+    results: list[Authentic | VerificationRefused] = []
     for gpu in tuple(_reports(evidence)):
         try:
             one = verify_nvidia(gpu, endorsements, question.policy, question.now, nonce=nonce)
-            _refuse_known(one, found)
+            _refuse_known(one, results)
         except VerificationRefused as error:
-            found.append(error)
+            results.append(error)
         else:
-            found.append(one)
-    return tuple(found)
+            results.append(one)
+    return tuple(results)
 
 
 def _refuse_known(gpu: Authentic, others: Sequence[Authentic | VerificationRefused]) -> None:
@@ -158,5 +160,5 @@ def _reports(evidence: bytes | Evidence) -> Iterator[NvidiaEvidence]:
         yield from parse_nvidia_evidence(evidence)
         return
     if not evidence.gpus:
-        raise VerificationRefused(Refusal.WRONG_KIND, "this host shows no GPU")
+        raise VerificationRefused(Refusal.WRONG_KIND, "this host's evidence has no GPU")
     yield from map(NvidiaEvidence.of, evidence.gpus)

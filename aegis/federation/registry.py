@@ -53,7 +53,7 @@ def _canonical_base64(text: str) -> str:
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"expected base64: {error}") from error
     if not data or base64.b64encode(data).decode() != text:
-        raise ValueError("expected the one base64 spelling of at least one byte")
+        raise ValueError("expected canonical base64 of at least one byte")
     return text
 
 
@@ -74,7 +74,7 @@ class ClientBudget(StrictModel):
     job_delta: Delta
 
     @model_validator(mode="after")
-    def _jobs_fit(self) -> Self:
+    def _job_caps_within_caps(self) -> Self:
         if self.job_epsilon > self.epsilon or self.job_delta > self.delta:
             raise ValueError("job_epsilon and job_delta must be at most epsilon and delta")
         return self
@@ -120,13 +120,13 @@ class FederationConfig(StrictModel):
         for field in ("public_keys", "node_keys", "certificates"):
             values: Mapping[str, str] = getattr(self, field)
             if len(set(values.values())) != len(values):
-                raise ValueError(f"{field}: two sites share one: each needs its own")
-            if strangers := sorted(set(values) - set(self.public_keys)):
-                raise ValueError(f"{field}: {strangers[0]} is no participant: it has no entry in public_keys")
+                raise ValueError(f"{field}: two sites share one value: each site needs its own")
+            if unknown := sorted(set(values) - set(self.public_keys)):
+                raise ValueError(f"{field}: {unknown[0]} is not a participant: public_keys has no entry for it")
         if self.attester == "simulated" and self.profile is not Profile.DEVELOPMENT:
             raise ValueError("attester simulated needs profile development")
-        if strangers := sorted(set(self.revoked) - set(self.public_keys)):
-            raise ValueError(f"revoked: {strangers[0]} is no participant: it has no entry in public_keys")
+        if unknown := sorted(set(self.revoked) - set(self.public_keys)):
+            raise ValueError(f"revoked: {unknown[0]} is not a participant: public_keys has no entry for it")
         return self
 
     def attestation_policy(self) -> AttestationPolicy:
@@ -139,7 +139,9 @@ class FederationConfig(StrictModel):
             return self.attestation
         if self.profile is Profile.DEVELOPMENT:
             return AttestationPolicy.simulated_only()
-        raise RunFolderError("federation.toml has no [attestation] table: it has to say what sites must prove")
+        raise RunFolderError(
+            "federation.toml has no [attestation] table, which states the evidence that sites must provide"
+        )
 
     def admitting(self, site_id: str, *, public_key: str, node_key: str, certificate: str) -> Self:
         """Return the registry with one participant added, or its keys replaced.
@@ -148,7 +150,9 @@ class FederationConfig(StrictModel):
             RunFolderError: the site is revoked, or the entry does not fit the registry; the message names the field.
         """
         if site_id in self.revoked:
-            raise RunFolderError(f"{site_id} is revoked: take it off that list first, if that is what you mean")
+            raise RunFolderError(
+                f"{site_id} is revoked: remove the site from revoked in federation.toml first, if that is intended"
+            )
         document = self.model_dump()
         for field, value in (("public_keys", public_key), ("node_keys", node_key), ("certificates", certificate)):
             document[field] = {**document[field], site_id: value}
@@ -172,13 +176,18 @@ class FederationConfig(StrictModel):
             RunFolderError: no participant has this name, the site is revoked, or the registry lacks a policy.
         """
         if site_id not in self.public_keys:
-            raise RunFolderError(f"{site_id} is no participant: admit it first")
+            raise RunFolderError(f"{site_id} is not a participant: admit the site first")
         if site_id in self.revoked:
-            raise RunFolderError(f"{site_id} is revoked: take it off that list first, if that is what you mean")
+            raise RunFolderError(
+                f"{site_id} is revoked: remove the site from revoked in federation.toml first, if that is intended"
+            )
         pinned, document = self.pinned(), self.model_dump()
         document["attestation"] |= {"platforms": {**pinned, site_id: tuple(platforms)}}
-        said = document["attestation"]["unsafe_shared_platforms"]
-        document["attestation"]["unsafe_shared_platforms"] = (*said, *(one for one in shared if one not in said))
+        shared_now = document["attestation"]["unsafe_shared_platforms"]
+        document["attestation"]["unsafe_shared_platforms"] = (
+            *shared_now,
+            *(one for one in shared if one not in shared_now),
+        )
         return self._revised(document)
 
     def pinned(self) -> Mapping[str, tuple[str, ...]]:
@@ -188,7 +197,10 @@ class FederationConfig(StrictModel):
             RunFolderError: the registry has no ``[attestation]`` table.
         """
         if self.attestation is None:
-            raise RunFolderError("federation.toml has no [attestation] table: write down first what sites must prove")
+            raise RunFolderError(
+                "federation.toml has no [attestation] table: write the table first: it states the evidence that "
+                "sites must provide"
+            )
         return self.attestation.platforms
 
     def _revised(self, document: dict[str, Any]) -> Self:

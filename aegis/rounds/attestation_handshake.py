@@ -85,11 +85,11 @@ class CoordinatorHandshake:
 
     def attested(self, site: str, job: FederationJob) -> Attested | None:
         """Return the attestation of ``site`` for ``job``, or None if the site must attest again."""
-        held = self._attested.get(site)
-        if held is None or held.report.job_digest != job.digest():
+        attestation = self._attested.get(site)
+        if attestation is None or attestation.report.job_digest != job.digest():
             return None
-        known_since = held.report.appraised_at - CLOCK_SKEW_S  # a larger step back voids the result
-        return held if known_since <= self.clock() < held.report.renewal_due else None
+        known_since = attestation.report.appraised_at - CLOCK_SKEW_S  # a larger step back voids the result
+        return attestation if known_since <= self.clock() < attestation.report.renewal_due else None
 
     def forget(self, site: str) -> None:
         """Drop the site's attestation, so that the site must attest again before it receives anything."""

@@ -97,7 +97,7 @@ class RunContext:
 
         The site's silence already cost a strike; the strike's reason becomes lateness.
         """
-        self.journal.refuse("admit", site, Reason.LATE, f"{site} answered after its round was closed")
+        self.journal.refuse("admit", site, Reason.LATE, f"{site} replied after its round was closed")
         quarantine = self.journal.state.quarantine
         if site in quarantine:
             self.journal.save(quarantine={**quarantine, site: mark_late(quarantine[site])})

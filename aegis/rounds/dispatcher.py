@@ -166,7 +166,7 @@ class Dispatcher:
     def follow_up(self, outbound: OutboundMessage) -> None:
         """Send a further request to a site that has just answered, while :meth:`send` is running."""
         if self._batch is None:
-            raise RuntimeError("no batch is open: follow_up() belongs into the loop over send()")
+            raise RuntimeError("no batch is open: call follow_up() only within the loop over send()")
         self._batch.follow(outbound)
 
     def _push_due(self, batch: _OpenBatch) -> None:
@@ -243,14 +243,14 @@ class _OpenBatch:
         waiting = [request for request in self._sites.values() if not request.answered]
         for request in waiting:
             _notice(request, health.get(request.outbound.site), now)
-        return [request for request in waiting if request.due <= now and not _is_away(request, health)]
+        return [request for request in waiting if request.due <= now and not _is_disconnected(request, health)]
 
     def sent(
         self, due: Sequence[_OpenRequest], message_ids: Sequence[str | None], health: Mapping[str, SiteHealth]
     ) -> None:
         """Record the result of a push."""
         if len(message_ids) != len(due):
-            raise TransportFailed(f"it took {len(message_ids)} of {len(due)} messages")
+            raise TransportFailed(f"the transport accepted {len(message_ids)} of {len(due)} messages")
         now = self._clock()
         for request, message_id in zip(due, message_ids, strict=True):
             request.pushed, request.due = True, math.inf
@@ -342,11 +342,11 @@ def _notice(request: _OpenRequest, seen: SiteHealth | None, now: float) -> None:
         request.due, request.activations = now, seen.activations
 
 
-def _is_away(request: _OpenRequest, health: Mapping[str, SiteHealth]) -> bool:
+def _is_disconnected(request: _OpenRequest, health: Mapping[str, SiteHealth]) -> bool:
     """Return True if the node has its message but is disconnected, so that resending would only pile up messages."""
     seen = health.get(request.outbound.site)
     return request.pushed and seen is not None and not seen.connected
 
 
 def _log(error: TransportFailed) -> None:
-    logging.getLogger(__name__).warning("the carrier failed, and is tried again: %s", error)
+    logging.getLogger(__name__).warning("the transport failed, the coordinator retries: %s", error)

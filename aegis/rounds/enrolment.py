@@ -110,7 +110,7 @@ class _Enrolling:
             else:
                 enrolled[site] = content.envelope.decode()
         elif isinstance(content, SiteRefusal):
-            self._decline(site, content.reason, f"{site} does not take part")
+            self._decline(site, content.reason, f"{site} refused the invitation")
         else:
             reason = content.reason if isinstance(content, EnvelopeError) else reply.reason or Reason.NO_REPLY
             self._decline(site, reason, "" if content is None else str(content))

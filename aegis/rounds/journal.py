@@ -50,23 +50,25 @@ class Journal:
     def __init__(self, job: FederationJob, initial: Arrays, records: RunRecords, profile: Profile) -> None:
         self.store, self._audit, self._profile = records.store, records.audit, profile
         store, audit = records.store, records.audit
-        about, state = {"job": job.job_id, "job_digest": job.digest()}, store.load()
+        identity, state = {"job": job.job_id, "job_digest": job.digest()}, store.load()
         if state is None:
             self.state = self._placed(RunState(job_digest=job.digest(), models=(store.save_model(initial),)))
             self._digest = store.save(self.state)
-            self.log("run", "started", about)
+            self.log("run", "started", identity)
             return
         if state.job_digest != job.digest():
             raise RunFolderError("this run folder belongs to another job: choose another --out")
         if state.log.size > audit.head.size:
             raise RunFolderError(
-                f"the run's log has {audit.head.size} lines, {state.log.size} were written before its state was saved: "
-                "lines were cut off. Restore audit.jsonl from a backup, or start a new run"
+                f"the run's log has {audit.head.size} lines, but {state.log.size} when its state was saved: lines "
+                "were removed. Restore audit.jsonl from a backup, or start a new run"
             )
         self.state, self._digest = state, state.digest()
         last = [record.model_dump(mode="json") for record in state.history[-1:]]
         self.log(
-            "run", "resumed", {**about, "completed_rounds": state.completed_rounds, "record": last[0] if last else None}
+            "run",
+            "resumed",
+            {**identity, "completed_rounds": state.completed_rounds, "record": last[0] if last else None},
         )
 
     def save(self, state: RunState | None = None, /, **changes: Any) -> RunState:
@@ -80,8 +82,8 @@ class Journal:
 
     def log(self, action: str, outcome: str, details: Mapping[str, object], reason: str | None = None) -> None:
         """Append a line to the audit log, with the profile and the digest of the state on disk."""
-        about = {**self._profile.label(), "state": self._digest, **details}
-        self._audit.append(actor="coordinator", action=action, outcome=outcome, reason=reason, details=about)
+        entry = {**self._profile.label(), "state": self._digest, **details}
+        self._audit.append(actor="coordinator", action=action, outcome=outcome, reason=reason, details=entry)
 
     def refuse(self, action: str, site: str, reason: str, message: str, **details: object) -> None:
         """Log a refusal of a message from ``site``."""

@@ -32,13 +32,13 @@ ANNOUNCE_S = 10.0
 def announce(run: RunContext, dispatcher: Dispatcher) -> Mapping[str, bytes]:
     """Announce the end of the run to the last round's sites; return their witness statements, by site."""
     last = run.journal.state.history[-1].admitted if run.journal.state.history else ()
-    asked = [site for site in last if site in run.sites.registered and not run.sites.is_revoked(site)]
-    outbound_messages = {site: _outbound(run, site) for site in asked}
+    recipients = [site for site in last if site in run.sites.registered and not run.sites.is_revoked(site)]
+    outbound_messages = {site: _outbound(run, site) for site in recipients}
     statements: dict[str, bytes] = {}
     for batch in dispatcher.send(list(outbound_messages.values()), ANNOUNCE_S):
         for reply in batch:
             if reply.kind is ReplyKind.FIRST and isinstance(reply.content, SealedMessage):
-                _keep(run, reply, outbound_messages[reply.site], statements)
+                _store_statement(run, reply, outbound_messages[reply.site], statements)
     return dict(sorted(statements.items()))
 
 
@@ -64,7 +64,7 @@ def _outbound(run: RunContext, site: str) -> OutboundMessage:
     )
 
 
-def _keep(run: RunContext, reply: Reply, outbound: OutboundMessage, statements: dict[str, bytes]) -> None:
+def _store_statement(run: RunContext, reply: Reply, outbound: OutboundMessage, statements: dict[str, bytes]) -> None:
     """Keep a statement if its site signed it and it holds the announced checkpoint."""
     if not isinstance(reply.content, SealedMessage):
         return
@@ -74,11 +74,11 @@ def _keep(run: RunContext, reply: Reply, outbound: OutboundMessage, statements: 
             LogAnnouncement.from_payload(unverified_payload(outbound.message.envelope)).log, key
         )
         statement = open_witness(reply.content.envelope)
-        held = [each for each in statement.logs if each.origin == origin_of_run(run.job.digest())]
+        own_logs = [each for each in statement.logs if each.origin == origin_of_run(run.job.digest())]
         whose = statement.site_id, statement.public_key
         if whose == (reply.site, run.sites.registered[reply.site].public_key) and [
-            open_checkpoint(each.last, key) for each in held
+            open_checkpoint(each.last, key) for each in own_logs
         ] == [announced]:
             statements[reply.site] = reply.content.envelope
     except EnclaveError as error:
-        logging.getLogger(__name__).warning("%s stated nothing that counts: %s", reply.site, error)
+        logging.getLogger(__name__).warning("%s sent no valid witness statement: %s", reply.site, error)

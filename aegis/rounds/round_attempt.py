@@ -34,7 +34,7 @@ from coreason_enclave.wire import (
     encode_roll_call,
 )
 
-_MOST_CHALLENGES = 8
+_MAX_CHALLENGES = 8
 """Largest number of challenges to one site in one attempt: a site may restart, or sleep through a challenge."""
 
 _CANNOT_PROVE = frozenset(
@@ -65,7 +65,7 @@ class RoundAttempt:
         self._models = BaseModels(of)
         self.base = self._models.arrays
         self._roll_call = encode_roll_call({site: text.encode() for site, text in of.enrolments().items()})
-        self._questions = self._pose()
+        self._questions = self._create_requests()
         self._challenged: dict[str, int] = {}
         self._next: list[OutboundMessage] = []
         self.admitted: dict[str, Admitted] = {}
@@ -75,7 +75,7 @@ class RoundAttempt:
         """Send a request to every unsettled site, and receive replies until the round closes: see :meth:`_closing`."""
         self.restore()
         self._drop_the_unreachable()
-        first = [self._order(site) or self._challenge(site) for site in self._unheard()]
+        first = [self._order(site) or self._challenge(site) for site in self._pending_sites()]
         for batch in dispatcher.send(first, self._of.job.round_deadline_s, self._closing()):
             self.receive(batch)
             for outbound in self._following():
@@ -83,7 +83,7 @@ class RoundAttempt:
 
     def attest(self, dispatcher: Dispatcher) -> None:
         """Challenge every site without a current attestation; send no order yet."""
-        unproven = [site for site in self._unheard() if not self._proven(site)]
+        unproven = [site for site in self._pending_sites() if not self._proven(site)]
         challenges = [self._challenge(site) for site in unproven]
         for batch in dispatcher.send(challenges, self._of.job.round_deadline_s, self._closing(attested=True)):
             self.receive(batch)
@@ -111,25 +111,25 @@ class RoundAttempt:
             except (LedgerForked, UpdateRefused) as error:
                 if isinstance(error, UpdateRefused) and error.reason is Reason.WRONG_DIGEST:
                     raise RunFolderError(
-                        f"the kept update of {site} is damaged ({error}): restore the run folder from a backup, "
-                        "or start a new run"
+                        f"the stored update of {site} is damaged ({error}): restore the run folder from a backup, or "
+                        "start a new run"
                     ) from error
                 self._journal.log("admit", "lost", {"site": site, "message": str(error)})
         self._journal.save(received={site: kept for site, kept in received.items() if site in self.admitted})
 
     def outbound_messages(self) -> list[OutboundMessage]:
         """Return the orders for attested sites that are neither admitted nor refused yet."""
-        orders = [self._order(site) for site in self._unheard()]
+        orders = [self._order(site) for site in self._pending_sites()]
         return [outbound for outbound in orders if outbound is not None]
 
     def receive_all(self, deliveries: Iterable[InboundMessage]) -> None:
         """Process replies that a caller collected, matched by sender node. A site without a reply counts as silent."""
-        asked = {self._of.sites.registered[site].node_id: site for site in self._unheard()}
-        waiting, replies = dict(asked), list[Reply]()
+        site_by_node = {self._of.sites.registered[site].node_id: site for site in self._pending_sites()}
+        waiting, replies = dict(site_by_node), list[Reply]()
         for inbound in deliveries:
             if isinstance(inbound.content, DeliveryFailure):
                 continue
-            site = asked.get(inbound.node_id)
+            site = site_by_node.get(inbound.node_id)
             first = waiting.pop(inbound.node_id, None) is not None
             kind = ReplyKind.UNSOLICITED if site is None else ReplyKind.FIRST if first else ReplyKind.DUPLICATE
             replies.append(Reply(kind, site or "", inbound.node_id, inbound.content))
@@ -154,9 +154,9 @@ class RoundAttempt:
     def _handle_reply(self, reply: Reply, changes: _Batch) -> None:
         match reply.kind:
             case ReplyKind.FIRST:
-                self._first(reply, changes)
+                self._handle_first(reply, changes)
             case ReplyKind.DUPLICATE:
-                self._again(reply, changes)
+                self._handle_duplicate(reply, changes)
             case ReplyKind.MISSING:
                 self._refuse(reply.site, reply.reason or Reason.NO_REPLY, "", changes, reply.reason is Reason.NO_REPLY)
             case ReplyKind.LATE:
@@ -164,7 +164,7 @@ class RoundAttempt:
             case ReplyKind.UNSOLICITED:
                 self._of.log_unsolicited(reply.node_id)
 
-    def _first(self, reply: Reply, changes: _Batch) -> None:
+    def _handle_first(self, reply: Reply, changes: _Batch) -> None:
         """Check a first reply and admit or refuse it.
 
         A site's own refusal costs no strike, unless the site cannot attest. Other faults of the site do.
@@ -178,7 +178,7 @@ class RoundAttempt:
             self._prove(site, content, changes)
         elif not isinstance(content, SealedMessage):
             reason = content.reason if isinstance(content, EnvelopeError) else Reason.MALFORMED
-            self._refuse(site, reason, f"the answer of {site} is refused: {content}", changes)
+            self._refuse(site, reason, f"the reply of {site} is refused: {content}", changes)
         else:
             self._admit(site, content, changes)
 
@@ -194,8 +194,8 @@ class RoundAttempt:
         unable = reason in _CANNOT_PROVE if attesting else reason is Reason.ATTESTATION_UNAVAILABLE
         if reason in _CANNOT_PROVE:
             self._of.handshake.forget(site)  # the earlier mutual attestation no longer holds
-        what = "did not prove itself" if attesting else "refused the order"
-        self._refuse(site, reason, f"{site} {what}", changes, strike=unable)
+        message = "refused to attest" if attesting else "refused the order"
+        self._refuse(site, reason, f"{site} {message}", changes, strike=unable)
 
     def _prove(self, site: str, message: SealedMessage, changes: _Batch) -> None:
         """Appraise a site's attestation, then queue the site's order or refuse the site."""
@@ -206,10 +206,10 @@ class RoundAttempt:
                 return
             self._refuse(site, refusal.reason, str(refusal), changes, strike=refusal.reason is not _OURS)
         except AttestationError as error:
-            self._refuse(site, error.reason, f"this host cannot prove itself: {error}", changes, strike=False)
+            self._refuse(site, error.reason, f"this host cannot attest: {error}", changes, strike=False)
         else:
             self._log_attested(attested)
-            self._note_seen(site, attested.log_seen)
+            self._record_seen(site, attested.log_seen)
             order = self._order(site)
             if order is not None:
                 self._next.append(order)
@@ -218,13 +218,13 @@ class RoundAttempt:
         """Refuse sites that must attest again when the caller cannot send further requests. No strikes."""
         changes = _Batch()
         for site in sites:
-            message = f"{site} has to prove itself anew"
+            message = f"{site} has to attest again"
             self._refuse(site, Reason.ATTESTATION_REQUIRED, message, changes, strike=False)
         self._save_refused(changes)
 
     def _challenge_again(self, site: str) -> bool:
         self._of.handshake.forget(site)
-        if self._challenged.get(site, 0) >= _MOST_CHALLENGES:
+        if self._challenged.get(site, 0) >= _MAX_CHALLENGES:
             return False
         self._next.append(self._challenge(site))
         return True
@@ -249,20 +249,23 @@ class RoundAttempt:
         The statement is kept with the update, so a false statement would accuse the log.
         """
         if not self._of.witnesses.record_seen(site, seen := admitted.statement.log_seen):
-            what = f"{site} says that it saw line {seen.size} of another log: an update with that would accuse this one"
-            raise UpdateRefused(site, Reason.LOG_FORKED, what)
+            message = (
+                f"{site} states a checkpoint at line {seen.size} of another log: a stored update with this statement "
+                "would contradict this log"
+            )
+            raise UpdateRefused(site, Reason.LOG_FORKED, message)
         return admitted
 
-    def _note_seen(self, site: str, seen: LogSeen | None) -> None:
+    def _record_seen(self, site: str, seen: LogSeen | None) -> None:
         """Record the log checkpoint that a site states in its attestation; log a refusal if this log never had it.
 
         Such a site refuses its order: this log was lost or rewritten.
         """
         if not self._of.witnesses.record_seen(site, seen) and seen is not None:
-            what = "it saw another log of this run, or a longer one: restore the newest copy of audit.jsonl"
-            self._journal.refuse("witness", site, Reason.LOG_FORKED, what, size=seen.size, root=seen.root)
+            message = "the site received another, or a longer, log of this run: restore the newest copy of audit.jsonl"
+            self._journal.refuse("witness", site, Reason.LOG_FORKED, message, size=seen.size, root=seen.root)
 
-    def _again(self, reply: Reply, changes: _Batch) -> None:
+    def _handle_duplicate(self, reply: Reply, changes: _Batch) -> None:
         """Handle a further answer to one order: the first answer decided.
 
         A refusal or a repeat of the admitted update changes nothing. Any other answer after an admitted update costs a
@@ -278,7 +281,7 @@ class RoundAttempt:
                     return
         except UpdateRefused:
             pass
-        message = f"{site} answered one order twice, and not the same"
+        message = f"{site} sent two different replies to one order"
         self._journal.refuse("admit", site, Reason.REPLAYED, message)
         changes.strikes[site] = Reason.REPLAYED
 
@@ -316,7 +319,7 @@ class RoundAttempt:
             if self._of.sites.is_revoked(site):
                 self._refuse(site, Reason.REVOKED, f"{site} is revoked", changes, strike=False)
             elif site not in self._of.sites.registered:
-                self._refuse(site, Reason.NO_REPLY, f"{site} is not registered any more", changes, strike=False)
+                self._refuse(site, Reason.NO_REPLY, f"{site} is no longer registered", changes, strike=False)
         self._save_refused(changes)
 
     def _save_refused(self, changes: _Batch) -> None:
@@ -333,7 +336,7 @@ class RoundAttempt:
             handshake.decrypt_update if decrypt_update is None else decrypt_update,
         )
 
-    def _pose(self) -> dict[str, RoundRequest]:
+    def _create_requests(self) -> dict[str, RoundRequest]:
         state, job = self._journal.state, self._of.job
         return {
             site: RoundRequest(job, state.open_round, site, nonce, self._models.digest(site))
@@ -351,7 +354,7 @@ class RoundAttempt:
             return None
 
         def enough() -> bool:
-            proven = [site for site in self._unheard() if self._proven(site)] if attested else []
+            proven = [site for site in self._pending_sites() if self._proven(site)] if attested else []
             return len(self.admitted) + len(proven) >= updates_required(job)
 
         return Closing(enough, job.straggler_grace_s)
@@ -359,7 +362,7 @@ class RoundAttempt:
     def _proven(self, site: str) -> bool:
         return self._attested(site) is not None
 
-    def _unheard(self) -> list[str]:
+    def _pending_sites(self) -> list[str]:
         settled = self.admitted.keys() | self.refused.keys()
         return [site for site in self._questions if site not in settled]
 
@@ -394,8 +397,8 @@ class RoundAttempt:
         A site whose last answer was lost must attest again: the lost answer would have stated what the site saw of the
         log.
         """
-        held = self._of.handshake.attested(site, self._of.job)
-        return held if self._of.witnesses.is_known(site) else None
+        attested = self._of.handshake.attested(site, self._of.job)
+        return attested if self._of.witnesses.is_known(site) else None
 
     def _challenge(self, site: str) -> OutboundMessage:
         """Return a request to ``site`` to attest over a new challenge."""
@@ -418,7 +421,7 @@ class RoundAttempt:
 
     def _log_attested(self, attested: Attested) -> None:
         report = attested.report
-        told = {
+        entry = {
             "site": report.subject,
             "provenance": report.provenance.value,
             "kind": report.kind,
@@ -430,4 +433,4 @@ class RoundAttempt:
             "not_checked": list(report.not_checked),
             "result": sha256_hex(attested.result.encode()),
         }
-        self._journal.log("attest", "accepted", told)
+        self._journal.log("attest", "accepted", entry)

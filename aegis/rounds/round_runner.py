@@ -104,7 +104,7 @@ class RoundRunner:
             RunPaused: too few updates were admitted, for the second time.
         """
         if self._drawing is not None:
-            return self._settle_drawn(attempt, self._drawing)
+            return self._settle_sample(attempt, self._drawing)
         job, state = self._run.job, self._journal.state
         refused = {**state.left_out, **attempt.refused}
         decision = decide(job, admitted=len(attempt.admitted), refused=refused, attempt=state.attempt)
@@ -129,7 +129,7 @@ class RoundRunner:
         except PrivacyBudgetExceededError as error:
             raise self._pause(str(error), [Reason.BUDGET_EXCEEDED.value]) from error
 
-    def _settle_drawn(self, attempt: RoundAttempt, drawing: ClientSampling) -> RunState | None:
+    def _settle_sample(self, attempt: RoundAttempt, drawing: ClientSampling) -> RunState | None:
         """Complete the round with any number of admitted updates; on a conflicting release, resample and return None.
 
         A second attempt would be another release. A longer wait would reveal how many sites were drawn.
@@ -156,9 +156,9 @@ class RoundRunner:
         quarantine = state.quarantine if attempt is None else self._forgiven(attempt)
         self._journal.save(state.closed(), quarantine=quarantine)
         self._forget(state)
-        self._note_health()
-        for_good = set(reasons) == {Reason.BUDGET_EXCEEDED.value}
-        return (BudgetRefused if for_good else RunPaused)(f"round {state.open_round} cannot be completed: {why}")
+        self._record_health()
+        is_final = set(reasons) == {Reason.BUDGET_EXCEEDED.value}
+        return (BudgetRefused if is_final else RunPaused)(f"round {state.open_round} cannot be completed: {why}")
 
     def _combine(self, attempt: RoundAttempt) -> Aggregate:
         job = self._run.job
@@ -199,7 +199,7 @@ class RoundRunner:
         self._journal.store.keep_strategy(strategy.digests())
         completed = {"round": record.round_number, "model": digest, "record": record.model_dump(mode="json")}
         self._journal.log("round", "completed", completed)
-        self._note_health()
+        self._record_health()
         self._hooks.observe(record)
         return following
 
@@ -246,7 +246,7 @@ class RoundRunner:
         for kept in state.received.values():
             self._journal.store.drop_arrays(kept.envelope)
 
-    def _note_health(self) -> None:
+    def _record_health(self) -> None:
         """Write the known health of the sites to the log, and to the run folder for status displays."""
         health = {site: seen.to_dict() for site, seen in sorted(self._run.sites.health().items())}
         if health:

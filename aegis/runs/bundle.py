@@ -40,7 +40,7 @@ _FOLDERS = frozenset({"keys", "coordinator", "federation", "nvflare"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,15}")
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip archive can store
 _MODE = (stat.S_IFREG | 0o644) << 16
-_MOST_FILES, _LARGEST = 1_000_000, 1 << 30
+_MAX_FILES, _LARGEST = 1_000_000, 1 << 30
 
 
 def exported_names(run: Path) -> list[str]:
@@ -52,7 +52,9 @@ def exported_names(run: Path) -> list[str]:
     try:
         listed = FileList.model_validate(parse_json((run / MANIFEST).read_bytes(), limit=_LARGEST)).files
     except (OSError, EnclaveError, ValidationError) as error:
-        raise RunFolderError(f"{run} has no {MANIFEST} that tells which files to export: {one_line(error)}") from error
+        raise RunFolderError(
+            f"{run} has no readable {MANIFEST}, which names the files to export: {one_line(error)}"
+        ) from error
     names = sorted({*listed, MANIFEST, SIGNATURE})
     for name in names:
         _require_public(run, name)
@@ -69,7 +71,7 @@ def write_bundle(run: Path, out: Path) -> list[str]:
     if not folder.is_started:
         raise RunFolderError(f"{run} is not a run folder: it has no config.json")
     if not folder.is_finished:
-        raise RunFolderError(f"the run in {run} has not finished: the command that started it goes on with it")
+        raise RunFolderError(f"the run in {run} has not finished: repeat the command that started the run")
     names = exported_names(run)
     try:
         create_file(out, _archive(run, names))
@@ -98,12 +100,14 @@ def opened_run(path: Path) -> Iterator[Path]:
 def _require_public(run: Path, name: str) -> None:
     path = run / name
     if _NAME.fullmatch(name) is None or _FOLDERS.intersection(name.split("/")[:-1]):
-        raise RunFolderError(f"{path} is no record of a run: nothing was exported")
+        raise RunFolderError(f"{path} is not a record of the run; nothing was exported")
     status = path.lstat() if path.exists() else None
     if status is None or not stat.S_ISREG(status.st_mode) or any(part.is_symlink() for part in _above(run, path)):
-        raise RunFolderError(f"{path} is missing, a link or no file: nothing was exported")
+        raise RunFolderError(f"{path} is missing, a link, or not a regular file; nothing was exported")
     if status.st_mode & 0o077 == 0 and path.name != _LOG:
-        raise RunFolderError(f"only its owner may read {path}: chmod a+r what may be given away; nothing was exported")
+        raise RunFolderError(
+            f"only the owner may read {path}; nothing was exported: run chmod a+r on files that may be published"
+        )
 
 
 def _above(run: Path, path: Path) -> list[Path]:
@@ -132,7 +136,7 @@ def _unpack(path: Path, folder: Path) -> None:
                     while data := source.read(1 << 20):
                         file.write(data)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
-        raise RunFolderError(f"{path} is not the bundle of a run: {error}") from error
+        raise RunFolderError(f"{path} is not a run bundle: {error}") from error
 
 
 def _require_harmless(path: Path, entries: list[zipfile.ZipInfo]) -> None:
@@ -143,18 +147,18 @@ def _require_harmless(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     - all entries together are no larger than the archive.
     """
     names = [entry.filename for entry in entries]
-    _require(path, len(names) <= _MOST_FILES, f"it holds more than {_MOST_FILES} files")
-    _require(path, len({name.casefold() for name in names}) == len(names), "it names a file twice")
+    _require(path, len(names) <= _MAX_FILES, f"the archive holds more than {_MAX_FILES} files")
+    _require(path, len({name.casefold() for name in names}) == len(names), "the archive names a file twice")
     for entry in entries:
-        shown, kind = f"{entry.filename[:80]!r}", stat.S_IFMT(entry.external_attr >> 16)
-        _require(path, _NAME.fullmatch(entry.filename) is not None, f"{shown} is no path inside a run folder")
-        _require(path, kind in (0, stat.S_IFREG), f"{shown} is a link or no file")
+        quoted, kind = f"{entry.filename[:80]!r}", stat.S_IFMT(entry.external_attr >> 16)
+        _require(path, _NAME.fullmatch(entry.filename) is not None, f"{quoted} is not a path inside a run folder")
+        _require(path, kind in (0, stat.S_IFREG), f"{quoted} is a link, or not a regular file")
         stored = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
-        _require(path, stored and not entry.flag_bits & 1, f"{shown} is compressed or encrypted")
+        _require(path, stored and not entry.flag_bits & 1, f"{quoted} is compressed or encrypted")
     size = sum(entry.file_size for entry in entries)
-    _require(path, size <= path.stat().st_size, f"its files would be {size} bytes, more than the archive itself")
+    _require(path, size <= path.stat().st_size, f"the files would unpack to {size} bytes, more than the archive itself")
 
 
 def _require(path: Path, condition: bool, why: str) -> None:
     if not condition:
-        raise RunFolderError(f"{path} is not the bundle of a run: {why}")
+        raise RunFolderError(f"{path} is not a run bundle: {why}")

@@ -42,8 +42,8 @@ def coordinate(job: FederationJob, plan: RunPlan, sites: ConnectedSites, audit: 
     with client_privacy_of(job, plan.federation, plan.unsafe_seed) as privacy:
         coordinator = _coordinator(job, plan, sites, audit, privacy)
         model = coordinator.run_over(sites.transport, first)
-        where = plan.federation, plan.folder, audit, sites.sites
-        return write_results(*where, model, privacy, lambda: coordinator.announce(sites.transport))
+        setting = plan.federation, plan.folder, audit, sites.sites
+        return write_results(*setting, model, privacy, lambda: coordinator.announce(sites.transport))
 
 
 def _require_release(job: FederationJob, model: Arrays, sites: ConnectedSites) -> None:

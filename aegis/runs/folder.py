@@ -91,7 +91,7 @@ class RunFolder:
             return {}
         state = self.state()
         return {
-            site: f"{quarantine.reason}, for {quarantine.quarantined_until - state.turn} more turns"
+            site: f"{quarantine.reason}, suspended for {quarantine.quarantined_until - state.turn} more turns"
             for site, quarantine in state.quarantine.items()
             if is_quarantined(quarantine, state.turn)
         }
@@ -104,7 +104,7 @@ class RunFolder:
     def state(self) -> RunState:
         """Return the stored state; raise :class:`RunFolderError` if the folder has none."""
         if not self.has_state or (state := self.store().load()) is None:
-            raise RunFolderError(f"{self.path} is not a run folder: it has no state")
+            raise RunFolderError(f"{self.path} is not a run folder: state/state.json is missing")
         return state
 
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:

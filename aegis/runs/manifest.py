@@ -57,8 +57,8 @@ def sign_manifest(folder: Path, job_digest: str, signer: Signer, *, pending: Map
         pending: content of files that the caller will write or replace next, by name.
     """
     names = [name for name in files_of(folder) if not is_left_out(name) and name not in pending]
-    found = {name: sha256_hex((folder / name).read_bytes()) for name in names}
-    listed = FileList(files={**found, **{name: sha256_hex(data) for name, data in pending.items()}}).canonical()
+    digests = {name: sha256_hex((folder / name).read_bytes()) for name in names}
+    listed = FileList(files={**digests, **{name: sha256_hex(data) for name, data in pending.items()}}).canonical()
     statement = ManifestStatement(job_digest=job_digest, manifest=sha256_hex(listed))
     replace_file(folder / MANIFEST, listed)
     replace_file(folder / SIGNATURE, seal(MANIFEST_TYPE, statement.canonical(), signer))
@@ -79,19 +79,19 @@ def read_manifest(listed: bytes, signature: bytes, job_digest: str, coordinator_
     except EnclaveError as error:
         raise VerificationFailed(f"{SIGNATURE}: {error}") from error
     if statement.job_digest != job_digest:
-        raise VerificationFailed(f"{SIGNATURE} is of another job")
+        raise VerificationFailed(f"{SIGNATURE} belongs to another job")
     if statement.manifest != sha256_hex(listed):
-        raise VerificationFailed(f"{MANIFEST} is not the list that {SIGNATURE} signs")
+        raise VerificationFailed(f"{MANIFEST} is not the manifest that {SIGNATURE} signs")
     return files
 
 
 def files_of(folder: Path) -> Iterator[str]:
     """Yield the sorted paths of all files and links in ``folder``, except the manifest and its signature."""
-    found = []
+    names = []
     for place, folders, files in os.walk(folder):  # skips a folder that vanishes during the walk
         links = [name for name in folders if Path(place, name).is_symlink()]
-        found += [Path(place, name).relative_to(folder).as_posix() for name in (*files, *links)]
-    yield from sorted(name for name in found if name not in (MANIFEST, SIGNATURE))
+        names += [Path(place, name).relative_to(folder).as_posix() for name in (*files, *links)]
+    yield from sorted(name for name in names if name not in (MANIFEST, SIGNATURE))
 
 
 def is_left_out(name: str) -> bool:

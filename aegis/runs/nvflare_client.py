@@ -55,30 +55,30 @@ def coordinate_on_flare(job: FederationJob, plan: RunPlan) -> None:
         forget_end(folder)  # not while a deployment runs a job, whose end note may appear any moment
     with reading_local_sites(plan.federation) as sites:
         follower = RoundFollower(folder, lambda record: report_round(plan, sites, job, record))
-        _see_through(job, plan, follower)
+        _submit_until_ended(job, plan, follower)
     (folder.path / NOTE).unlink(missing_ok=True)
     try:
         raise_as_ended(folder)
     except RunAborted as error:
-        raise RunAborted(f"{error}; {_where_logs_lie(plan)}") from error
+        raise RunAborted(f"{error}; {_describe_logs(plan)}") from error
 
 
-def _see_through(job: FederationJob, plan: RunPlan, follower: RoundFollower) -> None:
+def _submit_until_ended(job: FederationJob, plan: RunPlan, follower: RoundFollower) -> None:
     """Submit FLARE jobs until a coordinator ends by itself."""
     tries_left, began = _tries(plan), False
     while True:
-        told, watch = follower.told, PulseWatch(plan.folder)
+        reported_before, watch = follower.told, PulseWatch(plan.folder)
         with _hosted(job, plan) as running:
             lost = _wait(plan, follower, watch, running)
-            words = running.own_words()
+            log_line = running.own_words()
         if lost is None:
             return
         began = began or watch.began
-        tries_left = _tries(plan) if follower.told > told else tries_left
+        tries_left = _tries(plan) if follower.told > reported_before else tries_left
         tries_left -= 1
         if tries_left <= 0 or not began:  # a job that never started fails for a lasting reason
-            raise _given_up(plan, lost, words)
-        plan.say(f"{lost.value}: it is submitted anew, and goes on after round {follower.told}")
+            raise _failure(plan, lost, log_line)
+        plan.say(f"{lost.value}: the job is submitted again, and continues after round {follower.told}")
 
 
 def _wait(plan: RunPlan, follower: RoundFollower, watch: PulseWatch, running: FlareProcess) -> Lost | None:
@@ -106,12 +106,12 @@ def _tries(plan: RunPlan) -> int:
     return 1 if plan.flare.hosting is FlareHosting.SIMULATOR else _TRIES
 
 
-def _given_up(plan: RunPlan, lost: Lost, words: str | None) -> AegisError:
+def _failure(plan: RunPlan, lost: Lost, log_line: str | None) -> AegisError:
     kind = RunAborted if plan.folder.has_state else TransportUnavailable
-    return kind(f"{words or lost.value}; {_where_logs_lie(plan)}")
+    return kind(f"{log_line or lost.value}; {_describe_logs(plan)}")
 
 
-def _where_logs_lie(plan: RunPlan) -> str:
+def _describe_logs(plan: RunPlan) -> str:
     log = plan.folder.path / LOG
     match plan.flare.hosting:
         case FlareHosting.SIMULATOR:
@@ -147,7 +147,7 @@ def _simulated(job: FederationJob, plan: RunPlan) -> AbstractContextManager[Flar
     from aegis.runtimes.nvflare import Simulation, simulating
 
     if plan.federation.config().profile is not Profile.DEVELOPMENT:
-        raise InvalidJob("the simulator opens sites in FLARE's own processes: that needs profile development")
+        raise InvalidJob("the simulator runs sites in FLARE's own processes, which needs profile development")
     sites = _local_sites(plan)
     return simulating(
         Simulation(
@@ -221,11 +221,11 @@ def _registered(federation: FederationFolder) -> set[str]:
 
 def _local_sites(plan: RunPlan) -> dict[str, str]:
     """Return the folders of the registered sites on this host, by site id."""
-    federation, wanted = plan.federation, _registered(plan.federation)
-    found = {path.name: str(path.absolute()) for path in federation.site_folders() if path.name in wanted}
-    if not found:
-        raise RunFolderError(f"{federation.path}: no participant's folder is in sites/ on this host")
-    return found
+    federation, registered = plan.federation, _registered(plan.federation)
+    folders = {path.name: str(path.absolute()) for path in federation.site_folders() if path.name in registered}
+    if not folders:
+        raise RunFolderError(f"{federation.path}: sites/ holds no participant's folder on this host")
+    return folders
 
 
 def run_name(name: str) -> str:
@@ -234,6 +234,6 @@ def run_name(name: str) -> str:
     Raises:
         RunFolderError: the name has characters that a job may not use.
     """
-    refused = f"a FLARE job cannot name the run folder {name!r:.80}: letters, digits, . _ -"
+    refused = f"a FLARE job cannot name the run folder {name!r:.80}: use only letters, digits, '.', '_' and '-'"
     with explained(lambda _: RunFolderError(refused)):
         return TypeAdapter[str](SafeId).validate_python(name)

@@ -84,8 +84,8 @@ class PulseWatch:
             only_orphan: kill only if the parent process, FLARE's server, has died.
         """
         try:
-            said = json.loads(self._path.read_bytes())
-            pid, started, parent = int(said["pid"]), int(said["started"]), int(said["parent"])
+            pulse = json.loads(self._path.read_bytes())
+            pid, started, parent = int(pulse["pid"]), int(pulse["started"]), int(pulse["parent"])
         except (OSError, ValueError, KeyError, TypeError):
             return
         now = _of_process(pid)
@@ -97,10 +97,10 @@ class PulseWatch:
 
     def _version(self) -> tuple[int, int] | None:
         try:
-            found = self._path.stat()
+            status = self._path.stat()
         except OSError:
             return None
-        return found.st_ino, found.st_mtime_ns
+        return status.st_ino, status.st_mtime_ns
 
 
 class _Process(NamedTuple):

@@ -53,15 +53,15 @@ class CoordinatorWorkflow(FlareWorkflow):
 
     def coordinate(self, local: Path) -> None:
         """See :class:`FlareWorkflow`. An exception ends FLARE's job as failed, with the exception's message."""
-        settings, said = read_server_settings(local), _read(self._arguments)
-        folder, federation = RunFolder(Path(settings.runs) / said.run), FederationFolder(Path(settings.federation))
+        settings, arguments = read_server_settings(local), _read(self._arguments)
+        folder, federation = RunFolder(Path(settings.runs) / arguments.run), FederationFolder(Path(settings.federation))
         try:
             job = load_job(Path(self.get_app_dir()) / "config" / JOB_FILE)
             plan = RunPlan(
                 federation,
                 folder,
                 _seed(folder),
-                readmit=said.readmit,
+                readmit=arguments.readmit,
                 runtime=RuntimeName.NVFLARE,
                 flare=FlareOptions(FlareHosting.STARTUP_KIT),  # recorded for a submitted job, which no command started
             )

@@ -21,7 +21,7 @@ class Lost(Enum):
     """The reason to stop waiting. The value is text for a person."""
 
     ENDED = "NVIDIA FLARE ended the job before the coordinator did"
-    SILENT = "the coordinator in FLARE's process gives no sign of life"
+    SILENT = "the coordinator in FLARE's process no longer sends heartbeats"
     NOT_STARTED = "NVIDIA FLARE did not start the job"
 
 
@@ -54,10 +54,10 @@ class Waiting:
             return Lost.SILENT
         if not self.watch.began and self.clock() - self._began > START_S:
             return Lost.NOT_STARTED
-        self._tell(silent_s)
+        self._report_waiting(silent_s)
         return None
 
-    def _tell(self, silent_s: float) -> None:
+    def _report_waiting(self, silent_s: float) -> None:
         now = self.clock()
         if now - self._said < _SAY_EVERY_S:
             return
@@ -65,4 +65,4 @@ class Waiting:
         if not self.watch.began:
             self.say(f"waiting for NVIDIA FLARE to start the job: {now - self._began:.0f} of {START_S:.0f} s")
         elif silent_s > _SAY_EVERY_S / 2:
-            self.say(f"waiting for a sign of life of the coordinator: {silent_s:.0f} of {LOST_S:.0f} s")
+            self.say(f"waiting for a heartbeat of the coordinator: {silent_s:.0f} of {LOST_S:.0f} s")

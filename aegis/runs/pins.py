@@ -32,9 +32,9 @@ _PACKAGES = ("aegis", "coreason_enclave")
 _NEW_RUN = "or start a new run (another --out)"
 
 _REMEDIES: Mapping[str, tuple[str, str]] = {
-    "job_digest": ("this is another job", f"give the job that the run began with, {_NEW_RUN}"),
+    "job_digest": ("the job", f"give the job that the run began with, {_NEW_RUN}"),
     "options": ("the runtime options", f"give the options that the run began with, {_NEW_RUN}"),
-    "profile": ("the profile", f"set profile in federation.toml back, {_NEW_RUN}"),
+    "profile": ("the profile", f"restore profile in federation.toml, {_NEW_RUN}"),
     "attestation_policy": ("the attestation policy", f"restore [attestation] in federation.toml, {_NEW_RUN}"),
     "coordinator_key": ("the coordinator's key", "restore coordinator/signing.key of the federation from a backup"),
     "participants": ("the participants' keys", f"restore public_keys in federation.toml, {_NEW_RUN}"),
@@ -73,12 +73,14 @@ def require_pinned(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     Raises:
         RunFolderError: names the value, the recorded and the present one, and the remedy.
     """
-    for name, (words, remedy) in _REMEDIES.items():
+    for name, (description, remedy) in _REMEDIES.items():
         if name not in recorded:
-            raise RunFolderError(f"config.json does not say what the run began with ({name}): {_NEW_RUN[3:]}")
+            raise RunFolderError(f"config.json lacks {name}, one of the values that the run began with: {_NEW_RUN[3:]}")
         if recorded[name] != now[name]:
-            began, found = _told(recorded[name], now[name])
-            raise RunFolderError(f"{words}: the run began with {began}, now it is {found}: {remedy}")
+            before, present = _differing_values(recorded[name], now[name])
+            raise RunFolderError(
+                f"{description} changed: the run began with {before}, the present value is {present}; {remedy}"
+            )
 
 
 def require_coordinator_key(federation: FederationFolder) -> None:
@@ -102,24 +104,24 @@ def code_in_use() -> Mapping[str, str]:
 
 
 def _sources(package: str) -> Iterator[tuple[str, str]]:
-    found = importlib.util.find_spec(package)
-    for root in map(Path, (found.submodule_search_locations or ()) if found is not None else ()):
+    spec = importlib.util.find_spec(package)
+    for root in map(Path, (spec.submodule_search_locations or ()) if spec is not None else ()):
         for path in sorted(root.rglob("*.py")):
             yield path.relative_to(root).as_posix(), sha256_hex(path.read_bytes())
 
 
-def _told(recorded: object, now: object) -> tuple[str, str]:
+def _differing_values(recorded: object, now: object) -> tuple[str, str]:
     """Return both values as text; for two tables, only the entries that differ."""
     if not isinstance(recorded, Mapping) or not isinstance(now, Mapping):
-        return _short(recorded), _short(now)
+        return _shortened(recorded), _shortened(now)
     differing = sorted(name for name in recorded.keys() | now.keys() if recorded.get(name) != now.get(name))
     told = [
-        ", ".join(f"{name} {_short(each[name])}" if name in each else f"no {name}" for name in differing)
+        ", ".join(f"{name} {_shortened(each[name])}" if name in each else f"no {name}" for name in differing)
         for each in (recorded, now)
     ]
     return told[0], told[1]
 
 
-def _short(value: object) -> str:
+def _shortened(value: object) -> str:
     text = "none" if value is None else str(value)
     return f"{text[:16]}…" if len(text) == 64 and text.isalnum() else f"{text:.200}"

@@ -75,7 +75,7 @@ def prepare(job: FederationJob, plan: RunPlan) -> FederationJob:
     _require_attackers(plan, len(config.public_keys))
     require_site_budget(job, config)
     if folder.is_finished:
-        raise RunFolderError(f"{folder.path} holds a finished run: choose another folder")
+        raise RunFolderError(f"{folder.path} holds a finished run: choose another folder with --out")
     if folder.is_started:
         require_coordinator_key(federation)
         require_pinned(folder.read_json("config.json"), pinned(job, plan.options(), federation, config))
@@ -86,8 +86,8 @@ def prepare(job: FederationJob, plan: RunPlan) -> FederationJob:
 
 def report_round(plan: RunPlan, sites: Mapping[str, LocalLedger], job: FederationJob, record: RoundRecord) -> None:
     """Report a completed round to the plan's observer, with the present claims of the local sites' ledgers."""
-    having = lineages_of(sites, job.dataset_id)
-    claims = {name: sites[name].ledger.lineage_claim(lineage) for name, lineage in having.items()}
+    lineages = lineages_of(sites, job.dataset_id)
+    claims = {name: sites[name].ledger.lineage_claim(lineage) for name, lineage in lineages.items()}
     plan.observe(RoundReport(record, claims))
 
 
@@ -106,8 +106,8 @@ def _configuration(job: FederationJob, plan: RunPlan, config: FederationConfig) 
 
 def _require_attackers(plan: RunPlan, sites: int) -> None:
     if not sites:
-        raise InvalidJob("nobody takes part in this federation yet: admit a site first")
+        raise InvalidJob("the federation has no participants yet: admit a site first")
     if not 0 <= plan.attackers < sites:
         raise InvalidJob(f"attackers must be in [0, {sites - 1}]: at least one of {sites} sites stays honest")
     if plan.attackers and plan.runtime is RuntimeName.NVFLARE:
-        raise InvalidJob("there are no simulated attackers on NVIDIA FLARE: choose another runtime")
+        raise InvalidJob("NVIDIA FLARE runs have no simulated attackers: choose another runtime")

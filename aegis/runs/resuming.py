@@ -69,7 +69,7 @@ def require_whole(folder: RunFolder, coordinator_key: str) -> None:
         RunFolderError: names the file, the damage and the remedy.
     """
     checks = _Checks(folder, coordinator_key)
-    recorded = [line for line in checks.lines if _act(line) == ("configuration", "recorded")]
+    recorded = [line for line in checks.lines if _action_and_outcome(line) == ("configuration", "recorded")]
     if not recorded:
         checks.require_nothing_else()
         return
@@ -101,42 +101,47 @@ class _Checks:
         """Accept a log without a configuration line, as a crash may leave one, only if no later file exists."""
         for name in ("state/state.json", CHECKPOINT):
             if (self.folder.path / name).exists():
-                raise _damaged("audit.jsonl", f"it is missing or cut, though {name} tells of a run that was started")
+                raise _damaged("audit.jsonl", f"the file is missing or truncated, but {name} records a started run")
 
     def require_recorded(self, recorded: list[dict[str, Any]]) -> None:
         for field, name in RECORDED_FILES.items():
             path = self.folder.path / name
             digest = sha256_hex(path.read_bytes()) if path.exists() else None
             if any(line["details"].get(field) != digest for line in recorded):
-                raise _damaged(name, "it is not the file that the log recorded")
+                raise _damaged(name, "the file differs from the one that the log recorded")
 
     def require_checkpoint(self) -> None:
         path = self.folder.path / CHECKPOINT
         if not path.exists():
             if self.folder.has_state:
-                raise _damaged(CHECKPOINT, "it is missing")
+                raise _damaged(CHECKPOINT, "the file is missing")
             return
         try:
             verify_checkpoint(self.log, path.read_bytes(), KeyRing({"coordinator": self.coordinator_key}))
         except EnclaveError as error:
-            raise _damaged("audit.jsonl", f"it does not extend {CHECKPOINT}: {error}") from error
+            raise _damaged("audit.jsonl", f"the log does not extend {CHECKPOINT}: {error}") from error
 
     def require_state(self) -> bool:
         """Check the state against the log; return False for a run that crashed before its first state was saved."""
-        told = [line for line in self.lines if _act(line)[0] not in ("configuration", "recovered")]
+        acts = [line for line in self.lines if _action_and_outcome(line)[0] not in ("configuration", "recovered")]
         if not self.folder.has_state:
-            if told:
-                raise _damaged("state/state.json", f"it is missing, though the log tells of {_act(told[-1])[0]}")
+            if acts:
+                raise _damaged(
+                    "state/state.json",
+                    f"the file is missing, but the log records the action {_action_and_outcome(acts[-1])[0]}",
+                )
             return False
         position, size = self.state.log, len(self.lines)
         if position.size > size:
-            raise _damaged("audit.jsonl", f"it has {size} lines, the state was saved after {position.size}")
+            raise _damaged("audit.jsonl", f"the log has {size} lines, but the state was saved after {position.size}")
         if position.size and sha256_hex(self.log.split(b"\n")[position.size - 1]) != position.head:
-            raise _damaged("audit.jsonl", f"line {position.size} is not the one that the state was saved after")
+            raise _damaged("audit.jsonl", f"line {position.size} is not the line that the state was saved after")
         digest = sha256_hex((self.folder.path / "state" / "state.json").read_bytes())
         later = {line["details"]["state"] for line in self.lines[position.size :] if "state" in line["details"]}
         if later - {digest}:
-            raise _damaged("state/state.json", "the log names another state: it was exchanged, changed or set back")
+            raise _damaged(
+                "state/state.json", "the log names another state: the file was replaced, changed or rolled back"
+            )
         return True
 
     def require_named_files(self) -> None:
@@ -146,7 +151,9 @@ class _Checks:
             self._require_digest(f"state/{name}.safetensors", name.partition("/")[2])
 
     def require_updates(self) -> None:
-        accepted = [line["details"]["envelope"] for line in self.lines if _act(line) == ("admit", "accepted")]
+        accepted = [
+            line["details"]["envelope"] for line in self.lines if _action_and_outcome(line) == ("admit", "accepted")
+        ]
         with_arrays = {kept.envelope for kept in self.state.received.values()}
         if self.folder.job().client_privacy is None:
             with_arrays |= {each for record in self.state.history for each in record.envelopes.values()}
@@ -160,15 +167,15 @@ class _Checks:
         try:
             data = (self.folder.path / name).read_bytes()
         except FileNotFoundError as error:
-            raise _damaged(name, "it is missing") from error
+            raise _damaged(name, "the file is missing") from error
         if sha256_hex(data) != digest:
-            raise _damaged(name, "its content does not have the digest that it is named by")
+            raise _damaged(name, "the content does not have the digest in the file's name")
         return data
 
 
-def _act(line: Mapping[str, Any]) -> tuple[str, str]:
+def _action_and_outcome(line: Mapping[str, Any]) -> tuple[str, str]:
     return str(line.get("action")), str(line.get("outcome"))
 
 
-def _damaged(name: str, what: str) -> RunFolderError:
-    return RunFolderError(f"{name}: {what}. Nothing was asked of any site: {_RESTORE}")
+def _damaged(name: str, damage: str) -> RunFolderError:
+    return RunFolderError(f"{name}: {damage}. No request was sent to any site: {_RESTORE}")

@@ -13,14 +13,14 @@ class RoundFollower:
     """Reports each round completed from now on, once and in order.
 
     Args:
-        tell: called with the record of each round.
+        report: called with the record of each round.
 
     Attributes:
         told: number of the last round known to be complete.
     """
 
-    def __init__(self, folder: RunFolder, tell: Callable[[RoundRecord], None]) -> None:
-        self._folder, self._tell = folder, tell
+    def __init__(self, folder: RunFolder, report: Callable[[RoundRecord], None]) -> None:
+        self._folder, self._tell = folder, report
         self._read: object = None
         self.told = len(folder.state().history) if folder.has_state else 0
 
@@ -38,7 +38,7 @@ class RoundFollower:
 def _version(path: Path) -> object:
     """Return a value that changes with every replacement of the file; None if the file does not exist."""
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size

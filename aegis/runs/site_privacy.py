@@ -18,9 +18,9 @@ EXPORT = "ledger/coordinator.json"
 _SEEDED_AS = "/coordinator"
 """Label that derives the coordinator's keys from an injected seed; no site can have this name."""
 _NOT_PROTECTED_AGAINST = (
-    "the coordinator itself, which sees every update",
-    "whoever learns which sites a round asked: from the coordinator's log or state, or from the network",
-    "what the models tell of single records or persons: each site's own guarantee is about these, and is another one",
+    "the coordinator, which sees every update",
+    "anyone who learns the cohort of a round from the coordinator's log or state, or from the network",
+    "disclosure about single records or persons: each site's own guarantee, a separate one, bounds that",
 )
 
 
@@ -33,19 +33,22 @@ def require_site_budget(job: FederationJob, config: FederationConfig) -> ClientB
     """
     if job.client_privacy is None:
         return None
-    budget, asked = config.client_privacy, job.client_privacy
+    budget, requested = config.client_privacy, job.client_privacy
     if budget is None:
         raise InvalidJob(
-            "the job has client_privacy, federation.toml has no [client_privacy] table: "
-            "it says what models may ever tell of one site"
+            "the job has client_privacy, but federation.toml lacks the table [client_privacy], which limits what all "
+            "models may disclose about a site"
         )
-    if asked.target_epsilon > budget.job_epsilon or asked.delta > budget.job_delta:
+    if requested.target_epsilon > budget.job_epsilon or requested.delta > budget.job_delta:
         raise InvalidJob(
-            f"client_privacy asks for epsilon {asked.target_epsilon:g} at delta {asked.delta:g}, "
+            f"client_privacy requests epsilon {requested.target_epsilon:g} at delta {requested.delta:g}, but "
             f"federation.toml allows a job {budget.job_epsilon:g} at {budget.job_delta:g}"
         )
     if "coordinator" in config.public_keys:
-        raise InvalidJob("a participant is named coordinator: its ledger would stand for the coordinator's own")
+        raise InvalidJob(
+            "a participant has the id coordinator, which names the coordinator's own ledger: register the site under "
+            "another id"
+        )
     return budget
 
 
@@ -88,7 +91,7 @@ def statement(privacy: ClientPrivacy) -> dict[str, Any] | None:
         "draws": claim.steps_counted,
         "noise_sources": [source.value for source in claim.noise_sources],
         "over_all_jobs": {"cap": lineage.caps.epsilon, "delta": lineage.caps.delta, "spent": lineage.spent_epsilon},
-        "protects_against": "whoever sees the released models",
+        "protects_against": "anyone who sees the released models",
         "does_not_protect_against": list(_NOT_PROTECTED_AGAINST),
     }
 

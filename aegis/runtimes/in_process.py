@@ -102,10 +102,10 @@ class InProcessGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that have arrived, each once."""
         self._answered.clear()  # before the scan, so a reply that arrives during the scan sets the event again
-        done = [
+        finished = [
             message_id for message_id in message_ids if message_id in self._pending and self._pending[message_id].done()
         ]
-        return [self._pending.pop(message_id).result() for message_id in done]
+        return [self._pending.pop(message_id).result() for message_id in finished]
 
     def wait_for_reply(self, seconds: float) -> None:
         """Block until a new reply arrives, for at most ``seconds``."""
@@ -167,7 +167,7 @@ def open_sites(
             site = open_site(folder, job_keys=job_keys(folder.name))
             stack.callback(site.close)
             if site.config.site_id != folder.name:
-                raise ConfigurationError(f"{folder} holds site {site.config.site_id!r}: a site's folder bears its name")
+                raise ConfigurationError(f"{folder} holds site {site.config.site_id!r}: name the folder after its site")
             sites[site.config.site_id] = site
         names = sorted(sites)
         nodes = {name: index for index, name in enumerate(names, start=1)}

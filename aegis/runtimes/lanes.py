@@ -44,7 +44,7 @@ class Lanes:
         future: Future[_Result] = Future()
         with self._turn:
             if self._closed:
-                raise RuntimeError("these lanes are closed")
+                raise RuntimeError("the pool of lanes is closed")
             if lane in self._waiting:
                 self._waiting[lane].append((future, work))
                 return future
@@ -82,10 +82,10 @@ class Lanes:
         try:
             result = work()
         except BaseException as error:  # noqa: BLE001 - the future re-raises the error to its caller
-            self._give_back(permit)
+            self._return_lane(permit)
             future.set_exception(error)
         else:
-            self._give_back(permit)
+            self._return_lane(permit)
             future.set_result(result)
 
     def _take_permit(self) -> object:
@@ -103,7 +103,7 @@ class Lanes:
             return 0.0
         return max(1e-3, counting[len(counting) - self._permits] + self._patience_s - time.monotonic())
 
-    def _give_back(self, permit: object) -> None:
+    def _return_lane(self, permit: object) -> None:
         with self._turn:
             with suppress(KeyError):
                 del self._running[permit]

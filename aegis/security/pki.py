@@ -182,8 +182,8 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _name(what: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Aegis federation {what}")])
+def _name(role: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Aegis federation {role}")])
 
 
 def _host_name(host: str) -> x509.GeneralName:
@@ -207,7 +207,7 @@ def _requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
     if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, _CURVES):
         raise CertificateRefused("the request's key must be ECDSA on P-256 or P-384")
     if not proven:
-        raise CertificateRefused("the request is not signed by the key that it asks a certificate for")
+        raise CertificateRefused("the request is not signed with its own key")
     return public_key
 
 
@@ -221,7 +221,7 @@ def _certificate(pem: bytes) -> x509.Certificate:
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     pem = _read(path)
     if path.stat().st_mode & 0o077:
-        raise CertificateRefused(f"{path} must be readable by its owner alone: chmod 600 it")
+        raise CertificateRefused(f"only the owner may read {path}: run chmod 600 on the file")
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

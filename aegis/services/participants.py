@@ -66,7 +66,7 @@ def create_federation(
         RunFolderError: the folder already holds a federation, or an argument is unusable.
     """
     if federation.exists:
-        raise RunFolderError(f"{federation.path} holds a federation already: it is created once")
+        raise RunFolderError(f"{federation.path} already holds a federation: choose another folder")
     with explained(lambda why: RunFolderError(f"not a federation: {why}")):
         config = FederationConfig(profile=profile, delta=delta, public_keys={})
     _gateway(host, public_address)  # raises before the first write
@@ -106,26 +106,28 @@ def admit(
         CertificateRefused: the site's certificate request is not acceptable.
         RunFolderError: a site of this name takes part with another key, is revoked, or is pinned to other machines.
     """
-    asked, config = open_request(request), federation.config()
-    if config.public_keys.get(asked.site_id, asked.public_key) != asked.public_key:
+    applicant, config = open_request(request), federation.config()
+    if config.public_keys.get(applicant.site_id, applicant.public_key) != applicant.public_key:
         raise RunFolderError(
-            f"{asked.site_id} takes part with another key: if the site was created anew, remove its old entries from "
-            f"{federation.registry} first"
+            f"{applicant.site_id} takes part with another key: if the site was created anew, remove its old entries "
+            f"from {federation.registry} first"
         )
-    pinned = _to_pin(config, asked.site_id, platforms) if platforms else None
+    pinned = _to_pin(config, applicant.site_id, platforms) if platforms else None
     gateway = prepare_network(federation, clock=clock)
-    certificate = CertificateAuthority(_pki(federation), clock).issue_client(asked.site_id, asked.tls_request.encode())
+    certificate = CertificateAuthority(_pki(federation), clock).issue_client(
+        applicant.site_id, applicant.tls_request.encode()
+    )
     admitted = config.admitting(
-        asked.site_id,
-        public_key=asked.public_key,
-        node_key=asked.node_key,
+        applicant.site_id,
+        public_key=applicant.public_key,
+        node_key=applicant.node_key,
         certificate=certificate_fingerprint(certificate),
     )
     if pinned is not None:
-        admitted = admitted.pinning(asked.site_id, pinned.platforms)
-    grant = _grant(federation, admitted, asked, gateway, certificate, clock)
+        admitted = admitted.pinning(applicant.site_id, pinned.platforms)
+    grant = _grant(federation, admitted, applicant, gateway, certificate, clock)
     federation.create(admitted)
-    return asked, grant
+    return applicant, grant
 
 
 def revoke(federation: FederationFolder, site_id: str) -> None:
@@ -165,8 +167,8 @@ def pin(
     if pinned.shared and not unsafe_shared:
         machine, others = next(iter(pinned.shared.items()))
         raise RunFolderError(
-            f"{machine} is pinned to {', '.join(others)}: under two names either could answer for the other "
-            "(--unsafe-shared, if that is what you mean)"
+            f"{machine} is pinned to {', '.join(others)}: a machine pinned to two participants can attest for either "
+            "of them (--unsafe-shared accepts this)"
         )
     revised = config.pinning(site_id, pinned.platforms, shared=pinned.shared)
     if pinned.changed:
@@ -178,16 +180,16 @@ def _to_pin(config: FederationConfig, site_id: str, platforms: Collection[str], 
     listed = config.pinned()
     _require_machines(platforms)
     shared = {
-        machine: tuple(sorted(who for who, theirs in listed.items() if who != site_id and machine in theirs))
+        machine: tuple(sorted(owners for owners, theirs in listed.items() if owners != site_id and machine in theirs))
         for machine in platforms
     }
     pinned = Pinned(
-        site_id, tuple(platforms), listed.get(site_id, ()), {one: who for one, who in shared.items() if who}
+        site_id, tuple(platforms), listed.get(site_id, ()), {one: owners for one, owners in shared.items() if owners}
     )
     if pinned.before and pinned.changed and not replace:
         raise RunFolderError(
-            f"{site_id} is pinned to {', '.join(pinned.before)}: if it has moved, say so with "
-            "aegis federation pin --replace, and name all of its machines"
+            f"{site_id} is pinned to {', '.join(pinned.before)}: if the site has moved, run aegis federation pin "
+            "--replace and name all of its machines"
         )
     return pinned
 
@@ -203,24 +205,26 @@ def _require_machines(platforms: Collection[str]) -> None:
         raise RunFolderError("one platform is named twice")
     for machine in platforms:
         if not _PLATFORM.fullmatch(machine):
-            wanted = "8 to 256 lower-case hex digits, the platform_id that aegis evidence verify prints"
-            raise RunFolderError(f"a platform must be {wanted}, got {machine[:80]!r}")
+            expected = "8 to 256 lower-case hex digits, the platform_id printed by aegis evidence verify"
+            raise RunFolderError(f"a platform must be {expected}, got {machine[:80]!r}")
         if not machine.strip("0"):
-            raise RunFolderError("a platform id of zeros is that of every host that masks it: no evidence has it")
+            raise RunFolderError(
+                "a platform id of zeros belongs to every host that masks its id: no evidence matches it"
+            )
 
 
 def _grant(
     federation: FederationFolder,
     admitted: FederationConfig,
-    asked: RegistrationRequest,
+    request: RegistrationRequest,
     gateway: GatewayConfig,
     certificate: bytes,
     clock: Clock,
 ) -> bytes:
     signer = federation.signer()
     grant = RegistrationGrant(
-        site_id=asked.site_id,
-        public_key=asked.public_key,
+        site_id=request.site_id,
+        public_key=request.public_key,
         coordinator_key=signer.public_hex,
         gateway=gateway.public_address,
         server_name=parse_address(gateway.public_address)[0],
@@ -236,7 +240,9 @@ def _gateway(host: str, public_address: str | None) -> GatewayConfig:
     """Return a configuration with the published port, or a port free at this moment."""
     port, superlink_port = free_ports(2)
     if public_address is None and host in _ANY:
-        raise RunFolderError(f"listening on {host}, the gateway needs the address that sites are told")
+        raise RunFolderError(
+            f"the gateway listens on {host}, and also needs the address by which sites reach it: give --public-address"
+        )
     address = public_address or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     try:
         port = parse_address(address)[1]

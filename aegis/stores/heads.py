@@ -63,12 +63,12 @@ class FileHeadStore:
         kept = self.get(site_id)
         if kept is None:
             return
-        known, shown = _head(kept), _head(envelope)
-        if known.seq == shown.seq and known.hash != shown.hash:
+        known, stated = _head(kept), _head(envelope)
+        if known.seq == stated.seq and known.hash != stated.hash:
             raise LedgerForked(
                 f"{site_id} signed two different entries {known.seq} of its ledger ({known.hash[:16]}… and now "
-                f"{shown.hash[:16]}…): two copies of one ledger are in use, and each lacks what the other spent. "
-                "Ask the site which one is true"
+                f"{stated.hash[:16]}…): two copies of one ledger are in use, and each lacks the privacy that the "
+                "other spent. Ask the site which copy is right"
             )
 
 

@@ -28,7 +28,7 @@ def correction(control: Arrays, own: Arrays) -> dict[str, Array]:
     Args:
         control: ``c``. own: the site's ``c_i``; the same names and shapes.
     """
-    return {name: _float32(_wide(control[name]) - own[name]) for name in control}
+    return {name: _float32(_as_float64(control[name]) - own[name]) for name in control}
 
 
 def next_site_control(own: Arrays, control: Arrays, update: Arrays, *, steps_times_lr: float) -> dict[str, Array]:
@@ -40,7 +40,8 @@ def next_site_control(own: Arrays, control: Arrays, update: Arrays, *, steps_tim
         steps_times_lr: ``K * learning_rate``, the job's local steps times their learning rate.
     """
     return {
-        name: _float32(_wide(own[name]) - control[name] + _direction(update[name], steps_times_lr)) for name in control
+        name: _float32(_as_float64(own[name]) - control[name] + _direction(update[name], steps_times_lr))
+        for name in control
     }
 
 
@@ -53,7 +54,9 @@ def next_server_control(control: Arrays, combined: Arrays, *, share: float, step
         steps_times_lr: as for :func:`next_site_control`.
     """
     return {
-        name: _float32(_wide(control[name]) + share * (_direction(combined[name], steps_times_lr) - control[name]))
+        name: _float32(
+            _as_float64(control[name]) + share * (_direction(combined[name], steps_times_lr) - control[name])
+        )
         for name in control
     }
 
@@ -61,10 +64,10 @@ def next_server_control(control: Arrays, combined: Arrays, *, share: float, step
 def _direction(update: Array, steps_times_lr: float) -> NDArray[np.float64]:
     """Return the mean direction of an update's steps: the average of their gradients."""
     with np.errstate(over="ignore"):  # a tiny learning rate overflows; _float32 clips
-        return -_wide(update) / steps_times_lr
+        return -_as_float64(update) / steps_times_lr
 
 
-def _wide(array: Array) -> NDArray[np.float64]:
+def _as_float64(array: Array) -> NDArray[np.float64]:
     return array.astype(np.float64)
 
 

@@ -56,7 +56,7 @@ def epsilon_of(config: EngineConfig, steps: int, accountant: Accountant) -> floa
         InvalidEngine: the accountant proves no bound, or the noise multiplier is not set.
     """
     if accountant is Accountant.GDP:
-        raise InvalidEngine("GDP under-reports and can back no claim: ask for PLD or RDP, or see compared()")
+        raise InvalidEngine("GDP under-reports and cannot support a claim: use PLD or RDP, or see compared()")
     event = config.event(steps)
     if accountant is Accountant.RDP:
         return rdp_epsilon([event] if steps else [], config.delta)

@@ -21,12 +21,12 @@ from coreason_enclave.schemas import (
     explained,
 )
 
-_MOST_STEPS = 1_000_000
+_MAX_STEPS = 1_000_000
 
 
 def _a_number_of_steps(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_STEPS:
-        raise ValueError(f"must be a whole number in [1, {_MOST_STEPS}], got {value!r:.80}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_STEPS:
+        raise ValueError(f"must be a whole number in [1, {_MAX_STEPS}], got {value!r:.80}")
     return value
 
 
@@ -66,9 +66,11 @@ class EngineConfig(StrictModel):
 
     @field_validator("accountant")
     @classmethod
-    def _proves(cls, value: Accountant) -> Accountant:
+    def _can_support_claims(cls, value: Accountant) -> Accountant:
         if value is Accountant.GDP:
-            raise ValueError("must be PLD or RDP: GDP is an approximation that under-reports and can back no claim")
+            raise ValueError(
+                "must be PLD or RDP: GDP is an approximation that under-reports and cannot support a claim"
+            )
         return value
 
     def to_json(self) -> str:
@@ -85,7 +87,7 @@ class EngineConfig(StrictModel):
         try:
             document = parse_json(text.encode() if isinstance(text, str) else text)
         except EnvelopeError as error:
-            raise InvalidEngine(f"an engine configuration is a JSON object: {error}") from error
+            raise InvalidEngine(f"an engine configuration must be a JSON object: {error}") from error
         return cls.of(document)
 
     @classmethod
@@ -109,5 +111,5 @@ class EngineConfig(StrictModel):
             InvalidEngine: the noise multiplier is not set.
         """
         if self.noise_multiplier is None:
-            raise InvalidEngine("noise_multiplier is not set: state one, or let epsilon_targeting find it")
+            raise InvalidEngine("noise_multiplier is not set: give a value, or let epsilon_targeting find one")
         return PoissonSampledGaussian(self.noise_multiplier, self.sample_rate, steps)

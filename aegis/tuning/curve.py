@@ -58,4 +58,4 @@ class Calibration:
 def describe(curve: Sequence[CurvePoint]) -> str:
     """Return one line of text about the curve."""
     points = sorted(curve, key=lambda point: point.epsilon)
-    return ", ".join(f"{point.accuracy:.3f} at epsilon {point.epsilon:.3g}" for point in points) or "nothing was tried"
+    return ", ".join(f"{point.accuracy:.3f} at epsilon {point.epsilon:.3g}" for point in points) or "no trial ran"

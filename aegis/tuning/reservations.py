@@ -20,7 +20,7 @@ from coreason_enclave.ledger import (
 )
 from coreason_enclave.schemas import Mechanism, PrivacyConfig
 
-_MOST_EPSILON = 1000.0
+_MAX_EPSILON = 1000.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Account:
 def experiment(config: EngineConfig, *, nominal_units: int, public: bool) -> Account:
     """Return an account on a ledger in memory, with caps for any one training: for experiments, as its claims say."""
     ledger = EphemeralLedger()
-    caps = LineageCaps(epsilon=_MOST_EPSILON, delta=config.delta, job_epsilon=_MOST_EPSILON, job_delta=config.delta)
+    caps = LineageCaps(epsilon=_MAX_EPSILON, delta=config.delta, job_epsilon=_MAX_EPSILON, job_delta=config.delta)
     ledger.register(
         LineageRegistration.with_best_order(
             lineage="experiment",
@@ -70,12 +70,14 @@ def account_for(
     if ledger is None and lineage is None:
         return experiment(config, nominal_units=nominal_units, public=public)
     if ledger is None or lineage is None:
-        raise InvalidEngine("a ledger and a lineage that is registered there go together: give both or neither")
+        raise InvalidEngine(
+            "a ledger needs a lineage registered in it, and a lineage needs its ledger: give both or neither"
+        )
     account = Account(ledger, lineage)
     registered = account.registration.nominal_units
     if registered != nominal_units:
         raise InvalidEngine(
-            f"lineage {lineage!r} is registered with {registered} nominal units, the task states {nominal_units}"
+            f"lineage {lineage!r} is registered with {registered} nominal units, but the task states {nominal_units}"
         )
     return account
 
@@ -90,13 +92,15 @@ def reserve(config: EngineConfig, account: Account, noise_source: NoiseSource) -
             would promise no privacy.
     """
     if account.registration.neighboring_relation is not config.neighboring_relation:
-        raise InvalidEngine(f"lineage {account.lineage!r} is kept for {account.registration.neighboring_relation}")
+        raise InvalidEngine(
+            f"lineage {account.lineage!r} is charged under the relation {account.registration.neighboring_relation}"
+        )
     event = config.event(config.steps)
     # The ledger computes the same bound for the same steps: the schedule ends exactly at this cap.
     cap = epsilon_bound(event, config.delta)
-    if not cap <= _MOST_EPSILON:
+    if not cap <= _MAX_EPSILON:
         raise InvalidEngine(
-            f"this schedule costs epsilon {cap:.4g}, above {_MOST_EPSILON:g}: more noise or fewer steps"
+            f"this schedule costs epsilon {cap:.4g}, above {_MAX_EPSILON:g}: use more noise or fewer steps"
         )
     digest = sha256_hex(config.canonical() + secrets.token_bytes(32))
     plan = RoundPlan(

@@ -49,7 +49,7 @@ def smallest_epsilon(
     missed, met = 0.0, lowest
     while not meets(met):
         if met >= highest:
-            raise _out_of_reach(goal, highest, seen)
+            raise _unreachable(goal, highest, seen)
         missed, met = met, min(met * _STRIDE, highest)
     best = seen[-1]
     while missed and met > missed * precision:
@@ -65,17 +65,17 @@ def _require(goal: float, lowest: float, highest: float, precision: float) -> No
     if not 0 < goal <= 1:
         raise InvalidEngine(f"accuracy_goal must be in (0, 1], got {goal:g}")
     if not 0 < lowest <= highest <= 1000:
-        raise InvalidEngine(f"the range of epsilon must lie in (0, 1000] and rise, got {lowest:g} to {highest:g}")
+        raise InvalidEngine(f"the range of epsilon must lie in (0, 1000], lowest first, got {lowest:g} to {highest:g}")
     if not 1.01 <= precision <= 10:
         raise InvalidEngine(f"precision must be in [1.01, 10], got {precision:g}")
 
 
-def _out_of_reach(goal: float, highest: float, seen: list[CurvePoint]) -> GoalOutOfReach:
+def _unreachable(goal: float, highest: float, seen: list[CurvePoint]) -> GoalOutOfReach:
     best = max(seen, key=lambda point: point.accuracy)
     return GoalOutOfReach(
         f"accuracy {goal:g} is out of reach up to epsilon {highest:g}: the best was {best.accuracy:.3f} at epsilon "
-        f"{best.epsilon:.3g} ({describe(seen)}). Ask for at most that, allow a larger epsilon, or train better: more "
-        "units, larger batches, another clipping norm",
+        f"{best.epsilon:.3g} ({describe(seen)}). Lower the goal to that accuracy, allow a larger epsilon, or train "
+        "better: more units, larger batches, another clipping norm",
         reachable=best.accuracy,
         at_epsilon=best.epsilon,
     )

@@ -80,10 +80,14 @@ def warn_of_cost(*, data_is_public: bool, charged_to: str | None) -> None:
     """Warn that a search over non-public rows spends more privacy than the returned epsilon states."""
     if data_is_public:
         return
-    cost = "is recorded nowhere: charge it (charge_to=, lineage=)" if charged_to is None else f"goes to {charged_to!r}"
+    cost = (
+        "is recorded in no ledger: charge it (charge_to=, lineage=)"
+        if charged_to is None
+        else f"is charged to {charged_to!r}"
+    )
     warnings.warn(
-        "this search trains many times on rows that are not public; the privacy that it spends is not in the epsilon "
-        f"that it returns, and {cost}. Tune on public or set-aside rows where there are any",
+        "this search trains many times on rows that are not public; the returned epsilon does not include the "
+        f"privacy that the search spends, which {cost}. Tune on public or set-aside rows if possible",
         PrivacySpentByTuning,
         stacklevel=3,
     )
@@ -91,9 +95,13 @@ def warn_of_cost(*, data_is_public: bool, charged_to: str | None) -> None:
 
 def _stopped(goal: float, curve: list[CurvePoint], lineage: str | None) -> TuningStopped:
     best = min((point.epsilon for point in curve if point.accuracy >= goal), default=None)
-    found = "none met the goal" if best is None else f"epsilon {best:.3g} meets the goal, a smaller one may too"
+    outcome = (
+        "no trial met the goal"
+        if best is None
+        else f"epsilon {best:.3g} meets the goal, a smaller epsilon may meet it too"
+    )
     return TuningStopped(
         f"the budget of lineage {lineage!r} affords no further trial towards accuracy {goal:g}. Seen so far: "
-        f"{describe(curve)}; {found}",
+        f"{describe(curve)}; {outcome}",
         best_epsilon=best,
     )

@@ -216,7 +216,8 @@ class _Reading:
             self.jobs.add(resumed.job_digest)
         if completed_rounds - len(self.rounds) not in (0, 1):
             raise VerificationFailed(
-                f"the log resumes after {completed_rounds} rounds, having told of {len(self.rounds)}: lines are missing"
+                f"the log resumes after {completed_rounds} rounds, but records {len(self.rounds)} rounds before: "
+                "lines are missing"
             )
         if completed_rounds > len(self.rounds):
             self._complete(completed_rounds, None if record is None else record.model_digest, record)

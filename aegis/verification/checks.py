@@ -56,7 +56,9 @@ def check_job(records: Records, _: Reference) -> Answers:
     """Check that job.yaml, log, configuration and state name one job."""
     digest = records.job.digest()
     audited = ", ".join(sorted(records.trail.jobs)) or "none"
-    require(records.trail.jobs == {digest}, f"job.yaml has digest {digest[:16]}…, the log started {audited[:80]}")
+    require(
+        records.trail.jobs == {digest}, f"job.yaml has digest {digest[:16]}…, but the log started job {audited[:80]}"
+    )
     require(records.config.job_digest == digest, "config.json names another job")
     require(records.state.job_digest == digest, "state/state.json belongs to another job")
     yield holds(f"{records.job.job_id}, digest {digest[:16]}…")
@@ -66,27 +68,34 @@ def check_rounds(records: Records, _: Reference) -> Answers:
     """Check the state against the log's end, and compare the records of each round with metrics and outcome."""
     rounds, history, released = records.trail.rounds, records.state.history, records.trail.released
     expected = list(range(1, records.job.rounds + 1))
-    require([each.number for each in rounds] == expected, f"the log does not tell of rounds 1 to {len(expected)}")
-    require([each.round_number for each in history] == expected, "state/state.json has other rounds than the log")
+    require(
+        [each.number for each in rounds] == expected, f"the log does not record exactly the rounds 1 to {len(expected)}"
+    )
+    require([each.round_number for each in history] == expected, "state/state.json and the log record different rounds")
     require(len(records.state.models) == len(history) + 1, "state/state.json does not name one model for each round")
     for audited, record, model in zip(rounds, history, records.state.models[1:], strict=True):
-        told = f"round {audited.number}: state/state.json differs from the log"
-        require(set(audited.admitted) == set(record.admitted) and audited.model == record.model_digest == model, told)
-        require(audited.record == record, told)
+        message = f"round {audited.number}: state/state.json differs from the log"
+        require(
+            set(audited.admitted) == set(record.admitted) and audited.model == record.model_digest == model, message
+        )
+        require(audited.record == record, message)
     if released is not None:
         state = sha256_hex(records.data("state/state.json"))
-        require(released.state == state, "state/state.json is not the state that the log ends with")
-        require(released.metrics == history[-1].metrics, "the log's last line has other metrics than its last round")
+        require(released.state == state, "state/state.json is not the state that the log's last line names")
+        require(
+            released.metrics == history[-1].metrics, "the log's last line and its last round state different metrics"
+        )
     require(
-        records.outcome.rounds == len(history), f"outcome.json says {records.outcome.rounds} rounds of {len(history)}"
+        records.outcome.rounds == len(history),
+        f"outcome.json says {records.outcome.rounds} rounds, state/state.json has {len(history)}",
     )
-    require(records.outcome.metrics == history[-1].metrics, "outcome.json has other metrics than the last round")
+    require(records.outcome.metrics == history[-1].metrics, "outcome.json and the last round state different metrics")
     _require_same_cells(records.metrics, read_rows(metrics_csv(history)))
     yield holds(f"{len(history)} rounds")
 
 
 def _require_same_cells(stated: tuple[Mapping[str, str], ...], recorded: list[dict[str, str]]) -> None:
-    require(len(stated) == len(recorded), f"metrics.csv has {len(stated)} lines for {len(recorded)} rounds")
+    require(len(stated) == len(recorded), f"metrics.csv has {len(stated)} rows for {len(recorded)} rounds")
     for number, (mine, theirs) in enumerate(zip(stated, recorded, strict=True), start=1):
         differing = sorted(
             name for name in mine.keys() | theirs.keys() if not is_epsilon(name) and mine.get(name) != theirs.get(name)
@@ -99,13 +108,19 @@ def check_model(records: Records, _: Reference) -> Answers:
     digest, released = sha256_hex(records.data("model.safetensors")), records.trail.released
     if released is None:
         raise VerificationFailed("the log does not end with the release of a model")
-    require(digest == released.model, f"its digest is {digest[:16]}…, the log released {released.model[:16]}…")
+    require(
+        digest == released.model,
+        f"model.safetensors has digest {digest[:16]}…, but the log released {released.model[:16]}…",
+    )
     require(digest == records.outcome.model, "outcome.json names another model")
     yield holds(f"digest {digest[:16]}…")
-    require(released.averaged_rounds == records.job.average_last_rounds, "the log averages other rounds than the job")
+    require(
+        released.averaged_rounds == records.job.average_last_rounds,
+        "the log and the job state different numbers of averaged rounds",
+    )
     models = records.kept_models(records.state.models[1:][-released.averaged_rounds :])
     same = model_digest(average(models)) == digest
-    require(same, f"it is not the average of the last {len(models)} rounds' models")
+    require(same, f"model.safetensors is not the average of the last {len(models)} rounds' models")
     yield holds(f"the average of the last {len(models)} rounds' models, to the last bit")
 
 
@@ -114,32 +129,41 @@ def check_labels(records: Records, _: Reference) -> Answers:
     config, outcome = records.config, records.outcome
     audited = {update.provenance for each in records.trail.rounds for update in each.admitted.values()}
     require(
-        audited == set(outcome.provenance), f"outcome.json says {_names(outcome.provenance)}, the log {_names(audited)}"
+        audited == set(outcome.provenance),
+        f"outcome.json says provenance {_names(outcome.provenance)}, the log says {_names(audited)}",
     )
     _require_recorded(records)
     require(records.trail.profiles == {config.profile}, f"config.json says profile {config.profile}, the log does not")
-    said = "an injected seed" if config.options.unsafe_seed is not None else "secret keys"
+    noise = "an injected seed" if config.options.unsafe_seed is not None else "secret keys"
     if not records.trail.updates:
-        yield stays_open("no update was admitted: nothing shows how the sites were attested, or what their noise was")
+        yield stays_open(
+            "no update was admitted, so that no record shows the sites' attestation or the source of their noise"
+        )
         return
     simulated = Provenance.SIMULATED in audited
-    require(simulated == (config.attestation == "simulated"), "config.json hides or invents simulated attestation")
+    require(
+        simulated == (config.attestation == "simulated"),
+        "config.json and the admitted updates disagree on whether attestation was simulated",
+    )
     seeded = _seeded_sites(records)
-    require(bool(seeded) == (config.options.unsafe_seed is not None), f"config.json says {said}, the ledgers do not")
-    yield holds(f"provenance {_names(audited)}, noise from {said}")
+    require(
+        bool(seeded) == (config.options.unsafe_seed is not None),
+        f"config.json says noise from {noise}, but the ledgers say otherwise",
+    )
+    yield holds(f"provenance {_names(audited)}, noise from {noise}")
 
 
 def _require_recorded(records: Records) -> None:
     """Require that the configuration files match the digests recorded by every start of the run."""
     for field, name in RECORDED_FILES.items():
         digest = sha256_hex(records.data(name)) if records.exists(name) else None
-        told = {getattr(each, field) for each in records.trail.configurations}
-        require(told == {digest}, f"{name} is not the one that the log recorded")
+        recorded = {getattr(each, field) for each in records.trail.configurations}
+        require(recorded == {digest}, f"{name} differs from the file that the log recorded")
     evaluation = records.config.evaluation_set
     released = records.trail.released
-    said = {records.outcome.evaluation_set, None if released is None else released.evaluation_set}
-    said |= {each.evaluation_set for each in records.trail.configurations}
-    require(said == {evaluation}, "log, config.json and outcome.json do not name one evaluation set")
+    evaluation_sets = {records.outcome.evaluation_set, None if released is None else released.evaluation_set}
+    evaluation_sets |= {each.evaluation_set for each in records.trail.configurations}
+    require(evaluation_sets == {evaluation}, "log, config.json and outcome.json name different evaluation sets")
 
 
 def _seeded_sites(records: Records) -> list[str]:

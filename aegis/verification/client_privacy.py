@@ -25,26 +25,31 @@ def check_client_privacy(records: Records, _: Reference) -> Answers:
     """Check each round's charge against the job's mechanism, and the stated epsilon against all charges composed."""
     promised, stated = records.job.client_privacy, records.outcome.client_privacy
     if promised is None:
-        require(stated is None, "outcome.json states client-level privacy, which the job does not have")
-        yield holds("the job promises nothing about whole sites, and nothing is stated")
+        require(stated is None, "outcome.json states client-level privacy, but the job has no client_privacy")
+        yield holds("the job has no client_privacy, and no client-level epsilon is stated")
         return
     if stated is None:
-        raise VerificationFailed("outcome.json does not state the client-level privacy that the job has")
+        raise VerificationFailed("the job has client_privacy, but outcome.json states no client-level epsilon")
     ledger = read_ledger("coordinator", records.data(EXPORT))
     unknown = [draw for draw in records.trail.draws if not ledger.knows(draw.ledger_head)]
-    require(not unknown, "the coordinator's ledger lacks an entry that its log names: rolled back, or another ledger")
+    require(
+        not unknown,
+        "the coordinator's ledger lacks an entry that the log names: the ledger was rolled back, or is another ledger",
+    )
     paid = [
-        _paid(records, promised, ledger, record.round_number, record.model_digest) for record in records.state.history
+        _charge_of(records, promised, ledger, record.round_number, record.model_digest)
+        for record in records.state.history
     ]
-    _require_noise_called_what_it_is(records, paid)
+    _require_noise_label(records, paid)
     yield holds(f"{len(paid)} rounds, each charged per client in the coordinator's ledger and committed with its model")
     yield holds(_composed(records, promised, stated, ledger))
     yield stays_open(
-        "that sites were drawn, updates clipped, models noised: it takes the coordinator's secret key and the updates"
+        "sampling of sites, clipping of updates and noise in the models: the check needs the coordinator's secret "
+        "key and the updates"
     )
 
 
-def _paid(
+def _charge_of(
     records: Records, promised: ClientPrivacyConfig, ledger: SiteLedger, round_number: int, model: str
 ) -> LedgerRound:
     """Return the ledger's record of the cohort sample that gave a round's model."""
@@ -53,25 +58,29 @@ def _paid(
         for (job, number), record in ledger.rounds.items()
         if job == records.job.digest() and round_of(records.job, number) == round_number
     ]
-    given = next((record for record in draws if record.update_digest == model), None)
-    if given is None:
+    charge = next((record for record in draws if record.update_digest == model), None)
+    if charge is None:
         raise VerificationFailed(
-            f"round {round_number}: the coordinator's ledger committed no draw that gave its model"
+            f"round {round_number}: the coordinator's ledger commits no cohort sample for this round's model"
         )
     require(
-        given.actual == _event(promised, 1), f"round {round_number}: another mechanism was committed than the job's"
+        charge.actual == _event(promised, 1),
+        f"round {round_number}: the coordinator's ledger committed another mechanism than the job's",
     )
-    require(given.plan.unit is PrivacyUnit.CLIENT, f"round {round_number} was charged per {given.plan.unit}")
-    return given
+    require(
+        charge.plan.unit is PrivacyUnit.CLIENT,
+        f"round {round_number} was charged per {charge.plan.unit}, not per client",
+    )
+    return charge
 
 
-def _require_noise_called_what_it_is(records: Records, paid: list[LedgerRound]) -> None:
+def _require_noise_label(records: Records, paid: list[LedgerRound]) -> None:
     sources = {record.plan.noise_source for record in paid if isinstance(record.plan, RoundPlan)}
     seeded = NoiseSource.UNSAFE_SEEDED in sources
-    said = "an injected seed" if records.config.options.unsafe_seed is not None else "secret keys"
+    noise = "an injected seed" if records.config.options.unsafe_seed is not None else "secret keys"
     require(
         seeded == (records.config.options.unsafe_seed is not None),
-        f"config.json says {said}, the coordinator's ledger does not",
+        f"config.json says noise from {noise}, but the coordinator's ledger says otherwise",
     )
 
 
@@ -81,15 +90,17 @@ def _composed(records: Records, promised: ClientPrivacyConfig, stated: ClientSta
     epsilon = compose_epsilon([_event(promised, draws)], promised.delta).epsilon
     require(
         is_same(records, stated.epsilon, epsilon),
-        f"outcome.json states {stated.epsilon:.6g} per client, {draws} draws compose to {epsilon:.6g}",
+        f"outcome.json states {stated.epsilon:.6g} per client, but {draws} cohort samples compose to {epsilon:.6g}",
     )
     cap = promised.target_epsilon
     require(epsilon <= cap or is_same(records, epsilon, cap), f"{epsilon:.4g} per client exceeds the job's cap {cap:g}")
     for name in ("delta", "noise_multiplier", "clip_norm", "sample_rate"):
         same = getattr(stated, name) == getattr(promised, name)
-        require(same, f"outcome.json states another {name} of its client-level privacy than the job has")
-    require(stated.unit == PrivacyUnit.CLIENT, f"outcome.json states client-level privacy per {stated.unit}")
-    return f"{epsilon:.4g} of {cap:g} per client at delta {promised.delta:g}, over {draws} draws"
+        require(same, f"outcome.json and the job state different values of {name} for client-level privacy")
+    require(
+        stated.unit == PrivacyUnit.CLIENT, f"outcome.json states client-level privacy per {stated.unit}, not per client"
+    )
+    return f"{epsilon:.4g} of {cap:g} per client at delta {promised.delta:g}, over {draws} cohort samples"
 
 
 def _event(promised: ClientPrivacyConfig, draws: int) -> PoissonSampledGaussian:

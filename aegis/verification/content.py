@@ -17,15 +17,15 @@ def check_content(records: Records, _: Reference) -> Answers:
     """
     for site, ledger in records.ledgers.items():
         yield _content_of(records, site, ledger)
-    told = {
+    logged = {
         each.number: sorted(site for site, update in each.admitted.items() if update.content_changed)
         for each in records.trail.rounds
     }
     kept = {each.round_number: sorted(each.content_changed) for each in records.state.history}
-    require(told == kept, "state/state.json names other sites whose content changed than the log")
+    require(logged == kept, "state/state.json and the log name different sites with changed content")
     require(
         records.outcome.content_changed == content_changes(records.state.history),
-        "outcome.json names other sites and rounds whose content changed than the log",
+        "outcome.json and the log name different sites and rounds with changed content",
     )
 
 
@@ -33,24 +33,27 @@ def _content_of(records: Records, site: str, ledger: SiteLedger | str) -> Answer
     updates = records.updates_of(site)
     changed = sorted({update.round_number for update in updates if update.content_changed})
     if changed and not records.job.lineages_may_grow:
-        return fails(f"{site}: its rows changed before round {_list(changed)}, in a job whose lineages may not grow")
+        return fails(f"{site}: its rows changed before round {_list(changed)}, but the job sets no lineages_may_grow")
     if isinstance(ledger, str):
-        return stays_open(f"{site}: {_said(changed)} by its own word; no ledger of it is here to compare")
+        return stays_open(
+            f"{site}: {_describe(changed)} according to its signed updates; no ledger of the site is here to compare"
+        )
     claim = ledger.claim(records.job.digest())
     noted = set() if claim is None else set(claim.content_changed)
     for update in updates:
         if update.content_changed != (update.round_number in noted):
-            what = "notes another content" if update.round_number in noted else "notes the same content as before"
+            record = "records changed content" if update.round_number in noted else "records unchanged content"
             return fails(
-                f"{site}, round {update.round_number} (line {update.line}): its ledger {what}, its word differs"
+                f"{site}, round {update.round_number} (line {update.line}): its ledger {record}, its signed update "
+                "says otherwise"
             )
-    return holds(f"{site}: {_said(changed)}")
+    return holds(f"{site}: {_describe(changed)}")
 
 
-def _said(changed: list[int]) -> str:
+def _describe(changed: list[int]) -> str:
     if not changed:
         return "the same content in every round"
-    return f"CONTENT CHANGED between rounds, before round {_list(changed)}; the job lets lineages grow"
+    return f"CONTENT CHANGED between rounds, before round {_list(changed)}; the job allows it (lineages_may_grow)"
 
 
 def _list(rounds: list[int]) -> str:

@@ -24,34 +24,34 @@ _SHOWN = 5
 
 def check_manifest(records: Records, reference: Reference) -> Answers:
     """Check the manifest's signature, all listed files, and the cover of every other file in the folder."""
-    listed, found = _listed(records, reference), coverage(records, reference)
-    missing = sorted(name for name in listed if name not in found)
+    listed, by_name = _listed(records, reference), coverage(records, reference)
+    missing = sorted(name for name in listed if name not in by_name)
     changed = sorted(
-        name for name in listed if name in found and not (records.folder / name).is_symlink() and not found[name]
+        name for name in listed if name in by_name and not (records.folder / name).is_symlink() and not by_name[name]
     )
-    added = sorted(name for name, covered in found.items() if not covered and name not in listed)
-    for what, names in (("missing", missing), ("not as signed", changed)):
+    added = sorted(name for name, covered in by_name.items() if not covered and name not in listed)
+    for problem, names in (("missing", missing), ("not as signed", changed)):
         if names:
-            yield fails(f"{what}: {_some(names)}")
-    strangers = [name for name in added if not is_left_out(name)]
-    if strangers:
-        yield fails(f"not covered by any signature, added after the run: {_some(strangers)}")
-    if not missing and not changed and not strangers:
-        yield holds(f"{sum(found.values())} files are as they were signed")
+            yield fails(f"{problem}: {_shortened(names)}")
+    foreign = [name for name in added if not is_left_out(name)]
+    if foreign:
+        yield fails(f"no signature covers these files, which were added after the run: {_shortened(foreign)}")
+    if not missing and not changed and not foreign:
+        yield holds(f"{sum(by_name.values())} files are unchanged since they were signed")
     released = records.trail.released
     if released is not None and released.outcome != records.digest("outcome.json"):
-        yield fails("outcome.json is not the one that the log ends with")
+        yield fails("outcome.json is not the outcome that the log's last line names")
     for folder, names in _by_folder([name for name in added if is_left_out(name)]).items():
         yield stays_open(
-            f"not covered: {folder} ({len(names)} files of other programs; nothing above follows from them)"
+            f"not covered: {folder} ({len(names)} files of other programs; no finding above depends on them)"
         )
 
 
 def coverage(records: Records, reference: Reference) -> Mapping[str, bool]:
     """Return, for every file of the folder by path, True if a signature covers the present bytes."""
     listed = _listed(records, reference)
-    found = {name: _is_covered(records, listed, name) for name in files_of(records.folder)}
-    return {**found, MANIFEST: True, SIGNATURE: True}
+    covered = {name: _is_covered(records, listed, name) for name in files_of(records.folder)}
+    return {**covered, MANIFEST: True, SIGNATURE: True}
 
 
 def _listed(records: Records, reference: Reference) -> Mapping[str, str]:
@@ -84,11 +84,11 @@ def _signed_later(records: Records) -> Iterator[str]:
 def _by_folder(names: list[str]) -> Mapping[str, list[str]]:
     folders: dict[str, list[str]] = {}
     for name in names:
-        head, _, rest = name.partition("/")
-        folders.setdefault(f"{head}/" if rest else name, []).append(name)
+        head, _, below = name.partition("/")
+        folders.setdefault(f"{head}/" if below else name, []).append(name)
     return folders
 
 
-def _some(names: list[str]) -> str:
-    rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+def _shortened(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

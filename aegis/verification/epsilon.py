@@ -44,11 +44,11 @@ def check_epsilon(records: Records, _: Reference) -> Answers:
     """
     sites = sorted({site for each in records.trail.rounds for site in each.admitted})
     stated = {name for row in records.metrics for name, value in row.items() if is_epsilon(name) and value}
-    strangers = sorted(
+    unknown = sorted(
         (stated | {f"epsilon:{site}" for site in records.outcome.epsilon}) - {f"epsilon:{s}" for s in sites}
     )
-    require(not strangers, f"an epsilon is stated for {', '.join(strangers)}, of which no update was admitted")
-    require(len(records.metrics) == len(records.trail.rounds), "metrics.csv does not have one line a round")
+    require(not unknown, f"an epsilon is stated for {', '.join(unknown)}, but the log admits no update of these sites")
+    require(len(records.metrics) == len(records.trail.rounds), "metrics.csv does not have one row for each round")
     for site in sites:
         yield _epsilon_of(records, site)
     _require_ledgers_own(records)
@@ -67,7 +67,9 @@ def _epsilon_of(records: Records, site: str) -> Answer:
         for place, value in places.items():
             if not is_same(records, value, computed):
                 expected = "no epsilon" if computed is None else f"epsilon {computed:.6g}"
-                return fails(f"{site}, round {index + 1}: {place} states {value}, its events give {expected}")
+                return fails(
+                    f"{site}, round {index + 1}: {place} states {value}, but the admitted events give {expected}"
+                )
     return holds(f"{site}: {_claimed(records, site, computed)}")
 
 
@@ -82,7 +84,7 @@ def _running_steps(rounds: tuple[AuditedRound, ...], site: str) -> Iterator[int 
 
 def _claimed(records: Records, site: str, computed: float | None) -> str:
     if computed is None:
-        return "non-private training: no epsilon is stated, and none holds"
+        return "non-private training: no epsilon is stated, because no finite epsilon holds"
     target, delta = records.job.privacy.target_epsilon, records.job.privacy.delta
     within = target is None or computed <= target * (1 + _OTHER_BUILD)
     require(within, f"{site}: {computed:.4g} exceeds the cap {target}")
@@ -90,7 +92,7 @@ def _claimed(records: Records, site: str, computed: float | None) -> str:
     counted = _counted(records, site)
     if counted is None or counted <= computed * (1 + _OTHER_BUILD):
         return sentence
-    return f"{sentence}; its ledger counts {counted:.4g}, for what was not admitted is spent as well"
+    return f"{sentence}; its ledger counts {counted:.4g}, which includes updates that were not admitted"
 
 
 def _counted(records: Records, site: str) -> float | None:
@@ -104,8 +106,8 @@ def _require_ledgers_own(records: Records) -> None:
     for site, stated in sorted(records.outcome.ledger_epsilon.items()):
         if isinstance(records.ledgers.get(site), SiteLedger):
             counted = _counted(records, site)
-            said = f"outcome.json states {stated} in the ledger of {site}, which counts {counted}"
-            require(is_same(records, stated, counted), said)
+            message = f"outcome.json states {stated} for the ledger of {site}, but the ledger counts {counted}"
+            require(is_same(records, stated, counted), message)
 
 
 def _across_sites(records: Records) -> Answer:
@@ -118,11 +120,18 @@ def _across_sites(records: Records) -> Answer:
     )
     for name in ("rule", "claimed_disjoint_by", "delta"):
         same = getattr(stated, name) == computed[name]
-        require(same, f"outcome.json states another {name} of the federation's epsilon than config.json gives")
+        require(same, f"outcome.json and config.json give different values of {name} for the federation's epsilon")
     if not is_same(records, stated.epsilon, computed["epsilon"]):
-        return fails(f"outcome.json states {stated.epsilon} for the federation, the events give {computed['epsilon']}")
+        return fails(
+            f"outcome.json states {stated.epsilon} for the federation, but the admitted events give "
+            f"{computed['epsilon']}"
+        )
     if computed["epsilon"] is None:
-        return holds("no epsilon is stated for the federation, and none holds")
+        return holds("no epsilon is stated for the federation, because no finite epsilon holds")
     claim = computed["claimed_disjoint_by"]
-    ground = "a unit may be at every site" if claim is None else f"no unit is at two sites, as is CLAIMED: {claim}"
-    return holds(f"federation: {computed['epsilon']:.4g} at delta {computed['delta']}, {computed['rule']}: {ground}")
+    basis = (
+        "a unit may have data at every site"
+        if claim is None
+        else f"no unit has data at two sites, as is CLAIMED: {claim}"
+    )
+    return holds(f"federation: {computed['epsilon']:.4g} at delta {computed['delta']}, {computed['rule']}: {basis}")

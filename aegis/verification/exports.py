@@ -21,7 +21,7 @@ def check_ledgers(records: Records, _: Reference) -> Answers:
     """
     for site, ledger in records.ledgers.items():
         if records.is_elsewhere(site):
-            yield is_missing(f"the ledger of {site}: {_ask(site)}")
+            yield is_missing(f"the ledger export of {site}: {_export_wanted(site)}")
         elif isinstance(ledger, str):
             yield fails(f"{site}: {ledger}")
         else:
@@ -32,45 +32,49 @@ def _signed(records: Records, site: str, ledger: SiteLedger) -> Answer:
     unknown = [update for update in records.updates_of(site) if not ledger.knows(update.ledger_head)]
     if unknown:
         where = f"entry {unknown[0].ledger_head.seq}, which the coordinator saw (line {unknown[0].line})"
-        return fails(f"{site}: {where}, is not in its ledger: rolled back, or the ledger of another site")
+        return fails(f"{site}: {where}, is not in its ledger: the ledger was rolled back, or belongs to another site")
     head, released = ledger.findings.head, records.trail.released
     logged = None if released is None else released.ledgers.get(site)
     if not records.exists(f"ledger/{site}.dsse"):
         if records.is_remote(site):
-            return is_missing(f"the signature of {site} over its ledger: {_ask(site)}")
-        return fails(f"{site}: ledger/{site}.dsse is missing: nothing shows that the site wrote this ledger")
+            return is_missing(f"the signature of {site} over its ledger: {_export_wanted(site)}")
+        return fails(f"{site}: ledger/{site}.dsse is missing: the site's signature over this ledger is unknown")
     try:
         _require_signature(records, site, ledger)
     except (EnclaveError, VerificationFailed) as error:
         return fails(f"{site}: {error}")
     if logged is None and not records.is_remote(site):
-        return fails(f"{site}: the log does not say with which head its ledger was exported")
+        return fails(f"{site}: the log names no head for its exported ledger")
     if logged is not None and (logged.seq, logged.hash) != (head.seq, head.hash):
-        return fails(f"{site}: its ledger ends with entry {head.seq}, the log says {logged.seq}")
+        return fails(
+            f"{site}: its ledger ends with entry {head.seq}, or another hash, than entry {logged.seq} in the log"
+        )
     return holds(f"{site}: {ledger.findings.entries} entries, head {head.seq}:{head.hash[:16]}…, signed by the site")
 
 
 def _require_signature(records: Records, site: str, ledger: SiteLedger) -> None:
     export, signed = records.data(f"ledger/{site}.json"), records.data(f"ledger/{site}.dsse")
     statement, head = open_export(signed, export, site, records.key_of(site)), ledger.findings.head
-    require((statement.head.seq, statement.head.hash) == (head.seq, head.hash), "it was signed with another head")
+    require(
+        (statement.head.seq, statement.head.hash) == (head.seq, head.hash), "the signature covers another ledger head"
+    )
 
 
-def _ask(site: str) -> str:
-    return f"ask {site} for what `coreason-enclave export-ledger` writes, and put both files into ledger/"
+def _export_wanted(site: str) -> str:
+    return f"ask {site} for the two files that `coreason-enclave export-ledger` writes, and put them into ledger/"
 
 
 def check_events(records: Records, _: Reference) -> Answers:
     """Check every accepted update, repeated attempts included, against the ledger of its site."""
     for site, ledger in records.ledgers.items():
         if isinstance(ledger, str):
-            why = "its ledger is not here" if records.is_elsewhere(site) else "its ledger does not verify"
+            why = "its ledger is missing here" if records.is_elsewhere(site) else "its ledger does not verify"
             yield stays_open(f"{site}: {why}")
         else:
-            yield _paid_for(records, site, ledger)
+            yield _check_charges(records, site, ledger)
 
 
-def _paid_for(records: Records, site: str, ledger: SiteLedger) -> Answer:
+def _check_charges(records: Records, site: str, ledger: SiteLedger) -> Answer:
     digest, replaced = records.job.digest(), False
     for update in records.updates_of(site):
         if (difference := ledger.disagreement(digest, update)) is not None:
@@ -79,12 +83,13 @@ def _paid_for(records: Records, site: str, ledger: SiteLedger) -> Answer:
             continue
         if site not in records.config.declared_attackers:
             return fails(
-                f"{site}, round {update.round_number}: the admitted update is not the one that its ledger released"
+                f"{site}, round {update.round_number}: the admitted update is not the update that its ledger released"
             )
         replaced = True
     if replaced:
         return stays_open(
-            f"{site}: events agree; its updates were replaced after release, as config.json declares (attacker)"
+            f"{site}: events agree; its updates were replaced after release, as declared in config.json (simulated "
+            "attacker)"
         )
     events = [update.event for update in records.updates_of(site)]
     counted = sum(event.steps for event in events if not isinstance(event, NonPrivate))

@@ -46,23 +46,23 @@ class Check(IntEnum):
 
 
 _QUESTIONS = {
-    Check.FILES: "is everything there that a finished run leaves?",
+    Check.FILES: "does the folder hold every file of a finished run?",
     Check.AUDIT: "does the audit log's hash chain hold?",
-    Check.CHECKPOINT: "is the log the one whose head the coordinator signed?",
-    Check.JOB: "is job.yaml the job that was run?",
-    Check.ROUNDS: "do state, metrics and outcome tell the rounds that the log tells?",
-    Check.MODEL: "is model.safetensors the average of the rounds' models, and the one that the log says was released?",
+    Check.CHECKPOINT: "did the coordinator sign the head of this log?",
+    Check.JOB: "is job.yaml the job that ran?",
+    Check.ROUNDS: "do state, metrics and outcome agree with the log about every round?",
+    Check.MODEL: "is model.safetensors the average of the rounds' models, and the model that the log released?",
     Check.AGGREGATION: "does each round's model follow, to the last bit, from the updates that the sites signed?",
-    Check.UTILITY: "does each model do on the evaluation set as well as the log says?",
-    Check.LEDGERS: "does each site's ledger verify, is it signed by the site, and whole up to the heads in the log?",
-    Check.EVENTS: "is every admitted update paid for in its site's ledger, as the very event that it claimed?",
-    Check.EPSILON: "is every stated epsilon what the admitted events compose to?",
-    Check.LABELS: "are simulated attestation and injected noise called what they are?",
-    Check.SIGNATURES: "did each site sign its admitted updates, and what the log says of them?",
-    Check.MANIFEST: "is every file of the folder one that was signed as it is, and is none missing?",
-    Check.CLIENT_PRIVACY: "is every round of a job with client_privacy paid for in the coordinator's own ledger?",
-    Check.WITNESS: "is the log the one that the sites were shown while the run went on?",
-    Check.CONTENT: "did each site's rows stay the same within the job, or is every change named and allowed?",
+    Check.UTILITY: "does each model reach the stated metrics on the evaluation set?",
+    Check.LEDGERS: "does each site's ledger verify, signed by its site and complete up to the heads in the log?",
+    Check.EVENTS: "does each site's ledger charge every admitted update, with the event that the update states?",
+    Check.EPSILON: "does every stated epsilon equal the composition of the admitted events?",
+    Check.LABELS: "are simulated attestation and injected noise labelled as such?",
+    Check.SIGNATURES: "did each site sign its admitted updates, and does the log agree with the signed statements?",
+    Check.MANIFEST: "does a signature cover every file of the folder, unchanged, and is no signed file missing?",
+    Check.CLIENT_PRIVACY: "does the coordinator's ledger charge every round of a job with client_privacy?",
+    Check.WITNESS: "did the sites receive this very log during the run?",
+    Check.CONTENT: "did each site's rows stay the same during the job, or is every change recorded and allowed?",
 }
 
 

@@ -41,7 +41,7 @@ def forward(arch: str, arrays: Arrays, features: _Float64) -> Logits:
         with np.errstate(over="ignore", invalid="ignore"):
             return KNOWN[arch](arrays, Logits(features, np.zeros_like(features)))
     except (KeyError, ValueError, IndexError) as error:
-        raise VerificationFailed(f"model and evaluation set do not fit {arch}: {error}") from error
+        raise VerificationFailed(f"the model or the evaluation set does not fit {arch}: {error}") from error
 
 
 def _linear(arrays: Arrays, name: str, given: Logits) -> Logits:

@@ -62,15 +62,15 @@ class SiteLedger:
         if record.actual is None:
             return "the ledger reserved this round and never committed it"
         if record.actual != update.event:
-            return f"the log admits {update.event}, the ledger committed {record.actual}"
+            return f"the log admits event {update.event}, but the ledger committed {record.actual}"
         if record.plan.unit.value != update.unit:
-            return f"the log says unit {update.unit}, the ledger is kept per {record.plan.unit}"
+            return f"the log says unit {update.unit}, but the ledger charges per {record.plan.unit}"
         if not isinstance(record.plan, RoundPlan):
             return None
         if record.plan.noise_source.value != update.noise_source:
-            return f"the log says noise from {update.noise_source}, the ledger {record.plan.noise_source}"
+            return f"the log says noise source {update.noise_source}, but the ledger says {record.plan.noise_source}"
         if record.plan.delta != update.delta:
-            return f"the log says delta {update.delta:g}, the ledger {record.plan.delta:g}"
+            return f"the log says delta {update.delta:g}, but the ledger says {record.plan.delta:g}"
         return None
 
     def released(self, job_digest: str, round_number: int) -> str | None:
@@ -102,6 +102,6 @@ def _rounds(site: str, state: LedgerState) -> dict[tuple[str, int], LedgerRound]
             for number, record in job.rounds.items():
                 key = (record.plan.job_digest, number)
                 if key in rounds:
-                    raise VerificationFailed(f"{site} ran round {number} of one job on two lineages")
+                    raise VerificationFailed(f"{site} charged round {number} of one job to two lineages")
                 rounds[key] = record
     return rounds

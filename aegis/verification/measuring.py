@@ -36,8 +36,8 @@ def check_utility(records: Records, _: Reference) -> Answers:
     """Check every round's metrics on the mean of the last ``average_last_rounds`` models, as for the release."""
     if records.config.evaluation_set is None:
         stated = [record.round_number for record in records.state.history if record.metrics]
-        require(not stated, f"round {stated[:1]} states metrics, and the run had no evaluation set")
-        yield stays_open("the federation declared no public evaluation set: no accuracy, loss or AUC is stated")
+        require(not stated, f"round {stated[:1]} states metrics, but the run had no evaluation set")
+        yield stays_open("the federation declared no public evaluation set, so that no accuracy, loss or AUC is stated")
         return
     try:
         evaluation = EvaluationSet.from_bytes(records.data(EVALUATION_SET), EVALUATION_SET)
@@ -61,10 +61,10 @@ def check_utility(records: Records, _: Reference) -> Answers:
 def _differing(stated: Mapping[str, float], measured: Mapping[str, Range]) -> str | None:
     for name in sorted(stated.keys() | measured.keys()):
         if name not in stated or name not in measured:
-            return f"{name} is {'not ' if name not in stated else ''}stated, and measured otherwise"
+            return f"{name} is {'measured, but not stated' if name not in stated else 'stated, but cannot be measured'}"
         low, high = measured[name]
         if not (math.isfinite(stated[name]) and low <= stated[name] <= high):
-            return f"{name} is stated as {stated[name]:.6g}, the model reaches {(low + high) / 2:.6g}"
+            return f"{name} is stated as {stated[name]:.6g}, but the model reaches {(low + high) / 2:.6g}"
     return None
 
 
@@ -78,12 +78,12 @@ def _measure(records: Records, evaluation: EvaluationSet) -> Measure | str:
     try:
         from aegis.runtimes import public_evaluator
     except ImportError as error:
-        return f"PyTorch ({error.name}), without which a {job.model_arch} cannot be evaluated: install 'aegis-fl'"
+        return f"PyTorch ({error.name}), which the evaluation of a {job.model_arch} needs: install 'aegis-fl'"
     evaluate = public_evaluator(job, evaluation.features, evaluation.labels)
     try:
         evaluate(records.kept_model(records.state.models[-1]))
     except (AegisError, EnclaveError) as error:
-        return f"the architecture {job.model_arch}, without which its models cannot be evaluated here ({error})"
+        return f"the architecture {job.model_arch}, which the evaluation of its models needs ({error})"
     return lambda arrays: {name: (value - _SAME_BUILD, value + _SAME_BUILD) for name, value in evaluate(arrays).items()}
 
 
@@ -93,7 +93,10 @@ def utility_range(logits: Logits, labels: npt.NDArray[np.int64]) -> dict[str, Ra
     Args:
         logits: of shape (n, classes). labels: of shape (n,), integers below ``classes``.
     """
-    require(int(labels.min()) >= 0 and int(labels.max()) < logits.value.shape[1], "a label has no output")
+    require(
+        int(labels.min()) >= 0 and int(labels.max()) < logits.value.shape[1],
+        "the evaluation set has a label that the model has no output for",
+    )
     bound = logits.bound.max(axis=1)
     ranges = {"accuracy": _accuracy(logits.value, bound, labels), "loss": _loss(logits.value, bound, labels)}
     if logits.value.shape[1] == 2 and 0 < int(labels.sum()) < len(labels):

@@ -128,7 +128,9 @@ class Records:
         try:
             return (self.folder / name).read_bytes()
         except PermissionError as error:
-            raise RunFolderError(f"{self.folder / name} cannot be read: {error.strerror}: ask for access") from error
+            raise RunFolderError(
+                f"{self.folder / name} cannot be read: {error.strerror}: ask the file's owner for read permission"
+            ) from error
         except OSError as error:
             raise VerificationFailed(f"{name} cannot be read: {error.strerror}") from error
 
@@ -137,7 +139,9 @@ class Records:
         try:
             return (self.folder / name).is_file()
         except PermissionError as error:
-            raise RunFolderError(f"{self.folder / name} cannot be read: {error.strerror}: ask for access") from error
+            raise RunFolderError(
+                f"{self.folder / name} cannot be read: {error.strerror}: ask the file's owner for read permission"
+            ) from error
 
     @cached_property
     def audit(self) -> bytes:
@@ -229,20 +233,20 @@ class Records:
         """
         key = self.key_of(update.site)
         if update.envelope is None:
-            raise VerificationFailed("the log does not say which envelope the site signed")
+            raise VerificationFailed(f"the log names no envelope for an update of {update.site}")
         name = f"state/updates/{update.envelope}.json"
         if not self.exists(name):
             raise VerificationFailed(f"{name}, which the site signed, is missing")
         envelope = self.data(name)
         if sha256_hex(envelope) != update.envelope:
-            raise VerificationFailed(f"{name} does not have the digest that it is named by")
+            raise VerificationFailed(f"{name} does not have the digest in its name")
         return UpdateStatement.from_payload(open_envelope(envelope, UPDATE_TYPE, KeyRing({update.site: key})).payload)
 
     def kept_model(self, digest: str) -> dict[str, Array]:
         """Return a round's model, by its digest."""
         name = f"state/models/{digest}.safetensors"
         require(self.exists(name), f"{name} is missing")
-        require(self.digest(name) == digest, f"{name} does not have the digest that it is named by")
+        require(self.digest(name) == digest, f"{name} does not have the digest in its name")
         return self.model(name)
 
     def kept_models(self, digests: Sequence[str]) -> list[dict[str, Array]]:
@@ -250,7 +254,10 @@ class Records:
         models = [self.kept_model(each) for each in digests]
         for digest, model in zip(digests, models, strict=True):
             same = layout_of(model) == layout_of(models[0])
-            require(same, f"state/models/{digest}.safetensors has other arrays than the models of other rounds")
+            require(
+                same,
+                f"state/models/{digest}.safetensors has other array names or shapes than the models of other rounds",
+            )
         return models
 
     def updates_of(self, site: str) -> list[AuditedUpdate]:
@@ -279,7 +286,7 @@ class Records:
 
 def read_rows(text: str) -> list[dict[str, str]]:
     """Return the rows of a table with a heading; raise :class:`VerificationFailed` for cells beyond the heading."""
-    rows = list(csv.DictReader(io.StringIO(text), restkey="beyond the heading", restval="", strict=True))
-    if any("beyond the heading" in row for row in rows):
-        raise VerificationFailed("metrics.csv has a line with more cells than its heading")
+    rows = list(csv.DictReader(io.StringIO(text), restkey="beyond the header", restval="", strict=True))
+    if any("beyond the header" in row for row in rows):
+        raise VerificationFailed("metrics.csv has a row with more cells than the header")
     return rows

@@ -32,7 +32,8 @@ def check_aggregation(records: Records, _: Reference) -> Answers:
     """
     if records.job.client_privacy is not None:
         yield is_missing(
-            "the single updates, from which each round's model could be computed again: client-level privacy hides them"
+            "the single updates, from which each round's model could be recomputed: jobs with client-level privacy "
+            "do not keep them"
         )
         return
     memory = _ReplayState(records.kept_model(records.state.models[0]))
@@ -41,7 +42,7 @@ def check_aggregation(records: Records, _: Reference) -> Answers:
             memory = _next(records, memory, audited, record)
         except (AggregationError, VerificationFailed) as error:
             raise VerificationFailed(f"round {record.round_number}: {error}") from error
-    yield holds(f"{len(records.state.history)} rounds, computed again from the signed updates to the same digests")
+    yield holds(f"{len(records.state.history)} rounds, recomputed from the signed updates with the same digests")
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,13 @@ def _next(records: Records, memory: _ReplayState, audited: AuditedRound, record:
         max_norm=job.max_update_norm,
         weight_cap=job.num_examples_cap,
     )
-    require(combined.used == record.used, f"the aggregator uses {', '.join(combined.used)}, the records say otherwise")
+    require(
+        combined.used == record.used,
+        f"the aggregator uses the updates of {', '.join(combined.used)}, but the records name other sites",
+    )
     model, moments = server_step(memory.model, combined.delta, job.server_optimizer, memory.moments)
     same = model_digest(model) == record.model_digest
-    require(same, "the model that follows from the signed updates is not the one that the log names")
+    require(same, "the model recomputed from the signed updates is not the model that the log names")
     following = replace(memory, model=model, moments=moments)
     if job.strategy is not AggregationStrategy.SCAFFOLD:
         return following
@@ -95,7 +99,7 @@ def _signed(records: Records, memory: _ReplayState, update: AuditedUpdate) -> Ad
     base = memory.model
     if records.job.strategy is AggregationStrategy.SCAFFOLD:
         base = with_correction(base, correction(memory.shared(), memory.own(update.site)))
-    require(statement.base_model_digest == model_digest(base), f"{update.site} signed that it was sent another model")
+    require(statement.base_model_digest == model_digest(base), f"{update.site} signed that it received another model")
     require(records.exists(name), f"{name}, the update of {update.site}, is missing")
     require(records.digest(name) == statement.update_digest, f"{name} is not the update that {update.site} signed")
     return AdmittedUpdate(

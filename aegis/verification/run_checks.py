@@ -33,7 +33,7 @@ def verify_run(path: Path, reference: Reference | None = None) -> VerificationRe
     if not records.exists("job.yaml") and not records.exists("config.json"):
         raise RunFolderError(f"{path} is not a run folder: it has neither job.yaml nor config.json")
     if not _has_finished(records):
-        raise RunFolderError(f"the run in {path} has not finished: the command that started it goes on with it")
+        raise RunFolderError(f"the run in {path} has not finished: repeat the command that started the run")
     findings: list[Finding] = []
     failed: list[Check] = []
     for check in CHECKS:
@@ -41,7 +41,7 @@ def verify_run(path: Path, reference: Reference | None = None) -> VerificationRe
         findings += [Finding(check.label, answer.verdict, answer.detail) for answer in answers]
         if any(answer.verdict is Verdict.FAILS for answer in answers):
             failed.append(check)
-    findings += [Finding(what, Verdict.NOT_CHECKED, why) for what, why in _beyond(records, reference)]
+    findings += [Finding(subject, Verdict.NOT_CHECKED, why) for subject, why in _beyond(records, reference)]
     return VerificationReport(tuple(findings), tuple(failed), tuple(_notices(records)), _files(records, reference))
 
 
@@ -55,51 +55,65 @@ def _has_finished(records: Records) -> bool:
 
 
 def _files(records: Records, reference: Reference) -> dict[str, bool]:
-    found = _told(lambda: dict(sorted(coverage(records, reference).items())), None)
-    return dict.fromkeys(files_of(records.folder), False) if found is None else found
+    covered = _read_or(lambda: dict(sorted(coverage(records, reference).items())), None)
+    return dict.fromkeys(files_of(records.folder), False) if covered is None else covered
 
 
-def _told(look: Callable[[], _T], otherwise: _T) -> _T:
-    """Return a value read outside the checks, or ``otherwise`` if the records are unreadable; the checks report why."""
+def _read_or(read: Callable[[], _T], default: _T) -> _T:
+    """Return a value read outside the checks, or ``default`` if the records are unreadable; the checks report why."""
     try:
-        return look()
+        return read()
     except Exception:  # noqa: BLE001 - the checks have looked at the same records, and say what is wrong with them
-        return otherwise
+        return default
 
 
 def _answers(check: Check, records: Records, reference: Reference, failed: list[Check]) -> list[Answer]:
-    lacking = [need for need in CHECKS[check].needs if need in failed]
-    if lacking:
-        return [Answer(Verdict.NOT_CHECKED, f"needs the check {lacking[0].label}, which failed")]
+    failed_needs = [need for need in CHECKS[check].needs if need in failed]
+    if failed_needs:
+        return [Answer(Verdict.NOT_CHECKED, f"needs the check {failed_needs[0].label}, which failed")]
     answers: list[Answer] = []
     try:
         answers.extend(CHECKS[check].run(records, reference))
     except RunFolderError:
         raise  # an unreadable file is no evidence about the run
     except MemoryError as error:
-        raise RunFolderError(f"{records.folder} needs more memory than there is here: nothing is said of it") from error
+        raise RunFolderError(f"{records.folder} could not be verified: this machine has too little memory") from error
     except (AegisError, EnclaveError) as error:
         answers.append(Answer(Verdict.FAILS, " ".join(str(error).split())))
     except Exception as error:  # noqa: BLE001 - a folder that brings a check down must not pass, nor hide what others find
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        answers.append(Answer(Verdict.FAILS, f"records that no run writes brought this check down ({what[:200]})"))
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        answers.append(
+            Answer(Verdict.FAILS, f"the check could not read these records, which no run writes ({problem[:200]})")
+        )
     return answers
 
 
 def _beyond(records: Records, reference: Reference) -> Iterator[tuple[str, str]]:
     """Yield the questions that these records cannot answer, or only with data from outside."""
     if reference.coordinator_key is None:
-        yield "coordinator's key", "taken from the run folder: compare it with one that you know (--coordinator-key)"
+        yield (
+            "coordinator's key",
+            "taken from the run folder: compare it with a key from another source (--coordinator-key)",
+        )
     if reference.checkpoint is None:
-        yield "external checkpoint", "none given: a log rewritten with the coordinator's key would pass (--checkpoint)"
+        yield (
+            "external checkpoint",
+            (
+                "none given: a log that was rewritten and signed again with the coordinator's key would pass "
+                "(--checkpoint)"
+            ),
+        )
     if not reference.witnesses:
-        yield "witnesses", "no site's statement given: what sites were shown of the log is its owner's word (--witness)"
+        yield (
+            "witnesses",
+            "no site's statement given: only the keeper of the log states what the sites received of it (--witness)",
+        )
     yield "attestation", _attestation(records)
     yield from _about_config(records, reference)
-    if _told(lambda: records.job.client_privacy is not None, False):
+    if _read_or(lambda: records.job.client_privacy is not None, False):
         yield (
             "sampling of sites",
-            "this folder tells whom each round asked: to its readers no site was hidden by chance",
+            "this folder names the cohort of each round: client-level privacy does not hold towards its readers",
         )
     for open_question in sorted(_open_at_ledgers(records)):
         yield "ledgers", open_question
@@ -107,38 +121,44 @@ def _beyond(records: Records, reference: Reference) -> Iterator[tuple[str, str]]
 
 def _about_config(records: Records, reference: Reference) -> Iterator[tuple[str, str]]:
     """Yield claims of config.json that no other record in the folder confirms."""
-    config = _told(lambda: records.config, None)
+    config = _read_or(lambda: records.config, None)
     if config is None:
         return
     taken = sorted(config.participants.keys() - reference.participants.keys())
     if taken:
-        what = f"of {', '.join(taken)}: taken from config.json, compare them with the sites' own word"
-        yield "participants' keys", f"{what} (--participant-key)"
+        detail = f"of {', '.join(taken)}: taken from config.json, compare them with the keys that the sites state"
+        yield "participants' keys", f"{detail} (--participant-key)"
     if config.evaluation_set is not None:
-        yield "evaluation set", f"the coordinator's choice, digest {config.evaluation_set[:16]}…: is it a fair one?"
+        yield (
+            "evaluation set",
+            f"chosen by the coordinator, digest {config.evaluation_set[:16]}…: decide whether it is a fair choice",
+        )
     if config.disjoint_units is not None:
-        yield "overlap of sites", f"that no unit is at two sites is a claim: {config.disjoint_units}"
+        yield "overlap of sites", f"that no unit has data at two sites is a claim: {config.disjoint_units}"
 
 
 def _attestation(records: Records) -> str:
     if Provenance.SIMULATED in _provenance(records):
-        return "SIMULATED: nothing vouches for the code that ran at the sites"
-    return "evidence was appraised when its update was admitted; its binding is checked here, it is not appraised again"
+        return "SIMULATED: no evidence shows which code ran at the sites"
+    return (
+        "the coordinator appraised evidence when it admitted each update; verify checks only the binding, and does "
+        "not appraise again"
+    )
 
 
 def _open_at_ledgers(records: Records) -> set[str]:
-    ledgers: list[SiteLedger | str] = _told(lambda: list(records.ledgers.values()), [])
+    ledgers: list[SiteLedger | str] = _read_or(lambda: list(records.ledgers.values()), [])
     return {each for ledger in ledgers if isinstance(ledger, SiteLedger) for each in ledger.findings.not_checked}
 
 
 def _notices(records: Records) -> Iterator[str]:
-    config, job = _told(lambda: records.config, None), _told(lambda: records.job, None)
+    config, job = _read_or(lambda: records.config, None), _read_or(lambda: records.job, None)
     if config is None or job is None:
         return
     if Provenance.SIMULATED in _provenance(records):
-        yield "SIMULATED attestation: a development run; nothing vouches for the code that ran at the sites"
+        yield "SIMULATED attestation: a development run; no evidence shows which code ran at the sites"
     if config.options.unsafe_seed is not None:
-        yield "UNSAFE injected noise: whoever knows the seed can undo it; no epsilon below protects anybody"
+        yield "UNSAFE injected noise: anyone who knows the seed can subtract it; no epsilon below protects anyone"
     if config.declared_attackers:
         yield f"simulated attackers, as declared: {', '.join(sorted(config.declared_attackers))}"
     if job.privacy.mechanism is Mechanism.NON_PRIVATE:
@@ -146,4 +166,4 @@ def _notices(records: Records) -> Iterator[str]:
 
 
 def _provenance(records: Records) -> set[Provenance]:
-    return _told(lambda: {update.provenance for update in records.trail.updates}, set())
+    return _read_or(lambda: {update.provenance for update in records.trail.updates}, set())

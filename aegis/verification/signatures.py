@@ -26,7 +26,10 @@ def check_signatures(records: Records, reference: Reference) -> Answers:
     """
     for site, key in sorted(reference.participants.items()):
         known = records.config.participants.get(site)
-        require(known == key, f"config.json names {'no' if known is None else 'another'} key for {site}")
+        require(
+            known == key,
+            f"config.json names {'no key' if known is None else 'another key than --participant-key'} for {site}",
+        )
     sites = {update.site for update in records.trail.updates}
     enrolled = sites.union(*(record.enrolled for record in records.state.history))
     for site in sorted(enrolled):
@@ -37,7 +40,7 @@ def check_signatures(records: Records, reference: Reference) -> Answers:
 
 def _require_enrolled(records: Records, site: str) -> None:
     envelope, key = records.state.enrolments.get(site), records.config.participants.get(site)
-    require(envelope is not None and key is not None, f"{site} took part: its enrolment, or its key, is missing")
+    require(envelope is not None and key is not None, f"{site} took part, but its enrolment or its key is missing")
     try:
         admit_enrolment(SealedMessage(str(envelope).encode()), records.job, site, str(key))
     except UpdateRefused as refusal:
@@ -53,7 +56,7 @@ def _signed_by(records: Records, site: str) -> Answer:
         except (EnclaveError, VerificationFailed) as error:
             return fails(f"{where}: {error}")
         if differing is not None:
-            return fails(f"{where}: the log says another {differing} than the site signed")
+            return fails(f"{where}: the log and the signed statement differ in {differing}")
     return holds(f"{site}: {len(updates)} signatures by key {records.key_of(site)[:16]}…")
 
 
@@ -72,7 +75,7 @@ def _differences(records: Records, update: AuditedUpdate) -> Iterator[str]:
         "delta": (update.delta, statement.delta),
         "content": (update.content_changed, statement.content_changed),
         "provenance": (update.provenance is Provenance.SIMULATED, is_simulated(statement)),
-        "nonce, key or job under its evidence": (True, covers_its_order(statement, key)),
+        "nonce, key or job that the evidence covers": (True, covers_its_order(statement, key)),
         "ledger head": ((update.ledger_head.seq, update.ledger_head.hash), (head.seq, head.hash)),
     }
-    return (name for name, (said, signed) in pairs.items() if said != signed)
+    return (name for name, (logged, signed) in pairs.items() if logged != signed)

@@ -44,11 +44,11 @@ def check_witnesses(records: Records, reference: Reference) -> Answers:
     own = LogCheckpoint.from_payload(
         open_envelope(records.data("audit.checkpoint.json"), CHECKPOINT_TYPE, keys).payload
     )
-    require(own.origin == origin, f"audit.checkpoint.json is of log {own.origin}, not of this run's {origin}")
+    require(own.origin == origin, f"audit.checkpoint.json covers log {own.origin}, not this run's log {origin}")
     log = _Log(records.audit, origin, key)
-    yield from _said_with_updates(records, log)
+    yield from _check_updates(records, log)
     for statement in (*_in_the_folder(records), *reference.witnesses):
-        yield from _stated(records, log, statement)
+        yield from _check_statement(records, log, statement)
 
 
 def _in_the_folder(records: Records) -> list[WitnessStatement]:
@@ -79,23 +79,23 @@ class _Log:
         return checkpoint.head == (sha256_hex(self._lines[size - 1]) if size else GENESIS)
 
 
-def _said_with_updates(records: Records, log: _Log) -> Answers:
+def _check_updates(records: Records, log: _Log) -> Answers:
     """Check the checkpoints named in accepted updates; the check of signatures reports bad envelopes."""
     agreeing = 0
     for update in records.trail.updates:
-        seen = _seen_by(records, update)
+        seen = _checkpoint_in(records, update)
         if seen is None:
             continue  # reported by the check of signatures
         if not log.had(seen):
             where = f"round {update.round_number} (line {update.line})"
-            yield fails(f"{update.site}, {where}: signed that it saw {seen.size} lines of another log than this one")
+            yield fails(f"{update.site}, {where}: signed that it received {seen.size} lines of another log")
             return
         agreeing += 1
     if agreeing:
         yield holds(f"{agreeing} signed updates name a checkpoint of this log")
 
 
-def _seen_by(records: Records, update: AuditedUpdate) -> LogSeen | None:
+def _checkpoint_in(records: Records, update: AuditedUpdate) -> LogSeen | None:
     name, key = f"state/updates/{update.envelope}.json", records.config.participants.get(update.site)
     if key is None or not records.exists(name):
         return None
@@ -106,43 +106,49 @@ def _seen_by(records: Records, update: AuditedUpdate) -> LogSeen | None:
         return None
 
 
-def _stated(records: Records, log: _Log, statement: WitnessStatement) -> Iterator[Answer]:
+def _check_statement(records: Records, log: _Log, statement: WitnessStatement) -> Iterator[Answer]:
     site = statement.site_id
     registered = records.config.participants.get(site)
     if registered != statement.public_key:
-        whose = "no participant of this run" if registered is None else "signed by another key than the run has for it"
+        whose = (
+            "from a site that is no participant of this run"
+            if registered is None
+            else "signed with another key than config.json names for the site"
+        )
         yield fails(f"{site}: its witness statement is {whose}")
         return
     of_this_job = [kept for kept in statement.logs if kept.origin == log.origin]
     foreign = [kept for kept in of_this_job if kept.coordinator_key != log.key]
     if foreign:
         other = foreign[0].coordinator_key[:16]
-        yield fails(f"{site} was shown this job's log under another coordinator key ({other}…)")
+        yield fails(f"{site} received this job's log under another coordinator key ({other}…)")
         return
     if not of_this_job:
-        yield _never_shown(records, site)
+        yield _not_received(records, site)
     for kept in of_this_job:
         yield from _compared(site, log, kept)
 
 
-def _never_shown(records: Records, site: str) -> Answer:
+def _not_received(records: Records, site: str) -> Answer:
     if records.updates_of(site):
-        return fails(f"{site}, of which the log admitted updates, was never shown this run's log")
-    return stays_open(f"{site} was not shown this run's log, and no update of it was admitted")
+        return fails(f"{site} never received this run's log, although the log admits updates of the site")
+    return stays_open(f"{site} did not receive this run's log, and the log admits no update of the site")
 
 
 def _compared(site: str, log: _Log, kept: WitnessedLog) -> Iterator[Answer]:
     last = open_checkpoint(kept.last, log.key)
     if not log.is_of(last):
-        yield fails(f"contradicted by {site}: it was shown {last.size} lines of another log, signed by the same key")
+        yield fails(
+            f"{site} contradicts the log: the site received {last.size} lines of another log, signed with the same key"
+        )
         return
     for refused in (open_checkpoint(each.shown, log.key) for each in kept.refused):
         if not log.is_of(refused):
-            what = f"it refused {refused.size} lines of another log, signed by the same key"
-            yield fails(f"contradicted by {site}: {what}")
+            message = f"the site refused {refused.size} lines of another log, signed with the same key"
+            yield fails(f"{site} contradicts the log: {message}")
             return
     given_up = [each for each in kept.abandoned if not log.is_of(open_checkpoint(each.held, log.key))]
     for each in given_up:
         lost = open_checkpoint(each.held, log.key).size
-        yield stays_open(f"{site} was shown {lost} lines that were lost; {each.by} went on without them ({each.why})")
-    yield holds(f"{site} was shown the first {last.size} of {log.size} lines as they stand here")
+        yield stays_open(f"{site} received {lost} lines that were lost; {each.by} continued without them ({each.why})")
+    yield holds(f"{site} received the first {last.size} of {log.size} lines, the same as here")

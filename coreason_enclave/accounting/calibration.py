@@ -21,8 +21,8 @@ from coreason_enclave.errors import AccountingError
 CALIBRATION_TOLERANCE = 1e-3
 MAX_STEPS = 1_000_000
 
-_LEAST_NOISE = 0.1
-_MOST_NOISE = 1e6
+_MIN_NOISE = 0.1
+_MAX_NOISE = 1e6
 _EXACT_STEPS = 20_000  # exact up to this many steps, above within 1 part in 20,000
 
 
@@ -41,7 +41,7 @@ def calibrate_noise(target_epsilon: float, delta: float, sample_rate: float, ste
     require_delta(delta)
     require_count("steps", steps)
     if steps < 1:
-        raise AccountingError(f"there is nothing to calibrate for {steps} steps")
+        raise AccountingError(f"cannot calibrate noise for {steps} steps")
     PoissonSampledGaussian(1.0, sample_rate, steps)
     return _calibrated(float(target_epsilon), float(delta), float(sample_rate), steps)
 
@@ -49,7 +49,7 @@ def calibrate_noise(target_epsilon: float, delta: float, sample_rate: float, ste
 @lru_cache(maxsize=1024)
 def _calibrated(target: float, delta: float, rate: float, steps: int) -> float:
     """Search over ``-log(noise)``, in which epsilon rises: first with rough bounds, from there with tight bounds."""
-    low, most = _quiet_enough(target, delta, rate, steps), -math.log(_LEAST_NOISE)
+    low, most = _sufficient_noise(target, delta, rate, steps), -math.log(_MIN_NOISE)
 
     def excess(quiet: float, tolerance: float = TIGHT) -> float:
         return signed_epsilon(PoissonSampledGaussian(math.exp(-quiet), rate, steps), delta, tolerance) - target
@@ -63,13 +63,13 @@ def _calibrated(target: float, delta: float, rate: float, steps: int) -> float:
             snap=lambda low, high, wanted: _inside(low, high, wanted, width),
         )
 
-    if low == -math.log(_MOST_NOISE) and excess(low) > 0:
+    if low == -math.log(_MAX_NOISE) and excess(low) > 0:
         raise AccountingError(
-            f"no noise multiplier up to {_MOST_NOISE:g} keeps {steps} steps at rate {rate:g} within "
-            f"epsilon {target:g} at delta {delta:g}: take fewer steps, a smaller rate or a larger target"
+            f"no noise multiplier up to {_MAX_NOISE:g} keeps {steps} steps at rate {rate:g} within epsilon "
+            f"{target:g} at delta {delta:g}: use fewer steps, a smaller rate or a larger target"
         )
-    found = last(last(low, ROUGH, 0.02), TIGHT, CALIBRATION_TOLERANCE / 2)
-    return _LEAST_NOISE if found == most else math.exp(-found)
+    multiplier = last(last(low, ROUGH, 0.02), TIGHT, CALIBRATION_TOLERANCE / 2)
+    return _MIN_NOISE if multiplier == most else math.exp(-multiplier)
 
 
 def _inside(low: float, high: float, wanted: float, width: float) -> float | None:
@@ -84,13 +84,13 @@ def _inside(low: float, high: float, wanted: float, width: float) -> float | Non
     return min(max(wanted + nudge, low + margin), high - margin)
 
 
-def _quiet_enough(target: float, delta: float, rate: float, steps: int) -> float:
+def _sufficient_noise(target: float, delta: float, rate: float, steps: int) -> float:
     """Return ``-log`` of a noise multiplier that meets the target by the Rényi bound, or else of the largest one."""
 
     def affordable_by_rdp(quiet: float) -> bool:
         return coarse_epsilon([PoissonSampledGaussian(math.exp(-quiet), rate, steps)], delta) <= target
 
-    low, high = -math.log(_MOST_NOISE), -math.log(_LEAST_NOISE)
+    low, high = -math.log(_MAX_NOISE), -math.log(_MIN_NOISE)
     if affordable_by_rdp(high):
         return high
     while high - low > 0.01:
@@ -131,14 +131,14 @@ def _last_affordable_step(most: PoissonSampledGaussian, target: float, delta: fl
             low,
             most.steps,
             stride=lambda steps: steps + 2 * (steps - low) if steps > low else math.ceil(steps * (1 + 5 * share)) + 1,
-            snap=lambda low, high, wanted: _whole(low, high, wanted, max(1.0, share * low)),
+            snap=lambda low, high, wanted: _whole_number(low, high, wanted, max(1.0, share * low)),
         )
 
     surely = _affordable_by_rdp(most, target, delta)
     return round(last(last(surely, ROUGH, 0.02), TIGHT, 1 / _EXACT_STEPS))
 
 
-def _whole(low: float, high: float, wanted: float, width: float) -> float | None:
+def _whole_number(low: float, high: float, wanted: float, width: float) -> float | None:
     return None if high - low <= width else min(max(math.floor(wanted), low + 1), high - 1)
 
 

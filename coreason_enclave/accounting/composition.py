@@ -28,11 +28,11 @@ from coreason_enclave.errors import AccountingError
 
 PLD_DELTA_FLOOR = 1e-10
 
-_LEAST_NOISE = 1e-2
-_MOST_NOISE = 1e9
-_MOST_STEPS = 10**9
-_MOST_STEPS_AT_ALL = 10**15
-_MOST_MECHANISMS = 16
+_MIN_NOISE = 1e-2
+_MAX_NOISE = 1e9
+_MAX_PLD_STEPS = 10**9
+_MAX_STEPS = 10**15
+_MAX_MECHANISMS = 16
 _NONE = PldBound(math.inf)
 
 
@@ -58,7 +58,7 @@ def compose_epsilon(events: Iterable[Event], delta: float) -> ComposedEpsilon:
             delta=delta,
             accountant=Accountant.PLD,
             rdp_epsilon=math.inf,
-            note="non-private training took part: no finite epsilon covers it",
+            note="one of the events is non-private training: no finite epsilon covers it",
         )
     segments = merge_segments(event for event in history if isinstance(event, PoissonSampledGaussian))
     return _compose(segments, float(delta))
@@ -116,17 +116,17 @@ def _in_range(segments: Segments) -> Segments:
     Raises:
         AccountingError: too little noise, or too many steps, for a meaningful number.
     """
-    if min(segment.noise_multiplier for segment in segments) < _LEAST_NOISE:
+    if min(segment.noise_multiplier for segment in segments) < _MIN_NOISE:
         raise AccountingError(
-            f"this little noise cannot be accounted for: raise noise_multiplier to at least {_LEAST_NOISE:g}"
+            f"the accountant does not support so little noise: raise noise_multiplier to at least {_MIN_NOISE:g}"
         )
-    if sum(segment.steps for segment in segments) > _MOST_STEPS_AT_ALL:
-        raise AccountingError(f"so many steps cannot be accounted for: at most {_MOST_STEPS_AT_ALL:.0e}")
-    return tuple(replace(s, noise_multiplier=min(s.noise_multiplier, _MOST_NOISE)) for s in segments)
+    if sum(segment.steps for segment in segments) > _MAX_STEPS:
+        raise AccountingError(f"the accountant supports at most {_MAX_STEPS:.0e} steps")
+    return tuple(replace(s, noise_multiplier=min(s.noise_multiplier, _MAX_NOISE)) for s in segments)
 
 
 def _renyi(segments: Segments, delta: float) -> float:
-    if len(segments) > _MOST_MECHANISMS:
+    if len(segments) > _MAX_MECHANISMS:
         return coarse_epsilon(segments, delta)
     return rdp_epsilon(segments, delta)
 
@@ -136,12 +136,12 @@ def _pld(segments: Segments, delta: float, tolerance: float = TIGHT) -> tuple[Pl
     """Return the PLD bound, infinite if no bound exists, and a note for the reader."""
     steps = sum(segment.steps for segment in segments)
     if delta < PLD_DELTA_FLOOR:
-        return _NONE, f"below delta {PLD_DELTA_FLOOR:g} a PLD is mostly rounding: this is the Rényi bound"
-    if steps > _MOST_STEPS:
-        return _NONE, f"a PLD over {steps} steps would be mostly rounding: this is the Rényi bound"
-    if len(segments) > _MOST_MECHANISMS:
-        return _NONE, f"a PLD of {len(segments)} different mechanisms would take too long: this is the Rényi bound"
+        return _NONE, f"below delta {PLD_DELTA_FLOOR:g} a PLD is mostly rounding error: the value is the Rényi bound"
+    if steps > _MAX_PLD_STEPS:
+        return _NONE, f"a PLD over {steps} steps would be mostly rounding error: the value is the Rényi bound"
+    if len(segments) > _MAX_MECHANISMS:
+        return _NONE, f"a PLD of {len(segments)} different mechanisms would take too long: the value is the Rényi bound"
     bound = pld_bound(segments, delta, tolerance)
     if math.isinf(bound.signed):
-        return _NONE, "no PLD of so little noise fits into floats: this is the Rényi bound"
-    return bound, "a coarse mesh: the tight bound may be smaller" if bound.coarse else ""
+        return _NONE, "the PLD of so little noise does not fit into floats: the value is the Rényi bound"
+    return bound, "computed on a coarse grid: the tight bound may be smaller" if bound.coarse else ""

@@ -134,7 +134,7 @@ class Guarantee(_Proved):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.unit is PrivacyUnit.CLIENT:
-            raise AccountingError("a site's own noise hides records or persons; what hides a site is a ClientGuarantee")
+            raise AccountingError("a Guarantee covers records or persons; use a ClientGuarantee for whole sites")
 
 
 @dataclass(frozen=True, kw_only=True)

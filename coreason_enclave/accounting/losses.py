@@ -27,7 +27,7 @@ MIN_NOISE = 0.04
 """Below this noise multiplier, the ratios of densities leave the range of float64."""
 
 _TAIL = 10.0  # standard deviations that the mesh covers; the mass beyond, 8e-24, counts as infinite loss
-_MOST_POINTS = 200_000
+_MAX_POINTS = 200_000
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def log_moment(noise: float, rate: float, order: float, removing: Direction) -> 
     The estimate has about ten correct digits. It chooses meshes and windows, and no bound rests on it.
     """
     power = order + 1 if removing else -order  # of the ratio P / Q, under Q
-    if not (1 + abs(power)) / noise < _MOST_POINTS / 10:
+    if not (1 + abs(power)) / noise < _MAX_POINTS / 10:
         return math.inf
     x = np.arange(min(0.0, power) - 10 * noise, max(1.0, power) + 10 * noise, noise / 4)
     ratio = _loss(x, noise, rate)

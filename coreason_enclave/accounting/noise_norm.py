@@ -65,7 +65,7 @@ def require_less_noise_than_norm(job: FederationJob, *, parameters: int, nominal
     )
     raise JobRejected(
         f"the noise of one round alone has a norm of about {expected:.3g}, above the job's max_update_norm "
-        f"{job.max_update_norm:g}: the update would be thrown away after its privacy was spent. Signal to noise is at "
-        f"most {ratio:.2g}; a larger target_epsilon or sample_rate, more units or a smaller learning_rate would help",
+        f"{job.max_update_norm:g}: the update would be discarded after its privacy was spent. Signal to noise is at "
+        f"most {ratio:.2g}; use a larger target_epsilon or sample_rate, more units or a smaller learning_rate",
         reason=Reason.NORM_EXCEEDED,
     )

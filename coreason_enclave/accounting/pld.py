@@ -37,7 +37,7 @@ from coreason_enclave.accounting.losses import (
 
 Segments = tuple[PoissonSampledGaussian, ...]
 
-_MOST_POINTS = 1 << 19
+_MAX_POINTS = 1 << 19
 _STEP_POINTS = 1 << 17
 TIGHT = 3e-4
 """The relative error that the mesh may add to reported values."""
@@ -146,7 +146,7 @@ def _on_mesh(segments: Segments, delta: float, removing: Direction, error: float
     # Half of the best order: at the best order itself, the tilted distribution's upper tail would widen the window.
     window = _window(segments, delta, removing, order / 2)
     longest = max(loss_range(segment.noise_multiplier, segment.sample_rate) for segment in segments)
-    least = max((window.high - window.low) / _MOST_POINTS, longest / _STEP_POINTS) * len(segments)
+    least = max((window.high - window.low) / _MAX_POINTS, longest / _STEP_POINTS) * len(segments)
     mesh = 2.0 ** math.floor(math.log2(wanted)) if wanted > 2 * least else max(wanted, least)
     steps = [step_loss(s.noise_multiplier, s.sample_rate, mesh)[0 if removing else 1] for s in segments]
     tail = _composed(steps, [s.steps for s in segments], delta, window, mesh)
@@ -204,7 +204,7 @@ def _composed(
     # Chernoff: the composed loss exceeds ``top`` with probability at most ``lost``.
     top = (_total_rounded(steps, counts, window.top_order) - math.log(lost)) / window.top_order
     points = int(fft.next_fast_len(math.ceil((max(top, window.high) - window.low) / mesh) + 64, real=True))
-    if points > 2 * _MOST_POINTS:
+    if points > 2 * _MAX_POINTS:
         return None
     transform = _transform(steps, counts, order, points)
     tilted = np.maximum(fft.irfft(transform, points), 0.0)

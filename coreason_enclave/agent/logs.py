@@ -29,13 +29,13 @@ class AgentLog:
 
     def __init__(
         self,
-        about: Mapping[str, str],
+        labels: Mapping[str, str],
         *,
         stream: TextIO | None = None,
         moment: Callable[[], str] | None = None,
         repeats: Repeats | None = None,
     ) -> None:
-        self._about = dict(about)
+        self._about = dict(labels)
         self._stream = stream
         self._moment = moment or _now
         self._repeats = Repeats(most=MAX_A_MINUTE) if repeats is None else repeats
@@ -43,7 +43,7 @@ class AgentLog:
         self._form, self._least = log_format(LogFormat.JSON), log_level(LogLevel.INFO)
 
     def say(self, event: str, **details: str | int | float | bool | None) -> None:
-        """Write one line. Each line repeats ``about``: site, profile, and a mark for a simulated site."""
+        """Write one line. Each line repeats the labels: site, profile, and a mark for a simulated site."""
         if _level_of(details.get("outcome")).number < self._least.number:
             return
         with self._lock:

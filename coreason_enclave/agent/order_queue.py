@@ -66,7 +66,7 @@ class SerialHandler:
             self.busy, self.last_active, started = True, self._clock(), self._clock()
             try:
                 if aborted():
-                    raise TrainingAborted("the caller gave up before the turn of its request came")
+                    raise TrainingAborted("the caller gave up while its request waited")
                 answer = self._handler.handle(kind, message, aborted=aborted)
             except EnclaveError as refusal:
                 self._refuse(kind, refusal.reason)

@@ -158,5 +158,5 @@ def _only_agent(folder: Path) -> Iterator[None]:
     """Hold the site's lock: a second agent would take the socket, the SuperNode and the orders of the first."""
     with file_lock(folder / "agent.lock", wait=False) as held:
         if not held:
-            raise ConfigurationError(f"an agent runs for {folder} already: coreason-enclave status shows it")
+            raise ConfigurationError(f"an agent already runs for {folder}: coreason-enclave status shows it")
         yield

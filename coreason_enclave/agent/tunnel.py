@@ -98,7 +98,7 @@ class Tunnel:
         """Forward requests upstream one by one and stream responses back unchanged."""
         raw, head = await self._head(reader)
         upstream_reader, upstream = await self._dial()
-        answers = asyncio.create_task(_pour(upstream_reader, writer))
+        answers = asyncio.create_task(_copy_stream(upstream_reader, writer))
         try:
             while not answers.done():
                 upstream.write(raw)
@@ -117,7 +117,7 @@ class Tunnel:
         raw = await reader.readuntil(b"\r\n\r\n")
         head = parse_head(raw)
         if head.method != "POST" or not head.path.startswith(FLEET):
-            raise MalformedRequest("only the fleet interface is reached through here")
+            raise MalformedRequest("this tunnel serves only the fleet interface")
         if head.path == POLL:
             self.last_poll = self.clock()
         return raw, head
@@ -166,7 +166,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, coun
     await writer.drain()
 
 
-async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Copy until either side ends the connection."""
     with contextlib.suppress(OSError):
         while data := await reader.read(_CHUNK):

@@ -77,14 +77,14 @@ def _serve(client: socket.socket, handler: Handler, status: Status, free: thread
         with client:
             client.settimeout(_PATIENCE_S)
             client.sendall(_answer(client, handler, status))
-            _let_finish(client)
+            _drain(client)
     except (OSError, EOFError):
         pass  # the client went away or was too slow
     finally:
         free.release()
 
 
-def _let_finish(client: socket.socket) -> None:
+def _drain(client: socket.socket) -> None:
     """Read the rest of a refused request: closing earlier would make the kernel drop the answer as well."""
     client.shutdown(socket.SHUT_WR)
     client.settimeout(_LINGER_S)
@@ -100,21 +100,21 @@ def _answer(client: socket.socket, handler: Handler, status: Status) -> bytes:
             case {"kind": "status", **others}, None if not others:
                 return encode_frame({"status": status()})
             case {"kind": str(kind), **others}, SealedMessage() if not others:
-                answer = handler.handle(_kind(kind), message, aborted=_gone(client))
+                answer = handler.handle(_kind(kind), message, aborted=_client_gone(client))
                 return encode_frame({}, answer)
         raise EnvelopeError("no such request")
     except EnclaveError as refusal:
         return encode_frame({"refused": refusal.reason.value})
 
 
-def _kind(word: str) -> RequestKind:
+def _kind(text: str) -> RequestKind:
     try:
-        return RequestKind(word)
+        return RequestKind(text)
     except ValueError:
         raise EnvelopeError("no such request") from None
 
 
-def _gone(client: socket.socket) -> Aborted:
+def _client_gone(client: socket.socket) -> Aborted:
     """Return a check for a caller that hung up; a caller that has only finished sending still waits for its answer."""
     watched = select.poll()
     watched.register(client, 0)  # a hang-up is always reported

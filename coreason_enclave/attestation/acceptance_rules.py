@@ -64,8 +64,8 @@ def _measured_code(authentic: Authentic, policy: AttestationPolicy, now: int) ->
         how_many = sum(value.kind == authentic.kind for value in policy.reference_values)
         raise _refused(
             Refusal.MEASUREMENT,
-            f"the measured code matches none of the policy's {how_many} reference values for {authentic.kind} "
-            "(or only one that is no longer accepted)",
+            f"the measured code matches none of the policy's {how_many} reference values for {authentic.kind} (or "
+            "only an expired one)",
         )
     return name
 
@@ -77,11 +77,16 @@ def _enrolled_machine(authentic: Authentic, policy: AttestationPolicy, subject: 
     """
     machine = authentic.platform_id
     if machine is None or not machine.strip("0"):
-        raise _refused(Refusal.PLATFORM_UNKNOWN, "the report does not say which machine it is from: its id is masked")
+        raise _refused(Refusal.PLATFORM_UNKNOWN, "the report does not identify its machine: the host masks the id")
     if subject is None:
-        raise _refused(Refusal.PLATFORM_UNKNOWN, "it was not said whose machine this should be: name the subject")
+        raise _refused(
+            Refusal.PLATFORM_UNKNOWN, "no subject was given, so that the machine cannot be checked: name the subject"
+        )
     if machine not in policy.platforms.get(subject, ()):
-        raise _refused(Refusal.PLATFORM_UNKNOWN, f"{subject} is not enrolled with this {authentic.kind} ({machine})")
+        raise _refused(
+            Refusal.PLATFORM_UNKNOWN,
+            f"the policy's platforms do not list this {authentic.kind} for {subject} ({machine})",
+        )
     return machine
 
 
@@ -93,8 +98,8 @@ def _tolerated(authentic: Authentic, policy: AttestationPolicy) -> tuple[str, ..
     if unnamed:
         raise _refused(
             Refusal.UNCHECKED,
-            f"not checked: {', '.join(unnamed)}. Give what is needed to check it; only revocation may "
-            "instead be named in accept_unchecked",
+            f"not checked: {', '.join(unnamed)}. Provide the data for these checks; only revocation may be named in "
+            "accept_unchecked instead",
         )
     return left
 

@@ -94,21 +94,21 @@ class Appraiser:
 
     def _refuse_kind(self, kind: CpuKind) -> None:
         if kind is CpuKind.SIMULATED and self.profile is not Profile.DEVELOPMENT:
-            message = f"simulated evidence proves nothing, and the profile is {self.profile}"
+            message = f"simulated evidence proves nothing, and profile {self.profile} refuses it"
             raise VerificationRefused(Refusal.SIMULATED, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
         if kind not in self.policy.kinds:
             message = f"evidence of kind {kind}, which the policy's kinds do not list"
             raise VerificationRefused(Refusal.KIND_NOT_ACCEPTED, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
         if kind is CpuKind.SIMULATED and self.policy.gpus:
-            message = f"the policy asks for {self.policy.gpus} GPUs, and simulated evidence has none"
+            message = f"the policy requires {self.policy.gpus} GPUs, but simulated evidence has none"
             raise VerificationRefused(Refusal.GPUS_MISSING, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
 
     def _cpu(self, evidence: Evidence, context: bytes, subject: str, now: int) -> Accepted:
         expected = report_data(context, evidence.gpus)
-        _refuse_other_echo(_echo_of(evidence.cpu), expected, Refusal.REPORT_DATA, "the processor's report")
+        _require_covered(_covered_by_report(evidence.cpu), expected, Refusal.REPORT_DATA, "the processor's report")
         for gpu in evidence.gpus:
             echo = parse_spdm_report(gpu.report_bytes()).nonce
-            _refuse_other_echo(echo, gpu_nonce(context), Refusal.NONCE, "a GPU's report")
+            _require_covered(echo, gpu_nonce(context), Refusal.NONCE, "a GPU's report")
         authentic = self._authentic(evidence.cpu, expected, now)
         return appraise_report(authentic, self.policy, subject=subject, now=now)
 
@@ -122,15 +122,15 @@ class Appraiser:
 
     def _gpus(self, evidence: Evidence, context: bytes, subject: str, now: int) -> tuple[Accepted, ...]:
         if len(evidence.gpus) < self.policy.gpus:
-            message = f"evidence of {len(evidence.gpus)} GPUs; the policy asks for {self.policy.gpus}"
+            message = f"evidence of {len(evidence.gpus)} GPUs; the policy requires {self.policy.gpus}"
             raise VerificationRefused(Refusal.GPUS_MISSING, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
         if not evidence.gpus:
             return ()
         nonce = gpu_nonce(context)
-        given = self.endorsements.nvidia(evidence.gpus, now)
+        nvidia_endorsements = self.endorsements.nvidia(evidence.gpus, now)
         verdicts = [
             self.verifiers.nvidia.verify(NvidiaEvidence.of(gpu), endorsements, self.policy.nvidia, now, nonce=nonce)
-            for gpu, endorsements in zip(evidence.gpus, given, strict=True)
+            for gpu, endorsements in zip(evidence.gpus, nvidia_endorsements, strict=True)
         ]
         if len({verdict.platform_id for verdict in verdicts}) != len(verdicts):
             raise VerificationRefused(Refusal.DUPLICATE_GPU, "one GPU is shown more than once")
@@ -139,7 +139,9 @@ class Appraiser:
     def _result(self, binding: Binding, now: int, kind: CpuKind, accepted: Sequence[Accepted]) -> AttestationReport:
         """Build the result. ``accepted``: the processor's, then each GPU's; empty for simulated evidence alone."""
         unchecked = dict.fromkeys(name for one in accepted for name in one.not_checked)
-        with explained(lambda why: AttestationError(f"no result: {why}", reason=Reason.ATTESTATION_INVALID)):
+        with explained(
+            lambda why: AttestationError(f"invalid attestation result: {why}", reason=Reason.ATTESTATION_INVALID)
+        ):
             return AttestationReport(
                 provenance=Provenance.ATTESTED if accepted else Provenance.SIMULATED,
                 kind=kind.value,
@@ -161,7 +163,7 @@ def _context(binding: Binding) -> bytes:
     """Return the bytes that every report must cover. Refuse a malformed binding, which could shorten these bytes."""
     digests = (binding.nonce, binding.public_key, binding.kem_key, binding.job_digest)
     if not all(_DIGEST.fullmatch(text) for text in digests):
-        message = "nonce, keys and job digest of a binding are 64 lower-case hex digits each"
+        message = "nonce, keys and job digest of a binding must have 64 lower-case hex digits each"
         raise AttestationError(message, reason=Reason.ATTESTATION_INVALID)
     about = "the subject of a binding"
     with explained(lambda why: AttestationError(f"{about}: {why}", reason=Reason.ATTESTATION_INVALID)):
@@ -169,7 +171,7 @@ def _context(binding: Binding) -> bytes:
     return binding.context()
 
 
-def _echo_of(cpu: CpuReport) -> bytes:
+def _covered_by_report(cpu: CpuReport) -> bytes:
     """Return the data that the report claims to cover. The caller compares the data before it fetches endorsements."""
     report = cpu.report_bytes()
     if cpu.kind is CpuKind.SNP:
@@ -177,15 +179,15 @@ def _echo_of(cpu: CpuReport) -> bytes:
     return parse_quote(report).report_data
 
 
-def _refuse_other_echo(found: bytes, expected: bytes, refusal: Refusal, what: str) -> None:
-    if not hmac.compare_digest(found, expected):
-        message = f"{what} covers another challenge, key, subject, job, role or set of GPUs than was asked about"
+def _require_covered(covered: bytes, expected: bytes, refusal: Refusal, what: str) -> None:
+    if not hmac.compare_digest(covered, expected):
+        message = f"{what} covers another challenge, key, subject, job, role or set of GPUs than requested"
         raise VerificationRefused(refusal, message)
 
 
 def _refuse_unlike_simulated(evidence: Evidence, context: bytes) -> None:
     """Refuse simulated evidence in any other form or with another echo, so mixed-up nonces show in development."""
     if evidence.gpus:
-        raise VerificationRefused(Refusal.MALFORMED, "simulated evidence has no GPUs")
+        raise VerificationRefused(Refusal.MALFORMED, "simulated evidence must have no GPUs")
     expected = canonical_json({"simulated": True, "report_data": report_data(context, ()).hex()})
-    _refuse_other_echo(evidence.cpu.report_bytes(), expected, Refusal.REPORT_DATA, "the simulated report")
+    _require_covered(evidence.cpu.report_bytes(), expected, Refusal.REPORT_DATA, "the simulated report")

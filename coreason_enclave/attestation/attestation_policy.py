@@ -53,16 +53,16 @@ class Unchecked(StrEnum):
 _PLATFORM = re.compile(r"[0-9A-Za-z:._-]{8,256}")
 
 
-def _somebodys(machine: str) -> str:
+def _require_platform_id(machine: str) -> str:
     if not machine.strip("0:._-"):
-        raise ValueError("must not be all zeros: that is the id of every host that masks its own")
+        raise ValueError("must not be all zeros, the id of every host that masks its id")
     return machine
 
 
 PlatformId = Annotated[
     str,
     AfterValidator(of_form(_PLATFORM, "8 to 256 letters, digits, ':', '.', '_' or '-'")),
-    AfterValidator(_somebodys),
+    AfterValidator(_require_platform_id),
 ]
 """A chip id, PPID or device identity in the form that ``aegis evidence verify`` prints."""
 
@@ -104,7 +104,7 @@ class AttestationPolicy(StrictModel):
     def _one_meaning_each(self) -> Self:
         names = [value.name for value in self.reference_values]
         if len(set(names)) != len(names):
-            raise ValueError("reference_values: two have the same name")
+            raise ValueError("reference_values: two values have the same name")
         return self
 
     @model_validator(mode="after")
@@ -115,8 +115,8 @@ class AttestationPolicy(StrictModel):
                 other = owner.setdefault(machine, subject)
                 if other != subject and machine not in self.unsafe_shared_platforms:
                     raise ValueError(
-                        f"platforms: {machine} stands under {other} and {subject}, so that either could answer for the "
-                        "other: unsafe_shared_platforms may name it, if that is what you mean"
+                        f"platforms: {machine} is listed for {other} and for {subject}, so that either could attest "
+                        "for the other: name the machine in unsafe_shared_platforms if that is intended"
                     )
         return self
 

@@ -66,7 +66,9 @@ class FileChallenges:
             path.unlink()  # succeeds for only one caller
             sync_folder(self._folder)
         except FileNotFoundError as error:
-            message = f"no challenge to {subject} is open with this nonce: never set, used, or forgotten"
+            message = (
+                f"no challenge to {subject} is open with this nonce: it was never issued, already used, or forgotten"
+            )
             raise AttestationError(message, reason=Reason.ATTESTATION_REQUIRED) from error
         except OSError as error:
             raise self._unusable(error) from error
@@ -75,7 +77,7 @@ class FileChallenges:
             raise AttestationError(message, reason=Reason.ATTESTATION_REQUIRED)
 
     def _unusable(self, error: OSError) -> ConfigurationError:
-        return ConfigurationError(f"challenges cannot be kept in {self._folder}: {error.strerror}")
+        return ConfigurationError(f"challenges cannot be stored in {self._folder}: {error.strerror}")
 
     def _path(self, nonce: str, subject: str) -> Path:
         return self._folder / digest("aegis/challenge/v1", bytes.fromhex(nonce), subject.encode()).hex()

@@ -38,7 +38,7 @@ def _canonical_base64(text: str) -> str:
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"must be base64: {error}") from error
     if not data or base64.b64encode(data).decode() != text:
-        raise ValueError("must be the one base64 spelling of at least one byte")
+        raise ValueError("must be canonical base64 of at least one byte")
     return text
 
 

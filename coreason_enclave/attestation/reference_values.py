@@ -61,11 +61,13 @@ class ReferenceValue(StrictModel):
     not_after: date | None = None
 
     @model_validator(mode="after")
-    def _says_which_code(self) -> Self:
+    def _measurements_identify_code(self) -> Self:
         if self.kind not in IDENTIFYING:
             raise ValueError(f"evidence of kind {self.kind} measures nothing: it has no reference values")
         if missing := sorted(IDENTIFYING[self.kind] - self.measurements.keys()):
-            raise ValueError(f"measurements must name {', '.join(missing)}: without, it is not said which code runs")
+            raise ValueError(
+                f"measurements must name {', '.join(missing)}: without them, the value does not identify the code"
+            )
         for name, value in self.measurements.items():
             self._require_meaning(name, value)
         return self
@@ -74,11 +76,13 @@ class ReferenceValue(StrictModel):
         """Refuse a typing error: a value that no evidence can have, or zeros where the value should identify code."""
         known = MEASURED_BYTES[self.kind]
         if name not in known:
-            raise ValueError(f"measurements: {name} is none of {self.kind}'s, which are {', '.join(sorted(known))}")
+            raise ValueError(
+                f"measurements: {self.kind} has no measurement {name}; its measurements are {', '.join(sorted(known))}"
+            )
         if len(value) != 2 * known[name]:
             raise ValueError(f"measurements: {name} must have {known[name]} bytes, got {len(value) // 2}")
         if name in IDENTIFYING[self.kind] and not value.strip("0"):
-            raise ValueError(f"measurements: {name} is all zeros: this says that nothing was measured, not which code")
+            raise ValueError(f"measurements: {name} is all zeros, which means that no code was measured")
 
     def matches(self, kind: str, measurements: Mapping[str, str], now: int) -> bool:
         """Return True if the measurements match this code, and the code is still accepted at ``now`` (Unix seconds)."""

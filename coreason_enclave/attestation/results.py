@@ -27,5 +27,5 @@ def open_result(envelope: str, verifier_key: str) -> AttestationReport:
     payload = open_envelope(envelope.encode(), RESULT_TYPE, KeyRing({"verifier": verifier_key})).payload
     report = AttestationReport.from_payload(payload)
     if not 0 < report.expires_at - report.appraised_at <= LIFETIME_S:
-        raise EnvelopeError(f"not an attestation result: it has to live for {LIFETIME_S} s at most")
+        raise EnvelopeError(f"not an attestation result: its lifetime exceeds {LIFETIME_S} s")
     return report

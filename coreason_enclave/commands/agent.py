@@ -30,13 +30,13 @@ _ANSWER_S = 10.0
 @click.option(
     "--unsafe-seed",
     type=click.IntRange(min=0),
-    help="Derive the noise from this number, for runs that must be reproducible. Whoever knows it can subtract the "
-    "noise: there is NO privacy. Profile development only.",
+    help="UNSAFE: derive the noise from this number, for reproducible runs. Anyone who knows the number can subtract "
+    "the noise: there is NO privacy. Profile development only.",
 )
 @click.option(
     "--socket-only",
     is_flag=True,
-    help="Answer on the site's own socket alone, where NVIDIA FLARE's executor asks: no gateway, no SuperNode.",
+    help="Serve only the site's own socket, for NVIDIA FLARE's executor: no gateway, no SuperNode.",
 )
 def agent(folder: Path, unsafe_seed: int | None, socket_only: bool) -> None:
     """Run this site's agent in the foreground, until SIGTERM or Ctrl-C.
@@ -62,42 +62,45 @@ def agent(folder: Path, unsafe_seed: int | None, socket_only: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def status(folder: Path, as_json: bool) -> None:
     """How this site's agent is: connection, orders answered and refused, budgets left."""
-    said = AgentClient(folder, timeout_s=_ANSWER_S).status()
-    click.echo(json.dumps(said, indent=2) if as_json else _page(said))
+    report = AgentClient(folder, timeout_s=_ANSWER_S).status()
+    click.echo(json.dumps(report, indent=2) if as_json else _page(report))
 
 
 def _unsafe_keys(folder: Path, seed: int) -> UnsafeSeededNoise:
     config = load_site_config(folder / "site.toml")
     if config.profile is not Profile.DEVELOPMENT:
-        raise ConfigurationError("--unsafe-seed needs profile development: whoever knows the seed subtracts the noise")
+        raise ConfigurationError(
+            "--unsafe-seed needs profile development: anyone who knows the seed can subtract the noise"
+        )
     click.echo(f"UNSAFE: the noise of {config.site_id} comes from a known seed; nothing here is private", err=True)
     return unsafe_seeded_keys(seed, config.site_id)
 
 
-def _page(said: dict[str, Any]) -> str:
-    simulated = ", SIMULATED attestation" if said.get("attestation") == "simulated" else ""
-    unsafe = ", UNSAFE SEEDED NOISE" if said["unsafe_seeded_noise"] else ""
-    doing = "answering an order" if said["busy"] else "waiting"
+def _page(report: dict[str, Any]) -> str:
+    simulated = ", SIMULATED attestation" if report.get("attestation") == "simulated" else ""
+    unsafe = ", UNSAFE SEEDED NOISE" if report["unsafe_seeded_noise"] else ""
+    counts = f"{report['answered']} answered, {report['refused']} refused"
+    activity = "working on an order" if report["busy"] else "waiting"
     return "\n".join(
         [
-            f"{said['site_id']}: agent {said['version']}, profile {said['profile']}{simulated}{unsafe}",
-            f"  since {_moment(said['started'])}, {doing}; {said['answered']} answered, {said['refused']} refused",
-            *_ways_in(said),
-            *map(_budget_line, said["budgets"]),
+            f"{report['site_id']}: agent {report['version']}, profile {report['profile']}{simulated}{unsafe}",
+            f"  since {_moment(report['started'])}, {activity}; {counts}",
+            *_describe_connections(report),
+            *map(_budget_line, report["budgets"]),
         ]
     )
 
 
-def _ways_in(said: dict[str, Any]) -> list[str]:
-    trained = [f"  trained by {said['trainer']}"] if said["trainer"] else []
-    if said["socket_only"]:
-        return ["  answers on its socket alone: no gateway, no SuperNode", *trained]
-    trip = said["round_trip_s"]
-    reached = "no sign that it hears us" if trip is None else f"round trip {trip * 1000:.1f} ms"
-    runs = "runs" if said["supernode_running"] else "DOES NOT RUN"
+def _describe_connections(report: dict[str, Any]) -> list[str]:
+    trained = [f"  trained by {report['trainer']}"] if report["trainer"] else []
+    if report["socket_only"]:
+        return ["  serves only its socket: no gateway, no SuperNode", *trained]
+    trip = report["round_trip_s"]
+    reached = "no answer received yet" if trip is None else f"round trip {trip * 1000:.1f} ms"
+    runs = "runs" if report["supernode_running"] else "DOES NOT RUN"
     return [
-        f"  gateway {said['gateway']}: {reached}",
-        f"  SuperNode {runs}, {said['supernode_restarts']} restarts, last asked {_moment(said['last_poll'])}",
+        f"  gateway {report['gateway']}: {reached}",
+        f"  SuperNode {runs}, {report['supernode_restarts']} restarts, last poll {_moment(report['last_poll'])}",
         *trained,
     ]
 

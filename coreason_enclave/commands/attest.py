@@ -24,9 +24,9 @@ def _nonce(context: click.Context, parameter: click.Parameter, value: str) -> by
 
 @click.command(epilog=f"Example: coreason-enclave attest --nonce {'5a' * 32} --out evidence.json")
 @click.option("--nonce", required=True, metavar="HEX", callback=_nonce, help="The verifier's 32 fresh bytes.")
-@click.option("--attester", type=click.Choice(HARDWARE), help="Left out: whatever this one host has.")
+@click.option("--attester", type=click.Choice(HARDWARE), help="Default: the hardware that this host has.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="A new file for the evidence.")
-@click.option("--json", "as_json", is_flag=True, help="Print the evidence, and what it covers, as one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the evidence and its report data as one JSON document.")
 def attest(nonce: bytes, attester: str | None, out: Path | None, as_json: bool) -> None:
     """Collect evidence of this host's hardware over a nonce, or say which devices were looked for.
 
@@ -40,11 +40,11 @@ def attest(nonce: bytes, attester: str | None, out: Path | None, as_json: bool) 
     evidence = host.attester(attester or host.detected()).produce(context)
     if out is not None:
         _write_new(out, canonical_json(evidence.model_dump(mode="json")))
-    said = _covered(evidence, context)
+    covered = _covered(evidence, context)
     if as_json:
-        click.echo(json.dumps({**said, "evidence": evidence.model_dump(mode="json")}, sort_keys=True))
+        click.echo(json.dumps({**covered, "evidence": evidence.model_dump(mode="json")}, sort_keys=True))
     else:
-        click.echo(_page(evidence, said, out))
+        click.echo(_page(evidence, covered, out))
 
 
 def _covered(evidence: Evidence, context: bytes) -> dict[str, str | None]:
@@ -54,10 +54,10 @@ def _covered(evidence: Evidence, context: bytes) -> dict[str, str | None]:
     }
 
 
-def _page(evidence: Evidence, said: dict[str, str | None], out: Path | None) -> str:
-    lines = [f"collected {evidence.kind} evidence with {len(evidence.gpus)} GPUs; not verified by anybody yet"]
-    lines += [f"{name.replace('_', ' '):<11}  {value}" for name, value in said.items() if value]
-    lines.append("kept nowhere: --out writes it to a file" if out is None else f"wrote {out}")
+def _page(evidence: Evidence, covered: dict[str, str | None], out: Path | None) -> str:
+    lines = [f"collected {evidence.kind} evidence with {len(evidence.gpus)} GPUs; the evidence is not verified yet"]
+    lines += [f"{name.replace('_', ' '):<11}  {value}" for name, value in covered.items() if value]
+    lines.append("the evidence was not saved: --out writes it to a file" if out is None else f"wrote {out}")
     return "\n".join(lines)
 
 
@@ -67,7 +67,7 @@ def _require_new(out: Path | None) -> None:
     if os.path.lexists(out):
         raise ConfigurationError(f"{out} exists: evidence is written to a new file")
     if not out.parent.is_dir():
-        raise ConfigurationError(f"there is no folder {out.parent}")
+        raise ConfigurationError(f"folder {out.parent} does not exist")
 
 
 def _write_new(path: Path, data: bytes) -> None:

@@ -41,8 +41,15 @@ def show(site: Path, as_json: bool) -> None:
 
 @checkpoints.command(epilog="Example: coreason-enclave checkpoints export /srv/clinic --out clinic.witness.json")
 @_site
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File to write; a new one.")
-@click.option("--job", "job", metavar="JOB", help="Only this job's logs: its id, or its digest.  [default: all]")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write. The file must not exist.",
+)
+@click.option(
+    "--job", "job", metavar="JOB", help="Export only this job's logs: the job's id or digest.  [default: all]"
+)
 def export(site: Path, out: Path, job: str | None) -> None:
     """Write what this site holds, signed by the site, for an auditor: `aegis verify RUN --witness FILE`.
 
@@ -51,8 +58,8 @@ def export(site: Path, out: Path, job: str | None) -> None:
     config = load_site_config(site / "site.toml")
     logs = [log for log in _store(site).logs() if job is None or job in (log.job_id, _digest(log))]
     if not logs:
-        what = "of no job" if job is None else f"of job {job}"
-        raise ConfigurationError(f"{site} was shown a log {what}: there is nothing to export")
+        scope = "of any job" if job is None else f"of job {job}"
+        raise ConfigurationError(f"{site} received no log {scope}: nothing to export")
     signer = Signer.from_seed(read_private(site / config.keys / "signing.key"))
     try:
         create_file(out, witness_statement(config.site_id, signer, logs, time.time()))
@@ -66,10 +73,14 @@ def export(site: Path, out: Path, job: str | None) -> None:
     '--by "A. Ito" --why "…"'
 )
 @_site
-@click.option("--job", "job_digest", required=True, metavar="DIGEST", help="The job's digest, as the refusal says it.")
-@click.option("--checkpoint", required=True, metavar="SIZE:ROOT", help="The refused checkpoint to go on from.")
-@click.option("--by", required=True, metavar="NAME", help="Who takes responsibility.")
-@click.option("--why", required=True, metavar="TEXT", help="Why the coordinator's log lacks what this site saw.")
+@click.option(
+    "--job", "job_digest", required=True, metavar="DIGEST", help="The job's digest, as stated in the refusal."
+)
+@click.option("--checkpoint", required=True, metavar="SIZE:ROOT", help="The refused checkpoint to continue from.")
+@click.option("--by", required=True, metavar="NAME", help="Name of the person who takes responsibility.")
+@click.option(
+    "--why", required=True, metavar="TEXT", help="Reason why the coordinator's log lacks lines that this site received."
+)
 def acknowledge(site: Path, job_digest: str, checkpoint: str, by: str, why: str) -> None:
     """Go on with a coordinator that lost its log, or part of it.
 
@@ -83,10 +94,10 @@ def acknowledge(site: Path, job_digest: str, checkpoint: str, by: str, why: str)
     taken, store = LogSeen(size=int(match[1]), root=match[2]), _store(site)
     keys = [log.coordinator_key for log in store.logs() if _digest(log) == job_digest]
     if not keys:
-        raise ConfigurationError(f"{site} was shown no log of a job with digest {job_digest[:64]}")
+        raise ConfigurationError(f"{site} received no log of a job with digest {job_digest[:64]}")
     for key in keys:
         store.acknowledge(job_digest, key, taken, by=by, why=why, now=time.time())
-    click.echo(f"acknowledged by {by}: this site goes on from line {taken.size} of the coordinator's log ({why})")
+    click.echo(f"acknowledged by {by}: this site continues from line {taken.size} of the coordinator's log ({why})")
 
 
 def _store(site: Path) -> CheckpointStore:
@@ -112,12 +123,12 @@ def _described(log: WitnessedLog) -> dict[str, Any]:
 
 
 def _page(logs: list[dict[str, Any]]) -> str:
-    return "\n".join(line for log in logs for line in _lines(log)) or "no log was shown to this site yet"
+    return "\n".join(line for log in logs for line in _lines(log)) or "this site has received no log yet"
 
 
 def _lines(log: dict[str, Any]) -> list[str]:
     return [
         f"{log['job']} (job {log['job_digest'][:16]}…): {log['size']} lines, root {log['root']}",
         *(f"  REFUSED another log: {each['size']} lines, root {each['root']}" for each in log["refused"]),
-        *(f"  given up before by {each['by']} ({each['why']})" for each in log["abandoned"]),
+        *(f"  earlier checkpoint given up by {each['by']} ({each['why']})" for each in log["abandoned"]),
     ]

@@ -49,7 +49,9 @@ CHECKS: dict[str, Check] = {
     callback=site_folder,
     help="The site's site.toml, or its folder.",
 )
-@click.option("--socket-only", is_flag=True, help="As of the agent: no gateway is looked for, and no keys for it.")
+@click.option(
+    "--socket-only", is_flag=True, help="For an agent with --socket-only: do not check the gateway and its keys."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def doctor(folder: Path, socket_only: bool, as_json: bool) -> None:
     """Check this site's set-up: keys, policy, ledger, data, disk, socket, attestation of
@@ -73,7 +75,7 @@ def examine(folder: Path, *, now: Callable[[], float] = time.time, socket_only: 
     try:
         site = Examined(folder, load_site_config(folder / "site.toml"), now, socket_only)
     except ConfigurationError as error:
-        yield Diagnosis("site.toml", DiagnosisLevel.FAIL, str(error), "mend the line that it names")
+        yield Diagnosis("site.toml", DiagnosisLevel.FAIL, str(error), "correct the line that the message names")
         return
     yield Diagnosis("site.toml", DiagnosisLevel.OK, f"{site.config.site_id}, profile {site.config.profile}")
     for name, check in CHECKS.items():

@@ -24,7 +24,7 @@ _PATH = click.Path(path_type=Path)
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="The folder to write into: a run's ledger/, or one to send. Made where it is missing.",
+    help="The folder to write to, for example a run's ledger/. Created if it is missing.",
 )
 def export_ledger(folder: Path, out: Path) -> None:
     """Write this site's whole ledger, and its signature over it: <site>.json and <site>.dsse.
@@ -36,7 +36,7 @@ def export_ledger(folder: Path, out: Path) -> None:
     signer = Signer.from_seed(read_private(folder / config.keys / "signing.key"))
     path = folder / config.ledger
     if not path.exists():
-        raise ConfigurationError(f"{path} is missing: this site keeps no ledger there")
+        raise ConfigurationError(f"{path} is missing: site.toml names a ledger that does not exist")
     with closing(SqliteLedger(path, must_exist=True)) as ledger:
         export = ledger.export()
     head = verify_export(export).head

@@ -52,7 +52,7 @@ def show(path: Path, as_json: bool) -> None:
 
 @ledger.command(epilog="Example: coreason-enclave ledger verify ledger.json --expect 41:9f2c…")
 @click.argument("path", type=_existing)
-@click.option("--expect", metavar="SEQ:HASH", help="A head that was seen before; it must be in the history.")
+@click.option("--expect", metavar="SEQ:HASH", help="A ledger head seen before; the ledger's history must contain it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify(path: Path, expect: str | None, as_json: bool) -> None:
     """Check the chain, every rule at every entry, and every recorded budget and cost.
@@ -82,7 +82,7 @@ def export(path: Path, out: Path) -> None:
 
 @ledger.command(epilog="Example: coreason-enclave ledger backup ledger.sqlite --out /mnt/backup/ledger-41.sqlite")
 @click.argument("path", type=_existing)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to make; must not exist.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write. The file must not exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def backup(path: Path, out: Path, as_json: bool) -> None:
     """Copy a ledger, also one in use, and verify the copy.
@@ -101,9 +101,9 @@ def backup(path: Path, out: Path, as_json: bool) -> None:
 
 @ledger.command(epilog='Example: coreason-enclave ledger acknowledge ledger.db --head 41:9f2c… --by "A. Ito" --why "…"')
 @click.argument("path", type=_existing)
-@click.option("--head", required=True, metavar="SEQ:HASH", help="The head that the refused order showed.")
-@click.option("--by", required=True, metavar="NAME", help="Who takes responsibility.")
-@click.option("--why", required=True, metavar="TEXT", help="Why the ledger lacks these entries.")
+@click.option("--head", required=True, metavar="SEQ:HASH", help="The ledger head named in the refusal.")
+@click.option("--by", required=True, metavar="NAME", help="Name of the person who takes responsibility.")
+@click.option("--why", required=True, metavar="TEXT", help="Reason why the ledger lacks these entries.")
 def acknowledge(path: Path, head: str, by: str, why: str) -> None:
     """Go on with a restored ledger that lacks entries which this site once signed.
 
@@ -115,19 +115,25 @@ def acknowledge(path: Path, head: str, by: str, why: str) -> None:
     _require_sqlite(path)
     with closing(SqliteLedger(path, must_exist=True)) as store:
         if store.knows(lost):
-            click.echo(f"the ledger knows entry {lost.seq}: nothing to acknowledge, nothing was written")
+            click.echo(f"the ledger contains entry {lost.seq}: nothing to acknowledge; nothing was written")
             return
         store.acknowledge(lost, by, why)
         now = store.head()
-    click.echo(f"acknowledged by {by}: this ledger lacks entry {lost.seq} and what led to it ({why})")
-    click.echo("what was spent in the lost entries is not in this account, and no claim of this ledger covers it")
+    click.echo(
+        f"acknowledged by {by}: this ledger lacks entry {lost.seq} and the entries before it that were lost ({why})"
+    )
+    click.echo(
+        "this ledger does not count the privacy spent in the lost entries, and no claim of this ledger covers it"
+    )
     click.echo(f"written as entry {now.seq}, head {now.seq}:{now.hash}; the site answers orders again")
 
 
 def _require_sqlite(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(len(_SQLITE)) != _SQLITE:
-            raise click.BadParameter(f"{path} is not a ledger: an export cannot be written to", param_hint="PATH")
+            raise click.BadParameter(
+                f"{path} is an export, not a ledger: entries can only be added to the ledger itself", param_hint="PATH"
+            )
 
 
 def _exported(path: Path) -> bytes:
@@ -150,9 +156,9 @@ def _parse_head(text: str, option: str) -> LedgerHead:
 def _page(findings: ExportFindings) -> str:
     lines = [f"ledger {findings.ledger_id[:16]}, {findings.entries} entries, head {findings.head.seq}"]
     if not findings.durable:
-        lines.append("  IN MEMORY ONLY: this account did not outlive its process")
+        lines.append("  IN MEMORY ONLY: this ledger was never stored on disk")
     lines += [
-        f"  INCOMPLETE: lacks what was spent up to entry {lost.head.seq}; {lost.by} goes on without it ({lost.why})"
+        f"  INCOMPLETE: lacks lost entries up to entry {lost.head.seq}; {lost.by} continued without them ({lost.why})"
         for lost in findings.acknowledged
     ]
     for lineage in findings.lineages:

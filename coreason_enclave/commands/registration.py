@@ -43,7 +43,7 @@ def request(folder: Path, out: Path | None) -> None:
     path = folder / "request.json" if out is None else out
     path.write_bytes(envelope)
     public_key = open_request(envelope).public_key
-    click.echo(f"wrote {path}: send it to the coordinator, by any means")
+    click.echo(f"wrote {path}: send it to the coordinator; the file is not secret")
     click.echo(f"this site's fingerprint, to read to the coordinator: {fingerprint(public_key)}")
 
 
@@ -54,7 +54,7 @@ def request(folder: Path, out: Path | None) -> None:
     "--coordinator-key",
     required=True,
     metavar="HEX",
-    help="The coordinator's public key, from somebody you trust: not from the grant itself.",
+    help="The coordinator's public key, from a trusted source other than the grant.",
 )
 def join(folder: Path, grant: Path, coordinator_key: str) -> None:
     """Take a coordinator's grant: check it, and keep where and how to connect. Joining again renews."""
@@ -81,7 +81,7 @@ def _policy_advice(folder: Path, grant: RegistrationGrant) -> list[str]:
     )
     if unknown:
         lines.append(
-            "participants that site.toml does not count in a roll-call; add those whose keys you have checked:"
+            "participants that site.toml does not count in a roll-call; add the ones whose keys you have checked:"
         )
         lines.append("  [policy.participants]")
         lines += [f'  {site} = "{key}"   # fingerprint {fingerprint(key)}' for site, key in unknown]

@@ -20,8 +20,8 @@ def read_text(path: Path, *, limit: int = MAX_BYTES) -> str:
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except (OSError, ValueError) as error:  # ValueError: the path contains a NUL
-        said = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"cannot read {path}: {said}") from error
+        problem = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"cannot read {path}: {problem}") from error
     return decoded(data, str(path), limit=limit)
 
 
@@ -32,7 +32,7 @@ def decoded(data: bytes, name: str, *, limit: int) -> str:
         ConfigurationError: ``data`` exceeds ``limit`` or is not UTF-8; the message calls the source ``name``.
     """
     if len(data) > limit:
-        raise ConfigurationError(f"{name} is larger than {limit} bytes: no configuration is")
+        raise ConfigurationError(f"{name} is larger than {limit} bytes, the limit for configuration files")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -81,8 +81,8 @@ def _parsed(text: str, name: str) -> dict[str, Any]:
 def _measure(text: str, name: str) -> None:
     depth, parts, line = 0, 1, 1
     for token in _TOKEN.finditer(text):
-        word = token[0]
-        sign = word if len(word) == 1 else ""
+        literal = token[0]
+        sign = literal if len(literal) == 1 else ""
         if sign in ("[", "{"):
             depth, parts = depth + 1, 1
         elif sign in ("]", "}"):
@@ -91,13 +91,13 @@ def _measure(text: str, name: str) -> None:
             parts += 1
         elif sign in (",", "=", "\n"):
             parts = 1
-        elif len(word) > MAX_WORD and word[0] not in "\"'#":
-            raise _refused(name, line, f"{word[:12]}… has {len(word)} characters; the most are {MAX_WORD}")
+        elif len(literal) > MAX_WORD and literal[0] not in "\"'#":
+            raise _refused(name, line, f"{literal[:12]}… has {len(literal)} characters; the limit is {MAX_WORD}")
         if depth > MAX_DEPTH:
-            raise _refused(name, line, f"arrays and tables stand within each other more than {MAX_DEPTH} deep")
+            raise _refused(name, line, f"arrays and tables are nested more than {MAX_DEPTH} levels deep")
         if parts > MAX_KEY_PARTS:
             raise _refused(name, line, f"a key has more than {MAX_KEY_PARTS} parts")
-        line += word.count("\n")
+        line += literal.count("\n")
 
 
 def _refused(name: str, line: int, message: str) -> ConfigurationError:

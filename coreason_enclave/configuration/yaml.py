@@ -38,13 +38,13 @@ class _PlainLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise _refused("anchors and aliases are not read", event)
+            raise _refused("anchors and aliases are not supported", event)
         if event.tag not in (None, "!"):
-            raise _refused(f"tags such as {event.tag[:80]!r} are not read", event)
+            raise _refused(f"tags such as {event.tag[:80]!r} are not supported", event)
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_WORD and event.value[0] in _NUMERIC:
-            raise _refused(f"a number has {len(event.value)} characters; the most are {MAX_WORD}", event)
+            raise _refused(f"a number has {len(event.value)} characters; the limit is {MAX_WORD}", event)
         if self._depth == MAX_DEPTH:
-            raise _refused(f"values stand within each other more than {MAX_DEPTH} deep", event)
+            raise _refused(f"values are nested more than {MAX_DEPTH} levels deep", event)
         self._depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1
@@ -52,9 +52,11 @@ class _PlainLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        twice = sorted(key for key, times in keys.items() if times > 1)
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(twice)} stands twice", node.start_mark)
+        duplicates = sorted(key for key, times in keys.items() if times > 1)
+        if duplicates:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {', '.join(duplicates)} occurs twice", node.start_mark
+            )
         return super().construct_mapping(node, deep)
 
 

@@ -63,16 +63,16 @@ def load_ocsp_response(der: bytes) -> ocsp.OCSPResponse:
     return _read(lambda: ocsp.load_der_ocsp_response(der), _parts_of_answer)
 
 
-def _parts_of_list(found: x509.CertificateRevocationList) -> Iterable[tuple[object, tuple[str, ...]]]:
-    yield found, _OF_LIST
-    for entry in found:
+def _parts_of_list(revocation_list: x509.CertificateRevocationList) -> Iterable[tuple[object, tuple[str, ...]]]:
+    yield revocation_list, _OF_LIST
+    for entry in revocation_list:
         yield entry, _OF_ENTRY
 
 
-def _parts_of_answer(found: ocsp.OCSPResponse) -> Iterable[tuple[object, tuple[str, ...]]]:
-    if found.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL:
-        yield found, _OF_ANSWER
-        for certificate in found.certificates:
+def _parts_of_answer(response: ocsp.OCSPResponse) -> Iterable[tuple[object, tuple[str, ...]]]:
+    if response.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL:
+        yield response, _OF_ANSWER
+        for certificate in response.certificates:
             yield certificate, _OF_CERTIFICATE
 
 
@@ -81,29 +81,29 @@ def _read(load: Callable[[], _T], parts: Callable[[_T], Iterable[tuple[object, t
         for message, category in _ODDITIES:
             warnings.filterwarnings("error", message=message, category=category)
         try:
-            found = load()
-            _ask_for_everything(found, parts)
+            parsed = load()
+            _read_all_parts(parsed, parts)
         except Warning as odd:
             raise ValueError(" ".join(str(odd).split())) from odd
-        return found
+        return parsed
 
 
-def _ask_for_everything(found: _T, parts: Callable[[_T], Iterable[tuple[object, tuple[str, ...]]]]) -> None:
+def _read_all_parts(parsed: _T, parts: Callable[[_T], Iterable[tuple[object, tuple[str, ...]]]]) -> None:
     """Read every named field of every part, so that the library warns now.
 
     Any exception except a warning is dropped: the room that needs the field gets the same exception again.
     """
     try:
-        for part, names in parts(found):
+        for part, names in parts(parsed):
             for name in names:
-                _ask_for(part, name)
+                _read_part(part, name)
     except Warning:
         raise
     except Exception:  # noqa: BLE001, S110 - see above: what the parser raises for hostile bytes is not documented
         pass
 
 
-def _ask_for(part: object, name: str) -> None:
+def _read_part(part: object, name: str) -> None:
     try:
         value = getattr(part, name)
         if name == "public_key":

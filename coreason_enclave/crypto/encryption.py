@@ -53,7 +53,9 @@ class KemKey:
         try:
             return _SUITE.decrypt(ciphertext, self._private_key, info)
         except (InvalidTag, ValueError) as error:
-            raise EnvelopeError("not encrypted to this key for this message", reason=Reason.UNDECRYPTABLE) from error
+            raise EnvelopeError(
+                "the data was not encrypted to this key for this message", reason=Reason.UNDECRYPTABLE
+            ) from error
 
     def erase(self) -> None:
         """Forget the private half."""
@@ -156,7 +158,7 @@ def encrypt_to(public_hex: str, plaintext: bytes, info: bytes) -> bytes:
     try:
         return _SUITE.encrypt(plaintext, X25519PublicKey.from_public_bytes(bytes.fromhex(public_hex)), info)
     except ValueError as error:  # only the key exchange itself detects a point of small order
-        raise EnvelopeError(f"nothing can be encrypted to the key {public_hex[:80]!r}") from error
+        raise EnvelopeError(f"cannot encrypt to the key {public_hex[:80]!r}") from error
 
 
 def require_receiver(public_hex: str) -> None:

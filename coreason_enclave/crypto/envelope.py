@@ -38,7 +38,7 @@ class KeyRing:
     def __init__(self, public_keys: Mapping[str, str]) -> None:
         self._by_id = {sha256_hex(bytes.fromhex(_checked(key))): (name, key) for name, key in public_keys.items()}
         if len(self._by_id) != len(public_keys):
-            raise ConfigurationError("two participants share one public key: each needs its own")
+            raise ConfigurationError("two participants share one public key: each participant needs its own")
 
     def verify(self, key_id: str, message: bytes, signature: bytes) -> str:
         """Return the participant whose key made ``signature`` over ``message``.
@@ -92,7 +92,7 @@ def open_envelope(envelope: bytes, payload_type: str, keys: KeyRing) -> Opened:
     """
     document = parse_json(envelope, limit=MAX_ENVELOPE_BYTES)
     if document.keys() != {"payloadType", "payload", "signatures"}:
-        raise EnvelopeError("not a DSSE envelope: it must have payloadType, payload and signatures alone")
+        raise EnvelopeError("not a DSSE envelope: the document must have only payloadType, payload and signatures")
     if document["payloadType"] != payload_type:
         raise EnvelopeError(
             f"expected {payload_type}, got {str(document['payloadType'])[:80]!r}", reason=Reason.WRONG_PAYLOAD_TYPE
@@ -117,7 +117,7 @@ def _only_signature(signatures: object) -> tuple[str, bytes]:
     match signatures:
         case [{"keyid": str(key_id), "sig": sig, **others}] if not others:
             return key_id, _base64(sig)
-    raise EnvelopeError("an envelope carries exactly one signature, with keyid and sig")
+    raise EnvelopeError("an envelope must carry exactly one signature, with keyid and sig")
 
 
 def _base64(text: object) -> bytes:

@@ -81,10 +81,10 @@ class HashLog:
         self._file = _open_exclusively(path)
         self._usable = True
         try:
-            whole, torn = _split_torn(self._file.read())
-            self._head, self._tree = verify_lines(whole), tree_of(whole)
-            self._file.truncate(len(whole))
-            self._file.seek(len(whole))
+            complete, torn = _split_torn(self._file.read())
+            self._head, self._tree = verify_lines(complete), tree_of(complete)
+            self._file.truncate(len(complete))
+            self._file.seek(len(complete))
         except BaseException:
             self._file.close()
             raise
@@ -134,7 +134,7 @@ class HashLog:
         After a failure the log refuses further lines: the failed line may be torn, or written without acknowledgement.
         """
         if not self._usable:
-            raise LogCorrupted("an earlier write to the log failed: open it again, which recovers what is whole")
+            raise LogCorrupted("an earlier write to the log failed: reopen the log, which recovers all complete lines")
         self._usable = False
         while line:
             line = line[self._file.write(line) :]
@@ -194,7 +194,7 @@ def _open_exclusively(path: Path) -> FileIO:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise LogCorrupted(f"{path} is being written by another process: wait for it to end") from None
+        raise LogCorrupted(f"{path} is being written by another process: wait until that process ends") from None
     return file
 
 

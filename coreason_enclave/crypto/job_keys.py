@@ -24,7 +24,7 @@ class SecretJobKeys:
         try:
             return load_or_create_secret(self._folder / f"{job_digest}.key")
         except OSError as error:
-            raise ConfigurationError(f"job keys cannot be kept in {self._folder}: {error.strerror}") from error
+            raise ConfigurationError(f"job keys cannot be stored in {self._folder}: {error.strerror}") from error
 
 
 class UnsafeSeededNoise:
@@ -37,7 +37,7 @@ class UnsafeSeededNoise:
 
     def __init__(self, seed: bytes) -> None:
         if len(seed) != 32:
-            raise ConfigurationError(f"an injected seed has exactly 32 bytes, got {len(seed)}")
+            raise ConfigurationError(f"an injected seed must have exactly 32 bytes, got {len(seed)}")
         self._seed = seed
 
     def key(self, job_digest: str) -> bytes:

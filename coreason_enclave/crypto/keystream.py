@@ -66,7 +66,7 @@ class Keystream:
         self, key: bytes, *, job_digest: str, round_number: int, base_model_digest: str, dataset_digest: str
     ) -> None:
         if len(key) != 32:
-            raise ValueError("a job key has 32 bytes")
+            raise ValueError("a job key must have 32 bytes")
         context = frame(
             b"aegis/keystream/v1",
             bytes.fromhex(job_digest),

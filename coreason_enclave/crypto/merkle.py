@@ -76,7 +76,7 @@ class MerkleTree:
         """Return the proof that the root over the first ``size`` leaves covers the leaf at ``index``."""
         size = self._within(self.size if size is None else size)
         if not 0 <= index < size:
-            raise IndexError(f"there is no leaf {index} below size {size}")
+            raise IndexError(f"the tree of size {size} has no leaf {index}")
         path: list[bytes] = []
         low, high = 0, size
         while high - low > 1:

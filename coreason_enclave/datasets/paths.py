@@ -48,7 +48,9 @@ class DataRoot:
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigurationError(f"data root {root} cannot be used: {error}") from error
         if not self._root.is_dir() or self._root == Path(self._root.anchor):
-            raise ConfigurationError(f"data root {root} must be a folder of its own: name one that holds datasets only")
+            raise ConfigurationError(
+                f"data root {root} must be a separate folder: name a folder that holds only datasets"
+            )
 
     def resolve(self, dataset_id: str) -> Path:
         """Return the dataset's folder, for messages; to read files, hold the folder open with :meth:`folder`."""
@@ -142,12 +144,12 @@ def _open_folder(name: str, parent: int | None, dataset_id: str) -> int:
 def _regular(status: os.stat_result, where: str) -> os.stat_result:
     if not stat.S_ISREG(status.st_mode):
         raise DatasetRejected(
-            f"{where} is not a regular file: put a copy of the data there", reason=Reason.DATASET_PATH
+            f"{where} is not a regular file: store a copy of the data there", reason=Reason.DATASET_PATH
         )
     if status.st_nlink != 1:
         # A hard link is a second name for a file that may live anywhere, such as the ledger or a key.
         raise DatasetRejected(
-            f"{where} has {status.st_nlink} names (hard links): put a copy of the data there",
+            f"{where} has {status.st_nlink} names (is hard-linked): store a copy of the data there",
             reason=Reason.DATASET_PATH,
         )
     return status
@@ -163,8 +165,8 @@ def _changed(where: str) -> DatasetRejected:
 
 def _refusal(where: str, error: OSError) -> DatasetRejected:
     if isinstance(error, FileNotFoundError):
-        return DatasetRejected(f"no {where} below the data root", reason=Reason.DATASET_UNKNOWN)
+        return DatasetRejected(f"{where} does not exist below the data root", reason=Reason.DATASET_UNKNOWN)
     return DatasetRejected(
-        f"{where} cannot be opened ({error.strerror}): a dataset lies in plain folders, without links",
+        f"{where} cannot be opened ({error.strerror}): store a dataset in plain folders, without links",
         reason=Reason.DATASET_PATH,
     )

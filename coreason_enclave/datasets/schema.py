@@ -84,7 +84,7 @@ class Feature(_Range):
     why: Annotated[str, Field(max_length=2000)] | None = None
 
     @model_validator(mode="after")
-    def _stand_in_is_in_range(self) -> Self:
+    def _missing_is_in_range(self) -> Self:
         if self.missing != "refuse" and not self.low <= self.missing <= self.high:
             raise ValueError(f"must have missing within [{self.low:g}, {self.high:g}], got {self.missing:g}")
         return self
@@ -97,7 +97,8 @@ class Feature(_Range):
         if self.missing == "refuse":
             if absent.any():
                 raise DatasetRejected(
-                    f"column {self.name!r} has missing cells: correct the rows, or declare a stand-in"
+                    f"column {self.name!r} has missing cells: correct the rows, or declare a value for missing cells "
+                    "(missing)"
                 )
             return self.to_unit(values)
         return self.to_unit(np.where(absent, self.missing, values))
@@ -144,17 +145,19 @@ class DatasetSchema(StrictModel):
             raise ValueError("needs [[features]], and no [tensor], for format csv")
         names = [feature.name for feature in self.features]
         columns = [*names, self.label.column, *([self.unit_column] if self.unit_column else [])]
-        twice = sorted({name for name in columns if columns.count(name) > 1})
-        if twice:
+        duplicates = sorted({name for name in columns if columns.count(name) > 1})
+        if duplicates:
             raise ValueError(
-                f"must name every column once, as feature, label or unit; {', '.join(twice)} has two roles"
+                f"must name every column once, as feature, label or unit, but {', '.join(duplicates)} has two roles"
             )
 
     def _check_tensors(self) -> None:
         if self.features or self.tensor is None:
             raise ValueError("needs [tensor], and no [[features]], for format safetensors")
         if self.label.column != TENSOR_LABELS or self.unit_column not in (None, TENSOR_UNITS):
-            raise ValueError(f"needs label.column {TENSOR_LABELS!r}, and unit_column {TENSOR_UNITS!r} or none at all")
+            raise ValueError(
+                f"needs label.column {TENSOR_LABELS!r}, and either unit_column {TENSOR_UNITS!r} or no unit_column"
+            )
 
     @property
     def unit(self) -> PrivacyUnit:
@@ -208,16 +211,16 @@ class DatasetExpectation:
 
     def unmet_by(self, schema: DatasetSchema) -> tuple[str, ...]:
         """Return each expectation that ``schema`` does not meet, in words."""
-        found: tuple[tuple[str, object, object], ...] = (
+        expectations: tuple[tuple[str, object, object], ...] = (
             ("sample_shape", self.sample_shape, schema.sample_shape),
             ("classes", self.classes, schema.label.classes),
             ("unit", self.unit, schema.unit),
             ("public", self.public, schema.public),
         )
         return tuple(
-            f"{name} must be {wanted}, the dataset has {has}"
-            for name, wanted, has in found
-            if wanted is not None and wanted != has
+            f"{name} must be {expected}, but the dataset has {actual}"
+            for name, expected, actual in expectations
+            if expected is not None and expected != actual
         )
 
 

@@ -72,7 +72,7 @@ def _declared_columns(schema: DatasetSchema, table: pandas.DataFrame) -> dict[st
     problems = [SchemaProblem(name, "occurs more than once") for name in dict.fromkeys(names) if names.count(name) > 1]
     problems += [SchemaProblem(name, "is missing") for name in declared if name not in names]
     if len(table) < 2:
-        problems.append(SchemaProblem(None, "the file has a header and no rows"))
+        problems.append(SchemaProblem(None, "the file has a header, but no rows"))
     if problems:
         raise DatasetSchemaRejected(schema.dataset_id, problems)
     body = table.iloc[1:]
@@ -82,7 +82,9 @@ def _declared_columns(schema: DatasetSchema, table: pandas.DataFrame) -> dict[st
 def _feature(feature: Feature, cells: Text, problems: list[SchemaProblem]) -> npt.NDArray[np.float64]:
     absent, numbers = _numbers(feature.name, cells, problems)
     if feature.missing == "refuse" and absent.any():
-        problems.append(SchemaProblem(feature.name, f"{_where(absent)} missing, which the schema does not allow"))
+        problems.append(
+            SchemaProblem(feature.name, f"{_describe_cells(absent)} missing, which the schema does not allow")
+        )
     return numbers
 
 
@@ -90,23 +92,23 @@ def _labels(schema: DatasetSchema, cells: Text, problems: list[SchemaProblem]) -
     name, classes = schema.label.column, schema.label.classes
     absent, numbers = _numbers(name, cells, problems)
     if absent.any():
-        problems.append(SchemaProblem(name, f"{_where(absent)} missing: every row needs a label"))
+        problems.append(SchemaProblem(name, f"{_describe_cells(absent)} missing: every row needs a label"))
     known = np.isin(numbers, np.arange(classes)) | np.isnan(numbers)
     if not known.all():
-        problems.append(SchemaProblem(name, f"{_where(~known)} not a whole number from 0 to {classes - 1}"))
+        problems.append(SchemaProblem(name, f"{_describe_cells(~known)} not a whole number from 0 to {classes - 1}"))
     return np.where(np.isnan(numbers) | ~known, 0, numbers).astype(np.int64)
 
 
 def _units(name: str, cells: Text, problems: list[SchemaProblem]) -> npt.NDArray[np.int64]:
     absent = _missing(cells)
     if absent.any():
-        problems.append(SchemaProblem(name, f"{_where(absent)} missing: every row needs the person it belongs to"))
+        problems.append(SchemaProblem(name, f"{_describe_cells(absent)} missing: every row needs the id of its person"))
     spellings, codes = np.unique(cells.astype(str), return_inverse=True)
     # Two spellings of one person would count as two persons, each protected alone: weaker than the declared guarantee.
     persons: dict[str, str] = {}
     for spelling in spellings.tolist():
         if persons.setdefault(_person(spelling), spelling) != spelling:
-            problems.append(SchemaProblem(name, "the same unit id is written in different ways: settle on one"))
+            problems.append(SchemaProblem(name, "the same unit id is written in different ways: use one spelling"))
             break
     return codes.astype(np.int64)
 
@@ -124,7 +126,7 @@ def _numbers(
     values = np.array([_number(cell) for cell in cells], dtype=np.float64)
     wrong = ~np.isfinite(values) & ~absent
     if wrong.any():
-        problems.append(SchemaProblem(name, f"{_where(wrong)} not a finite number"))
+        problems.append(SchemaProblem(name, f"{_describe_cells(wrong)} not a finite number"))
     return absent, np.where(np.isfinite(values), values, np.nan)
 
 
@@ -136,7 +138,7 @@ def _missing(cells: Text) -> npt.NDArray[np.bool_]:
     return np.array([not isinstance(cell, str) or cell.strip().casefold() in _MISSING for cell in cells])
 
 
-def _where(rows: npt.NDArray[np.bool_]) -> str:
+def _describe_cells(rows: npt.NDArray[np.bool_]) -> str:
     count, first = int(rows.sum()), int(rows.argmax()) + 1
     return f"{count} cell{'s are' if count > 1 else ' is'} (the first in data row {first})"
 

@@ -39,21 +39,21 @@ def _parse(schema: DatasetSchema, data: bytes) -> Tensors:
 
 
 def _form_problems(schema: DatasetSchema, tensors: Tensors) -> list[SchemaProblem]:
-    wanted: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+    expected_forms: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
         _FEATURES: (np.float32, schema.sample_shape),
         TENSOR_LABELS: (np.int64, ()),
     }
     if schema.unit_column:
-        wanted[TENSOR_UNITS] = (np.int64, ())
-    problems = [SchemaProblem(name, "is missing") for name in wanted if name not in tensors]
+        expected_forms[TENSOR_UNITS] = (np.int64, ())
+    problems = [SchemaProblem(name, "is missing") for name in expected_forms if name not in tensors]
     # Ignoring an undeclared `unit` would silently turn a person-level dataset into a record-level dataset.
     problems += [
-        SchemaProblem(name, "is not declared in dataset.toml") for name in sorted(tensors) if name not in wanted
+        SchemaProblem(name, "is not declared in dataset.toml") for name in sorted(tensors) if name not in expected_forms
     ]
     if problems:
         return problems
     rows = tensors[TENSOR_LABELS].size
-    for name, (dtype, shape) in wanted.items():
+    for name, (dtype, shape) in expected_forms.items():
         array = tensors[name]
         if array.dtype != dtype or array.shape != (rows, *shape):
             expected = f"{np.dtype(dtype)} {(rows, *shape)}"

@@ -132,10 +132,10 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
 
     def _answered(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         if task_name not in TASKS:
-            raise JobRejected(f"there is no task {task_name!r:.80}", reason=Reason.UNSUPPORTED)
+            raise JobRejected(f"task {task_name!r:.80} is unknown", reason=Reason.UNSUPPORTED)
         message = message_in(shareable)
         if abort_signal.triggered:
-            raise TrainingAborted("aborted before it began")
+            raise TrainingAborted("the task was aborted before it started")
         self._context = fl_ctx
         try:
             handler = self._opened(fl_ctx)
@@ -182,7 +182,7 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
             AttestationError: outside a task, after expiry, or if this host can no longer prove itself.
         """
         if self._work is None:
-            raise AttestationError("nothing is attested outside a task")
+            raise AttestationError("attestation is available only within a task")
         return self._work.task.trusted()
 
     def _parse_job_config(self, shareable: Shareable) -> FederationJob:
@@ -197,7 +197,7 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
 
     def _working(self) -> ActiveTask:
         if self._work is None:
-            raise ConfigurationError("there is a job only while a task is trained")
+            raise ConfigurationError("a job is available only while a task is trained")
         return self._work
 
     # --- for opening a site whose site.toml names this class --------------------------------------------------------

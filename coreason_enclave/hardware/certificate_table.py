@@ -42,8 +42,8 @@ def parse_certificate_table(table: bytes) -> tuple[bytes, ...]:
         return ()
     entries = list(_entries(table))
     _require_apart(entries, len(table))
-    found = [(guid, table[start:end]) for guid, start, end in entries if guid in _CERTIFICATES]
-    return tuple(certificate for _, certificate in found)
+    certificates = [(guid, table[start:end]) for guid, start, end in entries if guid in _CERTIFICATES]
+    return tuple(certificate for _, certificate in certificates)
 
 
 def _entries(table: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -55,16 +55,16 @@ def _entries(table: bytes) -> Iterator[tuple[bytes, int, int]]:
             break
         guid, offset, length = _ENTRY.unpack(raw)
         yield guid, offset, offset + length
-    raise _malformed(f"it does not end after at most {_MAX_ENTRIES} entries")
+    raise _malformed(f"the table has no end within {_MAX_ENTRIES} entries")
 
 
 def _require_apart(entries: list[tuple[bytes, int, int]], size: int) -> None:
     if len({guid for guid, _, _ in entries}) != len(entries):
-        raise _malformed("an entry stands in it twice")
+        raise _malformed("the table has an entry twice")
     free_from = (len(entries) + 1) * _ENTRY.size
     for _, start, end in sorted(entries, key=lambda entry: entry[1:]):
         if start == end or start < free_from or end > size:
-            raise _malformed(f"bytes {start} to {end} of {size} are no certificate of their own")
+            raise _malformed(f"bytes {start} to {end} of {size} do not delimit a certificate")
         free_from = end
 
 

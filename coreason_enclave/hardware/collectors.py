@@ -71,5 +71,5 @@ def cpu_report(kind: CpuKind, report: bytes, certificates: Sequence[bytes] = ())
         raise unavailable(f"this host's {kind} device answered with an empty report")
     if kind in (CpuKind.SGX, CpuKind.TDX):
         report = without_padding(report)
-    with explained(lambda _: unavailable(f"this host's {kind} device answered with more than evidence may hold")):
+    with explained(lambda _: unavailable(f"this host's {kind} device answered with more bytes than evidence may hold")):
         return CpuReport(kind=kind, report=to_base64(report), certificates=tuple(map(to_base64, certificates)))

@@ -26,7 +26,7 @@ def remove_left_over(tree: DeviceTree, folder: str) -> None:
     namespace = _pid_namespace()
     for name in tree.names(folder):
         match = _NAME.fullmatch(name)
-        if match and int(match[1]) == namespace and not _lives(int(match[2])):
+        if match and int(match[1]) == namespace and not _is_alive(int(match[2])):
             with suppress(OSError):
                 tree.rmdir(f"{folder}/{name}")
 
@@ -35,7 +35,7 @@ def _pid_namespace() -> int:
     return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - a magic link of the kernel, not a file of anybody's
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -68,7 +68,7 @@ class HostDevices:
         with open_descriptor(self._root / path, os.O_WRONLY) as descriptor:
             written = os.write(descriptor, data)
         if written != len(data):
-            raise OSError(errno.EIO, f"{written} of {len(data)} bytes were taken", f"/{path}")
+            raise OSError(errno.EIO, f"the device accepted {written} of {len(data)} bytes", f"/{path}")
 
 
 def _read_all(descriptor: int, path: str) -> bytes:

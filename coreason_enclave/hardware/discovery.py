@@ -94,15 +94,22 @@ class ThisHost:
                 the interfaces searched.
         """
         provider = provider_here(self._tree)
-        found = [str(kind) for kind, name in PROVIDERS.items() if name == provider]
-        found += ["sgx"] if self._tree.exists(DEVICES[_NEEDS["sgx"]]) else []
-        if len(found) != 1:
-            said = f"more than one processor could ({', '.join(found)}): name one" if found else "nothing can attest"
-            raise unavailable(f"{said} on this host; looked for {self._inventory()}")
-        return found[0] + (_GPUS if self._tree.exists(DEVICES["NVIDIA GPU"]) else "")
+        kinds = [str(kind) for kind, name in PROVIDERS.items() if name == provider]
+        kinds += ["sgx"] if self._tree.exists(DEVICES[_NEEDS["sgx"]]) else []
+        if len(kinds) != 1:
+            problem = (
+                f"more than one processor can attest ({', '.join(kinds)}): name one"
+                if kinds
+                else "no device can attest"
+            )
+            raise unavailable(f"{problem} on this host; looked for {self._inventory()}")
+        return kinds[0] + (_GPUS if self._tree.exists(DEVICES["NVIDIA GPU"]) else "")
 
     def _inventory(self) -> str:
-        looked = (f"{found.name} ({found.where}: {'there' if found.there else 'no'})" for found in self.looked_for())
+        looked = (
+            f"{interface.name} ({interface.where}: {'there' if interface.there else 'no'})"
+            for interface in self.looked_for()
+        )
         return ", ".join(looked)
 
 

@@ -28,9 +28,11 @@ class GramineCollector:
     def collect(self, report_data: bytes) -> CpuReport:
         """See :meth:`.collectors.CpuCollector.collect`."""
         if len(report_data) != REPORT_DATA_BYTES:
-            raise ValueError(f"report data has {REPORT_DATA_BYTES} bytes, not {len(report_data)}")
+            raise ValueError(f"report data must have {REPORT_DATA_BYTES} bytes, not {len(report_data)}")
         if not self._tree.exists(f"{ATTESTATION}/attestation_type"):
-            raise unavailable(f"no SGX enclave under Gramine here: looked for /{ATTESTATION}/attestation_type")
+            raise unavailable(
+                f"this host runs no SGX enclave under Gramine: looked for /{ATTESTATION}/attestation_type"
+            )
         with answering("Gramine"):
             self._require_dcap()
             with _ONE_AT_A_TIME:
@@ -39,7 +41,7 @@ class GramineCollector:
         return cpu_report(self.kind, quote)
 
     def _require_dcap(self) -> None:
-        found = self._tree.read(f"{ATTESTATION}/attestation_type").decode("ascii", "replace").strip()
-        if found != "dcap":
-            message = f"this Gramine enclave's attestation type is {found[:32]!r}: set sgx.remote_attestation = 'dcap'"
+        kind = self._tree.read(f"{ATTESTATION}/attestation_type").decode("ascii", "replace").strip()
+        if kind != "dcap":
+            message = f"this Gramine enclave's attestation type is {kind[:32]!r}: set sgx.remote_attestation = 'dcap'"
             raise unavailable(message)

@@ -28,9 +28,9 @@ class HostAttester:
     def produce(self, context: bytes) -> Evidence:
         """See :meth:`coreason_enclave.attestation.evidence.Attester.produce`."""
         gpus = self._ask_gpus(gpu_nonce(context))
-        asked = report_data(context, gpus)
-        report = self._cpu.collect(asked)
-        _require_echo(asked, bound_data_of_cpu(report), f"this host's {report.kind} report")
+        requested = report_data(context, gpus)
+        report = self._cpu.collect(requested)
+        _require_covered(requested, bound_data_of_cpu(report), f"this host's {report.kind} report")
         return Evidence(cpu=report, gpus=gpus)
 
     def _ask_gpus(self, nonce: bytes) -> tuple[GpuReport, ...]:
@@ -40,10 +40,12 @@ class HostAttester:
         if not 1 <= len(reports) <= MAX_GPUS:
             raise unavailable(f"{len(reports)} GPUs answered, not 1 to {MAX_GPUS}")
         for number, report in enumerate(reports):
-            _require_echo(nonce, bound_data_of_gpu(report), f"the report of GPU {number}")
+            _require_covered(nonce, bound_data_of_gpu(report), f"the report of GPU {number}")
         return reports
 
 
-def _require_echo(asked: bytes, covered: bytes, whose: str) -> None:
-    if not hmac.compare_digest(asked, covered):
-        raise unavailable(f"{whose} covers other bytes than were asked for: somebody else asked at the same time")
+def _require_covered(requested: bytes, covered: bytes, whose: str) -> None:
+    if not hmac.compare_digest(requested, covered):
+        raise unavailable(
+            f"{whose} covers other bytes than requested: another process requested a report at the same time"
+        )

@@ -55,13 +55,13 @@ class NvidiaCollector:
     def collect(self, nonce: bytes) -> tuple[GpuReport, ...]:
         """See :meth:`.collectors.GpuCollector.collect`."""
         if len(nonce) != NONCE_BYTES:
-            raise ValueError(f"a GPU's nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
+            raise ValueError(f"a GPU's nonce must have {NONCE_BYTES} bytes, not {len(nonce)}")
         with self._nvml.opened() as session:
             count = session.gpus()
             if not count:
-                raise unavailable("NVIDIA's driver runs here, and sees no GPU")
+                raise unavailable("NVIDIA's driver is running, but sees no GPU")
             if not session.confidential_computing():
-                raise unavailable("the GPUs of this host are not in confidential-computing mode: switch it on")
+                raise unavailable("the GPUs of this host are not in confidential-computing mode: switch the mode on")
             return tuple(_report(session, gpu, nonce) for gpu in range(count))
 
 
@@ -75,6 +75,6 @@ def _report(session: NvmlSession, gpu: int, nonce: bytes) -> GpuReport:
         "report": to_base64(report),
         "certificate_chain": to_base64(certificates),
     }
-    message = f"GPU {gpu} ({architecture}) is of a make whose evidence is not known here: HOPPER is"
+    message = f"GPU {gpu} ({architecture}) has an architecture whose evidence is not supported: HOPPER is supported"
     with explained(lambda _: unavailable(message)):
         return GpuReport.model_validate(fields)

@@ -60,8 +60,8 @@ class _Session:
         return int(self._binding.nvmlDeviceGetCount())
 
     def architecture(self, gpu: int) -> str:
-        found = self._binding.nvmlDeviceGetArchitecture(self._handle(gpu))
-        return "HOPPER" if found == self._binding.NVML_DEVICE_ARCH_HOPPER else f"architecture {found}"
+        number = self._binding.nvmlDeviceGetArchitecture(self._handle(gpu))
+        return "HOPPER" if number == self._binding.NVML_DEVICE_ARCH_HOPPER else f"architecture {number}"
 
     def report(self, gpu: int, nonce: bytes) -> bytes:
         answer = self._binding.nvmlDeviceGetConfComputeGpuAttestationReport(self._handle(gpu), nonce)
@@ -78,5 +78,5 @@ class _Session:
 def _content(buffer: Any, size: int) -> bytes:
     data = bytes(buffer)
     if size > len(data):
-        raise unavailable(f"NVIDIA's management library says {size} bytes of a buffer of {len(data)}")
+        raise unavailable(f"NVIDIA's management library reports {size} bytes in a buffer of {len(data)}")
     return data[:size]

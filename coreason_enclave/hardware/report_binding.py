@@ -46,4 +46,4 @@ def _readable(device: str) -> Iterator[None]:
     try:
         yield
     except VerificationRefused as error:
-        raise unavailable(f"{device} answered with something else than a report: {error}") from error
+        raise unavailable(f"{device} answered with data that is not a report: {error}") from error

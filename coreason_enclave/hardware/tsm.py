@@ -58,13 +58,15 @@ class TsmCollector:
     def collect(self, report_data: bytes) -> CpuReport:
         """See :meth:`.collectors.CpuCollector.collect`. A SEV-SNP report includes the certificates from the host."""
         if len(report_data) != REPORT_DATA_BYTES:
-            raise ValueError(f"report data has {REPORT_DATA_BYTES} bytes, not {len(report_data)}")
+            raise ValueError(f"report data must have {REPORT_DATA_BYTES} bytes, not {len(report_data)}")
         if not self._tree.exists(REPORTS):
-            raise unavailable(f"no configfs-tsm here: looked for /{REPORTS} (Linux 6.7 or later, configfs mounted)")
+            raise unavailable(
+                f"this host has no configfs-tsm: looked for /{REPORTS} (Linux 6.7 or later, configfs mounted)"
+            )
         last = ""
         for pause in (*_PAUSES_S, None):
             try:
-                with answering("configfs-tsm"), _busy_is_disturbed():
+                with answering("configfs-tsm"), _busy_as_disturbed():
                     return self._attempt(report_data)
             except _Disturbed as disturbed:
                 last = str(disturbed)
@@ -76,7 +78,7 @@ class TsmCollector:
         entries.remove_left_over(self._tree, REPORTS)
         with _entry(self._tree) as entry:
             self._require_provider(entry)
-            due = self._generation(entry) + self._ask_at_own_level(entry) + 1
+            due = self._generation(entry) + self._set_privilege_level(entry) + 1
             self._tree.write(f"{entry}/inblob", report_data)
             self._require_generation(entry, due)
             report = self._read(entry, "outblob", due)
@@ -85,11 +87,11 @@ class TsmCollector:
         return cpu_report(self._kind, report, parse_certificate_table(table))
 
     def _require_provider(self, entry: str) -> None:
-        found = _text(self._tree, entry, "provider")
-        if found != self._provider:
-            raise unavailable(f"configfs-tsm here is that of {found[:32]!r}, not of {self._provider!r}")
+        provider = _text(self._tree, entry, "provider")
+        if provider != self._provider:
+            raise unavailable(f"configfs-tsm on this host belongs to {provider[:32]!r}, not to {self._provider!r}")
 
-    def _ask_at_own_level(self, entry: str) -> int:
+    def _set_privilege_level(self, entry: str) -> int:
         """Request a report at the guest's own privilege level (VMPL), not a lesser one; return the number of writes."""
         if not self._tree.exists(f"{entry}/privlevel_floor"):
             return 0
@@ -105,9 +107,11 @@ class TsmCollector:
         return data
 
     def _require_generation(self, entry: str, due: int) -> None:
-        found = self._generation(entry)
-        if found != due:
-            raise _Disturbed(f"generation {found} instead of {due}: a write was lost, or somebody else's came between")
+        generation = self._generation(entry)
+        if generation != due:
+            raise _Disturbed(
+                f"generation {generation} instead of {due}: a write was lost, or another process wrote in between"
+            )
 
     def _generation(self, entry: str) -> int:
         text = _text(self._tree, entry, "generation")
@@ -145,7 +149,7 @@ def _entry(tree: DeviceTree) -> Iterator[str]:
 
 
 @contextmanager
-def _busy_is_disturbed() -> Iterator[None]:
+def _busy_as_disturbed() -> Iterator[None]:
     try:
         yield
     except OSError as error:

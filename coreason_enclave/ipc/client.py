@@ -31,27 +31,27 @@ class AgentClient:
 
         Once ``aborted`` returns True, the client hangs up, and the agent abandons an order between two steps.
         """
-        _, answer = self._asked(encode_frame({"kind": kind.value}, message), aborted)
+        _, answer = self._request(encode_frame({"kind": kind.value}, message), aborted)
         if (answer is None) != (kind is RequestKind.VALIDATE):
-            raise EnvelopeError("the agent did not answer as this kind of request is answered")
+            raise EnvelopeError("the agent's reply does not fit this kind of request")
         return answer
 
     def status(self) -> dict[str, Any]:
         """Return the agent's status."""
-        header, _ = self._asked(encode_frame({"kind": "status"}))
+        header, _ = self._request(encode_frame({"kind": "status"}))
         status = header.get("status")
         if not isinstance(status, dict):
-            raise EnvelopeError("the agent did not answer with a status")
+            raise EnvelopeError("the agent's reply is not a status")
         return status
 
-    def _asked(self, frame: bytes, aborted: Aborted = never) -> tuple[dict[str, Any], SealedMessage | None]:
+    def _request(self, frame: bytes, aborted: Aborted = never) -> tuple[dict[str, Any], SealedMessage | None]:
         try:
             with self._connected() as stream:
                 stream.sendall(frame)
                 self._await_answer(stream, aborted)
                 header, message = read_frame(exact_reader(stream))
         except (OSError, EOFError) as error:
-            raise EnclaveError(f"the agent ended the conversation: {error}", reason=Reason.TRANSPORT) from error
+            raise EnclaveError(f"the agent closed the connection: {error}", reason=Reason.TRANSPORT) from error
         if "refused" in header:
             raise EnclaveError(f"the agent refused: {header['refused']}", reason=_reason(header["refused"]))
         return header, message
@@ -67,7 +67,7 @@ class AgentClient:
         end = None if self._timeout_s is None else time.monotonic() + self._timeout_s
         while not answered.poll(_LOOK_S * 1000):
             if aborted():
-                raise TrainingAborted("the order was given up while the agent was answering it")
+                raise TrainingAborted("the order was given up while the agent was working on it")
             if end is not None and time.monotonic() > end:
                 raise TimeoutError(f"no answer within {self._timeout_s:g} s")
 
@@ -79,7 +79,7 @@ class AgentClient:
                 stream.connect(path)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             stream.close()
-            message = f"no agent runs for {self._folder}: start coreason-enclave agent"
+            message = f"no agent is running for {self._folder}: start coreason-enclave agent"
             raise ConfigurationError(message, reason=Reason.TRANSPORT) from error  # the agent may be restarting
         except BaseException:
             stream.close()

@@ -73,7 +73,7 @@ def _message(lengths: Mapping[str, int], read: ReadExactly) -> SealedMessage:
 
 def _checked(lengths: object) -> Mapping[str, int]:
     if not isinstance(lengths, dict) or lengths.keys() != LIMITS.keys():
-        raise EnvelopeError(f"a message has exactly the parts {', '.join(LIMITS)}")
+        raise EnvelopeError(f"a message must have exactly the parts {', '.join(LIMITS)}")
     for name, most in LIMITS.items():
         length = lengths[name]
         if type(length) is not int or length < 0:

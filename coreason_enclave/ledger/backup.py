@@ -25,7 +25,7 @@ def back_up(ledger: Path, copy: Path) -> ExportFindings:
         LedgerError: the ledger cannot be read now, or the copy lacks entries that the ledger had before.
     """
     if copy.exists() or copy.is_symlink():
-        raise ConfigurationError(f"{copy} exists: a backup never replaces a file; choose another name")
+        raise ConfigurationError(f"{copy} exists: a backup never overwrites a file; choose another name")
     with closing(SqliteLedger(ledger, must_exist=True)) as source:
         before = source.head()
     try:
@@ -36,7 +36,7 @@ def back_up(ledger: Path, copy: Path) -> ExportFindings:
                 findings = verify_export(copied.export(), expected_head=before)
             create_file(copy, draft.read_bytes(), mode=PRIVATE)
     except FileExistsError as error:
-        raise ConfigurationError(f"{copy} exists: a backup never replaces a file; choose another name") from error
+        raise ConfigurationError(f"{copy} exists: a backup never overwrites a file; choose another name") from error
     except OSError as error:
         raise ConfigurationError(f"cannot write {copy}: {error.strerror}") from error
     return findings

@@ -44,8 +44,8 @@ def check_link(head: LedgerHead | None, link: Link) -> None:
     expected = make_link(head, link.payload)
     if (link.seq, link.prev, link.hash) != (expected.seq, expected.prev, expected.hash):
         raise LedgerCorrupted(
-            f"the ledger's chain breaks at entry {expected.seq}: it was changed, reordered or cut. "
-            "Nothing is spent on it until a person has compared it with the last exported copy"
+            f"the ledger's hash chain breaks at entry {expected.seq}: entries were changed, reordered or removed. "
+            "The ledger refuses to spend until a person has compared it with the last export"
         )
 
 

@@ -131,4 +131,4 @@ def parse_entry(payload: bytes) -> Entry:
         parse_json(payload)
         return _ENTRY.validate_json(payload)
     except (EnclaveError, TypeError, ValueError) as error:  # pydantic's error among them
-        raise LedgerCorrupted(f"the ledger holds an entry that is not understood: {explain(error)}") from error
+        raise LedgerCorrupted(f"the ledger contains an invalid entry: {explain(error)}") from error

@@ -34,7 +34,7 @@ class EphemeralLedger(EventSourcedLedger):
         self._verified().lineage(lineage)
         with self._mutex:
             if lineage in self._held:
-                raise LedgerError(f"lineage {lineage!r} is held by another session: wait for it to end")
+                raise LedgerError(f"lineage {lineage!r} is in use by another session: wait until that session ends")
             self._held.add(lineage)
         try:
             yield

@@ -99,7 +99,7 @@ def verify_export(data: bytes, *, expected_head: LedgerHead | None = None) -> Ex
         state = follow(state, Link(row.seq, row.prev, row.payload.encode(), row.hash))
     head = state.head
     if head is None or state.founded is None or head != LedgerHead(seq=document.head.seq, hash=document.head.hash):
-        raise LedgerCorrupted("the export's head is not its last entry: entries were removed or added")
+        raise LedgerCorrupted("the export's head differs from its last entry: entries were removed or added")
     for lineage in (state.lineages or {}).values():
         _audit(lineage)
     if expected_head is not None:
@@ -122,27 +122,27 @@ def _audit(lineage: LineageRecord) -> None:
     """Raise :class:`LedgerCorrupted` if recorded numbers are looser than the numbers that accounting derives."""
     name = lineage.registration.lineage
     if lineage.budget_pico > budget_pico(lineage.registration) * _SLACK:
-        raise LedgerCorrupted(f"lineage {name!r} records a larger budget than its caps give")
+        raise LedgerCorrupted(f"lineage {name!r} records a larger budget than its caps allow")
     for job_id, job in lineage.jobs.items():
         if isinstance(job.first, RoundPlan):
             _audit_job(f"job {job_id!r} on lineage {name!r}", job, job.first, lineage.registration.filter_order)
 
 
-def _audit_job(who: str, job: JobRecord, plan: RoundPlan, order: int) -> None:
+def _audit_job(name: str, job: JobRecord, plan: RoundPlan, order: int) -> None:
     allowed, cost = job.allowed_steps or 0, job.step_cost_pico or 0
     if cost * _SLACK < step_cost_pico(plan, order):
-        raise LedgerCorrupted(f"{who} records a smaller cost per step than its mechanism has")
+        raise LedgerCorrupted(f"{name} records a lower cost per step than its mechanism has")
     event = PoissonSampledGaussian(plan.noise_multiplier, plan.sample_rate, allowed)
     if compose_epsilon([event], plan.delta).epsilon > plan.target_epsilon * float(_SLACK):
-        raise LedgerCorrupted(f"{who} records more steps than its target_epsilon affords")
+        raise LedgerCorrupted(f"{name} records more steps than its target_epsilon affords")
 
 
 def _require_known(expected: LedgerHead, rows: Sequence[_Row], acknowledged: Sequence[Acknowledgement]) -> None:
     in_history = 0 <= expected.seq < len(rows) and rows[expected.seq].hash == expected.hash
     if not in_history and expected not in [forgotten.head for forgotten in acknowledged]:
         raise LedgerCorrupted(
-            f"entry {expected.seq} with hash {expected.hash[:16]}… was seen before and is not in this "
-            "history: the ledger was rolled back or replaced"
+            f"entry {expected.seq} with hash {expected.hash[:16]}… is missing in this history, although it was seen "
+            "before: the ledger was rolled back or replaced"
         )
 
 
@@ -152,8 +152,8 @@ def _findings(state: LedgerState, ledger_id: str, head: LedgerHead, *, rolled_ba
     if not rolled_back_checked:
         not_checked.append("whether later entries were cut off: compare the head with one kept elsewhere")
     not_checked += [
-        f"what was spent up to entry {forgotten.head.seq} ({forgotten.head.hash[:16]}…), which this history lacks: "
-        f"{forgotten.by} goes on without it ({forgotten.why})"
+        f"the privacy spent in lost entries up to entry {forgotten.head.seq} ({forgotten.head.hash[:16]}…): "
+        f"{forgotten.by} continued without them ({forgotten.why})"
         for forgotten in state.acknowledged
     ]
     return ExportFindings(

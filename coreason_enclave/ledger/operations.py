@@ -279,7 +279,7 @@ def _quote(record: LineageRecord, plan: Plan) -> Price | None:
     if job is None:
         return price(plan, record.registration.filter_order)
     if job.allowed_steps is None or job.step_cost_pico is None:
-        raise LedgerConflict(f"job {plan.job_id!r} has begun without a mechanism: start another job")
+        raise LedgerConflict(f"job {plan.job_id!r} began as a non-private job: start another job")
     return Price(job.allowed_steps, job.step_cost_pico)
 
 

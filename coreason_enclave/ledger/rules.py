@@ -23,7 +23,7 @@ _PER_ROUND = {"round_number", "steps", "noise_source"}
 def check_order(founded: Founded | None, entry: Entry) -> None:
     """Raise :class:`LedgerCorrupted` unless the ledger's first entry, and no later entry, creates the ledger."""
     if (founded is None) != isinstance(entry, Founded):
-        raise LedgerCorrupted("a ledger begins with exactly one founding entry")
+        raise LedgerCorrupted("a ledger must begin with exactly one founding entry")
 
 
 def check_not_registered(known: LineageRegistration | None, registration: LineageRegistration) -> None:
@@ -32,8 +32,8 @@ def check_not_registered(known: LineageRegistration | None, registration: Lineag
         return
     changed = [f.name for f in fields(known) if getattr(known, f.name) != getattr(registration, f.name)]
     raise LedgerConflict(
-        f"lineage {known.lineage!r} is already registered with another {', '.join(changed) or 'entry'}: "
-        "its budget and caps are fixed; data of other persons is another lineage"
+        f"lineage {known.lineage!r} is already registered with another {', '.join(changed) or 'entry'}: budget and "
+        "caps of a lineage are fixed; register data of other persons as another lineage"
     )
 
 
@@ -51,7 +51,7 @@ def check_plan(registration: LineageRegistration, plan: Plan) -> None:
     # removed.
     if plan.unit is not registration.unit:
         raise JobRejected(
-            f"the job's unit is {plan.unit}, lineage {registration.lineage!r} is kept per "
+            f"the job's unit is {plan.unit}, but lineage {registration.lineage!r} is charged per "
             f"{registration.unit}: set the job's unit to {registration.unit}"
         )
     if isinstance(plan, RoundPlan):
@@ -63,25 +63,25 @@ def _check_caps(registration: LineageRegistration, plan: RoundPlan) -> None:
     if plan.delta > caps.job_delta:
         raise JobRejected(
             f"the job's delta {plan.delta:g} is above caps.job_delta = {caps.job_delta:g} of lineage "
-            f"{registration.lineage!r}: ask for a smaller one"
+            f"{registration.lineage!r}: choose a smaller value"
         )
     if plan.target_epsilon > caps.job_epsilon:
         raise JobRejected(
-            f"the job's target_epsilon {plan.target_epsilon:g} is above caps.job_epsilon = "
-            f"{caps.job_epsilon:g} of lineage {registration.lineage!r}: ask for a smaller one"
+            f"the job's target_epsilon {plan.target_epsilon:g} is above caps.job_epsilon = {caps.job_epsilon:g} of "
+            f"lineage {registration.lineage!r}: choose a smaller value"
         )
 
 
 def check_terms(first: Plan, plan: Plan) -> None:
     """Raise if a job's terms differ from its first reservation: PLD holds only for a schedule fixed in advance."""
     if type(first) is not type(plan):
-        raise LedgerConflict(f"job {plan.job_id!r} has begun with another mechanism: start another job")
+        raise LedgerConflict(f"job {plan.job_id!r} began with another mechanism: start another job")
     names = [f.name for f in fields(first) if f.name not in _PER_ROUND]
     changed = [name for name in names if getattr(first, name) != getattr(plan, name)]
     if changed:
         raise LedgerConflict(
-            f"job {plan.job_id!r} has begun with another {', '.join(changed)}: a job keeps the terms of its "
-            "first reservation; start another job"
+            f"job {plan.job_id!r} began with another {', '.join(changed)}: a job keeps the terms of its first "
+            "reservation; start another job"
         )
 
 
@@ -91,13 +91,13 @@ def check_unreserved(free: bool, plan: Plan) -> None:
         raise LedgerConflict(f"round {plan.round_number} of job {plan.job_id!r} is already reserved")
 
 
-def check_same_computation(reserved: tuple[str, Plan], asked: tuple[str, Plan]) -> None:
+def check_same_computation(reserved: tuple[str, Plan], requested: tuple[str, Plan]) -> None:
     """Raise unless a retry repeats exactly the paid computation: two different computations would mean two releases."""
-    if reserved != asked:
-        plan = asked[1]
+    if reserved != requested:
+        plan = requested[1]
         raise LedgerConflict(
-            f"round {plan.round_number} of job {plan.job_id!r} was reserved for another computation (its "
-            "base model, data, keys or plan differ): a round is released once; take the next round number"
+            f"round {plan.round_number} of job {plan.job_id!r} was reserved for another computation (base model, "
+            "data, keys or plan differ): a round is released only once; use the next round number"
         )
 
 
@@ -109,15 +109,16 @@ def check_draw(*, is_reserved: bool, is_open: bool, key_marks: set[str], entry: 
     * The job must use one key for all draws: new noise for a round would make a new release.
     """
     if not is_reserved:
-        raise LedgerError(f"round {entry.round_number} of job {entry.job_id!r} draws and is not reserved")
+        raise LedgerError(f"round {entry.round_number} of job {entry.job_id!r} sampled a batch, but is not reserved")
     if not is_open:
         raise LedgerConflict(
-            f"round {entry.round_number} of job {entry.job_id!r} is committed: from another content, it would be a "
-            "second release"
+            f"round {entry.round_number} of job {entry.job_id!r} is already committed: running it on other content "
+            "would be a second release"
         )
     if key_marks - {entry.key_mark}:
         raise LedgerConflict(
-            f"job {entry.job_id!r} drew under another key before: put the job's key back, or start another job",
+            f"job {entry.job_id!r} sampled batches with another key before: restore the job's key, or start another "
+            "job",
             reason=Reason.JOB_KEY_CHANGED,
         )
 
@@ -125,7 +126,7 @@ def check_draw(*, is_reserved: bool, is_open: bool, key_marks: set[str], entry: 
 def check_reservation_id(stated: str, lineage: str, plan: Plan, binding: str) -> None:
     """Raise :class:`LedgerCorrupted` unless a stored reservation's id matches its content."""
     if stated != reservation_id(lineage, plan, binding):
-        raise LedgerCorrupted(f"reservation {stated} does not bear the name of its content")
+        raise LedgerCorrupted(f"reservation {stated} is not named by the digest of its content")
 
 
 def reservation_id(lineage: str, plan: Plan, binding: str) -> str:
@@ -154,7 +155,7 @@ def check_limit(entry: Reserved, job_steps: int, remaining_pico: int) -> None:
     """Raise unless the step limit stays within the requested steps, the job's cap and the lineage's budget."""
     granted = affordable(entry.plan, entry.allowed_steps - job_steps, remaining_pico, entry.step_cost_pico)
     if entry.step_limit > granted:
-        raise PrivacyBudgetExceededError(f"{entry.step_limit} steps reserved where {granted} were affordable")
+        raise PrivacyBudgetExceededError(f"{entry.step_limit} steps are reserved, but only {granted} were affordable")
 
 
 def affordable(plan: RoundPlan, job_left: int, remaining_pico: int, step_cost_pico: int) -> int:
@@ -172,8 +173,8 @@ def grant(lineage: str, plan: RoundPlan, job_left: int, lineage_left: int, requi
     granted = max(0, min(plan.steps, job_left, lineage_left))
     if granted == 0 or (require_all and granted < plan.steps):
         raise PrivacyBudgetExceededError(
-            f"round {plan.round_number} of job {plan.job_id!r} needs {plan.steps} steps, of which {granted} "
-            f"are affordable under {_binding_cap(lineage, plan, job_left <= lineage_left)}"
+            f"round {plan.round_number} of job {plan.job_id!r} needs {plan.steps} steps, but only {granted} are "
+            f"affordable under {_binding_cap(lineage, plan, job_left <= lineage_left)}"
         )
     return granted
 
@@ -181,14 +182,16 @@ def grant(lineage: str, plan: RoundPlan, job_left: int, lineage_left: int, requi
 def _binding_cap(lineage: str, plan: RoundPlan, job_binds: bool) -> str:
     if job_binds:
         terms = f"epsilon {plan.target_epsilon:g} at delta {plan.delta:g} and {plan.total_steps} steps in all"
-        return f"the job's own cap ({terms}): more noise, a smaller rate or fewer steps would fit"
-    return f"the budget of lineage {lineage!r}: what is spent does not come back"
+        return f"the job's own cap ({terms}): use more noise, a smaller sample rate or fewer steps"
+    return f"the budget of lineage {lineage!r}; spent budget cannot be recovered"
 
 
 def check_uncommitted(is_open: bool, plan: Plan) -> None:
     """Raise if the ledger has already committed the reservation."""
     if not is_open:
-        raise LedgerConflict(f"round {plan.round_number} of job {plan.job_id!r} is already committed otherwise")
+        raise LedgerConflict(
+            f"round {plan.round_number} of job {plan.job_id!r} is already committed with another event or update"
+        )
 
 
 def check_unacknowledged(is_new: bool, head: LedgerHead) -> None:
@@ -201,12 +204,14 @@ def check_actual(reserved: Event, actual: Event) -> None:
     """Raise unless the event that ran has the reserved mechanism and at most the reserved steps."""
     if isinstance(reserved, NonPrivate) or isinstance(actual, NonPrivate):
         if type(reserved) is not type(actual):
-            raise LedgerConflict("a non-private run cannot be committed to a private reservation, nor the reverse")
+            raise LedgerConflict(
+                "a reservation for private training cannot be committed with non-private training, nor the reverse"
+            )
         return
     if reserved != actual.with_steps(reserved.steps):
-        raise LedgerConflict(f"reserved {_describe(reserved)}, but {_describe(actual)} ran: never the same mechanism")
+        raise LedgerConflict(f"reserved {_describe(reserved)}, but {_describe(actual)} ran, which is another mechanism")
     if actual.steps > reserved.steps:
-        raise LedgerConflict(f"{actual.steps} steps ran where {reserved.steps} were reserved")
+        raise LedgerConflict(f"{actual.steps} steps ran, but only {reserved.steps} were reserved")
 
 
 def _describe(event: PoissonSampledGaussian) -> str:

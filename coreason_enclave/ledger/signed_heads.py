@@ -50,23 +50,25 @@ def open_head(envelope: str, site_id: str, public_key: str) -> LedgerHead:
     opened = open_envelope(envelope.encode(), HEAD_TYPE, KeyRing({site_id: public_key}))
     statement = SiteLedgerHead.from_payload(opened.payload)
     if statement.site_id != site_id:
-        raise EnvelopeError(f"the ledger head is that of {statement.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
+        raise EnvelopeError(
+            f"the ledger head was signed by {statement.site_id}, another site", reason=Reason.NOT_ADDRESSED_TO_ME
+        )
     return LedgerHead(seq=statement.head.seq, hash=statement.head.hash)
 
 
-def require_known(shown: LedgerHead, ledger: PrivacyLedger, ledger_file: Path) -> None:
-    """Raise unless ``ledger`` knows ``shown``, a head that its own site signed.
+def require_known(head: LedgerHead, ledger: PrivacyLedger, ledger_file: Path) -> None:
+    """Raise unless ``ledger`` knows ``head``, a head that its own site signed.
 
     Raises:
         LedgerError: with reason ``ledger_rolled_back``; the message gives the command to run at the site.
     """
-    if ledger.knows(shown):
+    if ledger.knows(head):
         return
     raise LedgerError(
-        f"the ledger does not know entry {shown.seq}, whose head this site signed: it was restored from an older copy "
-        "or replaced, and has forgotten what was spent since. Restore the newest copy; where there is none, a person "
-        "takes responsibility for what was forgotten: "
-        f"coreason-enclave ledger acknowledge {ledger_file} --head {shown.seq}:{shown.hash} --by NAME --why TEXT",
+        f"the ledger lacks entry {head.seq}, whose head this site signed: the ledger was replaced or restored from "
+        "an older copy, and lacks the privacy spent since. Restore the newest copy. If no newer copy exists, a "
+        f"person takes responsibility for the lost entries: coreason-enclave ledger acknowledge {ledger_file} --head "
+        f"{head.seq}:{head.hash} --by NAME --why TEXT",
         reason=Reason.LEDGER_ROLLED_BACK,
     )
 
@@ -91,7 +93,9 @@ def open_export(envelope: bytes, export: bytes, site_id: str, public_key: str) -
     opened = open_envelope(envelope, EXPORT_TYPE, KeyRing({site_id: public_key}))
     statement = LedgerExportStatement.from_payload(opened.payload)
     if statement.site_id != site_id:
-        raise EnvelopeError(f"the export is that of {statement.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
+        raise EnvelopeError(
+            f"the export was signed by {statement.site_id}, another site", reason=Reason.NOT_ADDRESSED_TO_ME
+        )
     if statement.export_digest != sha256_hex(export):
-        raise EnvelopeError("the site signed another export than this one", reason=Reason.WRONG_DIGEST)
+        raise EnvelopeError("the site signed another export", reason=Reason.WRONG_DIGEST)
     return statement

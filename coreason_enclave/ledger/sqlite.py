@@ -111,7 +111,7 @@ class SqliteLedger(EventSourcedLedger):
         name = hashlib.sha256(lineage.encode()).hexdigest()
         with file_lock(self._lock_path(name), wait=False) as taken:
             if not taken:
-                raise LedgerError(f"lineage {lineage!r} is held by another session: wait for it to end")
+                raise LedgerError(f"lineage {lineage!r} is in use by another session: wait until that session ends")
             yield
 
     def close(self) -> None:
@@ -132,7 +132,8 @@ class SqliteLedger(EventSourcedLedger):
             return
         if self._connection.execute("PRAGMA application_id").fetchone()[0]:
             raise LedgerCorrupted(
-                f"{self.path} was a ledger and has lost its entries: founding it anew would forget them"
+                f"{self.path} was a ledger, but has lost its entries: restore it from a backup; a new ledger would "
+                "lack them"
             )
         link, _ = next_link(LedgerState(), self._founding())
         self._connection.execute("BEGIN IMMEDIATE")
@@ -236,14 +237,16 @@ def _connect(path: Path, factory: type[sqlite3.Connection]) -> sqlite3.Connectio
 
 def _prepare_folder(path: Path, *, must_exist: bool) -> None:
     if must_exist and not path.is_file():
-        raise ConfigurationError(f"there is no ledger at {path}: check the path")
+        raise ConfigurationError(f"ledger {path} does not exist: check the path")
     try:
         _make_folder(path.parent)
         mode = path.parent.stat().st_mode
     except OSError as error:
         raise ConfigurationError(f"the ledger's folder {path.parent} cannot be used: {error}") from error
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigurationError(f"others can write to the ledger's folder {path.parent}: chmod 700 it")
+        raise ConfigurationError(
+            f"other users can write to the ledger's folder {path.parent}: run chmod 700 on the folder"
+        )
 
 
 def _make_folder(folder: Path) -> None:

@@ -112,7 +112,7 @@ class LedgerState:
         record = (self.lineages or {}).get(name)
         if record is None:
             raise LedgerError(
-                f"no lineage is registered as {name!r:.140}: the site registers it once, with unit and caps",
+                f"lineage {name!r:.140} is not registered: the site has to register it once, with unit and caps",
                 reason=Reason.LINEAGE_UNKNOWN,
             )
         return record
@@ -169,30 +169,32 @@ def apply(state: LedgerState, entry: Entry) -> LedgerState:
         case Registered():
             return _register(state, entry)
         case ContentNoted():
-            return _with(state, _draw(state.lineage(entry.lineage), state.job(entry.lineage, entry.job_id), entry))
+            return _with_lineage(
+                state, _draw(state.lineage(entry.lineage), state.job(entry.lineage, entry.job_id), entry)
+            )
         case Reserved() | ReservedNonPrivate():
-            return _with(state, _reserve(state.lineage(entry.lineage), entry))
+            return _with_lineage(state, _reserve(state.lineage(entry.lineage), entry))
         case Committed():
-            return _with(state, _commit(state.lineage(entry.lineage), entry))
+            return _with_lineage(state, _commit(state.lineage(entry.lineage), entry))
         case Acknowledged():
             return _acknowledge(state, entry)
 
 
-def _with(state: LedgerState, lineage: LineageRecord) -> LedgerState:
+def _with_lineage(state: LedgerState, lineage: LineageRecord) -> LedgerState:
     return replace(state, lineages={**(state.lineages or {}), lineage.registration.lineage: lineage})
 
 
 def _acknowledge(state: LedgerState, entry: Acknowledged) -> LedgerState:
     head = LedgerHead(seq=entry.head_seq, hash=entry.head_hash)
     rules.check_unacknowledged(head not in {known.head for known in state.acknowledged}, head)
-    said = Acknowledgement(head=head, by=entry.by, why=entry.why, time=entry.time)
-    return replace(state, acknowledged=(*state.acknowledged, said))
+    acknowledgement = Acknowledgement(head=head, by=entry.by, why=entry.why, time=entry.time)
+    return replace(state, acknowledged=(*state.acknowledged, acknowledgement))
 
 
 def _register(state: LedgerState, entry: Registered) -> LedgerState:
     known = (state.lineages or {}).get(entry.registration.lineage)
     rules.check_not_registered(None if known is None else known.registration, entry.registration)
-    return _with(state, LineageRecord(entry.registration, entry.budget_pico, 0, False, (), {}))
+    return _with_lineage(state, LineageRecord(entry.registration, entry.budget_pico, 0, False, (), {}))
 
 
 def _reserve(lineage: LineageRecord, entry: Reserved | ReservedNonPrivate) -> LineageRecord:

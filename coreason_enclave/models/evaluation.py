@@ -11,7 +11,7 @@ import numpy.typing as npt
 from coreason_enclave.models.registry import predict_probabilities
 from coreason_enclave.wire import Arrays
 
-_LEAST = np.finfo(np.float64).tiny
+_MIN_PROBABILITY = np.finfo(np.float64).tiny
 
 
 class Evaluation(TypedDict):
@@ -36,7 +36,7 @@ def evaluate(
     """
     predicted = predict_probabilities(name, args, arrays, features)
     probabilities = np.where(np.isfinite(predicted).all(axis=1, keepdims=True), predicted, 0.0)
-    likelihood = np.maximum(probabilities[np.arange(len(labels)), labels], _LEAST)
+    likelihood = np.maximum(probabilities[np.arange(len(labels)), labels], _MIN_PROBABILITY)
     right = (probabilities.argmax(axis=1) == labels) & (probabilities.max(axis=1) > 0)
     return {
         "loss": float(-np.log(likelihood).mean()),

@@ -130,10 +130,14 @@ def require_fits(name: str, args: Mapping[str, int], sample_shape: tuple[int, ..
         with torch.inference_mode():
             shape = tuple(model.module.eval()(torch.zeros(1, *sample_shape)).shape)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise _unfit(f"{name} of these model_args does not take examples of shape {sample_shape}: {error}") from error
+        raise _unfit(
+            f"{name} with these model_args does not accept examples of shape {sample_shape}: {error}"
+        ) from error
     outputs = 1 if model.loss is Loss.BINARY else classes
     if len(shape) != 2 or shape[1] < outputs or (model.loss is Loss.BINARY and classes != 2):
-        raise _unfit(f"{name} of these model_args gives {shape[1:]}, the dataset declares {classes} classes")
+        raise _unfit(
+            f"{name} with these model_args has outputs of shape {shape[1:]}, but the dataset declares {classes} classes"
+        )
 
 
 def weights_of(module: nn.Module) -> dict[str, Array]:
@@ -146,7 +150,7 @@ def load_weights(module: nn.Module, arrays: Arrays) -> None:
     try:
         module.load_state_dict({key: torch.tensor(value) for key, value in arrays.items()}, strict=True)
     except (RuntimeError, TypeError) as error:
-        raise ConfigurationError(f"these weights are not of this architecture: {error}") from error
+        raise ConfigurationError(f"these weights do not fit the architecture: {error}") from error
 
 
 def predict_probabilities(
@@ -189,18 +193,22 @@ def zeros(module: nn.Module, _generator: torch.Generator) -> None:
 def _checked(name: str, args: Mapping[str, int]) -> _Architecture:
     entry = _REGISTRY.get(name)
     if entry is None:
-        raise _rejected(f"model_arch {name!r:.80} is not known here; known are {', '.join(known_architectures())}")
+        raise _rejected(
+            f"model_arch {name!r:.80} is unknown; the known architectures are {', '.join(known_architectures())}"
+        )
     wrong = sorted(key for key, value in args.items() if type(value) is not int or value < 1)
     if wrong:
-        raise _rejected(f"model_args of {name} must be whole numbers of at least 1, which {', '.join(wrong)} is not")
+        raise _rejected(f"model_args of {name} must be whole numbers of at least 1, but {', '.join(wrong)} is not")
     try:
         inspect.signature(entry.builder).bind(**args)
     except TypeError as error:
-        raise _rejected(f"model_args of {name}: {error}; it takes {inspect.signature(entry.builder)}") from error
+        raise _rejected(
+            f"model_args of {name}: {error}; the parameters are {inspect.signature(entry.builder)}"
+        ) from error
     shapes = _skeleton(entry.builder, args)
     size = sum(int(np.prod(shape, dtype=np.float64)) for shape in shapes.values())
     if size > MAX_PARAMETERS:
-        raise _rejected(f"{name} would have {size} parameters, at most {MAX_PARAMETERS} are allowed")
+        raise _rejected(f"{name} would have {size} parameters, but at most {MAX_PARAMETERS} are allowed")
     return entry
 
 
@@ -209,7 +217,7 @@ def _skeleton(builder: Builder, args: Mapping[str, int]) -> dict[str, tuple[int,
         with torch.device("meta"):
             module = builder(**args)
     except (ValueError, RuntimeError, TypeError, OverflowError) as error:
-        raise _rejected(f"model_args do not make a model: {error}") from error
+        raise _rejected(f"no model can be built from model_args: {error}") from error
     return {key: tuple(value.shape) for key, value in module.state_dict().items()}
 
 

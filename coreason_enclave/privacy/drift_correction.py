@@ -36,8 +36,8 @@ class DriftCorrection(ABC):
             array = self.arrays.get(name)
             if array is None or array.shape != tuple(parameter.shape):
                 raise UnsafeTrainingError(
-                    f"parameter {name!r} is none of the global model's, so the job's strategy has no term for it: "
-                    "attach the model that the job names, unwrapped"
+                    f"the global model has no parameter {name!r}, so that the job's strategy has no term for it: "
+                    "attach the model that the job names, without wrappers"
                 )
 
     def add_to_gradients(self, names: Names) -> None:

@@ -143,7 +143,7 @@ class PrivacyGuard:
             if not rehearsal.complete:
                 return rehearsal, None
             if kernel.signature not in rehearsal.shown:
-                raise UnsafeTrainingError("this is another model than the one that the loop was rehearsed with")
+                raise UnsafeTrainingError("this model is not the model that the loop was rehearsed with")
             return None, None
         rehearsal = Rehearsal(kernel.blocks, ends_loop=False)
         synthetic = synthetic_like(loader.dataset, rehearsal.rows_needed)
@@ -167,7 +167,9 @@ class PrivacyGuard:
             UnsafeTrainingError: no model is attached, so no training exists to account for.
         """
         if self._kernel is None:
-            raise UnsafeTrainingError("attach(model=…, optimizer=…, data_loader=…) first: nothing is private yet")
+            raise UnsafeTrainingError(
+                "call attach(model=…, optimizer=…, data_loader=…) first: training is not private yet"
+            )
         return compose_epsilon([*self._scope.reservation.prior_events, self._scope.event()], self.delta).epsilon
 
     @property
@@ -212,10 +214,10 @@ class PrivacyGuard:
         scope = self._scope
         if scope.config.mechanism is Mechanism.NON_PRIVATE:
             if schedule is not None:
-                raise UnsafeTrainingError("a schedule belongs to private training: step one of your own")
+                raise UnsafeTrainingError("a schedule needs private training: step your own schedule instead")
             return None
         if scope.base is not None and scope.iterates:
-            raise UnsafeTrainingError("a model is attached already: one attach serves the whole round")
+            raise UnsafeTrainingError("a model is already attached: call attach once for the whole round")
         limit = scope.gate.step_limit
         iterate = PrivateIterate(model, optimizer, names, base=scope.base, schedule=schedule, step_limit=limit)
         scope.iterates.append(iterate)
@@ -255,17 +257,19 @@ def require_separable(model: torch.nn.Module) -> None:
     buffers = [name for name, _ in model.named_buffers()]
     if buffers:
         raise UnsafeTrainingError(
-            f"the model has buffers ({', '.join(buffers[:3])}), which no noise is added to: keep constants as plain "
-            "attributes, and replace layers that keep statistics of their inputs"
+            f"the model has buffers ({', '.join(buffers[:3])}), to which the guard adds no noise: store constants as "
+            "plain attributes, and replace layers that store statistics of their inputs"
         )
 
 
 def _trainable_names(model: torch.nn.Module, optimizer: Optimizer) -> dict[torch.nn.Parameter, str]:
     if isinstance(optimizer, UnitClippingOptimizer):
-        raise UnsafeTrainingError("this optimizer is private already: attach the original one")
+        raise UnsafeTrainingError("this optimizer is already private: attach the original optimizer")
     names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    held = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
-    if not names or {id(p) for p in held} != {id(p) for p in names}:
+    stepped = [
+        parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad
+    ]
+    if not names or {id(p) for p in stepped} != {id(p) for p in names}:
         raise UnsafeTrainingError("the optimizer must hold exactly the model's trainable parameters")
     if any(parameter.device.type != "cpu" for parameter in names):
         raise UnsafeTrainingError("parameters must be on the CPU: clipping and noise are computed there in float64")
@@ -287,12 +291,14 @@ def _standalone(
         )
     registration = ledger.registration(lineage)
     if config.mechanism is not Mechanism.DP_SGD or config.target_epsilon is None:
-        raise ConfigurationError("outside a session only DP_SGD is offered")
+        raise ConfigurationError("outside a session, only DP_SGD is supported")
     if registration.unit is not PrivacyUnit.RECORD:
-        raise ConfigurationError("outside a session only record-level lineages are offered: person ids come from a job")
+        raise ConfigurationError(
+            "outside a session, only record-level lineages are supported: person ids come from a job"
+        )
     if config.unit not in (None, registration.unit):
         raise UnsafeTrainingError(
-            f"the lineage protects a {registration.unit}, the configuration asks for {config.unit}"
+            f"the lineage protects each {registration.unit}, but the configuration's unit is {config.unit}"
         )
     config, steps = _resolved(config, registration, total_steps)
     key = standalone_key(unsafe_seed)

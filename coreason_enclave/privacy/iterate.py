@@ -76,8 +76,8 @@ class PrivateIterate:
     ) -> None:
         if type(optimizer) not in OPTIMIZERS:
             raise UnsafeTrainingError(
-                "the optimizer is none of torch's own: the guard steps a copy of it along noised gradients "
-                f"alone, and can vouch for {', '.join(sorted(kind.__name__ for kind in OPTIMIZERS))}"
+                "the optimizer is not one of torch's own: the guard steps a copy of the optimizer with noised "
+                f"gradients only, and supports {', '.join(sorted(kind.__name__ for kind in OPTIMIZERS))}"
             )
         if base is not None:
             _require_base(model, base)
@@ -93,7 +93,8 @@ class PrivateIterate:
         self._first_state = _states(self._optimizer, [shadow for _, shadow in self._pairs])
         if base is not None and not self._is_unstepped():
             raise UnsafeTrainingError(
-                "the optimizer has stepped before: its state may hold gradients without noise. Attach a new one"
+                "the optimizer has stepped before: its state may contain gradients without noise. Attach a new "
+                "optimizer"
             )
         if base is None and not self._is_unstepped():  # an experiment that continues an earlier experiment
             self._first_state = _states(optimizer, [parameter for parameter, _ in self._pairs])
@@ -108,18 +109,20 @@ class PrivateIterate:
         moved = [self._names[parameter] for parameter, shadow in self._pairs if not _same_bits(parameter, shadow)]
         if moved or not all(_same_bits(parameter, before) for parameter, before in self._frozen):
             raise UnsafeTrainingError(
-                f"{', '.join(moved[:3]) or 'frozen weights'} changed, and not by a private step: step the optimizer "
-                "that attach returned, and write into no parameter between two steps"
+                f"{', '.join(moved[:3]) or 'frozen weights'} changed without a private step: step the optimizer that "
+                "attach returned, and do not write to parameters between two steps"
             )
         if hyperparameters_of(self._visible_optimizer) != self._attached:
             raise UnsafeTrainingError(
-                "the optimizer's hyperparameters were changed after attach, where they are fixed, since a value that "
-                "follows from rows would be seen in the update: pass a learning rate schedule to attach(schedule=…)"
+                "the optimizer's hyperparameters changed after attach, which fixes them, because the update would "
+                "reveal a value that depends on rows: pass a learning rate schedule to attach(schedule=…)"
             )
         if not self._is_unstepped():
-            raise UnsafeTrainingError("the state of the attached optimizer was changed: only the guard's copy steps")
+            raise UnsafeTrainingError(
+                "the state of the attached optimizer changed: step only the optimizer that attach returned"
+            )
         if optimizer_module._global_optimizer_pre_hooks or optimizer_module._global_optimizer_post_hooks:
-            raise UnsafeTrainingError("hooks on every optimizer's step are registered: remove them before training")
+            raise UnsafeTrainingError("global optimizer step hooks are registered: remove the hooks before training")
 
     def advance(self) -> None:
         """Take one step along the noised gradients of the loop's parameters, and copy the result to its weights."""
@@ -137,7 +140,7 @@ class PrivateIterate:
     def difference(self) -> dict[str, Array]:
         """Return the iterate minus the base model, float32, by the base model's names; inside a session only."""
         if self._base is None:
-            raise UnsafeTrainingError("there is no base model outside a session")
+            raise UnsafeTrainingError("a base model is available only within a session")
         reached = {id(p): np.array(shadow.detach().numpy(), np.float32) for p, shadow in self._pairs}
         with np.errstate(over="ignore", invalid="ignore"):
             return {name: reached.get(self._held[name], value) - value for name, value in self._base.items()}
@@ -184,12 +187,14 @@ class IteratedOptimizer(PrivateOptimizer):
             PrivacyBudgetExceededError: the step is not affordable; nothing has run.
         """
         if closure is not None:
-            raise UnsafeTrainingError("a closure would run outside the private step: call backward, then step()")
+            raise UnsafeTrainingError(
+                "step() takes no closure, which would run outside the private step: call backward, then step()"
+            )
         changed = sorted(n for n in {**self._sealed, **self._own()} if self._own().get(n) is not self._sealed.get(n))
         if changed:
             raise UnsafeTrainingError(
-                f"the private optimizer was changed after attach ({', '.join(changed)}): noise, clipping and hooks are "
-                "fixed there, and a learning rate schedule is passed to attach(schedule=…)"
+                f"the private optimizer changed after attach ({', '.join(changed)}): attach fixes noise, clipping "
+                "and hooks; pass a learning rate schedule to attach(schedule=…)"
             )
         self._iterate.require_untouched()
         if self.pre_step():  # False for a rehearsal's step, which moves nothing
@@ -198,7 +203,9 @@ class IteratedOptimizer(PrivateOptimizer):
 
     def attach_step_hook(self, fn: Callable[[Any], None]) -> None:
         """Raise always: a hook would run between the noise and the step."""
-        raise UnsafeTrainingError("step hooks are not supported: whatever follows a step goes after it, into the loop")
+        raise UnsafeTrainingError(
+            "step hooks are not supported: put code that follows a step into the loop, after the step"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`PrivateIterate.state_dict`."""
@@ -206,7 +213,9 @@ class IteratedOptimizer(PrivateOptimizer):
 
     def load_state_dict(self, state_dict: Any) -> None:
         """Raise always: the state follows from the private steps."""
-        raise UnsafeTrainingError("a private optimizer's state follows from its own steps: none can be loaded")
+        raise UnsafeTrainingError(
+            "the state of a private optimizer cannot be loaded: it follows from the optimizer's own steps"
+        )
 
     def _own(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_sealed"}
@@ -217,14 +226,17 @@ class IteratedOptimizer(PrivateOptimizer):
 
 def _require_base(model: torch.nn.Module, base: Arrays) -> None:
     """Raise unless the model holds exactly the global weights: names, shapes and every bit."""
-    held = model.state_dict()
-    if held.keys() != base.keys():
-        strange = sorted(held.keys() ^ base.keys())
-        raise UnsafeTrainingError(f"the model's weights are not the global model's by name ({', '.join(strange[:3])})")
-    wrong = [name for name, value in held.items() if not _same_bits(value, torch.tensor(base[name]))]
+    weights = model.state_dict()
+    if weights.keys() != base.keys():
+        unmatched = sorted(weights.keys() ^ base.keys())
+        raise UnsafeTrainingError(
+            f"the names of the model's weights differ from the global model's ({', '.join(unmatched[:3])})"
+        )
+    wrong = [name for name, value in weights.items() if not _same_bits(value, torch.tensor(base[name]))]
     if wrong:
         raise UnsafeTrainingError(
-            f"{', '.join(wrong[:3])}: the model does not hold the global weights: attach it as the task gives it"
+            f"{', '.join(wrong[:3])}: the model does not hold the global weights: attach the model with the weights "
+            "of the task"
         )
 
 

@@ -51,7 +51,7 @@ def contained(act: Callable[[], _Result], *, own: bool) -> _Result:
         except BaseException as error:
             if interrupted() and isinstance(error, KeyboardInterrupt):
                 raise
-            if own and isinstance(error, EnclaveError) and not _strangers(error):
+            if own and isinstance(error, EnclaveError) and not _is_foreign(error):
                 raise
             failure = failure_without_words(error, during="in the training loop")
     raise failure  # outside the handler: no traceback may lead from the refusal to the loop's own exception
@@ -87,10 +87,10 @@ def _place(error: BaseException) -> str:
     frames = [(Path(frame.f_code.co_filename), line) for frame, line in walk_tb(error.__traceback__)]
     foreign = [(path, line) for path, line in frames if _PACKAGE not in path.parents]
     own = [(path, line) for path, line in frames if _PACKAGE in path.parents]
-    said = f", at {_safe(foreign[0][0].name)}, line {foreign[0][1]}" if foreign else ""
+    place = f", at {_safe(foreign[0][0].name)}, line {foreign[0][1]}" if foreign else ""
     if own and (frames[-1] == own[-1] or not foreign):
-        said += f"; raised at {own[-1][0].relative_to(_PACKAGE.parent)}, line {own[-1][1]}"
-    return said
+        place += f"; raised at {own[-1][0].relative_to(_PACKAGE.parent)}, line {own[-1][1]}"
+    return place
 
 
 def _safe(name: str) -> str:
@@ -101,7 +101,7 @@ def _files(error: BaseException) -> list[Path]:
     return [Path(frame.f_code.co_filename) for frame, _ in walk_tb(error.__traceback__)]
 
 
-def _strangers(error: BaseException) -> bool:
+def _is_foreign(error: BaseException) -> bool:
     return any(_PACKAGE not in path.parents for path in _files(error))
 
 

@@ -92,9 +92,13 @@ def _run_once(trainer: Trainer, subject: Rehearsed, rehearsal: Rehearsal) -> Non
         return
     if rehearsal.ended:
         raise UnsafeTrainingError(
-            "the training loop swallowed the end of its rehearsal: let RehearsalEnded, which is no Exception, pass"
+            "the training loop caught RehearsalEnded, which ends a rehearsal: let RehearsalEnded pass; it is not a "
+            "subclass of Exception"
         )
-    raise DataLeakageError("the training loop took no accounted step", reason=Reason.NO_PRIVACY_EVENT)
+    raise DataLeakageError(
+        "the training loop took no private step: use the model, optimizer and data loader that attach returns",
+        reason=Reason.NO_PRIVACY_EVENT,
+    )
 
 
 def _task(subject: Rehearsed, rehearsal: Rehearsal) -> TrainingTask:

@@ -34,4 +34,4 @@ def opacus_epsilon(accountant: OpacusAccountant, event: PoissonSampledGaussian, 
         try:
             return float(history.get_epsilon(delta=delta))
         except (ArithmeticError, RuntimeError, ValueError) as error:
-            raise AccountingError(f"Opacus' {accountant} accountant fails here: {error}") from error
+            raise AccountingError(f"Opacus' {accountant} accountant failed: {error}") from error

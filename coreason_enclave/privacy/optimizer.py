@@ -67,7 +67,7 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
 
     def signal_skip_step(self, do_skip: bool = True) -> None:
         """Raise always: a unit's rows must not be cut across physical batches."""
-        raise UnsafeTrainingError("virtual batches are not supported: a unit's rows must be in one batch")
+        raise UnsafeTrainingError("virtual batches are not supported: all rows of a unit must be in one batch")
 
     def pre_step(self, closure: Any = None) -> bool:
         """Charge the step, then clip, add noise, scale and add the strategy's term.
@@ -103,7 +103,7 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
     def _sum_clipped(self, batch: Batch) -> None:
         clipped = self._kernel.clipped_sum(batch, self.max_grad_norm)
         if not clipped.all_finite:
-            self._meet_infinite_gradient()
+            self._handle_infinite_gradient()
         for parameter in self.params:
             parameter.summed_grad = clipped.sums[parameter].view(parameter.shape)
 
@@ -115,11 +115,11 @@ class UnitClippingOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships 
                 continue
             if bool(grad.any()):
                 raise UnsafeTrainingError(
-                    f"parameter {self._names[parameter]!r} has a gradient from outside of its layer, which no clipping "
-                    "bounds: a penalty on weights is the optimizer's weight_decay"
+                    f"parameter {self._names[parameter]!r} has a gradient from outside its layer, which clipping "
+                    "does not bound: use the optimizer's weight_decay for a penalty on weights"
                 )
 
-    def _meet_infinite_gradient(self) -> None:
+    def _handle_infinite_gradient(self) -> None:
         """Raise: without a guarantee to keep, the error may describe the gradient."""
         raise UnsafeTrainingError("a gradient is not finite: lower the learning rate or scale the features")
 
@@ -141,7 +141,7 @@ class PrivateOptimizer(UnitClippingOptimizer):
         super().__init__(optimizer, **settings)
         self._keystream = keystream
 
-    def _meet_infinite_gradient(self) -> None:
+    def _handle_infinite_gradient(self) -> None:
         """Accept the sum without the unit whose gradient overflows; clipping allows a contribution of zero.
 
         An error would answer a question about private rows without noise. A coordinator can choose weights that
@@ -154,7 +154,7 @@ class PrivateOptimizer(UnitClippingOptimizer):
         grid = noise_grid(deviation)
         step = self._step_number
         if step is None:
-            raise UnsafeTrainingError("noise belongs to a step: call step(), not add_noise()")
+            raise UnsafeTrainingError("add_noise() is not supported: call step(), which adds the noise")
         for parameter in self.params:
             draw = self._keystream.normal(parameter.numel(), Purpose.NOISE, step, self._names[parameter])
             noised = parameter.summed_grad.reshape(-1).numpy() + deviation * draw

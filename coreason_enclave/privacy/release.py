@@ -29,15 +29,17 @@ def require_reached(scope: TrainingScope, update: ReleasableUpdate) -> None:
     """
     if scope.config.mechanism is Mechanism.NON_PRIVATE:
         return
-    iterate = _the_iterate(scope)
+    iterate = _only_iterate(scope)
     if iterate.steps != scope.gate.steps_taken:
-        raise DataLeakageError(f"{iterate.steps} noised steps moved the weights, {scope.gate.steps_taken} were charged")
+        raise DataLeakageError(
+            f"{iterate.steps} noised steps changed the weights, but {scope.gate.steps_taken} steps were charged"
+        )
     if iterate.steps > scope.reservation.step_limit:
-        raise DataLeakageError(f"{iterate.steps} steps ran, {scope.reservation.step_limit} are reserved")
+        raise DataLeakageError(f"{iterate.steps} steps ran, but only {scope.reservation.step_limit} are reserved")
     if sha256_hex(encode_arrays(iterate.difference())) != update.digest:
         raise DataLeakageError(
-            "the update is not what the private steps reached from the base model, bit for bit: return the weights of "
-            "the attached model as the last step left them"
+            "the update is not bit for bit the result of the private steps from the base model: return the weights "
+            "of the attached model unchanged after the last step"
         )
 
 
@@ -58,15 +60,15 @@ def require_known_metrics(scope: TrainingScope, metrics: Mapping[str, float]) ->
     wrong = sorted(name for name, value in metrics.items() if name not in known or known[name]() != value)
     if wrong:
         raise DataLeakageError(
-            f"metrics {', '.join(wrong)} are not what the session counted: return the guard's own numbers, after the "
-            "last step, or none"
+            f"metrics {', '.join(wrong)} differ from the session's counts: return the guard's metrics after the last "
+            "step, or no metrics"
         )
 
 
-def _the_iterate(scope: TrainingScope) -> PrivateIterate:
+def _only_iterate(scope: TrainingScope) -> PrivateIterate:
     if len(scope.iterates) != 1:
         raise DataLeakageError(
-            f"{len(scope.iterates)} models were attached to the guard in this round, one has to be",
+            f"{len(scope.iterates)} models were attached to the guard in this round: attach exactly one",
             reason=Reason.LEAKAGE if scope.iterates else Reason.NO_PRIVACY_EVENT,
         )
     return scope.iterates[0]

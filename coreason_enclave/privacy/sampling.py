@@ -116,21 +116,21 @@ def require_convertible(loader: DataLoader[Any]) -> None:
         (not isinstance(loader, DataLoader), "pass a torch DataLoader"),
         (
             isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"),
-            "its dataset can only be iterated, or has no length: use a map-style dataset",
+            "its dataset is iterable only, or has no length: use a map-style dataset",
         ),
         (
             not isinstance(getattr(loader, "sampler", None), SequentialSampler),
             (
-                "its sampler shuffles, weighs or selects rows, and accounting that as Poisson would under-report: "
-                "build the DataLoader without shuffle and sampler, the private loader samples for you"
+                "its sampler shuffles, weights or selects rows, which Poisson accounting would under-report: build "
+                "the DataLoader without shuffle and sampler; the private loader does the sampling"
             ),
         ),
-        (getattr(loader, "batch_size", 1) is None, "it has a batch sampler of its own: leave it out"),
+        (getattr(loader, "batch_size", 1) is None, "it has its own batch sampler: leave the batch sampler out"),
         (getattr(loader, "num_workers", 0) != 0, "num_workers must be 0: workers prefetch samples that no step uses"),
     )
     for is_problem, message in problems:
         if is_problem:
-            raise UnsafeTrainingError(f"this data loader cannot be made private: {message}")
+            raise UnsafeTrainingError(f"this data loader cannot become private: {message}")
 
 
 def private_loader(
@@ -186,4 +186,4 @@ def _emptied(batch: Any) -> Any:
         return {key: _emptied(value) for key, value in batch.items()}
     if isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
         return [_emptied(value) for value in batch]
-    raise UnsafeTrainingError(f"cannot make an empty batch of {type(batch).__name__}: collate to tensors")
+    raise UnsafeTrainingError(f"cannot create an empty batch of {type(batch).__name__}: collate rows to tensors")

@@ -60,7 +60,8 @@ def planned(optimizer: Optimizer, schedule: Schedule | None, steps: int) -> Plan
             table.append(hyperparameters_of(stand_in))
     except (TypeError, ValueError) as error:
         raise UnsafeTrainingError(
-            f"the schedule cannot be played through for {steps} steps: it has to depend on the number of steps alone"
+            f"the schedule cannot be computed in advance for {steps} steps: its values must depend only on the "
+            "number of steps"
         ) from error
     return lambda step: table[step]
 

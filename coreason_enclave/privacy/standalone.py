@@ -48,7 +48,7 @@ def standalone_key(unsafe_seed: bytes | None) -> bytes:
         ConfigurationError: the injected seed does not have exactly 32 bytes.
     """
     if unsafe_seed is not None and len(unsafe_seed) != 32:
-        raise ConfigurationError(f"an injected seed has exactly 32 bytes, got {len(unsafe_seed)}")
+        raise ConfigurationError(f"an injected seed must have exactly 32 bytes, got {len(unsafe_seed)}")
     return secrets.token_bytes(32) if unsafe_seed is None else unsafe_seed
 
 
@@ -110,7 +110,7 @@ def _encoded(value: object) -> bytes:
         value = value.detach().cpu().numpy()
     if not isinstance(value, np.ndarray | np.generic | int | float | str | bytes):
         raise ConfigurationError(
-            f"unsafe_seed needs rows of tensors, arrays, numbers or text, to tell two data sets apart; got "
+            "unsafe_seed needs rows of tensors, arrays, numbers or text, to distinguish two datasets; got "
             f"{type(value).__name__}"
         )
     array = np.asarray(value)

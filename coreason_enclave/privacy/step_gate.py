@@ -72,8 +72,8 @@ class StepGate:
         self._require_affordable()
         if self._batch is not None:
             raise UnsafeTrainingError(
-                "the batch drawn before was not used in a step: every sample, an empty one too, has to be stepped on, "
-                "or the number of noised steps would depend on private rows"
+                "the previous batch was not used in a step: call step() for every sampled batch, including empty "
+                "batches, because otherwise the number of noised steps would depend on private rows"
             )
         self._draws += 1
         return self._draws - 1
@@ -101,8 +101,8 @@ class StepGate:
         self._require_affordable()
         if self._batch is None:
             raise UnsafeTrainingError(
-                "a step needs a fresh batch from the private data loader: one batch serves one optimizer step, or the "
-                "Poisson accounting would be false"
+                "a step needs a fresh batch from the private data loader: use each batch for exactly one optimizer "
+                "step, because otherwise the Poisson accounting would be wrong"
             )
         batch, self._batch = self._batch, None
         self._steps_taken += 1
@@ -112,6 +112,6 @@ class StepGate:
         if self.steps_taken >= self.step_limit:
             self._refused = True
             raise PrivacyBudgetExceededError(
-                f"step {self.steps_taken + 1} is not affordable and has not run: {self.step_limit} steps are reserved, "
-                f"target_epsilon is {self._target_epsilon}. Ask for fewer steps, more noise or a larger budget"
+                f"step {self.steps_taken + 1} is not affordable and did not run: {self.step_limit} steps are "
+                f"reserved, target_epsilon is {self._target_epsilon}. Use fewer steps, more noise or a larger budget"
             )

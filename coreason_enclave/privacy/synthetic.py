@@ -68,7 +68,8 @@ def rehearse_criterion(
             raise
         except Exception as error:
             raise UnsafeTrainingError(
-                f"model and criterion fail on synthetic rows, so that nothing shows that they keep rows apart: {error}"
+                "model and criterion fail on synthetic rows, so that the rehearsal cannot show that they process "
+                f"rows independently: {error}"
             ) from error
         rehearsal.step(kernel)
 
@@ -79,7 +80,7 @@ def _drawn(like: torch.Tensor, count: int, generator: torch.Generator, *, label:
         draw = torch.rand if label else torch.randn
         return draw(shape, generator=generator, dtype=like.dtype)
     if like.is_complex():
-        raise UnsafeTrainingError("complex numbers cannot be drawn for a rehearsal: pass criterion= over real ones")
+        raise UnsafeTrainingError("a rehearsal cannot generate complex numbers: pass criterion= over real numbers")
     drawn = torch.randint(2, shape, generator=generator).to(like.dtype)
     for number, row in enumerate(COMPANY):
         drawn[row] = number
@@ -97,7 +98,9 @@ def _item(value: Any, row: int, generator: torch.Generator, *, label: bool) -> A
         return {key: _item(one, row, generator, label=number > 0) for number, (key, one) in enumerate(value.items())}
     if isinstance(value, tuple | list):
         return type(value)(_item(one, row, generator, label=number > 0) for number, one in enumerate(value))
-    raise UnsafeTrainingError(f"a rehearsal cannot draw {type(value).__name__}: a dataset gives numbers or tensors")
+    raise UnsafeTrainingError(
+        f"a rehearsal cannot generate {type(value).__name__}: a dataset must yield numbers or tensors"
+    )
 
 
 def _one(like: torch.Tensor, row: int, generator: torch.Generator, *, label: bool) -> torch.Tensor:

@@ -19,7 +19,7 @@ from coreason_enclave.wire import Arrays, TrainedUpdate
 
 
 def _nothing_attested() -> AttestationReport:
-    raise AttestationError("there is no attestation outside a session")
+    raise AttestationError("attestation is available only within a session")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class LocalSgdTrainer:
         batches = iter(loader)
         for _ in range(job.local_steps):
             if task.aborted():
-                raise TrainingAborted("the training was asked to stop")
+                raise TrainingAborted("the training must stop: the runtime cancelled the task")
             batch = next(batches, None)
             if batch is None:
                 batches = iter(loader)

@@ -157,7 +157,9 @@ def accept(message: SealedMessage, config: SiteConfig, handshake: SiteHandshake,
     order = RoundOrder.from_payload(payload)
     _require_timely(order, config, now)
     if order.round_number > order.job.rounds:
-        raise JobRejected(f"round {order.round_number} of a job of {order.job.rounds}", reason=Reason.WRONG_ROUND)
+        raise JobRejected(
+            f"round {order.round_number} of a job with {order.job.rounds} rounds", reason=Reason.WRONG_ROUND
+        )
     released = handshake.release(order, message.envelope, message.arrays, coordinator_key)
     base, correction = _base_model(order, released.model)
     resolved = _allowed(order.job, config)
@@ -232,7 +234,7 @@ def _bare(
     document = kind.from_payload(payload)
     _require_timely(document, config, now)
     if message.arrays or message.roll_call:
-        raise EnvelopeError(f"{kind.described} carries neither a model nor a roll-call")
+        raise EnvelopeError(f"{kind.described} must carry neither a model nor a roll-call")
     return document, coordinator_key
 
 
@@ -244,24 +246,26 @@ def _allowed(job: FederationJob, config: SiteConfig) -> ResolvedJob:
     return ResolvedJob(resolved, job.digest(), lineage)
 
 
-def _require_timely(asked: SiteRequest, config: SiteConfig, now: float) -> None:
-    if asked.site_id != config.site_id:
-        raise JobRejected(f"the order is addressed to {asked.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
-    if asked.issued_at > now + CLOCK_SKEW_S:
+def _require_timely(document: SiteRequest, config: SiteConfig, now: float) -> None:
+    if document.site_id != config.site_id:
+        raise JobRejected(
+            f"the order is addressed to {document.site_id}, not to this site", reason=Reason.NOT_ADDRESSED_TO_ME
+        )
+    if document.issued_at > now + CLOCK_SKEW_S:
         raise JobRejected("the order was issued in the future: compare the clocks", reason=Reason.NOT_YET_VALID)
-    if asked.expires_at < now or asked.expires_at - asked.issued_at > config.policy.max_order_lifetime_s:
-        raise JobRejected("the order has expired, or was made to live too long", reason=Reason.EXPIRED)
+    if document.expires_at < now or document.expires_at - document.issued_at > config.policy.max_order_lifetime_s:
+        raise JobRejected("the order has expired, or its lifetime exceeds max_order_lifetime_s", reason=Reason.EXPIRED)
 
 
 def _base_model(order: RoundOrder, arrays: bytes) -> tuple[Arrays, Arrays | None]:
     """Return the global weights and, only for SCAFFOLD, the correction signed with them."""
     if sha256_hex(arrays) != order.base_model_digest:
-        raise EnvelopeError("the base model is not the one that the order was signed over", reason=Reason.WRONG_DIGEST)
+        raise EnvelopeError("the base model does not have the digest in the signed order", reason=Reason.WRONG_DIGEST)
     base, correction = split_correction(decode_arrays(arrays, limit=MAX_MODEL_BYTES))
     scaffold = order.job.strategy is AggregationStrategy.SCAFFOLD
     if layout_of(correction) != (layout_of(base) if scaffold else {}):
         needs = "one correction for each tensor" if scaffold else "no corrections"
-        raise JobRejected(f"a {order.job.strategy} order's base model has {needs}", reason=Reason.WRONG_SHAPES)
+        raise JobRejected(f"a {order.job.strategy} order's base model must have {needs}", reason=Reason.WRONG_SHAPES)
     if not all(np.isfinite(array).all() for array in correction.values()):
         raise JobRejected("the order's correction is not finite", reason=Reason.NON_FINITE)
     return base, correction if scaffold else None
@@ -270,15 +274,15 @@ def _base_model(order: RoundOrder, arrays: bytes) -> tuple[Arrays, Arrays | None
 def _require_cohort(order: RoundOrder, roll_call: bytes, config: SiteConfig, own_key: str) -> None:
     """Raise unless ``min_clients`` participants known to this site, itself among them, signed for this very job."""
     if sha256_hex(roll_call) != order.roll_call_digest:
-        raise EnvelopeError("the roll-call is not the one that the order was signed over", reason=Reason.ROLL_CALL)
+        raise EnvelopeError("the roll-call does not have the digest in the signed order", reason=Reason.ROLL_CALL)
     entries = read_roll_call(roll_call, order.job.digest())
     if (config.site_id, own_key) not in {(entry.site_id, entry.public_key) for entry in entries}:
         raise JobRejected("this site's own enrolment is not in the roll-call", reason=Reason.ROLL_CALL)
     counted, needed = _counted(entries, config), max(order.job.min_clients, config.policy.min_clients)
     if counted < needed:
         raise JobRejected(
-            f"site policy: {counted} of the {len(entries)} enrolled are known to this site (participants), "
-            f"min_clients asks for {needed}",
+            f"site policy: participants lists {counted} of the {len(entries)} enrolled sites, but min_clients "
+            f"requires {needed}",
             reason=Reason.ROLL_CALL,
         )
 
@@ -296,6 +300,6 @@ def _resolve(job: FederationJob, lineage: LineagePolicy) -> FederationJob:
     """Return the job with no value left open: delta and unit from the registration, noise from cap and schedule."""
     privacy = job.privacy
     if privacy.unit not in (None, lineage.unit):
-        raise JobRejected(f"the lineage protects a {lineage.unit}, the job asks for a {privacy.unit}")
+        raise JobRejected(f"the lineage protects each {lineage.unit}, but the job's unit is {privacy.unit}")
     resolved = resolve_privacy(privacy, delta=lineage.job_delta, total_steps=job.total_steps, unit=lineage.unit)
     return job.model_copy(update={"privacy": resolved})

@@ -41,8 +41,8 @@ def require_same_key(draws: Sequence[Draw], key_mark: str) -> None:
     """Raise :class:`JobRejected` (``job_key_changed``) if the job's last draw used another key."""
     if draws and draws[-1].key_mark != key_mark:
         raise JobRejected(
-            f"round {draws[-1].round_number} of this job drew under another key, which is gone: put the job's key back "
-            "from a copy of this site's keys, or take part in another job",
+            f"round {draws[-1].round_number} of this job sampled batches with another key, which is missing now: "
+            "restore the job's key from a copy of this site's keys, or take part in another job",
             reason=Reason.JOB_KEY_CHANGED,
         )
 
@@ -54,7 +54,7 @@ def require_same_content(accepted: AcceptedJob, policy: SitePolicy, draws: Seque
     since = f"dataset {accepted.job.dataset_id} changed since round {draws[-1].round_number} of this job"
     if not accepted.job.lineages_may_grow:
         raise JobRejected(
-            f"{since}: put that content back until the job has ended, or run a job with lineages_may_grow",
+            f"{since}: restore that content until the job has ended, or run a job with lineages_may_grow",
             reason=Reason.CONTENT_CHANGED,
         )
     if policy.refuse_changed_content:

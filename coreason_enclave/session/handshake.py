@@ -77,7 +77,7 @@ class SiteHandshake:
             job_digest=request.job_digest,
             nonce=request.nonce,
             evidence=evidence.model_dump(mode="json"),
-            challenge=self.challenges.issue(_asked(coordinator_key), now),
+            challenge=self.challenges.issue(_challenge_subject(coordinator_key), now),
             attested_at=int(now),
         )
 
@@ -92,11 +92,11 @@ class SiteHandshake:
         self._check_coordinator(order, coordinator_key)
         result = _result_of(order, coordinator_key)
         key = self.kem_keys.find(result.kem_key, result.nonce, result.job_digest)
-        about_us = (result.subject, result.public_key) == (self.site_id, self.signer.public_hex)
-        if key is None or not about_us or result.job_digest != order.job.digest():
-            raise _required("its attestation result is not about this site's present keys and this job")
+        is_ours = (result.subject, result.public_key) == (self.site_id, self.signer.public_hex)
+        if key is None or not is_ours or result.job_digest != order.job.digest():
+            raise _required("its attestation result does not cover this site's present keys and this job")
         if not result.appraised_at - CLOCK_SKEW_S <= self.clock() <= result.expires_at + CLOCK_SKEW_S:
-            raise _required("its attestation result has expired, or is from the future: compare the clocks")
+            raise _required("its attestation result has expired, or is dated in the future: compare the clocks")
         model = key.decrypt(ciphertext, info_for("model", envelope))
         return ReleasedModel(model, result)
 
@@ -156,42 +156,42 @@ class SiteHandshake:
     def _check_coordinator(self, order: RoundOrder, coordinator_key: str) -> None:
         if self.appraiser is None:
             return
-        shown, now = order.coordinator, self.clock()
+        identity, now = order.coordinator, self.clock()
         known = self._coordinators.get(coordinator_key)
-        if known is None or now > known.expires_at or _others(known, shown, order):
-            self.challenges.redeem(shown.challenge, _asked(coordinator_key), now)
+        if known is None or now > known.expires_at or _differs(known, identity, order):
+            self.challenges.redeem(identity.challenge, _challenge_subject(coordinator_key), now)
             self._coordinators[coordinator_key] = self._appraise(self.appraiser, order, coordinator_key, int(now))
 
     def _appraise(self, appraiser: Appraiser, order: RoundOrder, coordinator_key: str, now: int) -> AttestationReport:
-        shown = order.coordinator
-        if shown.evidence is None:
-            raise AttestationError("the coordinator shows no evidence, which this site's policy asks for")
+        identity = order.coordinator
+        if identity.evidence is None:
+            raise AttestationError("the coordinator sent no evidence, but this site's policy requires evidence")
         binding = Binding(
-            Role.COORDINATOR, shown.challenge, coordinator_key, shown.kem_key, COORDINATOR, order.job.digest()
+            Role.COORDINATOR, identity.challenge, coordinator_key, identity.kem_key, COORDINATOR, order.job.digest()
         )
-        evidence = parse_evidence(shown.evidence)
+        evidence = parse_evidence(identity.evidence)
         try:
             return appraiser.appraise(evidence, binding, now)
         except EnclaveError:
             raise
         except Exception as error:  # a broken appraiser accepts as little as a refusing appraiser
-            message = f"the coordinator's evidence could not be judged: {type(error).__name__}: {error}"
+            message = f"the coordinator's evidence could not be appraised: {type(error).__name__}: {error}"
             raise AttestationError(message, reason=Reason.INTERNAL) from error
 
 
-def _others(known: AttestationReport, shown: CoordinatorIdentity, order: RoundOrder) -> bool:
+def _differs(known: AttestationReport, identity: CoordinatorIdentity, order: RoundOrder) -> bool:
     """Return True if the order shows another challenge, key or job than the appraised evidence."""
-    return (known.nonce, known.kem_key, known.job_digest) != (shown.challenge, shown.kem_key, order.job.digest())
+    return (known.nonce, known.kem_key, known.job_digest) != (identity.challenge, identity.kem_key, order.job.digest())
 
 
 def _result_of(order: RoundOrder, coordinator_key: str) -> AttestationReport:
     try:
         return open_result(order.attestation, coordinator_key)
     except EnvelopeError as error:
-        raise _required(f"its attestation result does not count: {error}") from error
+        raise _required(f"its attestation result is not valid: {error}") from error
 
 
-def _asked(coordinator_key: str) -> str:
+def _challenge_subject(coordinator_key: str) -> str:
     return f"{COORDINATOR}:{coordinator_key}"
 
 

@@ -33,7 +33,10 @@ def require_sound_model(accepted: AcceptedJob, max_base_weight: float) -> None:
     """
     job = accepted.job
     if layout_of(accepted.base) != layout(job.model_arch, job.model_args):
-        raise JobRejected(f"the base model is not a {job.model_arch} of these model_args", reason=Reason.WRONG_SHAPES)
+        raise JobRejected(
+            f"the base model does not have the tensors of a {job.model_arch} with the job's model_args",
+            reason=Reason.WRONG_SHAPES,
+        )
     require_bounded_weights(accepted.base, max_base_weight)
 
 

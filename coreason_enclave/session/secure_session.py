@@ -145,9 +145,13 @@ class SecureSession(AnswersByMethod):
         if self.attester.kind == "simulated" and self.config.profile is not Profile.DEVELOPMENT:
             raise AttestationError("a simulated attester needs profile development; production sites need hardware")
         if self.job_keys.unsafe_seeded and self.config.profile is not Profile.DEVELOPMENT:
-            raise ConfigurationError("injected keys need profile development: whoever knows the seed removes the noise")
+            raise ConfigurationError(
+                "injected keys need profile development: anyone who knows the seed can subtract the noise"
+            )
         if self.handshake.kem_keys.unsafe_derived and self.config.profile is not Profile.DEVELOPMENT:
-            raise ConfigurationError("derived keys need profile development: a file would decrypt every model")
+            raise ConfigurationError(
+                "derived keys need profile development: they come from a file, which would decrypt every model"
+            )
 
     def handle(self, kind: RequestKind, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage | None:
         """See :class:`~coreason_enclave.wire.handler.Handler`."""
@@ -181,8 +185,8 @@ class SecureSession(AnswersByMethod):
             request, coordinator_key = accept_attestation_request(message, self.config, self.clock())
             seen = self.checkpoints.seen(coordinator_key, request.job_digest)
             attestation = self.handshake.answer(request, coordinator_key).model_copy(update={"log_seen": seen})
-            told = {"job": request.job_id, "attester": self.attester.kind, "kem_key": attestation.kem_key}
-            self._log("attestation", "signed", told)
+            details = {"job": request.job_id, "attester": self.attester.kind, "kem_key": attestation.kem_key}
+            self._log("attestation", "signed", details)
             return SealedMessage(seal(ATTESTATION_TYPE, attestation.canonical(), self.signer))
 
     def witness(self, message: SealedMessage) -> SealedMessage:
@@ -194,13 +198,22 @@ class SecureSession(AnswersByMethod):
             EnclaveError: a refusal; its ``reason`` may go to the coordinator, its message stays here.
         """
         with self._refusals_logged("witness", message):
-            told, coordinator_key = accept_announcement(message, self.config, self.clock())
-            if self.checkpoints.seen(coordinator_key, told.job_digest) is None:
-                raise JobRejected(f"this site took no part in job {told.job_id!r}: there is nothing to witness")
-            about = ShownLog(told.job_id, told.job_digest, coordinator_key, None, told.log, told.log_proof)
-            seen = self.checkpoints.witness(about, self.clock())
-            log = self.checkpoints.log(coordinator_key, told.job_digest)
-            self._log("witness", "kept", {"job": told.job_id, "size": seen.size, "root": seen.root})
+            announcement, coordinator_key = accept_announcement(message, self.config, self.clock())
+            if self.checkpoints.seen(coordinator_key, announcement.job_digest) is None:
+                raise JobRejected(
+                    f"this site took no part in job {announcement.job_id!r}: it has no checkpoint to sign"
+                )
+            shown_log = ShownLog(
+                announcement.job_id,
+                announcement.job_digest,
+                coordinator_key,
+                None,
+                announcement.log,
+                announcement.log_proof,
+            )
+            seen = self.checkpoints.witness(shown_log, self.clock())
+            log = self.checkpoints.log(coordinator_key, announcement.job_digest)
+            self._log("witness", "kept", {"job": announcement.job_id, "size": seen.size, "root": seen.root})
             return SealedMessage(witness_statement(self.config.site_id, self.signer, (log,), self.clock()))
 
     def validate(self, message: SealedMessage) -> None:
@@ -213,10 +226,10 @@ class SecureSession(AnswersByMethod):
             accepted = self._accepted(message)
             require_declared(accepted, self.sentry)
             dataset, job = self._open(accepted), accepted.job
-            found = evaluate(job.model_arch, job.model_args, accepted.base, dataset.features, dataset.labels)
-            about = {"dataset": job.dataset_id, "model": accepted.order.base_model_digest, **_named(accepted)}
-            self.local_metrics.note({"time": int(self.clock()), **self.config.profile.label(), **about, **found})
-            self._log("validation", "kept", about)
+            metrics = evaluate(job.model_arch, job.model_args, accepted.base, dataset.features, dataset.labels)
+            details = {"dataset": job.dataset_id, "model": accepted.order.base_model_digest, **_named(accepted)}
+            self.local_metrics.note({"time": int(self.clock()), **self.config.profile.label(), **details, **metrics})
+            self._log("validation", "kept", details)
 
     def submit(self, message: SealedMessage) -> SealedMessage:
         """Seal the update released for this very order's round once more. Never computes, spends no budget.
@@ -226,9 +239,11 @@ class SecureSession(AnswersByMethod):
         """
         with self._refusals_logged("submission", message):
             accepted = self._accepted(message)
-            kept = self._kept(accepted)
+            kept = self._stored_update(accepted)
             if kept is None:
-                raise JobRejected("no released update of this order's round is kept", reason=Reason.WRONG_ROUND)
+                raise JobRejected(
+                    "the store holds no released update for this order's round", reason=Reason.WRONG_ROUND
+                )
             answer = self._seal(accepted, kept)
             self._log("submission", "answered from store", {"update": kept.digest, **_named(accepted)})
             return answer
@@ -258,7 +273,7 @@ class SecureSession(AnswersByMethod):
             self._log_refusal(action, message, failure)
             raise failure from None
         except BaseException as end:  # log the end of the process before it ends
-            stopped = TrainingAborted(f"the process was ended by {type(end).__name__}")
+            stopped = TrainingAborted(f"{type(end).__name__} ended the process")
             self._log_refusal(action, message, stopped)
             raise
 
@@ -267,15 +282,15 @@ class SecureSession(AnswersByMethod):
         self._require_ledger_of(accepted.order.last_head)
         require_sound_model(accepted, self.config.policy.max_base_weight)
         order = accepted.order
-        shown = (order.round_number, order.log, order.log_proof)
-        about = ShownLog(order.job.job_id, accepted.job_digest, accepted.coordinator_key, *shown)
-        self.checkpoints.witness(about, self.clock())
+        log_fields = (order.round_number, order.log, order.log_proof)
+        shown_log = ShownLog(order.job.job_id, accepted.job_digest, accepted.coordinator_key, *log_fields)
+        self.checkpoints.witness(shown_log, self.clock())
         return accepted
 
     def _answer(self, message: SealedMessage, aborted: Aborted) -> SealedMessage:
         accepted = self._accepted(message)
         with self.ledger.hold(accepted.lineage.lineage):
-            kept = self._kept(accepted)
+            kept = self._stored_update(accepted)
             update = self._compute(accepted, aborted) if kept is None else kept
         answer = self._seal(accepted, update)
         outcome = "sealed" if kept is None else "answered from store"
@@ -312,7 +327,7 @@ class SecureSession(AnswersByMethod):
         self._note_draw(accepted, dataset.digest, key)
         require_proof = self.handshake.watch(accepted.order, accepted.released)
         scope = replace(self._scope(accepted, reservation, dataset, key), rehearsal=rehearsal)
-        may_stop, trusted = _watched(require_proof, aborted), self._trusted(accepted, require_proof)
+        may_stop, trusted = _with_proof(require_proof, aborted), self._trusted(accepted, require_proof)
         base = immutable(accepted.base)
         update = self._train(accepted, TrainingTask(accepted.job, base, dataset, scope, may_stop, trusted))
         require_proof()  # a loop that swallowed a failed proof, or never checked, must not release its result
@@ -321,7 +336,7 @@ class SecureSession(AnswersByMethod):
         self.ledger.commit(reservation.reservation_id, update.event, update.digest)
         return update
 
-    def _kept(self, accepted: AcceptedJob) -> ReleasableUpdate | None:
+    def _stored_update(self, accepted: AcceptedJob) -> ReleasableUpdate | None:
         """Return the update released for this very computation, if the ledger committed it and its bytes exist."""
         plan = accepted.plan(accepted.order.round_number, self._noise_source())
         reservation = self.ledger.recall(accepted.lineage.lineage, plan, accepted.binding())
@@ -336,8 +351,8 @@ class SecureSession(AnswersByMethod):
     def _require_ledger_of(self, last_head: str | None) -> None:
         """Raise if this site signed a head that its ledger does not know."""
         if last_head is not None:
-            shown = open_head(last_head, self.config.site_id, self.signer.public_hex)
-            require_known(shown, self.ledger, self.ledger_file)
+            last_known = open_head(last_head, self.config.site_id, self.signer.public_hex)
+            require_known(last_known, self.ledger, self.ledger_file)
 
     def _noise_source(self) -> NoiseSource:
         return NoiseSource.UNSAFE_SEEDED if self.job_keys.unsafe_seeded else NoiseSource.SITE_KEYSTREAM
@@ -378,8 +393,8 @@ class SecureSession(AnswersByMethod):
         afforded = self.ledger.affordable_steps(lineage, replace(plan, steps=plan.total_steps))
         if afforded < plan.total_steps:
             raise PrivacyBudgetExceededError(
-                f"job {plan.job_id!r} needs {plan.total_steps} steps, of which lineage {lineage!r} and target_epsilon "
-                f"{plan.target_epsilon:g} afford {afforded}: nothing was reserved"
+                f"job {plan.job_id!r} needs {plan.total_steps} steps, but lineage {lineage!r} and target_epsilon "
+                f"{plan.target_epsilon:g} afford only {afforded}; nothing was reserved"
             )
 
     def _trusted(self, accepted: AcceptedJob, require_proof: Callable[[], None]) -> Callable[[], AttestationReport]:
@@ -408,12 +423,15 @@ class SecureSession(AnswersByMethod):
             with enter(scope):
                 trained = contained(lambda: self.trainer.train(task), own=own)
             if scope.gate.refused:  # a loop that swallowed the refusal must not release its result
-                raise PrivacyBudgetExceededError("the training loop asked for more steps than are reserved")
+                raise PrivacyBudgetExceededError("the training loop requested more steps than are reserved")
         except PrivacyBudgetExceededError:
             self.ledger.commit(scope.reservation.reservation_id, scope.event(), None)
             raise
         if scope.gate.steps_taken == 0:
-            raise DataLeakageError("the training loop took no accounted step", reason=Reason.NO_PRIVACY_EVENT)
+            raise DataLeakageError(
+                "the training loop took no private step: use the model, optimizer and data loader that attach returns",
+                reason=Reason.NO_PRIVACY_EVENT,
+            )
         return contained(lambda: self._sanitise(accepted, scope, trained), own=own)
 
     def _scope(
@@ -454,7 +472,7 @@ class SecureSession(AnswersByMethod):
     def _seal(self, accepted: AcceptedJob, update: ReleasableUpdate) -> SealedMessage:
         """Sign and encrypt an update; raise ``TypeError`` unless the airlock released it."""
         if not isinstance(update, ReleasableUpdate):
-            raise TypeError("only a ReleasableUpdate can be sealed")
+            raise TypeError("only a ReleasableUpdate can leave the site")
         envelope = seal(UPDATE_TYPE, self._statement(accepted, update).canonical(), self.signer)
         return SealedMessage(envelope, self.handshake.encrypt_update(accepted.order, envelope, update.payload))
 
@@ -488,7 +506,9 @@ class SecureSession(AnswersByMethod):
     def _seen(self, accepted: AcceptedJob) -> LogSeen:
         seen = self.checkpoints.seen(accepted.coordinator_key, accepted.job_digest)
         if seen is None:
-            raise ConfigurationError("the checkpoint of the coordinator's log is gone: nothing is signed without one")
+            raise ConfigurationError(
+                "the checkpoint of the coordinator's log is missing: this site signs no update without a checkpoint"
+            )
         return seen
 
     def _log_refusal(self, action: str, message: SealedMessage, refusal: EnclaveError) -> None:
@@ -496,11 +516,11 @@ class SecureSession(AnswersByMethod):
         self._log(action, "refused", details, refusal.reason)
 
     def _log(self, action: str, outcome: str, details: Mapping[str, Any], reason: Reason | None = None) -> None:
-        about = {**self.config.profile.label(), **details}
-        self.log.append(actor=self.config.site_id, action=action, outcome=outcome, reason=reason, details=about)
+        entry = {**self.config.profile.label(), **details}
+        self.log.append(actor=self.config.site_id, action=action, outcome=outcome, reason=reason, details=entry)
 
 
-def _watched(require_proof: Callable[[], None], aborted: Aborted) -> Aborted:
+def _with_proof(require_proof: Callable[[], None], aborted: Aborted) -> Aborted:
     """Return a callable for use between two steps: prove this host if due, then return True to stop training."""
 
     def stop() -> bool:

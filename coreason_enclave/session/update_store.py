@@ -61,7 +61,7 @@ class UpdateStore:
             sync_folder(self._folder)  # the job's folder may be new, too
             self._forget(path.parent, round_number)
         except OSError as error:
-            raise ConfigurationError(f"the store of released updates cannot be written: {error}") from error
+            raise ConfigurationError(f"released updates cannot be stored: {error}") from error
 
     def find(self, job_digest: str, round_number: int, binding: str, update_digest: str) -> StoredUpdate | None:
         """Return the update with this binding, or None if missing or damaged.

@@ -67,7 +67,7 @@ def create_site(folder: Path, config: SiteConfig) -> str:
     """
     path = folder / CONFIG_FILE
     if path.exists():
-        raise ConfigurationError(f"{path} exists: a site is created once, and its budgets with it")
+        raise ConfigurationError(f"{path} exists: a site and its budgets can be created only once")
     folder.mkdir(parents=True, exist_ok=True)
     public_key = prepare_site(folder, config)
     path.write_bytes(
@@ -156,12 +156,14 @@ def _handshake(
     clock: Callable[[], float],
     kem_keys: KemKeys | None,
 ) -> SiteHandshake:
-    wanted = config.policy.coordinator_attestation
+    attestation_policy = config.policy.coordinator_attestation
     return SiteHandshake(
         site_id=config.site_id,
         signer=signer,
         attester=attester,
-        appraiser=None if wanted is None else Appraiser(wanted, config.profile, opened(config.endorsements, folder)),
+        appraiser=None
+        if attestation_policy is None
+        else Appraiser(attestation_policy, config.profile, opened(config.endorsements, folder)),
         challenges=FileChallenges(folder / config.challenges),
         clock=clock,
         kem_keys=KemKeysInMemory() if kem_keys is None else kem_keys,

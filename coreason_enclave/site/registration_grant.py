@@ -60,21 +60,23 @@ def accept_grant(folder: Path, envelope: bytes, coordinator_key: str, *, now: fl
 def _require_same_coordinator(folder: Path, coordinator_key: str) -> None:
     path = folder / CONNECTION_FILE
     if path.exists() and load_connection(folder).coordinator_key != coordinator_key:
-        raise ConfigurationError(f"this site has joined another coordinator: remove {path} to leave it first")
+        raise ConfigurationError(
+            f"this site has joined another coordinator: remove {path} to leave that coordinator first"
+        )
 
 
 def _require_addressed(grant: RegistrationGrant, config: SiteConfig, keys: Path) -> None:
     path = keys / "signing.key"
     if not path.exists():
-        raise ConfigurationError(f"there is no {path}: make a request first")
+        raise ConfigurationError(f"{path} does not exist: run coreason-enclave request first")
     own = Signer.from_seed(load_or_create_secret(path)).public_hex
     if grant.site_id != config.site_id or grant.public_key != own:
         raise EnvelopeError(
-            f"the grant is for {grant.site_id} with another key: send this site's own request",
+            f"the grant is for {grant.site_id} with another key: request a grant with this site's own request file",
             reason=Reason.NOT_ADDRESSED_TO_ME,
         )
     if grant.participants.get(config.site_id) != own:
-        raise EnvelopeError("the grant's participants do not name this site with its own key")
+        raise EnvelopeError("the grant's participants do not list this site with its own key")
 
 
 def _require_certificates(grant: RegistrationGrant, key: ec.EllipticCurvePrivateKey, now: float) -> None:
@@ -86,13 +88,15 @@ def _require_certificates(grant: RegistrationGrant, key: ec.EllipticCurvePrivate
     authority = _certificate(grant.ca_certificate, "CA certificate")
     own = _certificate(grant.client_certificate, "client certificate")
     if not _is_authority(authority):
-        raise EnvelopeError("the CA certificate in the grant is not one of a certificate authority")
+        raise EnvelopeError("the CA certificate in the grant does not belong to a certificate authority")
     try:
         own.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise EnvelopeError("the client certificate is not issued by the CA in the grant") from error
     if own.public_key() != key.public_key():
-        raise EnvelopeError("the client certificate is for another TLS key: send this site's own request")
+        raise EnvelopeError(
+            "the client certificate is for another TLS key: request a grant with this site's own request file"
+        )
     if f"urn:aegis:participant:{grant.site_id}" not in _uris(own):
         raise EnvelopeError("the client certificate does not name this site")
     for certificate, what in ((authority, "CA"), (own, "client")):

@@ -37,11 +37,13 @@ def load_trainer(name: str, site_id: str, sentry: DataSentry) -> Trainer:
     """
     kind = _imported(name)
     if not (isinstance(kind, type) and issubclass(kind, OffersTrainer)):
-        raise ConfigurationError(f"trainer {name} is not a subclass of CoreasonExecutor, and has no as_trainer")
+        raise ConfigurationError(
+            f"trainer {name} is neither a subclass of CoreasonExecutor, nor has the method as_trainer"
+        )
     try:
         instance = kind()
     except Exception as error:
-        message = f"trainer {name} cannot be made without arguments: {type(error).__name__}: {error}"
+        message = f"trainer {name} cannot be constructed without arguments: {type(error).__name__}: {error}"
         raise ConfigurationError(message) from error
     return instance.as_trainer(site_id, sentry)
 
@@ -53,8 +55,8 @@ def _imported(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("nvflare"):
             raise _cannot_be_imported(name, error) from error
-        what = f"trainer {name} needs {error.name}, which is not installed: pip install 'aegis-fl[nvflare]'"
-        raise ConfigurationError(what) from error
+        message = f"trainer {name} needs {error.name}, which is not installed: pip install 'aegis-fl[nvflare]'"
+        raise ConfigurationError(message) from error
     except Exception as error:  # importing runs the site's own code
         raise _cannot_be_imported(name, error) from error
 

@@ -27,13 +27,13 @@ def replace_file(path: Path, data: bytes, *, mode: int = ORDINARY) -> None:
 
 def write_whole(path: Path, data: bytes, *, mode: int = ORDINARY) -> None:
     """Write as :func:`replace_file` does, without syncing the folder: several files may share one folder ``fsync``."""
-    with _written_beside(path, data, mode) as temporary:
+    with _temporary_file(path, data, mode) as temporary:
         temporary.replace(path)
 
 
 def create_file(path: Path, data: bytes, *, mode: int = ORDINARY) -> None:
     """Write ``path``, durable on return, or raise :class:`FileExistsError` if ``path`` exists."""
-    with _written_beside(path, data, mode) as temporary:
+    with _temporary_file(path, data, mode) as temporary:
         path.hardlink_to(temporary)  # fails if the name exists, so two writers never replace each other's file
     sync_folder(path.parent)
 
@@ -86,7 +86,7 @@ def _lock(descriptor: int, kind: int, *, wait: bool) -> bool:
 
 
 @contextmanager
-def _written_beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+def _temporary_file(path: Path, data: bytes, mode: int) -> Iterator[Path]:
     """Yield a durable temporary file with ``data`` next to ``path``, and remove the temporary file afterwards."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 MAX_LOG_BYTES = 16 << 20
 """Rotate a log file above this size; keep one old file next to it."""
-_MOST_KINDS = 512
+_MAX_KINDS = 512
 _KIND_CHARACTERS = 80
 
 
@@ -63,7 +63,7 @@ class Repeats:
         With more than 512 kinds, all windows end.
         """
         now = self._clock()
-        full = len(self._kinds) > _MOST_KINDS
+        full = len(self._kinds) > _MAX_KINDS
         ended = {
             kind: known.left_out for kind, known in self._kinds.items() if full or now - known.since >= self._window_s
         }
@@ -92,7 +92,7 @@ class SparingHandler(logging.StreamHandler):  # type: ignore[type-arg]
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, unless too many similar records were written."""
         for kind, count in self._repeats.over().items():
-            self._tell(kind, count)
+            self._report_left_out(kind, count)
         text = str(record.msg).partition("\n")[0][:_KIND_CHARACTERS]
         if self._repeats.admits(f"{record.levelname} {record.name} {text}"):
             super().emit(record)
@@ -100,10 +100,10 @@ class SparingHandler(logging.StreamHandler):  # type: ignore[type-arg]
     def close(self) -> None:
         """Write the pending counts of left-out lines."""
         for kind, count in self._repeats.left_out().items():
-            self._tell(kind, count)
+            self._report_left_out(kind, count)
         super().close()
 
-    def _tell(self, kind: str, count: int) -> None:
+    def _report_left_out(self, kind: str, count: int) -> None:
         level, name, text = kind.split(" ", 2)
         message = f"left out {count} more lines like: {text}"
         super().emit(logging.makeLogRecord({"name": name, "levelname": level, "msg": message}))

@@ -132,8 +132,8 @@ def _exception(record: logging.LogRecord) -> dict[str, str]:
     return {"exception": record.exc_info[0].__name__}
 
 
-def _named(variable: str, words: list[str], default: str) -> str:
-    word = os.environ.get(variable, default)
-    if word not in words:
-        raise ConfigurationError(f"{variable} is {word!r:.40}: it has to be one of {', '.join(words)}")
-    return word
+def _named(variable: str, allowed: list[str], default: str) -> str:
+    value = os.environ.get(variable, default)
+    if value not in allowed:
+        raise ConfigurationError(f"{variable} is {value!r:.40}, but must be one of {', '.join(allowed)}")
+    return value

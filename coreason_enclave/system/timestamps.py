@@ -23,7 +23,7 @@ _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 def unix_seconds(moment: datetime) -> int:
     """Return the whole Unix second that contains ``moment``; raise ``ValueError`` for a moment without a time zone."""
     if moment.tzinfo is None:
-        raise ValueError("a moment without a time zone is no moment")
+        raise ValueError("the date has no time zone")
     since = moment - _EPOCH  # a difference holds any two dates; its parts are integers
     return since.days * DAY_S + since.seconds
 

@@ -191,9 +191,9 @@ def verify_checkpoint(data: bytes, checkpoint: bytes, keys: KeyRing) -> LogHead:
     lines = data.split(b"\n")[:-1]
     size, head = signed.size, signed.head
     if size > len(lines):
-        raise LogCorrupted(f"the checkpoint covers {size} lines, the log has {len(lines)}: lines were cut off")
+        raise LogCorrupted(f"the checkpoint covers {size} lines, but the log has {len(lines)}: lines were removed")
     if head != (sha256_hex(lines[size - 1]) if size else GENESIS) or signed.root != tree_of(data).root(size).hex():
-        raise LogCorrupted("the log does not agree with its signed checkpoint: it was rewritten")
+        raise LogCorrupted("the log does not agree with its signed checkpoint: the log was rewritten")
     return LogHead(size, head)
 
 
@@ -227,7 +227,7 @@ def open_witness(envelope: bytes) -> WitnessStatement:
     for log in statement.logs:
         for text in _envelopes(log):
             if open_checkpoint(text, log.coordinator_key).origin != log.origin:
-                raise EnvelopeError("a checkpoint stands under another log's origin", reason=Reason.WRONG_DIGEST)
+                raise EnvelopeError("a checkpoint is listed under another log's origin", reason=Reason.WRONG_DIGEST)
     return statement
 
 

@@ -65,7 +65,7 @@ def _a_node_key(text: str) -> str:
         raise ValueError("must be an ECDSA key on P-384")
     form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     if base64.b64encode(key.public_bytes(*form)).decode() != text:  # compared as text with a request's header
-        raise ValueError("must be spelt as Flower spells it")
+        raise ValueError("must be in Flower's canonical encoding")
     return text
 
 
@@ -156,7 +156,7 @@ def open_grant(envelope: bytes, coordinator_key: str) -> RegistrationGrant:
     except EnvelopeError as error:
         if error.reason is not Reason.UNKNOWN_SIGNER:
             raise
-        message = f"the grant is not signed by the coordinator key that was given ({error})"
+        message = f"the grant is not signed with the given coordinator key ({error})"
         raise EnvelopeError(message, reason=error.reason) from error
     grant = RegistrationGrant.from_payload(opened.payload)
     if grant.coordinator_key != coordinator_key:

@@ -47,7 +47,9 @@ def read_roll_call(data: bytes, job_digest: str) -> tuple[Enrolment, ...]:
     version, entries = document.get("version"), document.get("entries")
     numbered = type(version) is int and version == 1  # True equals 1
     if document.keys() != {"version", "entries"} or not numbered or not isinstance(entries, list):
-        raise EnvelopeError("not a roll-call: it must have version 1 and entries alone", reason=Reason.ROLL_CALL)
+        raise EnvelopeError(
+            "not a roll-call: the document must have only version 1 and entries", reason=Reason.ROLL_CALL
+        )
     try:
         enrolments = tuple(open_enrolment(_bytes(entry)) for entry in entries)
     except EnclaveError as error:
@@ -67,5 +69,5 @@ def _require_distinct(values: Iterable[str], what: str) -> None:
 
 def _bytes(entry: object) -> bytes:
     if not isinstance(entry, str):
-        raise EnvelopeError("an entry of a roll-call is the text of an envelope")
+        raise EnvelopeError("an entry of a roll-call must be the text of an envelope")
     return entry.encode()

@@ -76,7 +76,7 @@ class SealedMessage:
     def from_fields(cls, fields: Mapping[str, object] | None) -> SealedMessage:
         """Read a transport's record; raise :class:`EnvelopeError` unless it holds exactly three byte strings."""
         if fields is None or fields.keys() != {"envelope", "arrays", "roll_call"}:
-            raise EnvelopeError("the message carries no sealed envelope with arrays and roll_call")
+            raise EnvelopeError("the message must have exactly the fields envelope, arrays and roll_call")
         envelope, arrays, roll_call = fields["envelope"], fields["arrays"], fields["roll_call"]
         if not isinstance(envelope, bytes) or not isinstance(arrays, bytes) or not isinstance(roll_call, bytes):
             raise EnvelopeError("envelope, arrays and roll_call must be bytes")
@@ -118,7 +118,7 @@ def decode_arrays(data: bytes, *, limit: int) -> dict[str, Array]:
         raise EnvelopeError(f"not a safetensors document: {error}") from error
     foreign = sorted(name for name, array in arrays.items() if array.dtype != np.float32)
     if foreign:
-        raise EnvelopeError(f"arrays must be float32, which {', '.join(foreign[:5])} is not")
+        raise EnvelopeError(f"arrays must be float32, but {', '.join(foreign[:5])} is not")
     return arrays
 
 

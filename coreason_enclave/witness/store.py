@@ -106,7 +106,7 @@ class CheckpointStore:
         """
         kept = self._read(path := self._path(coordinator_key, job_digest))
         if kept is None:
-            raise ConfigurationError(f"there is no {path}: no checkpoint of that log was accepted here")
+            raise ConfigurationError(f"{path} does not exist: this site accepted no checkpoint of that log")
         return kept.log
 
     def logs(self) -> list[WitnessedLog]:
@@ -127,8 +127,8 @@ class CheckpointStore:
         """
         newest = open_checkpoint(shown.envelope, shown.coordinator_key)
         if newest.origin != origin_of_run(shown.job_digest):
-            what = f"the checkpoint is of log {newest.origin}, not of job {shown.job_id!r}"
-            raise JobRejected(what, reason=Reason.WRONG_DIGEST)
+            message = f"the checkpoint belongs to log {newest.origin}, not to job {shown.job_id!r}"
+            raise JobRejected(message, reason=Reason.WRONG_DIGEST)
         path = self._path(shown.coordinator_key, shown.job_digest)
         with self._locked():
             kept = self._read(path)
@@ -142,7 +142,7 @@ class CheckpointStore:
                 self._write(path, _Kept(log=first, accepted=(_accepted(newest, shown),)))
                 return _seen(newest)
             last = _last(kept.log)
-            if _again(kept, last, newest, shown):  # 2
+            if _is_repeat(kept, last, newest, shown):  # 2
                 return _seen(last)
             if newest.size > last.size and shown.proof.since != last.size:  # 3
                 raise JobRejected(_UNPROVEN.format(shown.proof.since, last.size), reason=Reason.LOG_UNPROVEN)
@@ -166,7 +166,7 @@ class CheckpointStore:
             refused = () if kept is None else kept.log.refused
             match = [each.shown for each in refused if _seen(open_checkpoint(each.shown, coordinator_key)) == taken]
             if kept is None or not match:
-                raise ConfigurationError(f"no checkpoint {taken.size}:{taken.root} of that log was refused here")
+                raise ConfigurationError(f"this site refused no checkpoint {taken.size}:{taken.root} of that log")
             given_up = AbandonedLog(held=kept.log.last, taken=match[0], by=by, why=why, at=int(now))
             changed = {"last": match[0], "abandoned": (*kept.log.abandoned, given_up)}
             newest = _Accepted(size=taken.size, root=taken.root, round_number=_LAST_ROUND)
@@ -186,7 +186,9 @@ class CheckpointStore:
         except (ValidationError, EnclaveError) as error:
             raise ConfigurationError(f"{path} is damaged ({explain(error)}): restore it from a backup") from error
         if path != self._path(kept.log.coordinator_key, kept.log.origin.removeprefix(origin_of_run(""))):
-            raise ConfigurationError(f"{path} holds another log than its name says: restore it from a backup")
+            raise ConfigurationError(
+                f"{path} holds another log than its file name states: restore the file from a backup"
+            )
         return kept
 
     def _write(self, path: Path, kept: _Kept) -> None:
@@ -209,7 +211,10 @@ class CheckpointStore:
             yield
 
 
-_UNPROVEN = "the log's proof starts from line {}, this site was shown {} lines: the coordinator has to ask it first"
+_UNPROVEN = (
+    "the log's proof starts at line {}, but this site received {} lines: the coordinator has to ask the site for its "
+    "checkpoint first"
+)
 
 
 def _last(log: WitnessedLog) -> LogCheckpoint:
@@ -225,7 +230,7 @@ def _accepted(checkpoint: LogCheckpoint, shown: ShownLog) -> _Accepted:
     return _Accepted(size=checkpoint.size, root=checkpoint.root, round_number=number)
 
 
-def _again(kept: _Kept, last: LogCheckpoint, newest: LogCheckpoint, shown: ShownLog) -> bool:
+def _is_repeat(kept: _Kept, last: LogCheckpoint, newest: LogCheckpoint, shown: ShownLog) -> bool:
     """Return True if a late or repeated order shows an accepted checkpoint again.
 
     With a *later* round, an old checkpoint would hide the lines written since.
@@ -252,8 +257,8 @@ def _with_refused(kept: _Kept, envelope: str, now: int) -> _Kept:
 def _forked(shown: ShownLog, last: LogCheckpoint, newest: LogCheckpoint) -> str:
     return (
         f"the coordinator's log of job {shown.job_id!r} has {newest.size} lines that do not continue the {last.size} "
-        "lines that this site was shown: it was written anew, or lost and begun from an older copy. Both signed "
-        "checkpoints are kept; coreason-enclave checkpoints export gives them to an auditor. Where the coordinator "
-        "lost its log, a person goes on with the shorter one: coreason-enclave checkpoints acknowledge SITE --job "
-        f"{shown.job_digest} --checkpoint {newest.size}:{newest.root} --by NAME --why TEXT"
+        "lines that this site received: the log was rewritten, or was lost and continued from an older copy. This "
+        "site keeps both signed checkpoints; coreason-enclave checkpoints export writes them for an auditor. If the "
+        "coordinator lost its log, a person can accept the shorter log: coreason-enclave checkpoints acknowledge "
+        f"SITE --job {shown.job_digest} --checkpoint {newest.size}:{newest.root} --by NAME --why TEXT"
     )

@@ -315,7 +315,9 @@ REPORT: dict[str, Any] = {
 def test_simulated_evidence_can_only_be_reported_as_simulated() -> None:
     assert AttestationReport.model_validate(REPORT).provenance is Provenance.SIMULATED
     for change in ({"provenance": "attested"}, {"provenance": "claimed"}, {"kind": "sev-snp"}):
-        assert "reported as simulated" in _refusal(AttestationReport, {**REPORT, **change})
+        assert "provenance must be simulated for simulated evidence" in _refusal(
+            AttestationReport, {**REPORT, **change}
+        )
 
 
 @pytest.mark.parametrize("data", ["", "ab" * 31, "AB" * 32, "zz" * 32, "ab" * 33, "ab" * 32 + "\n"])
@@ -327,8 +329,8 @@ def test_what_a_report_is_bound_to_are_digests_and_keys(data: str) -> None:
 def test_what_is_attested_names_the_code_that_was_measured_and_nothing_else_does() -> None:
     attested = {**REPORT, "provenance": "attested", "kind": "tdx"}
     assert AttestationReport.model_validate({**attested, "measurement": "agent-1"}).measurement == "agent-1"
-    assert "names the measured code" in _refusal(AttestationReport, attested)
-    assert "names the measured code" in _refusal(AttestationReport, {**REPORT, "measurement": "agent-1"})
+    assert "must name the measured code" in _refusal(AttestationReport, attested)
+    assert "must name the measured code" in _refusal(AttestationReport, {**REPORT, "measurement": "agent-1"})
 
 
 def test_an_explanation_puts_every_problem_on_one_line() -> None:

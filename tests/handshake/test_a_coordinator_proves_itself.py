@@ -202,7 +202,7 @@ def test_a_coordinator_whose_own_device_is_gone_sends_no_model_and_blames_no_sit
         run.run(run.federation.job(min_clients=3, rounds=1), attester=Host(fault=no_device()), grid=wire)
     assert wire.tap.count("train") == 0
     assert run.state().quarantine == {}
-    assert "this host cannot prove itself" in str(run.audit())
+    assert "this host cannot attest" in str(run.audit())
 
 
 # --- what production has to say -------------------------------------------------------------------------------------

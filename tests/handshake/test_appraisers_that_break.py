@@ -65,7 +65,7 @@ def test_whatever_an_appraiser_raises_is_one_sites_refusal(pair: Pair, fault: Ex
 def test_whatever_a_sites_appraiser_raises_keeps_the_model_closed(pair_of: PairOf, fault: Exception) -> None:
     pair = pair_of(asks=broken(fault, "coordinator"))
     sent = pair.order(pair.attest())
-    with pytest.raises(AttestationError, match="could not be judged") as refused:
+    with pytest.raises(AttestationError, match="could not be appraised") as refused:
         pair.open(sent)
     assert refused.value.reason is Reason.INTERNAL
 

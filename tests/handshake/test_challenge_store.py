@@ -101,9 +101,9 @@ def test_nothing_in_the_folder_says_what_would_answer_a_challenge(challenges: Fi
 def test_a_folder_that_cannot_be_used_is_a_fault_of_this_host_and_said_so(tmp_path: Path) -> None:
     (tmp_path / "a file").write_text("")
     challenges = FileChallenges(tmp_path / "a file")
-    with pytest.raises(ConfigurationError, match=r"cannot be kept in .*a file"):
+    with pytest.raises(ConfigurationError, match=r"cannot be stored in .*a file"):
         challenges.issue("a", NOW)
-    with pytest.raises(ConfigurationError, match=r"cannot be kept in .*a file"):
+    with pytest.raises(ConfigurationError, match=r"cannot be stored in .*a file"):
         challenges.redeem("ab" * 32, "a", NOW)
 
 

@@ -601,7 +601,7 @@ def test_too_few_sites_that_can_prove_themselves_pause_the_run_and_it_goes_on_on
 def test_a_coordinator_that_cannot_keep_challenges_says_so_and_asks_nobody(three: Study, tmp_path: Path) -> None:
     (tmp_path / "no-folder").write_text("")
     wire = Tapped()
-    with pytest.raises(ConfigurationError, match="challenges cannot be kept"):
+    with pytest.raises(ConfigurationError, match="challenges cannot be stored"):
         three.run(a_job(three.federation), challenges=FileChallenges(tmp_path / "no-folder"), grid=wire)
     assert wire.tap.count("query.attest") == wire.tap.count("train") == 0
     assert three.state().quarantine == {}

@@ -190,7 +190,7 @@ def test_a_folder_that_the_coordinator_cannot_use_is_not_held_against_the_site(p
     folder = pair.folder / "coordinator"
     folder.rename(pair.folder / "moved")
     folder.write_text("not a folder")
-    with pytest.raises(ConfigurationError, match="cannot be kept"):
+    with pytest.raises(ConfigurationError, match="cannot be stored"):
         pair.receive(message)
 
 

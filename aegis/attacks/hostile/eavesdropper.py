@@ -54,7 +54,7 @@ class Overheard:
 
         with self._changed:
             if not self._changed.wait_for(lambda: self._all_in(round_number), timeout=self._patience_s):
-                raise EnclaveError("the honest sites have not answered", reason=Reason.INTERNAL)
+                raise EnclaveError("the honest sites have not replied", reason=Reason.INTERNAL)
             answers = self._answers[round_number]
             updates = [update for site in sorted(self._honest) if (update := answers[site]) is not None]
         if not updates:

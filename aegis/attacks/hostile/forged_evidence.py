@@ -136,5 +136,5 @@ def ipm(honest: Sequence[Arrays], *, strength: float = 0.5) -> dict[str, Array]:
 
 def _stacked(updates: Sequence[Arrays]) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
     if not updates:
-        raise ValueError("an omniscient attacker needs at least one honest update to look at")
+        raise ValueError("an omniscient attacker needs at least one honest update")
     return {name: np.stack([update[name] for update in updates]).astype(np.float64) for name in updates[0]}

@@ -21,13 +21,13 @@ from coreason_enclave.schemas import Profile
 
 @click.command()
 @click.option("--config", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--factor", type=float, default=-10.0, show_default=True, help="What the honest update is scaled by.")
-@click.option("--unsafe-seed", type=click.IntRange(min=0), help="As of the honest agent.")
+@click.option("--factor", type=float, default=-10.0, show_default=True, help="Factor that scales the honest update.")
+@click.option("--unsafe-seed", type=click.IntRange(min=0), help="As for the honest agent.")
 def main(config: Path, factor: float, unsafe_seed: int | None) -> None:
     """Run a SIMULATED hostile site: enrolled, signed, within its budget, and lying about its update."""
     site = load_site_config(config)
     if site.profile is not Profile.DEVELOPMENT:
-        raise ConfigurationError("a simulated attacker takes over development sites alone")
+        raise ConfigurationError("a simulated attacker can take over only sites with profile development")
     click.echo(f"SIMULATED attacker at {site.site_id}: sends {factor:g} times its update", err=True)
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
     stop = threading.Event()

@@ -18,8 +18,8 @@ from coreason_enclave.command_line import ExitCode
 EXITS = """\b
 Exit codes:
   0  {0}
-  2  unusable: an option, a file that cannot be read, a policy that is none
-  3  refused; so are evidence and endorsements that are malformed, too large, missing or of another kind
+  2  an unusable option, an unreadable file, or an invalid policy
+  3  refused; also evidence or endorsements that are malformed, too large, missing or of another kind
 """
 
 Judge = Callable[[bytes, tuple[bytes, ...]], EvidenceVerdict]

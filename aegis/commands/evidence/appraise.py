@@ -31,18 +31,26 @@ from aegis.evidence import appraise as appraise_report
 from coreason_enclave.attestation import AttestationPolicy, Binding, Role
 
 
-@click.command(short_help="Is evidence acceptable to a policy?", epilog=EXITS.format("accepted"))
+@click.command(short_help="Decide whether a policy accepts the evidence.", epilog=EXITS.format("accepted"))
 @report_options(kind_required=False)
-@click.option("--policy", "policy_path", type=FILE, cls=Once, required=True, help="TOML: what is accepted.")
-@click.option("--subject", type=Subject(), cls=Once, help="Whose machine it has to be, by its name in the policy.")
-@click.option("--public-key", type=Hex(32), cls=Once, metavar="HEX", help="A whole host: its Ed25519 key.")
-@click.option("--kem-key", type=Hex(32), cls=Once, metavar="HEX", help="A whole host: its X25519 key.")
-@click.option("--job-digest", type=Hex(32), cls=Once, metavar="HEX", help="A whole host: SHA-256 of the job.")
+@click.option("--policy", "policy_path", type=FILE, cls=Once, required=True, help="TOML file: the appraisal policy.")
+@click.option(
+    "--subject", type=Subject(), cls=Once, help="The participant that owns the machine, by its name in the policy."
+)
+@click.option(
+    "--public-key", type=Hex(32), cls=Once, metavar="HEX", help="For a whole host's evidence: the host's Ed25519 key."
+)
+@click.option(
+    "--kem-key", type=Hex(32), cls=Once, metavar="HEX", help="For a whole host's evidence: the host's X25519 key."
+)
+@click.option(
+    "--job-digest", type=Hex(32), cls=Once, metavar="HEX", help="For a whole host's evidence: SHA-256 of the job."
+)
 @click.option(
     "--role",
     type=click.Choice([role.value for role in Role]),
     cls=Once,
-    help="A whole host: which end of the federation shows it  [site].",
+    help="For a whole host's evidence: role of the host in the federation  [site].",
 )
 @moment_option
 @json_option
@@ -112,13 +120,13 @@ def _refuse_binding(host: Mapping[str, object]) -> None:
     for name, value in host.items():
         if value is not None:
             option = _option(name)
-            raise click.UsageError(f"{option} is for a whole host's evidence: leave out {option}, or --kind")
+            raise click.UsageError(f"{option} applies only to a whole host's evidence: leave out {option}, or --kind")
 
 
 def _binding(role: str | None, parts: Mapping[str, bytes | str | None], report_data: bytes | None) -> Binding:
     """Return the binding of a whole host's evidence; raises ``UsageError`` if any part is missing."""
     if report_data is not None:
-        raise click.UsageError("--report-data is for one report: give --kind, too")
+        raise click.UsageError("--report-data applies only to a single report: give --kind as well")
     if missing := [_option(name) for name, value in parts.items() if value is None]:
         raise click.UsageError(f"without --kind, a whole host's evidence needs {', '.join(missing)}")
     texts = {name: value.hex() if isinstance(value, bytes) else str(value) for name, value in parts.items()}

@@ -15,11 +15,11 @@ from coreason_enclave.attestation.verify import VerificationRefused
 
 
 @click.command(
-    short_help="What does a file of evidence say? Verifies nothing.",
+    short_help="Show the content of an evidence file. Verifies nothing.",
     epilog="Example: aegis evidence inspect evidence.json --reference >> policy.toml",
 )
 @click.argument("path", metavar="FILE", type=FILE)
-@click.option("--reference", is_flag=True, help="Print the reference value of the code that was measured, TOML.")
+@click.option("--reference", is_flag=True, help="Print the reference value of the measured code as TOML.")
 @json_option
 def inspect(path: Path, reference: bool, as_json: bool) -> None:
     """What does a file of evidence say? Nothing is verified, and the first line says so.
@@ -28,12 +28,12 @@ def inspect(path: Path, reference: bool, as_json: bool) -> None:
     policy that accept this very code. Take them from a host that you built and started yourself, or after `verify`.
     """
     if reference and as_json:
-        raise click.UsageError("--reference is TOML: leave out --json")
+        raise click.UsageError("--reference prints TOML: leave out --json")
     try:
-        found = inspect_evidence(read_capped(path))
+        inspection = inspect_evidence(read_capped(path))
     except VerificationRefused as error:
         raise VerificationRefused(error.refusal, printable(f"{path}: {error}")) from error
     if reference:
-        click.echo(f"# {NOT_VERIFIED}\n{reference_values(found)}")
+        click.echo(f"# {NOT_VERIFIED}\n{reference_values(inspection)}")
     else:
-        click.echo(json.dumps(found.document(), indent=2) if as_json else inspection_page(found))
+        click.echo(json.dumps(inspection.document(), indent=2) if as_json else inspection_page(inspection))

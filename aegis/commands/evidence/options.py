@@ -74,7 +74,7 @@ moment_option = click.option(
     type=click.IntRange(0, LAST_MOMENT),
     cls=Once,
     metavar="UNIX",
-    help="Judge as of this moment, Unix seconds  [this moment].",
+    help="Time to verify at, Unix seconds  [now].",
 )
 
 
@@ -86,22 +86,26 @@ def report_options(*, kind_required: bool) -> Callable[[_F], _F]:
             type=click.Choice([kind.value for kind in EvidenceKind]),
             cls=Once,
             required=kind_required,
-            help="What made the report." if kind_required else "What made the report; left out for a whole host.",
+            help="Hardware that made the report."
+            if kind_required
+            else "Hardware that made the report; left out for a whole host's evidence.",
         ),
-        click.option("--evidence", "path", type=FILE, cls=Once, required=True, help="The file to judge."),
+        click.option("--evidence", "path", type=FILE, cls=Once, required=True, help="The evidence file."),
         click.option(
             "--endorsements",
             type=FILE,
             multiple=True,
-            help="A file of what the vendor says about the platform; repeatable.",
+            help="A file of the vendor's endorsements of the platform; repeatable.",
         ),
-        click.option("--nonce", type=Hex(32), cls=Once, metavar="HEX", help="The nonce it was asked for with."),
+        click.option(
+            "--nonce", type=Hex(32), cls=Once, metavar="HEX", help="The nonce that the evidence was requested with."
+        ),
         click.option(
             "--report-data",
             type=Hex(64, 32),
             cls=Once,
             metavar="HEX",
-            help="What the report has to cover: 64 bytes; of a GPU 32.",
+            help="The data that the report must cover: 64 bytes; 32 for a GPU.",
         ),
     )
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from aegis.commands.terminal_text import visible
 from aegis.evidence import EvidenceVerdict, Inspection
 
-NOT_VERIFIED = "NOT VERIFIED: nothing below has been checked; `aegis evidence verify` does that"
+NOT_VERIFIED = "NOT VERIFIED: nothing below has been checked; run `aegis evidence verify` to check the file"
 
-_MOST = 512
+_MAX_CHARACTERS = 512
 
 
 def judgement_page(judged: EvidenceVerdict) -> str:
@@ -21,27 +21,27 @@ def judgement_page(judged: EvidenceVerdict) -> str:
     lines = [judged.verdict.upper(), *_rows({name: value for name, value in facts.items() if value is not None})]
     lines += _section("claims", judged.claims)
     lines += _measured(f"measurements ({_compared(judged)})", judged.measurements)
-    unchecked = f"NOT CHECKED: {', '.join(judged.not_checked)}" if judged.not_checked else "nothing was left unchecked"
+    unchecked = f"NOT CHECKED: {', '.join(judged.not_checked)}" if judged.not_checked else "every item was checked"
     return "\n".join([*lines, *_gpus(judged), printable(unchecked)])
 
 
-def inspection_page(found: Inspection) -> str:
+def inspection_page(inspection: Inspection) -> str:
     """Return a page that warns "not verified" first, then shows the file's content."""
-    return "\n".join([NOT_VERIFIED, *_inspected(found)])
+    return "\n".join([NOT_VERIFIED, *_inspected(inspection)])
 
 
 def printable(text: str) -> str:
     """Return the text on one line, at most 512 characters, with terminal control characters escaped."""
-    shown = visible(text)
-    return shown if len(shown) <= _MOST else f"{shown[:_MOST]}…"
+    escaped = visible(text)
+    return escaped if len(escaped) <= _MAX_CHARACTERS else f"{escaped[:_MAX_CHARACTERS]}…"
 
 
-def _inspected(found: Inspection) -> Iterator[str]:
-    yield printable(f"says it is: {found.what}")
-    facts = {} if found.report_data is None else {"report_data": found.report_data}
-    yield from _rows({**facts, **found.says})
-    yield from _measured("measurements", found.measurements)
-    for number, gpu in enumerate(found.gpus):
+def _inspected(inspection: Inspection) -> Iterator[str]:
+    yield printable(f"claimed kind: {inspection.what}")
+    facts = {} if inspection.report_data is None else {"report_data": inspection.report_data}
+    yield from _rows({**facts, **inspection.says})
+    yield from _measured("measurements", inspection.measurements)
+    for number, gpu in enumerate(inspection.gpus):
         yield f"GPU {number}"
         yield from (f"  {line}" for line in _inspected(gpu))
 
@@ -56,8 +56,8 @@ def _gpus(judged: EvidenceVerdict) -> Iterator[str]:
 
 def _compared(judged: EvidenceVerdict) -> str:
     if judged.verdict == "accepted":
-        return "those that the reference value names were compared"
-    return "compared with nothing" if "measurements" in judged.not_checked else "compared with the vendor's manifests"
+        return "compared where the reference value names a register"
+    return "not compared" if "measurements" in judged.not_checked else "compared with the vendor's manifests"
 
 
 def _measured(title: str, values: Mapping[str, str]) -> Iterator[str]:
@@ -87,10 +87,10 @@ def _flat(values: Mapping[str, object], before: str = "") -> Iterator[tuple[str,
         elif isinstance(value, list | tuple):
             yield f"{before}{name}", ", ".join(map(str, value)) or "none"
         else:
-            yield f"{before}{name}", _word(value)
+            yield f"{before}{name}", _as_text(value)
 
 
-def _word(value: object) -> str:
+def _as_text(value: object) -> str:
     if value is None:
         return "unknown"
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)

@@ -15,9 +15,11 @@ from coreason_enclave.attestation.verify.nvidia import NvidiaPlatformPolicy
 from coreason_enclave.attestation.verify.snp import SnpPlatformPolicy
 
 
-@click.command(short_help="Is evidence authentic, on a platform in a good state?", epilog=EXITS.format("authentic"))
+@click.command(
+    short_help="Check that evidence is authentic, and its platform in a good state.", epilog=EXITS.format("authentic")
+)
 @report_options(kind_required=True)
-@click.option("--platform-policy", type=FILE, cls=Once, help="TOML: in which state the platform has to be.")
+@click.option("--platform-policy", type=FILE, cls=Once, help="TOML file: the required state of the platform.")
 @moment_option
 @json_option
 @click.pass_context

@@ -75,7 +75,7 @@ class SuperLinkControl:
 
         A key keeps its id across reconnections, and across restarts of a SuperLink on the same database.
         """
-        answer = self._ask(lambda: self._client.ListNodes(ListNodesRequest()))
+        answer = self._call(lambda: self._client.ListNodes(ListNodesRequest()))
         return {base64.b64encode(node.public_key).decode(): node.node_id for node in answer.nodes_info}
 
     def register(self, node_keys: Mapping[str, str]) -> None:
@@ -84,28 +84,28 @@ class SuperLinkControl:
         for site_id, node_key in sorted(node_keys.items()):
             if node_key not in known:
                 request = RegisterNodeRequest(public_key=base64.b64decode(node_key), name=site_id)
-                self._ask(lambda request=request: self._client.RegisterNode(request))  # type: ignore[misc]
+                self._call(lambda request=request: self._client.RegisterNode(request))  # type: ignore[misc]
 
     def start_run(self) -> int:
         """Start a run of the empty app and return its id. The client that acquires the run's task drives the run."""
         app = empty_app()
         fab = Fab(hash_str=hashlib.sha256(app).hexdigest(), content=app)
-        run_id = int(self._ask(lambda: self._client.StartRun(StartRunRequest(fab=fab))).run_id)
+        run_id = int(self._call(lambda: self._client.StartRun(StartRunRequest(fab=fab))).run_id)
         if run_id == 0:
-            raise TransportUnavailable("SuperLink accepted no run: see its log")
+            raise TransportUnavailable("SuperLink did not accept the run: see its log")
         return run_id
 
     def stop_run(self, run_id: int) -> None:
         """End a run; SuperLink removes its messages and objects."""
-        self._ask(lambda: self._client.StopRun(StopRunRequest(run_id=run_id)))
+        self._call(lambda: self._client.StopRun(StopRunRequest(run_id=run_id)))
 
     def unfinished_runs(self) -> tuple[int, ...]:
         """Return the ids of the unfinished runs, newest first."""
-        runs = self._ask(lambda: self._client.ListRuns(ListRunsRequest())).run_dict
+        runs = self._call(lambda: self._client.ListRuns(ListRunsRequest())).run_dict
         return tuple(run_id for run_id, run in runs.items() if run.status.status != "finished")
 
     @staticmethod
-    def _ask(call: Callable[[], _Answer]) -> _Answer:
+    def _call(call: Callable[[], _Answer]) -> _Answer:
         with _carrier_errors():
             return call()
 
@@ -127,6 +127,6 @@ def _carrier_errors() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:
-        raise TransportUnavailable(f"SuperLink refused: {error.response.status_code}") from error
+        raise TransportUnavailable(f"SuperLink refused the request: HTTP {error.response.status_code}") from error
     except (httpx.HTTPError, ValueError) as error:
         raise TransportUnavailable(f"SuperLink cannot be reached: {type(error).__name__}") from error

@@ -30,8 +30,8 @@ def naming_a_full_gateway(gateway: GatewayControl, clock: Callable[[], float] = 
     except BudgetRefused:
         raise  # the sites refused for a reason of their own
     except RunPaused as paused:
-        if said := _crowded(gateway, max(began, clock() - _LATELY_S)):
-            paused.args = (f"{paused}\n{said}", *paused.args[1:])
+        if notice := _crowded(gateway, max(began, clock() - _LATELY_S)):
+            paused.args = (f"{paused}\n{notice}", *paused.args[1:])
         raise
 
 
@@ -43,6 +43,6 @@ def _crowded(gateway: GatewayControl, since: float) -> str:
     if not load.crowded_since(since):
         return ""
     return (
-        "the gateway was full meanwhile, so that sites may not have been able to answer: "
-        f"{load.in_words()} (aegis federation status shows it; limits: docs/OPERATIONS.md)"
+        f"the gateway was full during the round, so that replies of sites may have been refused: {load.in_words()} "
+        "(aegis federation status shows it; limits: docs/OPERATIONS.md)"
     )

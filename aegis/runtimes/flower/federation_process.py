@@ -23,7 +23,7 @@ from coreason_enclave.system import Backoff, SupervisedProcess, spawn, terminate
 _START_S = 120.0
 _END_S = 30.0
 _POLL_S = 0.05
-_MOST_RESTARTS = 4
+_MAX_RESTARTS = 4
 
 
 @contextmanager
@@ -112,17 +112,17 @@ def await_serving(host: FederationHost, failed: Callable[[], bool] = lambda: Fal
         state = host.state() or {}
         if state.get("serving") and host.gateway_answers():
             return
-        _require_hope(host, state.get("processes", {}))
+        _require_few_restarts(host, state.get("processes", {}))
         time.sleep(_POLL_S)
-    raise RunFolderError(f"the federation's processes did not come up in {_START_S:g} s: see {host.logs}")
+    raise RunFolderError(f"the federation's processes did not start within {_START_S:g} s: see {host.logs}")
 
 
-def _require_hope(host: FederationHost, processes: Mapping[str, Mapping[str, int]]) -> None:
+def _require_few_restarts(host: FederationHost, processes: Mapping[str, Mapping[str, int]]) -> None:
     """Raise :class:`RunFolderError` if SuperLink or gateway keeps failing, because waiting cannot fix the cause."""
     for name in ("superlink", "gateway"):
-        if processes.get(name, {}).get("restarts", 0) >= _MOST_RESTARTS:
-            words = log_tail(host.logs / f"{name}.log")
-            raise RunFolderError(f"{name} does not start: {words} (its ports are in {host.gateway_file})")
+        if processes.get(name, {}).get("restarts", 0) >= _MAX_RESTARTS:
+            log_line = log_tail(host.logs / f"{name}.log")
+            raise RunFolderError(f"{name} does not start: {log_line} (its ports are in {host.gateway_file})")
 
 
 def log_tail(log: Path) -> str:
@@ -132,7 +132,7 @@ def log_tail(log: Path) -> str:
     except OSError:
         lines = []
     complaints = [line for line in lines if line.lower().startswith(("error", "the gateway cannot"))]
-    return [*lines, *complaints][-1] if lines else "it said nothing"
+    return [*lines, *complaints][-1] if lines else "its log is empty"
 
 
 def _require_options(host: FederationHost, options: HostOptions) -> None:
@@ -142,6 +142,6 @@ def _require_options(host: FederationHost, options: HostOptions) -> None:
     served = {name: value for name, value in state.get("options", {}).items() if name != "local_sites"}
     if served != {"unsafe_seed": options.unsafe_seed, "attackers": options.attackers}:
         raise RunFolderError(
-            f"{host.federation.path} is being served with another unsafe seed or number of attackers: "
-            "aegis federation down it first"
+            f"{host.federation.path} is being served with another unsafe seed or number of attackers: run aegis "
+            "federation down first"
         )

@@ -105,7 +105,7 @@ class FlowerFleetCodec:
                 return NodeRequest(message.node.node_id, run_id=message.run_id, object_id=message.message_object_id)
             case PullMessagesRequest() | SendNodeHeartbeatRequest() | GetRunRequest() | GetFabRequest():
                 return NodeRequest(message.node.node_id)
-        raise RequestRefused(Reason.UNSUPPORTED, f"no rule for {name}")
+        raise RequestRefused(Reason.UNSUPPORTED, f"the gateway has no rule for {name}")
 
     def upload(self, length: int) -> FlowerUpload:
         """Return a reader for a PushObjectRequest of ``length`` bytes."""
@@ -124,7 +124,7 @@ class FlowerFleetCodec:
         if not response.messages_list:
             return None
         if len(response.messages_list) != 1 or len(response.message_object_trees) != 1:
-            raise ValueError("a fetch that gives more than one message")
+            raise ValueError("a fetch that returns more than one message")
         metadata = response.messages_list[0].metadata
         objects = frozenset({metadata.message_id, *_object_ids(response.message_object_trees[0])})
         return Pulled(metadata.run_id, metadata.message_id, objects)
@@ -156,7 +156,7 @@ class FlowerUpload:
         """Take bytes in; return the bytes that may be forwarded (the head and the content)."""
         self._read += len(chunk)
         if self._read > self._length:
-            raise _malformed("more bytes than were declared")
+            raise _malformed("more bytes than declared")
         data, self._kept = self._kept + chunk, b""
         content_left = 0 if self._opened(data) is None else max(0, self._content_end - (self._read - len(data)))
         self._kept = data[content_left:]
@@ -168,7 +168,7 @@ class FlowerUpload:
             raise _malformed("an upload that is cut off")
         tail = _canonical(PushObjectRequest, self._kept)
         if not tail.session_id or tail.HasField("node") or tail.run_id or tail.object_id or tail.object_content:
-            raise _malformed("an upload names its session, and nothing else, behind its content")
+            raise _malformed("after its content, an upload may name only its session")
         return tail.session_id, self._kept
 
     def _opened(self, data: bytes) -> UploadHead | None:
@@ -183,24 +183,24 @@ class FlowerUpload:
     def _head_of(self, fields: bytes) -> UploadHead:
         message = _canonical(PushObjectRequest, fields)
         if not message.HasField("node") or not message.object_id or message.session_id:
-            raise _malformed("an upload names node, run and object before its content")
+            raise _malformed("an upload must name node, run and object before its content")
         if not 0 < self._length - self._content_end <= _MAX_TAIL_BYTES:  # the reader withholds the last bytes
-            raise _malformed("an upload's content is as long as its request says, and its session follows")
+            raise _malformed("an upload's content must have the length in its request, and its session must follow")
         return UploadHead(message.node.node_id, message.run_id, message.object_id)
 
 
 def _answer(message: PushMessagesRequest) -> NodeRequest:
     if len(message.messages_list) != 1 or len(message.message_object_trees) != 1:
-        raise _malformed("a node pushes one answer at a time")
+        raise _malformed("a node must push one reply at a time")
     metadata, tree = message.messages_list[0].metadata, message.message_object_trees[0]
     if metadata.src_node_id != message.node.node_id:
-        raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "an answer in the name of another node")
+        raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "a reply in the name of another node")
     if metadata.dst_node_id != SUPERLINK or not metadata.reply_to_message_id:
-        raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "a node answers SuperLink and starts no message of its own")
+        raise RequestRefused(Reason.NOT_ADDRESSED_TO_ME, "a node may reply to SuperLink, but not start messages")
     if tree.object_id != metadata.message_id:
-        raise _malformed("an answer whose objects belong to another message")
+        raise _malformed("a reply whose objects belong to another message")
     if _count_objects(tree) > MAX_ANSWER_OBJECTS:
-        raise RequestRefused(Reason.OVERSIZED, f"an answer of more than {MAX_ANSWER_OBJECTS} objects")
+        raise RequestRefused(Reason.OVERSIZED, f"a reply of more than {MAX_ANSWER_OBJECTS} objects")
     return NodeRequest(message.node.node_id, run_id=metadata.run_id, reply_to=metadata.reply_to_message_id)
 
 
@@ -224,15 +224,15 @@ def _decoded(kind: type[_MessageT], body: bytes) -> _MessageT:
 
 
 def _object_ids(tree: ObjectTree) -> set[str]:
-    found: set[str] = set()
+    ids: set[str] = set()
     waiting = [tree]
     while waiting:
         node = waiting.pop()
-        found.add(node.object_id)
+        ids.add(node.object_id)
         waiting.extend(node.children)
-        if len(found) > _MAX_OBJECTS:
+        if len(ids) > _MAX_OBJECTS:
             raise ValueError(f"a message of more than {_MAX_OBJECTS} objects")
-    return found
+    return ids
 
 
 def _count_objects(tree: ObjectTree) -> int:
@@ -260,7 +260,7 @@ def _content_start(data: bytes) -> tuple[int, int, int] | None:
         if number == PushObjectRequest.OBJECT_CONTENT_FIELD_NUMBER and wire_type == 2:
             return position, value[1], value[0]
         if wire_type not in (0, 2):
-            raise _malformed("an upload with a field that no upload has")
+            raise _malformed("an upload with an unknown field")
         position = value[1] + (value[0] if wire_type == 2 else 0)
 
 

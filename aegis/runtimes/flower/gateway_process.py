@@ -74,7 +74,7 @@ def gateway_listeners(
     passage = FleetProxy(
         upstream, FlowerFleetCodec(), nodes=nodes, audit=audit, gate=gate, object_bytes=config.max_object_bytes
     )
-    body, limits = BodyLimits(config.body_idle_s, config.min_bytes_per_s), _kept(config.limits)
+    body, limits = BodyLimits(config.body_idle_s, config.min_bytes_per_s), _affordable_limits(config.limits)
     counts = CrowdCounts(limits.connections)
     gateway = Gateway(Registry(federation), passage, nodes=nodes, audit=audit, body=body, limits=limits, counts=counts)
     for_sites = TlsListener(
@@ -89,7 +89,7 @@ def gateway_listeners(
     return [for_sites, Listener(ControlApplication(gateway.report, gate), bind_unix(files.control_socket))]
 
 
-def _kept(limits: GatewayLimits) -> GatewayLimits:
+def _affordable_limits(limits: GatewayLimits) -> GatewayLimits:
     """Reduce the limits to the file descriptors of this process: each connection takes one descriptor."""
     descriptors = raise_descriptor_limit()
     fitting = limits.fitting(descriptors)
@@ -110,7 +110,7 @@ def _reload(tls: ServerTls) -> None:
     try:
         tls.reload()
     except ConfigurationError as error:
-        _log.error("the certificate in use stays: %s", error)
+        _log.error("the gateway keeps its present certificate: %s", error)
 
 
 def main() -> None:

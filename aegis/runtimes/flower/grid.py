@@ -45,7 +45,7 @@ _Answer = TypeVar("_Answer")
 _PATIENCE_S = 8.0
 """Seconds for which a call retries. A killed SuperLink serves again within about three seconds."""
 _OBJECT_PATIENCE_S = 60.0
-_MOST_OBJECTS = 16
+_MAX_OBJECTS = 16
 """Maximum objects per reply. A message of this project has three: the message, its record and the sealed bytes."""
 
 
@@ -135,13 +135,13 @@ class RunGrid(HttpGrid):
 
     def _inflate(self, object_id: str, arriving: _Arriving) -> Message:
         run_id, object_ids = self.run.run_id, [tree.object_id for tree in iterate_object_tree(arriving.tree)]
-        if len(object_ids) > _MOST_OBJECTS:
-            raise ValueError("more objects than a message of ours has")
+        if len(object_ids) > _MAX_OBJECTS:
+            raise ValueError("more objects than a message of this run has")
         pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)
         contents = pull_objects(object_ids, pull, max_tries_per_object=2, initial_backoff=0.03, backoff_cap=0.2)
         written = inflate_object_from_contents(object_id, contents)
         if not isinstance(written, Message):
-            raise ValueError("not a message")
+            raise ValueError("the object is not a message")
         received = ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=object_id)
         self._runtime_client.ConfirmMessageReceived(received)
         metadata = message_from_proto(arriving.message).metadata  # authenticated, unlike the inner metadata
@@ -152,9 +152,9 @@ class RunGrid(HttpGrid):
     def begin(self) -> None:
         """Report to SuperLink that the run is now driven, and set Flower's process-wide task identity."""
         with _carrier_errors():
-            given = self._runtime_client.PullTaskInput(PullTaskInputRequest())
-        TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
-        TaskIdentity.node_id = given.context.node_id
+            task_input = self._runtime_client.PullTaskInput(PullTaskInputRequest())
+        TaskIdentity.task_id, TaskIdentity.run_id = task_input.task_id, task_input.run.run_id
+        TaskIdentity.node_id = task_input.context.node_id
 
     def heartbeat(self) -> None:
         """Keep the run's token alive. SuperLink ends a run after a minute without a heartbeat."""
@@ -215,6 +215,6 @@ def _carrier_errors() -> Iterator[None]:
         status = error.response.status_code
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise RunEnded(f"SuperLink refused the run's token: {status}") from error
-        raise TransportUnavailable(f"SuperLink refused: {status}") from error
+        raise TransportUnavailable(f"SuperLink refused the request: HTTP {status}") from error
     except (httpx.HTTPError, ValueError) as error:
         raise TransportUnavailable(f"SuperLink cannot be reached: {type(error).__name__}") from error

@@ -78,7 +78,7 @@ def _run(command: Sequence[str], folder: Path) -> None:
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)  # noqa: S603 - our own
     except subprocess.CalledProcessError as error:
-        said = (error.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise RunFolderError(f"site {folder.name} cannot join: {said}") from error
+        last_line = (error.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise RunFolderError(f"site {folder.name} cannot join: {last_line}") from error
     except subprocess.TimeoutExpired as error:
         raise RunFolderError(f"site {folder.name} cannot join: no answer in {_TIMEOUT_S:g} s") from error

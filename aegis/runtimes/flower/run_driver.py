@@ -120,17 +120,17 @@ class DrivenGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that have arrived, each once. Raises :class:`TransportUnavailable`."""
-        grid, wanted = self._current(), set(message_ids)
+        grid, open_ids = self._current(), set(message_ids)
         with self._noticing():
-            replies = list(grid.pull_messages(wanted & self._pushed.keys()))
-        gone = [unavailable(self._run_id, message_id) for message_id in sorted(wanted - self._pushed.keys())]
+            replies = list(grid.pull_messages(open_ids & self._pushed.keys()))
+        lost = [unavailable(self._run_id, message_id) for message_id in sorted(open_ids - self._pushed.keys())]
         for reply in replies:
             self._pushed.pop(reply.metadata.reply_to_message_id, None)
-        return [*replies, *gone, *self._cut_off(grid, wanted)]
+        return [*replies, *lost, *self._cut_off(grid, open_ids)]
 
-    def _cut_off(self, grid: RunGrid, wanted: set[str]) -> list[Message]:
+    def _cut_off(self, grid: RunGrid, open_ids: set[str]) -> list[Message]:
         """Return an error, in the site's name, for each answer that the gateway cut off and that will never arrive."""
-        message_ids = sorted(wanted & self._pushed.keys() & set(self._oversized()))
+        message_ids = sorted(open_ids & self._pushed.keys() & set(self._oversized()))
         grid.forget(message_ids)
         return [cut_off(self._run_id, message_id, self._pushed.pop(message_id)) for message_id in message_ids]
 
@@ -173,7 +173,7 @@ class DrivenGrid(Grid):
         if self._lost.is_set() or self._grid is None:
             self._renew()
         if self._grid is None:
-            raise TransportUnavailable("there is no run")
+            raise TransportUnavailable("no run was started")
         return self._grid
 
     def _renew(self) -> None:
@@ -245,7 +245,7 @@ def _take_task(executor: RuntimeHttpClient, control: SuperLinkControl, run_id: i
             control.stop_run(answer.task.run_id)
         else:
             time.sleep(_POLL_S)
-    raise TransportUnavailable("SuperLink offers no task for the run that it started")
+    raise TransportUnavailable("SuperLink returns no task for the run that it started")
 
 
 def _executor(endpoint: SuperLinkEndpoint) -> RuntimeHttpClient:

@@ -62,9 +62,9 @@ def _participants(host: FederationHost, config: FederationConfig) -> tuple[Parti
     nodes = _nodes(host.endpoint())
     known = {site: nodes[key] for site, key in sorted(config.node_keys.items()) if key in nodes}
     if not known:
-        raise RunFolderError(f"{host.federation.path}: no participant has a node: admit one first")
+        raise RunFolderError(f"{host.federation.path}: no participant has a node: admit a site first")
     for site in sorted(config.public_keys.keys() - known.keys()):
-        logging.getLogger(__name__).warning("%s has no node, and takes part in nothing until it joins", site)
+        logging.getLogger(__name__).warning("site %s has no node, and takes part in no job until the site joins", site)
     return tuple(Participant(site, config.public_keys[site], node) for site, node in known.items())
 
 
@@ -86,8 +86,8 @@ def _await_connections(gateway: GatewayControl, config: FederationConfig, local:
 
     Local agents, which are starting, get longer than a remote site, which may be down for days.
     """
-    wanted, start = config.node_keys.keys() - set(config.revoked), time.monotonic()
-    while missing := wanted - _connected(gateway):
+    expected, start = config.node_keys.keys() - set(config.revoked), time.monotonic()
+    while missing := expected - _connected(gateway):
         if time.monotonic() - start > (_LOCAL_WAIT_S if missing & set(local) else _REMOTE_WAIT_S):
             logging.getLogger(__name__).warning("not connected: %s", ", ".join(sorted(missing)))
             return

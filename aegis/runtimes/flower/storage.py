@@ -40,11 +40,11 @@ class SuperLinkStorage:
 
     def prepare(self) -> None:
         """Create or convert the database and return every free page. Call only while no SuperLink uses the file."""
-        with _or_another_time(), self._opened(wait_s=5.0) as database:
+        with _log_failures(), self._opened(wait_s=5.0) as database:
             if _number(database, "auto_vacuum") != _INCREMENTAL:
                 database.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
                 database.execute("VACUUM")  # rewrites the file, which makes the mode permanent
-            _give_back(database)
+            _release_pages(database)
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._database.chmod(0o600)
 
@@ -52,11 +52,11 @@ class SuperLinkStorage:
         """Return free pages to the file system if they exceed 8 MiB. SuperLink may run meanwhile."""
         if not self._database.exists():
             return
-        with _or_another_time(), self._opened(wait_s=_WAIT_S) as database:
+        with _log_failures(), self._opened(wait_s=_WAIT_S) as database:
             free = _number(database, "freelist_count") * _number(database, "page_size") > _LARGE_BYTES
             if free:
                 for _ in range(_STEPS):
-                    _give_back(database, _STEP_PAGES)
+                    _release_pages(database, _STEP_PAGES)
             if free or self._write_ahead_bytes() > _LARGE_BYTES:  # a checkpoint shortens the file
                 database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -71,17 +71,17 @@ class SuperLinkStorage:
 
 
 @contextlib.contextmanager
-def _or_another_time() -> Iterator[None]:
+def _log_failures() -> Iterator[None]:
     """Log and skip a busy or damaged database. SuperLink itself reports the damage."""
     try:
         yield
     except sqlite3.OperationalError as error:
-        _log.info("SuperLink's database is not tidied now: %s", error)
+        _log.info("SuperLink's database was not compacted this time: %s", error)
     except sqlite3.DatabaseError as error:
-        _log.warning("SuperLink's database cannot be tidied: %s", error)
+        _log.warning("SuperLink's database cannot be compacted: %s", error)
 
 
-def _give_back(database: sqlite3.Connection, max_pages: int = 0) -> None:
+def _release_pages(database: sqlite3.Connection, max_pages: int = 0) -> None:
     """Return at most ``max_pages`` free pages; 0 returns all.
 
     Runs as a script, because ``execute`` would stop after the first page.

@@ -105,12 +105,12 @@ def superlink_command(files: SuperLinkFiles, *, port: int, health_port: int) -> 
     ]
 
 
-def flower_environment(home: Path, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+def flower_environment(flower_home: Path, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment of a Flower process: no telemetry, no update check, no proxy before loopback."""
     excluded = ",".join(filter(None, [environment.get("NO_PROXY"), LOOPBACK, "localhost"]))
     return {
         **environment,
-        "FLWR_HOME": str(home),
+        "FLWR_HOME": str(flower_home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "NO_PROXY": excluded,

@@ -35,7 +35,7 @@ from coreason_enclave.system import Backoff, SupervisedProcess, file_lock, is_lo
 _TICK_S = 0.1
 _REGISTRY_EVERY_S = 1.0
 _PROBE_EVERY_S = 5.0
-_MOST_SILENT_S = 30.0
+_MAX_SILENT_S = 30.0
 _CLAIM_TRIES = 20
 _AGENT = "agent-"
 _LOGS_EVERY_S = 1.0
@@ -124,7 +124,7 @@ class FederationHost:
                     yield
                     return
             time.sleep(_TICK_S if attempt + 1 < _CLAIM_TRIES else 0)  # a query holds the lock for a moment
-        raise RunFolderError(f"{self.federation.path} is being served already: see aegis federation status")
+        raise RunFolderError(f"{self.federation.path} is already being served: see aegis federation status")
 
     @property
     def _lock(self) -> Path:
@@ -227,14 +227,14 @@ class Supervisor:
                 self._heard.pop(name, None)
             elif answers():
                 self._heard[name] = time.monotonic()
-            elif time.monotonic() - self._heard.setdefault(name, time.monotonic()) > _MOST_SILENT_S:
-                _log.warning("%s lives and does not answer: ending it", name)
+            elif time.monotonic() - self._heard.setdefault(name, time.monotonic()) > _MAX_SILENT_S:
+                _log.warning("%s is alive, but does not answer: stopping it", name)
                 child.stop()
 
-    def _is_due(self, what: str, every_s: float) -> bool:
-        if time.monotonic() < self._due.get(what, 0.0):
+    def _is_due(self, duty: str, every_s: float) -> bool:
+        if time.monotonic() < self._due.get(duty, 0.0):
             return False
-        self._due[what] = time.monotonic() + every_s
+        self._due[duty] = time.monotonic() + every_s
         return True
 
     def _write_state(self) -> None:

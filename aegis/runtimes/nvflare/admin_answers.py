@@ -29,7 +29,7 @@ def without_unreadable(replies: Sequence[Any], strikes: Violations) -> Sequence[
     """Return FLARE's ``ClientReply`` objects, with each unreadable answer removed and reported as a violation."""
     for each in replies:
         if each.reply is not None and not _is_readable(each.reply, each.request):
-            strikes.report(each.client_name, "answers FLARE's administration by what is no answer")
+            strikes.report(each.client_name, "answers FLARE's administration with an unreadable reply")
             each.reply = None
     return replies
 
@@ -53,11 +53,11 @@ def _is_readable(reply: Any, request: Any) -> bool:
         return False
     code = headers.get(MsgHeader.RETURN_CODE, ReturnCode.OK)
     if getattr(request, "topic", None) == TrainingTopic.CHECK_RESOURCE and code == ReturnCode.OK:
-        return isinstance(body, Shareable) and _says_whether(body)
+        return isinstance(body, Shareable) and _has_resource_reply(body)
     return isinstance(code, str) and type(body) in (type(None), str, bytes, dict, list)
 
 
-def _says_whether(body: Shareable) -> bool:
+def _has_resource_reply(body: Shareable) -> bool:
     """Return True if the body has a readable resource flag and token."""
     try:
         enough = body.get_header(ShareableHeader.IS_RESOURCE_ENOUGH, False)

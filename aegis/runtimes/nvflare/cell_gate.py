@@ -108,7 +108,7 @@ def _install() -> None:
     FedAdminServer.send_requests = send_requests
     job_runner.check_client_replies = note_failures
     Adapter.call = lambda adapter, future, *args, **kwargs: _streamed(call, adapter, future, args, kwargs)
-    FederatedServer.process_job_failure = lambda server, request: report(server, _bearable(request))
+    FederatedServer.process_job_failure = lambda server, request: report(server, _without_failure(request))
     WFCommServer._job_policy_violated = lambda _: False
 
 
@@ -116,9 +116,9 @@ def _checked(cell: Any) -> Callable[[Message], Message | None]:
     """Return a filter for a cell's incoming messages. FLARE drops a message if the filter returns a value."""
 
     def check(message: Message) -> Message | None:
-        found = refused(message)
-        if found is not None:
-            OFFENCES.report(found.sender, found.why)
+        refusal = refused(message)
+        if refusal is not None:
+            OFFENCES.report(refusal.sender, refusal.why)
             return make_reply(ReturnCode.INVALID_REQUEST)
         sender = sender_of(message)
         if sender is None:
@@ -181,7 +181,9 @@ def _streamed(call: Any, adapter: Any, future: Any, args: Any, kwargs: Any) -> N
         decode_payload(message, StreamHeaderKey.PAYLOAD_ENCODING, fobs_ctx=adapter.cell.get_fobs_context())
         _require_kind(message)
     except Exception as error:  # noqa: BLE001 - FOBS raises many kinds for plain but invalid payloads
-        why = str(error) if isinstance(error, NotPlain) else f"what cannot be decoded ({type(error).__name__})"
+        why = (
+            str(error) if isinstance(error, NotPlain) else f"a payload that cannot be decoded ({type(error).__name__})"
+        )
         OFFENCES.report(_site(origin), f"sends {why}")
         _answer(adapter, future.headers)
         return
@@ -194,7 +196,7 @@ def _require_kind(message: Message) -> None:
     if channel in (CellChannel.SERVER_COMMAND, CellChannel.AUX_COMMUNICATION) and not isinstance(
         message.payload, Shareable
     ):
-        raise NotPlain("what is no shareable")
+        raise NotPlain("a payload that is not a Shareable")
 
 
 def _answer(adapter: Any, headers: dict[str, Any]) -> None:
@@ -210,11 +212,11 @@ def _answer(adapter: Any, headers: dict[str, Any]) -> None:
     )
 
 
-def _bearable(request: Message) -> Message:
+def _without_failure(request: Message) -> Message:
     """Rewrite a site's report of a failed job part as the report of a part that ended well."""
     if isinstance(request.payload, dict) and request.payload.get(JobFailureMsgKey.CODE) != _ENDED:
         site = _site(str(request.get_header(MessageHeaderKey.ORIGIN)))
-        logging.getLogger(__name__).warning("the job's process at %s failed: the job goes on without it", site)
+        logging.getLogger(__name__).warning("the job's process at %s failed: the job continues without the site", site)
         request.payload[JobFailureMsgKey.CODE] = _ENDED
     return request
 

@@ -129,7 +129,7 @@ def _identity(message: Message, sender: str, is_admin: bool, common_name: Any) -
     if not sender:
         return "the connection names no cell"
     if isinstance(common_name, str) and ("@" in common_name) != is_admin:
-        return "the certificate is not one for such a cell"
+        return "the certificate does not match the kind of cell"
     if not _is_within(message.get_header(MessageHeaderKey.ORIGIN), sender if is_admin else _root(sender)):
         return "the origin is not the sender's"
     if message.get_header(MessageHeaderKey.ENCRYPTED, False):
@@ -140,10 +140,12 @@ def _identity(message: Message, sender: str, is_admin: bool, common_name: Any) -
 def _of_admin(message: Message, sender: str) -> str | None:
     del sender
     if message.get_header(MessageHeaderKey.DESTINATION) != SERVER:
-        return "an administrator's message for another cell than the server"
+        return "an administrator's message to another cell than the server"
     if message.get_header(MessageHeaderKey.MSG_TYPE) != MessageType.REQ:
         return (
-            None if message.get_header(MessageHeaderKey.MSG_TYPE) == MessageType.REPLY else "neither asks nor answers"
+            None
+            if message.get_header(MessageHeaderKey.MSG_TYPE) == MessageType.REPLY
+            else "is neither a request nor a reply"
         )
     return _unlisted(message, _MEMBERSHIP, _ADMIN_STREAMS_TO_SERVER)
 
@@ -154,7 +156,7 @@ def _of_site(message: Message, sender: str) -> str | None:
         return None
     is_job = isinstance(destination, str) and destination.startswith(f"{SERVER}.") and destination.count(".") == 1
     if not is_job and destination != SERVER:
-        return "a message for somebody else's cell"
+        return "a message to a cell of another site"
     if kind == MessageType.REQ:
         return (
             _unlisted(message, frozenset(), _SITE_STREAMS_TO_JOB) if is_job else _unlisted(message, _SITE_ASKS_SERVER)
@@ -163,20 +165,20 @@ def _of_site(message: Message, sender: str) -> str | None:
         return _undeliverable(message, sender)
     if kind == MessageType.REPLY and message.get_header(MessageHeaderKey.CHANNEL) in _SITE_ANSWERS:
         return None
-    return "an answer to what nobody asked"
+    return "a reply without a request"
 
 
 def _undeliverable(message: Message, sender: str) -> str | None:
     """Return a reason unless a site's cell returns a message that it could not pass to a cell below."""
     headers = message.get_header(MessageHeaderKey.ORIGINAL_HEADERS)
     meant_for = headers.get(MessageHeaderKey.DESTINATION) if isinstance(headers, dict) else None
-    return None if _is_within(meant_for, _root(sender)) else "returns what was not sent to it"
+    return None if _is_within(meant_for, _root(sender)) else "returns a message that was not sent to the site"
 
 
-def _unlisted(message: Message, asked: _Asked, streamed: _Asked = frozenset()) -> str | None:
+def _unlisted(message: Message, requested: _Asked, streamed: _Asked = frozenset()) -> str | None:
     channel, topic = message.get_header(MessageHeaderKey.CHANNEL), message.get_header(MessageHeaderKey.TOPIC)
     if channel != STREAM_CHANNEL:
-        return None if _listed(channel, topic, asked) else _named("asks", channel, topic)
+        return None if _listed(channel, topic, requested) else _named("asks", channel, topic)
     if topic in (STREAM_ACK_TOPIC, STREAM_ERROR_TOPIC):
         return None
     channel, inner = message.get_header(StreamHeaderKey.CHANNEL), message.get_header(StreamHeaderKey.TOPIC)
@@ -195,7 +197,9 @@ def _named(verb: str, channel: Any, topic: Any) -> str:
     """Return a reason that quotes channel and topic only if short and printable: a sender chooses both freely."""
     known = f"{channel}:{topic}"
     return (
-        f"{verb} {known}" if len(known) <= 80 and known.isascii() and known.isprintable() else f"{verb} what is unknown"
+        f"{verb} {known}"
+        if len(known) <= 80 and known.isascii() and known.isprintable()
+        else f"{verb} an unknown channel or topic"
     )
 
 

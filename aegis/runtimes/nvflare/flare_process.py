@@ -45,8 +45,8 @@ class FlareProcess:
 
     def own_words(self) -> str | None:
         """Return this project's last own line, or None. Ignores FLARE's output, which never names a reason."""
-        said = [line for line in _lines(self.log, self.begins) if line.startswith(OWN)]
-        return said[-1].removeprefix(OWN) if said else None
+        lines = [line for line in _lines(self.log, self.begins) if line.startswith(OWN)]
+        return lines[-1].removeprefix(OWN) if lines else None
 
     def wait_for_exit(self) -> None:
         """Wait for the process to end by itself after its work, for at most :attr:`linger_s`."""
@@ -64,7 +64,7 @@ def log_tail(log: Path) -> str:
     """Return the last complaint near the end of a log of this project's processes, or the log's last line."""
     lines = _lines(log)
     complaints = [line for line in lines if " ERROR " in line or "rror: " in line]
-    return [*lines, *complaints][-1] if lines else "it said nothing"
+    return [*lines, *complaints][-1] if lines else "its log is empty"
 
 
 def _lines(log: Path, begins: int = 0) -> list[str]:

@@ -61,7 +61,7 @@ def write_job_folder(folder: Path, flare_job: FlareJob) -> None:
         RunFolderError: the folder exists or cannot be written.
     """
     if folder.exists():
-        raise RunFolderError(f"{folder} exists: name a folder that is to be made")
+        raise RunFolderError(f"{folder} exists: name a folder that does not exist yet")
     try:
         for name, document in _documents(flare_job).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,7 @@ def require_plain(payload: bytes) -> None:
         raise NotPlain(f"a main section of {len(main)} bytes")
     seen = _Seen()
     try:
-        found = msgpack.unpackb(
+        value = msgpack.unpackb(
             main,
             strict_map_key=False,
             object_hook=seen.mapping,
@@ -77,7 +77,7 @@ def require_plain(payload: bytes) -> None:
         raise
     except Exception as error:  # noqa: BLE001 - msgpack and UTF-8 raise many kinds, all for malformed input
         raise NotPlain(f"a main section that is malformed ({type(error).__name__})") from None
-    _require_shallow(found)
+    _require_shallow(value)
 
 
 def _sections(payload: bytes) -> Iterable[memoryview]:
@@ -89,7 +89,7 @@ def _sections(payload: bytes) -> Iterable[memoryview]:
         at += _SECTION.size
         allowed = (lobs.MARKER_DATUM_BLOB, lobs.MARKER_DATUM_TEXT) if number else (lobs.MARKER_MAIN,)
         if marker not in allowed or dot:
-            raise NotPlain("a section of another kind than text or bytes")
+            raise NotPlain("a section that is neither text nor bytes")
         if not 0 < size <= len(view) - at or (number and size <= lobs.DATUM_ID_LEN):
             raise NotPlain("a section that is cut short")
         if number == MAX_SECTIONS:
@@ -116,7 +116,7 @@ class _Seen:
             return mapping
         name, decomposer = mapping[FOBS_TYPE], mapping.get(FOBS_DECOMPOSER)
         if not isinstance(name, str) or name not in CLASSES or mapping.keys() != _NAMING or decomposer != CLASSES[name]:
-            raise NotPlain("an object of a class that is not a message's")
+            raise NotPlain("an object of a class that messages do not use")
         return mapping[FOBS_DATA]
 
     def _count(self, number: int) -> None:
@@ -125,11 +125,11 @@ class _Seen:
             raise NotPlain(f"more than {MAX_ITEMS} items")
 
 
-def _require_shallow(found: Any) -> None:
-    level, depth = [found], 0
+def _require_shallow(value: Any) -> None:
+    level, depth = [value], 0
     while level:
         if depth > MAX_DEPTH:
-            raise NotPlain(f"more than {MAX_DEPTH} containers in each other")
+            raise NotPlain(f"more than {MAX_DEPTH} nested containers")
         inner: list[Any] = []
         for each in level:
             inner += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()

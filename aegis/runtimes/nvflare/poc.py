@@ -147,7 +147,7 @@ class _SiteAgent:
     def _socket(self) -> tuple[int, int] | None:
         """Return inode and change time of the socket file, or None."""
         try:
-            found = (self._folder / "agent.sock").lstat()
+            status = (self._folder / "agent.sock").lstat()
         except FileNotFoundError:
             return None
-        return found.st_ino, found.st_ctime_ns
+        return status.st_ino, status.st_ctime_ns

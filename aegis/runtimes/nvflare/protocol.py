@@ -50,11 +50,11 @@ def content_of(result: Shareable) -> Content | DeliveryFailure:
     code = result.get_return_code(ReturnCode.OK)
     if code == ReturnCode.OK:
         return _sealed(result)
-    said = result.get_header(REASON_HEADER)
-    if isinstance(said, str) and said in _NOBODY_ANSWERED:
-        return DeliveryFailure(f"{said}: FLARE's client reached nobody behind it")
-    if isinstance(said, str) and said in _REASONS:
-        return SiteRefusal(_REASONS[said])
+    reason = result.get_header(REASON_HEADER)
+    if isinstance(reason, str) and reason in _NOBODY_ANSWERED:
+        return DeliveryFailure(f"{reason}: FLARE's client did not reach the site's agent")
+    if isinstance(reason, str) and reason in _REASONS:
+        return SiteRefusal(_REASONS[reason])
     if isinstance(code, str) and code in _NOT_DELIVERED:
         return DeliveryFailure(f"return code {code}")
     return SiteRefusal(Reason.INTERNAL)
@@ -67,4 +67,4 @@ def _sealed(result: Shareable) -> SealedMessage | EnvelopeError:
     except EnvelopeError as error:
         return error
     except Exception as error:  # noqa: BLE001 - FLARE raises many kinds without a DXO: unusable bytes
-        return EnvelopeError(f"the result is no message of ours: {type(error).__name__}")
+        return EnvelopeError(f"the result is not a sealed message: {type(error).__name__}")

@@ -95,10 +95,10 @@ def provision(project: Project, folder: Path) -> Kits:
     """
     if taken := sorted({SERVER, project.server, project.admin} & set(project.sites)):
         raise RunFolderError(
-            f"NVIDIA FLARE cannot provision this: {taken[0]} would be a site, and is the server's name"
+            f"NVIDIA FLARE cannot provision this: {taken[0]} is both a site's id and the server's name"
         )
     if folder.exists():
-        raise RunFolderError(f"{folder} exists: provisioning makes a new folder")
+        raise RunFolderError(f"{folder} exists: name a folder that does not exist yet")
     folder.mkdir(mode=0o700, parents=True)
     try:
         kits = _built(project, folder)
@@ -114,17 +114,17 @@ def provision(project: Project, folder: Path) -> Kits:
 def _built(project: Project, folder: Path) -> Kits:
     document, complaints = project.document(), _Complaints()
     (folder / "project.yml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             provisioner = Provisioner(str(folder), prepare_builders(document), None)
             context = provisioner.provision(prepare_project(document), logger=complaints)
     except (Exception, SystemExit) as error:  # FLARE raises many kinds for invalid names
         raise RunFolderError(f"NVIDIA FLARE cannot provision this: {error}") from error
     if context.get(CtxKey.BUILD_ERROR):
         raise RunFolderError(f"NVIDIA FLARE cannot provision this: {complaints.last}")
-    made = Path(context[CtxKey.CURRENT_PROD_DIR])
-    kits = Kits(made / project.server, made / project.admin, {site: made / site for site in project.sites})
+    built = Path(context[CtxKey.CURRENT_PROD_DIR])
+    kits = Kits(built / project.server, built / project.admin, {site: built / site for site in project.sites})
     for kit in (kits.server, kits.admin, *kits.sites.values()):
         sign_folders(str(kit / "startup"), context[CtxKey.ROOT_PRI_KEY], signature_file=ProvFileName.SIGNATURE_JSON)
     return kits
@@ -134,7 +134,7 @@ class _Complaints:
     """A logger for FLARE's provisioning that keeps the last error."""
 
     def __init__(self) -> None:
-        self.last = "it does not say why"
+        self.last = "no reason given"
 
     def debug(self, message: str) -> None:
         """Discard the message."""

@@ -68,7 +68,7 @@ def set_storage_root(local: Path, storage: Path) -> None:
         manager["args"]["uri_root"] = str(storage / "jobs")
         resources["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(storage / "snapshots")
     except (KeyError, StopIteration, TypeError) as error:
-        raise RunFolderError(f"{path} is not a server's of NVIDIA FLARE 2.9") from error
+        raise RunFolderError(f"{path} is not a server's file of NVIDIA FLARE 2.9") from error
     _write(path, resources)
 
 
@@ -101,7 +101,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path} cannot be read: this is no startup kit of NVIDIA FLARE 2.9") from error
+        raise RunFolderError(f"{path} cannot be read: the folder is not a startup kit of NVIDIA FLARE 2.9") from error
     if not isinstance(document, dict):
         raise RunFolderError(f"{path} must hold a JSON object")
     return document

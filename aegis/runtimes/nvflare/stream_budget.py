@@ -15,7 +15,7 @@ MARGIN: Final = 4
 """An answer has the size of its request, or twice that size with control variates; a chunk may be sent again."""
 _FORGOTTEN_S: Final = 300.0
 """Seconds of silence after which FLARE gives up on a stream."""
-_MOST_STREAMS: Final = 64
+_MAX_STREAMS: Final = 64
 
 
 class StreamBudget:
@@ -41,14 +41,14 @@ class StreamBudget:
             now, streams = self._clock(), self._under_way.setdefault(site, {})
             for each in [key for key, (_, since) in streams.items() if now - since > _FORGOTTEN_S]:
                 del streams[each]
-            so_far = streams.get(stream, (0, now))[0]
-            held = sum(count for count, _ in streams.values())
-            if held + size > self._limit or (stream not in streams and len(streams) >= _MOST_STREAMS):
+            received = streams.get(stream, (0, now))[0]
+            total = sum(count for count, _ in streams.values())
+            if total + size > self._limit or (stream not in streams and len(streams) >= _MAX_STREAMS):
                 return False
             if is_last:
                 streams.pop(stream, None)
             else:
-                streams[stream] = so_far + size, now
+                streams[stream] = received + size, now
             return True
 
 

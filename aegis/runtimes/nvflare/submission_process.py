@@ -82,10 +82,10 @@ def main(arguments: list[str]) -> int:
             _submit(server, Path(job_folder), token)
         status = _ended(server, token)
     except AegisError as error:
-        _say(str(error))
+        _print_line(str(error))
         return 2
     Path(note).unlink(missing_ok=True)
-    _say(f"NVIDIA FLARE ended the job: {status}")
+    _print_line(f"NVIDIA FLARE ended the job: {status}")
     return 0
 
 
@@ -95,7 +95,7 @@ def _unfinished(server: _Server, note: Path) -> str | None:
         token = str(json.loads(note.read_bytes())["submit_token"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return token if _goes_on(_status(server, token)) else None
+    return token if _is_running(_status(server, token)) else None
 
 
 def _await(server: _Server, clients: set[str], needed: int) -> None:
@@ -107,7 +107,7 @@ def _await(server: _Server, clients: set[str], needed: int) -> None:
             break
         time.sleep(_POLL_S)
     if missing:
-        _say(f"not connected: {', '.join(sorted(missing))}")
+        _print_line(f"sites not connected: {', '.join(sorted(missing))}")
 
 
 def _connected(server: _Server) -> set[str]:
@@ -123,23 +123,23 @@ def _submit(server: _Server, job_folder: Path, token: str) -> None:
         raise
     except Exception as error:  # FLARE raises many kinds for a rejected job
         _log(error)
-        raise RunFolderError("NVIDIA FLARE does not take the job") from error
+        raise RunFolderError("NVIDIA FLARE does not accept the job") from error
 
 
 def _ended(server: _Server, token: str) -> str:
-    while _goes_on(status := _status(server, token)):
+    while _is_running(status := _status(server, token)):
         time.sleep(_POLL_S)
     return status or "unknown to the server"
 
 
-def _goes_on(status: str | None) -> bool:
+def _is_running(status: str | None) -> bool:
     return status is not None and status.startswith(_GOING_ON)
 
 
 def _status(server: _Server, token: str) -> str | None:
     """Return FLARE's status of the job; None if the server knows no such job."""
-    found = server.ask(lambda session: session.list_jobs(submit_token=token))
-    return str(found[0].get("status")) if found else None
+    jobs = server.ask(lambda session: session.list_jobs(submit_token=token))
+    return str(jobs[0].get("status")) if jobs else None
 
 
 def _log(error: Exception) -> None:
@@ -147,7 +147,7 @@ def _log(error: Exception) -> None:
     sys.stderr.write(f"{type(error).__name__}: {error}\n")
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     """Write a prefixed line to the log that also collects FLARE's own lines."""
     sys.stdout.write(f"\n{OWN}{' '.join(line.split())}\n")
     sys.stdout.flush()

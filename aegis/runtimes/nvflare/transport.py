@@ -93,7 +93,7 @@ class FlareTransport:
 
     def push(self, outbound_messages: Sequence[OutboundMessage]) -> Sequence[str | None]:
         """See :class:`~aegis.rounds.transport.Transport`."""
-        self._go_on()
+        self._require_running()
         self._forget()
         try:
             return [self._push(outbound) for outbound in outbound_messages]
@@ -102,7 +102,7 @@ class FlareTransport:
 
     def pull(self, message_ids: Collection[str]) -> Sequence[InboundMessage]:
         """See :class:`~aegis.rounds.transport.Transport`."""
-        self._go_on()
+        self._require_running()
         with self._lock:
             self._came.clear()  # under the lock: a reply after this look sets the event again
             kept = [self._mailbox.pop(message_id, None) for message_id in message_ids]
@@ -111,7 +111,7 @@ class FlareTransport:
     def wait(self, seconds: float) -> None:
         """See :class:`~aegis.rounds.transport.Transport`."""
         self._came.wait(seconds)
-        self._go_on()
+        self._require_running()
 
     def struck(self, site: str, why: str) -> None:
         """Count a refusal by the gate as ``site``'s answer to its open or next message. Callable from any thread."""
@@ -122,9 +122,9 @@ class FlareTransport:
                 return
             self._offend(site, standing, why)
 
-    def _go_on(self) -> None:
+    def _require_running(self) -> None:
         if self._aborted():
-            raise RunAborted("NVIDIA FLARE ended the job: the same command again goes on where the run was")
+            raise RunAborted("NVIDIA FLARE ended the job: repeat the command to continue the run")
 
     def _push(self, outbound: OutboundMessage) -> str:
         message_id = f"flare-{next(self._numbers)}"
@@ -153,7 +153,9 @@ class FlareTransport:
         """
         standing.answered = True
         content = EnvelopeError(f"FLARE's client of {site} {why}")
-        self._keep(InboundMessage(standing.message_id, self._nodes.get(site, _STRANGER), content), standing.ttl_s)
+        self._store_reply(
+            InboundMessage(standing.message_id, self._nodes.get(site, _STRANGER), content), standing.ttl_s
+        )
 
     def _receiver(self, message_id: str, ttl_s: float) -> Callable[..., None]:
         def receive(client_task: ClientTask, fl_ctx: FLContext) -> None:
@@ -169,9 +171,9 @@ class FlareTransport:
             standing = self._standing.get(client)
             if standing is not None and standing.message_id == message_id:
                 standing.answered = True
-            self._keep(inbound, ttl_s)
+            self._store_reply(inbound, ttl_s)
 
-    def _keep(self, inbound: InboundMessage, ttl_s: float) -> None:
+    def _store_reply(self, inbound: InboundMessage, ttl_s: float) -> None:
         """Store a reply. Call with the lock held; only the first answer to a message counts."""
         self._mailbox.setdefault(inbound.message_id, _StoredReply(inbound, self._clock() + ttl_s))
         self._came.set()

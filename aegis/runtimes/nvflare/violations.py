@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 _QUIET_S = 60.0
-_MOST_KEPT = 1_000
+_MAX_KEPT = 1_000
 
 
 class Violations:
@@ -26,25 +26,25 @@ class Violations:
         self._tellers: list[Callable[[str, str], None]] = []
         self._logged: dict[tuple[str, str], float] = {}
 
-    def subscribe(self, tell: Callable[[str, str], None]) -> None:
+    def subscribe(self, listener: Callable[[str, str], None]) -> None:
         """Call ``tell(site, why)`` for every violation from now on."""
         with self._lock:
-            self._tellers.append(tell)
+            self._tellers.append(listener)
 
     def report(self, sender: str | None, why: str) -> None:
         """Log a violation and pass it to the subscribers. Without a sender (unknown peer), only log."""
         with self._lock:
-            tellers, is_news = list(self._tellers), self._is_news(sender or "an unknown client", why)
+            listeners, is_news = list(self._tellers), self._should_log(sender or "an unknown client", why)
         if is_news:
             logging.getLogger(__name__).warning("refused a message of %s: %s", sender or "an unknown client", why)
-        for tell in tellers if sender is not None else ():
-            tell(str(sender), why)
+        for listener in listeners if sender is not None else ():
+            listener(str(sender), why)
 
-    def _is_news(self, name: str, why: str) -> bool:
+    def _should_log(self, name: str, why: str) -> bool:
         now = self._clock()
         if now - self._logged.get((name, why), -_QUIET_S) < _QUIET_S:
             return False
-        if len(self._logged) >= _MOST_KEPT:
+        if len(self._logged) >= _MAX_KEPT:
             self._logged.clear()
         self._logged[name, why] = now
         return True

@@ -63,7 +63,7 @@ class FlareWorkflow(ModelController, ABC):  # type: ignore[misc]  # FLARE ships 
     ) -> None:
         """Log and drop an answer to a closed task."""
         del client_task_id, result, fl_ctx
-        logging.getLogger(__name__).info("%s answered a %s task that was over", client.name, task_name)
+        logging.getLogger(__name__).info("%s answered a %s task that had ended", client.name, task_name)
 
 
 def tolerate_refusals(fl_ctx: FLContext) -> None:

@@ -20,88 +20,97 @@ _WHERE = "[policy.coordinator_attestation] of site.toml"
 
 def evidence_of_coordinators(site: Examined) -> Iterator[Diagnosis]:
     """Check that evidence can meet the policy, that verifiers are installed, and that endorsements have a source."""
-    wanted = site.config.policy.coordinator_attestation
-    if wanted is None:
-        yield _nothing(site)
+    required = site.config.policy.coordinator_attestation
+    if required is None:
+        yield _without_policy(site)
         return
-    if problems := [*_never_met(wanted, site), *_expired(wanted, _today(site))]:
+    if problems := [*_unmet(required, site), *_expired(required, _today(site))]:
         yield Diagnosis("coordinator evidence", DiagnosisLevel.FAIL, "; ".join(problems), f"complete {_WHERE}")
     else:
-        yield _ending(wanted, _today(site))
-    yield _endorsements(wanted, site)
+        yield _met_today(required, _today(site))
+    yield _endorsements(required, site)
 
 
-def _nothing(site: Examined) -> Diagnosis:
+def _without_policy(site: Examined) -> Diagnosis:
     if site.config.profile is Profile.DEVELOPMENT:
-        return Diagnosis("coordinator evidence", DiagnosisLevel.OK, "none is asked for, under profile development")
-    found = "UNSAFE: none is asked for: whoever runs the coordinator's host can read every update"
+        return Diagnosis(
+            "coordinator evidence", DiagnosisLevel.OK, "no evidence is required, under profile development"
+        )
+    found = "UNSAFE: no evidence is required: anyone who operates the coordinator's host can read every update"
     return Diagnosis("coordinator evidence", DiagnosisLevel.WARN, found, f"write {_WHERE}")
 
 
-def _never_met(wanted: AttestationPolicy, site: Examined) -> Iterator[str]:
+def _unmet(required: AttestationPolicy, site: Examined) -> Iterator[str]:
     """Yield required entries that are missing; an empty entry accepts no evidence."""
-    if not _acceptable(wanted, site):
+    if not _acceptable(required, site):
         yield "kinds names nothing that this profile accepts"
-    if not _hardware(wanted):
+    if not _hardware(required):
         return
-    if not wanted.platforms.get(COORDINATOR):
+    if not required.platforms.get(COORDINATOR):
         yield f"platforms lists no machine of {COORDINATOR!r}"
-    if CpuKind.SNP in wanted.kinds and not wanted.snp.tcb_floor:
-        yield "snp.tcb_floor has no product, so that the floor is unchecked"
+    if CpuKind.SNP in required.kinds and not required.snp.tcb_floor:
+        yield "snp.tcb_floor names no product, so that the TCB floor is unchecked"
 
 
-def _acceptable(wanted: AttestationPolicy, site: Examined) -> list[CpuKind]:
+def _acceptable(required: AttestationPolicy, site: Examined) -> list[CpuKind]:
     development = site.config.profile is Profile.DEVELOPMENT
-    return [kind for kind in wanted.kinds if kind is not CpuKind.SIMULATED or development]
+    return [kind for kind in required.kinds if kind is not CpuKind.SIMULATED or development]
 
 
-def _hardware(wanted: AttestationPolicy) -> list[CpuKind]:
-    return [kind for kind in wanted.kinds if kind in IDENTIFYING]
+def _hardware(required: AttestationPolicy) -> list[CpuKind]:
+    return [kind for kind in required.kinds if kind in IDENTIFYING]
 
 
-def _expired(wanted: AttestationPolicy, today: date) -> Iterator[str]:
-    for kind in _hardware(wanted):
-        days = [value.not_after for value in wanted.reference_values if value.kind is kind]
+def _expired(required: AttestationPolicy, today: date) -> Iterator[str]:
+    for kind in _hardware(required):
+        days = [value.not_after for value in required.reference_values if value.kind is kind]
         if not days:
             yield f"no reference value of kind {kind}"
         elif all(day is not None and day < today for day in days):
             yield f"every reference value of kind {kind} has expired"
 
 
-def _ending(wanted: AttestationPolicy, today: date) -> Diagnosis:
+def _met_today(required: AttestationPolicy, today: date) -> Diagnosis:
     """Report a policy that evidence can meet today; warn if some kind has no valid reference value in three weeks."""
-    said = f"accepts {', '.join(wanted.kinds)}"
-    if soon := [*_expired(wanted, as_datetime(end_of(today) + (_DAYS_WARN - 1) * DAY_S).date())]:
-        found = f"{said}; in {_DAYS_WARN} days {'; '.join(soon)}"
-        return Diagnosis("coordinator evidence", DiagnosisLevel.WARN, found, "agree on the next one: see Operations")
-    return Diagnosis("coordinator evidence", DiagnosisLevel.OK, said)
+    state = f"accepts {', '.join(required.kinds)}"
+    if soon := [*_expired(required, as_datetime(end_of(today) + (_DAYS_WARN - 1) * DAY_S).date())]:
+        found = f"{state}; in {_DAYS_WARN} days {'; '.join(soon)}"
+        return Diagnosis(
+            "coordinator evidence",
+            DiagnosisLevel.WARN,
+            found,
+            "agree on the next reference value: see docs/OPERATIONS.md",
+        )
+    return Diagnosis("coordinator evidence", DiagnosisLevel.OK, state)
 
 
-def _endorsements(wanted: AttestationPolicy, site: Examined) -> Diagnosis:
+def _endorsements(required: AttestationPolicy, site: Examined) -> Diagnosis:
     """Check settings, folder and libraries, without contacting a vendor."""
     name, settings = "coordinator endorsements", site.config.endorsements
-    if missing := _libraries(wanted):
+    if missing := _libraries(required):
         found = f"{', '.join(missing)} is not installed: evidence that needs it is refused"
         return Diagnosis(name, DiagnosisLevel.FAIL, found, "pip install 'aegis-fl[attestation]'")
     opened(settings, site.folder)
-    if settings.bundle is None and not settings.fetch and _hardware(wanted):
+    if settings.bundle is None and not settings.fetch and _hardware(required):
         verdict = (
-            DiagnosisLevel.FAIL if wanted.gpus or any(kind in _DCAP for kind in wanted.kinds) else DiagnosisLevel.WARN
+            DiagnosisLevel.FAIL
+            if required.gpus or any(kind in _DCAP for kind in required.kinds)
+            else DiagnosisLevel.WARN
         )
         to_do = "set bundle, or fetch = true, in [endorsements]"
-        return Diagnosis(name, verdict, "no source: only what a host hands over itself counts", to_do)
+        return Diagnosis(name, verdict, "no source: only endorsements that a host sends itself are used", to_do)
     return Diagnosis(name, DiagnosisLevel.OK, _sources(settings))
 
 
-def _libraries(wanted: AttestationPolicy) -> list[str]:
-    needed = ["dcap_qvl"] if any(kind in _DCAP for kind in wanted.kinds) else []
-    needed += ["signxml"] if wanted.gpus else []
+def _libraries(required: AttestationPolicy) -> list[str]:
+    needed = ["dcap_qvl"] if any(kind in _DCAP for kind in required.kinds) else []
+    needed += ["signxml"] if required.gpus else []
     return [module for module in needed if importlib.util.find_spec(module) is None]
 
 
 def _sources(settings: EndorsementSettings) -> str:
     named = [*([f"bundle {settings.bundle}"] if settings.bundle else []), *(["vendors"] if settings.fetch else [])]
-    return ", then ".join(named) or "none needed"
+    return ", then ".join(named) or "no source needed"
 
 
 def _today(site: Examined) -> date:

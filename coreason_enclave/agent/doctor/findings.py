@@ -52,7 +52,7 @@ def examined_safely(name: str, check: Check, site: Examined) -> Iterator[Diagnos
     try:
         yield from check(site)
     except (EnclaveError, OSError) as error:
-        yield Diagnosis(name, DiagnosisLevel.FAIL, one_line(error), "see the message")
+        yield Diagnosis(name, DiagnosisLevel.FAIL, one_line(error), "fix the problem that the message names")
     except ImportError as error:
         yield Diagnosis(
             name, DiagnosisLevel.FAIL, f"{error.name} is not installed", "pip install 'aegis-fl[site,flower,nvflare]'"

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 _Key = tuple[str, Callable[[], object], str]
 """A file name, its loader, and the command that creates the file."""
 
-_LEAST_FREE, _FEW_FREE = 200 << 20, 2 << 30
+_MIN_FREE, _FEW_FREE = 200 << 20, 2 << 30
 
 
 def keys(site: Examined) -> Iterator[Diagnosis]:
     """Check that each key exists, is readable by its owner alone, and has the right form."""
     folder = site.folder / site.config.keys
-    of_the_site: list[_Key] = [("signing.key", lambda: _a_secret(folder / "signing.key"), "found")]
+    of_the_site: list[_Key] = [("signing.key", lambda: _a_secret(folder / "signing.key"), "init")]
     for_the_gateway: list[_Key] = [
         (NODE_KEY, lambda: load_node_key(folder), "request"),
         (TLS_KEY, lambda: load_tls_key(folder), "request"),
@@ -46,7 +46,7 @@ def keys(site: Examined) -> Iterator[Diagnosis]:
                 f"key {name}", DiagnosisLevel.FAIL, str(error), "restore the key or its mode; never send it anywhere"
             )
         else:
-            yield Diagnosis(f"key {name}", DiagnosisLevel.OK, "there, private, well-formed")
+            yield Diagnosis(f"key {name}", DiagnosisLevel.OK, "exists, private, well-formed")
 
 
 def disk(site: Examined) -> Iterator[Diagnosis]:
@@ -54,9 +54,11 @@ def disk(site: Examined) -> Iterator[Diagnosis]:
     free = shutil.disk_usage(site.folder).free
     found = f"{free / (1 << 30):.1f} GiB free at {site.folder}"
     verdict = (
-        DiagnosisLevel.FAIL if free < _LEAST_FREE else DiagnosisLevel.WARN if free < _FEW_FREE else DiagnosisLevel.OK
+        DiagnosisLevel.FAIL if free < _MIN_FREE else DiagnosisLevel.WARN if free < _FEW_FREE else DiagnosisLevel.OK
     )
-    to_do = "" if verdict is DiagnosisLevel.OK else "make room: a ledger that cannot write refuses every order"
+    to_do = (
+        "" if verdict is DiagnosisLevel.OK else "free disk space: a ledger that cannot be written refuses every order"
+    )
     yield Diagnosis("disk", verdict, found, to_do)
 
 
@@ -64,7 +66,7 @@ def socket_place(site: Examined) -> Iterator[Diagnosis]:
     """Check that the agent can create its Unix socket, or that its socket already exists."""
     if (site.folder / SOCKET_FILE).exists():
         yield Diagnosis(
-            "socket", DiagnosisLevel.OK, f"{site.folder / SOCKET_FILE} is there: coreason-enclave status asks it"
+            "socket", DiagnosisLevel.OK, f"{site.folder / SOCKET_FILE} exists: coreason-enclave status queries it"
         )
         return
     trial = "doctor.sock"
@@ -74,11 +76,11 @@ def socket_place(site: Examined) -> Iterator[Diagnosis]:
         except OSError as error:
             to_do = "give the agent's user a local folder that it can write to"
             yield Diagnosis(
-                "socket", DiagnosisLevel.FAIL, f"no socket can be made in {site.folder}: {error.strerror}", to_do
+                "socket", DiagnosisLevel.FAIL, f"cannot create a socket in {site.folder}: {error.strerror}", to_do
             )
             return
     (site.folder / trial).unlink()
-    yield Diagnosis("socket", DiagnosisLevel.OK, f"{site.folder / SOCKET_FILE} can be made")
+    yield Diagnosis("socket", DiagnosisLevel.OK, f"{site.folder / SOCKET_FILE} can be created")
 
 
 def data(site: Examined) -> Iterator[Diagnosis]:
@@ -95,11 +97,11 @@ def data(site: Examined) -> Iterator[Diagnosis]:
             problem = str(error)
         if problem:
             yield Diagnosis(
-                f"data {entry.dataset_id}", DiagnosisLevel.FAIL, problem, "mend the data, dataset.toml or site.toml"
+                f"data {entry.dataset_id}", DiagnosisLevel.FAIL, problem, "correct the data, dataset.toml or site.toml"
             )
         else:
             yield Diagnosis(
-                f"data {entry.dataset_id}", DiagnosisLevel.OK, "opens, and is as dataset.toml and site.toml say"
+                f"data {entry.dataset_id}", DiagnosisLevel.OK, "opens, and agrees with dataset.toml and site.toml"
             )
 
 
@@ -107,8 +109,8 @@ def ledger(site: Examined) -> Iterator[Diagnosis]:
     """Check that the ledger exists and its whole hash chain verifies."""
     path = site.folder / site.config.ledger
     if not path.exists():
-        to_do = "run coreason-enclave init; if this site ever took part, restore the ledger from a backup instead"
-        yield Diagnosis("ledger", DiagnosisLevel.FAIL, f"there is no ledger at {path}", to_do)
+        to_do = "run coreason-enclave init; but restore the ledger from a backup if this site ever took part in a job"
+        yield Diagnosis("ledger", DiagnosisLevel.FAIL, f"ledger {path} is missing", to_do)
         return
     store = SqliteLedger(path, must_exist=True)
     try:
@@ -128,10 +130,12 @@ def policy(site: Examined) -> Iterator[Diagnosis]:
     rules = site.config.policy
     if not rules.coordinator_keys:
         to_do = "list the key of a coordinator that you trust in coordinator_keys"
-        yield Diagnosis("policy", DiagnosisLevel.FAIL, "no coordinator is listed: every order is refused", to_do)
+        yield Diagnosis(
+            "policy", DiagnosisLevel.FAIL, "coordinator_keys lists no coordinator: every order is refused", to_do
+        )
     known = len({*rules.participants, site.config.site_id})
     if known < rules.min_clients and not rules.unsafe_count_unknown_participants:
-        found = f"min_clients is {rules.min_clients}, and only {known} participants are known here"
+        found = f"min_clients is {rules.min_clients}, but site.toml lists only {known} participants"
         yield Diagnosis(
             "policy", DiagnosisLevel.FAIL, found, "add participants whose keys you checked to [policy.participants]"
         )
@@ -149,7 +153,7 @@ def _a_secret(path: Path) -> bytes:
 def _disagreement(entry: LineagePolicy, sentry: DataSentry, min_units: int) -> str | None:
     dataset = sentry.open(entry.dataset_id)
     if (dataset.unit_ids is not None) != (entry.unit is PrivacyUnit.PERSON):
-        return f"the registered unit is {entry.unit}, and dataset.toml says otherwise"
+        return f"the registered unit is {entry.unit}, but dataset.toml says otherwise"
     if dataset.schema.public != entry.public:
         return "dataset.toml and site.toml disagree on whether the data is public"
     if dataset.num_units < min_units:

@@ -16,4 +16,4 @@ def trainer(site: Examined) -> Iterator[Diagnosis]:
     from coreason_enclave.site import load_trainer  # loads the frameworks
 
     load_trainer(name, site.config.site_id, DataSentry(site.folder / site.config.data_root))
-    yield Diagnosis("trainer", DiagnosisLevel.OK, f"{name}, a loop of this site's own")
+    yield Diagnosis("trainer", DiagnosisLevel.OK, f"{name}, a training loop of this site")

@@ -84,7 +84,7 @@ class Item(ABC):
         """
         parts = self._parts()
         if not all(_NAME.fullmatch(part) for part in parts):
-            raise VerificationRefused(Refusal.MALFORMED, "the report names its platform in no usable way")
+            raise VerificationRefused(Refusal.MALFORMED, "the report does not identify its platform")
         return "/".join(parts)
 
 
@@ -141,8 +141,8 @@ class SnpKeyCertificate(Item):
         """See :meth:`Item.is_current`."""
         certificate = read_certificate(content)
         claims = read_key_claims(certificate, self.product)
-        wanted = None if self.chip_id is None else bytes.fromhex(self.chip_id).ljust(64, b"\0")
-        if (claims.tcb.hex(), claims.chip_id) != (self.tcb, wanted):
+        chip_id = None if self.chip_id is None else bytes.fromhex(self.chip_id).ljust(64, b"\0")
+        if (claims.tcb.hex(), claims.chip_id) != (self.tcb, chip_id):
             raise _about_another(self)
         if not LINES[self.product].has_name(claims.product_name):
             raise _about_another(self)
@@ -218,10 +218,10 @@ class NvidiaOcsp(Item):
             answer = load_ocsp_response(content)
             if answer.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
                 raise ValueError(answer.response_status.name)
-            about = [one for one in answer.responses if one.serial_number == self.certificate.serial_number]
-            if not about:
+            responses = [one for one in answer.responses if one.serial_number == self.certificate.serial_number]
+            if not responses:
                 raise _about_another(self)
-            return all(_within(now, one.this_update_utc, one.next_update_utc) for one in about)
+            return all(_within(now, one.this_update_utc, one.next_update_utc) for one in responses)
 
 
 def manifest_chain(content: bytes) -> Chain:
@@ -236,10 +236,10 @@ def manifest_chain(content: bytes) -> Chain:
         message = f"reading manifests needs {error.name}: install the extra 'attestation'"
         raise VerificationRefused(Refusal.LIBRARY_MISSING, message) from error
     _, document = parse_untrusted(content)
-    found = document.iter("{http://www.w3.org/2000/09/xmldsig#}X509Certificate")
-    texts = [(element.text or "").encode() for element in found]
+    certificates = document.iter("{http://www.w3.org/2000/09/xmldsig#}X509Certificate")
+    texts = [(element.text or "").encode() for element in certificates]
     if len(texts) not in _MANIFEST_CERTIFICATES:
-        raise VerificationRefused(Refusal.CHAIN, f"a manifest comes with {len(texts)} certificates")
+        raise VerificationRefused(Refusal.CHAIN, f"a manifest contains {len(texts)} certificates")
     return tuple(load_der(canonical_base64(text, "a manifest's certificate"), "a manifest's") for text in texts)
 
 
@@ -260,5 +260,5 @@ def _within(now: int, first: datetime, last: datetime | None) -> bool:
 
 
 def _about_another(item: Item) -> VerificationRefused:
-    message = f"what was found as {item.name} is something else, or about another platform"
+    message = f"the file found as {item.name} has other content, or belongs to another platform"
     return VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, message)

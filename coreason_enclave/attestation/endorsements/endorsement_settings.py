@@ -47,9 +47,9 @@ class EndorsementSettings(StrictModel):
     max_age_s: Annotated[int, *in_range(60, 30 * 86_400)] = DEFAULT_MAX_AGE_S
 
     @model_validator(mode="after")
-    def _a_cache_of_something(self) -> Self:
+    def _cache_needs_fetch(self) -> Self:
         if self.cache is not None and not self.fetch:
-            raise ValueError("cache needs fetch = true; to use what was fetched before, name its folder as bundle")
+            raise ValueError("cache needs fetch = true; to use endorsements fetched before, set bundle to their folder")
         return self
 
 
@@ -59,7 +59,7 @@ def opened(settings: EndorsementSettings, base_folder: Path) -> EndorsementSourc
     if settings.bundle is not None:
         folder = base_folder / settings.bundle
         if not folder.is_dir():
-            raise ConfigurationError(f"endorsements: there is no folder {folder} (bundle)")
+            raise ConfigurationError(f"endorsements: folder {folder} (bundle) does not exist")
         sources.append(OfflineBundle(folder))
     if settings.fetch:
         fetched: ItemwiseSource = FetchedEndorsements(PatientHttp(HttpsClient()))

@@ -53,7 +53,7 @@ class PatientHttp:
     def __call__(self, url: str, *, body: bytes | None = None, content_type: str | None = None) -> HttpReply:
         """See :class:`~.http.HttpPort`. Returns the last reply if the service stays busy."""
         host = urlsplit(url).netloc
-        self._leave_alone(host)
+        self._require_not_paused(host)
         for attempt in range(ATTEMPTS):
             reply = self._inner(url, body=body, content_type=content_type)
             if reply.status not in _BUSY:
@@ -66,11 +66,11 @@ class PatientHttp:
             self._pause(wait)
         raise AssertionError("unreachable: the last attempt returns")
 
-    def _leave_alone(self, host: str) -> None:
+    def _require_not_paused(self, host: str) -> None:
         with self._lock:
             left = self._quiet_until.get(host, 0.0) - self._clock()
         if 0 < left <= MAX_QUIET_S:  # beyond the limit: this host's clock was set back
-            raise missing(f"{host[:100]} is busy, and is left alone for another {left:.0f} s", unavailable=True)
+            raise missing(f"{host[:100]} is busy; the next attempt is in {left:.0f} s", unavailable=True)
 
     def _wait(self, headers: Mapping[str, str], attempt: int) -> float:
         asked = _retry_after(headers.get("retry-after"), self._clock())

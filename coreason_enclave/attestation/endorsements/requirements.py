@@ -68,9 +68,9 @@ class HostCertificates:
 
 def certificates_of(report: CpuReport) -> HostCertificates:
     """Return the certificates delivered with a SEV-SNP report; raises :class:`VerificationRefused`."""
-    given = SnpEndorsements.from_files(base64.b64decode(text) for text in report.certificates).certificates
-    authorities = tuple(der for der in given if read_certificate(der).is_authority)
-    return HostCertificates(tuple(der for der in given if der not in authorities), authorities)
+    certificates = SnpEndorsements.from_files(base64.b64decode(text) for text in report.certificates).certificates
+    authorities = tuple(der for der in certificates if read_certificate(der).is_authority)
+    return HostCertificates(tuple(der for der in certificates if der not in authorities), authorities)
 
 
 def key_certificates_of(report: SnpReport) -> Iterator[SnpKeyCertificate]:
@@ -82,7 +82,7 @@ def key_certificates_of(report: SnpReport) -> Iterator[SnpKeyCertificate]:
     tcb = report.raw_tcbs["reported"]
     lines = [product for product in SnpProduct if _may_be_of(product, report, tcb)]
     if not lines:
-        message = f"no line of processors that is known here has CPU {report.cpuid} and a TCB {tcb.hex()}"
+        message = f"no known product line has CPU {report.cpuid} and a TCB {tcb.hex()}"
         raise VerificationRefused(Refusal.ENDORSEMENTS_MISSING, message)
     for product in lines:
         chip = report.chip_id[: LINES[product].chip_id_bytes].hex() if report.signing_key is SigningKey.VCEK else None
@@ -97,16 +97,16 @@ def _may_be_of(product: SnpProduct, report: SnpReport, tcb: bytes) -> bool:
 
 def manifests_of(gpu: GpuReport) -> tuple[NvidiaManifest, NvidiaManifest]:
     """Return the manifests of a GPU's driver and VBIOS, with the ids of NVIDIA's verifiers (nvtrust)."""
-    said = parse_spdm_report(gpu.report_bytes()).opaque
-    board = "_".join(_word(said, number) for number in (Field.PROJECT, Field.PROJECT_SKU, Field.CHIP_SKU))
+    opaque = parse_spdm_report(gpu.report_bytes()).opaque
+    board = "_".join(_short_text(opaque, number) for number in (Field.PROJECT, Field.PROJECT_SKU, Field.CHIP_SKU))
     return (
-        NvidiaManifest(f"NV_GPU_DRIVER_{_PRODUCT_OF_MANIFESTS}_{said.driver_version}"),
-        NvidiaManifest(f"NV_GPU_VBIOS_{board}_{said.vbios_version.replace('.', '')}"),
+        NvidiaManifest(f"NV_GPU_DRIVER_{_PRODUCT_OF_MANIFESTS}_{opaque.driver_version}"),
+        NvidiaManifest(f"NV_GPU_VBIOS_{board}_{opaque.vbios_version.replace('.', '')}"),
     )
 
 
-def _word(said: OpaqueData, number: int) -> str:
-    return (said.text(number) or "").upper()
+def _short_text(opaque: OpaqueData, number: int) -> str:
+    return (opaque.text(number) or "").upper()
 
 
 def answers_of(gpu: GpuReport, manifests: Sequence[bytes]) -> Iterator[NvidiaOcsp]:
@@ -117,10 +117,10 @@ def answers_of(gpu: GpuReport, manifests: Sequence[bytes]) -> Iterator[NvidiaOcs
     yield from _pairs(load_pem_chain(gpu.chain_bytes(), "a GPU's chain")[1:])
     seen: set[x509.Certificate] = set()
     for manifest in manifests:
-        for wanted in _pairs(manifest_chain(manifest)):
-            if wanted.certificate not in seen:
-                seen.add(wanted.certificate)
-                yield wanted
+        for requirement in _pairs(manifest_chain(manifest)):
+            if requirement.certificate not in seen:
+                seen.add(requirement.certificate)
+                yield requirement
 
 
 def _pairs(chain: Chain) -> Iterator[NvidiaOcsp]:

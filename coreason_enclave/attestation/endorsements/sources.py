@@ -72,20 +72,20 @@ class ItemwiseSource(ABC):
         parsed = parse_snp_report(report.report_bytes())
         own = certificates_of(report)
         failures: list[VerificationRefused] = []
-        for wanted in key_certificates_of(parsed):
+        for requirement in key_certificates_of(parsed):
             try:
-                leaf = own.leaf(wanted, now)
-                found = (leaf, *own.authorities) if leaf else (self.get(wanted, now),)
+                leaf = own.leaf(requirement, now)
+                certificates = (leaf, *own.authorities) if leaf else (self.get(requirement, now),)
             except VerificationRefused as error:
                 if error.refusal is not Refusal.ENDORSEMENTS_MISSING:
                     raise
                 failures.append(error)  # expected: a service does not know a chip of another line
                 continue
-            if len(found) == 1:
-                chain = self.get(SnpAuthorities(wanted.product, parsed.signing_key), now)
-                found += SnpEndorsements.from_files([chain]).certificates
-            crl = self._if_any(SnpRevocationList(wanted.product, parsed.signing_key), now)
-            return SnpEndorsements(found, SnpEndorsements.from_files(crl).revocation_lists)
+            if len(certificates) == 1:
+                chain = self.get(SnpAuthorities(requirement.product, parsed.signing_key), now)
+                certificates += SnpEndorsements.from_files([chain]).certificates
+            crl = self._if_any(SnpRevocationList(requirement.product, parsed.signing_key), now)
+            return SnpEndorsements(certificates, SnpEndorsements.from_files(crl).revocation_lists)
         raise next((one for one in failures if one.reason is Reason.ATTESTATION_UNAVAILABLE), failures[0])
 
     def nvidia(self, gpus: Sequence[GpuReport], now: int) -> tuple[NvidiaEndorsements, ...]:
@@ -93,8 +93,8 @@ class ItemwiseSource(ABC):
         return tuple(self._gpu(gpu, now) for gpu in gpus)
 
     def _gpu(self, gpu: GpuReport, now: int) -> NvidiaEndorsements:
-        manifests = tuple(self.get(wanted, now) for wanted in manifests_of(gpu))
-        answers = [answer for wanted in answers_of(gpu, manifests) for answer in self._if_any(wanted, now)]
+        manifests = tuple(self.get(requirement, now) for requirement in manifests_of(gpu))
+        answers = [answer for requirement in answers_of(gpu, manifests) for answer in self._if_any(requirement, now)]
         return NvidiaEndorsements(
             manifests=manifests, revocation=NvidiaRevocation.of_responses(*answers) if answers else None
         )
@@ -127,10 +127,12 @@ class FirstOf(ItemwiseSource):
                     return content
                 outdated.append(content)
             except VerificationRefused as error:
-                failures.append(error if error.refusal is Refusal.ENDORSEMENTS_MISSING else _ours(name, source, error))
+                failures.append(
+                    error if error.refusal is Refusal.ENDORSEMENTS_MISSING else _as_unusable(name, source, error)
+                )
         if outdated:
             return outdated[0]
-        raise _all_of(failures) if failures else missing(f"no source of endorsements is set up for {item.name}")
+        raise _all_of(failures) if failures else missing(f"no source of endorsements is configured for {item.name}")
 
 
 class NoEndorsements(ItemwiseSource):
@@ -142,8 +144,8 @@ class NoEndorsements(ItemwiseSource):
     def get(self, item: Item, now: int) -> bytes:
         """Always raise."""
         raise missing(
-            f"{item.name} is needed, and no source of endorsements is set up: name a folder under 'bundle', or set "
-            "fetch = true, in the table of endorsements"
+            f"{item.name} is needed, but no source of endorsements is configured: name a folder under 'bundle', or "
+            "set fetch = true, in the table of endorsements"
         )
 
 
@@ -153,7 +155,7 @@ def missing(message: str, *, unavailable: bool = False) -> VerificationRefused:
     return VerificationRefused(Refusal.ENDORSEMENTS_MISSING, message, reason=reason)
 
 
-def _ours(name: str, source: ItemwiseSource, error: VerificationRefused) -> VerificationRefused:
+def _as_unusable(name: str, source: ItemwiseSource, error: VerificationRefused) -> VerificationRefused:
     """Return the error about an unusable item, with the names of the item and its source."""
     message = f"{name} of {source.called} cannot be used: {error}"
     return VerificationRefused(error.refusal, message, reason=Reason.ATTESTATION_UNAVAILABLE)

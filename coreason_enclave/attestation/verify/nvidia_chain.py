@@ -84,7 +84,7 @@ def pin(pem: bytes, sha256: str) -> x509.Certificate:
     """Parse a packaged root; raises :class:`VerificationRefused` unless its DER has the pinned SHA-256 (hex)."""
     (root,) = load_pem_chain(pem, "a pinned root")
     if hashlib.sha256(root.public_bytes(Encoding.DER)).hexdigest() != sha256:
-        raise VerificationRefused(Refusal.CHAIN, "the root in the package is not the one that is pinned")
+        raise VerificationRefused(Refusal.CHAIN, "the root in the package is not the pinned root")
     return root
 
 
@@ -126,13 +126,13 @@ def _check_form(certificate: x509.Certificate, what: str) -> None:
         raise VerificationRefused(Refusal.CHAIN, f"{name} is not an X.509 v3 certificate with ECDSA and SHA-384")
     unknown = [e.oid.dotted_string for e in certificate.extensions if e.critical and e.oid not in _UNDERSTOOD]
     if unknown:
-        raise VerificationRefused(Refusal.CHAIN, f"{name} has critical extensions not understood here: {unknown}")
+        raise VerificationRefused(Refusal.CHAIN, f"{name} has unknown critical extensions: {unknown}")
 
 
 def _check_leaf(leaf: x509.Certificate, what: str) -> None:
     usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
     if _constraints(leaf).ca or usage.key_cert_sign or not usage.digital_signature:
-        raise VerificationRefused(Refusal.CHAIN, f"the leaf of {what} is not one that signs documents")
+        raise VerificationRefused(Refusal.CHAIN, f"the leaf of {what} is not a certificate for signing documents")
 
 
 def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate, below: int, what: str) -> None:
@@ -142,7 +142,9 @@ def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate, below
     if not constraints.ca or not usage.key_cert_sign:
         raise VerificationRefused(Refusal.CHAIN, f"{_name(issuer)} in the chain of {what} may not issue certificates")
     if constraints.path_length is not None and constraints.path_length < below:
-        raise VerificationRefused(Refusal.CHAIN, f"{_name(issuer)} allows no chain of {what} as long as this one")
+        raise VerificationRefused(
+            Refusal.CHAIN, f"{_name(issuer)} limits the length of the chain of {what}, and this chain is longer"
+        )
     try:
         certificate.verify_directly_issued_by(issuer)
     except InvalidSignature:

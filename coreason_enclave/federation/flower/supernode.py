@@ -40,12 +40,12 @@ _LOG_BYTES = 4 << 20
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
 
-def quiet_environment(home: Path, base: Mapping[str, str] = os.environ) -> dict[str, str]:
+def quiet_environment(flower_home: Path, base: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return a Flower process's environment: own home, no telemetry, no update check, no proxy between loopbacks."""
     kept = {name: value for name, value in base.items() if name.lower() not in _PROXIES}
     return {
         **kept,
-        "FLWR_HOME": str(home),
+        "FLWR_HOME": str(flower_home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "NO_PROXY": "*",
@@ -88,7 +88,7 @@ class SuperNode:
             ConfigurationError: the SuperNode cannot be started.
         """
         end = time.monotonic() + _LEAVE_PATIENCE_S
-        while self._left_behind() and time.monotonic() < end:
+        while self._may_be_online() and time.monotonic() < end:
             time.sleep(_LEAVE_EVERY_S)
         self.trim_log()
         self._port = _free_port()
@@ -142,7 +142,7 @@ class SuperNode:
         self._unheard = False
         return True
 
-    def _left_behind(self) -> bool:
+    def _may_be_online(self) -> bool:
         """Return True if an unreachable SuperLink may still believe this node online."""
         return last_node_id(self.log) is not None and not self.leave() and self._unheard
 
@@ -150,10 +150,10 @@ class SuperNode:
 def last_node_id(log: Path) -> int | None:
     """Return the node id that a SuperNode logged last; None if the SuperNode never connected."""
     try:
-        found = _NODE_ID.findall(log.read_bytes())
+        ids = _NODE_ID.findall(log.read_bytes())
     except FileNotFoundError:
         return None
-    return int(found[-1]) if found else None
+    return int(ids[-1]) if ids else None
 
 
 def _free_port() -> int:

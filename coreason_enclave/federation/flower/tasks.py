@@ -99,10 +99,10 @@ class FlowerTask:
         Works like Flower's ``pull_task_input``, which waits up to two hours for a message's objects. A malformed object
         raises the decoder's error.
         """
-        given = self._client.PullTaskInput(PullTaskInputRequest())
-        TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
-        TaskIdentity.node_id = given.context.node_id
-        context = context_from_proto(given.context)
+        task_input = self._client.PullTaskInput(PullTaskInputRequest())
+        TaskIdentity.task_id, TaskIdentity.run_id = task_input.task_id, task_input.run.run_id
+        TaskIdentity.node_id = task_input.context.node_id
+        context = context_from_proto(task_input.context)
         tree = self._client.PullMessages(PullAppMessagesRequest()).message_object_trees[0]
         node, client = Node(node_id=context.node_id), self._client
         message = pull_and_inflate_object_from_tree(

@@ -59,7 +59,7 @@ class Worker:
 
     def _answer_one(self) -> bool:
         """Answer one task; return False if no task waits."""
-        source = self._reach()
+        source = self._connect()
         task = None if source is None else source.acquire()
         if task is None:
             return False
@@ -87,7 +87,7 @@ class Worker:
         except Exception:  # noqa: BLE001 - the text may hold a row; the coordinator learns only of a failure
             return Message(error=Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason="internal"), reply_to=message)
 
-    def _reach(self) -> TaskSource | None:
+    def _connect(self) -> TaskSource | None:
         address = self.address()
         if address != self._address:
             self._forget()

@@ -41,11 +41,13 @@ def open_handler(settings_folder: Path, name: str, executor: ExecutorHooks, trai
     folder = settings.folder_of(name)
     config = load_site_config(folder / "site.toml")
     if config.site_id != name:
-        raise ConfigurationError(f"the client {name} is not the site {config.site_id}, whose folder it is given")
+        raise ConfigurationError(f"the client {name} has the folder of another site, {config.site_id}")
     if settings.runs is Runs.SESSION:
         return _session(folder, config, settings.unsafe_seed, executor, trainer)
     if trainer is not None:
-        raise ConfigurationError(f"the agent trains here: name {trainer} as trainer in its site.toml, not in the job")
+        raise ConfigurationError(
+            f"the agent trains at this site: name {trainer} as trainer in the agent's site.toml, not in the job"
+        )
     return OpenHandler(AgentClient(folder), lambda: None)
 
 
@@ -59,7 +61,7 @@ def _session(
     if config.profile is not Profile.DEVELOPMENT:
         raise ConfigurationError("a session in FLARE's own process needs profile development: run the site's agent")
     if trainer is not None and config.trainer not in (None, trainer):
-        raise ConfigurationError(f"site.toml names the trainer {config.trainer}, the job brings {trainer}")
+        raise ConfigurationError(f"site.toml names the trainer {config.trainer}, but the job names {trainer}")
     from coreason_enclave.crypto import UnsafeDerivedKemKeys, load_or_create_secret, unsafe_seeded_keys
     from coreason_enclave.federation.nvflare.trainer import ExecutorTrainer  # loads the frameworks
     from coreason_enclave.privacy import train_on_one_thread

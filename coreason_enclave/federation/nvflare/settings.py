@@ -47,7 +47,7 @@ class LocalSettings(StrictModel):
     @model_validator(mode="after")
     def _seed_is_the_sessions(self) -> Self:
         if self.unsafe_seed is not None and self.runs is not Runs.SESSION:
-            raise ValueError("unsafe_seed needs runs = session: an agent is given its own (--unsafe-seed)")
+            raise ValueError("unsafe_seed needs runs = session: give an agent its seed with --unsafe-seed")
         return self
 
     def folder_of(self, name: str) -> Path:

@@ -53,7 +53,7 @@ class TaskSignal(Signal):  # type: ignore[misc]  # FLARE ships no types
     def require_untriggered(self) -> None:
         """Raise :class:`TrainingAborted` if the signal is triggered."""
         if self.triggered:
-            raise TrainingAborted("the training was asked to stop")
+            raise TrainingAborted("FLARE asked the training to stop")
 
 
 def task_shareable(task: TrainingTask) -> Shareable:
@@ -76,9 +76,9 @@ def job_in(shareable: Shareable, accepted: FederationJob) -> FederationJob:
     try:
         job = FederationJob.model_validate(from_shareable(shareable).get_meta_prop(JOB_META))
     except (ValueError, TypeError, AttributeError) as error:  # pydantic's error among them
-        raise EnvelopeError(f"the shareable states no job: {explain(error)}") from error
+        raise EnvelopeError(f"the shareable contains no valid job: {explain(error)}") from error
     if job != accepted:
-        raise JobRejected("the shareable states another job than the accepted one", reason=Reason.WRONG_DIGEST)
+        raise JobRejected("the shareable contains another job than the accepted job", reason=Reason.WRONG_DIGEST)
     return job
 
 
@@ -111,14 +111,16 @@ def returned_by(returned: object, sentry: DataSentry) -> Returned:
     if not isinstance(returned, DXO):
         return Returned(sentry.sanitize_output(_mapping(returned)), difference=False)
     if returned.data_kind not in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF):
-        raise DataLeakageError(f"a DXO of kind {returned.data_kind!r:.80} may not leave: WEIGHTS or WEIGHT_DIFF may")
+        raise DataLeakageError(
+            f"a DXO of kind {returned.data_kind!r:.80} may not leave the site: return WEIGHTS or WEIGHT_DIFF"
+        )
     output = {"params": _numpy_only(returned.data), **_mapping(returned.meta or {})}
     return Returned(sentry.sanitize_output(output), difference=returned.data_kind == DataKind.WEIGHT_DIFF)
 
 
 def _mapping(value: object) -> Mapping[str, object]:
     if not isinstance(value, Mapping):
-        raise DataLeakageError(f"the training returned {type(value).__name__}, not params and metrics")
+        raise DataLeakageError(f"the training returned {type(value).__name__} instead of params and metrics")
     return value
 
 
@@ -132,9 +134,9 @@ def _numpy_only(data: Mapping[Any, object]) -> Mapping[Any, object]:
 def _dxo_in(shareable: Shareable) -> DXO:
     code = shareable.get_return_code()
     if code == ReturnCode.TASK_ABORTED:
-        raise TrainingAborted("the training loop says that it was aborted")
+        raise TrainingAborted("the training loop reported that it was aborted")
     if code != ReturnCode.OK:
-        raise EnclaveError(f"the training loop returned {code!r:.80}", reason=Reason.INTERNAL)
+        raise EnclaveError(f"the training loop returned the code {code!r:.80}", reason=Reason.INTERNAL)
     surplus = shareable.keys() - {"DXO", ReservedHeaderKey.HEADERS}
     if surplus:
         raise DataLeakageError(f"a Shareable with {', '.join(sorted(map(repr, surplus)))!s:.200} may not leave")

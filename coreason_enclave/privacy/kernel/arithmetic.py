@@ -40,9 +40,9 @@ def require_strict() -> None:
     mode = _mode()
     if mode is not None and mode != _COMPATIBLE and not mode & _STRICT:
         raise UnsafeTrainingError(
-            "matrix products of this process round by the alignment of memory, so that one row could change another's "
-            "gradient: set MKL_CBWR=AVX2,STRICT in the environment before Python starts, or import coreason_enclave "
-            "before anything computes"
+            "in this process, the rounding of matrix products depends on memory alignment, so that one row could "
+            "change another row's gradient: set MKL_CBWR=AVX2,STRICT in the environment before Python starts, or "
+            "import coreason_enclave before anything computes"
         )
 
 

@@ -72,4 +72,4 @@ def filled(batch: Any, size: int) -> Any:
         return {key: filled(value, size) for key, value in batch.items()}
     if isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
         return [filled(value, size) for value in batch]
-    raise UnsafeTrainingError(f"cannot fill a batch of {type(batch).__name__} with empty rows: collate to tensors")
+    raise UnsafeTrainingError(f"cannot pad a batch of {type(batch).__name__} with empty rows: collate rows to tensors")

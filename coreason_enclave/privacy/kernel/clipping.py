@@ -60,7 +60,7 @@ def clipped_sum(
     trainable = [p for layer in layers.values() for p in layer.parameters(recurse=False) if p.requires_grad]
     if bound < float("inf") and required(batch.units, sum(p.numel() for p in trainable)) > SLACK:
         raise UnsafeTrainingError(
-            f"a sample of {batch.units} units is more than the rounding of sums allows for: lower sample_rate"
+            f"a sample of {batch.units} units exceeds the limit for the rounding of sums: lower sample_rate"
         )
     calls = _calls(layers, entries)
     terms = sum(gradient_terms(layers[name], of_layer, one_row=one_row) for name, of_layer in calls.items())
@@ -79,13 +79,13 @@ def clipped_sum(
 
 def squared_norms(layers: Mapping[str, nn.Module], entries: Sequence[Entry], size: int) -> torch.Tensor:
     """Return the squared norm of each row's recorded gradient, shape (size,), computed as in :func:`clipped_sum`."""
-    calls, nobody = _calls(layers, entries), np.empty(0, np.int64)
+    calls, no_units = _calls(layers, entries), np.empty(0, np.int64)
     terms = sum(gradient_terms(layers[name], of_layer, one_row=True) for name, of_layer in calls.items())
-    found = []
-    for units, _ in _parts(Batch(nobody, nobody, 0), one_row=True, at_once=_at_once(terms), size=size):
+    norms = []
+    for units, _ in _parts(Batch(no_units, no_units, 0), one_row=True, at_once=_at_once(terms), size=size):
         parts = [unit_gradients(layers[name], of_layer, units).squared() for name, of_layer in calls.items()]
-        found.append(sum(parts, torch.zeros(units.count, dtype=torch.float64)))
-    return torch.cat(found)
+        norms.append(sum(parts, torch.zeros(units.count, dtype=torch.float64)))
+    return torch.cat(norms)
 
 
 def _calls(layers: Mapping[str, nn.Module], entries: Sequence[Entry]) -> dict[str, list[Entry]]:

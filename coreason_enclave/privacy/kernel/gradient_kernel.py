@@ -15,7 +15,7 @@ from coreason_enclave.privacy.kernel.recording import Entry, Recorder
 from coreason_enclave.privacy.step_gate import Batch
 
 _NO_GRADIENT = (
-    "there is no per-row gradient for exactly the batch that was drawn: run one forward and one backward over each "
+    "the per-row gradients do not belong to exactly the sampled batch: run one forward and one backward over each "
     "batch of the private loader, then step and zero_grad"
 )
 
@@ -67,7 +67,7 @@ class GradientKernel:
         """
         if torch.get_num_threads() != self._threads:
             raise UnsafeTrainingError(
-                "the number of threads was changed: a sum that is split otherwise rounds otherwise"
+                "the number of threads changed, which would change the rounding of sums: restore the number of threads"
             )
         entries = self.recorder.take(self.blocks.rows_for(rows))
         if entries is None:

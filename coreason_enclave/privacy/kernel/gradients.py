@@ -150,15 +150,15 @@ def _joined(entries: Sequence[Entry], units: Units, layer: nn.Module) -> tuple[t
 
 def _by_position(entry: Entry, layer: nn.Module, units: Units) -> tuple[torch.Tensor, torch.Tensor]:
     assert entry.gradients is not None
-    here, rows = slice(units.start, units.stop), units.stop - units.start
+    block, rows = slice(units.start, units.stop), units.stop - units.start
     a, g = entry.inputs, entry.gradients
     if isinstance(layer, nn.Embedding):
-        return a[here].flatten(1), g[here].reshape(rows, -1, layer.embedding_dim)
+        return a[block].flatten(1), g[block].reshape(rows, -1, layer.embedding_dim)
     if isinstance(layer, nn.GroupNorm):
-        return a[here].flatten(2).transpose(1, 2), g[here].flatten(2).transpose(1, 2)
+        return a[block].flatten(2).transpose(1, 2), g[block].flatten(2).transpose(1, 2)
     if isinstance(layer, nn.LayerNorm):
         width = int(torch.Size(layer.normalized_shape).numel())
-        return a[here].reshape(rows, -1, width), g[here].reshape(rows, -1, width)
+        return a[block].reshape(rows, -1, width), g[block].reshape(rows, -1, width)
     flat = slice(units.start * entry.positions, units.stop * entry.positions)
     shape = (rows, entry.positions, -1)
     return a[flat].view(shape), g[flat].view(shape)
@@ -171,19 +171,19 @@ def _formed(
     bias: nn.Parameter | None,
     units: Units,
 ) -> Formed:
-    found = {}
+    formed = {}
     if weight is not None:
         inner = weight.numel() // len(weight)
         at_once = max(1, _FORMED_AT_ONCE // weight.numel())
-        found[weight] = torch.zeros(units.count, weight.numel(), dtype=torch.float64)
+        formed[weight] = torch.zeros(units.count, weight.numel(), dtype=torch.float64)
         place = torch.arange(units.count) if units.of_row is None else units.of_row
         for first in range(0, len(inputs), at_once):  # always adds a person's rows in their order, whatever the number
-            here = slice(first, first + at_once)
-            rows = torch.bmm(gradients[here].transpose(1, 2), inputs[here])[:, :, :inner]
-            found[weight].index_add_(0, place[here], rows.reshape(len(rows), -1))
+            block = slice(first, first + at_once)
+            rows = torch.bmm(gradients[block].transpose(1, 2), inputs[block])[:, :, :inner]
+            formed[weight].index_add_(0, place[block], rows.reshape(len(rows), -1))
     if bias is not None:
-        found[bias] = _within_units(gradients.sum(1), units)
-    return Formed(found)
+        formed[bias] = _within_units(gradients.sum(1), units)
+    return Formed(formed)
 
 
 def _within_units(rows: torch.Tensor, units: Units) -> torch.Tensor:

@@ -29,8 +29,8 @@ def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
 def mixed(what: str) -> UnsafeTrainingError:
     """Return the refusal of ``what``, a value that depends on other rows."""
     return UnsafeTrainingError(
-        f"{what} differs with the other rows of the batch, so that clipping one row's gradient bounds nothing: let "
-        "each row be computed from itself alone"
+        f"{what} depends on other rows of the batch, so that clipping one row's gradient bounds nothing: compute "
+        "each row's result only from that row"
     )
 
 
@@ -44,12 +44,12 @@ def dense_values(layers: Mapping[str, nn.Module], scale: float) -> Values:
     def values(name: str) -> dict[str, torch.Tensor]:
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
         generator = torch.Generator().manual_seed(seed)
-        found = {}
+        dense = {}
         for parameter_name, parameter in layers[name].named_parameters(recurse=False):
             inner = parameter[0].numel() if parameter.dim() > 1 else 1
             drawn = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-            found[parameter_name] = (drawn * scale / inner**0.5).requires_grad_()
-        return found
+            dense[parameter_name] = (drawn * scale / inner**0.5).requires_grad_()
+        return dense
 
     kept: dict[str, dict[str, torch.Tensor]] = {}
     return lambda name: kept.setdefault(name, values(name)) if name not in kept else kept[name]

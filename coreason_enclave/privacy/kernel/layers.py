@@ -22,12 +22,12 @@ _REPLACED_BY: Final[dict[type[Any], str]] = {
         "statistics over the batch or over several batches: BatchNorm becomes GroupNorm or LayerNorm "
         "(opacus.validators.ModuleValidator.fix(model) replaces it), InstanceNorm becomes GroupNorm(channels, channels)"
     ),
-    nn.modules.dropout._DropoutNd: "its mask depends on a row's place in the block: leave it out, noise regularises",
-    nn.RNNBase: "recurrent layers are not taken row by row yet: use convolutions or linear layers over a window",
-    nn.RNNCellBase: "recurrent layers are not taken row by row yet: use convolutions or linear layers over a window",
-    nn.MultiheadAttention: "it uses its weights outside of a layer: build attention from Linear layers",
-    nn.EmbeddingBag: "use Embedding and a mean over dim 1",
-    nn.modules.lazy.LazyModuleMixin: "run it once on a row of zeros, so that its parameters have shapes",
+    nn.modules.dropout._DropoutNd: "its mask depends on the row's position: leave the layer out; the noise regularises",
+    nn.RNNBase: "recurrent layers are not supported yet: use convolutions or linear layers over a window",
+    nn.RNNCellBase: "recurrent layers are not supported yet: use convolutions or linear layers over a window",
+    nn.MultiheadAttention: "it uses weights outside a layer: build attention from Linear layers",
+    nn.EmbeddingBag: "use Embedding and a mean over dimension 1",
+    nn.modules.lazy.LazyModuleMixin: "run the model once on a row of zeros, so that the parameters get shapes",
 }
 
 
@@ -62,9 +62,9 @@ class RecordedLayer:
 
 
 def _unpickled(kind: type[nn.Module], state: dict[str, Any]) -> nn.Module:
-    made = kind.__new__(kind)
-    made.__dict__.update(state)
-    return made
+    layer = kind.__new__(kind)
+    layer.__dict__.update(state)
+    return layer
 
 
 class RecordedLinear(RecordedLayer, nn.Linear):
@@ -72,11 +72,11 @@ class RecordedLinear(RecordedLayer, nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name
         if input.dim() < 2:
-            raise UnsafeTrainingError(f"layer {self._name!r} was given a tensor without a batch dimension")
+            raise UnsafeTrainingError(f"layer {self._name!r} received a tensor without a batch dimension")
         flat = input.reshape(-1, self.in_features)
         entry = self._entry(len(input), len(flat) // max(len(input), 1))
-        made = product(flat, self._value("weight"), self._value("bias"), entry)
-        return made.view(*input.shape[:-1], self.out_features)
+        output = product(flat, self._value("weight"), self._value("bias"), entry)
+        return output.view(*input.shape[:-1], self.out_features)
 
 
 class _Convolution(RecordedLayer):
@@ -85,7 +85,7 @@ class _Convolution(RecordedLayer):
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name
         layer: Any = self
         if input.dim() != len(layer.kernel_size) + 2:
-            raise UnsafeTrainingError(f"layer {self._name!r} was given a tensor without a batch dimension")
+            raise UnsafeTrainingError(f"layer {self._name!r} received a tensor without a batch dimension")
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         image = functional.pad(input, layer._reversed_padding_repeated_twice, mode=mode)
         flat = image.dim() == 3
@@ -97,11 +97,11 @@ class _Convolution(RecordedLayer):
         rows, positions, inner = patches.shape
         entry = self._entry(rows, positions)
         weight = self._value("weight").reshape(layer.out_channels, -1)
-        made = product(patches.reshape(rows * positions, inner), weight, self._value("bias"), entry)
-        made = made.view(rows, positions, layer.out_channels).transpose(1, 2)
+        output = product(patches.reshape(rows * positions, inner), weight, self._value("bias"), entry)
+        output = output.view(rows, positions, layer.out_channels).transpose(1, 2)
         axes = zip(image.shape[2:], kernel, stride, dilation, strict=True)
         sizes = [(size - apart * (width - 1) - 1) // step + 1 for size, width, step, apart in axes]
-        return made.reshape(rows, layer.out_channels, *(sizes[1:] if flat else sizes))
+        return output.reshape(rows, layer.out_channels, *(sizes[1:] if flat else sizes))
 
 
 class RecordedConv1d(_Convolution, nn.Conv1d):
@@ -201,7 +201,10 @@ def _problem_of(name: str, layer: nn.Module) -> str | None:
         return None
     if kind not in _RECORDED and not isinstance(layer, RecordedLayer):
         known = ", ".join(sorted(one.__name__ for one in _RECORDED))
-        return f"{called} holds parameters of its own: those of {known} are taken row by row, put them into such layers"
+        return (
+            f"{called} has its own parameters: only the layers {known} are supported row by row; move the parameters "
+            "into such layers"
+        )
     return f"{called}: {_option_of(layer)}" if _option_of(layer) else None
 
 
@@ -212,14 +215,14 @@ def _idle(layer: nn.Module) -> bool:
 
 def _option_of(layer: Any) -> str | None:
     if isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups != 1:
-        return "groups is not taken row by row yet: use groups=1"
+        return "groups is not supported row by row yet: use groups=1"
     if isinstance(layer, nn.Embedding):
         if layer.max_norm is not None:
-            return "max_norm changes weights by what a batch holds: leave it out"
+            return "max_norm changes weights depending on the batch: leave max_norm out"
         if layer.scale_grad_by_freq:
-            return "scale_grad_by_freq weighs a row by the others: leave it out"
+            return "scale_grad_by_freq weights a row by other rows: leave scale_grad_by_freq out"
         if layer.sparse:
-            return "sparse gradients are not taken row by row: leave it out"
+            return "sparse gradients are not supported row by row: leave sparse out"
     if any(parameter.dtype not in (torch.float32, torch.float64) for parameter in layer.parameters()):
         return "parameters must be float32 or float64"
     return None
@@ -228,7 +231,7 @@ def _option_of(layer: Any) -> str | None:
 def _shared(layers: dict[str, nn.Module]) -> list[str]:
     owner: dict[int, str] = {}
     return [
-        f"{name!r} and {owner[id(parameter)]!r} share a parameter: give each its own"
+        f"{name!r} and {owner[id(parameter)]!r} share a parameter: give each layer its own parameter"
         for name, layer in layers.items()
         for parameter in layer.parameters(recurse=False)
         if owner.setdefault(id(parameter), name) != name

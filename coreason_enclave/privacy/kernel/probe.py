@@ -98,9 +98,7 @@ def _computed(
         torch.autograd.backward(outputs, [_cotangent(output, places) / kernel.blocks.scale(size) for output in outputs])
         entries = recorder.take(size)
         if entries is None:
-            raise UnsafeTrainingError(
-                "the model changes in place what a layer was computed from: leave out inplace=True"
-            )
+            raise UnsafeTrainingError("the model changes a layer's input in place: leave out inplace=True")
         stages = trace.stages(entries, size)
         return [*stages, ("the norm of a row's gradient", squared_norms(kernel.layers, entries, size))]
     finally:
@@ -111,18 +109,18 @@ def _computed(
 def _require_same(tried: dict[str, torch.Tensor], stages: Stages, places: torch.Tensor) -> None:
     """Raise unless each tried row has the same bits as at its first occurrence."""
     real = places >= 0
-    here = places[real]
+    position = places[real]
     for number, (label, values) in enumerate(stages):
-        found, key = values[real], f"{number}:{label}"
+        actual, key = values[real], f"{number}:{label}"
         if key not in tried:
-            tried[key] = torch.zeros(_TRIED_ROWS, *found.shape[1:], dtype=found.dtype)
-            tried[key][here] = found
-            tried[f"{key}:seen"] = torch.zeros(_TRIED_ROWS, dtype=torch.bool).index_fill_(0, here, value=True)
+            tried[key] = torch.zeros(_TRIED_ROWS, *actual.shape[1:], dtype=actual.dtype)
+            tried[key][position] = actual
+            tried[f"{key}:seen"] = torch.zeros(_TRIED_ROWS, dtype=torch.bool).index_fill_(0, position, value=True)
         seen = tried[f"{key}:seen"]
-        fresh = ~seen[here]
-        tried[key][here[fresh]] = found[fresh]
-        seen[here] = True
-        if not same_bits(found, tried[key][here]):
+        fresh = ~seen[position]
+        tried[key][position[fresh]] = actual[fresh]
+        seen[position] = True
+        if not same_bits(actual, tried[key][position]):
             raise mixed(label)
 
 
@@ -132,11 +130,11 @@ def _arranged(inputs: Inputs, company: str, places: torch.Tensor) -> Any:
 
     def arranged(value: Any) -> Any:
         if isinstance(value, torch.Tensor) and value.dim() and len(value) == rows:
-            made = value.detach()[chosen]
-            if made.is_floating_point() and company != "noise":
-                beside = {"zeros": 0.0, "huge": 1e6, "nan": float("nan")}[company]
-                made[places < 0] = made[places < 0] * beside if company == "huge" else beside
-            return made
+            placed = value.detach()[chosen]
+            if placed.is_floating_point() and company != "noise":
+                fill = {"zeros": 0.0, "huge": 1e6, "nan": float("nan")}[company]
+                placed[places < 0] = placed[places < 0] * fill if company == "huge" else fill
+            return placed
         if isinstance(value, dict):
             return {key: arranged(one) for key, one in value.items()}
         return type(value)(arranged(one) for one in value) if isinstance(value, list | tuple) else value

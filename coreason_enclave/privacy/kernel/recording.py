@@ -77,12 +77,12 @@ class Trace:
 
     def stages(self, entries: list[Entry], size: int) -> list[tuple[str, torch.Tensor]]:
         """Return all values with ``size`` rows, and the gradients of the layers of ``entries``, last layer first."""
-        came_back = [
-            (f"the gradient that comes back to layer {entry.layer!r}", entry.gradients.reshape(size, -1))
+        gradients = [
+            (f"the gradient at the output of layer {entry.layer!r}", entry.gradients.reshape(size, -1))
             for entry in reversed(entries)
             if entry.gradients is not None
         ]
-        stages = [*self.forward, *self.loss, *came_back]
+        stages = [*self.forward, *self.loss, *gradients]
         return [(label, values) for label, values in stages if values.dim() and len(values) == size]
 
 
@@ -134,15 +134,15 @@ class Recorder:
         if not torch.is_grad_enabled():
             return None
         if not self._passes or not self._passes[-1].open:
-            raise UnsafeTrainingError(f"layer {layer!r} was called by itself: call the model that was attached")
-        here = self._passes[-1]
-        if rows != here.size:
+            raise UnsafeTrainingError(f"layer {layer!r} was called directly: call the attached model")
+        current = self._passes[-1]
+        if rows != current.size:
             raise UnsafeTrainingError(
-                f"layer {layer!r} was given {rows} rows of a batch of {here.size}: its first dimension must be the "
-                "batch's, or no gradient belongs to one row"
+                f"layer {layer!r} received {rows} rows of a batch of {current.size}: the first dimension of its input "
+                "must be the batch dimension, so that each gradient belongs to one row"
             )
         entry = Entry(layer, positions)
-        here.entries.append(entry)
+        current.entries.append(entry)
         return entry
 
     def take(self, size: int) -> list[Entry] | None:
@@ -187,18 +187,18 @@ class Recorder:
         self._passes.append(Pass(self.size if rows is None else rows))
         if self.trace is not None:
             self.trace.inputs = (args, kwargs)
-            self._keep("what the loop gives to the model", (args, kwargs))
+            self._keep("the loop's input to the model", (args, kwargs))
 
     def _end(self, module: Any, _args: Any, _kwargs: Any, output: Any) -> None:
         if not torch.is_grad_enabled() or not self._passes:
             return
-        here = self._passes[-1]
-        here.open = False
+        current = self._passes[-1]
+        current.open = False
         if self.trace is not None:
             self._keep(f"the output of the model ({type(module).__name__})", output)
         for tensor in tensors_in(output):
             if tensor.requires_grad:
-                tensor.register_hook(self._scaled(here.size))  # type: ignore[no-untyped-call]
+                tensor.register_hook(self._scaled(current.size))  # type: ignore[no-untyped-call]
 
     def _scaled(self, size: int) -> Callable[[torch.Tensor], torch.Tensor]:
         trace, scale = self.trace, self.blocks.scale(size)
@@ -214,7 +214,7 @@ class Recorder:
 
     def _note_input(self, name: str) -> Callable[..., None]:
         def note(module: Any, args: Any) -> None:
-            self._keep(f"what is computed before layer {name!r} ({_kind(module)})", args)
+            self._keep(f"the input of layer {name!r} ({_kind(module)})", args)
 
         return note
 

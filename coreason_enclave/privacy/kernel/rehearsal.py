@@ -118,7 +118,7 @@ class Rehearsal:
         """
         self._require_going_on()
         if self._trace is not None:
-            raise self._fail(UnsafeTrainingError("a batch was passed over: every batch has to be stepped on"))
+            raise self._fail(UnsafeTrainingError("a batch was skipped: call step() for every batch"))
         arrangement = self._arrangements[len(self._seen)]
         kernel.serve(len(arrangement.rows))
         self._trace = kernel.recorder.watch(dense_values(kernel.layers, 1.0))
@@ -196,18 +196,23 @@ def _among(others: npt.NDArray[np.int64], random: np.random.Generator) -> Arrang
 
 def _compare(alone: Stages, together: Stages, *, larger: bool) -> None:
     if [label for label, _ in alone] != [label for label, _ in together]:
-        raise UnsafeTrainingError("the model runs other layers for other batches: let it run the same for every row")
-    for (label, expected), (_, found) in zip(alone, together, strict=True):
-        if same_bits(expected, found):
+        raise UnsafeTrainingError(
+            "the model runs different layers for different batches: run the same layers for every row"
+        )
+    for (label, expected), (_, actual) in zip(alone, together, strict=True):
+        if same_bits(expected, actual):
             continue
-        if label == _LOSS and larger and torch.equal(found, 2 * expected):
+        if label == _LOSS and larger and torch.equal(actual, 2 * expected):
             raise UnsafeTrainingError(
                 "the loss sums over the batch, so that its gradient grows with the batch: use reduction='mean' (the "
                 "guard divides by the declared size)"
             )
         raise mixed(label)
     if not any(label == _LOSS and bool(values.any()) for label, values in alone):
-        raise UnsafeTrainingError("the loss has no gradient on synthetic rows: nothing shows that it keeps rows apart")
+        raise UnsafeTrainingError(
+            "the loss has no gradient on synthetic rows, so that the rehearsal cannot show that it processes rows "
+            "independently"
+        )
 
 
 def _require_no_other_gradient(kernel: GradientKernel) -> None:
@@ -215,6 +220,6 @@ def _require_no_other_gradient(kernel: GradientKernel) -> None:
         for parameter in layer.parameters(recurse=False):
             if parameter.grad is not None and bool(parameter.grad.any()):
                 raise UnsafeTrainingError(
-                    f"a parameter of layer {name!r} has a gradient from outside of its layer, which no clipping "
-                    "bounds: a penalty on weights is the optimizer's weight_decay"
+                    f"a parameter of layer {name!r} has a gradient from outside its layer, which clipping does not "
+                    "bound: use the optimizer's weight_decay for a penalty on weights"
                 )

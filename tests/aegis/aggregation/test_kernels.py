@@ -63,5 +63,5 @@ UNSCREENED = {
 
 @pytest.mark.parametrize("tensor", UNSCREENED.values(), ids=UNSCREENED.keys())
 def test_memory_that_was_not_screened_is_never_read_by_its_address(tensor) -> None:
-    with pytest.raises(InvalidAggregation, match="screen them first"):
+    with pytest.raises(InvalidAggregation, match="screen the updates first"):
         Columns.of([{"w": tensor}], {"w": (4,)})

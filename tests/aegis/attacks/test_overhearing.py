@@ -68,7 +68,7 @@ def test_a_refusal_passes_through_and_ends_the_wait(federation) -> None:
 
 
 def test_an_attacker_does_not_wait_for_ever() -> None:
-    with pytest.raises(EnclaveError, match="have not answered"):
+    with pytest.raises(EnclaveError, match="have not replied"):
         Overheard(["a"], patience_s=0.01).honest_updates(1)
 
 

@@ -171,7 +171,7 @@ def test_a_job_id_stands_for_one_job(promises: Any, first: Any, then: Any, why: 
 def test_the_federations_caps_are_fixed_by_the_first_draw(promises: Any) -> None:
     with promises.kept(promises.job()) as privacy:
         privacy.reserve(draw(privacy.job))
-    other, why = replace(CAPS, epsilon=60.0), r"federation\.toml has other client_privacy caps"
+    other, why = replace(CAPS, epsilon=60.0), r"client_privacy caps in federation\.toml differ"
     with promises.kept(promises.job(), caps=other) as privacy, pytest.raises(InvalidJob, match=why):
         privacy.reserve(draw(privacy.job))
 

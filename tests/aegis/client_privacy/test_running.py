@@ -67,7 +67,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, federation_at: Callable[[
 def test_a_federation_that_says_nothing_about_it_refuses_such_a_job_and_begins_nothing(clinics: Study) -> None:
     result = aegis("run", job_file(clinics), "--federation", clinics.federation, "--out", clinics.root / "run")
     assert result.exit_code == 2
-    assert "no [client_privacy] table" in result.output
+    assert "lacks the table [client_privacy]" in result.output
     assert "Traceback" not in result.output
     assert not (clinics.root / "run").exists()
 
@@ -166,10 +166,10 @@ def test_it_verifies_and_says_what_stays_open(finished: tuple[Path, str]) -> Non
     exit_code, told = findings(finished[0])
     assert exit_code == INCOMPLETE
     assert told[0].startswith("holds: 3 rounds")
-    assert "over 3 draws" in told[1]
-    assert told[2].startswith("not checked: that sites were drawn, updates clipped, models noised")
+    assert "over 3 cohort samples" in told[1]
+    assert told[2].startswith("not checked: sampling of sites, clipping of updates and noise in the models")
     opened = [each for each in verify_run(finished[0]).findings if each.verdict is Verdict.NOT_CHECKED]
-    assert any("to its readers no site was hidden by chance" in each.detail for each in opened)
+    assert any("client-level privacy does not hold towards its readers" in each.detail for each in opened)
 
 
 def test_what_hides_a_sites_update_keeps_the_run_from_being_verified_to_the_end(finished: tuple[Path, str]) -> None:
@@ -236,13 +236,13 @@ def forget_a_payment(run: Path) -> None:
 @pytest.mark.parametrize(
     ("falsify", "why"),
     [
-        (say(epsilon=1.0), "3 draws compose to"),
-        (say(noise_multiplier=2.0), "another noise_multiplier"),
-        (say(clip_norm=0.1), "another clip_norm"),
+        (say(epsilon=1.0), "3 cohort samples compose to"),
+        (say(noise_multiplier=2.0), "different values of noise_multiplier"),
+        (say(clip_norm=0.1), "different values of clip_norm"),
         (say(unit="person"), "per person"),
-        (say_nothing, "does not state the client-level privacy"),
-        (cut_the_ledger, "lacks an entry that its log names"),
-        (forget_a_payment, "committed no draw that gave its model"),
+        (say_nothing, "states no client-level epsilon"),
+        (cut_the_ledger, "lacks an entry that the log names"),
+        (forget_a_payment, "commits no cohort sample for this round's model"),
         (lambda run: (run / "ledger" / "coordinator.json").unlink(), "cannot be read"),
     ],
     ids=["epsilon", "noise", "clip", "unit", "nothing", "rolled back", "unpaid", "no ledger"],
@@ -261,7 +261,7 @@ def test_a_job_without_it_cannot_claim_it(clinics: Study) -> None:
     path = clinics.write_job("plain")
     assert aegis("run", path, "--federation", clinics.federation, "--out", clinics.root / "run").exit_code == 0
     run = clinics.root / "run"
-    assert findings(run) == (0, ["holds: the job promises nothing about whole sites, and nothing is stated"])
+    assert findings(run) == (0, ["holds: the job has no client_privacy, and no client-level epsilon is stated"])
     outcome = json.loads((run / "outcome.json").read_text())
     assert "client_privacy" not in outcome
     outcome["client_privacy"] = {**CLIENT, "unit": "client", "epsilon": 1.0}

@@ -54,7 +54,7 @@ def test_the_two_guarantees_are_two_types_and_each_knows_its_unit() -> None:
     assert not isinstance(central, Guarantee)
     assert not isinstance(local, ClientGuarantee)
     assert central != local
-    with pytest.raises(AccountingError, match="what hides a site is a ClientGuarantee"):
+    with pytest.raises(AccountingError, match="use a ClientGuarantee for whole sites"):
         Guarantee(**NUMBERS, unit=PrivacyUnit.CLIENT)
     with pytest.raises(TypeError, match="unit"):
         ClientGuarantee(**NUMBERS, unit=PrivacyUnit.PERSON)  # type: ignore[call-arg]

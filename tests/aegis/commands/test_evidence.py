@@ -207,7 +207,7 @@ def test_every_kind_is_held_to_its_own_platform_policy(
         ({"snp": {"allow_debug": True}}, "allow_debug"),
         ({"dcap": {"allow_smt": True}}, "[snp]"),
         ({"snp": {}, "vmpls": [0]}, "vmpls"),
-        ({"attestation": {"snp": {}}, "snp": {}}, "beside [attestation]"),
+        ({"attestation": {"snp": {}}, "snp": {}}, "the table [attestation]"),
         ({"attestation": 3}, "must be a table"),
         ({"snp": 3}, "must be a table"),
         ({"vmpls": [4]}, "vmpls"),

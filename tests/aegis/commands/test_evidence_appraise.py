@@ -256,7 +256,7 @@ def test_junk_among_the_files_of_a_host_is_refused(aegis: Aegis, files: Files, j
     ("options", "said"),
     [
         ([], "--nonce, --subject, --public-key, --kem-key, --job-digest"),
-        ([*bound(), "--report-data", "00" * 64], "--report-data is for one report"),
+        ([*bound(), "--report-data", "00" * 64], "--report-data applies only to a single report"),
         ([*bound(), "--kind", "snp"], "leave out --public-key, or --kind"),
         (["--kind", "snp", "--role", "site"], "leave out --role, or --kind"),
         (bound(**{"--subject": "../../etc"}), "--subject"),
@@ -279,7 +279,7 @@ def test_a_binding_that_is_not_whole_is_unusable(aegis: Aegis, files: Files, opt
         ({}, "kinds is required"),
         ({"kinds": ["sev"]}, "kinds"),
         ({"kinds": ["snp"], "allow_everything": True}, "allow_everything is not a known field"),
-        ({"attestation": {"kinds": ["snp"]}, "snp": {}}, "beside [attestation] stands snp"),
+        ({"attestation": {"kinds": ["snp"]}, "snp": {}}, "the table [attestation], so that snp would be ignored"),
         ({"kinds": ["snp"], "accept_unchecked": ["snp.measurements"]}, "accept_unchecked"),
         ({"kinds": ["snp"], "lifetime_s": 601}, "lifetime_s"),
         ({"kinds": ["snp"], "reference_values": [{"name": "a", "kind": "tdx", "measurements": {}}]}, "mr_td"),

@@ -24,13 +24,13 @@ WRONG = {
     "two others": (("--runtime", "nvflare", "--poc", "--simulator"), "--simulator and --poc contradict"),
     "an executor that is nowhere": (
         ("--runtime", "nvflare", "--executor", "no_such.module:Agent"),
-        "no module 'no_such'",
+        "module 'no_such' is neither in this folder nor installed",
     ),
-    "threads of real processes": (("--runtime", "nvflare", "--poc", "--threads", "2"), "are the simulator's"),
+    "threads of real processes": (("--runtime", "nvflare", "--poc", "--threads", "2"), "are options of --simulator"),
     "an executor that is a file": (("--runtime", "nvflare", "--executor", "agent.py"), "takes package.module:Class"),
     "no threads": (("--runtime", "nvflare", "--threads", "0"), "not in the range"),
     "a kit that is not there": (("--runtime", "nvflare", "--startup-kit", "nowhere"), "does not exist"),
-    "a folder that is no kit": (("--runtime", "nvflare", "--startup-kit", "."), "no startup kit of an administrator"),
+    "a folder that is no kit": (("--runtime", "nvflare", "--startup-kit", "."), "not an administrator's startup kit"),
 }
 
 

@@ -128,7 +128,7 @@ def test_a_machine_of_two_sites_is_pinned_only_where_that_is_said(aegis: Aegis, 
 
 
 BAD = {
-    "a site that nobody admitted": (["clinic-9", "--platform", CPU], "clinic-9 is no participant"),
+    "a site that nobody admitted": (["clinic-9", "--platform", CPU], "clinic-9 is not a participant"),
     "a revoked site": (["clinic-3", "--platform", CPU], "clinic-3 is revoked"),
     "no platform": (["clinic-1"], "at least one platform"),
     "a platform twice": (["clinic-1", "--platform", CPU, "--platform", CPU], "named twice"),
@@ -210,7 +210,7 @@ def test_a_site_is_admitted_and_pinned_at_once(aegis: Aegis, founded: Path, requ
     done = aegis("federation", "admit", founded, request_file, "--out", out, "--platform", CPU, "--platform", GPU)
 
     assert done.exit_code == 0, done.output
-    assert f"its evidence may come from {CPU}, {GPU}" in done.output
+    assert f"the site is pinned to {CPU}, {GPU}" in done.output
     assert listed(founded)["clinic-1"] == (CPU, GPU)
     assert "clinic-1" in FederationFolder(founded).config().certificates
 

@@ -136,7 +136,7 @@ WRONG = {
     "half a step": ([*EPSILON[:7], "1.5", "--delta", "1e-5"], "not a valid integer"),
     "no delta": (EPSILON, "Missing option '--delta'"),
     "no mechanism": (["privacy", "epsilon", "--delta", "1e-5"], "at least one --segment"),
-    "half a mechanism": (["privacy", "epsilon", "--steps", "3", "--delta", "1e-5"], "together or not at all"),
+    "half a mechanism": (["privacy", "epsilon", "--steps", "3", "--delta", "1e-5"], "give all three or none"),
     "a segment of two numbers": ([*EPSILON, "--segment", "1.0,0.5", "--delta", "1e-5"], "must be sigma,q,steps"),
     "a segment with NaN": ([*EPSILON, "--segment", "nan,0.5,3", "--delta", "1e-5"], "got nan"),
     "a segment with half a step": ([*EPSILON, "--segment", "1,0.5,1.5", "--delta", "1e-5"], "not a valid integer"),

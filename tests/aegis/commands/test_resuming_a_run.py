@@ -322,12 +322,12 @@ CHANGES: Mapping[str, tuple[Callable[[Begun], object], str, str]] = {
         "coordinator's key is missing",
         "restore",
     ),
-    "the aggregator": (another_job, "another job", "new run"),
+    "the aggregator": (another_job, "the job changed", "new run"),
     "the evaluation set": (another_evaluation_set, "evaluation set", "restore"),
     "no evaluation set": (
         lambda run: (run.federation.path / "evaluation.safetensors").unlink(),
         "evaluation set",
-        "now it is none",
+        "the present value is none",
     ),
 }
 
@@ -348,14 +348,14 @@ def test_a_run_does_not_go_on_with_other_code(begun: Begun, monkeypatch: pytest.
     other = {**pins.code_in_use(), "aegis": "ab" * 32}
     monkeypatch.setattr(pins, "code_in_use", lambda: other)
     said = refused(begun)
-    assert "the code: the run began with aegis " in said
+    assert "the code changed: the run began with aegis " in said
     assert "install the version that began the run" in said
 
 
 @pytest.mark.usefixtures("nobody_is_asked")
 def test_a_run_does_not_go_on_on_another_runtime(begun: Begun) -> None:
     said = refused(begun, "--runtime", "flower")
-    assert "runtime in-process, now it is runtime flower" in said
+    assert "runtime in-process, the present value is runtime flower" in said
 
 
 def test_a_site_that_is_revoked_meanwhile_does_not_stop_the_others_from_resuming(begun: Begun) -> None:

@@ -61,7 +61,7 @@ WRONG_JOBS = {
         "a number has 401",
     ),
     "no epsilon": (GOOD.replace("target_epsilon: 3.0, ", ""), "DP_SGD needs target_epsilon"),
-    "two epsilons": (GOOD.replace("target_epsilon: 3.0", "target_epsilon: 3.0, target_epsilon: 300"), "stands twice"),
+    "two epsilons": (GOOD.replace("target_epsilon: 3.0", "target_epsilon: 3.0, target_epsilon: 300"), "occurs twice"),
     "no noise": (
         GOOD.replace("noise_multiplier: 1.0", "noise_multiplier: 0"),
         "noise_multiplier must be in (0, 1e+06]",
@@ -94,7 +94,7 @@ WRONG_JOBS = {
     ),
     "more sites than there are": (
         GOOD.replace("min_clients: 2", "min_clients: 3"),
-        "min_clients = 3 sites, the federation has 2",
+        "min_clients = 3 sites, but the federation has 2",
     ),
     "a cap that no noise meets": (
         GOOD.replace("target_epsilon: 3.0, noise_multiplier: 1.0", "target_epsilon: 1.0e-9").replace("1e-5", "1e-12"),
@@ -307,7 +307,7 @@ def test_what_a_site_spent_on_an_update_that_was_not_admitted_is_seen_in_its_led
 
     def refuse_one(self: Admission, *args: Any, **options: Any) -> Any:
         if (self.question.site_id, self.question.round_number) == ("clinic-2", 3):
-            raise UpdateRefused("clinic-2", Reason.NORM_EXCEEDED, "its norm exceeds the job's limit")
+            raise UpdateRefused("clinic-2", Reason.NORM_EXCEEDED, "the L2 norm exceeds the job's max_update_norm")
         return admit(self, *args, **options)
 
     monkeypatch.setattr(Admission, "admit", refuse_one)
@@ -318,7 +318,7 @@ def test_what_a_site_spent_on_an_update_that_was_not_admitted_is_seen_in_its_led
     report = verify_run(study.root / "run")
     (said,) = [finding.detail for finding in report.findings if finding.detail.startswith("clinic-2: 3.538 of 8")]
     assert report.ok
-    assert "its ledger counts 4.348, for what was not admitted is spent as well" in said
+    assert "its ledger counts 4.348, which includes updates that were not admitted" in said
 
 
 def test_the_run_folder_of_another_job_is_not_taken_over(
@@ -333,7 +333,7 @@ def test_the_run_folder_of_another_job_is_not_taken_over(
     result = aegis("run", study.write_job("two"), "--federation", study.federation, "--out", study.root / "run")
 
     assert result.exit_code == 2
-    assert "another job" in result.stderr
+    assert "the job changed" in result.stderr
 
 
 ENDED_IN_ROUND_3 = """

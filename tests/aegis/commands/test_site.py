@@ -116,5 +116,5 @@ def test_no_ledger_is_exported_where_a_site_has_none(finished_run: Path, tmp_pat
     result = enclave("export-ledger", site, "--out", tmp_path / "sent")
 
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "keeps no ledger there" in result.stderr
+    assert "site.toml names a ledger that does not exist" in result.stderr
     assert not (tmp_path / "sent").exists()

@@ -305,7 +305,7 @@ def half_as_large_again(arrays: Arrays) -> Arrays:
 
 
 def other_rows_in_round_2(entries: list[dict[str, Any]]) -> None:
-    """The ledger notes another content for round 2, of which the site's updates say nothing."""
+    """The ledger records changed content for round 2, of which the site's updates say nothing."""
     next(e for e in entries if e["type"] == "content_noted" and e["round_number"] == 2).update(content_mark="00" * 32)
 
 
@@ -726,7 +726,7 @@ def test_a_check_that_the_records_bring_down_fails_and_hides_no_other(
     result = aegis("verify", finished_run)
 
     assert result.exit_code == Check.LEDGERS, result.output
-    assert "brought this check down (KeyError: 'clinic-1')" in result.stderr
+    assert "which no run writes (KeyError: 'clinic-1')" in result.stderr
     assert "ok       manifest" in result.stdout
 
 
@@ -735,7 +735,7 @@ def test_too_little_memory_says_nothing_about_the_run(finished_run: Path, monkey
         raise MemoryError
 
     monkeypatch.setattr(Records, "key_of", exhausted)
-    with pytest.raises(RunFolderError, match="more memory"):
+    with pytest.raises(RunFolderError, match="too little memory"):
         verify_run(finished_run)
 
 
@@ -789,7 +789,7 @@ def test_verifying_writes_nothing(run_copy: Path) -> None:
 UNUSABLE = {
     "a folder that is not there": ("missing", "does not exist"),
     "a folder that holds no run": ("empty", "is not a run folder"),
-    "a file": ("file", "is not the bundle of a run"),
+    "a file": ("file", "is not a run bundle"),
 }
 
 
@@ -837,7 +837,7 @@ def test_a_run_whose_site_keeps_its_ledger_cannot_be_verified_until_the_site_sen
     # The log was rewritten for this, which the sites' updates tell: the check of witnesses fails throughout.
     before = verify_run(run_copy)
     assert (before.failed, _ledger_verdicts(run_copy)["clinic-2"]) == ((Check.WITNESS,), Verdict.MISSING)
-    assert "the ledger of clinic-2" in before.missing[0]
+    assert "the ledger export of clinic-2" in before.missing[0]
     assert replace(before, failed=()).conclusion is Conclusion.CANNOT_BE_VERIFIED
     assert replace(before, failed=()).exit_code == INCOMPLETE
     shutil.copy(finished_run / "ledger" / sent[0], run_copy / "ledger")
@@ -905,7 +905,7 @@ def test_every_file_is_listed_as_covered_or_not(aegis: Aegis, run_copy: Path) ->
 
 
 CONCLUSIONS: Mapping[str, tuple[Falsify, str]] = {
-    "an honest run": (lambda run: None, "VERIFIED. Every figure was computed again"),
+    "an honest run": (lambda run: None, "VERIFIED. Every figure was recomputed"),
     "a falsified run": (flip_a_bit("model.safetensors"), "NOT VERIFIED. Do not rely on this run"),
 }
 

@@ -57,7 +57,7 @@ def test_every_site_of_a_run_holds_a_checkpoint_of_its_log(
     for site in SITES:
         (log,) = open_witness(statements[site].read_bytes()).logs
         assert open_checkpoint(log.last, COORDINATOR.public_hex).size == lines
-        assert result.output.count(f"{site} was shown the first {lines} of {lines} lines as they stand here") == 2
+        assert result.output.count(f"{site} received the first {lines} of {lines} lines, the same as here") == 2
     assert "--witness" not in result.output  # nothing is left to be asked for
 
 
@@ -67,7 +67,7 @@ def test_without_a_statement_the_signed_updates_are_witnesses_and_the_statement_
     report = verify_run(finished_run)
     assert report.ok
     lines = (finished_run / "audit.jsonl").read_bytes().count(b"\n")
-    shown = [f"{site} was shown the first {lines} of {lines} lines as they stand here" for site in SITES]
+    shown = [f"{site} received the first {lines} of {lines} lines, the same as here" for site in SITES]
     told = ["6 signed updates name a checkpoint of this log", *shown]  # the latter when the run ended
     assert witnessed(report) == [(Verdict.HOLDS, each) for each in told]
     assert any(each.subject == "witnesses" and each.verdict is Verdict.NOT_CHECKED for each in report.findings)
@@ -94,14 +94,14 @@ def test_a_log_that_was_rewritten_and_signed_again_is_not_verified_and_the_site_
     assert result.exit_code != 0
     report = verify_run(run_copy, Reference(witnesses=(open_witness(statements["clinic-2"].read_bytes()),)))
     assert Check.WITNESS in report.failed
-    assert "contradicted by clinic-2" in result.output
+    assert "clinic-2 contradicts the log" in result.output
 
 
 def test_a_rewritten_log_contradicts_the_updates_that_the_sites_signed(run_copy: Path) -> None:
     rewrite_audit(run_copy, REWRITTEN["a remark in the first line"])
     report = verify_run(run_copy)
     assert set(report.failed) == {Check.MANIFEST, Check.WITNESS}  # the manifest was not signed again
-    assert "another log than this one" in witnessed(report)[0][1]
+    assert "lines of another log" in witnessed(report)[0][1]
 
 
 def test_a_log_that_lost_its_end_is_contradicted(run_copy: Path, statements: dict[str, Path]) -> None:
@@ -114,14 +114,14 @@ LIES: dict[str, tuple[Callable[[WitnessStatement], WitnessStatement], Signer, st
     "another site's key": (
         lambda x: x.model_copy(update={"public_key": COORDINATOR.public_hex}),
         COORDINATOR,
-        "another key than the run has",
+        "another key than config.json names",
     ),
     "somebody who took no part": (
         lambda x: x.model_copy(update={"site_id": "clinic-9"}),
         CLINIC_1,
         "no participant",
     ),
-    "a site that was never shown the log": (lambda x: x.model_copy(update={"logs": ()}), CLINIC_1, "never shown"),
+    "a site that was never shown the log": (lambda x: x.model_copy(update={"logs": ()}), CLINIC_1, "never received"),
 }
 
 

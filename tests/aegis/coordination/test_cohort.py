@@ -78,6 +78,6 @@ def test_another_job_draws_other_lots(job_with: Any) -> None:
 
 
 def test_fewer_sites_than_min_clients_are_refused_before_anybody_is_asked(job_with: Any) -> None:
-    with pytest.raises(InvalidJob, match="min_clients = 3 sites, the federation has 2"):
+    with pytest.raises(InvalidJob, match="min_clients = 3 sites, but the federation has 2"):
         require_enough(["a", "b", "b"], job_with(min_clients=3))
     require_enough(["a", "b", "c"], job_with(min_clients=3))

@@ -205,7 +205,7 @@ def test_the_summary_says_what_was_achieved_what_it_cost_and_what_was_simulated(
         f"AUC {figures['auc']:.3f}",
         f"epsilon {figures['epsilon']:.3f} at delta 1e-05 per person",
         "UNSAFE: injected from seed 7",
-        "What this does not show",
+        "Limits of this demonstration",
         *SITES,
     ):
         assert said in summary
@@ -272,7 +272,7 @@ def test_killed_at_another_stage_it_goes_on_to_the_same_end_and_its_records_veri
 def test_over_processes_it_gives_the_same_model_and_leaves_no_process(finished: Finished, tmp_path: Path) -> None:
     done = aegis(tmp_path, "demo", *OVER_FLOWER)
     assert done.returncode == 0, done.stderr
-    assert "starting SuperLink, gateway, and for each of 3 sites its agent" in done.stdout
+    assert "starting SuperLink, gateway, and an agent with a SuperNode for each of 3 sites" in done.stdout
     check_same_models(tmp_path, finished)
     assert processes_of(tmp_path) == {}
     check_nothing_private(tmp_path, latest(tmp_path), tmp_path / "bundle.zip")
@@ -362,7 +362,7 @@ def test_an_unfinished_run_is_resumed_by_the_same_options_only(tmp_path: Path) -
 def test_an_unfinished_run_with_keys_inside_it_is_refused_with_what_to_do(tmp_path: Path) -> None:
     first = choose_run(tmp_path, DemoOptions())
     (first.path / "federation" / "sites").mkdir(parents=True)
-    with pytest.raises(RunFolderError, match="begun by an earlier version, with private keys inside"):
+    with pytest.raises(RunFolderError, match="started by an earlier version, and contains private keys"):
         choose_run(tmp_path, DemoOptions())
 
 

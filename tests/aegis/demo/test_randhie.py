@@ -289,7 +289,7 @@ def test_a_statsmodels_without_the_file_is_refused_naming_the_version_to_install
 ) -> None:
     monkeypatch.setattr("aegis.demo.randhie_data.util.find_spec", lambda _: spec_at(tmp_path))
     monkeypatch.setattr("aegis.demo.randhie_data.metadata.version", lambda _: "0.14.6")
-    with pytest.raises(ConfigurationError, match=r"statsmodels 0\.14\.6 does not carry .*statsmodels==0\.15\.0"):
+    with pytest.raises(ConfigurationError, match=r"statsmodels 0\.14\.6 does not contain .*statsmodels==0\.15\.0"):
         randhie.load_evaluation_set()
 
 

@@ -182,5 +182,10 @@ def test_a_hangup_signal_makes_it_show_its_renewed_certificate(
         until(lambda: ssl.get_server_certificate(("127.0.0.1", port), timeout=10) != first)
         federation.files.key.unlink()
         process.send_signal(signal.SIGHUP)
-        until(lambda: "the certificate in use stays" in (federation.folder.path / "gateway.log").read_text("utf-8"))
+        until(
+            lambda: (
+                "the gateway keeps its present certificate"
+                in (federation.folder.path / "gateway.log").read_text("utf-8")
+            )
+        )
         assert answers(federation)

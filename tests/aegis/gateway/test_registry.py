@@ -51,7 +51,7 @@ def test_a_revoked_participant_is_not_admitted_by_the_way() -> None:
         ({"public_key": A, "node_key": "bm9kZQ==", "certificate": B}, "two sites share one"),
         ({"public_key": "short", "node_key": "bm9kZQ==", "certificate": B}, "64 lower-case hex digits"),
         ({"public_key": B, "node_key": "not base64", "certificate": B}, "base64"),
-        ({"public_key": B, "node_key": "bm9kZR==", "certificate": B}, "one base64 spelling"),
+        ({"public_key": B, "node_key": "bm9kZR==", "certificate": B}, "canonical base64"),
         ({"public_key": B, "node_key": "", "certificate": B}, "base64"),
         ({"public_key": B, "node_key": "bm9kZQ==", "certificate": "XY" * 32}, "64 lower-case hex digits"),
     ],

@@ -94,7 +94,7 @@ def test_too_few_left_the_run_pauses_at_once_and_says_who_is_out_why_and_until_w
     study: MakeStudy, federation: Federation
 ) -> None:
     run, job = study(3), a_job(federation)
-    with pytest.raises(RunPaused, match="2 updates were admitted, 3 are required"):
+    with pytest.raises(RunPaused, match="2 updates were admitted, but 3 are required"):
         run.run(job, where(["clinic-2"], NAN))
 
     class NeverAsked(Relay):
@@ -102,7 +102,7 @@ def test_too_few_left_the_run_pauses_at_once_and_says_who_is_out_why_and_until_w
             raise AssertionError("nobody is asked")
 
     with pytest.raises(
-        RunPaused, match=r"in turn 1, 3 are required.*clinic-2: quarantined for non_finite until turn 2"
+        RunPaused, match=r"in turn 1, but 3 are required.*clinic-2: quarantined for non_finite until turn 2"
     ):
         run.run(job, grid=NeverAsked)
     run.run(job)  # the pause was a turn: the same command leads out of it

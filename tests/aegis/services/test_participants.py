@@ -51,7 +51,7 @@ def test_a_founded_federation_has_keys_that_only_its_owner_reads_and_listens_on_
 
 def test_a_federation_is_founded_once(empty: FederationFolder) -> None:
     key = empty.signer().public_hex
-    with pytest.raises(RunFolderError, match="created once"):
+    with pytest.raises(RunFolderError, match="already holds a federation"):
         create_federation(empty, profile=Profile.PRODUCTION, delta=1e-5)
 
     assert empty.config().profile is Profile.DEVELOPMENT
@@ -59,7 +59,7 @@ def test_a_federation_is_founded_once(empty: FederationFolder) -> None:
 
 
 def test_an_address_that_sites_cannot_use_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="the address that sites are told"):
+    with pytest.raises(RunFolderError, match="the address by which sites reach it"):
         create_federation(FederationFolder(tmp_path), profile=Profile.PRODUCTION, delta=1e-5, host="0.0.0.0")
 
     assert not FederationFolder(tmp_path).exists

@@ -56,7 +56,7 @@ def test_every_record_of_a_run_names_the_round_before_which_a_site_grew(study: S
     assert report.ok, report.failed
     said = [f.detail for f in report.findings if (f.subject, f.verdict) == (Check.CONTENT.label, Verdict.HOLDS)]
     assert said == [
-        "clinic-1: CONTENT CHANGED between rounds, before round 2; the job lets lineages grow",
+        "clinic-1: CONTENT CHANGED between rounds, before round 2; the job allows it (lineages_may_grow)",
         "clinic-2: the same content in every round",
     ]
 

@@ -77,5 +77,5 @@ def test_a_manifest_of_another_job_another_key_or_another_list_is_refused(tmp_pa
         read(tmp_path, key=Signer.generate().public_hex)
     listed = json.loads((tmp_path / MANIFEST).read_bytes())
     (tmp_path / MANIFEST).write_text(json.dumps({**listed, "files": {}}))
-    with pytest.raises(VerificationFailed, match="is not the list"):
+    with pytest.raises(VerificationFailed, match="is not the manifest"):
         read(tmp_path)

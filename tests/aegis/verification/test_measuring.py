@@ -90,7 +90,7 @@ UNFIT: dict[str, tuple[str, tuple[int, ...]]] = {
 @pytest.mark.parametrize(("arch", "shape"), UNFIT.values(), ids=UNFIT)
 def test_features_that_do_not_fit_the_model_fail_verification(arch: str, shape: tuple[int, ...]) -> None:
     args = next(args for each, args, *_ in MODELS.values() if each == arch)
-    with pytest.raises(VerificationFailed, match="do not fit"):
+    with pytest.raises(VerificationFailed, match="does not fit"):
         forward(arch, initial_weights(arch, args), np.zeros(shape))
 
 

@@ -102,5 +102,5 @@ def test_a_different_roll_call_gives_other_control_variates(carried_out: Callabl
     records = Records(carried_out("scaffold, trimmed mean, adam"))
     first = records.state.history[0].model_copy(update={"enrolled": tuple(f"clinic-{n}" for n in range(1, 8))})
     vars(records)["state"] = records.state.model_copy(update={"history": (first, *records.state.history[1:])})
-    with pytest.raises(VerificationFailed, match=r"round 2: .* signed that it was sent another model"):
+    with pytest.raises(VerificationFailed, match=r"round 2: .* signed that it received another model"):
         list(check_aggregation(records, Reference()))

@@ -247,7 +247,7 @@ def test_hardware_that_a_site_names_and_does_not_have_fails(site: Any, name: str
 
     if ThisHost().missing(name):
         assert found.verdict is DiagnosisLevel.FAIL
-        assert "is not there (/" in found.found
+        assert "is missing (/" in found.found
 
 
 def test_interfaces_of_hardware_are_found_by_their_files(tmp_path: Path) -> None:

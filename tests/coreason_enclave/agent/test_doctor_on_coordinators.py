@@ -71,7 +71,7 @@ NEVER_MET = {
     ),
     "no machine": ({"platforms": {}}, "no machine of 'coordinator'"),
     "machines of somebody else": ({"platforms": {"hospital-a": ["3f3f3f3f3f3f3f3f"]}}, "no machine of 'coordinator'"),
-    "SEV-SNP without a floor": ({"kinds": ["snp"]}, "snp.tcb_floor has no product"),
+    "SEV-SNP without a floor": ({"kinds": ["snp"]}, "snp.tcb_floor names no product"),
 }
 
 

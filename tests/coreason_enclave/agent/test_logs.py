@@ -50,7 +50,7 @@ def test_a_flood_of_one_kind_is_cut_and_counted_and_hides_no_other_line(clock: C
     logger = logging.getLogger("gateway")
     for number in range(250_000 // 100):
         logger.error("cannot accept from %s", number)
-    logger.error("the certificate in use stays")
+    logger.error("the gateway keeps its present certificate")
     clock.now = 61.0
     logger.error("cannot accept from %s", "another")
 
@@ -58,7 +58,7 @@ def test_a_flood_of_one_kind_is_cut_and_counted_and_hides_no_other_line(clock: C
         "ERROR gateway cannot accept from 0",
         "ERROR gateway cannot accept from 1",
         "ERROR gateway cannot accept from 2",
-        "ERROR gateway the certificate in use stays",
+        "ERROR gateway the gateway keeps its present certificate",
         "ERROR gateway left out 2497 more lines like: cannot accept from %s",
         "ERROR gateway cannot accept from another",
     ]

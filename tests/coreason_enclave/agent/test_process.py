@@ -197,7 +197,7 @@ def test_status_without_an_agent_says_so(federation: Any) -> None:
     refused = CliRunner().invoke(main, ["status", "--config", str(federation.create().folder)])
 
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
-    assert "no agent runs" in refused.stderr
+    assert "no agent is running" in refused.stderr
 
 
 def test_an_agent_may_answer_on_its_socket_alone(federation: Any) -> None:

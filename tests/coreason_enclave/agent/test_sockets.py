@@ -176,14 +176,14 @@ def test_the_socket_goes_with_the_agent(tmp_path: Path, handler: Echo) -> None:
         pass
 
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ConfigurationError, match="no agent runs"):
+    with pytest.raises(ConfigurationError, match="no agent is running"):
         AgentClient(tmp_path).status()
 
 
 def test_a_socket_that_a_killed_agent_left_is_replaced(tmp_path: Path, handler: Echo) -> None:
     with socket.socket(socket.AF_UNIX) as left, socket_path(tmp_path) as path:
         left.bind(path)
-    with pytest.raises(ConfigurationError, match="no agent runs"):
+    with pytest.raises(ConfigurationError, match="no agent is running"):
         AgentClient(tmp_path).status()
 
     with serving_socket(tmp_path, handler, lambda: {"here": True}):

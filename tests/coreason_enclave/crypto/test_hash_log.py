@@ -108,7 +108,7 @@ def test_an_end_that_was_cut_off_shows_against_a_checkpoint_alone(
     shorter = b"".join(four_lines.splitlines(keepends=True)[:-cut])
 
     assert verify_lines(shorter).size == 4 - cut
-    with pytest.raises(LogCorrupted, match="lines were cut off"):
+    with pytest.raises(LogCorrupted, match="lines were removed"):
         verify_checkpoint(shorter, checkpoint_of(four_lines), KEYS)
 
 

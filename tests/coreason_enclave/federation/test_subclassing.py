@@ -212,7 +212,7 @@ def test_outside_a_task_there_is_nothing_to_train_with(run: Run) -> None:
     executor = flare.executor
 
     assert not {"model", "loader", "criterion", "sentry"} & vars(executor).keys()
-    with pytest.raises(AttestationError, match="outside a task"):
+    with pytest.raises(AttestationError, match="only within a task"):
         executor._check_hardware_trust()
     with pytest.raises(ConfigurationError, match="only while a task"):
         executor._parse_job_config(None)

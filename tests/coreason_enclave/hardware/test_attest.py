@@ -55,7 +55,7 @@ def test_the_file_verifies_against_the_bytes_that_are_printed(
     gpu = bytes.fromhex(printed["gpu nonce"])
     assert gpu == gpu_nonce(CONTEXT)
     assert [verified_gpu(report, gpu).kind for report in evidence.gpus] == ["nvidia", "nvidia"]
-    assert "not verified by anybody yet" in done.stdout
+    assert "the evidence is not verified yet" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["evidence.json"]
 
 

@@ -87,14 +87,14 @@ def test_something_that_is_no_report_is_a_failure(kind: str) -> None:
         tree = tree_of(kind)
         tree.sign = lambda data, level, answer=answer: answer  # type: ignore[misc]
 
-        assert "something else than a report" in refused(collector_of(kind, tree))
+        assert "data that is not a report" in refused(collector_of(kind, tree))
 
 
 def test_more_than_evidence_may_hold_is_a_failure(kind: str) -> None:
     tree = tree_of(kind)
     tree.sign = lambda data, level: bytes(70_000)
 
-    assert "more than evidence may hold" in refused(collector_of(kind, tree))
+    assert "more bytes than evidence may hold" in refused(collector_of(kind, tree))
 
 
 def test_a_report_of_another_kind_is_a_failure(kind: str) -> None:

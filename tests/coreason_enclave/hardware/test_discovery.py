@@ -83,7 +83,7 @@ def test_the_hardware_that_is_there_is_detected(kind: str) -> None:
 
 
 def test_where_nothing_is_there_everything_that_was_looked_for_is_told() -> None:
-    with pytest.raises(AttestationError, match="nothing can attest") as error:
+    with pytest.raises(AttestationError, match="no device can attest") as error:
         ThisHost(NoDevices()).detected()
 
     assert error.value.reason is Reason.ATTESTATION_UNAVAILABLE
@@ -93,14 +93,14 @@ def test_where_nothing_is_there_everything_that_was_looked_for_is_told() -> None
 
 
 def test_a_provider_that_is_not_known_is_nothing_that_can_attest() -> None:
-    with pytest.raises(AttestationError, match="nothing can attest"):
+    with pytest.raises(AttestationError, match="no device can attest"):
         ThisHost(TsmTree("arm_cca_guest", sgx_quote)).detected()
 
 
 def test_between_two_processors_a_person_decides() -> None:
     both = TsmTree("tdx_guest", sgx_quote, others={DEVICES["SGX under Gramine"]})
 
-    with pytest.raises(AttestationError, match=r"more than one processor could \(tdx, sgx\): name one"):
+    with pytest.raises(AttestationError, match=r"more than one processor can attest \(tdx, sgx\): name one"):
         ThisHost(both).detected()
 
 

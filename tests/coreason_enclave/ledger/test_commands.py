@@ -73,10 +73,10 @@ def test_acknowledging_a_lost_head_says_what_it_means_and_every_look_at_the_ledg
     assert "acknowledged by A. Ito: this ledger lacks entry 9" in result.output
     assert "no claim of this ledger covers it" in result.output
     assert f"head {used.head().seq}:{used.head().hash}" in result.output
-    assert "INCOMPLETE: lacks what was spent up to entry 9; A. Ito goes on" in run("show", used.path).output
+    assert "INCOMPLETE: lacks lost entries up to entry 9; A. Ito continued" in run("show", used.path).output
     verified = run("verify", used.path, "--expect", LOST)
     assert verified.exit_code == 0
-    assert "not checked: what was spent up to entry 9" in verified.output
+    assert "not checked: the privacy spent in lost entries up to entry 9" in verified.output
 
 
 def test_a_head_that_the_ledger_knows_is_not_acknowledged(used: SqliteLedger) -> None:
@@ -106,7 +106,7 @@ def test_a_tampered_export_is_one_line_and_exit_code_3(used: SqliteLedger, tmp_p
     _spoil(out)
     result = run("verify", out)
     assert result.exit_code == 3
-    assert result.output.startswith("error: the ledger's chain breaks at entry")
+    assert result.output.startswith("error: the ledger's hash chain breaks at entry")
     assert result.output.count("\n") == 1
 
 

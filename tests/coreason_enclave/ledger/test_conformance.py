@@ -179,7 +179,9 @@ class LedgerConformance:
         ledger.note_draw(LINEAGE, "study-1", drawn(2, BINDING))
         ledger.note_draw(LINEAGE, "study-1", drawn(1))  # its bytes are computed again
         other = drawn(1, BINDING)
-        self.refuses(ledger, LedgerConflict, "is committed", lambda: ledger.note_draw(LINEAGE, "study-1", other))
+        self.refuses(
+            ledger, LedgerConflict, "is already committed", lambda: ledger.note_draw(LINEAGE, "study-1", other)
+        )
         assert ledger.job_claim(LINEAGE, "study-1").content_changed == (2,)
 
     # reservation

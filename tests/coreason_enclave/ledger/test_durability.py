@@ -128,7 +128,7 @@ def test_a_backup_never_replaces_a_file(used: SqliteLedger, tmp_path: Path, what
     else:
         taken.symlink_to(tmp_path / "nowhere")
 
-    with pytest.raises(ConfigurationError, match="never replaces a file"):
+    with pytest.raises(ConfigurationError, match="never overwrites a file"):
         back_up(used.path, taken)
 
     assert not (tmp_path / "nowhere").exists()

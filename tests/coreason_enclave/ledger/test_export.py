@@ -89,7 +89,7 @@ def test_an_acknowledged_rollback_verifies_and_is_named_with_person_and_reason(u
     findings = verify_export(used.export(), expected_head=lost)
     (gap,) = [gap for gap in findings.not_checked if "lacks" in gap]
     assert "entry 9" in gap
-    assert "A. Ito goes on without it (the disk failed)" in gap
+    assert "A. Ito continued without them (the disk failed)" in gap
     with pytest.raises(LedgerCorrupted, match="rolled back"):
         verify_export(used.export(), expected_head=LedgerHead(seq=8, hash="9f" * 32))
 
@@ -112,7 +112,7 @@ def _scale(field: str, factor: float) -> Callable[[list[dict[str, Any]]], None]:
 # Rewritten consistently, hashed correctly: only accounting can tell.
 LOOSENED = {
     "a larger budget": (_scale("budget_pico", 2), "larger budget"),
-    "cheaper steps": (_scale("step_cost_pico", 0.5), "smaller cost"),
+    "cheaper steps": (_scale("step_cost_pico", 0.5), "lower cost"),
     "more steps than the target affords": (_scale("allowed_steps", 1.2), "more steps"),
 }
 

@@ -44,11 +44,11 @@ def test_the_architectures_that_come_with_the_agent() -> None:
 
 
 REJECTED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "an unknown name": ("ResNet9000", {}, "known are LogisticRegression, SimpleMLP, SmallCNN"),
-    "a dotted path": ("os.system", {"in_features": 3}, "known are"),
-    "an entry point": ("torch.nn:Linear", {}, "known are"),
-    "another case": ("simplemlp", {"in_features": 3}, "known are"),
-    "nothing": ("", {}, "known are"),
+    "an unknown name": ("ResNet9000", {}, "known architectures are LogisticRegression, SimpleMLP, SmallCNN"),
+    "a dotted path": ("os.system", {"in_features": 3}, "known architectures are"),
+    "an entry point": ("torch.nn:Linear", {}, "known architectures are"),
+    "another case": ("simplemlp", {"in_features": 3}, "known architectures are"),
+    "nothing": ("", {}, "known architectures are"),
     "a missing argument": ("SimpleMLP", {}, "in_features"),
     "an unknown argument": ("SimpleMLP", {"in_features": 3, "device": 1}, "device"),
     "zero": ("SimpleMLP", {"in_features": 0}, "in_features is not"),
@@ -59,7 +59,7 @@ REJECTED: dict[str, tuple[str, dict[str, Any], str]] = {
     "one class": ("SimpleMLP", {"in_features": 3, "classes": 1}, "classes must be at least 2"),
     "three classes for one logit": ("LogisticRegression", {"in_features": 3, "classes": 3}, "use SimpleMLP"),
     "an image too small": ("SmallCNN", {"in_channels": 1, "size": 3, "classes": 2}, "size must be at least 4"),
-    "a model that would not fit": ("SimpleMLP", {"in_features": 10**6, "hidden": 10**6}, "parameters, at most"),
+    "a model that would not fit": ("SimpleMLP", {"in_features": 10**6, "hidden": 10**6}, "parameters, but at most"),
     "a model beyond counting": ("SmallCNN", {"in_channels": 10**6, "size": 10**6, "classes": 10**6}, ""),
 }
 
@@ -141,7 +141,7 @@ def test_weights_of_another_architecture_are_refused(spoil: str) -> None:
         weights["rows"] = np.zeros(1, np.float32)
     else:
         weights["output.bias"] = np.zeros(6, np.float32)
-    with pytest.raises(ConfigurationError, match="not of this architecture"):
+    with pytest.raises(ConfigurationError, match="do not fit the architecture"):
         load_weights(build("SimpleMLP", ARGS["SimpleMLP"]).module, weights)
 
 

@@ -73,7 +73,7 @@ def test_sixty_eight_steps_end_exactly_at_the_cap_and_the_next_one_does_not_run(
         loop.guard.check_budget()
     before = loop.weights()
 
-    with pytest.raises(PrivacyBudgetExceededError, match="step 69 is not affordable and has not run"):
+    with pytest.raises(PrivacyBudgetExceededError, match="step 69 is not affordable and did not run"):
         loop.step()
 
     assert torch.equal(loop.weights(), before)
@@ -264,7 +264,7 @@ class RunningMean(torch.nn.Module):
 def test_a_buffer_is_refused_because_what_is_written_there_would_leave_without_noise(make_scope: Make) -> None:
     model = torch.nn.Sequential(RunningMean(), torch.nn.Linear(2, 1))
 
-    with pytest.raises(UnsafeTrainingError, match=r"buffers \(0\.mean\), which no noise is added to"):
+    with pytest.raises(UnsafeTrainingError, match=r"buffers \(0\.mean\), to which the guard adds no noise"):
         attach(make_scope, model)
 
 
@@ -281,7 +281,7 @@ def test_an_optimizer_that_is_private_already_is_refused(make_scope: Make) -> No
     model = torch.nn.Linear(2, 1)
     _, private, _ = attach(make_scope, model)
 
-    with pytest.raises(UnsafeTrainingError, match="private already"):
+    with pytest.raises(UnsafeTrainingError, match="already private"):
         attach(make_scope, model, private)
 
 
@@ -314,7 +314,7 @@ def test_the_model_keeps_its_class_and_its_parameter_names(make_scope: Make) -> 
 def test_one_batch_does_not_serve_two_steps(loop: Loop) -> None:
     loop.step()
 
-    with pytest.raises(UnsafeTrainingError, match="one batch serves one optimizer step"):
+    with pytest.raises(UnsafeTrainingError, match="use each batch for exactly one optimizer step"):
         loop.optimizer.step()
     assert loop.guard.steps_taken == 1
 
@@ -327,7 +327,7 @@ def test_a_step_without_any_batch_is_refused(loop: Loop) -> None:
 def test_gradients_accumulated_over_two_batches_are_refused(loop: Loop) -> None:
     loop.backward()
 
-    with pytest.raises(UnsafeTrainingError, match="the batch drawn before was not used in a step"):
+    with pytest.raises(UnsafeTrainingError, match="the previous batch was not used in a step"):
         loop.backward()
 
 
@@ -336,7 +336,7 @@ def test_two_backward_passes_over_one_batch_are_refused(loop: Loop) -> None:
     for _ in range(2):
         torch.nn.functional.mse_loss(loop.model(features), targets).backward()
 
-    with pytest.raises(UnsafeTrainingError, match="no per-row gradient for exactly the batch"):
+    with pytest.raises(UnsafeTrainingError, match="do not belong to exactly the sampled batch"):
         loop.optimizer.step()
 
 
@@ -344,7 +344,7 @@ def test_gradients_of_other_rows_than_those_drawn_are_refused(loop: Loop) -> Non
     next(loop.batches)
     loop.model(torch.ones(500, 2)).sum().backward()
 
-    with pytest.raises(UnsafeTrainingError, match="no per-row gradient for exactly the batch"):
+    with pytest.raises(UnsafeTrainingError, match="do not belong to exactly the sampled batch"):
         loop.optimizer.step()
 
 

@@ -64,27 +64,27 @@ def only_the_worst(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 MIXING_MODELS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "mean over the batch": (
         lambda: Through(lambda x: x - x.mean(0)),
-        r"what is computed before layer 'last' \(Linear\)",
+        r"the input of layer 'last' \(Linear\)",
     ),
     "batch norm as a function": (
         lambda: Through(lambda x: functional.batch_norm(x, None, None, training=True)),
-        r"what is computed before layer 'last' \(Linear\)",
+        r"the input of layer 'last' \(Linear\)",
     ),
     "a module that centres": (lambda: network(Centred()), r"layer '1' \(Centred\)"),
     "softmax over the rows": (lambda: network(nn.Softmax(0)), r"layer '1' \(Softmax\)"),
     "dropout as a function": (
         lambda: Through(lambda x: functional.dropout(x, 0.5)),
-        "what is computed before layer 'last'",
+        "the input of layer 'last'",
     ),
-    "rows in another order": (lambda: Through(lambda x: x.flip(0)), "what is computed before layer 'last'"),
+    "rows in another order": (lambda: Through(lambda x: x.flip(0)), "the input of layer 'last'"),
     "attention over the rows": (
         lambda: Through(lambda x: (x @ x.T).softmax(1) @ x),
-        "what is computed before layer 'last'",
+        "the input of layer 'last'",
     ),
-    "the largest of the batch": (lambda: Through(lambda x: x / x.abs().max()), "what is computed before layer 'last'"),
+    "the largest of the batch": (lambda: Through(lambda x: x / x.abs().max()), "the input of layer 'last'"),
     "only backward": (
         lambda: Through(lambda x: x + (x - x.detach()).mean(0)),
-        "the gradient that comes back to layer 'first'",
+        "the gradient at the output of layer 'first'",
     ),
 }
 MIXING_LOSSES: dict[str, Criterion] = {
@@ -99,11 +99,11 @@ REFUSED_LAYERS: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: network(nn.BatchNorm1d(6, affine=False, track_running_stats=False)),
         "BatchNorm becomes GroupNorm",
     ),
-    "Dropout": (lambda: network(nn.Dropout(0.1)), r"'1' \(Dropout\): its mask depends on a row's place"),
-    "LSTM": (lambda: nn.LSTM(4, 3), "recurrent layers are not taken row by row yet"),
+    "Dropout": (lambda: network(nn.Dropout(0.1)), r"'1' \(Dropout\): its mask depends on the row's position"),
+    "LSTM": (lambda: nn.LSTM(4, 3), "recurrent layers are not supported yet"),
     "attention": (lambda: nn.MultiheadAttention(4, 2), "build attention from Linear layers"),
-    "PReLU": (lambda: network(nn.PReLU()), r"'1' \(PReLU\) holds parameters of its own"),
-    "Conv3d": (lambda: nn.Conv3d(1, 1, 2), "holds parameters of its own"),
+    "PReLU": (lambda: network(nn.PReLU()), r"'1' \(PReLU\) has its own parameters"),
+    "Conv3d": (lambda: nn.Conv3d(1, 1, 2), "has its own parameters"),
     "groups": (lambda: nn.Conv1d(2, 2, 1, groups=2), "use groups=1"),
     "sparse embedding": (lambda: nn.Embedding(3, 2, sparse=True), "sparse gradients"),
     "embedding with max_norm": (lambda: nn.Embedding(3, 2, max_norm=1.0), "max_norm changes weights"),
@@ -147,14 +147,14 @@ def test_a_model_that_mixes_rows_is_refused_by_the_name_of_what_mixes(
     make: Callable[[], nn.Module], named: str, make_scope: Make
 ) -> None:
     data = Unreadable()
-    with pytest.raises(UnsafeTrainingError, match=f"^{named}.* differs with the other rows of the batch"):
+    with pytest.raises(UnsafeTrainingError, match=f"^{named}.* depends on other rows of the batch"):
         attach(make_scope, make(), functional.cross_entropy, data)
     assert data.read <= {0}
 
 
 @pytest.mark.parametrize("criterion", MIXING_LOSSES.values(), ids=MIXING_LOSSES)
 def test_a_loss_that_mixes_rows_is_refused(criterion: Criterion, make_scope: Make) -> None:
-    with pytest.raises(UnsafeTrainingError, match=r"^the gradient of the loss differs with the other rows"):
+    with pytest.raises(UnsafeTrainingError, match=r"^the gradient of the loss depends on other rows"):
         attach(make_scope, network(), criterion)
 
 
@@ -175,7 +175,7 @@ def test_a_layer_that_is_not_taken_row_by_row_is_refused_with_what_to_do(
 
 
 def test_a_loss_without_a_gradient_shows_nothing_and_is_refused(make_scope: Make) -> None:
-    with pytest.raises(UnsafeTrainingError, match="nothing shows that it keeps rows apart"):
+    with pytest.raises(UnsafeTrainingError, match="cannot show that it processes rows independently"):
         attach(make_scope, network(), lambda outputs, _: (outputs * 0).mean())
 
 
@@ -194,7 +194,7 @@ def test_a_penalty_on_the_weights_is_refused(make_scope: Make) -> None:
     def penalised(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(outputs, labels) + sum(p.square().sum() for p in model.parameters())
 
-    with pytest.raises(UnsafeTrainingError, match=r"a gradient from outside of its layer.*weight_decay"):
+    with pytest.raises(UnsafeTrainingError, match=r"a gradient from outside its layer.*weight_decay"):
         attach(make_scope, model, penalised)
 
 
@@ -270,14 +270,14 @@ def test_a_loop_that_mixes_rows_before_the_model_sees_them_is_refused(make_scope
             functional.cross_entropy(module(features - features.mean(0)), labels).backward()
             optimizer.step()
 
-    with pytest.raises(UnsafeTrainingError, match="what the loop gives to the model differs"):
+    with pytest.raises(UnsafeTrainingError, match="the loop's input to the model depends"):
         train()
 
 
 def test_the_probe_finds_what_mixes_in_larger_blocks_than_the_rehearsal_has(make_scope: Make) -> None:
     model = Through(lambda rows: rows if len(rows) < 200 else rows - rows.mean(0))
 
-    with pytest.raises(UnsafeTrainingError, match="what is computed before layer 'last'"):
+    with pytest.raises(UnsafeTrainingError, match="the input of layer 'last'"):
         attach(make_scope, model, functional.cross_entropy)
 
 
@@ -314,7 +314,7 @@ def test_other_threads_than_those_of_the_probe_are_refused(make_scope: Make) -> 
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
-        with pytest.raises(UnsafeTrainingError, match="number of threads was changed"):
+        with pytest.raises(UnsafeTrainingError, match="number of threads changed"):
             optimizer.step()
     finally:
         torch.set_num_threads(threads)

@@ -138,7 +138,7 @@ def test_a_sample_that_was_passed_over_is_refused_because_the_number_of_steps_wo
     sampler = iter(sampler_of(0.5, UnitIndex(None, 10)))
     next(sampler)  # a loop that skips an empty batch without a step does just this
 
-    with pytest.raises(UnsafeTrainingError, match="every sample, an empty one too, has to be stepped on"):
+    with pytest.raises(UnsafeTrainingError, match="for every sampled batch, including empty batches"):
         next(sampler)
 
 
@@ -162,27 +162,30 @@ class Endless(IterableDataset[int]):
 
 
 REFUSED = {
-    "shuffle=True": (lambda: DataLoader(ROWS, shuffle=True), "its sampler shuffles, weighs or selects rows"),
-    "random sampler": (lambda: DataLoader(ROWS, sampler=RandomSampler(ROWS)), "its sampler shuffles, weighs"),
+    "shuffle=True": (lambda: DataLoader(ROWS, shuffle=True), "its sampler shuffles, weights or selects rows"),
+    "random sampler": (lambda: DataLoader(ROWS, sampler=RandomSampler(ROWS)), "its sampler shuffles, weights"),
     "weighted sampler": (
         lambda: DataLoader(ROWS, sampler=WeightedRandomSampler([1.0] * 10, 10)),
-        "its sampler shuffles, weighs",
+        "its sampler shuffles, weights",
     ),
-    "subset sampler": (lambda: DataLoader(ROWS, sampler=SubsetRandomSampler(range(5))), "its sampler shuffles, weighs"),
+    "subset sampler": (
+        lambda: DataLoader(ROWS, sampler=SubsetRandomSampler(range(5))),
+        "its sampler shuffles, weights",
+    ),
     "batch sampler": (
         lambda: DataLoader(ROWS, batch_sampler=BatchSampler(SequentialSampler(ROWS), 2, drop_last=True)),
-        "it has a batch sampler of its own",
+        "it has its own batch sampler",
     ),
-    "no batching": (lambda: DataLoader(ROWS, batch_size=None), "it has a batch sampler of its own"),
+    "no batching": (lambda: DataLoader(ROWS, batch_size=None), "it has its own batch sampler"),
     "workers": (lambda: DataLoader(ROWS, num_workers=1), "num_workers must be 0"),
-    "iterable dataset": (lambda: DataLoader(Endless()), "its dataset can only be iterated, or has no length"),
+    "iterable dataset": (lambda: DataLoader(Endless()), "its dataset is iterable only, or has no length"),
     "a list of batches": (lambda: [(torch.zeros(1), torch.zeros(1))], "pass a torch DataLoader"),
 }
 
 
 @pytest.mark.parametrize(("loader", "message"), REFUSED.values(), ids=REFUSED)
 def test_a_loader_whose_accounting_would_be_false_is_refused(loader: Callable[[], Any], message: str) -> None:
-    with pytest.raises(UnsafeTrainingError, match=f"^this data loader cannot be made private: {message}"):
+    with pytest.raises(UnsafeTrainingError, match=f"^this data loader cannot become private: {message}"):
         require_convertible(loader())
 
 
@@ -240,5 +243,5 @@ def test_the_size_of_a_block_follows_from_declared_numbers_and_is_hardly_ever_ex
 def test_items_that_are_not_tensors_cannot_be_emptied() -> None:
     loader = DataLoader([1, 2, 3], collate_fn=lambda items: "text")
 
-    with pytest.raises(UnsafeTrainingError, match="collate to tensors"):
+    with pytest.raises(UnsafeTrainingError, match="collate rows to tensors"):
         next(iter(private_loader(loader, sampler_of(1e-9, UnitIndex(None, 3)), a_kernel())))

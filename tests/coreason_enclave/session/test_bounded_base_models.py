@@ -13,7 +13,7 @@ Federation = Any
 
 LARGE = np.array([[1e9, -1e9, 1.0]], np.float32)
 REFUSED: dict[str, tuple[Any, Reason, str]] = {
-    "weights that cancel": (LARGE, Reason.POLICY, "max_base_weight is 10000, the base model's linear.weight"),
+    "weights that cancel": (LARGE, Reason.POLICY, "max_base_weight is 10000, but the base model's linear.weight"),
     "the largest numbers": (LARGE * np.float32(3e29), Reason.POLICY, "max_base_weight"),
     "NaN": (LARGE * np.float32("nan"), Reason.NON_FINITE, "linear.weight is not finite"),
     "infinity": (LARGE * np.float32("inf"), Reason.NON_FINITE, "linear.weight is not finite"),

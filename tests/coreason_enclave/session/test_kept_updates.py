@@ -145,7 +145,7 @@ def test_files_are_private_to_the_site(federation: Federation) -> None:
 def test_without_a_store_nothing_is_released_and_the_round_stays_open(federation: Federation) -> None:
     site = federation.create()
     (site.folder / "released").write_text("a file where the folder should be")
-    with pytest.raises(ConfigurationError, match="store of released updates cannot be written"):
+    with pytest.raises(ConfigurationError, match="released updates cannot be stored"):
         answer(site, federation, federation.order(federation.job()))
     assert [entry["type"] for entry in site.ledger_entries()][-1] == "content_noted"
 

@@ -117,7 +117,7 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
     "with something beside the signature": (
         with_envelope(lambda document: document.update(comment="urgent")),
         Reason.MALFORMED,
-        "payloadType, payload and signatures alone",
+        "only payloadType, payload and signatures",
     ),
     "signed as another type of document": (ordered(payload_type=UPDATE_TYPE), Reason.WRONG_PAYLOAD_TYPE, "round-order"),
     "that is no envelope": (lambda _: SealedMessage(b"order", b""), Reason.MALFORMED, "not a valid JSON"),
@@ -135,9 +135,13 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
     "with a number as text": (with_job_field("rounds", "5"), Reason.MALFORMED, "job.rounds must be a number"),
     "for another site": (ordered(site_id="clinic-2"), Reason.NOT_ADDRESSED_TO_ME, "addressed to clinic-2"),
     "that has expired": (ordered(issued_at=1_799_999_000, expires_at=1_799_999_999), Reason.EXPIRED, "has expired"),
-    "that lives longer than the site allows": (ordered(expires_at=1_800_003_601), Reason.EXPIRED, "live too long"),
+    "that lives longer than the site allows": (
+        ordered(expires_at=1_800_003_601),
+        Reason.EXPIRED,
+        "exceeds max_order_lifetime_s",
+    ),
     "from the future": (ordered(issued_at=1_800_000_061), Reason.NOT_YET_VALID, "in the future"),
-    "for a round beyond the job": (ordered(round_number=6), Reason.WRONG_ROUND, "round 6 of a job of 5"),
+    "for a round beyond the job": (ordered(round_number=6), Reason.WRONG_ROUND, "round 6 of a job with 5 rounds"),
     # the model it comes with
     "with a correction that its strategy does not have": (
         corrected(strategy="FED_PROX"),
@@ -167,7 +171,7 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
     "with another base model than it was signed over": (
         with_arrays(OTHER_MODEL, signed_over=b"another"),
         Reason.WRONG_DIGEST,
-        "not the one that the order was signed over",
+        "does not have the digest in the signed order",
     ),
     "with a base model that is no safetensors": (with_arrays(b"pickle"), Reason.MALFORMED, "not a safetensors"),
     # what the site's registration and policy say
@@ -179,32 +183,32 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
     "that protects rows where persons are registered": (
         ordered({"privacy": {"unit": "record"}}),
         Reason.POLICY,
-        "protects a person",
+        "protects each person",
     ),
     "with a delta above the lineage's": (
         ordered({"privacy": {"delta": 2e-5}}),
         Reason.POLICY,
-        "job_delta of lineage clinic-1/visits is 1e-05, the job's delta is 2e-05",
+        "job_delta of lineage clinic-1/visits is 1e-05, but the job's delta is 2e-05",
     ),
     "with an epsilon above the lineage's": (
         ordered({"privacy": {"target_epsilon": 10.5}}),
         Reason.POLICY,
-        "job_epsilon of lineage clinic-1/visits is 10, the job's target_epsilon is 10.5",
+        "job_epsilon of lineage clinic-1/visits is 10, but the job's target_epsilon is 10.5",
     ),
     "with less noise than the site's least": (
         ordered({"privacy": {"noise_multiplier": 0.49}}),
         Reason.POLICY,
-        "min_noise_multiplier is 0.5, the job has 0.49",
+        "min_noise_multiplier is 0.5, but the job has 0.49",
     ),
     "whose calibrated noise is below the site's least": (
         ordered({"privacy": {"noise_multiplier": None, "sample_rate": 0.02}, "rounds": 1}),
         Reason.POLICY,
-        "min_noise_multiplier is 0.5, the job has 0.",
+        "min_noise_multiplier is 0.5, but the job has 0.",
     ),
     "that wants larger updates let out than the site allows": (
         ordered({"max_update_norm": 1000.5}),
         Reason.POLICY,
-        "max_update_norm is 1000, the job has 1000.5",
+        "max_update_norm is 1000, but the job has 1000.5",
     ),
     "for a model that is not listed": (
         ordered({"model_arch": "SmallCNN"}),
@@ -219,7 +223,7 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
     "for fewer clients than the site demands": (
         ordered({"min_clients": 1}),
         Reason.POLICY,
-        "min_clients is 2, the job has 1",
+        "min_clients is 2, but the job has 1",
     ),
     "for a strategy that is not listed": (corrected(), Reason.POLICY, "strategies does not list SCAFFOLD"),
     "without privacy on private rows": (
@@ -233,18 +237,18 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
             federation.job(), roll_call=federation.roll_call(federation.job(), ["clinic-1", "clinic-x"])
         ),
         Reason.ROLL_CALL,
-        "1 of the 2 enrolled are known to this site (participants), min_clients asks for 2",
+        "participants lists 1 of the 2 enrolled sites, but min_clients requires 2",
     ),
     # the budget
     "whose first round alone would fit under its own epsilon": (
         ordered({"privacy": {"target_epsilon": 5.0}}),
         Reason.BUDGET_EXCEEDED,
-        "target_epsilon 5 afford 15: nothing was reserved",
+        "target_epsilon 5 afford only 15; nothing was reserved",
     ),
     "that needs more than the lineage has left": (
         ordered({"privacy": {"noise_multiplier": None, "target_epsilon": 10.0}, "rounds": 1, "local_steps": 40}),
         Reason.BUDGET_EXCEEDED,
-        "needs 40 steps, of which lineage",
+        "needs 40 steps, but lineage",
     ),
 }
 
@@ -445,14 +449,14 @@ def test_a_site_is_founded_once(federation: Federation) -> None:
     from coreason_enclave.site.opening import create_site
 
     site = federation.create()
-    with pytest.raises(ConfigurationError, match="a site is created once"):
+    with pytest.raises(ConfigurationError, match="can be created only once"):
         create_site(site.folder, site.config)
 
 
 def test_a_second_session_on_a_lineage_that_is_held_is_refused(federation: Federation) -> None:
     site = federation.create()
     opened = site.open(clock=federation.clock)
-    with opened.ledger.hold(site.lineage), pytest.raises(LedgerError, match="held by another session"):
+    with opened.ledger.hold(site.lineage), pytest.raises(LedgerError, match="in use by another session"):
         opened.session.run(federation.order(federation.job()))
     opened.close()
     assert [entry["type"] for entry in site.ledger_entries()] == ["founded", "registered"]
@@ -462,7 +466,9 @@ def test_a_base_model_of_another_layout_is_refused_before_anything_is_reserved(f
     site = federation.create()
     opened = site.open(clock=federation.clock)
     job = federation.job(model_args={"in_features": 7})
-    with pytest.raises(JobRejected, match="not a LogisticRegression of these model_args") as refused:
+    with pytest.raises(
+        JobRejected, match="not have the tensors of a LogisticRegression with the job's model_args"
+    ) as refused:
         opened.session.run(federation.order(job))
     opened.close()
     assert refused.value.reason is Reason.WRONG_SHAPES

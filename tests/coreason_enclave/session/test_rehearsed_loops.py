@@ -78,8 +78,8 @@ class CatchesEveryException(Loop):
 REFUSED: dict[str, tuple[type[Loop], str]] = {
     "that weighs classes by their frequency": (WeighsByFrequency, "the gradient of the loss differs"),
     "that sums": (Sums, "the loss sums over the batch"),
-    "that centres the features": (CentresTheFeatures, "what the loop gives to the model differs"),
-    "that swallows the end": (SwallowsTheEnd, "swallowed the end of its rehearsal"),
+    "that centres the features": (CentresTheFeatures, "the loop's input to the model depends"),
+    "that swallows the end": (SwallowsTheEnd, "caught RehearsalEnded"),
 }
 
 

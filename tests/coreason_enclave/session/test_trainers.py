@@ -334,7 +334,7 @@ def test_a_loop_beyond_its_reservation_is_stopped_before_the_step_and_releases_n
     checked: bool, site: Any, federation: Federation
 ) -> None:
     opened = site.open(seed=5, clock=federation.clock, trainer=OwnLoop(5, checked=checked))
-    with pytest.raises(PrivacyBudgetExceededError, match="step 5 is not affordable and has not run"):
+    with pytest.raises(PrivacyBudgetExceededError, match="step 5 is not affordable and did not run"):
         opened.session.run(federation.order(federation.job()))
     claim = opened.ledger.lineage_claim(site.lineage)
     opened.close()
@@ -407,7 +407,7 @@ def test_two_rounds_in_one_thread_never_share_a_scope(site: Any, federation: Fed
     with pytest.raises(LedgerError, match=r"raised at coreason_enclave/ledger/sqlite\.py"):
         opened.session.run(federation.order(federation.job()))
     opened.close()
-    assert "held by another session" in site.log()[-2]["details"]["message"]
+    assert "in use by another session" in site.log()[-2]["details"]["message"]
 
 
 # --- what a coordinator could learn from a refusal ------------------------------------------------------------

@@ -113,7 +113,7 @@ def test_a_word_that_is_no_level_and_no_form_is_refused_and_changes_nothing(
 ) -> None:
     before = logging.getLogger().handlers[:]
     monkeypatch.setenv(variable, word)
-    with pytest.raises(ConfigurationError, match="has to be one of"):
+    with pytest.raises(ConfigurationError, match="must be one of"):
         configure_logging()
     assert logging.getLogger().handlers == before
 

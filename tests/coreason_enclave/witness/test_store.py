@@ -137,7 +137,7 @@ def test_a_lost_log_is_refused_until_a_person_acknowledges_it_and_the_lost_one_s
     assert refusal(store, shown) is Reason.LOG_FORKED
     taken = LogSeen(size=5, root=open_checkpoint(shown.envelope, COORDINATOR.public_hex).root)
     about = (JOB, COORDINATOR.public_hex)
-    with pytest.raises(ConfigurationError, match="was refused here"):
+    with pytest.raises(ConfigurationError, match="refused no checkpoint"):
         store.acknowledge(*about, held, by="A. Ito", why="the disk", now=NOW)
     store.acknowledge(*about, taken, by="A. Ito", why="the disk broke", now=NOW)
     assert seen_at(store) == taken
@@ -199,7 +199,7 @@ def test_a_damaged_store_refuses_instead_of_trusting_anew(
     (path,) = (tmp_path / "checkpoints").glob("*.json")
     if damage == "another coordinator's":
         path = path.rename(path.with_name(f"{'0' * 64}{path.name[64:]}"))
-        with pytest.raises(ConfigurationError, match="another log than its name"):
+        with pytest.raises(ConfigurationError, match="another log than its file name"):
             store.logs()
         return
     document = json.loads(path.read_bytes())

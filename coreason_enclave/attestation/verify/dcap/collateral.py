@@ -73,23 +73,26 @@ class Collateral:
 
     def refuse_another_platform(self, kind: str, pck: x509.Certificate, fmspc: str, pce_id: str) -> None:
         """Raise if the collateral covers another TEE, processor model or certificate authority than the quote."""
-        about = {"sgx": ("SGX", "QE"), "tdx": ("TDX", "TD_QE")}[kind]
-        if (self.tcb_info.get("id"), self.qe_identity.get("id")) != about:
-            raise _mismatch(f"it is not about {kind.upper()}")
+        expected = {"sgx": ("SGX", "QE"), "tdx": ("TDX", "TD_QE")}[kind]
+        if (self.tcb_info.get("id"), self.qe_identity.get("id")) != expected:
+            raise _mismatch(f"the TCB info or the QE identity is not for {kind.upper()}")
         stated = (str(self.tcb_info.get("fmspc")).lower(), str(self.tcb_info.get("pceId")).lower())
         if stated != (fmspc.lower(), pce_id.lower()):
             raise _mismatch(
-                f"its FMSPC and PCE id are {stated[0]:.12} and {stated[1]:.4}, the quote's {fmspc}, {pce_id}"
+                f"its FMSPC and PCE id are {stated[0]:.12} and {stated[1]:.4}, but the quote's are {fmspc} and {pce_id}"
             )
         if pck.issuer != self.crls[1].issuer or pck.issuer != self.chains[0][0].subject:
-            raise _mismatch("its revocation list is of another authority than the one that certified this platform")
+            raise _mismatch(
+                "the revocation list belongs to another authority than the one that certified this platform"
+            )
 
     def refuse_outside_validity(self, quote_chain: tuple[x509.Certificate, ...], now: int) -> None:
         """Raise if a part of the collateral, or a certificate of the quote, is not valid at ``now`` (Unix seconds)."""
         for what, begin, end in self._windows(quote_chain):
             if not begin <= now <= end:
                 raise VerificationRefused(
-                    Refusal.NOT_VALID_NOW, f"{what} is valid from {begin} to {end}, and it is {now} (Unix seconds)"
+                    Refusal.NOT_VALID_NOW,
+                    f"{what} is valid from {begin} to {end}, but the time is {now} (Unix seconds)",
                 )
 
     def refuse_unissued(self) -> None:
@@ -123,7 +126,7 @@ class Collateral:
             yield name, _moment(document, "issueDate"), _moment(document, "nextUpdate")
         for crl in self.crls:
             if crl.next_update_utc is None:
-                raise _unusable("a revocation list without an end")
+                raise _unusable("a revocation list has no end date")
             name = f"the revocation list of {crl.issuer.rfc4514_string()}"
             yield name, unix_seconds(crl.last_update_utc), unix_seconds(crl.next_update_utc)
         for certificate in {one for chain in (quote_chain, *self.chains) for one in chain}:
@@ -210,7 +213,7 @@ def _moment(document: dict[str, Any], name: str) -> int:
     try:
         moment = datetime.fromisoformat(document[name])
     except (KeyError, TypeError, ValueError) as error:
-        raise _unusable(f"{name} is not a moment") from error
+        raise _unusable(f"{name} is not a date") from error
     if moment.tzinfo is None:
         raise _unusable(f"{name} has no time zone")
     return unix_seconds(moment)

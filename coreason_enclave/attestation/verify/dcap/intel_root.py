@@ -27,4 +27,4 @@ INTEL_SGX_ROOT = base64.b64decode(
 """The certificate, DER."""
 
 if sha256_hex(INTEL_SGX_ROOT) != INTEL_SGX_ROOT_SHA256:
-    raise ImportError("the pinned Intel SGX root certificate is not the one that its digest names")
+    raise ImportError("the Intel SGX root certificate does not have the pinned digest")

@@ -127,7 +127,7 @@ def platform_of(quote: Quote) -> tuple[str, str]:
     """Return FMSPC and PCE id from the quote's certificate, hex; not yet authenticated."""
     extension = _guarded(lambda: _library().parse_quote(quote.raw).pck_extension())
     if extension is None:
-        raise VerificationRefused(Refusal.CHAIN, "the platform's certificate does not say which platform it is for")
+        raise VerificationRefused(Refusal.CHAIN, "the platform's certificate does not identify the platform")
     return extension.fmspc.hex(), extension.pce_id.hex()
 
 
@@ -138,7 +138,7 @@ def verified_claims(quote: Quote, collateral: Collateral, root: bytes, policy: D
     :func:`~coreason_enclave.attestation.verify.dcap.platform.refuse_tcb` decides about them.
     """
     claims = _guarded(partial(_verify, _library(), quote, collateral, root, policy, now))
-    about = "this dcap-qvl speaks of quotes in unknown terms"
+    about = "the installed dcap-qvl returns an unknown result format"
     with explained(lambda why: VerificationRefused(Refusal.LIBRARY_MISSING, f"{about}: {why[:300]}")):
         return Claims.model_validate_json(claims)
 
@@ -201,11 +201,11 @@ def _guarded(call: Callable[[], _T]) -> _T:
     except BaseException as error:  # a Rust panic derives from BaseException directly
         if type(error).__name__ != "PanicException":
             raise
-        raise VerificationRefused(Refusal.MALFORMED, "dcap-qvl could not cope with this quote or collateral") from error
+        raise VerificationRefused(Refusal.MALFORMED, "dcap-qvl crashed on this quote or collateral") from error
 
 
 def _refusal(message: str) -> VerificationRefused:
-    said = message.removeprefix("Verification failed: ")
-    refusal = next((code for prefix, code in _REASONS if said.startswith(prefix)), Refusal.CHAIN)
-    advice = next((more for prefix, more in _ADVICE.items() if said.startswith(prefix)), "")
-    return VerificationRefused(refusal, f"dcap-qvl: {said[:300]}{advice}")
+    reason = message.removeprefix("Verification failed: ")
+    refusal = next((code for prefix, code in _REASONS if reason.startswith(prefix)), Refusal.CHAIN)
+    advice = next((more for prefix, more in _ADVICE.items() if reason.startswith(prefix)), "")
+    return VerificationRefused(refusal, f"dcap-qvl: {reason[:300]}{advice}")

@@ -27,7 +27,8 @@ def refuse_tcb(claims: Claims, policy: DcapPlatformPolicy, now: int) -> None:
     _refuse_unnamed(claims, policy)
     if claims.tcb.eval_data_number < policy.min_tcb_evaluation_data_number:
         raise VerificationRefused(
-            Refusal.TCB_OUT_OF_DATE, f"judged by Intel's TCB recovery {claims.tcb.eval_data_number}, too old a one"
+            Refusal.TCB_OUT_OF_DATE,
+            f"the verdict is based on Intel's TCB recovery {claims.tcb.eval_data_number}, which is too old",
         )
 
 
@@ -37,7 +38,7 @@ def _refuse_status(status: str, graced: bool) -> None:
     if status in STATUSES_BY_GRACE:
         if not graced:
             raise VerificationRefused(
-                Refusal.TCB_OUT_OF_DATE, f"{status}; only a dated grace (out_of_date_until) accepts it"
+                Refusal.TCB_OUT_OF_DATE, f"{status}; only a grace period (out_of_date_until) accepts it"
             )
     elif status != "UpToDate" and status not in STATUSES_BY_ADVISORY:
         raise VerificationRefused(Refusal.TCB_UNKNOWN, f"an unknown TCB status: {status[:60]}")
@@ -48,7 +49,7 @@ def _refuse_unnamed(claims: Claims, policy: DcapPlatformPolicy) -> None:
     if unnamed:
         raise VerificationRefused(
             Refusal.TCB_ADVISORY,
-            f"{claims.tcb.status}: {', '.join(unnamed)[:300]} not among accepted_advisories of the platform policy",
+            f"{claims.tcb.status}: {', '.join(unnamed)[:300]} not in accepted_advisories of the platform policy",
         )
     for level in claims.levels():
         _refuse_nothing_to_name(level)
@@ -76,10 +77,12 @@ def declares_debug(quote: Quote) -> bool:
 def refuse_state(quote: Quote) -> None:
     """Raise for debug, profiling, migration, service TDs, and reserved or missing attributes."""
     if declares_debug(quote):
-        raise VerificationRefused(Refusal.DEBUG, f"the {quote.kind.upper()} report says debug: its memory is readable")
+        raise VerificationRefused(
+            Refusal.DEBUG, f"the {quote.kind.upper()} report has the debug flag: the host can read its memory"
+        )
     if quote.kind == "sgx":
         if not quote.fields["attributes"][0] & _SGX_INITIALISED:
-            raise VerificationRefused(Refusal.MALFORMED, "the report is of an enclave that was never initialised")
+            raise VerificationRefused(Refusal.MALFORMED, "the report comes from an enclave that was never initialised")
         return
     _refuse_td_state(quote)
 
@@ -91,16 +94,18 @@ def _refuse_td_state(quote: Quote) -> None:
     if attributes & (_TD_MIGRATABLE | _TD_SERVICE_TD) or any(quote.fields.get("mr_service_td", b"")):
         raise VerificationRefused(Refusal.MIGRATION_AGENT, "the TD can be migrated, or is bound to a service TD")
     if not attributes & _TD_SEPT_VE_DISABLE:
-        raise VerificationRefused(Refusal.PLATFORM, "the host can make the TD take exceptions (SEPT_VE_DISABLE is off)")
+        raise VerificationRefused(
+            Refusal.PLATFORM, "the host can inject exceptions into the TD (SEPT_VE_DISABLE is off)"
+        )
 
 
 def refuse_another_report(quote: Quote, claims: Claims) -> None:
     """Raise if the library and the exact parser read different reports, since one of the two must be wrong."""
-    said = _flat(claims.report)
-    names = [name for name in quote.fields if isinstance(said.get(name), str)]
+    claimed = _flat(claims.report)
+    names = [name for name in quote.fields if isinstance(claimed.get(name), str)]
     measured = "mr_enclave" if quote.kind == "sgx" else "mr_td"
     complete = {measured, "report_data"} <= set(names) and claims.tee_type == {"sgx": 0x00, "tdx": 0x81}[quote.kind]
-    if not complete or any(said[name] != quote.fields[name].hex() for name in names):
+    if not complete or any(claimed[name] != quote.fields[name].hex() for name in names):
         raise VerificationRefused(Refusal.MALFORMED, "dcap-qvl read another report in this quote")
 
 

@@ -132,7 +132,7 @@ def parse_quote(evidence: bytes) -> Quote:
         raise VerificationRefused(
             Refusal.OVERSIZED, f"a quote of {len(evidence)} bytes; the limit is {MAX_QUOTE_BYTES} bytes"
         )
-    return _taken_apart(evidence)
+    return _parse(evidence)
 
 
 def without_padding(evidence: bytes) -> bytes:
@@ -142,12 +142,12 @@ def without_padding(evidence: bytes) -> bytes:
     :data:`MAX_QUOTE_BYTES`.
     """
     try:
-        return _taken_apart(evidence).raw
+        return _parse(evidence).raw
     except VerificationRefused:
         return evidence
 
 
-def _taken_apart(evidence: bytes) -> Quote:
+def _parse(evidence: bytes) -> Quote:
     reader = _Reader(evidence)
     kind, version = _header(reader.take(_HEADER))
     length, layout = _body_layout(reader, kind, version)
@@ -155,7 +155,7 @@ def _taken_apart(evidence: bytes) -> Quote:
     chain = _signature_data(reader.take(reader.number("<I")), version)
     raw = evidence[: reader.position]
     if any(rest := reader.rest()):
-        raise _malformed(f"{len(rest)} bytes behind its end are outside the signature, and not all zero")
+        raise _malformed(f"{len(rest)} bytes after its end are outside the signature, and not all zero")
     if kind == "sgx":
         _reserved_is_zero(body)
     fields = {name: body[start : start + size] for name, (start, size) in layout.items()}
@@ -170,7 +170,7 @@ def _header(header: bytes) -> tuple[str, int]:
     if key_type != _ECDSA_P256:
         raise _malformed(f"attestation key type {key_type}; only ECDSA over P-256 (2) is verified")
     if vendor != _INTEL:
-        raise _malformed("it was made by a quoting enclave of another vendor")
+        raise _malformed("the quoting enclave belongs to another vendor")
     if version > 3 and any(reserved):
         raise _malformed("reserved bytes of its header are set")
     return kind, version
@@ -183,7 +183,7 @@ def _body_layout(reader: _Reader, kind: str, version: int) -> tuple[int, _Fields
         return _TD_BODIES[2], _TDX_FIELDS
     body_type, size = reader.number("<H"), reader.number("<I")
     if size != _TD_BODIES.get(body_type):
-        raise _malformed(f"a body of type {body_type} and {size} bytes is no TD report of TDX 1.0 or 1.5")
+        raise _malformed(f"a body of type {body_type} with {size} bytes is not a TD report of TDX 1.0 or 1.5")
     return size, _TDX_FIELDS if body_type == 2 else _TDX_15_FIELDS
 
 
@@ -203,14 +203,14 @@ def _signature_data(data: bytes, version: int) -> bytes:
 
 def _last_block(reader: _Reader, expected: int) -> bytes:
     """Return a typed block, which must fill the remaining bytes."""
-    found = reader.number("<H")
-    if found != expected:
-        raise _malformed(f"certification data of type {found} where type {expected} belongs")
+    kind = reader.number("<H")
+    if kind != expected:
+        raise _malformed(f"certification data has type {kind} instead of {expected}")
     size = reader.number("<I")
-    rest = reader.rest()
-    if size != len(rest):
-        raise _malformed(f"certification data says {size} bytes, and {len(rest)} are there")
-    return rest
+    data = reader.rest()
+    if size != len(data):
+        raise _malformed(f"certification data states {size} bytes, but has {len(data)}")
+    return data
 
 
 def _reserved_is_zero(report: bytes) -> None:

@@ -73,9 +73,9 @@ class DcapVerifier:
         """
         quote = parse_quote(evidence)
         if quote.kind != kind:
-            raise VerificationRefused(Refusal.WRONG_KIND, f"a quote of kind {quote.kind} where {kind} was expected")
+            raise VerificationRefused(Refusal.WRONG_KIND, f"a quote of kind {quote.kind} instead of {kind}")
         if report_data is not None and not hmac.compare_digest(quote.report_data, report_data):
-            raise VerificationRefused(Refusal.REPORT_DATA, "the quote's report data is not what was asked for")
+            raise VerificationRefused(Refusal.REPORT_DATA, "the quote's report data is not the requested report data")
         chain = read_chain(quote.pck_chain, self._root, length=3, what="the quote's own chain")
         collateral = self._collateral_of(quote, chain, endorsements)
         collateral.refuse_outside_validity(chain, now)
@@ -112,7 +112,7 @@ class DcapVerifier:
         own = collateral.document.pck_certificate_chain
         if own is not None and own.encode().rstrip(b"\0\n") != quote.pck_chain.rstrip(b"\n"):
             raise VerificationRefused(
-                Refusal.ENDORSEMENTS_MISMATCH, "the collateral brings other platform certificates than the quote"
+                Refusal.ENDORSEMENTS_MISMATCH, "the collateral contains other platform certificates than the quote"
             )
         return collateral
 
@@ -130,7 +130,7 @@ def _authentic(quote: Quote, claims: Claims, *, echoed: bool) -> Authentic:
         report_data=quote.report_data,
         measurements=measurements_of(quote),
         platform_id=bytes(claims.platform.pck.ppid).hex(),
-        claims=_told(quote, claims),
+        claims=_claims_of(quote, claims),
         not_checked=("measurements",) if echoed else ("report_data", "measurements"),
     )
 
@@ -144,7 +144,7 @@ def measurements_of(quote: Quote) -> Mapping[str, str]:
     }
 
 
-def _told(quote: Quote, claims: Claims) -> dict[str, object]:
+def _claims_of(quote: Quote, claims: Claims) -> dict[str, object]:
     pck = claims.platform.pck
     instance = pck.platform_instance_id
     return {

@@ -43,7 +43,7 @@ class NvidiaPlatformPolicy(StrictModel):
         )
         for what, version, floor, base in floors:
             if floor is not None and _numbers(version, base) < _numbers(floor, base):
-                message = f"the GPU runs {what} {version}, the policy wants {floor} or newer"
+                message = f"the GPU runs {what} {version}, but the policy requires {floor} or newer"
                 raise VerificationRefused(Refusal.TCB_OUT_OF_DATE, message)
         if opaque.mode is not None and opaque.mode not in self.modes:
             message = f"the GPU is in mode {opaque.mode}, which the platform policy does not list"

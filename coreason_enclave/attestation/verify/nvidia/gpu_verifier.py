@@ -69,10 +69,10 @@ class NvidiaVerifier:
         Raises:
             VerificationRefused: Carries the code of the first failed check.
         """
-        given = parse_nvidia_evidence(evidence) if isinstance(evidence, bytes) else (evidence,)
-        if len(given) != 1:
-            raise VerificationRefused(Refusal.MALFORMED, f"the evidence of {len(given)} GPUs, where one was expected")
-        return _Verification(self.roots, given[0], endorsements, policy, now).run(nonce)
+        reports = parse_nvidia_evidence(evidence) if isinstance(evidence, bytes) else (evidence,)
+        if len(reports) != 1:
+            raise VerificationRefused(Refusal.MALFORMED, f"the evidence has {len(reports)} GPUs instead of one")
+        return _Verification(self.roots, reports[0], endorsements, policy, now).run(nonce)
 
     def verify_all(
         self,
@@ -84,8 +84,8 @@ class NvidiaVerifier:
         nonce: bytes | None,
     ) -> tuple[Authentic, ...]:
         """Verify the evidence of every GPU in a list, each a different device; raises :class:`VerificationRefused`."""
-        given = parse_nvidia_evidence(evidence)
-        verdicts = tuple(_Verification(self.roots, one, endorsements, policy, now).run(nonce) for one in given)
+        reports = parse_nvidia_evidence(evidence)
+        verdicts = tuple(_Verification(self.roots, one, endorsements, policy, now).run(nonce) for one in reports)
         if len({verdict.platform_id for verdict in verdicts}) != len(verdicts):
             raise VerificationRefused(Refusal.PLATFORM, "one GPU is in the list more than once")
         return verdicts
@@ -132,19 +132,19 @@ class _Verification:
         )
 
     def _chain(self) -> Chain:
-        given = [self.evidence.chain] if self.evidence.chain else []
+        chains = [self.evidence.chain] if self.evidence.chain else []
         if self.endorsements.chain is not None:
-            given.append(load_pem_chain(self.endorsements.chain, "a GPU's chain"))
-        if not given:
+            chains.append(load_pem_chain(self.endorsements.chain, "a GPU's chain"))
+        if not chains:
             raise VerificationRefused(Refusal.ENDORSEMENTS_MISSING, "the GPU's certificate chain is missing")
-        if len({tuple(c.public_bytes(Encoding.DER) for c in chain) for chain in given}) != 1:
+        if len({tuple(c.public_bytes(Encoding.DER) for c in chain) for chain in chains}) != 1:
             raise VerificationRefused(
-                Refusal.ENDORSEMENTS_MISMATCH, "the chain endorsed is not the one in the evidence"
+                Refusal.ENDORSEMENTS_MISMATCH, "the endorsed chain is not the chain in the evidence"
             )
-        if len(given[0]) != CHAIN_LENGTH:
-            message = f"a GPU's chain has {CHAIN_LENGTH} certificates, not {len(given[0])}"
+        if len(chains[0]) != CHAIN_LENGTH:
+            message = f"a GPU's chain must have {CHAIN_LENGTH} certificates, not {len(chains[0])}"
             raise VerificationRefused(Refusal.CHAIN, message)
-        return given[0]
+        return chains[0]
 
     def _revocation(self, name: str, chain: Chain, *, first: int, what: str) -> Sequence[str]:
         """Return ``name`` if revocation stays open.
@@ -156,25 +156,25 @@ class _Verification:
         return [name] if open_ends else []
 
     def _manifests(self, report: MeasurementReport, identity: DeviceIdentity) -> dict[str, Manifest]:
-        given = self.endorsements.manifests
-        if not given:
+        manifests = self.endorsements.manifests
+        if not manifests:
             return {}
-        if len(given) > _MAX_MANIFESTS:
-            message = f"{len(given)} manifests, where a GPU has {_MAX_MANIFESTS}"
+        if len(manifests) > _MAX_MANIFESTS:
+            message = f"{len(manifests)} manifests; a GPU has at most {_MAX_MANIFESTS}"
             raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, message)
         try:
             from coreason_enclave.attestation.verify.rim import verify_manifest_under
         except ImportError as error:
             message = f"reading manifests needs {error.name}: install the extra 'attestation'"
             raise VerificationRefused(Refusal.LIBRARY_MISSING, message) from error
-        verified = [verify_manifest_under(self.roots.manifests, manifest, self.now) for manifest in given]
+        verified = [verify_manifest_under(self.roots.manifests, manifest, self.now) for manifest in manifests]
         return assign(verified, report, identity.product)
 
 
 def _check_nonce(report: MeasurementReport, nonce: bytes | None, stated: bytes | None) -> None:
     for expected, whose in ((nonce, "that was sent"), (stated, "that the evidence itself states")):
         if expected is not None and not (len(expected) == _NONCE_BYTES and hmac.compare_digest(expected, report.nonce)):
-            raise VerificationRefused(Refusal.NONCE, f"the report covers another nonce than the one {whose}")
+            raise VerificationRefused(Refusal.NONCE, f"the report covers another nonce than the nonce {whose}")
 
 
 def _check_signature(report: MeasurementReport, chain: Chain) -> None:

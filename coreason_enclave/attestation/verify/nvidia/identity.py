@@ -42,13 +42,13 @@ def device_identity(chain: Chain) -> DeviceIdentity:
     with refusing(Refusal.CHAIN, "the GPU's certificate"):
         extension = chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName)
         names = extension.value.get_values_for_type(x509.OtherName)
-        found = [_NAME.fullmatch(name.value) for name in names if name.type_id == _DEVICE_INFO]
-    if len(found) != 1 or found[0] is None:
+        matches = [_NAME.fullmatch(name.value) for name in names if name.type_id == _DEVICE_INFO]
+    if len(matches) != 1 or matches[0] is None:
         raise VerificationRefused(Refusal.CHAIN, "the GPU's certificate does not name its device")
-    product = found[0][1].decode()
+    product = matches[0][1].decode()
     if product not in _PRODUCTS:
         raise VerificationRefused(Refusal.WRONG_KIND, f"a {product}, not one of {', '.join(sorted(_PRODUCTS))}")
-    return DeviceIdentity(product, found[0][2].decode().lower(), spki_sha256(chain[1], "the boot ROM's certificate"))
+    return DeviceIdentity(product, matches[0][2].decode().lower(), spki_sha256(chain[1], "the boot ROM's certificate"))
 
 
 def check_firmware_identity(chain: Chain, reported: bytes | None) -> bytes:
@@ -71,8 +71,8 @@ def check_firmware_identity(chain: Chain, reported: bytes | None) -> bytes:
     value = extension.value if isinstance(extension, x509.UnrecognizedExtension) else b""
     certified = value[len(start) :]
     if not value.startswith(start) or len(certified) != _SHA384_BYTES:
-        raise VerificationRefused(Refusal.CHAIN, "the GPU's certificate has no firmware identity made by its device")
+        raise VerificationRefused(Refusal.CHAIN, "the GPU's certificate has no firmware identity from its device")
     if reported is not None and not hmac.compare_digest(certified, reported):
-        message = "the report names another firmware than the one that its certificate was made for"
+        message = "the report names another firmware than its certificate"
         raise VerificationRefused(Refusal.FIRMWARE_IDENTITY, message)
     return certified

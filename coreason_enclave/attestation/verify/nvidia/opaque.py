@@ -92,7 +92,7 @@ class OpaqueData:
             return GpuMode.PROTECTED_PCIE if on else None
         mode = _MODES.get(int.from_bytes(flag, "little")) if 1 <= len(flag) <= 8 else None
         if mode is None:
-            message = f"the GPU reports feature flag {flag[:8].hex()}, which is no mode of confidential computing"
+            message = f"the GPU reports feature flag {flag[:8].hex()}, which is not a mode of confidential computing"
             raise VerificationRefused(Refusal.CONFIDENTIAL_COMPUTING_OFF, message)
         return mode
 
@@ -117,11 +117,11 @@ def parse_opaque(data: bytes) -> OpaqueData:
     fields: dict[int, bytes] = {}
     for number, value in _fields(data):
         if number in fields or number not in _KNOWN:
-            raise VerificationRefused(Refusal.MALFORMED, f"field {number} of the report is unknown, or there twice")
+            raise VerificationRefused(Refusal.MALFORMED, f"field {number} of the report is unknown, or occurs twice")
         fields[number] = value
     version = int.from_bytes(fields.get(Field.OPAQUE_DATA_VERSION, b""), "little")
     if version > _VERSION:
-        raise VerificationRefused(Refusal.MALFORMED, f"the report has opaque data of version {version}, not {_VERSION}")
+        raise VerificationRefused(Refusal.MALFORMED, f"the report's opaque data has version {version}, not {_VERSION}")
     return OpaqueData(fields)
 
 
@@ -131,5 +131,5 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
         start = at + 4
         at = start + int.from_bytes(data[at + 2 : start], "little")
         if start > len(data) or at > len(data):
-            raise VerificationRefused(Refusal.MALFORMED, "the fields of the report do not fill their place")
+            raise VerificationRefused(Refusal.MALFORMED, "the fields of the report do not fill the opaque data exactly")
         yield int.from_bytes(data[start - 4 : start - 2], "little"), data[start:at]

@@ -24,14 +24,14 @@ _DECODER = 35
 
 def assign(manifests: Iterable[Manifest], report: MeasurementReport, product: str) -> dict[str, Manifest]:
     """Assign the manifests to driver and VBIOS; raises :class:`VerificationRefused` for another GPU's manifest."""
-    wanted = {report.opaque.driver_version: DRIVER, report.opaque.vbios_version: VBIOS}
+    purposes = {report.opaque.driver_version: DRIVER, report.opaque.vbios_version: VBIOS}
     assigned: dict[str, Manifest] = {}
     for manifest in manifests:
-        kind = wanted.get(manifest.version) or wanted.get(manifest.version.upper())
+        kind = purposes.get(manifest.version) or purposes.get(manifest.version.upper())
         if kind is None or kind in assigned or manifest.product != product:
             message = (
                 f"the manifest of {manifest.product} {manifest.version} does not belong to this {product} "
-                f"({', '.join(wanted)}), or is there twice"
+                f"({', '.join(purposes)}), or occurs twice"
             )
             raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, message)
         assigned[kind] = manifest
@@ -56,6 +56,6 @@ def compare(report: MeasurementReport, manifests: Mapping[str, Manifest]) -> tup
         expected.pop(_DECODER, None)
     different = [number for number, values in sorted(expected.items()) if report.measurements[number] not in values]
     if different:
-        message = f"measurements {different} are not those of {', '.join(manifests)} in confidential-computing mode"
+        message = f"measurements {different} differ from {', '.join(manifests)} in confidential-computing mode"
         raise VerificationRefused(Refusal.MEASUREMENT, message)
     return tuple(sorted(expected))

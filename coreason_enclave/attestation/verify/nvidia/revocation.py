@@ -74,7 +74,9 @@ class NvidiaRevocation(StrictModel):
         """Return the document for raw OCSP answers (DER); refuse an answer of excessive length."""
         texts = tuple(base64.b64encode(answer).decode() for answer in answers)
         if any(len(text) > _MAX_ANSWER_TEXT for text in texts):
-            raise VerificationRefused(Refusal.OVERSIZED, "a revocation result is longer than any OCSP answer")
+            raise VerificationRefused(
+                Refusal.OVERSIZED, "a revocation result is larger than the limit for an OCSP answer"
+            )
         return cls(responses=texts)
 
     def check(self, chain: Chain, first: int, now: int, what: str) -> tuple[str, ...]:
@@ -94,8 +96,8 @@ class NvidiaRevocation(StrictModel):
         for certificate, issuer in zip(chain[first:-1], chain[first + 1 :], strict=True):
             name = f"{certificate.subject.rfc4514_string()[:120]!r} in the chain of {what}"
             self._check_statements(certificate, name)
-            good = [_is_good(answer, certificate, issuer, now, name) for answer in answers]
-            if not any(good):
+            results = [_is_good(answer, certificate, issuer, now, name) for answer in answers]
+            if not any(results):
                 open_ends.append(name)
         return tuple(open_ends)
 
@@ -121,11 +123,11 @@ def _is_good(
 ) -> bool:
     """Return True if ``answer`` shows that ``certificate`` is good; False for an answer about other certificates."""
     with refusing(Refusal.MALFORMED, f"the OCSP answer about {name}"):
-        about = [single for single in answer.responses if _is_about(single, certificate, issuer)]
-        if not about:
+        responses = [single for single in answer.responses if _is_about(single, certificate, issuer)]
+        if not responses:
             return False
         _check_signature(answer, issuer, now, name)
-        for single in about:
+        for single in responses:
             _check_status(single, now, name)
     return True
 
@@ -160,8 +162,8 @@ def _check_signature(answer: ocsp.OCSPResponse, issuer: x509.Certificate, now: i
 
 def _delegates(answer: ocsp.OCSPResponse, issuer: x509.Certificate, now: int) -> Iterator[x509.Certificate]:
     """Yield the currently valid certificates of responders that ``issuer`` itself authorised to answer in its place."""
-    for given in answer.certificates[:4]:
-        certificate = load_der(given.public_bytes(Encoding.DER), "the certificate of a responder")
+    for candidate in answer.certificates[:4]:
+        certificate = load_der(candidate.public_bytes(Encoding.DER), "the certificate of a responder")
         try:
             purposes = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
             certificate.verify_directly_issued_by(issuer)
@@ -176,8 +178,8 @@ def _check_status(single: ocsp.OCSPSingleResponse, now: int, name: str) -> None:
     if single.certificate_status is ocsp.OCSPCertStatus.UNKNOWN:
         raise _revoked(name, RevocationStatus.UNKNOWN)
     if single.certificate_status is ocsp.OCSPCertStatus.REVOKED:
-        held = single.revocation_reason is x509.ReasonFlags.certificate_hold
-        raise _revoked(name, RevocationStatus.ON_HOLD if held else RevocationStatus.REVOKED)
+        on_hold = single.revocation_reason is x509.ReasonFlags.certificate_hold
+        raise _revoked(name, RevocationStatus.ON_HOLD if on_hold else RevocationStatus.REVOKED)
     first, last = single.this_update_utc, single.next_update_utc
     if last is None or not unix_seconds(first) <= now <= unix_seconds(last):
         message = f"the OCSP answer about {name} is not current: fetch a newer one"

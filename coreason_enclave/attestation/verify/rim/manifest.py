@@ -58,15 +58,15 @@ def verify_manifest_under(root: x509.Certificate, data: bytes, now: int) -> Mani
     tag = signed.content
     names = [child.tag for child in tag]
     if tag.tag != f"{_ISO}SoftwareIdentity" or names != [_ISO + name for name in ("Entity", "Meta", "Payload")]:
-        raise _malformed("it is not a software identity tag with Entity, Meta and Payload")
+        raise _malformed("the document is not a software identity tag with Entity, Meta and Payload")
     _, meta, payload = tag
     measurements = dict(_measurements(payload))
     if not measurements:
-        raise _malformed("it lists no measurement, so that everything would match it")
+        raise _malformed("the manifest lists no measurement, so that any report would match")
     return Manifest(
-        tag_id=_word(tag, "tagId"),
-        product=_word(meta, "product"),
-        version=_word(meta, "colloquialVersion"),
+        tag_id=_attribute(tag, "tagId"),
+        product=_attribute(meta, "product"),
+        version=_attribute(meta, "colloquialVersion"),
         measurements=measurements,
         chain=signed.chain,
     )
@@ -76,10 +76,10 @@ def _measurements(payload: etree._Element) -> Iterator[tuple[int, frozenset[byte
     seen: set[int] = set()
     for resource in payload:
         if resource.tag != f"{_ISO}Resource" or resource.get("type") != "Measurement" or len(resource):
-            raise _malformed("its payload holds something that is not a measurement")
+            raise _malformed("the payload contains an element that is not a measurement")
         index = _number(resource, "index")
         if index in seen or index >= _MEASUREMENTS:
-            raise _malformed(f"measurement {index} is given twice, or out of range")
+            raise _malformed(f"measurement {index} occurs twice, or is out of range")
         seen.add(index)
         values = _values(resource)
         if resource.get("active") not in ("True", "False"):
@@ -106,7 +106,7 @@ def _number(resource: etree._Element, name: str) -> int:
     return int(text)
 
 
-def _word(element: etree._Element, name: str) -> str:
+def _attribute(element: etree._Element, name: str) -> str:
     text = element.get(name) or ""
     if not _WORD.fullmatch(text):
         raise _malformed(f"{name} is missing or not a word")

@@ -114,7 +114,7 @@ def _only_signature(document: etree._Element) -> etree._Element:
     inside = set(signature.iter())
     for element in document.iter():
         if element not in inside and str(element.tag).startswith(_DS):
-            raise VerificationRefused(Refusal.MALFORMED, "a manifest holds parts of a second signature")
+            raise VerificationRefused(Refusal.MALFORMED, "a manifest contains parts of a second signature")
         if any(name.startswith(_XML) for name in element.keys()):  # noqa: SIM118 - an element's keys, not a mapping's
             raise VerificationRefused(Refusal.MALFORMED, "a manifest uses xml: attributes")
     return signature
@@ -137,7 +137,7 @@ def _check_form(element: etree._Element, form: _Form) -> None:
 def _certificates(signature: etree._Element) -> Chain:
     texts = _texts(signature, f"{_DS}KeyInfo/{_DS}X509Data/{_DS}X509Certificate")
     if len(texts) not in _CERTIFICATES:
-        raise VerificationRefused(Refusal.CHAIN, f"a manifest comes with {len(texts)} certificates")
+        raise VerificationRefused(Refusal.CHAIN, f"a manifest contains {len(texts)} certificates")
     for path, length in ((f"{_DS}SignatureValue", 96), (f"{_DS}SignedInfo/{_DS}Reference/{_DS}DigestValue", 48)):
         (text,) = _texts(signature, path)
         if len(canonical_base64(text, "the signature of a manifest")) != length:
@@ -162,7 +162,7 @@ def _verify(body: bytes, leaf: x509.Certificate, now: int) -> etree._Element:
     except (SignXMLException, InvalidSignature, etree.LxmlError, ValueError) as error:
         raise VerificationRefused(Refusal.SIGNATURE, f"the signature of a manifest: {error}") from error
     if isinstance(result, list) or result.signed_xml is None or result.signature_key != _pem(leaf):
-        raise VerificationRefused(Refusal.SIGNATURE, "the signature of a manifest covers something else")
+        raise VerificationRefused(Refusal.SIGNATURE, "the signature of a manifest covers other content")
     return result.signed_xml
 
 

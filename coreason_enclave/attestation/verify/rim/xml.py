@@ -39,7 +39,7 @@ def parse_untrusted(data: bytes) -> tuple[bytes, etree._Element]:
         raise VerificationRefused(Refusal.MALFORMED, "a manifest is not an XML document in ASCII")
     for text, name in _FORBIDDEN:
         if text in body:
-            raise VerificationRefused(Refusal.MALFORMED, f"a manifest holds {name}")
+            raise VerificationRefused(Refusal.MALFORMED, f"a manifest contains {name}")
     if body.count(b"xmlns") > MAX_NAMESPACES:
         raise VerificationRefused(Refusal.OVERSIZED, f"a manifest declares more than {MAX_NAMESPACES} namespaces")
     try:

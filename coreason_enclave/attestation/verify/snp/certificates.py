@@ -99,7 +99,7 @@ def read_certificate(der: bytes) -> Certificate:
     signed = split_signed(der)
     _, serial, algorithm = _head(signed)
     if algorithm.whole != signed.algorithm:
-        raise VerificationRefused(Refusal.CHAIN, "a certificate names two algorithms for its one signature")
+        raise VerificationRefused(Refusal.CHAIN, "a certificate names two algorithms for its signature")
     with readable("a certificate"):
         parsed = load_certificate(_with_positive_serial(der, serial))
         key = parsed.public_key()
@@ -107,9 +107,11 @@ def read_certificate(der: bytes) -> Certificate:
         subject, issuer = parsed.subject, parsed.issuer
         window = parsed.not_valid_before_utc, parsed.not_valid_after_utc
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
-        raise VerificationRefused(Refusal.CHAIN, "an endorsement certifies a kind of key that SEV-SNP does not have")
+        raise VerificationRefused(Refusal.CHAIN, "an endorsement certifies a kind of key that SEV-SNP does not use")
     if any(extension.critical and extension.oid not in _UNDERSTOOD for extension in extensions):
-        raise VerificationRefused(Refusal.CHAIN, "a certificate has a critical extension that AMD's do not have")
+        raise VerificationRefused(
+            Refusal.CHAIN, "a certificate has a critical extension that AMD's certificates do not have"
+        )
     return Certificate(
         signed=signed,
         serial=int.from_bytes(serial.content),
@@ -125,7 +127,7 @@ def read_certificate(der: bytes) -> Certificate:
 def _head(signed: SignedDer) -> tuple[Element, Element, Element]:
     """Return version, serial number and algorithm, the first fields of every certificate's body."""
     if len(signed.fields) < 3 or signed.fields[0].whole != _VERSION_3:
-        raise VerificationRefused(Refusal.MALFORMED, "a certificate is not one of version 3")
+        raise VerificationRefused(Refusal.MALFORMED, "a certificate does not have version 3")
     version, serial, algorithm = signed.fields[:3]
     if serial.tag != INTEGER or not serial.content or serial.content[0] >= 0x80:
         raise VerificationRefused(Refusal.MALFORMED, "a certificate's serial number is missing or negative")
@@ -153,7 +155,7 @@ def read_key_claims(certificate: Certificate, product: SnpProduct) -> KeyClaims:
     line = LINES[product]
     if small_integer(_needed(values, _STRUCT_VERSION)) != line.struct_version:
         raise VerificationRefused(
-            Refusal.ENDORSEMENTS_MISMATCH, f"the key's certificate has no TCB as {product} has it"
+            Refusal.ENDORSEMENTS_MISMATCH, f"the key's certificate has no TCB in the form of {product}"
         )
     chip = values.get(_CHIP_ID)
     provider = values.get(_PROVIDER)
@@ -170,7 +172,9 @@ def _tcb(values: dict[str, bytes], product: SnpProduct) -> bytes:
     used = {_LEVELS[name] for name in layout if name}
     levels = {number: values.get(f"{_AMD}.3.{number}") for number in _ALL_LEVELS}
     if any(value is not None and small_integer(value) for number, value in levels.items() if number not in used):
-        raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, f"the certificate has a level that {product} has not")
+        raise VerificationRefused(
+            Refusal.ENDORSEMENTS_MISMATCH, f"the certificate has a TCB level that {product} does not have"
+        )
     return bytes(small_integer(_needed(values, f"{_AMD}.3.{_LEVELS[name]}")) if name else 0 for name in layout)
 
 
@@ -179,7 +183,9 @@ def _chip_id(value: bytes, count: int) -> bytes:
     if len(value) != count:
         element = read_element(value)
         if element.tag != _OCTET_STRING or element.whole != value or len(element.content) != count:
-            raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, f"the certificate's chip id has not {count} bytes")
+            raise VerificationRefused(
+                Refusal.ENDORSEMENTS_MISMATCH, f"the certificate's chip id does not have {count} bytes"
+            )
         value = element.content
     return value.ljust(64, b"\0")
 

@@ -58,7 +58,7 @@ def verify_chain(
     _check_authority(authority, product)
     if leaf.issuer != authority.subject:
         raise VerificationRefused(
-            Refusal.CHAIN, "the key's certificate was issued by another authority than the one given"
+            Refusal.CHAIN, "the key's certificate was issued by another authority than the given one"
         )
     _check_signature(leaf.signed, authority, "the certificate of the key")
     for certificate in (root, authority, leaf):
@@ -83,9 +83,9 @@ def _sort(certificates: Sequence[bytes]) -> tuple[Certificate, Certificate, byte
     authorities = [one for der, one in read.items() if one.is_authority and der not in roots]
     if not leaves or not authorities:
         missing = "VCEK or VLEK" if not leaves else "ASK or ASVK"
-        raise VerificationRefused(Refusal.ENDORSEMENTS_MISSING, f"the {missing} certificate was not given")
+        raise VerificationRefused(Refusal.ENDORSEMENTS_MISSING, f"the {missing} certificate is missing")
     if len(leaves) > 1 or len(authorities) > 1 or len(roots) > 1:
-        raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, "the certificates given are of more than one chain")
+        raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, "the given certificates belong to more than one chain")
     return leaves[0], authorities[0], roots[0] if roots else None
 
 
@@ -95,14 +95,14 @@ def _product(roots: Mapping[SnpProduct, Root], authority: Certificate, given_roo
             return product
     raise VerificationRefused(
         Refusal.CHAIN,
-        f"the root above {authority.common_name!r} is none of AMD's, whatever its name, or another than given",
+        f"the root above {authority.common_name!r} is not one of AMD's pinned roots, or is not the given root",
     )
 
 
 def _check_authority(authority: Certificate, product: SnpProduct) -> None:
     if not authority.may_sign_keys_only:
         raise VerificationRefused(
-            Refusal.CHAIN, f"the certificate of {authority.common_name!r} may not sign keys for {product}"
+            Refusal.CHAIN, f"the certificate of {authority.common_name!r} must not sign keys for {product}"
         )
 
 
@@ -117,7 +117,7 @@ def _leaf_key(
             f"under {authority.common_name!r}",
         )
     if not isinstance(leaf.public_key, ec.EllipticCurvePublicKey) or leaf.public_key.curve.name != "secp384r1":
-        raise VerificationRefused(Refusal.CHAIN, "the key's certificate is not of a P-384 key")
+        raise VerificationRefused(Refusal.CHAIN, "the key's certificate does not hold a P-384 key")
     return leaf.public_key
 
 
@@ -143,12 +143,14 @@ def _check_window(certificate: Certificate, now: int) -> None:
 def _check_list(chain: Chain, der: bytes, now: int) -> None:
     signed = split_signed(der)
     if len(signed.fields) < 2 or signed.fields[1].whole != signed.algorithm:
-        raise VerificationRefused(Refusal.MALFORMED, "a revocation list's body names another algorithm")
+        raise VerificationRefused(Refusal.MALFORMED, "a revocation list's signed body names another algorithm")
     with readable("a revocation list"):
         listed = load_revocation_list(der)
         issuer = listed.issuer
     if issuer != chain.root.subject:
-        raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, f"a revocation list is not that of {chain.product}")
+        raise VerificationRefused(
+            Refusal.ENDORSEMENTS_MISMATCH, f"a revocation list does not belong to {chain.product}"
+        )
     _check_signature(signed, chain.root, "the revocation list")
     with readable("a revocation list"):
         _check_scope(listed)
@@ -169,4 +171,4 @@ def _check_scope(listed: x509.CertificateRevocationList) -> None:
     """
     entries = [extension for entry in listed for extension in entry.extensions]
     if any(extension.critical for extension in (*listed.extensions, *entries)):
-        raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, "a revocation list is not a complete one")
+        raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, "a revocation list is not complete")

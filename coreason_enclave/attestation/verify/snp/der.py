@@ -47,7 +47,7 @@ class SignedDer:
 def read_element(data: bytes, start: int = 0) -> Element:
     """Return the element at ``start``; raises :class:`VerificationRefused` for an indefinite or non-minimal length."""
     if len(data) < start + 2 or data[start] & 0x1F == 0x1F:
-        raise _malformed("it ends too early or has a long tag")
+        raise _malformed("the data ends too early or has a long tag")
     at, length = start + 2, data[start + 1]
     if length >= 0x80:
         count = length & 0x7F
@@ -56,18 +56,18 @@ def read_element(data: bytes, start: int = 0) -> Element:
         if not 1 <= count <= 3 or len(octets) != count or length < 0x80 or octets[0] == 0:
             raise _malformed("a length is indefinite, not minimal or too large")
     if len(data) < at + length:
-        raise _malformed("it ends too early")
+        raise _malformed("the data ends too early")
     return Element(data[start], data[at : at + length], data[start : at + length])
 
 
 def elements(content: bytes) -> tuple[Element, ...]:
     """Return all elements of a constructed content, which they must fill without a gap."""
-    found: list[Element] = []
+    parsed: list[Element] = []
     at = 0
     while at < len(content):
-        found.append(read_element(content, at))
-        at += len(found[-1].whole)
-    return tuple(found)
+        parsed.append(read_element(content, at))
+        at += len(parsed[-1].whole)
+    return tuple(parsed)
 
 
 def small_integer(encoded: bytes) -> int:
@@ -88,11 +88,11 @@ def split_signed(der: bytes) -> SignedDer:
     outer = read_element(der)
     parts = elements(outer.content)
     if outer.tag != SEQUENCE or outer.whole != der or len(parts) != 3 or parts[0].tag != SEQUENCE:
-        raise _malformed("it is not one certificate or revocation list, or bytes follow it")
+        raise _malformed("the data is not exactly one certificate or revocation list")
     body, algorithm, signature = parts
     if algorithm.whole not in _PSS_SHA384 or signature.tag != BIT_STRING:
         raise VerificationRefused(
-            Refusal.CHAIN, "an endorsement is not signed with RSASSA-PSS and SHA-384, as AMD does"
+            Refusal.CHAIN, "an endorsement is not signed with RSASSA-PSS and SHA-384, as AMD's are"
         )
     if len(signature.content) != 1 + _SIGNATURE_BYTES or signature.content[0] != 0:
         raise VerificationRefused(Refusal.CHAIN, "an endorsement's signature is not that of a 4096-bit RSA key")

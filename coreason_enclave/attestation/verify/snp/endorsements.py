@@ -27,9 +27,9 @@ class SnpEndorsements:
     revocation_lists: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
-        for what, limit in ((self.certificates, _MAX_CERTIFICATE_BYTES), (self.revocation_lists, _MAX_LIST_BYTES)):
-            if len(what) > _MAX_FILES or any(len(der) > limit for der in what):
-                raise VerificationRefused(Refusal.OVERSIZED, "more or larger endorsements than SEV-SNP has")
+        for items, limit in ((self.certificates, _MAX_CERTIFICATE_BYTES), (self.revocation_lists, _MAX_LIST_BYTES)):
+            if len(items) > _MAX_FILES or any(len(der) > limit for der in items):
+                raise VerificationRefused(Refusal.OVERSIZED, "more or larger endorsements than SEV-SNP uses")
 
     @classmethod
     def from_files(cls, files: Iterable[bytes]) -> SnpEndorsements:
@@ -37,14 +37,14 @@ class SnpEndorsements:
 
         A repeated certificate counts once.
         """
-        found = dict.fromkeys(der for content in files for der in _unwrap(content))
-        lists = {der for der in found if _is_list(der)}
-        return cls(tuple(der for der in found if der not in lists), tuple(der for der in found if der in lists))
+        items = dict.fromkeys(der for content in files for der in _unwrap(content))
+        lists = {der for der in items if _is_list(der)}
+        return cls(tuple(der for der in items if der not in lists), tuple(der for der in items if der in lists))
 
 
 def _unwrap(content: bytes) -> list[bytes]:
     if len(content) > _MAX_FILE_BYTES:
-        raise VerificationRefused(Refusal.OVERSIZED, f"{len(content)} bytes are no endorsement of SEV-SNP")
+        raise VerificationRefused(Refusal.OVERSIZED, f"{len(content)} bytes are not an endorsement of SEV-SNP")
     text = content.strip()
     if not text.startswith(b"-----BEGIN"):
         return [content]

@@ -62,7 +62,7 @@ class SnpPlatformPolicy(StrictModel):
     def _names_exist(self) -> Self:
         unknown = {*self.required_platform, *self.forbidden_platform} - PLATFORM_BITS.keys()
         if unknown:
-            raise ValueError(f"no platform bit is called {sorted(unknown)}")
+            raise ValueError(f"unknown platform bits: {sorted(unknown)}")
         for product, floor in self.tcb_floor.items():
             if (floor.fmc is not None) != ("fmc" in LINES[product].tcb_layout):
                 raise ValueError(f"a floor for {product} {'must not' if floor.fmc is not None else 'must'} name fmc")
@@ -84,9 +84,9 @@ def check_guest(policy: SnpPlatformPolicy, report: SnpReport) -> None:
     """Refuse debugging, migration, and any privilege level, signing key or platform state outside the policy."""
     guest = bits_set(report.policy, GUEST_POLICY_BITS)
     if guest["debug_allowed"]:
-        raise VerificationRefused(Refusal.DEBUG, "the host may debug this guest and read its memory")
+        raise VerificationRefused(Refusal.DEBUG, "the guest policy lets the host debug this guest and read its memory")
     if guest["migration_agent_allowed"] or report.has_migration_agent:
-        raise VerificationRefused(Refusal.MIGRATION_AGENT, "this guest may be moved by a migration agent")
+        raise VerificationRefused(Refusal.MIGRATION_AGENT, "the guest policy lets a migration agent move this guest")
     if report.vmpl not in policy.vmpls:
         raise VerificationRefused(Refusal.VMPL, f"the report comes from VMPL {report.vmpl}, not one of {policy.vmpls}")
     if report.signing_key not in policy.signing_keys:
@@ -95,4 +95,4 @@ def check_guest(policy: SnpPlatformPolicy, report: SnpReport) -> None:
     wrong = [name for name in policy.required_platform if not platform[name]]
     wrong += [name for name in policy.forbidden_platform if platform[name]]
     if wrong:
-        raise VerificationRefused(Refusal.PLATFORM, f"the platform's state is not what the policy asks for: {wrong}")
+        raise VerificationRefused(Refusal.PLATFORM, f"the platform's state differs from the policy: {wrong}")

@@ -140,12 +140,12 @@ def bits_set(value: int, names: Mapping[str, int]) -> dict[str, bool]:
 def parse_report(raw: bytes) -> SnpReport:
     """Parse a report of exactly 1184 bytes, and check its reserved bytes; raises :class:`VerificationRefused`."""
     if len(raw) > _MAX_BYTES:
-        raise VerificationRefused(Refusal.OVERSIZED, f"{len(raw)} bytes are no SEV-SNP report")
+        raise VerificationRefused(Refusal.OVERSIZED, f"{len(raw)} bytes are not an SEV-SNP report")
     if len(raw) != REPORT_BYTES:
         raise _malformed(f"it has {len(raw)} bytes, not {REPORT_BYTES}")
     version = _number(raw, 0x00, 4)
     if version not in _VERSIONS:
-        raise _malformed(f"version {version} is none of {_VERSIONS}")
+        raise _malformed(f"version {version} is not one of {_VERSIONS}")
     if _number(raw, 0x34, 4) != _ECDSA_P384_SHA384:
         raise _malformed("its signature algorithm is not ECDSA P-384 with SHA-384")
     _check_reserved(raw, version)

@@ -64,7 +64,7 @@ class SnpVerifier:
         """
         report = parse_report(evidence.raw if isinstance(evidence, SnpReport) else evidence)
         if report_data is not None and not hmac.compare_digest(report.report_data, report_data):
-            raise VerificationRefused(Refusal.REPORT_DATA, "the report covers other data than was asked for")
+            raise VerificationRefused(Refusal.REPORT_DATA, "the report covers other data than requested")
         chain = verify_chain(self._roots, endorsements, report.signing_key, now)
         _check_signature(report, chain)
         key = _check_same_platform(report, chain)
@@ -92,7 +92,7 @@ def _check_signature(report: SnpReport, chain: Chain) -> None:
         chain.leaf_key.verify(report.signature(), report.signed, ec.ECDSA(hashes.SHA384()))
     except InvalidSignature as error:
         raise VerificationRefused(
-            Refusal.SIGNATURE, f"the report is not signed by the {report.signing_key} given, or was altered"
+            Refusal.SIGNATURE, f"the report is not signed with the given {report.signing_key}, or was altered"
         ) from error
 
 
@@ -106,11 +106,11 @@ def _check_same_platform(report: SnpReport, chain: Chain) -> KeyClaims:
         raise _mismatch(f"for TCB {key.tcb.hex()}, the report states {report.raw_tcbs['reported'].hex()}")
     if report.signing_key is SigningKey.VCEK:
         if key.chip_id is None or key.provider is not None or report.chip_id == _MASKED:
-            raise _mismatch("of no chip, or the host masks the chip id: nothing says which chip this is")
+            raise _mismatch("for no chip, or the host masks the chip id, so that the chip is unknown")
         if key.chip_id != report.chip_id:
-            raise _mismatch("of another chip")
+            raise _mismatch("for another chip")
     elif key.chip_id is not None or not key.provider:
-        raise _mismatch("of no cloud provider")
+        raise _mismatch("for no cloud provider")
     return key
 
 

@@ -28,5 +28,5 @@ def load_pinned_roots() -> dict[SnpProduct, Root]:
 def _pinned(product: SnpProduct, digest: str) -> bytes:
     der = (files(__package__) / "ark" / f"{product.value.lower()}.der").read_bytes()
     if sha256_hex(der) != digest:
-        raise ConfigurationError(f"this installation's copy of AMD's root for {product} is not the pinned one")
+        raise ConfigurationError(f"the installed copy of AMD's root for {product} is not the pinned root")
     return der

@@ -45,7 +45,7 @@ def test_founding_admitting_and_joining_take_three_commands(founded: Path, feder
     accept_grant(site.folder, grant.read_bytes(), FederationFolder(founded).signer().public_hex, now=time.time())
 
     assert admitted.exit_code == 0, admitted.output
-    assert "admitted clinic-1, whose fingerprint is" in admitted.output
+    assert "admitted clinic-1; its key's fingerprint is" in admitted.output
     assert FederationFolder(founded).config().certificates.keys() == {"clinic-1"}
 
 
@@ -60,8 +60,8 @@ def test_founding_says_what_to_compare_by_telephone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["init", "{founded}"], "created once"),
-        (["init", "{new}", "--host", "0.0.0.0"], "the address that sites are told"),
+        (["init", "{founded}"], "already holds a federation"),
+        (["init", "{new}", "--host", "0.0.0.0"], "the address by which sites reach it"),
         (["init", "{new}", "--public-address", "nonsense"], "host:port"),
         (["init", "{new}", "--delta", "2"], "delta"),
         (["admit", "{founded}", "{nothing}"], "does not exist"),
@@ -154,7 +154,9 @@ def test_status_names_a_full_gateway_and_who_fills_it(
 
     assert ("the gateway is FULL" in page.output) == full == document["full"]
     assert "512 of 512 connections (clinic-3 holds 500); turned away: all connections are taken: 9" in page.output
-    assert "clinic-1: NOT connected, seen never, asked never, ANSWERED TOO LARGE and was cut off" in page.output
+    assert (
+        "clinic-1: NOT connected, seen never, asked never, SENT AN OVERSIZED REPLY and was disconnected" in page.output
+    )
     assert document["load"]["by_site"] == {"clinic-3": 500}
 
 

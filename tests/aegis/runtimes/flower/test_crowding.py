@@ -41,7 +41,7 @@ def said(control: Control, error: type[RunPaused] = RunPaused, lasting_s: float 
 def test_a_pause_names_the_full_gateway_and_who_fills_it() -> None:
     words = said(Control(NOW + 30))
 
-    assert words.startswith("too few: site-a no_reply\nthe gateway was full meanwhile")
+    assert words.startswith("too few: site-a no_reply\nthe gateway was full during the round")
     assert "512 of 512 connections (site-b holds 500)" in words
 
 

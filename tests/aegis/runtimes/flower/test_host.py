@@ -39,7 +39,7 @@ def test_nobody_serves_a_federation_at_first(host: FederationHost) -> None:
 def test_only_one_supervisor_serves_a_federation(host: FederationHost) -> None:
     with host.claimed():
         assert host.running()
-        with pytest.raises(RunFolderError, match="served already"), host.claimed():
+        with pytest.raises(RunFolderError, match="already being served"), host.claimed():
             pass
     assert not host.running()
 
@@ -174,6 +174,6 @@ def test_a_process_that_cannot_start_is_not_waited_for(host: FederationHost) -> 
 
 def test_waiting_gives_up(host: FederationHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aegis.runtimes.flower.federation_process._START_S", 0.2)
-    with pytest.raises(RunFolderError, match="did not come up"):
+    with pytest.raises(RunFolderError, match="did not start"):
         await_serving(host)
     wait_for(lambda: not host.running(), "nothing was started", within_s=1)

@@ -77,7 +77,7 @@ def test_what_flares_own_client_answers_is_kept(topic: str, reply: Any) -> None:
 
 @pytest.mark.parametrize(("topic", "reply"), UNREADABLE.values(), ids=UNREADABLE)
 def test_what_flare_could_not_read_is_no_answer(topic: str, reply: Any) -> None:
-    assert answered(topic, reply) == (None, [("clinic-1", "answers FLARE's administration by what is no answer")])
+    assert answered(topic, reply) == (None, [("clinic-1", "answers FLARE's administration with an unreadable reply")])
 
 
 def test_one_site_that_cannot_start_is_named_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:

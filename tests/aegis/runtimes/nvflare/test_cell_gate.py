@@ -153,7 +153,7 @@ def test_an_object_that_is_plain_and_yet_none_is_refused_by_flares_own_decoding(
     flare.stream(main(kind))
 
     assert flare.called == []
-    assert told == [("clinic-1", "sends what cannot be decoded (KeyError)")]
+    assert told == [("clinic-1", "sends a payload that cannot be decoded (KeyError)")]
 
 
 def test_what_the_servers_own_processes_send_is_flares_matter(told: list[tuple[str, str]]) -> None:
@@ -170,7 +170,7 @@ def test_a_sites_report_says_nothing_against_the_job(code: Any) -> None:
     request = message()
     request.payload = {JobFailureMsgKey.JOB_ID: "1", JobFailureMsgKey.CODE: code}
 
-    assert cell_gate._bearable(request).payload == {JobFailureMsgKey.JOB_ID: "1", JobFailureMsgKey.CODE: 0}
+    assert cell_gate._without_failure(request).payload == {JobFailureMsgKey.JOB_ID: "1", JobFailureMsgKey.CODE: 0}
 
 
 def test_every_job_is_told_of_an_offence_that_the_parent_process_saw() -> None:

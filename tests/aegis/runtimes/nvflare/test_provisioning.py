@@ -158,7 +158,7 @@ def test_kits_are_never_made_over_others(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_kit_is_not_guarded(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="no startup kit"):
+    with pytest.raises(RunFolderError, match="not a startup kit"):
         guard_site(tmp_path)
 
     assert list(tmp_path.iterdir()) == []

@@ -226,7 +226,7 @@ def test_waiting_does_not_end_twice_for_one_answer(carried: Carried) -> None:
 def test_once_flare_ends_the_job_every_act_says_so(carried: Carried, act: str) -> None:
     carried.aborted[0] = True
 
-    with pytest.raises(RunAborted, match="goes on"):
+    with pytest.raises(RunAborted, match="to continue the run"):
         {
             "push": carried.push,
             "pull": lambda: carried.transport.pull(["flare-1"]),

@@ -60,7 +60,7 @@ def test_a_coordinator_that_falls_silent_is_told_of_and_then_lost(waited: Waited
     assert waited.after(1.0) is None
 
     assert waited.after(LOST_S - 1) is None
-    assert waited.said == [f"waiting for a sign of life of the coordinator: {LOST_S - 1:.0f} of {LOST_S:.0f} s"]
+    assert waited.said == [f"waiting for a heartbeat of the coordinator: {LOST_S - 1:.0f} of {LOST_S:.0f} s"]
     assert waited.after(2.0) is Lost.SILENT
 
 

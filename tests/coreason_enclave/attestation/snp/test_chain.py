@@ -101,7 +101,7 @@ def test_an_installation_with_another_root_file_does_not_start(
     (tmp_path / "ark" / "milan.der").write_bytes(root_of(milan))
     monkeypatch.setattr(roots, "files", lambda package: tmp_path)
 
-    with pytest.raises(ConfigurationError, match="not the pinned one"):
+    with pytest.raises(ConfigurationError, match="not the pinned root"):
         roots.load_pinned_roots()
 
 
