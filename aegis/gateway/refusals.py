@@ -20,7 +20,7 @@ from coreason_enclave.errors import Reason
 
 _TRY_AGAIN = frozenset({Reason.CONFIGURATION, Reason.INTERNAL, Reason.LATE, Reason.TRANSPORT})
 _REPEAT_S = 60.0
-_MOST_KEYS = 1024
+_MAX_KEYS = 1024
 
 Key = tuple[str, str, str]
 
@@ -66,7 +66,7 @@ class GatewayAudit:
             return
         if known is not None:
             self._write_count(key, known)
-        if len(self._repeats) >= _MOST_KEYS:
+        if len(self._repeats) >= _MAX_KEYS:
             self.flush()
         self._repeats[key] = _Repeats(now)
         self._log.append(

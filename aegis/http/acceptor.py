@@ -35,11 +35,11 @@ from aegis.http.request_shares import Pace, Paces
 _BATCH = 32
 """Maximum connections accepted in one turn of the loop, so that served connections get their turn in between."""
 _RECORD_HEAD = 5
-_MOST_RECORD = 1 << 14
+_MAX_RECORD = 1 << 14
 _HANDSHAKE_RECORD = 22
 _LOOK_AGAIN_S = 0.05
 _SHUTDOWN_S = 2.0
-_FIRST_PAUSE_S, _MOST_PAUSE_S = 0.05, 1.0
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.05, 1.0
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ class Acceptor:
         self._counts.turned(Turned.DESCRIPTORS, address)
         _log.error("cannot accept (%s): trying again in %.2f s", error.strerror, self._pause_s)
         self._resume = self._loop.call_later(self._pause_s, self._again)
-        self._pause_s = min(2 * self._pause_s, _MOST_PAUSE_S)
+        self._pause_s = min(2 * self._pause_s, _MAX_PAUSE_S)
 
     def _again(self) -> None:
         if self._open:
@@ -274,5 +274,5 @@ class Acceptor:
 def _hello_length(head: bytes) -> int | None:
     """Return the length of the handshake record with this head (RFC 8446, 5.1), or None if the bytes are not TLS."""
     length = int.from_bytes(head[3:5], "big")
-    is_handshake = head[0] == _HANDSHAKE_RECORD and head[1] == 3 and 4 <= length <= _MOST_RECORD
+    is_handshake = head[0] == _HANDSHAKE_RECORD and head[1] == 3 and 4 <= length <= _MAX_RECORD
     return length if is_handshake else None

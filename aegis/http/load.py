@@ -13,7 +13,7 @@ from pydantic import Field
 
 from coreason_enclave.schemas import StrictModel, in_range
 
-_MOST_PARTIES = 1024
+_MAX_PARTIES = 1024
 _SHOWN = 5
 
 _log = logging.getLogger(__name__)
@@ -104,8 +104,8 @@ class CrowdCounts:
         """Count and log an ended connection of ``party``."""
         self._reasons[why] += 1
         self._parties[party] += 1
-        if len(self._parties) > _MOST_PARTIES:
-            self._parties = Counter(dict(self._parties.most_common(_MOST_PARTIES // 2)))
+        if len(self._parties) > _MAX_PARTIES:
+            self._parties = Counter(dict(self._parties.most_common(_MAX_PARTIES // 2)))
         if why in _FELT_BY_OTHERS:
             self._crowded_at = self._clock()
         _log.warning(f"ended a connection: {why}; last of %s", party)

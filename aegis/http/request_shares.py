@@ -16,7 +16,7 @@ from aegis.http.limits import GatewayLimits
 
 BURST_S = 10.0
 """Seconds' worth of requests that a site may send at once after a rest."""
-_MOST_KEYS = 4096
+_MAX_KEYS = 4096
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -63,7 +63,7 @@ class Paces(Generic[Key]):
         if pace is None:
             pace = self._paces[key] = Pace(self._per_s, self._per_s * BURST_S, self._clock)
         self._paces.move_to_end(key)
-        if len(self._paces) > _MOST_KEYS:
+        if len(self._paces) > _MAX_KEYS:
             self._paces.popitem(last=False)
         return pace.ready()
 
@@ -103,7 +103,7 @@ class Turns:
         if share is None:
             share = self._shares[site] = _Share(self._limits)
         self._shares.move_to_end(site)
-        if len(self._shares) > _MOST_KEYS:
+        if len(self._shares) > _MAX_KEYS:
             oldest = next(iter(self._shares))
             if not self._shares[oldest].users:
                 del self._shares[oldest]

@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-_MOST_BYTES = 100
+_MAX_BYTES = 100
 
 
 @contextlib.contextmanager
 def short_name(path: Path) -> Iterator[str]:
     """Yield a name to bind or connect to: the path, or if too long, the folder as an open descriptor (Linux)."""
-    if len(os.fsencode(path)) <= _MOST_BYTES:
+    if len(os.fsencode(path)) <= _MAX_BYTES:
         yield str(path)
         return
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
