@@ -94,14 +94,8 @@ def check_event(event: Event | None, *, allow_non_private: bool) -> None:
     if isinstance(event, NonPrivate):
         if allow_non_private is True:
             return
-        raise DataLeakageError(
-            "this update was trained without privacy: only a lineage registered as public may release one",
-            reason=Reason.NO_PRIVACY_EVENT,
-        )
-    raise DataLeakageError(
-        f"this update has no privacy event (got {event!r:.60}): train through the privacy guard",
-        reason=Reason.NO_PRIVACY_EVENT,
-    )
+        raise DataLeakageError("trained without privacy: only for a public lineage", reason=Reason.NO_PRIVACY_EVENT)
+    raise DataLeakageError(f"no privacy event ({event!r:.60}): use the privacy guard", reason=Reason.NO_PRIVACY_EVENT)
 
 
 def check_layout(arrays: Arrays, layout: Layout) -> None:
@@ -110,15 +104,11 @@ def check_layout(arrays: Arrays, layout: Layout) -> None:
         raise DataLeakageError("the layout is empty: pass the layout of the base model")
     if arrays.keys() != layout.keys():
         extra, absent = sorted(arrays.keys() - layout.keys()), sorted(layout.keys() - arrays.keys())
-        raise DataLeakageError(
-            f"the update's tensor names differ from the model's: surplus {_list(extra)}, missing {_list(absent)}",
-            reason=Reason.WRONG_SHAPES,
-        )
+        raise DataLeakageError(f"surplus tensors {_list(extra)}, missing {_list(absent)}", reason=Reason.WRONG_SHAPES)
     for name, array in arrays.items():
         if array.shape != tuple(layout[name]):
             raise DataLeakageError(
-                f"{name!r} has shape {array.shape}, but the model's is {tuple(layout[name])}",
-                reason=Reason.WRONG_SHAPES,
+                f"{name!r} has shape {array.shape}, the model's is {tuple(layout[name])}", reason=Reason.WRONG_SHAPES
             )
 
 
@@ -133,22 +123,17 @@ def check_finite(arrays: Arrays) -> None:
     """Raise on NaN or infinity."""
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise DataLeakageError(
-                f"{name!r} holds values that are not finite: lower learning_rate", reason=Reason.NON_FINITE
-            )
+            raise DataLeakageError(f"{name!r} holds non-finite values: lower learning_rate", reason=Reason.NON_FINITE)
 
 
 def check_norm(arrays: Arrays, max_norm: float) -> None:
     """Raise if the L2 norm over all arrays together exceeds ``max_norm``."""
     if not (math.isfinite(max_norm) and max_norm > 0):
-        raise DataLeakageError(
-            f"max_norm must be positive and finite, got {max_norm}: an update without a bound cannot be released"
-        )
+        raise DataLeakageError(f"max_norm must be positive and finite, got {max_norm}: a released update needs a bound")
     norm = l2_norm(arrays)
     if not norm <= max_norm:
         raise DataLeakageError(
-            f"the update's L2 norm {norm:.6g} is above max_update_norm {max_norm:g}: lower learning_rate",
-            reason=Reason.NORM_EXCEEDED,
+            f"L2 norm {norm:.6g} exceeds max_update_norm {max_norm:g}: lower learning_rate", reason=Reason.NORM_EXCEEDED
         )
 
 
@@ -168,9 +153,7 @@ def check_metrics(metrics: Mapping[str, object], event: Event | None = None) -> 
     if isinstance(event, PoissonSampledGaussian):
         for name in checked.keys() & set(_RESTATED):
             if checked[name] != float(getattr(event, name)):
-                raise DataLeakageError(
-                    f"metric {name} is {checked[name]!r}, but the event that ran has {getattr(event, name)!r}"
-                )
+                raise DataLeakageError(f"metric {name} is {checked[name]!r}, not the event's {getattr(event, name)!r}")
     return checked
 
 
@@ -184,9 +167,7 @@ def strip_wrappers(name: object) -> str:
     while wrapper := next((prefix for prefix in WRAPPERS if clean.startswith(prefix)), ""):
         clean = clean.removeprefix(wrapper)
     if not _NAME.fullmatch(clean):
-        raise DataLeakageError(
-            f"a parameter name must have 1 to 256 characters from A-Z a-z 0-9 _ . -, got {name!r:.80}"
-        )
+        raise DataLeakageError(f"a parameter name needs 1 to 256 characters from A-Z a-z 0-9 _ . -, got {name!r:.80}")
     return clean
 
 
@@ -217,9 +198,7 @@ def _strict_copy(name: object, array: object) -> Array:
     if type(array) is not np.ndarray:
         raise DataLeakageError(f"{name!r:.80} must be a numpy array, got {type(array).__name__}")
     if array.dtype != np.float32:
-        raise DataLeakageError(
-            f"{name!r:.80} must be float32, got {array.dtype}: convert the array where it is computed"
-        )
+        raise DataLeakageError(f"{name!r:.80} must be float32, got {array.dtype}: convert the array at its source")
     return np.array(array, dtype=np.float32, order="C", copy=True)
 
 

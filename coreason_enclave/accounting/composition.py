@@ -117,9 +117,7 @@ def _in_range(segments: Segments) -> Segments:
         AccountingError: too little noise, or too many steps, for a meaningful number.
     """
     if min(segment.noise_multiplier for segment in segments) < _MIN_NOISE:
-        raise AccountingError(
-            f"the accountant does not support so little noise: raise noise_multiplier to at least {_MIN_NOISE:g}"
-        )
+        raise AccountingError(f"too little noise for the accountant: raise noise_multiplier to at least {_MIN_NOISE:g}")
     if sum(segment.steps for segment in segments) > _MAX_STEPS:
         raise AccountingError(f"the accountant supports at most {_MAX_STEPS:.0e} steps")
     return tuple(replace(s, noise_multiplier=min(s.noise_multiplier, _MAX_NOISE)) for s in segments)

@@ -63,9 +63,7 @@ def _measured_code(authentic: Authentic, policy: AttestationPolicy, now: int) ->
     if name is None:
         how_many = sum(value.kind == authentic.kind for value in policy.reference_values)
         raise _refused(
-            Refusal.MEASUREMENT,
-            f"the measured code matches none of the policy's {how_many} reference values for {authentic.kind} (or "
-            "only an expired one)",
+            Refusal.MEASUREMENT, f"the code matches no unexpired reference value for {authentic.kind} (of {how_many})"
         )
     return name
 
@@ -79,14 +77,9 @@ def _enrolled_machine(authentic: Authentic, policy: AttestationPolicy, subject: 
     if machine is None or not machine.strip("0"):
         raise _refused(Refusal.PLATFORM_UNKNOWN, "the report does not identify its machine: the host masks the id")
     if subject is None:
-        raise _refused(
-            Refusal.PLATFORM_UNKNOWN, "no subject was given, so that the machine cannot be checked: name the subject"
-        )
+        raise _refused(Refusal.PLATFORM_UNKNOWN, "the machine cannot be checked without a subject: name the subject")
     if machine not in policy.platforms.get(subject, ()):
-        raise _refused(
-            Refusal.PLATFORM_UNKNOWN,
-            f"the policy's platforms do not list this {authentic.kind} for {subject} ({machine})",
-        )
+        raise _refused(Refusal.PLATFORM_UNKNOWN, f"platforms lists no {authentic.kind} machine {machine} for {subject}")
     return machine
 
 
@@ -97,9 +90,7 @@ def _tolerated(authentic: Authentic, policy: AttestationPolicy) -> tuple[str, ..
     unnamed = sorted(set(left) - {name.value for name in policy.accept_unchecked})
     if unnamed:
         raise _refused(
-            Refusal.UNCHECKED,
-            f"not checked: {', '.join(unnamed)}. Provide the data for these checks; only revocation may be named in "
-            "accept_unchecked instead",
+            Refusal.UNCHECKED, f"not checked: {', '.join(unnamed)}; give the data (accept_unchecked: revocation only)"
         )
     return left
 

@@ -68,9 +68,7 @@ PlatformId = Annotated[
 
 
 _ATTESTER = re.compile(r"simulated|(?:sgx|tdx|snp)(?:\+nvidia)?")
-AttesterName = Annotated[
-    str, AfterValidator(of_form(_ATTESTER, "simulated, or one of sgx, tdx, snp, perhaps with +nvidia"))
-]
+AttesterName = Annotated[str, AfterValidator(of_form(_ATTESTER, "simulated, or sgx, tdx, snp, perhaps with +nvidia"))]
 """Name of a host's attester: a kind of processor, optionally with the host's GPUs."""
 
 

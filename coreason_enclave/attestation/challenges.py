@@ -66,9 +66,7 @@ class FileChallenges:
             path.unlink()  # succeeds for only one caller
             sync_folder(self._folder)
         except FileNotFoundError as error:
-            message = (
-                f"no challenge to {subject} is open with this nonce: it was never issued, already used, or forgotten"
-            )
+            message = f"no open challenge to {subject} has this nonce: never issued, already used, or forgotten"
             raise AttestationError(message, reason=Reason.ATTESTATION_REQUIRED) from error
         except OSError as error:
             raise self._unusable(error) from error

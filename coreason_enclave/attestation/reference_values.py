@@ -36,9 +36,7 @@ line.
 MEASURED_BYTES: Mapping[str, Mapping[str, int]] = {**OF_QUOTES, CpuKind.SNP.value: OF_REPORTS}
 """Names of the measurements and their sizes in bytes, by kind."""
 
-Measured = Annotated[
-    str, AfterValidator(of_form(re.compile(r"(?:[0-9a-f]{2}){1,64}"), "1 to 64 bytes, two lower-case hex digits each"))
-]
+Measured = Annotated[str, AfterValidator(of_form(re.compile(r"(?:[0-9a-f]{2}){1,64}"), "1 to 64 lower-case hex bytes"))]
 
 
 class ReferenceValue(StrictModel):
@@ -65,9 +63,7 @@ class ReferenceValue(StrictModel):
         if self.kind not in IDENTIFYING:
             raise ValueError(f"evidence of kind {self.kind} measures nothing: it has no reference values")
         if missing := sorted(IDENTIFYING[self.kind] - self.measurements.keys()):
-            raise ValueError(
-                f"measurements must name {', '.join(missing)}: without them, the value does not identify the code"
-            )
+            raise ValueError(f"measurements must name {', '.join(missing)}: otherwise the value identifies no code")
         for name, value in self.measurements.items():
             self._require_meaning(name, value)
         return self
@@ -76,9 +72,7 @@ class ReferenceValue(StrictModel):
         """Refuse a typing error: a value that no evidence can have, or zeros where the value should identify code."""
         known = MEASURED_BYTES[self.kind]
         if name not in known:
-            raise ValueError(
-                f"measurements: {self.kind} has no measurement {name}; its measurements are {', '.join(sorted(known))}"
-            )
+            raise ValueError(f"measurements: {self.kind} has no {name}, only {', '.join(sorted(known))}")
         if len(value) != 2 * known[name]:
             raise ValueError(f"measurements: {name} must have {known[name]} bytes, got {len(value) // 2}")
         if name in IDENTIFYING[self.kind] and not value.strip("0"):

@@ -24,20 +24,14 @@ _ANSWER_S = 10.0
 
 
 @click.command(epilog="Example: coreason-enclave agent --config /srv/clinic/site.toml")
-@click.option(
-    "--config", "folder", required=True, type=_PATH, callback=site_folder, help="The site's site.toml, or its folder."
-)
+@click.option("--config", "folder", required=True, type=_PATH, callback=site_folder, help="A site.toml or its folder.")
 @click.option(
     "--unsafe-seed",
     type=click.IntRange(min=0),
     help="UNSAFE: derive the noise from this number, for reproducible runs. Anyone who knows the number can subtract "
     "the noise: there is NO privacy. Profile development only.",
 )
-@click.option(
-    "--socket-only",
-    is_flag=True,
-    help="Serve only the site's own socket, for NVIDIA FLARE's executor: no gateway, no SuperNode.",
-)
+@click.option("--socket-only", is_flag=True, help="Serve only the socket (NVIDIA FLARE): no gateway, no SuperNode.")
 def agent(folder: Path, unsafe_seed: int | None, socket_only: bool) -> None:
     """Run this site's agent in the foreground, until SIGTERM or Ctrl-C.
 
@@ -56,9 +50,7 @@ def agent(folder: Path, unsafe_seed: int | None, socket_only: bool) -> None:
 
 
 @click.command(epilog="Example: coreason-enclave status --config /srv/clinic/site.toml")
-@click.option(
-    "--config", "folder", required=True, type=_PATH, callback=site_folder, help="The site's site.toml, or its folder."
-)
+@click.option("--config", "folder", required=True, type=_PATH, callback=site_folder, help="A site.toml or its folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def status(folder: Path, as_json: bool) -> None:
     """How this site's agent is: connection, orders answered and refused, budgets left."""
@@ -69,9 +61,7 @@ def status(folder: Path, as_json: bool) -> None:
 def _unsafe_keys(folder: Path, seed: int) -> UnsafeSeededNoise:
     config = load_site_config(folder / "site.toml")
     if config.profile is not Profile.DEVELOPMENT:
-        raise ConfigurationError(
-            "--unsafe-seed needs profile development: anyone who knows the seed can subtract the noise"
-        )
+        raise ConfigurationError("--unsafe-seed needs profile development: anyone with the seed can subtract the noise")
     click.echo(f"UNSAFE: the noise of {config.site_id} comes from a known seed; nothing here is private", err=True)
     return unsafe_seeded_keys(seed, config.site_id)
 

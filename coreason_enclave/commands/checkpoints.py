@@ -41,15 +41,8 @@ def show(site: Path, as_json: bool) -> None:
 
 @checkpoints.command(epilog="Example: coreason-enclave checkpoints export /srv/clinic --out clinic.witness.json")
 @_site
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write. The file must not exist.",
-)
-@click.option(
-    "--job", "job", metavar="JOB", help="Export only this job's logs: the job's id or digest.  [default: all]"
-)
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="New file to write.")
+@click.option("--job", "job", metavar="JOB", help="Export only the logs of this job id or digest.  [default: all]")
 def export(site: Path, out: Path, job: str | None) -> None:
     """Write what this site holds, signed by the site, for an auditor: `aegis verify RUN --witness FILE`.
 
@@ -73,14 +66,10 @@ def export(site: Path, out: Path, job: str | None) -> None:
     '--by "A. Ito" --why "…"'
 )
 @_site
-@click.option(
-    "--job", "job_digest", required=True, metavar="DIGEST", help="The job's digest, as stated in the refusal."
-)
+@click.option("--job", "job_digest", required=True, metavar="DIGEST", help="The job's digest, stated in the refusal.")
 @click.option("--checkpoint", required=True, metavar="SIZE:ROOT", help="The refused checkpoint to continue from.")
 @click.option("--by", required=True, metavar="NAME", help="Name of the person who takes responsibility.")
-@click.option(
-    "--why", required=True, metavar="TEXT", help="Reason why the coordinator's log lacks lines that this site received."
-)
+@click.option("--why", required=True, metavar="TEXT", help="Why the coordinator's log lacks lines received here.")
 def acknowledge(site: Path, job_digest: str, checkpoint: str, by: str, why: str) -> None:
     """Go on with a coordinator that lost its log, or part of it.
 

@@ -47,11 +47,9 @@ CHECKS: dict[str, Check] = {
     required=True,
     type=click.Path(path_type=Path),
     callback=site_folder,
-    help="The site's site.toml, or its folder.",
+    help="A site.toml or its folder.",
 )
-@click.option(
-    "--socket-only", is_flag=True, help="For an agent with --socket-only: do not check the gateway and its keys."
-)
+@click.option("--socket-only", is_flag=True, help="For an agent with --socket-only: skip the gateway and its keys.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def doctor(folder: Path, socket_only: bool, as_json: bool) -> None:
     """Check this site's set-up: keys, policy, ledger, data, disk, socket, attestation of

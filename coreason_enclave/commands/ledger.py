@@ -82,7 +82,7 @@ def export(path: Path, out: Path) -> None:
 
 @ledger.command(epilog="Example: coreason-enclave ledger backup ledger.sqlite --out /mnt/backup/ledger-41.sqlite")
 @click.argument("path", type=_existing)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write. The file must not exist.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New file to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def backup(path: Path, out: Path, as_json: bool) -> None:
     """Copy a ledger, also one in use, and verify the copy.
@@ -119,21 +119,15 @@ def acknowledge(path: Path, head: str, by: str, why: str) -> None:
             return
         store.acknowledge(lost, by, why)
         now = store.head()
-    click.echo(
-        f"acknowledged by {by}: this ledger lacks entry {lost.seq} and the entries before it that were lost ({why})"
-    )
-    click.echo(
-        "this ledger does not count the privacy spent in the lost entries, and no claim of this ledger covers it"
-    )
+    click.echo(f"acknowledged by {by}: this ledger lacks entry {lost.seq} and the lost entries before it ({why})")
+    click.echo("this ledger does not count the privacy spent in the lost entries; no claim of this ledger covers it")
     click.echo(f"written as entry {now.seq}, head {now.seq}:{now.hash}; the site answers orders again")
 
 
 def _require_sqlite(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(len(_SQLITE)) != _SQLITE:
-            raise click.BadParameter(
-                f"{path} is an export, not a ledger: entries can only be added to the ledger itself", param_hint="PATH"
-            )
+            raise click.BadParameter(f"{path} is an export: add entries to the ledger itself", param_hint="PATH")
 
 
 def _exported(path: Path) -> bytes:

@@ -17,9 +17,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(epilog="Example: coreason-enclave init --config /srv/clinic/site.toml")
-@click.option(
-    "--config", "folder", required=True, type=_PATH, callback=site_folder, help="The site's site.toml, or its folder."
-)
+@click.option("--config", "folder", required=True, type=_PATH, callback=site_folder, help="A site.toml or its folder.")
 def init(folder: Path) -> None:
     """Create a site from the site.toml that you wrote: make its keys, open its ledger, register its lineages.
 
@@ -80,9 +78,7 @@ def _policy_advice(folder: Path, grant: RegistrationGrant) -> list[str]:
         if site != grant.site_id and policy.participants.get(site) != key
     )
     if unknown:
-        lines.append(
-            "participants that site.toml does not count in a roll-call; add the ones whose keys you have checked:"
-        )
+        lines.append("participants that site.toml does not count in a roll-call; add those whose keys you checked:")
         lines.append("  [policy.participants]")
         lines += [f'  {site} = "{key}"   # fingerprint {fingerprint(key)}' for site, key in unknown]
     return lines

@@ -53,9 +53,7 @@ class KemKey:
         try:
             return _SUITE.decrypt(ciphertext, self._private_key, info)
         except (InvalidTag, ValueError) as error:
-            raise EnvelopeError(
-                "the data was not encrypted to this key for this message", reason=Reason.UNDECRYPTABLE
-            ) from error
+            raise EnvelopeError("wrong key or message for the encrypted data", reason=Reason.UNDECRYPTABLE) from error
 
     def erase(self) -> None:
         """Forget the private half."""

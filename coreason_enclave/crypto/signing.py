@@ -74,9 +74,7 @@ def load_or_create_secret(path: Path) -> bytes:
         write_private(path, secrets.token_bytes(32))
     secret = read_private(path)
     if len(secret) != 32:
-        raise ConfigurationError(
-            f"{path} must hold exactly 32 bytes, but has {len(secret)}: restore the file from a backup"
-        )
+        raise ConfigurationError(f"{path} must hold 32 bytes, but has {len(secret)}: restore the file from a backup")
     return secret
 
 
@@ -89,9 +87,7 @@ def read_private(path: Path) -> bytes:
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
-            raise ConfigurationError(
-                f"{path} must be a regular file that only its owner can read: run chmod 600 on the file"
-            )
+            raise ConfigurationError(f"{path} must be a regular file, readable only by its owner: run chmod 600")
         return path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error

@@ -159,7 +159,7 @@ def test_another_image_on_the_right_machine_is_not_this_site(three: Federation) 
     policy = accepts(KINDS)
     policy["reference_values"][1]["measurements"] = {**hosts.MEASUREMENTS[CpuKind.TDX], "rt_mr1": "0f" * 48}
     three.run(policy, min_clients=2, rounds=1)
-    left_out(three, "clinic-2", "attestation_unacceptable", "matches none")
+    left_out(three, "clinic-2", "attestation_unacceptable", "no unexpired reference value")
 
 
 def test_a_policy_that_lists_no_image_accepts_nobody(three: Federation) -> None:

@@ -33,9 +33,7 @@ def evidence_of_coordinators(site: Examined) -> Iterator[Diagnosis]:
 
 def _without_policy(site: Examined) -> Diagnosis:
     if site.config.profile is Profile.DEVELOPMENT:
-        return Diagnosis(
-            "coordinator evidence", DiagnosisLevel.OK, "no evidence is required, under profile development"
-        )
+        return Diagnosis("coordinator evidence", DiagnosisLevel.OK, "no evidence is required under profile development")
     found = "UNSAFE: no evidence is required: anyone who operates the coordinator's host can read every update"
     return Diagnosis("coordinator evidence", DiagnosisLevel.WARN, found, f"write {_WHERE}")
 
@@ -75,12 +73,7 @@ def _met_today(required: AttestationPolicy, today: date) -> Diagnosis:
     state = f"accepts {', '.join(required.kinds)}"
     if soon := [*_expired(required, as_datetime(end_of(today) + (_DAYS_WARN - 1) * DAY_S).date())]:
         found = f"{state}; in {_DAYS_WARN} days {'; '.join(soon)}"
-        return Diagnosis(
-            "coordinator evidence",
-            DiagnosisLevel.WARN,
-            found,
-            "agree on the next reference value: see docs/OPERATIONS.md",
-        )
+        return Diagnosis("coordinator evidence", DiagnosisLevel.WARN, found, "renew the values: see docs/OPERATIONS.md")
     return Diagnosis("coordinator evidence", DiagnosisLevel.OK, state)
 
 

@@ -53,15 +53,11 @@ def _asked(site: Examined, connection: Connection) -> Iterator[Diagnosis]:
         body = response.read(1 << 16)
     except ssl.SSLCertVerificationError as error:
         found = f"what answers at {connection.host}:{connection.port} is not this federation's gateway"
-        yield Diagnosis(
-            "gateway", DiagnosisLevel.FAIL, f"{found}: {error.verify_message}", "check the address, or join again"
-        )
+        yield Diagnosis("gateway", DiagnosisLevel.FAIL, f"{found}: {error.verify_message}", "fix address or join again")
         return
     except (OSError, http.client.HTTPException) as error:
         found = f"no TLS session with the gateway: {type(error).__name__} {error}".rstrip()
-        yield Diagnosis(
-            "gateway", DiagnosisLevel.FAIL, found, "ask the coordinator whether this site's certificate is admitted"
-        )
+        yield Diagnosis("gateway", DiagnosisLevel.FAIL, found, "ask the coordinator: is the site certificate admitted?")
         return
     finally:
         session.close()
@@ -85,9 +81,7 @@ def _sign_of_life(site: Examined, connection: Connection, key: Path) -> bytes:
 
 def _verdict_on(status: int, body: bytes) -> Diagnosis:
     if status // 100 == 2:
-        return Diagnosis(
-            "gateway", DiagnosisLevel.OK, "reached over TLS 1.3; certificate and signature of this site are accepted"
-        )
+        return Diagnosis("gateway", DiagnosisLevel.OK, "reached over TLS 1.3; site certificate and signature accepted")
     to_do = "ask the coordinator: is this site admitted, its certificate current, its clock right?"
     return Diagnosis("gateway", DiagnosisLevel.FAIL, f"the gateway refuses: {status} {_reason(body)}".rstrip(), to_do)
 
@@ -105,9 +99,7 @@ def _clock(date: str | None, now: float) -> Diagnosis:
     try:
         theirs = parsedate_to_datetime(date or "").timestamp()
     except ValueError:
-        return Diagnosis(
-            "clock", DiagnosisLevel.WARN, "the gateway did not say what time it is", "check it by other means"
-        )
+        return Diagnosis("clock", DiagnosisLevel.WARN, "the gateway did not state its time", "check it by other means")
     skew = now - theirs
     if abs(skew) <= _SKEW_WARN_S:
         return Diagnosis("clock", DiagnosisLevel.OK, f"within {_SKEW_WARN_S} s of the gateway's")
@@ -120,9 +112,7 @@ def _coordinator(site: Examined, connection: Connection) -> Diagnosis:
     if connection.coordinator_key in site.config.policy.coordinator_keys:
         return Diagnosis("coordinator", DiagnosisLevel.OK, "the one that was joined is listed in site.toml")
     to_do = f'list it, if you checked it: coordinator_keys = ["{connection.coordinator_key}"]'
-    return Diagnosis(
-        "coordinator", DiagnosisLevel.WARN, "site.toml does not list the one that was joined: it is refused", to_do
-    )
+    return Diagnosis("coordinator", DiagnosisLevel.WARN, "site.toml does not list the one joined: it is refused", to_do)
 
 
 def _validity(connection: Connection, now: float) -> Diagnosis:

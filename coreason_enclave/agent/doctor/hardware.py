@@ -33,24 +33,15 @@ def attestation(site: Examined) -> Iterator[Diagnosis]:
 def _simulated(site: Examined) -> Diagnosis:
     if site.config.profile is Profile.DEVELOPMENT:
         found = "SIMULATED: evidence proves nothing, and every log line, table and report says so"
-        return Diagnosis(
-            "attester", DiagnosisLevel.WARN, found, "use simulated attestation only for public data and tests"
-        )
-    found = f"attester simulated is refused under profile {site.config.profile}"
-    return Diagnosis(
-        "attester",
-        DiagnosisLevel.FAIL,
-        found,
-        "set attester in site.toml to this host's hardware, or use profile development",
-    )
+        return Diagnosis("attester", DiagnosisLevel.WARN, found, "use simulation only for public data and tests")
+    found = f"site.toml: attester simulated is refused under profile {site.config.profile}"
+    return Diagnosis("attester", DiagnosisLevel.FAIL, found, "set attester to the hardware, or use profile development")
 
 
 def _on_hardware(name: str) -> Diagnosis:
     if missing := ThisHost().missing(name):
         found = ", ".join(f"{looked.name} is missing ({looked.where})" for looked in missing)
-        return Diagnosis(
-            "attester", DiagnosisLevel.FAIL, f"{name}: {found}", "run the agent on the hardware that site.toml names"
-        )
+        return Diagnosis("attester", DiagnosisLevel.FAIL, f"{name}: {found}", "run on the hardware named in site.toml")
     return Diagnosis("attester", DiagnosisLevel.OK, f"{name}: its interfaces exist", "")
 
 

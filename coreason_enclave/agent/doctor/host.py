@@ -42,9 +42,7 @@ def keys(site: Examined) -> Iterator[Diagnosis]:
         try:
             load()
         except ConfigurationError as error:
-            yield Diagnosis(
-                f"key {name}", DiagnosisLevel.FAIL, str(error), "restore the key or its mode; never send it anywhere"
-            )
+            yield Diagnosis(f"key {name}", DiagnosisLevel.FAIL, str(error), "restore key or mode; never send the key")
         else:
             yield Diagnosis(f"key {name}", DiagnosisLevel.OK, "exists, private, well-formed")
 
@@ -56,18 +54,14 @@ def disk(site: Examined) -> Iterator[Diagnosis]:
     verdict = (
         DiagnosisLevel.FAIL if free < _MIN_FREE else DiagnosisLevel.WARN if free < _FEW_FREE else DiagnosisLevel.OK
     )
-    to_do = (
-        "" if verdict is DiagnosisLevel.OK else "free disk space: a ledger that cannot be written refuses every order"
-    )
+    to_do = "" if verdict is DiagnosisLevel.OK else "free disk space: an unwritable ledger refuses every order"
     yield Diagnosis("disk", verdict, found, to_do)
 
 
 def socket_place(site: Examined) -> Iterator[Diagnosis]:
     """Check that the agent can create its Unix socket, or that its socket already exists."""
     if (site.folder / SOCKET_FILE).exists():
-        yield Diagnosis(
-            "socket", DiagnosisLevel.OK, f"{site.folder / SOCKET_FILE} exists: coreason-enclave status queries it"
-        )
+        yield Diagnosis("socket", DiagnosisLevel.OK, f"{site.folder / SOCKET_FILE} exists: see coreason-enclave status")
         return
     trial = "doctor.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, socket_path(site.folder, trial) as path:
@@ -75,9 +69,7 @@ def socket_place(site: Examined) -> Iterator[Diagnosis]:
             probe.bind(path)
         except OSError as error:
             to_do = "give the agent's user a local folder that it can write to"
-            yield Diagnosis(
-                "socket", DiagnosisLevel.FAIL, f"cannot create a socket in {site.folder}: {error.strerror}", to_do
-            )
+            yield Diagnosis("socket", DiagnosisLevel.FAIL, f"creation fails in {site.folder}: {error.strerror}", to_do)
             return
     (site.folder / trial).unlink()
     yield Diagnosis("socket", DiagnosisLevel.OK, f"{site.folder / SOCKET_FILE} can be created")
@@ -100,9 +92,7 @@ def data(site: Examined) -> Iterator[Diagnosis]:
                 f"data {entry.dataset_id}", DiagnosisLevel.FAIL, problem, "correct the data, dataset.toml or site.toml"
             )
         else:
-            yield Diagnosis(
-                f"data {entry.dataset_id}", DiagnosisLevel.OK, "opens, and agrees with dataset.toml and site.toml"
-            )
+            yield Diagnosis(f"data {entry.dataset_id}", DiagnosisLevel.OK, "opens; matches dataset.toml and site.toml")
 
 
 def ledger(site: Examined) -> Iterator[Diagnosis]:
@@ -130,15 +120,11 @@ def policy(site: Examined) -> Iterator[Diagnosis]:
     rules = site.config.policy
     if not rules.coordinator_keys:
         to_do = "list the key of a coordinator that you trust in coordinator_keys"
-        yield Diagnosis(
-            "policy", DiagnosisLevel.FAIL, "coordinator_keys lists no coordinator: every order is refused", to_do
-        )
+        yield Diagnosis("policy", DiagnosisLevel.FAIL, "coordinator_keys is empty: every order is refused", to_do)
     known = len({*rules.participants, site.config.site_id})
     if known < rules.min_clients and not rules.unsafe_count_unknown_participants:
         found = f"min_clients is {rules.min_clients}, but site.toml lists only {known} participants"
-        yield Diagnosis(
-            "policy", DiagnosisLevel.FAIL, found, "add participants whose keys you checked to [policy.participants]"
-        )
+        yield Diagnosis("policy", DiagnosisLevel.FAIL, found, "add checked participant keys to [policy.participants]")
     if rules.coordinator_keys and (known >= rules.min_clients or rules.unsafe_count_unknown_participants):
         yield Diagnosis(
             "policy", DiagnosisLevel.OK, f"{len(rules.coordinator_keys)} coordinators, {known} participants known"

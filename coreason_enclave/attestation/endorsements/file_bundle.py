@@ -27,9 +27,7 @@ class OfflineBundle(ItemwiseSource):
         try:
             content = read_at_most(self._folder / item.name)
         except FileNotFoundError as error:
-            raise missing(
-                f"the bundle of endorsements has no {item.name}: fetch the file and store it in the bundle"
-            ) from error
+            raise missing(f"the bundle of endorsements has no {item.name}: fetch the file into the bundle") from error
         except OSError as error:
             raise missing(f"the bundle's {item.name} cannot be read: {error.strerror}") from error
         if len(content) > MAX_ITEM_BYTES:

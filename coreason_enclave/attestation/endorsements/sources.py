@@ -143,10 +143,7 @@ class NoEndorsements(ItemwiseSource):
 
     def get(self, item: Item, now: int) -> bytes:
         """Always raise."""
-        raise missing(
-            f"{item.name} is needed, but no source of endorsements is configured: name a folder under 'bundle', or "
-            "set fetch = true, in the table of endorsements"
-        )
+        raise missing(f"{item.name} has no source: set bundle (a folder) or fetch = true in the table of endorsements")
 
 
 def missing(message: str, *, unavailable: bool = False) -> VerificationRefused:

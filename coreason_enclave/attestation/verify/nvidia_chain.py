@@ -142,9 +142,7 @@ def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate, below
     if not constraints.ca or not usage.key_cert_sign:
         raise VerificationRefused(Refusal.CHAIN, f"{_name(issuer)} in the chain of {what} may not issue certificates")
     if constraints.path_length is not None and constraints.path_length < below:
-        raise VerificationRefused(
-            Refusal.CHAIN, f"{_name(issuer)} limits the length of the chain of {what}, and this chain is longer"
-        )
+        raise VerificationRefused(Refusal.CHAIN, f"the chain of {what} is longer than {_name(issuer)} allows")
     try:
         certificate.verify_directly_issued_by(issuer)
     except InvalidSignature:

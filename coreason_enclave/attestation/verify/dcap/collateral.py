@@ -78,21 +78,16 @@ class Collateral:
             raise _mismatch(f"the TCB info or the QE identity is not for {kind.upper()}")
         stated = (str(self.tcb_info.get("fmspc")).lower(), str(self.tcb_info.get("pceId")).lower())
         if stated != (fmspc.lower(), pce_id.lower()):
-            raise _mismatch(
-                f"its FMSPC and PCE id are {stated[0]:.12} and {stated[1]:.4}, but the quote's are {fmspc} and {pce_id}"
-            )
+            raise _mismatch(f"FMSPC and PCE id: {stated[0]:.12} and {stated[1]:.4}, the quote's {fmspc} and {pce_id}")
         if pck.issuer != self.crls[1].issuer or pck.issuer != self.chains[0][0].subject:
-            raise _mismatch(
-                "the revocation list belongs to another authority than the one that certified this platform"
-            )
+            raise _mismatch("the revocation list and this platform's certificate have different authorities")
 
     def refuse_outside_validity(self, quote_chain: tuple[x509.Certificate, ...], now: int) -> None:
         """Raise if a part of the collateral, or a certificate of the quote, is not valid at ``now`` (Unix seconds)."""
         for what, begin, end in self._windows(quote_chain):
             if not begin <= now <= end:
                 raise VerificationRefused(
-                    Refusal.NOT_VALID_NOW,
-                    f"{what} is valid from {begin} to {end}, but the time is {now} (Unix seconds)",
+                    Refusal.NOT_VALID_NOW, f"{what} is valid from {begin} to {end}, not at {now} (Unix seconds)"
                 )
 
     def refuse_unissued(self) -> None:
@@ -104,9 +99,7 @@ class Collateral:
         try:
             issuer.verify_directly_issued_by(root)
         except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError) as error:
-            raise VerificationRefused(
-                Refusal.CHAIN, "the root did not issue the certificate that came with the revocation list"
-            ) from error
+            raise VerificationRefused(Refusal.CHAIN, "the root did not certify the revocation list's issuer") from error
 
     def refuse_revoked(self, quote_chain: tuple[x509.Certificate, ...]) -> None:
         """Raise if a certificate of the quote or of the collateral appears on its issuer's list."""
@@ -141,9 +134,7 @@ def read_collateral(data: bytes, root: bytes) -> Collateral:
         VerificationRefused: Oversized, malformed, or a chain to another root.
     """
     if len(data) > MAX_COLLATERAL_BYTES:
-        raise VerificationRefused(
-            Refusal.OVERSIZED, f"collateral of {len(data)} bytes; the limit is {MAX_COLLATERAL_BYTES} bytes"
-        )
+        raise VerificationRefused(Refusal.OVERSIZED, f"collateral of {len(data)} bytes; limit {MAX_COLLATERAL_BYTES}")
     try:
         document = _Document.model_validate(parse_json(data))
         tcb_info, qe_identity = (parse_json(text.encode()) for text in (document.tcb_info, document.qe_identity))

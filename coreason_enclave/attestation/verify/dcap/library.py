@@ -184,9 +184,7 @@ def _library() -> ModuleType:
     try:
         import dcap_qvl
     except ImportError as error:
-        raise VerificationRefused(
-            Refusal.LIBRARY_MISSING, "SGX and TDX quotes cannot be verified without the package dcap-qvl"
-        ) from error
+        raise VerificationRefused(Refusal.LIBRARY_MISSING, "SGX and TDX quotes need the package dcap-qvl") from error
     library: ModuleType = dcap_qvl
     return library
 

@@ -26,10 +26,7 @@ def refuse_tcb(claims: Claims, policy: DcapPlatformPolicy, now: int) -> None:
         _refuse_status(status, graced)
     _refuse_unnamed(claims, policy)
     if claims.tcb.eval_data_number < policy.min_tcb_evaluation_data_number:
-        raise VerificationRefused(
-            Refusal.TCB_OUT_OF_DATE,
-            f"the verdict is based on Intel's TCB recovery {claims.tcb.eval_data_number}, which is too old",
-        )
+        raise VerificationRefused(Refusal.TCB_OUT_OF_DATE, f"TCB recovery {claims.tcb.eval_data_number} is too old")
 
 
 def _refuse_status(status: str, graced: bool) -> None:
@@ -37,9 +34,7 @@ def _refuse_status(status: str, graced: bool) -> None:
         raise VerificationRefused(Refusal.REVOKED, "Intel revoked this platform's TCB")
     if status in STATUSES_BY_GRACE:
         if not graced:
-            raise VerificationRefused(
-                Refusal.TCB_OUT_OF_DATE, f"{status}; only a grace period (out_of_date_until) accepts it"
-            )
+            raise VerificationRefused(Refusal.TCB_OUT_OF_DATE, f"{status} needs a grace period (out_of_date_until)")
     elif status != "UpToDate" and status not in STATUSES_BY_ADVISORY:
         raise VerificationRefused(Refusal.TCB_UNKNOWN, f"an unknown TCB status: {status[:60]}")
 
@@ -48,8 +43,7 @@ def _refuse_unnamed(claims: Claims, policy: DcapPlatformPolicy) -> None:
     unnamed = sorted(advisories(claims) - set(policy.accepted_advisories))
     if unnamed:
         raise VerificationRefused(
-            Refusal.TCB_ADVISORY,
-            f"{claims.tcb.status}: {', '.join(unnamed)[:300]} not in accepted_advisories of the platform policy",
+            Refusal.TCB_ADVISORY, f"{claims.tcb.status}: {', '.join(unnamed)[:300]} not in accepted_advisories"
         )
     for level in claims.levels():
         _refuse_nothing_to_name(level)
@@ -57,9 +51,7 @@ def _refuse_unnamed(claims: Claims, policy: DcapPlatformPolicy) -> None:
 
 def _refuse_nothing_to_name(level: Level) -> None:
     if level.status in STATUSES_BY_ADVISORY and not level.advisories:
-        raise VerificationRefused(
-            Refusal.TCB_ADVISORY, f"{level.status}, and Intel names no advisory that a policy could accept"
-        )
+        raise VerificationRefused(Refusal.TCB_ADVISORY, f"{level.status}, but Intel names no advisory to accept")
 
 
 def advisories(claims: Claims) -> set[str]:
@@ -77,9 +69,7 @@ def declares_debug(quote: Quote) -> bool:
 def refuse_state(quote: Quote) -> None:
     """Raise for debug, profiling, migration, service TDs, and reserved or missing attributes."""
     if declares_debug(quote):
-        raise VerificationRefused(
-            Refusal.DEBUG, f"the {quote.kind.upper()} report has the debug flag: the host can read its memory"
-        )
+        raise VerificationRefused(Refusal.DEBUG, f"the {quote.kind.upper()} debug flag is on: the host can read memory")
     if quote.kind == "sgx":
         if not quote.fields["attributes"][0] & _SGX_INITIALISED:
             raise VerificationRefused(Refusal.MALFORMED, "the report comes from an enclave that was never initialised")
@@ -94,9 +84,7 @@ def _refuse_td_state(quote: Quote) -> None:
     if attributes & (_TD_MIGRATABLE | _TD_SERVICE_TD) or any(quote.fields.get("mr_service_td", b"")):
         raise VerificationRefused(Refusal.MIGRATION_AGENT, "the TD can be migrated, or is bound to a service TD")
     if not attributes & _TD_SEPT_VE_DISABLE:
-        raise VerificationRefused(
-            Refusal.PLATFORM, "the host can inject exceptions into the TD (SEPT_VE_DISABLE is off)"
-        )
+        raise VerificationRefused(Refusal.PLATFORM, "the host can inject exceptions into the TD (SEPT_VE_DISABLE off)")
 
 
 def refuse_another_report(quote: Quote, claims: Claims) -> None:

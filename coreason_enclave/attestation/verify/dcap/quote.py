@@ -129,9 +129,7 @@ class _Reader:
 def parse_quote(evidence: bytes) -> Quote:
     """Parse a quote; raises :class:`VerificationRefused` (oversized, malformed)."""
     if len(evidence) > MAX_QUOTE_BYTES:
-        raise VerificationRefused(
-            Refusal.OVERSIZED, f"a quote of {len(evidence)} bytes; the limit is {MAX_QUOTE_BYTES} bytes"
-        )
+        raise VerificationRefused(Refusal.OVERSIZED, f"a quote of {len(evidence)} bytes; limit {MAX_QUOTE_BYTES} bytes")
     return _parse(evidence)
 
 

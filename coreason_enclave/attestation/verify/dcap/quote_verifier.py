@@ -111,9 +111,7 @@ class DcapVerifier:
         collateral.refuse_another_platform(quote.kind, chain[0], *platform_of(quote))
         own = collateral.document.pck_certificate_chain
         if own is not None and own.encode().rstrip(b"\0\n") != quote.pck_chain.rstrip(b"\n"):
-            raise VerificationRefused(
-                Refusal.ENDORSEMENTS_MISMATCH, "the collateral contains other platform certificates than the quote"
-            )
+            raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, "certificates of collateral and quote differ")
         return collateral
 
 

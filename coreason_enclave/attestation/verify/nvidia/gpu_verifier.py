@@ -138,9 +138,7 @@ class _Verification:
         if not chains:
             raise VerificationRefused(Refusal.ENDORSEMENTS_MISSING, "the GPU's certificate chain is missing")
         if len({tuple(c.public_bytes(Encoding.DER) for c in chain) for chain in chains}) != 1:
-            raise VerificationRefused(
-                Refusal.ENDORSEMENTS_MISMATCH, "the endorsed chain is not the chain in the evidence"
-            )
+            raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, "the endorsed chain is not the evidence's chain")
         if len(chains[0]) != CHAIN_LENGTH:
             message = f"a GPU's chain must have {CHAIN_LENGTH} certificates, not {len(chains[0])}"
             raise VerificationRefused(Refusal.CHAIN, message)

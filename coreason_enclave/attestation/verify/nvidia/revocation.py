@@ -74,9 +74,7 @@ class NvidiaRevocation(StrictModel):
         """Return the document for raw OCSP answers (DER); refuse an answer of excessive length."""
         texts = tuple(base64.b64encode(answer).decode() for answer in answers)
         if any(len(text) > _MAX_ANSWER_TEXT for text in texts):
-            raise VerificationRefused(
-                Refusal.OVERSIZED, "a revocation result is larger than the limit for an OCSP answer"
-            )
+            raise VerificationRefused(Refusal.OVERSIZED, "a revocation result exceeds the limit for an OCSP answer")
         return cls(responses=texts)
 
     def check(self, chain: Chain, first: int, now: int, what: str) -> tuple[str, ...]:

@@ -109,9 +109,7 @@ def read_certificate(der: bytes) -> Certificate:
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise VerificationRefused(Refusal.CHAIN, "an endorsement certifies a kind of key that SEV-SNP does not use")
     if any(extension.critical and extension.oid not in _UNDERSTOOD for extension in extensions):
-        raise VerificationRefused(
-            Refusal.CHAIN, "a certificate has a critical extension that AMD's certificates do not have"
-        )
+        raise VerificationRefused(Refusal.CHAIN, "a certificate has a critical extension that AMD's never have")
     return Certificate(
         signed=signed,
         serial=int.from_bytes(serial.content),
@@ -154,9 +152,7 @@ def read_key_claims(certificate: Certificate, product: SnpProduct) -> KeyClaims:
     }
     line = LINES[product]
     if small_integer(_needed(values, _STRUCT_VERSION)) != line.struct_version:
-        raise VerificationRefused(
-            Refusal.ENDORSEMENTS_MISMATCH, f"the key's certificate has no TCB in the form of {product}"
-        )
+        raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, f"the key's certificate has no TCB in {product} form")
     chip = values.get(_CHIP_ID)
     provider = values.get(_PROVIDER)
     return KeyClaims(
@@ -173,7 +169,7 @@ def _tcb(values: dict[str, bytes], product: SnpProduct) -> bytes:
     levels = {number: values.get(f"{_AMD}.3.{number}") for number in _ALL_LEVELS}
     if any(value is not None and small_integer(value) for number, value in levels.items() if number not in used):
         raise VerificationRefused(
-            Refusal.ENDORSEMENTS_MISMATCH, f"the certificate has a TCB level that {product} does not have"
+            Refusal.ENDORSEMENTS_MISMATCH, f"the certificate has a TCB level that {product} lacks"
         )
     return bytes(small_integer(_needed(values, f"{_AMD}.3.{_LEVELS[name]}")) if name else 0 for name in layout)
 
@@ -183,9 +179,7 @@ def _chip_id(value: bytes, count: int) -> bytes:
     if len(value) != count:
         element = read_element(value)
         if element.tag != _OCTET_STRING or element.whole != value or len(element.content) != count:
-            raise VerificationRefused(
-                Refusal.ENDORSEMENTS_MISMATCH, f"the certificate's chip id does not have {count} bytes"
-            )
+            raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, f"the certificate's chip id is not {count} bytes")
         value = element.content
     return value.ljust(64, b"\0")
 

@@ -57,9 +57,7 @@ def verify_chain(
     _check_signature(authority.signed, root, f"the certificate of {authority.common_name!r}")
     _check_authority(authority, product)
     if leaf.issuer != authority.subject:
-        raise VerificationRefused(
-            Refusal.CHAIN, "the key's certificate was issued by another authority than the given one"
-        )
+        raise VerificationRefused(Refusal.CHAIN, "another authority than the given one issued the key's certificate")
     _check_signature(leaf.signed, authority, "the certificate of the key")
     for certificate in (root, authority, leaf):
         _check_window(certificate, now)
@@ -94,16 +92,13 @@ def _product(roots: Mapping[SnpProduct, Root], authority: Certificate, given_roo
         if authority.issuer == root.certificate.subject and given_root in (None, root.der):
             return product
     raise VerificationRefused(
-        Refusal.CHAIN,
-        f"the root above {authority.common_name!r} is not one of AMD's pinned roots, or is not the given root",
+        Refusal.CHAIN, f"the root above {authority.common_name!r} is not a pinned AMD root, or not the given root"
     )
 
 
 def _check_authority(authority: Certificate, product: SnpProduct) -> None:
     if not authority.may_sign_keys_only:
-        raise VerificationRefused(
-            Refusal.CHAIN, f"the certificate of {authority.common_name!r} must not sign keys for {product}"
-        )
+        raise VerificationRefused(Refusal.CHAIN, f"{authority.common_name!r} must not sign keys for {product}")
 
 
 def _leaf_key(
@@ -148,18 +143,14 @@ def _check_list(chain: Chain, der: bytes, now: int) -> None:
         listed = load_revocation_list(der)
         issuer = listed.issuer
     if issuer != chain.root.subject:
-        raise VerificationRefused(
-            Refusal.ENDORSEMENTS_MISMATCH, f"a revocation list does not belong to {chain.product}"
-        )
+        raise VerificationRefused(Refusal.ENDORSEMENTS_MISMATCH, f"a revocation list is not for {chain.product}")
     _check_signature(signed, chain.root, "the revocation list")
     with readable("a revocation list"):
         _check_scope(listed)
         start, end = listed.last_update_utc, listed.next_update_utc
         revoked = {entry.serial_number for entry in listed}
     if end is None or not unix_seconds(start) <= now <= unix_seconds(end):
-        raise VerificationRefused(
-            Refusal.NOT_VALID_NOW, f"the revocation list is valid from {start} to {end}, not at {now}"
-        )
+        raise VerificationRefused(Refusal.NOT_VALID_NOW, f"the revocation list is valid {start} to {end}, not at {now}")
     if chain.authority.serial in revoked:
         raise VerificationRefused(Refusal.REVOKED, f"AMD revoked {chain.authority.common_name!r}")
 

@@ -91,9 +91,7 @@ def split_signed(der: bytes) -> SignedDer:
         raise _malformed("the data is not exactly one certificate or revocation list")
     body, algorithm, signature = parts
     if algorithm.whole not in _PSS_SHA384 or signature.tag != BIT_STRING:
-        raise VerificationRefused(
-            Refusal.CHAIN, "an endorsement is not signed with RSASSA-PSS and SHA-384, as AMD's are"
-        )
+        raise VerificationRefused(Refusal.CHAIN, "an endorsement is not signed with RSASSA-PSS and SHA-384, like AMD's")
     if len(signature.content) != 1 + _SIGNATURE_BYTES or signature.content[0] != 0:
         raise VerificationRefused(Refusal.CHAIN, "an endorsement's signature is not that of a 4096-bit RSA key")
     return SignedDer(body.whole, elements(body.content), algorithm.whole, signature.content[1:])

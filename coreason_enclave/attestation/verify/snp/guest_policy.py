@@ -75,8 +75,7 @@ def check_tcb(policy: SnpPlatformPolicy, product: SnpProduct, tcbs: dict[str, Sn
     for name in ("reported", "committed"):
         if floor is not None and not floor.is_met_by(tcbs[name]):
             raise VerificationRefused(
-                Refusal.TCB_OUT_OF_DATE,
-                f"the {name} TCB {tcbs[name].as_claim()} is below the policy's floor for {product}",
+                Refusal.TCB_OUT_OF_DATE, f"the {name} TCB {tcbs[name].as_claim()} is below tcb_floor for {product}"
             )
 
 

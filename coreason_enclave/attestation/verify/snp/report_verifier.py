@@ -91,9 +91,7 @@ def _check_signature(report: SnpReport, chain: Chain) -> None:
     try:
         chain.leaf_key.verify(report.signature(), report.signed, ec.ECDSA(hashes.SHA384()))
     except InvalidSignature as error:
-        raise VerificationRefused(
-            Refusal.SIGNATURE, f"the report is not signed with the given {report.signing_key}, or was altered"
-        ) from error
+        raise VerificationRefused(Refusal.SIGNATURE, f"report altered or not signed by {report.signing_key}") from error
 
 
 def _check_same_platform(report: SnpReport, chain: Chain) -> KeyClaims:
