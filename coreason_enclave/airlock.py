@@ -94,8 +94,14 @@ def check_event(event: Event | None, *, allow_non_private: bool) -> None:
     if isinstance(event, NonPrivate):
         if allow_non_private is True:
             return
-        raise DataLeakageError("trained without privacy: only for a public lineage", reason=Reason.NO_PRIVACY_EVENT)
-    raise DataLeakageError(f"no privacy event ({event!r:.60}): use the privacy guard", reason=Reason.NO_PRIVACY_EVENT)
+        raise DataLeakageError(
+            "this update was trained without privacy: only a lineage registered as public may release one",
+            reason=Reason.NO_PRIVACY_EVENT,
+        )
+    raise DataLeakageError(
+        f"this update has no privacy event (got {event!r:.60}): train through the privacy guard",
+        reason=Reason.NO_PRIVACY_EVENT,
+    )
 
 
 def check_layout(arrays: Arrays, layout: Layout) -> None:
@@ -104,7 +110,10 @@ def check_layout(arrays: Arrays, layout: Layout) -> None:
         raise DataLeakageError("the layout is empty: pass the layout of the base model")
     if arrays.keys() != layout.keys():
         extra, absent = sorted(arrays.keys() - layout.keys()), sorted(layout.keys() - arrays.keys())
-        raise DataLeakageError(f"surplus tensors {_list(extra)}, missing {_list(absent)}", reason=Reason.WRONG_SHAPES)
+        raise DataLeakageError(
+            f"the tensors are not the model's: surplus {_list(extra)}, missing {_list(absent)}",
+            reason=Reason.WRONG_SHAPES,
+        )
     for name, array in arrays.items():
         if array.shape != tuple(layout[name]):
             raise DataLeakageError(
