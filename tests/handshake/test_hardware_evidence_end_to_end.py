@@ -152,7 +152,7 @@ def test_the_right_image_on_somebody_elses_machine_is_not_this_site(three: Feder
     policy = accepts(KINDS)
     policy["platforms"]["clinic-1"] = ["ab" * 64]
     three.run(policy, min_clients=2, rounds=1)
-    left_out(three, "clinic-1", "attestation_unacceptable", "not enrolled")
+    left_out(three, "clinic-1", "attestation_unacceptable", "platforms lists no")
 
 
 def test_another_image_on_the_right_machine_is_not_this_site(three: Federation) -> None:
@@ -172,7 +172,7 @@ def test_a_policy_that_lists_no_image_accepts_nobody(three: Federation) -> None:
 def test_a_site_that_no_machine_was_enrolled_for_is_left_out(three: Federation) -> None:
     policy = accepts({"clinic-1": CpuKind.SNP, "clinic-3": CpuKind.SNP})
     three.run(policy, min_clients=2, rounds=1)
-    left_out(three, "clinic-2", "attestation_unacceptable", "not enrolled")
+    left_out(three, "clinic-2", "attestation_unacceptable", "platforms lists no")
 
 
 def test_evidence_under_another_root_is_none(three: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +197,7 @@ def test_sites_refuse_a_coordinator_on_a_machine_or_with_an_image_that_they_do_n
     assert three.quarantine() == {}  # it is each site's right
     logged = [line for site in three.study.sites for line in site.log() if line["action"] == "round"]
     assert {line["reason"] for line in logged} == {"attestation_unacceptable"}
-    assert "not enrolled" in logged[0]["details"]["message"]
+    assert "platforms lists no" in logged[0]["details"]["message"]
 
 
 def test_each_update_of_a_round_carries_evidence_of_its_own(three: Federation) -> None:

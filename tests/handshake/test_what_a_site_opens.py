@@ -117,7 +117,7 @@ def test_no_reader_of_results_takes_one_that_lives_longer_than_ten_minutes(pair:
     attested = pair.attest()
     assert open_result(attested.result, pair.signer.public_hex) == attested.report
     for expires_at in (NOW + 601, NOW, NOW - 1):
-        with pytest.raises(EnvelopeError, match="600 s at most"):
+        with pytest.raises(EnvelopeError, match="its lifetime exceeds 600 s"):
             open_result(result_with(pair, attested, expires_at=expires_at), pair.signer.public_hex)
 
 

@@ -216,7 +216,7 @@ def test_an_agent_may_answer_on_its_socket_alone(federation: Any) -> None:
 
         said = run("status", "--config", folder)
         assert said.returncode == 0, said.stderr
-        assert "answers on its socket alone" in said.stdout
+        assert "serves only its socket" in said.stdout
         assert "SuperNode runs" not in said.stdout
         assert supernodes_of(folder) == []
         assert listening([process.pid]) == set()

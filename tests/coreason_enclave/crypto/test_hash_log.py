@@ -280,7 +280,7 @@ def test_after_a_write_that_failed_nothing_is_written_until_the_log_is_opened_ag
         disk.setattr(hashlog.os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
             log.append(actor="a", action="b", outcome="lost?")
-    with pytest.raises(LogCorrupted, match="open it again"):
+    with pytest.raises(LogCorrupted, match="reopen the log"):
         log.append(actor="a", action="b", outcome="later")
     log.close()
 

@@ -86,7 +86,7 @@ def test_a_machine_of_zeros_is_refused(kind: CpuKind, machine: str) -> None:
 
 def test_one_machine_under_two_subjects_is_refused_unless_it_is_named(kind: CpuKind) -> None:
     shared = policy(kind, platforms={"clinic-1": [MACHINE], "clinic-2": ["aa" * 16, MACHINE]})
-    with pytest.raises(ValidationError, match=r"clinic-1 and clinic-2.*unsafe_shared_platforms"):
+    with pytest.raises(ValidationError, match=r"clinic-1 and for clinic-2.*unsafe_shared_platforms"):
         AttestationPolicy.model_validate(shared)
     with pytest.raises(ValidationError, match="unsafe_shared_platforms"):
         AttestationPolicy.model_validate({**shared, "unsafe_shared_platforms": ["aa" * 16]})
