@@ -362,9 +362,7 @@ def _required(job: FederationJob, client_privacy: ClientPrivacy | None) -> Clien
 def _require_explicit(job: FederationJob) -> None:
     privacy = job.privacy
     if privacy.mechanism is Mechanism.DP_SGD and (privacy.noise_multiplier is None or privacy.delta is None):
-        raise InvalidJob(
-            "the job must state noise_multiplier and delta before it is ordered, so that both can be checked"
-        )
+        raise InvalidJob("the job must state noise_multiplier and delta before it is ordered: both are checked")
 
 
 def _numpy(record: ArrayRecord) -> dict[str, Array]:

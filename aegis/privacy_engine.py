@@ -241,9 +241,7 @@ class DifferentialPrivacyEngine:
             InvalidEngine: no training was attached that a number could describe; or the caller asked for GDP.
         """
         if steps is None and not self._runs:
-            raise InvalidEngine(
-                "no training has run yet: call train() or attach() first, or give steps= for a forecast"
-            )
+            raise InvalidEngine("no training yet: call train() or attach() first, or give steps= for a forecast")
         counted = self.steps_taken if steps is None else steps
         return Spent(tuning.epsilon_of(self.config, counted, accountant or self.config.accountant), self.config.delta)
 
@@ -313,9 +311,7 @@ class DifferentialPrivacyEngine:
 
     def _required_task(self) -> Task:
         if self.task is None:
-            raise InvalidEngine(
-                "training and utility need a task: create the engine as DifferentialPrivacyEngine(config, task)"
-            )
+            raise InvalidEngine("training and utility need a task: create DifferentialPrivacyEngine(config, task)")
         return self.task
 
     def _account(self, ledger: PrivacyLedger | None, lineage: str | None) -> Account:

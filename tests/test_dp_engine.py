@@ -142,7 +142,7 @@ OUT_OF_RANGE = {
     "steps as truth": ({"steps": True}, "steps must be a whole number in [1, 1000000], got True"),
     "a delta of zero": ({"delta": 0}, "delta must be in (0, 0.1], got 0"),
     "a delta of one": ({"delta": 1}, "delta must be in (0, 0.1], got 1"),
-    "an approximation as accountant": ({"accountant": "GDP"}, "accountant must be PLD or RDP: GDP is an approximation"),
+    "an approximation as accountant": ({"accountant": "GDP"}, "accountant must be PLD or RDP: GDP, an approximation"),
     "an unknown field": ({"epsilon": -1}, "epsilon is not a known field"),
 }
 
@@ -287,7 +287,7 @@ def test_a_second_training_continues_the_account_instead_of_starting_anew(task: 
 def test_an_engine_that_trained_nothing_has_no_epsilon_but_can_look_ahead() -> None:
     engine = DifferentialPrivacyEngine(config())
 
-    with pytest.raises(InvalidEngine, match="no training has run yet"):
+    with pytest.raises(InvalidEngine, match="no training yet"):
         engine.stepwise_accounting()
     assert [point.step for point in engine.trajectory([10, 20, 40])] == [10, 20, 40]
     assert engine.stepwise_accounting(40).epsilon > 0
@@ -387,7 +387,7 @@ def test_a_training_without_a_clear_account_is_refused(
 def test_a_lineage_of_another_size_would_give_another_denominator(task: Task) -> None:
     ledger = site_ledger(epsilon=5, job_epsilon=5, units=2000)
 
-    with pytest.raises(InvalidEngine, match="registered with 2000 nominal units, but the task states 1437"):
+    with pytest.raises(InvalidEngine, match="has 2000 nominal units, but the task states 1437"):
         DifferentialPrivacyEngine(config(), task).train(ledger=ledger, lineage="clinic/scans")
 
 
@@ -571,7 +571,7 @@ def test_calibrated_for_rdp_the_renyi_bound_itself_meets_the_target(task: Task) 
 def test_tuning_on_rows_that_are_not_public_warns_that_it_spends_privacy(task: Task) -> None:
     engine = DifferentialPrivacyEngine(config(noise_multiplier=None, steps=5), private(task))
 
-    with pytest.warns(PrivacySpentByTuning, match="is recorded in no ledger") as warned:
+    with pytest.warns(PrivacySpentByTuning, match="is in no ledger") as warned:
         engine.epsilon_targeting(0.2, DELTA, epsilon_range=(5.0, 5.0), repetitions=1)
 
     assert warned[0].filename == __file__

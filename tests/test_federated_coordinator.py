@@ -209,7 +209,7 @@ def test_twice_below_min_clients_the_run_pauses_with_the_reason_and_goes_on_when
     away = where(["clinic-3"], lambda site: Refuses(site.session, Reason.ABORTED))
     with pytest.raises(
         RunPaused,
-        match=r"round 1 cannot be completed: 2 updates were admitted, but 3 are required.*"
+        match=r"round 1 cannot be completed: 2 updates admitted, 3 needed.*"
         r"min_clients = 3.*clinic-3: aborted",
     ):
         run.run(job, away)
@@ -229,11 +229,9 @@ def test_twice_below_min_clients_the_run_pauses_with_the_reason_and_goes_on_when
 def test_krums_precondition_counts_the_updates_that_were_admitted(study: MakeStudy, federation: Federation) -> None:
     run, job = study(6), a_job(federation, aggregator="krum", num_byzantine=1)
     away = ["clinic-1", "clinic-2"]
-    with pytest.raises(RunPaused, match="4 updates were admitted, but 5 are required by min_clients = 3 and krum"):
+    with pytest.raises(RunPaused, match="4 updates admitted, 5 needed: min_clients = 3, krum"):
         run.run(job, where(away, scaled(float("nan"))))
-    with pytest.raises(
-        RunPaused, match="4 sites can be asked in turn 1, but 5 are required by min_clients = 3 and krum"
-    ):
+    with pytest.raises(RunPaused, match="turn 1: 4 sites eligible, 5 needed: min_clients = 3, krum"):
         run.run(job)
     run.run(job, where(away[:1], scaled(float("nan"))))
     assert [len(record.admitted) for record in run.history()] == [5, 5]

@@ -63,9 +63,7 @@ class Columns:
         sizes = [prod(self.layout[name]) for name in sorted(self.layout)]
         for row in self.rows:
             if [tensor.size for tensor in row] != sizes or not all(_is_plain(tensor) for tensor in row):
-                raise InvalidAggregation(
-                    "the updates do not have the layout's float32 tensors: screen the updates first"
-                )
+                raise InvalidAggregation("the updates lack the layout's float32 tensors: screen the updates first")
 
     @property
     def count(self) -> int:

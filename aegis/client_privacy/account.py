@@ -114,16 +114,12 @@ class SiteAccount:
     def _register(self, population: int) -> None:
         """Register the lineage once. Its size stays as first recorded, and its caps are fixed."""
         if not self.config.delta < 1 / population:
-            raise InvalidJob(
-                f"client_privacy.delta must be below 1 / {population}, the number of enrolled sites, "
-                f"got {self.config.delta:g}"
-            )
+            raise InvalidJob(f"client_privacy.delta is {self.config.delta:g}: set it below 1 / {population} (sites)")
         try:
             self.ledger.register(self._registration(self._size_on_record() or population))
         except LedgerConflict as error:
             raise InvalidJob(
-                "the client_privacy caps in federation.toml differ from those in the coordinator's ledger, which are "
-                "fixed: restore the caps in federation.toml"
+                "the client_privacy caps in federation.toml differ from the coordinator's ledger: restore the caps"
             ) from error
         except ConfigurationError as error:
             raise InvalidJob(f"federation.toml, client_privacy: {error}") from error
@@ -149,6 +145,4 @@ class SiteAccount:
     def _require_own_job(self) -> None:
         claim = self.claim()
         if claim is not None and claim.job_digest != self.job.digest():
-            raise InvalidJob(
-                f"another job named {self.job.job_id!r} has already sampled these sites: choose another job_id"
-            )
+            raise InvalidJob(f"another job named {self.job.job_id!r} has sampled these sites: choose another job_id")

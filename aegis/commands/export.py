@@ -12,12 +12,7 @@ from aegis.runs import write_bundle
 
 @click.command("export", epilog="\b\nExample: aegis run export runs/study-1 --out study-1.zip")
 @click.argument("run_dir", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write. The file must not exist.",
-)
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="New file to write.")
 def export(run_dir: Path, out: Path) -> None:
     """Write the records of the finished run in RUN to one file that may be given away.
 

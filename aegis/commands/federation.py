@@ -35,15 +35,9 @@ _local_sites = click.option(
     show_default=True,
     help="Also run an agent for each registered site whose folder is in FEDERATION/sites.",
 )
-_unsafe_seed = click.option(
-    "--unsafe-seed", type=click.IntRange(min=0), help="UNSAFE: local development sites derive all noise from this."
-)
+_unsafe_seed = click.option("--unsafe-seed", type=click.IntRange(min=0), help="UNSAFE: seed of all local sites' noise.")
 _attackers = click.option(
-    "--attackers",
-    type=click.IntRange(min=0),
-    default=0,
-    hidden=True,
-    help="Local sites that a SIMULATED attacker runs.",
+    "--attackers", type=click.IntRange(min=0), default=0, hidden=True, help="Local sites run by a SIMULATED attacker."
 )
 
 

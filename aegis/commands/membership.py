@@ -53,10 +53,7 @@ def admit(folder: Path, request: Path, out: Path | None, platforms: tuple[str, .
 def _machines(folder: Path, site: str, platforms: tuple[str, ...]) -> str:
     if platforms:
         return f"the site is pinned to {', '.join(platforms)}"
-    return (
-        f"the site is NOT pinned to a machine: its evidence is refused until aegis federation pin {folder} {site} "
-        "--platform ID"
-    )
+    return f"NOT pinned to a machine, evidence is refused: run aegis federation pin {folder} {site} --platform ID"
 
 
 @click.command(epilog="Example: aegis federation pin federations/six-sites clinic-1 --platform 3f0c… --platform 81aa…")
@@ -90,11 +87,7 @@ def _document(pinned: Pinned) -> dict[str, object]:
 
 def _page(pinned: Pinned) -> str:
     head = f"{pinned.site} is pinned to {', '.join(pinned.platforms)}"
-    was = (
-        f"before: {', '.join(pinned.before) or 'nothing'}"
-        if pinned.changed
-        else "nothing changed: these machines were already listed"
-    )
+    was = f"before: {', '.join(pinned.before) or 'nothing'}" if pinned.changed else "these machines were already listed"
     also = [f"also listed for {', '.join(sites)}: {machine}" for machine, sites in pinned.shared.items()]
     return "\n".join([head, was, *also])
 

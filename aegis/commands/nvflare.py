@@ -36,9 +36,7 @@ def nvflare() -> None:
 @click.option("--server", required=True, metavar="HOST", help="The host name by which sites reach this host.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8002, show_default=True, help="Port of FLARE's server.")
 @click.option("--admin", required=True, metavar="EMAIL", help="E-mail address of the administrator who submits jobs.")
-@click.option(
-    "--out", required=True, type=_NEW, help="The folder to create, with the kits and FLARE's certificate authority."
-)
+@click.option("--out", required=True, type=_NEW, help="New folder for the kits and FLARE's certificate authority.")
 @click.option("--runs", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True,
               help="The folder in which this host keeps run folders.")  # fmt: skip
 @_json
@@ -94,9 +92,7 @@ def _page(kits: Kits) -> str:
 
 @nvflare.command(epilog="Example: aegis nvflare export-job study.yaml --federation six-sites --out flare-study")
 @click.argument("job_file", metavar="JOB.yaml", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--federation", required=True, type=_FOLDER, help="The federation's folder, which names the participants."
-)
+@click.option("--federation", required=True, type=_FOLDER, help="Federation folder, which names the participants.")
 @click.option("--out", required=True, type=_NEW, help="The job folder to create.")
 @click.option("--run", metavar="NAME", help="The run folder on the coordinator's host.  [default: the job's id]")
 @click.option("--readmit", metavar="SITE", multiple=True, help="Forget this site's strikes when the job begins.")

@@ -88,9 +88,7 @@ def privacy() -> None:
 
 @privacy.command()
 @click.option(
-    "--noise-multiplier",
-    type=NOISE_MULTIPLIER,
-    help="Noise standard deviation divided by the clipping norm, in (0, 1e6].",
+    "--noise-multiplier", type=NOISE_MULTIPLIER, help="Noise standard deviation / clipping norm, in (0, 1e6]."
 )
 @click.option("--sample-rate", type=SAMPLE_RATE, help="Poisson sampling probability of each step, in (0, 1].")
 @click.option("--steps", type=STEPS, help="Number of steps.")
@@ -121,15 +119,11 @@ def epsilon(
 
 
 @privacy.command()
-@click.option(
-    "--target-epsilon", type=Ranged(Epsilon), required=True, help="The epsilon that may be spent at most, in (0, 1000]."
-)
+@click.option("--target-epsilon", type=Ranged(Epsilon), required=True, help="Largest epsilon to spend, in (0, 1000].")
 @click.option("--sample-rate", type=SAMPLE_RATE, required=True, help="Poisson sampling probability, in (0, 1].")
 @click.option("--steps", type=STEPS, required=True, help="Number of steps, over all rounds.")
 @delta_option
-@click.option(
-    "--parameters", type=click.IntRange(1), help="Number of trainable parameters of the model; needs --units."
-)
+@click.option("--parameters", type=click.IntRange(1), help="Trainable parameters of the model; needs --units.")
 @click.option(
     "--units",
     type=click.IntRange(1),

@@ -56,22 +56,11 @@ _METRICS = ("accuracy", "auc", "loss")
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="nvflare: on a FLARE server that already runs on this host; the folder is an administrator's startup kit.",
 )
+@click.option("--threads", type=click.IntRange(min=1), help="simulator: sites working at once.  [default: all]")
 @click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="simulator: number of sites that work at the same time.  [default: all]",
+    "--executor", metavar="MODULE:CLASS", help="simulator: CoreasonExecutor subclass, installed or in this folder."
 )
-@click.option(
-    "--executor",
-    metavar="MODULE:CLASS",
-    help="simulator: a subclass of CoreasonExecutor, importable from this folder or installed.",
-)
-@click.option(
-    "--readmit",
-    metavar="SITE",
-    multiple=True,
-    help="Reinstate this site: forget its strikes, and send it requests again at once.",
-)
+@click.option("--readmit", metavar="SITE", multiple=True, help="Forget a site's strikes and ask it again at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object; progress goes to stderr.")
 def run(
     job_file: Path,
@@ -157,9 +146,7 @@ def _flare(
         raise click.UsageError(f"{' and '.join(f'--{name}' for name in chosen)} contradict each other: choose one")
     hosting = chosen[0] if chosen else FlareHosting.SIMULATOR
     if hosting is not FlareHosting.SIMULATOR and (threads is not None or executor is not None):
-        raise click.UsageError(
-            "--threads and --executor are options of --simulator: elsewhere, each site's site.toml names the trainer"
-        )
+        raise click.UsageError("--threads and --executor need --simulator: else a site's site.toml names the trainer")
     return FlareOptions(hosting, threads, EXECUTOR if executor is None else _dotted(executor), startup_kit)
 
 

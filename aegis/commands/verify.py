@@ -66,10 +66,7 @@ def _checkpoint(_: click.Context, __: click.Parameter, path: Path | None) -> byt
 @click.command(epilog=f"{_EXIT_CODES}\n\n\b\nExample: aegis verify runs/latest --json")
 @click.argument("run_dir", metavar="RUN", type=click.Path(exists=True, path_type=Path))
 @click.option(
-    "--coordinator-key",
-    metavar="HEX",
-    callback=_key,
-    help="The coordinator's Ed25519 key, obtained outside the run folder.",
+    "--coordinator-key", metavar="HEX", callback=_key, help="Coordinator's Ed25519 key, from outside the run folder."
 )
 @click.option(
     "--participant-key",
@@ -167,10 +164,7 @@ def _conclusion(run_dir: Path, report: VerificationReport) -> str:
                 f"contradict each other ({', '.join(check.label for check in report.failed)})."
             )
         case Conclusion.CANNOT_BE_VERIFIED:
-            return (
-                f"{run_dir}: CANNOT BE VERIFIED. Nothing contradicts this run, but it cannot be checked to the end. "
-                f"Missing: {'; '.join(report.missing)}."
-            )
+            return f"{run_dir}: CANNOT BE VERIFIED. Nothing contradicts the run. Missing: {'; '.join(report.missing)}."
 
 
 def _in_one_line(run_dir: Path, report: VerificationReport) -> str:

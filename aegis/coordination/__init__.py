@@ -14,7 +14,7 @@ auditor can recompute it.
 >>> decide(job, admitted=2, refused={"elm": "late"}, attempt=1).act
 <NextAct.REPEAT: 'repeat'>
 >>> print(decide(job, admitted=2, refused={"elm": "late"}, attempt=2).why)
-2 updates were admitted, 3 are required by min_clients = 3 and mean with num_byzantine = 0 (elm: late)
+2 updates admitted, 3 needed: min_clients = 3, mean, num_byzantine = 0 (elm: late)
 """
 
 import lazy_loader

@@ -105,16 +105,10 @@ class Admission:
     def _check_address(self, statement: UpdateStatement) -> None:
         order = self.question
         same_job = statement.job_id == order.job.job_id and statement.job_digest == order.job.digest()
-        self._require(
-            statement.site_id == order.site_id, Reason.UNKNOWN_SITE, "the signed statement names another site"
-        )
-        self._require(same_job, Reason.WRONG_DIGEST, "the signed statement answers another job")
-        self._require(
-            statement.round_number == order.round_number,
-            Reason.WRONG_ROUND,
-            "the signed statement answers another round",
-        )
-        self._require(statement.nonce == order.nonce, Reason.WRONG_NONCE, "the signed statement answers another order")
+        self._require(statement.site_id == order.site_id, Reason.UNKNOWN_SITE, "a statement of another site")
+        self._require(same_job, Reason.WRONG_DIGEST, "a statement for another job")
+        self._require(statement.round_number == order.round_number, Reason.WRONG_ROUND, "a statement for another round")
+        self._require(statement.nonce == order.nonce, Reason.WRONG_NONCE, "a statement for another order")
         same_base = statement.base_model_digest == order.base_model_digest
         self._require(same_base, Reason.WRONG_DIGEST, "the site trained from another base model")
 
@@ -131,34 +125,20 @@ class Admission:
         return report.provenance
 
     def _check_arrays(self, statement: UpdateStatement, data: bytes) -> dict[str, Array]:
-        self._require(
-            sha256_hex(data) == statement.update_digest, Reason.WRONG_DIGEST, "the arrays do not have the signed digest"
-        )
+        self._require(sha256_hex(data) == statement.update_digest, Reason.WRONG_DIGEST, "arrays lack the signed digest")
         arrays = decode_arrays(data, limit=self._most_bytes())
-        self._require(
-            layout_of(arrays) == dict(self.layout),
-            Reason.WRONG_SHAPES,
-            "names or shapes of the arrays differ from the model's",
-        )
+        self._require(layout_of(arrays) == dict(self.layout), Reason.WRONG_SHAPES, "names or shapes unlike the model's")
         squared = sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays.values())
         self._require(math.isfinite(squared), Reason.NON_FINITE, "the arrays contain NaN or infinity")
         within = math.sqrt(squared) <= self.question.job.max_update_norm
-        self._require(
-            within, Reason.NORM_EXCEEDED, f"the L2 norm {math.sqrt(squared):.3g} exceeds the job's max_update_norm"
-        )
+        self._require(within, Reason.NORM_EXCEEDED, f"the L2 norm {math.sqrt(squared):.3g} exceeds max_update_norm")
         return arrays
 
     def _check_event(self, statement: UpdateStatement) -> Event:
         event, job = event_from_dict(statement.event), self.question.job
-        self._require(
-            _within_plan(event, statement, job),
-            Reason.EVENT_EXCEEDS_PLAN,
-            "the privacy event is not within the job's plan",
-        )
+        self._require(_within_plan(event, statement, job), Reason.EVENT_EXCEEDS_PLAN, "event exceeds the job's plan")
         same = job.lineages_may_grow or not statement.content_changed
-        self._require(
-            same, Reason.CONTENT_CHANGED, "the site's rows changed within the job, which does not allow changes"
-        )
+        self._require(same, Reason.CONTENT_CHANGED, "the site's rows changed within the job, which forbids changes")
         return event
 
     def _check_head(self, statement: UpdateStatement) -> None:

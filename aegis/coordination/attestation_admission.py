@@ -83,9 +83,7 @@ def _refused(site: str, error: EnclaveError) -> UpdateRefused:
 
 def _checked(message: SealedMessage, request: AttestationRequest, public_key: str) -> SiteAttestation:
     _require(len(message.envelope) <= MAX_ENVELOPE_BYTES, Reason.OVERSIZED, "the envelope is too large")  # 1
-    _require(
-        not message.arrays and not message.roll_call, Reason.OVERSIZED, "the message carries more than an envelope"
-    )
+    _require(not message.arrays and not message.roll_call, Reason.OVERSIZED, "the message has more than an envelope")
     keys = KeyRing({request.site_id: public_key})
     attestation = SiteAttestation.from_payload(open_envelope(message.envelope, ATTESTATION_TYPE, keys).payload)  # 2
     _require(attestation.site_id == request.site_id, Reason.UNKNOWN_SITE, "the attestation names another site")  # 3

@@ -31,9 +31,7 @@ def admit_enrolment(message: SealedMessage, job: FederationJob, site_id: str, pu
 
 def _checked(message: SealedMessage, job: FederationJob, site_id: str, public_key: str) -> Enrolment:
     _require(len(message.envelope) <= MAX_ENROLMENT_BYTES, Reason.OVERSIZED, "the envelope is too large")  # 1
-    _require(
-        not message.arrays and not message.roll_call, Reason.OVERSIZED, "the message carries more than an envelope"
-    )
+    _require(not message.arrays and not message.roll_call, Reason.OVERSIZED, "the message has more than an envelope")
     opened = open_envelope(message.envelope, ENROLMENT_TYPE, KeyRing({site_id: public_key}))  # 2
     enrolment = Enrolment.from_payload(opened.payload)
     _require(enrolment.site_id == site_id, Reason.UNKNOWN_SITE, "the enrolment names another site")  # 3

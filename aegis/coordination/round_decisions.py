@@ -58,8 +58,7 @@ def may_open(
     why = ", ".join(_describe_left_out(site, reason, quarantine.get(site)) for site, reason in sorted(left_out.items()))
     return Decision(
         NextAct.PAUSE,
-        f"{len(eligible)} sites can be asked in turn {turn}, but {_describe_required(job, required)} "
-        f"({why or 'no site is left out'})",
+        f"turn {turn}: {len(eligible)} sites eligible, {_describe_required(job, required)} ({why or 'none left out'})",
     )
 
 
@@ -70,10 +69,7 @@ def _describe_left_out(site: str, reason: str, quarantine: QuarantineRecord | No
 
 
 def _describe_required(job: FederationJob, required: int) -> str:
-    return (
-        f"{required} are required by min_clients = {job.min_clients} and "
-        f"{job.aggregator} with num_byzantine = {job.num_byzantine}"
-    )
+    return f"{required} needed: min_clients = {job.min_clients}, {job.aggregator}, num_byzantine = {job.num_byzantine}"
 
 
 def decide(job: FederationJob, *, admitted: int, refused: Mapping[str, str], attempt: int) -> Decision:
@@ -87,5 +83,5 @@ def decide(job: FederationJob, *, admitted: int, refused: Mapping[str, str], att
     if admitted >= required:
         return Decision(NextAct.AGGREGATE)
     causes = ", ".join(f"{site}: {reason}" for site, reason in sorted(refused.items())) or "no site answered"
-    why = f"{admitted} updates were admitted, but {_describe_required(job, required)} ({causes})"
+    why = f"{admitted} updates admitted, {_describe_required(job, required)} ({causes})"
     return Decision(NextAct.REPEAT if attempt == 1 else NextAct.PAUSE, why)

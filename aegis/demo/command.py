@@ -19,21 +19,9 @@ from coreason_enclave.schemas import Aggregator, PrivacyUnit
 
 
 @click.command()
-@click.option(
-    "--epsilon",
-    type=float,
-    default=3.0,
-    show_default=True,
-    help="Target epsilon of the job at each site, at delta 1e-5.",
-)
+@click.option("--epsilon", type=float, default=3.0, show_default=True, help="Target epsilon at a site, at delta 1e-5.")
 @click.option("--sites", type=click.IntRange(2, 6), default=6, show_default=True, help="Number of participating sites.")
-@click.option(
-    "--rounds",
-    type=click.IntRange(1, 200),
-    default=10,
-    show_default=True,
-    help="Number of rounds, with 6 local steps each.",
-)
+@click.option("--rounds", type=click.IntRange(1, 200), default=10, show_default=True, help="Rounds of 6 local steps.")
 @click.option(
     "--aggregator",
     type=click.Choice([rule.value for rule in Aggregator]),
@@ -55,19 +43,8 @@ from coreason_enclave.schemas import Aggregator, PrivacyUnit
     show_default=True,
     help="Unit of privacy: one person with all their years, or one row.",
 )
-@click.option(
-    "--repeats",
-    type=click.IntRange(0, 50),
-    default=4,
-    show_default=True,
-    help="Number of repetitions with new secret keys.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=None,
-    help="UNSAFE: inject all noise from this number, for reproducible figures.",
-)
+@click.option("--repeats", type=click.IntRange(0, 50), default=4, show_default=True, help="Repetitions with new keys.")
+@click.option("--seed", type=click.IntRange(min=0), default=None, help="UNSAFE: noise seed, for reproducible figures.")
 @click.option(
     "--runtime",
     type=click.Choice([RuntimeName.FLOWER.value, RuntimeName.IN_PROCESS.value]),

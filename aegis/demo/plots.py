@@ -23,7 +23,7 @@ def plot_utility(
     """Plot AUC on the public evaluation set over rounds: private job, repetitions, non-private twin, central model."""
     with _figure(path, _rounds(private), "AUC on the public evaluation set", title) as axes:
         for index, history in enumerate(repeats):
-            label = f"repeated with new secret keys ({len(repeats)} times)" if index == 0 else None
+            label = f"repeated with new keys ({len(repeats)} times)" if index == 0 else None
             axes.plot(_rounds(history), _metric(history, "auc"), color=_REPEAT, linewidth=1, label=label)
         axes.plot(_rounds(twin), _metric(twin, "auc"), "s--", color=_TWIN, ms=4, label="same job, no privacy")
         axes.plot(_rounds(private), _metric(private, "auc"), color=_DP, marker="o", ms=5, label="private job")

@@ -71,9 +71,7 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
         AegisError: wrong options, or a paused run.
     """
     job = resolve(private_job(options), delta=DELTA)
-    console.print(
-        f"[1/5] {options.sites} of one study's six real sites, created here as SIMULATED sites, each with its own keys"
-    )
+    console.print(f"[1/5] {options.sites} of one study's six real sites, here as SIMULATED sites with their own keys")
     federation = found_demo_federation(run.federations / "main", options)
     _point(run.path.parent / "latest-federation", federation.path)
     with _processes(run, federation, options, console):
@@ -126,10 +124,7 @@ def _processes(run: DemoRun, federation: FederationFolder, options: DemoOptions,
     if options.runtime is not RuntimeName.FLOWER or finished:
         yield
         return
-    console.print(
-        f"      starting SuperLink, gateway, and an agent with a SuperNode for each of {options.sites} sites; mutual "
-        "TLS over loopback"
-    )
+    console.print(f"      starting SuperLink, gateway, {options.sites} agents with SuperNodes; mutual TLS on loopback")
     with federation_running(federation, unsafe_seed=options.seed, attackers=options.attackers):
         yield
 
@@ -152,10 +147,7 @@ def _repeat(run: DemoRun, job: FederationJob, options: DemoOptions, console: Con
     working = console.status("") if console.is_terminal and options.repeats else nullcontext()
     with working as status:
         for number in range(1, options.repeats + 1):
-            words = (
-                f"[4/5] repetition {number} of {options.repeats} in one process, with new SIMULATED sites and secret "
-                "keys"
-            )
+            words = f"[4/5] repetition {number} of {options.repeats} in one process, with new SIMULATED sites and keys"
             if status is not None:
                 status.update(words)
             folder = run.path / "repeats" / str(number)

@@ -19,10 +19,7 @@ _EVALUATION = (
     "A quarter of all people, with all their years, is the public held-out test set, set aside before any training; "
     "no person is in both parts. Sites report no loss and no accuracy, because both are computed from private rows."
 )
-_CHECK = (
-    "`aegis verify` on this folder recomputes the epsilon from each site's ledger and compares model, audit log and "
-    "ledgers with each other."
-)
+_CHECK = "`aegis verify` on this folder recomputes epsilon from each site's ledger and compares model, log and ledgers."
 _TWIN = (
     "- The non-private baseline used the same public people, and so did the repetitions, under separate budgets: the "
     "epsilon above is the price of one private job, not of this whole folder. The ledgers record the rest."
@@ -94,9 +91,7 @@ def headline(result: DemoResult) -> list[str]:
     """Return the closing lines of the demonstration."""
     last, aucs = result.private[-1], result.aucs()
     attacked = f" with {', '.join(result.attackers)} taken over by a SIMULATED attacker" if result.attackers else ""
-    spread = (
-        f", {mean(aucs):.4f} ± {stdev(aucs):.4f} over {len(aucs)} runs with new secret keys" if len(aucs) > 1 else ""
-    )
+    spread = f", {mean(aucs):.4f} ± {stdev(aucs):.4f} over {len(aucs)} runs with new keys" if len(aucs) > 1 else ""
     return [
         f"AUC {last.metrics['auc']:.3f} on the held-out test set{attacked}{spread}.",
         _without_privacy(result),
@@ -160,9 +155,7 @@ def write_summary(result: DemoResult) -> str:
 
 def _utility_rows(result: DemoResult) -> list[tuple[str, ...]]:
     rows = [("private job", result.private[-1].metrics)]
-    rows += [
-        (f"repeated with new secret keys, {i}", record.metrics) for i, record in enumerate(result.repeats, start=1)
-    ]
+    rows += [(f"repeated with new keys, {i}", record.metrics) for i, record in enumerate(result.repeats, start=1)]
     rows += [("same job without privacy", result.twin[-1].metrics)]
     table = [(name, *(f"{metrics[key]:.4f}" for key in ("auc", "accuracy", "loss"))) for name, metrics in rows]
     return [
@@ -196,10 +189,7 @@ def _guarantee(result: DemoResult) -> list[str]:
         f"- Guarantee at each site: ({result.epsilon():.4f}, {privacy.delta:g})-differential privacy for this job, "
         f"unit {privacy.unit}, neighbours differ by one {privacy.unit} added or removed; accountant: PLD."
     )
-    across = (
-        "- Across sites: the largest of the sites' epsilons, on the claim that no person has data at two sites "
-        f"(claimed by {DISJOINT_UNITS})."
-    )
+    across = f"- Across sites: the largest epsilon, if no person has data at two sites (claimed by {DISJOINT_UNITS})."
     return [mechanism, guarantee, across, f"- Randomness: {_randomness(result.options)}"]
 
 

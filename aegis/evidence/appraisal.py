@@ -57,9 +57,7 @@ def appraise_host(
     try:
         evidence = read_evidence(content)
         if not isinstance(evidence, Evidence):
-            raise VerificationRefused(
-                Refusal.WRONG_KIND, "the file holds a vendor's report, not the evidence of a host"
-            )
+            raise VerificationRefused(Refusal.WRONG_KIND, "the file holds a vendor's report, not a host's evidence")
         kind = evidence.kind.value
         appraiser = Appraiser(policy, Profile.PRODUCTION, GivenEndorsements.from_files(endorsements))
         return EvidenceVerdict.of_host(appraiser.appraise(evidence, binding, now))
@@ -85,6 +83,4 @@ def _appraised(
 def _refuse_too_few(gpus_shown: Sequence[object], kind: EvidenceKind, policy: AttestationPolicy) -> None:
     gpus = len(gpus_shown) if kind is EvidenceKind.NVIDIA else 0
     if gpus < policy.gpus:
-        raise VerificationRefused(
-            Refusal.GPUS_MISSING, f"{gpus} GPUs; the policy requires {policy.gpus} in addition to a processor"
-        )
+        raise VerificationRefused(Refusal.GPUS_MISSING, f"{gpus} GPUs; the policy needs {policy.gpus} and a processor")

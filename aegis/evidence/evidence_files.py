@@ -92,10 +92,7 @@ def _attestation_of(document: Mapping[str, Any], path: Path) -> Mapping[str, Any
     if "attestation" not in document:
         return document
     if others := sorted(document.keys() - {"attestation"}):
-        raise ConfigurationError(
-            f"{path}: the file has the table [attestation], so that {', '.join(others)} would be ignored: remove or "
-            "move these entries"
-        )
+        raise ConfigurationError(f"{path}: remove or move {', '.join(others)}, ignored beside the table [attestation]")
     inner = document["attestation"]
     if not isinstance(inner, dict):
         raise ConfigurationError(f"{path}: attestation must be a table")

@@ -114,9 +114,7 @@ def _kind_of(content: bytes) -> EvidenceKind:
     if len(content) == REPORT_BYTES and content[1:4] == bytes(3):
         return EvidenceKind.SNP
     if content.lstrip().startswith((b"-----BEGIN", b"<", b"\x30")):
-        message = (
-            "not evidence, but apparently an endorsement: give the file to `aegis evidence verify` with --endorsements"
-        )
+        message = "not evidence, but apparently an endorsement: give it to `aegis evidence verify` with --endorsements"
         raise VerificationRefused(Refusal.WRONG_KIND, message)
     message = "neither an SGX or TDX quote, a SEV-SNP report, an H100's report or list of them, nor a host's evidence"
     raise VerificationRefused(Refusal.MALFORMED, message)
@@ -188,9 +186,7 @@ def _host(evidence: Evidence) -> Inspection:
     gpus = tuple(_gpu(NvidiaEvidence.of(gpu)) for gpu in evidence.gpus)
     gpu_summary = f"{len(gpus)} GPUs" if gpus else "without GPUs"
     if evidence.kind is CpuKind.SIMULATED:
-        return Inspection(
-            what=f"SIMULATED evidence, which proves nothing; {gpu_summary}", kind=evidence.kind.value, gpus=gpus
-        )
+        return Inspection(what=f"SIMULATED evidence proves nothing; {gpu_summary}", kind=evidence.kind.value, gpus=gpus)
     report = evidence.cpu.report_bytes()
     cpu = _READERS[EvidenceKind(evidence.kind.value)](report)
     if cpu.kind != evidence.kind.value:

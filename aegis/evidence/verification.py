@@ -121,9 +121,7 @@ def _expected(question: VerificationRequest, by_nonce: bytes | None) -> bytes | 
     """Return the report data that the request demands; None if the request demands none."""
     requested = question.report_data
     if requested is not None and by_nonce is not None and not hmac.compare_digest(requested, by_nonce):
-        raise VerificationRefused(
-            Refusal.NONCE, "the requested report data is not the report data of the requested nonce"
-        )
+        raise VerificationRefused(Refusal.NONCE, "the requested report data does not match the requested nonce")
     return by_nonce if requested is None else requested
 
 

@@ -139,9 +139,7 @@ class FederationConfig(StrictModel):
             return self.attestation
         if self.profile is Profile.DEVELOPMENT:
             return AttestationPolicy.simulated_only()
-        raise RunFolderError(
-            "federation.toml has no [attestation] table, which states the evidence that sites must provide"
-        )
+        raise RunFolderError("federation.toml has no [attestation] table, which states the evidence sites must provide")
 
     def admitting(self, site_id: str, *, public_key: str, node_key: str, certificate: str) -> Self:
         """Return the registry with one participant added, or its keys replaced.
@@ -150,9 +148,7 @@ class FederationConfig(StrictModel):
             RunFolderError: the site is revoked, or the entry does not fit the registry; the message names the field.
         """
         if site_id in self.revoked:
-            raise RunFolderError(
-                f"{site_id} is revoked: remove the site from revoked in federation.toml first, if that is intended"
-            )
+            raise RunFolderError(f"{site_id} is revoked: remove it from revoked in federation.toml first, if intended")
         document = self.model_dump()
         for field, value in (("public_keys", public_key), ("node_keys", node_key), ("certificates", certificate)):
             document[field] = {**document[field], site_id: value}
@@ -178,9 +174,7 @@ class FederationConfig(StrictModel):
         if site_id not in self.public_keys:
             raise RunFolderError(f"{site_id} is not a participant: admit the site first")
         if site_id in self.revoked:
-            raise RunFolderError(
-                f"{site_id} is revoked: remove the site from revoked in federation.toml first, if that is intended"
-            )
+            raise RunFolderError(f"{site_id} is revoked: remove it from revoked in federation.toml first, if intended")
         pinned, document = self.pinned(), self.model_dump()
         document["attestation"] |= {"platforms": {**pinned, site_id: tuple(platforms)}}
         shared_now = document["attestation"]["unsafe_shared_platforms"]
@@ -197,10 +191,7 @@ class FederationConfig(StrictModel):
             RunFolderError: the registry has no ``[attestation]`` table.
         """
         if self.attestation is None:
-            raise RunFolderError(
-                "federation.toml has no [attestation] table: write the table first: it states the evidence that "
-                "sites must provide"
-            )
+            raise RunFolderError("federation.toml has no [attestation] table: add one with the required evidence")
         return self.attestation.platforms
 
     def _revised(self, document: dict[str, Any]) -> Self:

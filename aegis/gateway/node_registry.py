@@ -137,9 +137,7 @@ class NodeState:
         most = self._given[asked.reply_to].left(head.object_id) if asked.reply_to in self._given else 0
         if size > most:
             _keep(self.oversized, asked.reply_to, None)
-            raise RequestRefused(
-                Reason.OVERSIZED, f"{size} bytes in an answer that may have {most} more: the model is not that large"
-            )
+            raise RequestRefused(Reason.OVERSIZED, f"{size} bytes in an answer with {most} left: the model is smaller")
 
     def check_session(self, head: UploadHead, session_id: str) -> None:
         """Refuse an object that belongs to another upload session."""

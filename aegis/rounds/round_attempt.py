@@ -111,8 +111,7 @@ class RoundAttempt:
             except (LedgerForked, UpdateRefused) as error:
                 if isinstance(error, UpdateRefused) and error.reason is Reason.WRONG_DIGEST:
                     raise RunFolderError(
-                        f"the stored update of {site} is damaged ({error}): restore the run folder from a backup, or "
-                        "start a new run"
+                        f"the stored update of {site} is damaged ({error}): restore the run folder or start a new run"
                     ) from error
                 self._journal.log("admit", "lost", {"site": site, "message": str(error)})
         self._journal.save(received={site: kept for site, kept in received.items() if site in self.admitted})
@@ -249,10 +248,7 @@ class RoundAttempt:
         The statement is kept with the update, so a false statement would accuse the log.
         """
         if not self._of.witnesses.record_seen(site, seen := admitted.statement.log_seen):
-            message = (
-                f"{site} states a checkpoint at line {seen.size} of another log: a stored update with this statement "
-                "would contradict this log"
-            )
+            message = f"{site} states a checkpoint at line {seen.size} of another log: its update contradicts this log"
             raise UpdateRefused(site, Reason.LOG_FORKED, message)
         return admitted
 

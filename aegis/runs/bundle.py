@@ -52,9 +52,7 @@ def exported_names(run: Path) -> list[str]:
     try:
         listed = FileList.model_validate(parse_json((run / MANIFEST).read_bytes(), limit=_LARGEST)).files
     except (OSError, EnclaveError, ValidationError) as error:
-        raise RunFolderError(
-            f"{run} has no readable {MANIFEST}, which names the files to export: {one_line(error)}"
-        ) from error
+        raise RunFolderError(f"{run} has no readable {MANIFEST}, which lists the files: {one_line(error)}") from error
     names = sorted({*listed, MANIFEST, SIGNATURE})
     for name in names:
         _require_public(run, name)
@@ -105,9 +103,7 @@ def _require_public(run: Path, name: str) -> None:
     if status is None or not stat.S_ISREG(status.st_mode) or any(part.is_symlink() for part in _above(run, path)):
         raise RunFolderError(f"{path} is missing, a link, or not a regular file; nothing was exported")
     if status.st_mode & 0o077 == 0 and path.name != _LOG:
-        raise RunFolderError(
-            f"only the owner may read {path}; nothing was exported: run chmod a+r on files that may be published"
-        )
+        raise RunFolderError(f"only the owner may read {path}; nothing was exported: run chmod a+r on files to publish")
 
 
 def _above(run: Path, path: Path) -> list[Path]:

@@ -78,9 +78,7 @@ def require_pinned(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:
             raise RunFolderError(f"config.json lacks {name}, one of the values that the run began with: {_NEW_RUN[3:]}")
         if recorded[name] != now[name]:
             before, present = _differing_values(recorded[name], now[name])
-            raise RunFolderError(
-                f"{description} changed: the run began with {before}, the present value is {present}; {remedy}"
-            )
+            raise RunFolderError(f"{description} changed: the run began with {before}, it is now {present}; {remedy}")
 
 
 def require_coordinator_key(federation: FederationFolder) -> None:

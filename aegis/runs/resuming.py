@@ -126,10 +126,7 @@ class _Checks:
         acts = [line for line in self.lines if _action_and_outcome(line)[0] not in ("configuration", "recovered")]
         if not self.folder.has_state:
             if acts:
-                raise _damaged(
-                    "state/state.json",
-                    f"the file is missing, but the log records the action {_action_and_outcome(acts[-1])[0]}",
-                )
+                raise _damaged("state/state.json", f"missing; the log has action {_action_and_outcome(acts[-1])[0]}")
             return False
         position, size = self.state.log, len(self.lines)
         if position.size > size:
@@ -139,9 +136,7 @@ class _Checks:
         digest = sha256_hex((self.folder.path / "state" / "state.json").read_bytes())
         later = {line["details"]["state"] for line in self.lines[position.size :] if "state" in line["details"]}
         if later - {digest}:
-            raise _damaged(
-                "state/state.json", "the log names another state: the file was replaced, changed or rolled back"
-            )
+            raise _damaged("state/state.json", "the log names another state: the file was changed or rolled back")
         return True
 
     def require_named_files(self) -> None:

@@ -35,20 +35,14 @@ def require_site_budget(job: FederationJob, config: FederationConfig) -> ClientB
         return None
     budget, requested = config.client_privacy, job.client_privacy
     if budget is None:
-        raise InvalidJob(
-            "the job has client_privacy, but federation.toml lacks the table [client_privacy], which limits what all "
-            "models may disclose about a site"
-        )
+        raise InvalidJob("the job has client_privacy, but federation.toml lacks its caps: the table [client_privacy]")
     if requested.target_epsilon > budget.job_epsilon or requested.delta > budget.job_delta:
         raise InvalidJob(
             f"client_privacy requests epsilon {requested.target_epsilon:g} at delta {requested.delta:g}, but "
             f"federation.toml allows a job {budget.job_epsilon:g} at {budget.job_delta:g}"
         )
     if "coordinator" in config.public_keys:
-        raise InvalidJob(
-            "a participant has the id coordinator, which names the coordinator's own ledger: register the site under "
-            "another id"
-        )
+        raise InvalidJob("the id coordinator names the coordinator's ledger: register the site under another id")
     return budget
 
 

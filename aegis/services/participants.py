@@ -109,8 +109,7 @@ def admit(
     applicant, config = open_request(request), federation.config()
     if config.public_keys.get(applicant.site_id, applicant.public_key) != applicant.public_key:
         raise RunFolderError(
-            f"{applicant.site_id} takes part with another key: if the site was created anew, remove its old entries "
-            f"from {federation.registry} first"
+            f"{applicant.site_id} has another key: if created anew, remove its old entries from {federation.registry}"
         )
     pinned = _to_pin(config, applicant.site_id, platforms) if platforms else None
     gateway = prepare_network(federation, clock=clock)
@@ -167,8 +166,7 @@ def pin(
     if pinned.shared and not unsafe_shared:
         machine, others = next(iter(pinned.shared.items()))
         raise RunFolderError(
-            f"{machine} is pinned to {', '.join(others)}: a machine pinned to two participants can attest for either "
-            "of them (--unsafe-shared accepts this)"
+            f"{machine} is pinned to {', '.join(others)}: it could attest for both (--unsafe-shared accepts this)"
         )
     revised = config.pinning(site_id, pinned.platforms, shared=pinned.shared)
     if pinned.changed:
@@ -188,8 +186,7 @@ def _to_pin(config: FederationConfig, site_id: str, platforms: Collection[str], 
     )
     if pinned.before and pinned.changed and not replace:
         raise RunFolderError(
-            f"{site_id} is pinned to {', '.join(pinned.before)}: if the site has moved, run aegis federation pin "
-            "--replace and name all of its machines"
+            f"{site_id} is pinned to {', '.join(pinned.before)}: if it moved, name all its machines with pin --replace"
         )
     return pinned
 
@@ -208,9 +205,7 @@ def _require_machines(platforms: Collection[str]) -> None:
             expected = "8 to 256 lower-case hex digits, the platform_id printed by aegis evidence verify"
             raise RunFolderError(f"a platform must be {expected}, got {machine[:80]!r}")
         if not machine.strip("0"):
-            raise RunFolderError(
-                "a platform id of zeros belongs to every host that masks its id: no evidence matches it"
-            )
+            raise RunFolderError("a platform id of zeros belongs to any host that masks its id: no evidence matches it")
 
 
 def _grant(
@@ -240,9 +235,7 @@ def _gateway(host: str, public_address: str | None) -> GatewayConfig:
     """Return a configuration with the published port, or a port free at this moment."""
     port, superlink_port = free_ports(2)
     if public_address is None and host in _ANY:
-        raise RunFolderError(
-            f"the gateway listens on {host}, and also needs the address by which sites reach it: give --public-address"
-        )
+        raise RunFolderError(f"the gateway listens on {host}: give --public-address, by which sites reach it")
     address = public_address or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     try:
         port = parse_address(address)[1]

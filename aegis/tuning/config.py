@@ -68,9 +68,7 @@ class EngineConfig(StrictModel):
     @classmethod
     def _can_support_claims(cls, value: Accountant) -> Accountant:
         if value is Accountant.GDP:
-            raise ValueError(
-                "must be PLD or RDP: GDP is an approximation that under-reports and cannot support a claim"
-            )
+            raise ValueError("must be PLD or RDP: GDP, an approximation, under-reports and cannot support a claim")
         return value
 
     def to_json(self) -> str:

@@ -70,15 +70,11 @@ def account_for(
     if ledger is None and lineage is None:
         return experiment(config, nominal_units=nominal_units, public=public)
     if ledger is None or lineage is None:
-        raise InvalidEngine(
-            "a ledger needs a lineage registered in it, and a lineage needs its ledger: give both or neither"
-        )
+        raise InvalidEngine("a ledger needs a lineage registered in it, a lineage its ledger: give both or neither")
     account = Account(ledger, lineage)
     registered = account.registration.nominal_units
     if registered != nominal_units:
-        raise InvalidEngine(
-            f"lineage {lineage!r} is registered with {registered} nominal units, but the task states {nominal_units}"
-        )
+        raise InvalidEngine(f"lineage {lineage!r} has {registered} nominal units, but the task states {nominal_units}")
     return account
 
 
@@ -92,16 +88,12 @@ def reserve(config: EngineConfig, account: Account, noise_source: NoiseSource) -
             would promise no privacy.
     """
     if account.registration.neighboring_relation is not config.neighboring_relation:
-        raise InvalidEngine(
-            f"lineage {account.lineage!r} is charged under the relation {account.registration.neighboring_relation}"
-        )
+        raise InvalidEngine(f"lineage {account.lineage!r} has the relation {account.registration.neighboring_relation}")
     event = config.event(config.steps)
     # The ledger computes the same bound for the same steps: the schedule ends exactly at this cap.
     cap = epsilon_bound(event, config.delta)
     if not cap <= _MAX_EPSILON:
-        raise InvalidEngine(
-            f"this schedule costs epsilon {cap:.4g}, above {_MAX_EPSILON:g}: use more noise or fewer steps"
-        )
+        raise InvalidEngine(f"the steps cost epsilon {cap:.4g}, above {_MAX_EPSILON:g}: use more noise or fewer steps")
     digest = sha256_hex(config.canonical() + secrets.token_bytes(32))
     plan = RoundPlan(
         job_id=f"engine-{digest[:16]}",

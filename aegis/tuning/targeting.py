@@ -80,11 +80,7 @@ def warn_of_cost(*, data_is_public: bool, charged_to: str | None) -> None:
     """Warn that a search over non-public rows spends more privacy than the returned epsilon states."""
     if data_is_public:
         return
-    cost = (
-        "is recorded in no ledger: charge it (charge_to=, lineage=)"
-        if charged_to is None
-        else f"is charged to {charged_to!r}"
-    )
+    cost = "is in no ledger: give charge_to= and lineage=" if charged_to is None else f"is charged to {charged_to!r}"
     warnings.warn(
         "this search trains many times on rows that are not public; the returned epsilon does not include the "
         f"privacy that the search spends, which {cost}. Tune on public or set-aside rows if possible",
@@ -95,13 +91,8 @@ def warn_of_cost(*, data_is_public: bool, charged_to: str | None) -> None:
 
 def _stopped(goal: float, curve: list[CurvePoint], lineage: str | None) -> TuningStopped:
     best = min((point.epsilon for point in curve if point.accuracy >= goal), default=None)
-    outcome = (
-        "no trial met the goal"
-        if best is None
-        else f"epsilon {best:.3g} meets the goal, a smaller epsilon may meet it too"
-    )
+    outcome = "no trial met the goal" if best is None else f"epsilon {best:.3g} meets the goal, a smaller one may too"
     return TuningStopped(
-        f"the budget of lineage {lineage!r} affords no further trial towards accuracy {goal:g}. Seen so far: "
-        f"{describe(curve)}; {outcome}",
+        f"lineage {lineage!r} affords no further trial for accuracy {goal:g}. So far: {describe(curve)}; {outcome}",
         best_epsilon=best,
     )

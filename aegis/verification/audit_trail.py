@@ -215,10 +215,7 @@ class _Reading:
         if resumed.job_digest is not None:
             self.jobs.add(resumed.job_digest)
         if completed_rounds - len(self.rounds) not in (0, 1):
-            raise VerificationFailed(
-                f"the log resumes after {completed_rounds} rounds, but records {len(self.rounds)} rounds before: "
-                "lines are missing"
-            )
+            raise VerificationFailed(f"lines missing: {len(self.rounds)} of {completed_rounds} rounds before resuming")
         if completed_rounds > len(self.rounds):
             self._complete(completed_rounds, None if record is None else record.model_digest, record)
         self.open = {}

@@ -56,9 +56,7 @@ def check_job(records: Records, _: Reference) -> Answers:
     """Check that job.yaml, log, configuration and state name one job."""
     digest = records.job.digest()
     audited = ", ".join(sorted(records.trail.jobs)) or "none"
-    require(
-        records.trail.jobs == {digest}, f"job.yaml has digest {digest[:16]}…, but the log started job {audited[:80]}"
-    )
+    require(records.trail.jobs == {digest}, f"job.yaml has digest {digest[:16]}…, the log started job {audited[:80]}")
     require(records.config.job_digest == digest, "config.json names another job")
     require(records.state.job_digest == digest, "state/state.json belongs to another job")
     yield holds(f"{records.job.job_id}, digest {digest[:16]}…")
@@ -68,9 +66,7 @@ def check_rounds(records: Records, _: Reference) -> Answers:
     """Check the state against the log's end, and compare the records of each round with metrics and outcome."""
     rounds, history, released = records.trail.rounds, records.state.history, records.trail.released
     expected = list(range(1, records.job.rounds + 1))
-    require(
-        [each.number for each in rounds] == expected, f"the log does not record exactly the rounds 1 to {len(expected)}"
-    )
+    require([each.number for each in rounds] == expected, f"the log's rounds are not exactly 1 to {len(expected)}")
     require([each.round_number for each in history] == expected, "state/state.json and the log record different rounds")
     require(len(records.state.models) == len(history) + 1, "state/state.json does not name one model for each round")
     for audited, record, model in zip(rounds, history, records.state.models[1:], strict=True):
@@ -82,9 +78,7 @@ def check_rounds(records: Records, _: Reference) -> Answers:
     if released is not None:
         state = sha256_hex(records.data("state/state.json"))
         require(released.state == state, "state/state.json is not the state that the log's last line names")
-        require(
-            released.metrics == history[-1].metrics, "the log's last line and its last round state different metrics"
-        )
+        require(released.metrics == history[-1].metrics, "the log's last line and last round state different metrics")
     require(
         records.outcome.rounds == len(history),
         f"outcome.json says {records.outcome.rounds} rounds, state/state.json has {len(history)}",
@@ -108,16 +102,10 @@ def check_model(records: Records, _: Reference) -> Answers:
     digest, released = sha256_hex(records.data("model.safetensors")), records.trail.released
     if released is None:
         raise VerificationFailed("the log does not end with the release of a model")
-    require(
-        digest == released.model,
-        f"model.safetensors has digest {digest[:16]}…, but the log released {released.model[:16]}…",
-    )
+    require(digest == released.model, f"model.safetensors is {digest[:16]}…, the log released {released.model[:16]}…")
     require(digest == records.outcome.model, "outcome.json names another model")
     yield holds(f"digest {digest[:16]}…")
-    require(
-        released.averaged_rounds == records.job.average_last_rounds,
-        "the log and the job state different numbers of averaged rounds",
-    )
+    require(released.averaged_rounds == records.job.average_last_rounds, "log and job differ in average_last_rounds")
     models = records.kept_models(records.state.models[1:][-released.averaged_rounds :])
     same = model_digest(average(models)) == digest
     require(same, f"model.safetensors is not the average of the last {len(models)} rounds' models")
@@ -136,19 +124,13 @@ def check_labels(records: Records, _: Reference) -> Answers:
     require(records.trail.profiles == {config.profile}, f"config.json says profile {config.profile}, the log does not")
     noise = "an injected seed" if config.options.unsafe_seed is not None else "secret keys"
     if not records.trail.updates:
-        yield stays_open(
-            "no update was admitted, so that no record shows the sites' attestation or the source of their noise"
-        )
+        yield stays_open("no update was admitted: no record shows the sites' attestation or the source of their noise")
         return
     simulated = Provenance.SIMULATED in audited
-    require(
-        simulated == (config.attestation == "simulated"),
-        "config.json and the admitted updates disagree on whether attestation was simulated",
-    )
+    require(simulated == (config.attestation == "simulated"), "config.json and updates differ on simulated attestation")
     seeded = _seeded_sites(records)
     require(
-        bool(seeded) == (config.options.unsafe_seed is not None),
-        f"config.json says noise from {noise}, but the ledgers say otherwise",
+        bool(seeded) == (config.options.unsafe_seed is not None), f"ledgers contradict config.json: noise from {noise}"
     )
     yield holds(f"provenance {_names(audited)}, noise from {noise}")
 

@@ -32,10 +32,7 @@ def check_client_privacy(records: Records, _: Reference) -> Answers:
         raise VerificationFailed("the job has client_privacy, but outcome.json states no client-level epsilon")
     ledger = read_ledger("coordinator", records.data(EXPORT))
     unknown = [draw for draw in records.trail.draws if not ledger.knows(draw.ledger_head)]
-    require(
-        not unknown,
-        "the coordinator's ledger lacks an entry that the log names: the ledger was rolled back, or is another ledger",
-    )
+    require(not unknown, "the coordinator's ledger lacks an entry that the log names: rolled back, or another ledger")
     paid = [
         _charge_of(records, promised, ledger, record.round_number, record.model_digest)
         for record in records.state.history
@@ -43,10 +40,7 @@ def check_client_privacy(records: Records, _: Reference) -> Answers:
     _require_noise_label(records, paid)
     yield holds(f"{len(paid)} rounds, each charged per client in the coordinator's ledger and committed with its model")
     yield holds(_composed(records, promised, stated, ledger))
-    yield stays_open(
-        "sampling of sites, clipping of updates and noise in the models: the check needs the coordinator's secret "
-        "key and the updates"
-    )
+    yield stays_open("sampling of sites, clipping and noise: the check needs the coordinator's secret key and updates")
 
 
 def _charge_of(
@@ -60,17 +54,9 @@ def _charge_of(
     ]
     charge = next((record for record in draws if record.update_digest == model), None)
     if charge is None:
-        raise VerificationFailed(
-            f"round {round_number}: the coordinator's ledger commits no cohort sample for this round's model"
-        )
-    require(
-        charge.actual == _event(promised, 1),
-        f"round {round_number}: the coordinator's ledger committed another mechanism than the job's",
-    )
-    require(
-        charge.plan.unit is PrivacyUnit.CLIENT,
-        f"round {round_number} was charged per {charge.plan.unit}, not per client",
-    )
+        raise VerificationFailed(f"round {round_number}: the coordinator's ledger has no cohort sample for the model")
+    require(charge.actual == _event(promised, 1), f"round {round_number}: the coordinator's mechanism is not the job's")
+    require(charge.plan.unit is PrivacyUnit.CLIENT, f"round {round_number}: charged per {charge.plan.unit}, not client")
     return charge
 
 
@@ -97,9 +83,7 @@ def _composed(records: Records, promised: ClientPrivacyConfig, stated: ClientSta
     for name in ("delta", "noise_multiplier", "clip_norm", "sample_rate"):
         same = getattr(stated, name) == getattr(promised, name)
         require(same, f"outcome.json and the job state different values of {name} for client-level privacy")
-    require(
-        stated.unit == PrivacyUnit.CLIENT, f"outcome.json states client-level privacy per {stated.unit}, not per client"
-    )
+    require(stated.unit == PrivacyUnit.CLIENT, f"outcome.json states privacy per {stated.unit}, not per client")
     return f"{epsilon:.4g} of {cap:g} per client at delta {promised.delta:g}, over {draws} cohort samples"
 
 

@@ -35,18 +35,13 @@ def _content_of(records: Records, site: str, ledger: SiteLedger | str) -> Answer
     if changed and not records.job.lineages_may_grow:
         return fails(f"{site}: its rows changed before round {_list(changed)}, but the job sets no lineages_may_grow")
     if isinstance(ledger, str):
-        return stays_open(
-            f"{site}: {_describe(changed)} according to its signed updates; no ledger of the site is here to compare"
-        )
+        return stays_open(f"{site}: {_describe(changed)} according to its signed updates; no ledger here to compare")
     claim = ledger.claim(records.job.digest())
     noted = set() if claim is None else set(claim.content_changed)
     for update in updates:
         if update.content_changed != (update.round_number in noted):
             record = "records changed content" if update.round_number in noted else "records unchanged content"
-            return fails(
-                f"{site}, round {update.round_number} (line {update.line}): its ledger {record}, its signed update "
-                "says otherwise"
-            )
+            return fails(f"{site}, round {update.round_number} (line {update.line}): ledger {record}, update differs")
     return holds(f"{site}: {_describe(changed)}")
 
 

@@ -42,9 +42,7 @@ def check_manifest(records: Records, reference: Reference) -> Answers:
     if released is not None and released.outcome != records.digest("outcome.json"):
         yield fails("outcome.json is not the outcome that the log's last line names")
     for folder, names in _by_folder([name for name in added if is_left_out(name)]).items():
-        yield stays_open(
-            f"not covered: {folder} ({len(names)} files of other programs; no finding above depends on them)"
-        )
+        yield stays_open(f"not covered: {folder} ({len(names)} files of other programs; no finding depends on them)")
 
 
 def coverage(records: Records, reference: Reference) -> Mapping[str, bool]:

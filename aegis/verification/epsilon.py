@@ -67,9 +67,7 @@ def _epsilon_of(records: Records, site: str) -> Answer:
         for place, value in places.items():
             if not is_same(records, value, computed):
                 expected = "no epsilon" if computed is None else f"epsilon {computed:.6g}"
-                return fails(
-                    f"{site}, round {index + 1}: {place} states {value}, but the admitted events give {expected}"
-                )
+                return fails(f"{site}, round {index + 1}: {place} states {value}, the admitted events give {expected}")
     return holds(f"{site}: {_claimed(records, site, computed)}")
 
 
@@ -122,16 +120,9 @@ def _across_sites(records: Records) -> Answer:
         same = getattr(stated, name) == computed[name]
         require(same, f"outcome.json and config.json give different values of {name} for the federation's epsilon")
     if not is_same(records, stated.epsilon, computed["epsilon"]):
-        return fails(
-            f"outcome.json states {stated.epsilon} for the federation, but the admitted events give "
-            f"{computed['epsilon']}"
-        )
+        return fails(f"outcome.json: {stated.epsilon} for the federation, admitted events give {computed['epsilon']}")
     if computed["epsilon"] is None:
         return holds("no epsilon is stated for the federation, because no finite epsilon holds")
     claim = computed["claimed_disjoint_by"]
-    basis = (
-        "a unit may have data at every site"
-        if claim is None
-        else f"no unit has data at two sites, as is CLAIMED: {claim}"
-    )
+    basis = "units may have data at all sites" if claim is None else f"no unit has data at two sites (CLAIMED: {claim})"
     return holds(f"federation: {computed['epsilon']:.4g} at delta {computed['delta']}, {computed['rule']}: {basis}")

@@ -46,18 +46,14 @@ def _signed(records: Records, site: str, ledger: SiteLedger) -> Answer:
     if logged is None and not records.is_remote(site):
         return fails(f"{site}: the log names no head for its exported ledger")
     if logged is not None and (logged.seq, logged.hash) != (head.seq, head.hash):
-        return fails(
-            f"{site}: its ledger ends with entry {head.seq}, or another hash, than entry {logged.seq} in the log"
-        )
+        return fails(f"{site}: its ledger's head (entry {head.seq}) differs from the log's (entry {logged.seq})")
     return holds(f"{site}: {ledger.findings.entries} entries, head {head.seq}:{head.hash[:16]}…, signed by the site")
 
 
 def _require_signature(records: Records, site: str, ledger: SiteLedger) -> None:
     export, signed = records.data(f"ledger/{site}.json"), records.data(f"ledger/{site}.dsse")
     statement, head = open_export(signed, export, site, records.key_of(site)), ledger.findings.head
-    require(
-        (statement.head.seq, statement.head.hash) == (head.seq, head.hash), "the signature covers another ledger head"
-    )
+    require((statement.head.seq, statement.head.hash) == (head.seq, head.hash), "another ledger head was signed")
 
 
 def _export_wanted(site: str) -> str:
@@ -82,15 +78,10 @@ def _check_charges(records: Records, site: str, ledger: SiteLedger) -> Answer:
         if ledger.released(digest, update.round_number) == update.digest:
             continue
         if site not in records.config.declared_attackers:
-            return fails(
-                f"{site}, round {update.round_number}: the admitted update is not the update that its ledger released"
-            )
+            return fails(f"{site}, round {update.round_number}: its ledger did not release the admitted update")
         replaced = True
     if replaced:
-        return stays_open(
-            f"{site}: events agree; its updates were replaced after release, as declared in config.json (simulated "
-            "attacker)"
-        )
+        return stays_open(f"{site}: events agree; updates replaced after release (simulated attacker in config.json)")
     events = [update.event for update in records.updates_of(site)]
     counted = sum(event.steps for event in events if not isinstance(event, NonPrivate))
     steps = "non-private" if NonPrivate() in events else f"{counted} steps"

@@ -93,10 +93,7 @@ def utility_range(logits: Logits, labels: npt.NDArray[np.int64]) -> dict[str, Ra
     Args:
         logits: of shape (n, classes). labels: of shape (n,), integers below ``classes``.
     """
-    require(
-        int(labels.min()) >= 0 and int(labels.max()) < logits.value.shape[1],
-        "the evaluation set has a label that the model has no output for",
-    )
+    require(int(labels.min()) >= 0 and int(labels.max()) < logits.value.shape[1], "the model lacks an evaluation label")
     bound = logits.bound.max(axis=1)
     ranges = {"accuracy": _accuracy(logits.value, bound, labels), "loss": _loss(logits.value, bound, labels)}
     if logits.value.shape[1] == 2 and 0 < int(labels.sum()) < len(labels):

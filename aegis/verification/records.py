@@ -128,9 +128,7 @@ class Records:
         try:
             return (self.folder / name).read_bytes()
         except PermissionError as error:
-            raise RunFolderError(
-                f"{self.folder / name} cannot be read: {error.strerror}: ask the file's owner for read permission"
-            ) from error
+            raise RunFolderError(f"{self.folder / name}: {error.strerror}: ask its owner for read access") from error
         except OSError as error:
             raise VerificationFailed(f"{name} cannot be read: {error.strerror}") from error
 
@@ -139,9 +137,7 @@ class Records:
         try:
             return (self.folder / name).is_file()
         except PermissionError as error:
-            raise RunFolderError(
-                f"{self.folder / name} cannot be read: {error.strerror}: ask the file's owner for read permission"
-            ) from error
+            raise RunFolderError(f"{self.folder / name}: {error.strerror}: ask its owner for read access") from error
 
     @cached_property
     def audit(self) -> bytes:
@@ -254,10 +250,7 @@ class Records:
         models = [self.kept_model(each) for each in digests]
         for digest, model in zip(digests, models, strict=True):
             same = layout_of(model) == layout_of(models[0])
-            require(
-                same,
-                f"state/models/{digest}.safetensors has other array names or shapes than the models of other rounds",
-            )
+            require(same, f"state/models/{digest}.safetensors has other array names or shapes than in other rounds")
         return models
 
     def updates_of(self, site: str) -> list[AuditedUpdate]:

@@ -31,10 +31,7 @@ def check_aggregation(records: Records, _: Reference) -> Answers:
     3. aggregator, server optimizer and control variates turn the updates into the model in the log.
     """
     if records.job.client_privacy is not None:
-        yield is_missing(
-            "the single updates, from which each round's model could be recomputed: jobs with client-level privacy "
-            "do not keep them"
-        )
+        yield is_missing("the single updates to recompute each model from; jobs with client-level privacy keep none")
         return
     memory = _ReplayState(records.kept_model(records.state.models[0]))
     for audited, record in zip(records.trail.rounds, records.state.history, strict=True):
@@ -72,10 +69,7 @@ def _next(records: Records, memory: _ReplayState, audited: AuditedRound, record:
         max_norm=job.max_update_norm,
         weight_cap=job.num_examples_cap,
     )
-    require(
-        combined.used == record.used,
-        f"the aggregator uses the updates of {', '.join(combined.used)}, but the records name other sites",
-    )
+    require(combined.used == record.used, f"the aggregator uses {', '.join(combined.used)}, the records name others")
     model, moments = server_step(memory.model, combined.delta, job.server_optimizer, memory.moments)
     same = model_digest(model) == record.model_digest
     require(same, "the model recomputed from the signed updates is not the model that the log names")

@@ -82,39 +82,22 @@ def _answers(check: Check, records: Records, reference: Reference, failed: list[
         answers.append(Answer(Verdict.FAILS, " ".join(str(error).split())))
     except Exception as error:  # noqa: BLE001 - a folder that brings a check down must not pass, nor hide what others find
         problem = " ".join(f"{type(error).__name__}: {error}".split())
-        answers.append(
-            Answer(Verdict.FAILS, f"the check could not read these records, which no run writes ({problem[:200]})")
-        )
+        answers.append(Answer(Verdict.FAILS, f"unreadable records, which no run writes ({problem[:200]})"))
     return answers
 
 
 def _beyond(records: Records, reference: Reference) -> Iterator[tuple[str, str]]:
     """Yield the questions that these records cannot answer, or only with data from outside."""
     if reference.coordinator_key is None:
-        yield (
-            "coordinator's key",
-            "taken from the run folder: compare it with a key from another source (--coordinator-key)",
-        )
+        yield ("coordinator's key", "from the run folder: compare with a key from another source (--coordinator-key)")
     if reference.checkpoint is None:
-        yield (
-            "external checkpoint",
-            (
-                "none given: a log that was rewritten and signed again with the coordinator's key would pass "
-                "(--checkpoint)"
-            ),
-        )
+        yield ("external checkpoint", "none given: the coordinator could rewrite and re-sign the log (--checkpoint)")
     if not reference.witnesses:
-        yield (
-            "witnesses",
-            "no site's statement given: only the keeper of the log states what the sites received of it (--witness)",
-        )
+        yield ("witnesses", "no site's statement given: only the log's keeper states what sites received (--witness)")
     yield "attestation", _attestation(records)
     yield from _about_config(records, reference)
     if _read_or(lambda: records.job.client_privacy is not None, False):
-        yield (
-            "sampling of sites",
-            "this folder names the cohort of each round: client-level privacy does not hold towards its readers",
-        )
+        yield ("sampling of sites", "the folder names each cohort: client-level privacy does not hold for its readers")
     for open_question in sorted(_open_at_ledgers(records)):
         yield "ledgers", open_question
 
@@ -129,10 +112,7 @@ def _about_config(records: Records, reference: Reference) -> Iterator[tuple[str,
         detail = f"of {', '.join(taken)}: taken from config.json, compare them with the keys that the sites state"
         yield "participants' keys", f"{detail} (--participant-key)"
     if config.evaluation_set is not None:
-        yield (
-            "evaluation set",
-            f"chosen by the coordinator, digest {config.evaluation_set[:16]}…: decide whether it is a fair choice",
-        )
+        yield ("evaluation set", f"chosen by the coordinator, digest {config.evaluation_set[:16]}…: judge its fairness")
     if config.disjoint_units is not None:
         yield "overlap of sites", f"that no unit has data at two sites is a claim: {config.disjoint_units}"
 
@@ -140,10 +120,7 @@ def _about_config(records: Records, reference: Reference) -> Iterator[tuple[str,
 def _attestation(records: Records) -> str:
     if Provenance.SIMULATED in _provenance(records):
         return "SIMULATED: no evidence shows which code ran at the sites"
-    return (
-        "the coordinator appraised evidence when it admitted each update; verify checks only the binding, and does "
-        "not appraise again"
-    )
+    return "the coordinator appraised evidence when it admitted each update; verify checks only the binding"
 
 
 def _open_at_ledgers(records: Records) -> set[str]:

@@ -26,10 +26,7 @@ def check_signatures(records: Records, reference: Reference) -> Answers:
     """
     for site, key in sorted(reference.participants.items()):
         known = records.config.participants.get(site)
-        require(
-            known == key,
-            f"config.json names {'no key' if known is None else 'another key than --participant-key'} for {site}",
-        )
+        require(known == key, f"--participant-key {site}: config.json has {'none' if known is None else 'another'}")
     sites = {update.site for update in records.trail.updates}
     enrolled = sites.union(*(record.enrolled for record in records.state.history))
     for site in sorted(enrolled):

@@ -110,11 +110,7 @@ def _check_statement(records: Records, log: _Log, statement: WitnessStatement) -
     site = statement.site_id
     registered = records.config.participants.get(site)
     if registered != statement.public_key:
-        whose = (
-            "from a site that is no participant of this run"
-            if registered is None
-            else "signed with another key than config.json names for the site"
-        )
+        whose = "from no participant of this run" if registered is None else "not signed with its key in config.json"
         yield fails(f"{site}: its witness statement is {whose}")
         return
     of_this_job = [kept for kept in statement.logs if kept.origin == log.origin]
@@ -138,9 +134,7 @@ def _not_received(records: Records, site: str) -> Answer:
 def _compared(site: str, log: _Log, kept: WitnessedLog) -> Iterator[Answer]:
     last = open_checkpoint(kept.last, log.key)
     if not log.is_of(last):
-        yield fails(
-            f"{site} contradicts the log: the site received {last.size} lines of another log, signed with the same key"
-        )
+        yield fails(f"{site} contradicts the log: it received {last.size} lines of another log, signed by the same key")
         return
     for refused in (open_checkpoint(each.shown, log.key) for each in kept.refused):
         if not log.is_of(refused):

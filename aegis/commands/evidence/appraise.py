@@ -34,23 +34,15 @@ from coreason_enclave.attestation import AttestationPolicy, Binding, Role
 @click.command(short_help="Decide whether a policy accepts the evidence.", epilog=EXITS.format("accepted"))
 @report_options(kind_required=False)
 @click.option("--policy", "policy_path", type=FILE, cls=Once, required=True, help="TOML file: the appraisal policy.")
-@click.option(
-    "--subject", type=Subject(), cls=Once, help="The participant that owns the machine, by its name in the policy."
-)
-@click.option(
-    "--public-key", type=Hex(32), cls=Once, metavar="HEX", help="For a whole host's evidence: the host's Ed25519 key."
-)
-@click.option(
-    "--kem-key", type=Hex(32), cls=Once, metavar="HEX", help="For a whole host's evidence: the host's X25519 key."
-)
-@click.option(
-    "--job-digest", type=Hex(32), cls=Once, metavar="HEX", help="For a whole host's evidence: SHA-256 of the job."
-)
+@click.option("--subject", type=Subject(), cls=Once, help="Participant that owns the machine (name in the policy).")
+@click.option("--public-key", type=Hex(32), cls=Once, metavar="HEX", help="For a whole host: its Ed25519 key.")
+@click.option("--kem-key", type=Hex(32), cls=Once, metavar="HEX", help="For a whole host: its X25519 key.")
+@click.option("--job-digest", type=Hex(32), cls=Once, metavar="HEX", help="For a whole host: SHA-256 of the job.")
 @click.option(
     "--role",
     type=click.Choice([role.value for role in Role]),
     cls=Once,
-    help="For a whole host's evidence: role of the host in the federation  [site].",
+    help="For a whole host: its role in the federation  [site].",
 )
 @moment_option
 @json_option

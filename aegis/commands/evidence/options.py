@@ -70,11 +70,7 @@ class Subject(click.ParamType[str]):
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 moment_option = click.option(
-    "--now",
-    type=click.IntRange(0, LAST_MOMENT),
-    cls=Once,
-    metavar="UNIX",
-    help="Time to verify at, Unix seconds  [now].",
+    "--now", type=click.IntRange(0, LAST_MOMENT), cls=Once, metavar="UNIX", help="Unix time to verify at  [now]."
 )
 
 

@@ -15,9 +15,7 @@ from coreason_enclave.attestation.verify.nvidia import NvidiaPlatformPolicy
 from coreason_enclave.attestation.verify.snp import SnpPlatformPolicy
 
 
-@click.command(
-    short_help="Check that evidence is authentic, and its platform in a good state.", epilog=EXITS.format("authentic")
-)
+@click.command(short_help="Check the authenticity and platform state of evidence.", epilog=EXITS.format("authentic"))
 @report_options(kind_required=True)
 @click.option("--platform-policy", type=FILE, cls=Once, help="TOML file: the required state of the platform.")
 @moment_option

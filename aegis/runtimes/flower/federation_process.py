@@ -142,6 +142,5 @@ def _require_options(host: FederationHost, options: HostOptions) -> None:
     served = {name: value for name, value in state.get("options", {}).items() if name != "local_sites"}
     if served != {"unsafe_seed": options.unsafe_seed, "attackers": options.attackers}:
         raise RunFolderError(
-            f"{host.federation.path} is being served with another unsafe seed or number of attackers: run aegis "
-            "federation down first"
+            f"{host.federation.path} runs with another --unsafe-seed or --attackers: run aegis federation down first"
         )

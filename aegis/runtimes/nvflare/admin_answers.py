@@ -39,9 +39,7 @@ def note_failures(replies: Sequence[Any], client_sites: Collection[str], command
     for each in replies:
         body = getattr(each.reply, "body", None)
         if isinstance(body, str) and body.startswith(ERROR_MSG_PREFIX):
-            logging.getLogger(__name__).warning(
-                "%s of %d sites: %s failed", command, len(client_sites), each.client_name
-            )
+            logging.getLogger(__name__).warning("%s, %d sites: %s failed", command, len(client_sites), each.client_name)
     return []
 
 

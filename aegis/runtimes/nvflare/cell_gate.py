@@ -181,9 +181,7 @@ def _streamed(call: Any, adapter: Any, future: Any, args: Any, kwargs: Any) -> N
         decode_payload(message, StreamHeaderKey.PAYLOAD_ENCODING, fobs_ctx=adapter.cell.get_fobs_context())
         _require_kind(message)
     except Exception as error:  # noqa: BLE001 - FOBS raises many kinds for plain but invalid payloads
-        why = (
-            str(error) if isinstance(error, NotPlain) else f"a payload that cannot be decoded ({type(error).__name__})"
-        )
+        why = str(error) if isinstance(error, NotPlain) else f"an undecodable payload ({type(error).__name__})"
         OFFENCES.report(_site(origin), f"sends {why}")
         _answer(adapter, future.headers)
         return

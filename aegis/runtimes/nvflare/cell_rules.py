@@ -142,11 +142,7 @@ def _of_admin(message: Message, sender: str) -> str | None:
     if message.get_header(MessageHeaderKey.DESTINATION) != SERVER:
         return "an administrator's message to another cell than the server"
     if message.get_header(MessageHeaderKey.MSG_TYPE) != MessageType.REQ:
-        return (
-            None
-            if message.get_header(MessageHeaderKey.MSG_TYPE) == MessageType.REPLY
-            else "is neither a request nor a reply"
-        )
+        return None if message.get_header(MessageHeaderKey.MSG_TYPE) == MessageType.REPLY else "is no request or reply"
     return _unlisted(message, _MEMBERSHIP, _ADMIN_STREAMS_TO_SERVER)
 
 

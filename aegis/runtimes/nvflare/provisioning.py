@@ -94,9 +94,7 @@ def provision(project: Project, folder: Path) -> Kits:
             rejected project leaves no folder behind.
     """
     if taken := sorted({SERVER, project.server, project.admin} & set(project.sites)):
-        raise RunFolderError(
-            f"NVIDIA FLARE cannot provision this: {taken[0]} is both a site's id and the server's name"
-        )
+        raise RunFolderError(f"NVIDIA FLARE cannot provision this: {taken[0]} is both a site id and the server's name")
     if folder.exists():
         raise RunFolderError(f"{folder} exists: name a folder that does not exist yet")
     folder.mkdir(mode=0o700, parents=True)

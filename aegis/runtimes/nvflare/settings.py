@@ -64,9 +64,7 @@ def read_server_settings(folder: Path) -> ServerSettings:
     try:
         return ServerSettings.model_validate(parse_json(path.read_bytes(), limit=_LIMIT))
     except OSError as error:
-        raise RunFolderError(
-            f"{path}: {error.strerror}: the file has to name the federation and the folder of runs"
-        ) from error
+        raise RunFolderError(f"{path}: {error.strerror}: the file must name federation and folder of runs") from error
     except EnvelopeError as error:
         raise RunFolderError(f"{path} is not JSON: {error}") from error
     except ValidationError as error:

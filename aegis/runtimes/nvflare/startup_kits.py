@@ -37,12 +37,10 @@ def read_admin_kit(folder: Path) -> AdminKit:
         admin = json.loads(path.read_text(encoding="utf-8"))["admin"]
         kit = AdminKit(folder.absolute(), str(admin["username"]), f"{admin['host']}:{admin['port']}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(
-            f"{folder} is not an administrator's startup kit: startup/fed_admin.json is missing or invalid"
-        ) from error
+        raise RunFolderError(f"{folder}: no administrator's kit, startup/fed_admin.json missing or invalid") from error
     for name in ("client.crt", "client.key", "rootCA.pem"):
         if not (folder / "startup" / name).is_file():
-            raise RunFolderError(f"{folder} is not an administrator's startup kit: startup/{name} is missing")
+            raise RunFolderError(f"{folder}: no administrator's kit, startup/{name} missing")
     return kit
 
 

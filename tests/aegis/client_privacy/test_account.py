@@ -191,7 +191,7 @@ def test_delta_must_be_below_one_over_the_number_of_sites(promises: Any, populat
         if not refused:
             privacy.reserve(draw(privacy.job, population=population))
             return
-        with pytest.raises(InvalidJob, match=r"must be below 1 / 1000"):
+        with pytest.raises(InvalidJob, match=r"set it below 1 / 1000"):
             privacy.reserve(draw(privacy.job, population=population))
 
 

@@ -143,7 +143,7 @@ def test_too_few_enrolled_sites_pause_the_run_before_anything_is_charged(study: 
             raise LedgerError("not today", reason=Reason.POLICY)
 
     run, job = study(), promises.job()
-    with pytest.raises(RunPaused, match="2 sites can be asked"):
+    with pytest.raises(RunPaused, match="2 sites eligible"):
         run_kept(run, promises, job, where(["clinic-3"], lambda site: NeverEnrols(site.session)))
     assert charged(promises, job) == []
     run_kept(run, promises, job)

@@ -67,7 +67,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, federation_at: Callable[[
 def test_a_federation_that_says_nothing_about_it_refuses_such_a_job_and_begins_nothing(clinics: Study) -> None:
     result = aegis("run", job_file(clinics), "--federation", clinics.federation, "--out", clinics.root / "run")
     assert result.exit_code == 2
-    assert "lacks the table [client_privacy]" in result.output
+    assert "lacks its caps: the table [client_privacy]" in result.output
     assert "Traceback" not in result.output
     assert not (clinics.root / "run").exists()
 
@@ -167,9 +167,9 @@ def test_it_verifies_and_says_what_stays_open(finished: tuple[Path, str]) -> Non
     assert exit_code == INCOMPLETE
     assert told[0].startswith("holds: 3 rounds")
     assert "over 3 cohort samples" in told[1]
-    assert told[2].startswith("not checked: sampling of sites, clipping of updates and noise in the models")
+    assert told[2].startswith("not checked: sampling of sites, clipping and noise")
     opened = [each for each in verify_run(finished[0]).findings if each.verdict is Verdict.NOT_CHECKED]
-    assert any("client-level privacy does not hold towards its readers" in each.detail for each in opened)
+    assert any("client-level privacy does not hold for its readers" in each.detail for each in opened)
 
 
 def test_what_hides_a_sites_update_keeps_the_run_from_being_verified_to_the_end(finished: tuple[Path, str]) -> None:
@@ -242,7 +242,7 @@ def forget_a_payment(run: Path) -> None:
         (say(unit="person"), "per person"),
         (say_nothing, "states no client-level epsilon"),
         (cut_the_ledger, "lacks an entry that the log names"),
-        (forget_a_payment, "commits no cohort sample for this round's model"),
+        (forget_a_payment, "has no cohort sample for the model"),
         (lambda run: (run / "ledger" / "coordinator.json").unlink(), "cannot be read"),
     ],
     ids=["epsilon", "noise", "clip", "unit", "nothing", "rolled back", "unpaid", "no ledger"],

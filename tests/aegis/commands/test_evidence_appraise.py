@@ -279,7 +279,7 @@ def test_a_binding_that_is_not_whole_is_unusable(aegis: Aegis, files: Files, opt
         ({}, "kinds is required"),
         ({"kinds": ["sev"]}, "kinds"),
         ({"kinds": ["snp"], "allow_everything": True}, "allow_everything is not a known field"),
-        ({"attestation": {"kinds": ["snp"]}, "snp": {}}, "the table [attestation], so that snp would be ignored"),
+        ({"attestation": {"kinds": ["snp"]}, "snp": {}}, "remove or move snp, ignored beside the table [attestation]"),
         ({"kinds": ["snp"], "accept_unchecked": ["snp.measurements"]}, "accept_unchecked"),
         ({"kinds": ["snp"], "lifetime_s": 601}, "lifetime_s"),
         ({"kinds": ["snp"], "reference_values": [{"name": "a", "kind": "tdx", "measurements": {}}]}, "mr_td"),

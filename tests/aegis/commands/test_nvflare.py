@@ -26,11 +26,11 @@ WRONG = {
         ("--runtime", "nvflare", "--executor", "no_such.module:Agent"),
         "module 'no_such' is neither in this folder nor installed",
     ),
-    "threads of real processes": (("--runtime", "nvflare", "--poc", "--threads", "2"), "are options of --simulator"),
+    "threads of real processes": (("--runtime", "nvflare", "--poc", "--threads", "2"), "need --simulator"),
     "an executor that is a file": (("--runtime", "nvflare", "--executor", "agent.py"), "takes package.module:Class"),
     "no threads": (("--runtime", "nvflare", "--threads", "0"), "not in the range"),
     "a kit that is not there": (("--runtime", "nvflare", "--startup-kit", "nowhere"), "does not exist"),
-    "a folder that is no kit": (("--runtime", "nvflare", "--startup-kit", "."), "not an administrator's startup kit"),
+    "a folder that is no kit": (("--runtime", "nvflare", "--startup-kit", "."), "no administrator's kit"),
 }
 
 

@@ -327,7 +327,7 @@ CHANGES: Mapping[str, tuple[Callable[[Begun], object], str, str]] = {
     "no evaluation set": (
         lambda run: (run.federation.path / "evaluation.safetensors").unlink(),
         "evaluation set",
-        "the present value is none",
+        "it is now none",
     ),
 }
 
@@ -355,7 +355,7 @@ def test_a_run_does_not_go_on_with_other_code(begun: Begun, monkeypatch: pytest.
 @pytest.mark.usefixtures("nobody_is_asked")
 def test_a_run_does_not_go_on_on_another_runtime(begun: Begun) -> None:
     said = refused(begun, "--runtime", "flower")
-    assert "runtime in-process, the present value is runtime flower" in said
+    assert "runtime in-process, it is now runtime flower" in said
 
 
 def test_a_site_that_is_revoked_meanwhile_does_not_stop_the_others_from_resuming(begun: Begun) -> None:

@@ -307,7 +307,7 @@ def test_what_a_site_spent_on_an_update_that_was_not_admitted_is_seen_in_its_led
 
     def refuse_one(self: Admission, *args: Any, **options: Any) -> Any:
         if (self.question.site_id, self.question.round_number) == ("clinic-2", 3):
-            raise UpdateRefused("clinic-2", Reason.NORM_EXCEEDED, "the L2 norm exceeds the job's max_update_norm")
+            raise UpdateRefused("clinic-2", Reason.NORM_EXCEEDED, "the L2 norm exceeds max_update_norm")
         return admit(self, *args, **options)
 
     monkeypatch.setattr(Admission, "admit", refuse_one)

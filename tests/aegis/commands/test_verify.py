@@ -689,7 +689,7 @@ def test_the_coordinators_key_from_elsewhere_is_used_instead_of_the_folders_own(
     wrong = aegis("verify", finished_run, "--coordinator-key", Signer.generate().public_hex)
 
     assert right.exit_code == 0
-    assert "taken from the run folder" not in right.stdout
+    assert "from the run folder: compare" not in right.stdout
     assert wrong.exit_code == Check.CHECKPOINT
     assert "unknown key" in wrong.stderr
 

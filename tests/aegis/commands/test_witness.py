@@ -114,7 +114,7 @@ LIES: dict[str, tuple[Callable[[WitnessStatement], WitnessStatement], Signer, st
     "another site's key": (
         lambda x: x.model_copy(update={"public_key": COORDINATOR.public_hex}),
         COORDINATOR,
-        "another key than config.json names",
+        "not signed with its key in config.json",
     ),
     "somebody who took no part": (
         lambda x: x.model_copy(update={"site_id": "clinic-9"}),

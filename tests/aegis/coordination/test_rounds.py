@@ -57,7 +57,7 @@ def test_a_pause_says_who_was_refused_and_why_and_what_was_missing(job_with: Any
 
     why = decide(job_with(min_clients=3), admitted=1, refused=refused, attempt=2).why
 
-    assert "1 updates were admitted, but 3 are required" in why
+    assert "1 updates admitted, 3 needed" in why
     assert "site-a: no_reply, site-b: budget_exceeded" in why
 
 

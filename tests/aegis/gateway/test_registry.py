@@ -66,7 +66,7 @@ def test_an_entry_that_does_not_fit_is_refused(entry: dict[str, str], complaint:
     [{"node_keys": {"stranger": "bm9kZQ=="}}, {"certificates": {"stranger": A}}, {"revoked": ["stranger"]}],
 )
 def test_nothing_is_said_of_somebody_who_is_no_participant(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="stranger is no participant"):
+    with pytest.raises(ValidationError, match="stranger is not a participant"):
         registry(**changes)
 
 

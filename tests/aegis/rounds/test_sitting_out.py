@@ -94,16 +94,14 @@ def test_too_few_left_the_run_pauses_at_once_and_says_who_is_out_why_and_until_w
     study: MakeStudy, federation: Federation
 ) -> None:
     run, job = study(3), a_job(federation)
-    with pytest.raises(RunPaused, match="2 updates were admitted, but 3 are required"):
+    with pytest.raises(RunPaused, match="2 updates admitted, 3 needed"):
         run.run(job, where(["clinic-2"], NAN))
 
     class NeverAsked(Relay):
         def push_messages(self, messages: Any) -> Any:
             raise AssertionError("nobody is asked")
 
-    with pytest.raises(
-        RunPaused, match=r"in turn 1, but 3 are required.*clinic-2: quarantined for non_finite until turn 2"
-    ):
+    with pytest.raises(RunPaused, match=r"turn 1: .*3 needed.*clinic-2: quarantined for non_finite until turn 2"):
         run.run(job, grid=NeverAsked)
     run.run(job)  # the pause was a turn: the same command leads out of it
     assert outcome(run, "clinic-2") == ["admitted", "admitted"]

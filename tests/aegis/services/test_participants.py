@@ -59,7 +59,7 @@ def test_a_federation_is_founded_once(empty: FederationFolder) -> None:
 
 
 def test_an_address_that_sites_cannot_use_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="the address by which sites reach it"):
+    with pytest.raises(RunFolderError, match="give --public-address, by which sites reach it"):
         create_federation(FederationFolder(tmp_path), profile=Profile.PRODUCTION, delta=1e-5, host="0.0.0.0")
 
     assert not FederationFolder(tmp_path).exists
@@ -122,7 +122,7 @@ def test_another_key_under_a_known_name_is_refused(
     impostor = federation_at(tmp_path / "elsewhere").create("clinic-2")
     config = (impostor.folder / "site.toml").read_text().replace('"clinic-2"', '"clinic-1"', 1)
     (impostor.folder / "site.toml").write_text(config)
-    with pytest.raises(RunFolderError, match="takes part with another key"):
+    with pytest.raises(RunFolderError, match="has another key"):
         admit(empty, make_request(impostor.folder))
 
     assert empty.registry.read_bytes() == before

@@ -95,7 +95,7 @@ def test_features_that_do_not_fit_the_model_fail_verification(arch: str, shape: 
 
 
 def test_a_label_without_an_output_fails_verification() -> None:
-    with pytest.raises(VerificationFailed, match="no output"):
+    with pytest.raises(VerificationFailed, match="lacks an evaluation label"):
         utility_range(Logits(np.zeros((2, 2)), np.zeros((2, 2))), np.array([0, 2]))
 
 

@@ -61,7 +61,7 @@ def test_founding_says_what_to_compare_by_telephone(tmp_path: Path) -> None:
     ("words", "complaint"),
     [
         (["init", "{founded}"], "already holds a federation"),
-        (["init", "{new}", "--host", "0.0.0.0"], "the address by which sites reach it"),
+        (["init", "{new}", "--host", "0.0.0.0"], "give --public-address, by which sites reach it"),
         (["init", "{new}", "--public-address", "nonsense"], "host:port"),
         (["init", "{new}", "--delta", "2"], "delta"),
         (["admit", "{founded}", "{nothing}"], "does not exist"),

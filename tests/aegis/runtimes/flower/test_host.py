@@ -53,7 +53,7 @@ def test_other_options_than_those_that_run_are_refused(host: FederationHost) -> 
     with host.claimed():
         host.state_file.write_text(json.dumps({"options": {"local_sites": True, "unsafe_seed": None, "attackers": 0}}))
         with (
-            pytest.raises(RunFolderError, match="another unsafe seed"),
+            pytest.raises(RunFolderError, match="another --unsafe-seed"),
             federation_running(host.federation, unsafe_seed=7),
         ):
             pass

@@ -153,7 +153,7 @@ def test_an_object_that_is_plain_and_yet_none_is_refused_by_flares_own_decoding(
     flare.stream(main(kind))
 
     assert flare.called == []
-    assert told == [("clinic-1", "sends a payload that cannot be decoded (KeyError)")]
+    assert told == [("clinic-1", "sends an undecodable payload (KeyError)")]
 
 
 def test_what_the_servers_own_processes_send_is_flares_matter(told: list[tuple[str, str]]) -> None:
