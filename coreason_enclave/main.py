@@ -11,28 +11,17 @@ COMMANDS = {
     "agent": LazyCommand("coreason_enclave.commands.agent:agent", "Run this site's agent."),
     "attest": LazyCommand("coreason_enclave.commands.attest:attest", "Collect evidence of this host's hardware."),
     "checkpoints": LazyCommand(
-        "coreason_enclave.commands.checkpoints:checkpoints",
-        "Show or export the checkpoints of coordinators' logs that this site received.",
+        "coreason_enclave.commands.checkpoints:checkpoints", "Show or export received checkpoints of coordinator logs."
     ),
-    "doctor": LazyCommand(
-        "coreason_enclave.commands.doctor:doctor", "Check this site's set-up, and name the remedy for each problem."
-    ),
+    "doctor": LazyCommand("coreason_enclave.commands.doctor:doctor", "Check this site's set-up and name remedies."),
     "export-ledger": LazyCommand(
         "coreason_enclave.commands.export_ledger:export_ledger", "Write this site's ledger, signed, for an auditor."
     ),
     "found": LazyCommand("coreason_enclave.commands.registration:init", "The former name of init.", hidden=True),
-    "init": LazyCommand(
-        "coreason_enclave.commands.registration:init", "Initialise a site from the site.toml that you wrote."
-    ),
-    "join": LazyCommand(
-        "coreason_enclave.commands.registration:join", "Accept a coordinator's grant, and connect to its gateway."
-    ),
-    "ledger": LazyCommand(
-        "coreason_enclave.commands.ledger:ledger", "Show, verify or export this site's privacy ledger."
-    ),
-    "request": LazyCommand(
-        "coreason_enclave.commands.registration:request", "Write a request to take part in a federation."
-    ),
+    "init": LazyCommand("coreason_enclave.commands.registration:init", "Initialise a site from your site.toml."),
+    "join": LazyCommand("coreason_enclave.commands.registration:join", "Accept a coordinator's grant and connect."),
+    "ledger": LazyCommand("coreason_enclave.commands.ledger:ledger", "Show, verify or export the privacy ledger."),
+    "request": LazyCommand("coreason_enclave.commands.registration:request", "Write a request to join a federation."),
     "status": LazyCommand("coreason_enclave.commands.agent:status", "Show the state of this site's agent."),
 }
 

@@ -105,9 +105,7 @@ class SitePolicy(StrictModel):
     @model_validator(mode="after")
     def _one_key_each(self) -> Self:
         if len(set(self.participants.values())) != len(self.participants):
-            raise ValueError(
-                "participants lists one key under two names, so that it would count twice: remove one entry"
-            )
+            raise ValueError("participants lists one key under two names, which would count twice: remove one entry")
         if self.coordinator_attestation is not None and self.unsafe_unattested_coordinator:
             raise ValueError("coordinator_attestation and unsafe_unattested_coordinator contradict each other")
         return self
@@ -200,10 +198,7 @@ class SiteConfig(StrictModel):
             raise ValueError("unsafe_count_unknown_participants needs profile development: list the participants' keys")
         attested = self.policy.coordinator_attestation is not None or self.policy.unsafe_unattested_coordinator
         if self.profile is not Profile.DEVELOPMENT and not attested:
-            raise ValueError(
-                "policy needs coordinator_attestation, the rules for a coordinator's evidence (or "
-                "unsafe_unattested_coordinator = true)"
-            )
+            raise ValueError("policy needs coordinator_attestation (or unsafe_unattested_coordinator = true)")
         datasets = [entry.dataset_id for entry in self.lineages]
         if len(set(datasets)) != len(datasets):
             raise ValueError("each dataset must belong to exactly one lineage")
@@ -215,8 +210,7 @@ class SiteConfig(StrictModel):
             if entry.dataset_id == dataset_id:
                 return entry
         raise JobRejected(
-            f"dataset {dataset_id!r} is not registered at {self.site_id}: add a lineage for it to site.toml",
-            reason=Reason.LINEAGE_UNKNOWN,
+            f"dataset {dataset_id!r} has no lineage in site.toml of {self.site_id}", reason=Reason.LINEAGE_UNKNOWN
         )
 
 

@@ -187,17 +187,13 @@ def in_range(low: float, high: float, *, open_low: bool = False) -> tuple[Before
 
 _ID_WORDS = "1 to 128 ASCII letters, digits, '.', '_' or '-', starting with a letter or digit"
 SafeId = Annotated[str, AfterValidator(of_form(_ID, _ID_WORDS))]
-SafePath = Annotated[
-    str, AfterValidator(of_form(_PATH, f"1 to 8 names joined by '/', each {_ID_WORDS} (no '..', no leading '/')"))
-]
+SafePath = Annotated[str, AfterValidator(of_form(_PATH, f"1 to 8 names joined by '/', each {_ID_WORDS} (no '..')"))]
 HexDigest = Annotated[str, AfterValidator(of_form(re.compile(r"[0-9a-f]{64}"), "64 lower-case hex digits"))]
 
 
 def _of_a_site(unit: PrivacyUnit) -> PrivacyUnit:
     if unit is PrivacyUnit.CLIENT:
-        raise ValueError(
-            "must be record or person, got 'client': set client_privacy in the job to protect a whole site"
-        )
+        raise ValueError("must be record or person, got 'client': set client_privacy in the job to protect a site")
     return unit
 
 

@@ -179,13 +179,9 @@ def _clean(params: Mapping[object, object], *, strict: bool) -> dict[str, Array]
 def _float32(name: str, value: object, *, strict: bool) -> Array:
     array = _as_numpy(name, value)
     if array.dtype.kind != "f":
-        raise DataLeakageError(
-            f"{name!r} is {array.dtype}: only floating-point weights may leave the site, not buffers and counts"
-        )
+        raise DataLeakageError(f"{name!r} is {array.dtype}: only float weights leave the site, not buffers and counts")
     if strict and array.dtype != np.float32:
-        raise DataLeakageError(
-            f"{name!r} must be float32, got {array.dtype}: convert the values where they are computed"
-        )
+        raise DataLeakageError(f"{name!r} must be float32, got {array.dtype}: convert values where they are computed")
     with np.errstate(over="ignore"):  # an overflow becomes infinity, which check_finite refuses
         return np.array(array, dtype=np.float32, order="C", copy=True)
 
@@ -195,9 +191,7 @@ def _as_numpy(name: str, value: object) -> np.ndarray:
         try:
             value = value.detach().cpu().numpy()
         except (AttributeError, TypeError, RuntimeError, NotImplementedError) as error:
-            raise DataLeakageError(
-                f"{name!r} cannot be read as an array: convert the tensor with .to_dense().float()"
-            ) from error
+            raise DataLeakageError(f"{name!r} cannot be read as an array: use .to_dense().float()") from error
     if type(value) is not np.ndarray:
         raise DataLeakageError(f"{name!r} must be an array or a tensor, got {type(value).__name__}")
     return value

@@ -404,7 +404,7 @@ def test_a_lineage_that_protects_persons_is_not_trained_on_by_record(task: Task)
     with pytest.raises(InvalidEngine, match="unit person needs unit_ids"):
         DifferentialPrivacyEngine(by_person, task).train()
     ledger = site_ledger(epsilon=5, job_epsilon=5, units=479)
-    with pytest.raises(JobRejected, match="is charged per record"):
+    with pytest.raises(JobRejected, match="needs unit record"):
         DifferentialPrivacyEngine(by_person, grouped).train(ledger=ledger, lineage="clinic/scans")
 
 

@@ -97,11 +97,7 @@ class ThisHost:
         kinds = [str(kind) for kind, name in PROVIDERS.items() if name == provider]
         kinds += ["sgx"] if self._tree.exists(DEVICES[_NEEDS["sgx"]]) else []
         if len(kinds) != 1:
-            problem = (
-                f"more than one processor can attest ({', '.join(kinds)}): name one"
-                if kinds
-                else "no device can attest"
-            )
+            problem = f"several processors attest ({', '.join(kinds)}): name one" if kinds else "no device can attest"
             raise unavailable(f"{problem} on this host; looked for {self._inventory()}")
         return kinds[0] + (_GPUS if self._tree.exists(DEVICES["NVIDIA GPU"]) else "")
 

@@ -30,9 +30,7 @@ class GramineCollector:
         if len(report_data) != REPORT_DATA_BYTES:
             raise ValueError(f"report data must have {REPORT_DATA_BYTES} bytes, not {len(report_data)}")
         if not self._tree.exists(f"{ATTESTATION}/attestation_type"):
-            raise unavailable(
-                f"this host runs no SGX enclave under Gramine: looked for /{ATTESTATION}/attestation_type"
-            )
+            raise unavailable(f"this host runs no SGX enclave under Gramine: no /{ATTESTATION}/attestation_type")
         with answering("Gramine"):
             self._require_dcap()
             with _ONE_AT_A_TIME:

@@ -46,6 +46,4 @@ class HostAttester:
 
 def _require_covered(requested: bytes, covered: bytes, whose: str) -> None:
     if not hmac.compare_digest(requested, covered):
-        raise unavailable(
-            f"{whose} covers other bytes than requested: another process requested a report at the same time"
-        )
+        raise unavailable(f"{whose} covers other bytes than requested: another process asked at the same time")

@@ -60,9 +60,7 @@ class TsmCollector:
         if len(report_data) != REPORT_DATA_BYTES:
             raise ValueError(f"report data must have {REPORT_DATA_BYTES} bytes, not {len(report_data)}")
         if not self._tree.exists(REPORTS):
-            raise unavailable(
-                f"this host has no configfs-tsm: looked for /{REPORTS} (Linux 6.7 or later, configfs mounted)"
-            )
+            raise unavailable(f"this host has no configfs-tsm at /{REPORTS} (Linux 6.7 or later, configfs mounted)")
         last = ""
         for pause in (*_PAUSES_S, None):
             try:
@@ -109,9 +107,7 @@ class TsmCollector:
     def _require_generation(self, entry: str, due: int) -> None:
         generation = self._generation(entry)
         if generation != due:
-            raise _Disturbed(
-                f"generation {generation} instead of {due}: a write was lost, or another process wrote in between"
-            )
+            raise _Disturbed(f"generation {generation} instead of {due}: a write was lost, or another process wrote")
 
     def _generation(self, entry: str) -> int:
         text = _text(self._tree, entry, "generation")

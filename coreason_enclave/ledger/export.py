@@ -141,8 +141,7 @@ def _require_known(expected: LedgerHead, rows: Sequence[_Row], acknowledged: Seq
     in_history = 0 <= expected.seq < len(rows) and rows[expected.seq].hash == expected.hash
     if not in_history and expected not in [forgotten.head for forgotten in acknowledged]:
         raise LedgerCorrupted(
-            f"entry {expected.seq} with hash {expected.hash[:16]}… is missing in this history, although it was seen "
-            "before: the ledger was rolled back or replaced"
+            f"the known entry {expected.seq} ({expected.hash[:16]}…) is missing: the ledger was rolled back or replaced"
         )
 
 

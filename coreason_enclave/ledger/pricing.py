@@ -37,8 +37,7 @@ def budget_pico(registration: LineageRegistration) -> int:
     budget = math.floor(Fraction(rdp_budget(caps.epsilon, caps.delta, order)) * PICO)
     if budget < 1:
         raise ConfigurationError(
-            f"at Rényi order {order} a cap of epsilon {caps.epsilon:g} at delta {caps.delta:g} affords no step: use "
-            "LineageRegistration.with_best_order"
+            f"Rényi order {order} allows no step at epsilon {caps.epsilon:g}, delta {caps.delta:g}: use with_best_order"
         )
     return min(budget, MAX_PICO)
 

@@ -92,10 +92,9 @@ class LineageRegistration:
         _require_safe("lineage", _SAFE_PATH, self.lineage)
         _require_count("nominal_units", self.nominal_units, 1)
         _require_count("filter_order", self.filter_order, 2)
-        if not self.caps.delta < 1 / self.nominal_units:
+        if not self.caps.delta < 1 / self.nominal_units:  # else publishing one whole record would count as private
             raise ConfigurationError(
-                f"caps.delta must be below 1 / nominal_units = {1 / self.nominal_units:.3g}, got "
-                f"{self.caps.delta:g}: otherwise publishing one whole record would count as private"
+                f"caps.delta must be below 1 / nominal_units = {1 / self.nominal_units:.3g}, got {self.caps.delta:g}"
             )
 
     @classmethod

@@ -43,17 +43,11 @@ def check_plan(registration: LineageRegistration, plan: Plan) -> None:
     Checks, in this order: mechanism, unit, delta, epsilon of the job.
     """
     if isinstance(plan, NonPrivatePlan) and not registration.public:
-        raise JobRejected(
-            f"lineage {registration.lineage!r} is not public: non-private training on it is refused; "
-            "run the job with mechanism DP_SGD"
-        )
+        raise JobRejected(f"lineage {registration.lineage!r} is not public: use mechanism DP_SGD, not NON_PRIVATE")
     # A guarantee for one unit implies none for another: a person's records can change without being added or
     # removed.
     if plan.unit is not registration.unit:
-        raise JobRejected(
-            f"the job's unit is {plan.unit}, but lineage {registration.lineage!r} is charged per "
-            f"{registration.unit}: set the job's unit to {registration.unit}"
-        )
+        raise JobRejected(f"lineage {registration.lineage!r} needs unit {registration.unit}; the job's is {plan.unit}")
     if isinstance(plan, RoundPlan):
         _check_caps(registration, plan)
 
@@ -62,13 +56,12 @@ def _check_caps(registration: LineageRegistration, plan: RoundPlan) -> None:
     caps = registration.caps
     if plan.delta > caps.job_delta:
         raise JobRejected(
-            f"the job's delta {plan.delta:g} is above caps.job_delta = {caps.job_delta:g} of lineage "
-            f"{registration.lineage!r}: choose a smaller value"
+            f"lineage {registration.lineage!r} has caps.job_delta = {caps.job_delta:g}: lower the delta {plan.delta:g}"
         )
     if plan.target_epsilon > caps.job_epsilon:
         raise JobRejected(
-            f"the job's target_epsilon {plan.target_epsilon:g} is above caps.job_epsilon = {caps.job_epsilon:g} of "
-            f"lineage {registration.lineage!r}: choose a smaller value"
+            f"lineage {registration.lineage!r} has caps.job_epsilon = {caps.job_epsilon:g}: lower the target_epsilon "
+            f"{plan.target_epsilon:g}"
         )
 
 
@@ -79,10 +72,7 @@ def check_terms(first: Plan, plan: Plan) -> None:
     names = [f.name for f in fields(first) if f.name not in _PER_ROUND]
     changed = [name for name in names if getattr(first, name) != getattr(plan, name)]
     if changed:
-        raise LedgerConflict(
-            f"job {plan.job_id!r} began with another {', '.join(changed)}: a job keeps the terms of its first "
-            "reservation; start another job"
-        )
+        raise LedgerConflict(f"job {plan.job_id!r} began with another {', '.join(changed)}: start another job")
 
 
 def check_unreserved(free: bool, plan: Plan) -> None:
@@ -112,14 +102,11 @@ def check_draw(*, is_reserved: bool, is_open: bool, key_marks: set[str], entry: 
         raise LedgerError(f"round {entry.round_number} of job {entry.job_id!r} sampled a batch, but is not reserved")
     if not is_open:
         raise LedgerConflict(
-            f"round {entry.round_number} of job {entry.job_id!r} is already committed: running it on other content "
-            "would be a second release"
+            f"round {entry.round_number} of job {entry.job_id!r} is committed: other content would release it twice"
         )
     if key_marks - {entry.key_mark}:
         raise LedgerConflict(
-            f"job {entry.job_id!r} sampled batches with another key before: restore the job's key, or start another "
-            "job",
-            reason=Reason.JOB_KEY_CHANGED,
+            f"job {entry.job_id!r} used another key: restore it, or start another job", reason=Reason.JOB_KEY_CHANGED
         )
 
 
@@ -189,9 +176,7 @@ def _binding_cap(lineage: str, plan: RoundPlan, job_binds: bool) -> str:
 def check_uncommitted(is_open: bool, plan: Plan) -> None:
     """Raise if the ledger has already committed the reservation."""
     if not is_open:
-        raise LedgerConflict(
-            f"round {plan.round_number} of job {plan.job_id!r} is already committed with another event or update"
-        )
+        raise LedgerConflict(f"round {plan.round_number} of job {plan.job_id!r} has another committed event or update")
 
 
 def check_unacknowledged(is_new: bool, head: LedgerHead) -> None:
@@ -204,9 +189,7 @@ def check_actual(reserved: Event, actual: Event) -> None:
     """Raise unless the event that ran has the reserved mechanism and at most the reserved steps."""
     if isinstance(reserved, NonPrivate) or isinstance(actual, NonPrivate):
         if type(reserved) is not type(actual):
-            raise LedgerConflict(
-                "a reservation for private training cannot be committed with non-private training, nor the reverse"
-            )
+            raise LedgerConflict("private training cannot commit a non-private reservation, nor the reverse")
         return
     if reserved != actual.with_steps(reserved.steps):
         raise LedgerConflict(f"reserved {_describe(reserved)}, but {_describe(actual)} ran, which is another mechanism")

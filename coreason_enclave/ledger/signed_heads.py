@@ -50,9 +50,7 @@ def open_head(envelope: str, site_id: str, public_key: str) -> LedgerHead:
     opened = open_envelope(envelope.encode(), HEAD_TYPE, KeyRing({site_id: public_key}))
     statement = SiteLedgerHead.from_payload(opened.payload)
     if statement.site_id != site_id:
-        raise EnvelopeError(
-            f"the ledger head was signed by {statement.site_id}, another site", reason=Reason.NOT_ADDRESSED_TO_ME
-        )
+        raise EnvelopeError(f"the ledger head of another site: {statement.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
     return LedgerHead(seq=statement.head.seq, hash=statement.head.hash)
 
 
@@ -65,10 +63,9 @@ def require_known(head: LedgerHead, ledger: PrivacyLedger, ledger_file: Path) ->
     if ledger.knows(head):
         return
     raise LedgerError(
-        f"the ledger lacks entry {head.seq}, whose head this site signed: the ledger was replaced or restored from "
-        "an older copy, and lacks the privacy spent since. Restore the newest copy. If no newer copy exists, a "
-        f"person takes responsibility for the lost entries: coreason-enclave ledger acknowledge {ledger_file} --head "
-        f"{head.seq}:{head.hash} --by NAME --why TEXT",
+        f"the ledger lacks entry {head.seq}, whose head this site signed: it was replaced or rolled back, and lacks "
+        "privacy spent since. Restore the newest copy. If it is lost, a person takes responsibility: coreason-enclave "
+        f"ledger acknowledge {ledger_file} --head {head.seq}:{head.hash} --by NAME --why TEXT",
         reason=Reason.LEDGER_ROLLED_BACK,
     )
 
@@ -93,9 +90,7 @@ def open_export(envelope: bytes, export: bytes, site_id: str, public_key: str) -
     opened = open_envelope(envelope, EXPORT_TYPE, KeyRing({site_id: public_key}))
     statement = LedgerExportStatement.from_payload(opened.payload)
     if statement.site_id != site_id:
-        raise EnvelopeError(
-            f"the export was signed by {statement.site_id}, another site", reason=Reason.NOT_ADDRESSED_TO_ME
-        )
+        raise EnvelopeError(f"the export of another site: {statement.site_id}", reason=Reason.NOT_ADDRESSED_TO_ME)
     if statement.export_digest != sha256_hex(export):
         raise EnvelopeError("the site signed another export", reason=Reason.WRONG_DIGEST)
     return statement

@@ -131,10 +131,7 @@ class SqliteLedger(EventSourcedLedger):
         if tables:
             return
         if self._connection.execute("PRAGMA application_id").fetchone()[0]:
-            raise LedgerCorrupted(
-                f"{self.path} was a ledger, but has lost its entries: restore it from a backup; a new ledger would "
-                "lack them"
-            )
+            raise LedgerCorrupted(f"{self.path} lost its ledger entries: restore a backup; a new ledger lacks them")
         link, _ = next_link(LedgerState(), self._founding())
         self._connection.execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA:
@@ -244,9 +241,7 @@ def _prepare_folder(path: Path, *, must_exist: bool) -> None:
     except OSError as error:
         raise ConfigurationError(f"the ledger's folder {path.parent} cannot be used: {error}") from error
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigurationError(
-            f"other users can write to the ledger's folder {path.parent}: run chmod 700 on the folder"
-        )
+        raise ConfigurationError(f"other users can write to the ledger's folder {path.parent}: run chmod 700 on it")
 
 
 def _make_folder(folder: Path) -> None:

@@ -112,8 +112,7 @@ class LedgerState:
         record = (self.lineages or {}).get(name)
         if record is None:
             raise LedgerError(
-                f"lineage {name!r:.140} is not registered: the site has to register it once, with unit and caps",
-                reason=Reason.LINEAGE_UNKNOWN,
+                f"lineage {name!r:.140} is unknown: register it with unit and caps", reason=Reason.LINEAGE_UNKNOWN
             )
         return record
 

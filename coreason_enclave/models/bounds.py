@@ -23,9 +23,7 @@ def require_bounded_weights(arrays: Arrays, largest: float) -> None:
         if not np.isfinite(array).all():
             raise JobRejected(f"the base model's {name} is not finite", reason=Reason.NON_FINITE)
         if array.size and float(np.abs(array).max()) > largest:
-            raise JobRejected(
-                f"site policy: max_base_weight is {largest:g}, but the base model's {name} has a larger weight"
-            )
+            raise JobRejected(f"site policy: max_base_weight is {largest:g}, but the base model's {name} exceeds it")
 
 
 def require_bounded_logits(
@@ -41,11 +39,7 @@ def require_bounded_logits(
     with torch.inference_mode():
         outputs = model.module.eval()(torch.from_numpy(rows))
     if not bool(torch.isfinite(outputs).all()):
-        raise JobRejected(
-            "the base model's outputs overflow on rows within the declared ranges", reason=Reason.NON_FINITE
-        )
+        raise JobRejected("the base model's outputs overflow on rows within declared ranges", reason=Reason.NON_FINITE)
     largest_logit = float(outputs.abs().max())
     if largest_logit > largest:
-        raise JobRejected(
-            f"site policy: max_logit is {largest:g}, but the base model's outputs reach {largest_logit:g}"
-        )
+        raise JobRejected(f"site policy: max_logit is {largest:g}, but base model outputs reach {largest_logit:g}")

@@ -130,14 +130,10 @@ def require_fits(name: str, args: Mapping[str, int], sample_shape: tuple[int, ..
         with torch.inference_mode():
             shape = tuple(model.module.eval()(torch.zeros(1, *sample_shape)).shape)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise _unfit(
-            f"{name} with these model_args does not accept examples of shape {sample_shape}: {error}"
-        ) from error
+        raise _unfit(f"{name} with these model_args rejects examples of shape {sample_shape}: {error}") from error
     outputs = 1 if model.loss is Loss.BINARY else classes
     if len(shape) != 2 or shape[1] < outputs or (model.loss is Loss.BINARY and classes != 2):
-        raise _unfit(
-            f"{name} with these model_args has outputs of shape {shape[1:]}, but the dataset declares {classes} classes"
-        )
+        raise _unfit(f"{name} with these model_args has output shape {shape[1:]}, not the dataset's {classes} classes")
 
 
 def weights_of(module: nn.Module) -> dict[str, Array]:
@@ -193,18 +189,14 @@ def zeros(module: nn.Module, _generator: torch.Generator) -> None:
 def _checked(name: str, args: Mapping[str, int]) -> _Architecture:
     entry = _REGISTRY.get(name)
     if entry is None:
-        raise _rejected(
-            f"model_arch {name!r:.80} is unknown; the known architectures are {', '.join(known_architectures())}"
-        )
+        raise _rejected(f"model_arch {name!r:.80} is unknown; known architectures: {', '.join(known_architectures())}")
     wrong = sorted(key for key, value in args.items() if type(value) is not int or value < 1)
     if wrong:
         raise _rejected(f"model_args of {name} must be whole numbers of at least 1, but {', '.join(wrong)} is not")
     try:
         inspect.signature(entry.builder).bind(**args)
     except TypeError as error:
-        raise _rejected(
-            f"model_args of {name}: {error}; the parameters are {inspect.signature(entry.builder)}"
-        ) from error
+        raise _rejected(f"model_args of {name}: {error}; parameters: {inspect.signature(entry.builder)}") from error
     shapes = _skeleton(entry.builder, args)
     size = sum(int(np.prod(shape, dtype=np.float64)) for shape in shapes.values())
     if size > MAX_PARAMETERS:

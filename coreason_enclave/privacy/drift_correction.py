@@ -35,10 +35,7 @@ class DriftCorrection(ABC):
         for parameter, name in names.items():
             array = self.arrays.get(name)
             if array is None or array.shape != tuple(parameter.shape):
-                raise UnsafeTrainingError(
-                    f"the global model has no parameter {name!r}, so that the job's strategy has no term for it: "
-                    "attach the model that the job names, without wrappers"
-                )
+                raise UnsafeTrainingError(f"the global model lacks {name!r}: attach the job's model without wrappers")
 
     def add_to_gradients(self, names: Names) -> None:
         """Add the term to each parameter's ``grad``, just before the optimizer's own step."""

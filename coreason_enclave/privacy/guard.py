@@ -66,9 +66,7 @@ class PrivacyGuard:
         self._ledger = ledger if scope is None else None
         self._scope = _standalone(config, ledger, lineage, total_steps, unsafe_seed) if scope is None else scope
         if scope is not None and (ledger is not None or config not in (scope.config, scope.requested)):
-            raise UnsafeTrainingError(
-                "inside a session the guard uses the accepted job's privacy configuration and ledger"
-            )
+            raise UnsafeTrainingError("inside a session, the guard uses the job's privacy configuration and ledger")
         self._kernel: GradientKernel | None = None
 
     @property
@@ -167,9 +165,7 @@ class PrivacyGuard:
             UnsafeTrainingError: no model is attached, so no training exists to account for.
         """
         if self._kernel is None:
-            raise UnsafeTrainingError(
-                "call attach(model=…, optimizer=…, data_loader=…) first: training is not private yet"
-            )
+            raise UnsafeTrainingError("training is not private: call attach(model=…, optimizer=…, data_loader=…) first")
         return compose_epsilon([*self._scope.reservation.prior_events, self._scope.event()], self.delta).epsilon
 
     @property
@@ -286,20 +282,15 @@ def _standalone(
     """Reserve outside a session: one job of one round, with all its steps."""
     if ledger is None or lineage is None:
         raise ConfigurationError(
-            "outside a session a PrivacyGuard needs ledger= and lineage=: a SqliteLedger, or an EphemeralLedger for "
-            "experiments, with the lineage registered"
+            "outside a session, pass ledger= (SqliteLedger or, to experiment, EphemeralLedger) and its lineage="
         )
     registration = ledger.registration(lineage)
     if config.mechanism is not Mechanism.DP_SGD or config.target_epsilon is None:
         raise ConfigurationError("outside a session, only DP_SGD is supported")
     if registration.unit is not PrivacyUnit.RECORD:
-        raise ConfigurationError(
-            "outside a session, only record-level lineages are supported: person ids come from a job"
-        )
+        raise ConfigurationError("outside a session, lineages must be record-level: person ids come from a job")
     if config.unit not in (None, registration.unit):
-        raise UnsafeTrainingError(
-            f"the lineage protects each {registration.unit}, but the configuration's unit is {config.unit}"
-        )
+        raise UnsafeTrainingError(f"the lineage's unit is {registration.unit}, the configuration's {config.unit}")
     config, steps = _resolved(config, registration, total_steps)
     key = standalone_key(unsafe_seed)
     job_digest = sha256_hex(secrets.token_bytes(32))

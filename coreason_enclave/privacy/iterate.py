@@ -76,8 +76,7 @@ class PrivateIterate:
     ) -> None:
         if type(optimizer) not in OPTIMIZERS:
             raise UnsafeTrainingError(
-                "the optimizer is not one of torch's own: the guard steps a copy of the optimizer with noised "
-                f"gradients only, and supports {', '.join(sorted(kind.__name__ for kind in OPTIMIZERS))}"
+                f"unsupported optimizer: use torch's own {', '.join(sorted(kind.__name__ for kind in OPTIMIZERS))}"
             )
         if base is not None:
             _require_base(model, base)
@@ -92,10 +91,7 @@ class PrivateIterate:
         self._plan = planned(self._optimizer, schedule, step_limit)
         self._first_state = _states(self._optimizer, [shadow for _, shadow in self._pairs])
         if base is not None and not self._is_unstepped():
-            raise UnsafeTrainingError(
-                "the optimizer has stepped before: its state may contain gradients without noise. Attach a new "
-                "optimizer"
-            )
+            raise UnsafeTrainingError("the optimizer has stepped before, perhaps without noise: attach a new optimizer")
         if base is None and not self._is_unstepped():  # an experiment that continues an earlier experiment
             self._first_state = _states(optimizer, [parameter for parameter, _ in self._pairs])
             for (_, shadow), state in zip(self._pairs, self._first_state, strict=True):
@@ -114,13 +110,10 @@ class PrivateIterate:
             )
         if hyperparameters_of(self._visible_optimizer) != self._attached:
             raise UnsafeTrainingError(
-                "the optimizer's hyperparameters changed after attach, which fixes them, because the update would "
-                "reveal a value that depends on rows: pass a learning rate schedule to attach(schedule=…)"
+                "hyperparameters changed after attach and could reveal rows: pass schedules to attach(schedule=…)"
             )
         if not self._is_unstepped():
-            raise UnsafeTrainingError(
-                "the state of the attached optimizer changed: step only the optimizer that attach returned"
-            )
+            raise UnsafeTrainingError("the attached optimizer's state changed: step only the one that attach returned")
         if optimizer_module._global_optimizer_pre_hooks or optimizer_module._global_optimizer_post_hooks:
             raise UnsafeTrainingError("global optimizer step hooks are registered: remove the hooks before training")
 
@@ -187,14 +180,11 @@ class IteratedOptimizer(PrivateOptimizer):
             PrivacyBudgetExceededError: the step is not affordable; nothing has run.
         """
         if closure is not None:
-            raise UnsafeTrainingError(
-                "step() takes no closure, which would run outside the private step: call backward, then step()"
-            )
+            raise UnsafeTrainingError("a closure would run outside the private step: call backward, then step()")
         changed = sorted(n for n in {**self._sealed, **self._own()} if self._own().get(n) is not self._sealed.get(n))
         if changed:
             raise UnsafeTrainingError(
-                f"the private optimizer changed after attach ({', '.join(changed)}): attach fixes noise, clipping "
-                "and hooks; pass a learning rate schedule to attach(schedule=…)"
+                f"the optimizer's {', '.join(changed)} changed after attach: pass schedules to attach(schedule=…)"
             )
         self._iterate.require_untouched()
         if self.pre_step():  # False for a rehearsal's step, which moves nothing
@@ -203,9 +193,7 @@ class IteratedOptimizer(PrivateOptimizer):
 
     def attach_step_hook(self, fn: Callable[[Any], None]) -> None:
         """Raise always: a hook would run between the noise and the step."""
-        raise UnsafeTrainingError(
-            "step hooks are not supported: put code that follows a step into the loop, after the step"
-        )
+        raise UnsafeTrainingError("step hooks are not supported: put their code into the loop, after the step")
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`PrivateIterate.state_dict`."""
@@ -213,9 +201,7 @@ class IteratedOptimizer(PrivateOptimizer):
 
     def load_state_dict(self, state_dict: Any) -> None:
         """Raise always: the state follows from the private steps."""
-        raise UnsafeTrainingError(
-            "the state of a private optimizer cannot be loaded: it follows from the optimizer's own steps"
-        )
+        raise UnsafeTrainingError("the state of a private optimizer cannot be loaded: it comes from its own steps")
 
     def _own(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_sealed"}
@@ -229,15 +215,10 @@ def _require_base(model: torch.nn.Module, base: Arrays) -> None:
     weights = model.state_dict()
     if weights.keys() != base.keys():
         unmatched = sorted(weights.keys() ^ base.keys())
-        raise UnsafeTrainingError(
-            f"the names of the model's weights differ from the global model's ({', '.join(unmatched[:3])})"
-        )
+        raise UnsafeTrainingError(f"the weight names differ from the global model's ({', '.join(unmatched[:3])})")
     wrong = [name for name, value in weights.items() if not _same_bits(value, torch.tensor(base[name]))]
     if wrong:
-        raise UnsafeTrainingError(
-            f"{', '.join(wrong[:3])}: the model does not hold the global weights: attach the model with the weights "
-            "of the task"
-        )
+        raise UnsafeTrainingError(f"{', '.join(wrong[:3])} differ from the task's weights: attach the model with those")
 
 
 def _copied(parameter: torch.nn.Parameter) -> torch.nn.Parameter:

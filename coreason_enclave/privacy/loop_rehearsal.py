@@ -91,14 +91,8 @@ def _run_once(trainer: Trainer, subject: Rehearsed, rehearsal: Rehearsal) -> Non
     if not returned:
         return
     if rehearsal.ended:
-        raise UnsafeTrainingError(
-            "the training loop caught RehearsalEnded, which ends a rehearsal: let RehearsalEnded pass; it is not a "
-            "subclass of Exception"
-        )
-    raise DataLeakageError(
-        "the training loop took no private step: use the model, optimizer and data loader that attach returns",
-        reason=Reason.NO_PRIVACY_EVENT,
-    )
+        raise UnsafeTrainingError("the training loop caught RehearsalEnded: let it pass, and catch only Exception")
+    raise DataLeakageError("no private step was taken: use what attach returns", reason=Reason.NO_PRIVACY_EVENT)
 
 
 def _task(subject: Rehearsed, rehearsal: Rehearsal) -> TrainingTask:

@@ -31,16 +31,11 @@ def require_reached(scope: TrainingScope, update: ReleasableUpdate) -> None:
         return
     iterate = _only_iterate(scope)
     if iterate.steps != scope.gate.steps_taken:
-        raise DataLeakageError(
-            f"{iterate.steps} noised steps changed the weights, but {scope.gate.steps_taken} steps were charged"
-        )
+        raise DataLeakageError(f"{iterate.steps} steps changed the weights, but {scope.gate.steps_taken} were charged")
     if iterate.steps > scope.reservation.step_limit:
         raise DataLeakageError(f"{iterate.steps} steps ran, but only {scope.reservation.step_limit} are reserved")
     if sha256_hex(encode_arrays(iterate.difference())) != update.digest:
-        raise DataLeakageError(
-            "the update is not bit for bit the result of the private steps from the base model: return the weights "
-            "of the attached model unchanged after the last step"
-        )
+        raise DataLeakageError("the update is not the private steps' exact result: return the attached model's weights")
 
 
 def require_known_metrics(scope: TrainingScope, metrics: Mapping[str, float]) -> None:
@@ -60,8 +55,7 @@ def require_known_metrics(scope: TrainingScope, metrics: Mapping[str, float]) ->
     wrong = sorted(name for name, value in metrics.items() if name not in known or known[name]() != value)
     if wrong:
         raise DataLeakageError(
-            f"metrics {', '.join(wrong)} differ from the session's counts: return the guard's metrics after the last "
-            "step, or no metrics"
+            f"metrics {', '.join(wrong)} differ from the session's counts: return the guard's last metrics, or none"
         )
 
 

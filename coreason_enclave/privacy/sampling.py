@@ -41,9 +41,7 @@ class UnitIndex:
 
     def __init__(self, unit_of_row: npt.NDArray[Any] | None, rows: int) -> None:
         if unit_of_row is not None and unit_of_row.shape != (rows,):
-            raise UnsafeTrainingError(
-                f"unit ids of shape {unit_of_row.shape} for {rows} rows: every row needs exactly one unit id"
-            )
+            raise UnsafeTrainingError(f"unit ids of shape {unit_of_row.shape} for {rows} rows: each row needs one id")
         codes = np.arange(rows) if unit_of_row is None else np.unique(unit_of_row, return_inverse=True)[1]
         self._order = np.argsort(codes, kind="stable")
         self._code_in_order = codes[self._order]
@@ -120,10 +118,7 @@ def require_convertible(loader: DataLoader[Any]) -> None:
         ),
         (
             not isinstance(getattr(loader, "sampler", None), SequentialSampler),
-            (
-                "its sampler shuffles, weights or selects rows, which Poisson accounting would under-report: build "
-                "the DataLoader without shuffle and sampler; the private loader does the sampling"
-            ),
+            "its sampler or shuffle would break Poisson accounting: build the DataLoader without shuffle and sampler",
         ),
         (getattr(loader, "batch_size", 1) is None, "it has its own batch sampler: leave the batch sampler out"),
         (getattr(loader, "num_workers", 0) != 0, "num_workers must be 0: workers prefetch samples that no step uses"),

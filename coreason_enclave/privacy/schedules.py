@@ -31,10 +31,7 @@ def hyperparameters_of(optimizer: Optimizer) -> Hyperparameters:
     for group in groups:
         for name, value in group.items():
             if not _is_plain(value):
-                raise UnsafeTrainingError(
-                    f"the optimizer's {name!s:.40} is a {type(value).__name__}, which could change between two steps: "
-                    "pass a plain number"
-                )
+                raise UnsafeTrainingError(f"the optimizer's {name!s:.40} must be a number, not {type(value).__name__}")
     return groups
 
 
@@ -59,10 +56,7 @@ def planned(optimizer: Optimizer, schedule: Schedule | None, steps: int) -> Plan
                 scheduler.step()
             table.append(hyperparameters_of(stand_in))
     except (TypeError, ValueError) as error:
-        raise UnsafeTrainingError(
-            f"the schedule cannot be computed in advance for {steps} steps: its values must depend only on the "
-            "number of steps"
-        ) from error
+        raise UnsafeTrainingError(f"a schedule of {steps} steps cannot be computed from step numbers alone") from error
     return lambda step: table[step]
 
 

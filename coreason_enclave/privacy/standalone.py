@@ -109,9 +109,6 @@ def _encoded(value: object) -> bytes:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     if not isinstance(value, np.ndarray | np.generic | int | float | str | bytes):
-        raise ConfigurationError(
-            "unsafe_seed needs rows of tensors, arrays, numbers or text, to distinguish two datasets; got "
-            f"{type(value).__name__}"
-        )
+        raise ConfigurationError(f"unsafe_seed needs tensors, arrays, numbers or text, got {type(value).__name__}")
     array = np.asarray(value)
     return frame(str(array.dtype).encode(), str(array.shape).encode(), array.tobytes())

@@ -70,11 +70,8 @@ class StepGate:
         """
         self.before_draw()
         self._require_affordable()
-        if self._batch is not None:
-            raise UnsafeTrainingError(
-                "the previous batch was not used in a step: call step() for every sampled batch, including empty "
-                "batches, because otherwise the number of noised steps would depend on private rows"
-            )
+        if self._batch is not None:  # if loops skipped empty samples, the number of steps would depend on private rows
+            raise UnsafeTrainingError("the previous batch got no step: call step() for every batch, even an empty one")
         self._draws += 1
         return self._draws - 1
 
@@ -99,11 +96,8 @@ class StepGate:
             UnsafeTrainingError: the loop drew no fresh sample for the step.
         """
         self._require_affordable()
-        if self._batch is None:
-            raise UnsafeTrainingError(
-                "a step needs a fresh batch from the private data loader: use each batch for exactly one optimizer "
-                "step, because otherwise the Poisson accounting would be wrong"
-            )
+        if self._batch is None:  # Poisson accounting counts one sample for each step
+            raise UnsafeTrainingError("a step needs a fresh batch of the private data loader: take one step per batch")
         batch, self._batch = self._batch, None
         self._steps_taken += 1
         return self._steps_taken - 1, batch

@@ -67,10 +67,7 @@ def rehearse_criterion(
         except UnsafeTrainingError:
             raise
         except Exception as error:
-            raise UnsafeTrainingError(
-                "model and criterion fail on synthetic rows, so that the rehearsal cannot show that they process "
-                f"rows independently: {error}"
-            ) from error
+            raise UnsafeTrainingError(f"model and criterion fail on the rehearsal's synthetic rows: {error}") from error
         rehearsal.step(kernel)
 
 
@@ -98,9 +95,7 @@ def _item(value: Any, row: int, generator: torch.Generator, *, label: bool) -> A
         return {key: _item(one, row, generator, label=number > 0) for number, (key, one) in enumerate(value.items())}
     if isinstance(value, tuple | list):
         return type(value)(_item(one, row, generator, label=number > 0) for number, one in enumerate(value))
-    raise UnsafeTrainingError(
-        f"a rehearsal cannot generate {type(value).__name__}: a dataset must yield numbers or tensors"
-    )
+    raise UnsafeTrainingError(f"a rehearsal cannot generate {type(value).__name__}: yield numbers or tensors")
 
 
 def _one(like: torch.Tensor, row: int, generator: torch.Generator, *, label: bool) -> torch.Tensor:

@@ -157,9 +157,7 @@ def accept(message: SealedMessage, config: SiteConfig, handshake: SiteHandshake,
     order = RoundOrder.from_payload(payload)
     _require_timely(order, config, now)
     if order.round_number > order.job.rounds:
-        raise JobRejected(
-            f"round {order.round_number} of a job with {order.job.rounds} rounds", reason=Reason.WRONG_ROUND
-        )
+        raise JobRejected(f"round {order.round_number} of a {order.job.rounds}-round job", reason=Reason.WRONG_ROUND)
     released = handshake.release(order, message.envelope, message.arrays, coordinator_key)
     base, correction = _base_model(order, released.model)
     resolved = _allowed(order.job, config)
@@ -248,9 +246,7 @@ def _allowed(job: FederationJob, config: SiteConfig) -> ResolvedJob:
 
 def _require_timely(document: SiteRequest, config: SiteConfig, now: float) -> None:
     if document.site_id != config.site_id:
-        raise JobRejected(
-            f"the order is addressed to {document.site_id}, not to this site", reason=Reason.NOT_ADDRESSED_TO_ME
-        )
+        raise JobRejected(f"the order is for {document.site_id}, not for this site", reason=Reason.NOT_ADDRESSED_TO_ME)
     if document.issued_at > now + CLOCK_SKEW_S:
         raise JobRejected("the order was issued in the future: compare the clocks", reason=Reason.NOT_YET_VALID)
     if document.expires_at < now or document.expires_at - document.issued_at > config.policy.max_order_lifetime_s:
@@ -281,8 +277,7 @@ def _require_cohort(order: RoundOrder, roll_call: bytes, config: SiteConfig, own
     counted, needed = _counted(entries, config), max(order.job.min_clients, config.policy.min_clients)
     if counted < needed:
         raise JobRejected(
-            f"site policy: participants lists {counted} of the {len(entries)} enrolled sites, but min_clients "
-            f"requires {needed}",
+            f"site policy: participants lists {counted} of {len(entries)} enrolled sites, but min_clients is {needed}",
             reason=Reason.ROLL_CALL,
         )
 

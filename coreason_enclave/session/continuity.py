@@ -41,8 +41,7 @@ def require_same_key(draws: Sequence[Draw], key_mark: str) -> None:
     """Raise :class:`JobRejected` (``job_key_changed``) if the job's last draw used another key."""
     if draws and draws[-1].key_mark != key_mark:
         raise JobRejected(
-            f"round {draws[-1].round_number} of this job sampled batches with another key, which is missing now: "
-            "restore the job's key from a copy of this site's keys, or take part in another job",
+            f"round {draws[-1].round_number} of this job used another key: restore it from a copy, or join another job",
             reason=Reason.JOB_KEY_CHANGED,
         )
 
@@ -53,9 +52,6 @@ def require_same_content(accepted: AcceptedJob, policy: SitePolicy, draws: Seque
         return
     since = f"dataset {accepted.job.dataset_id} changed since round {draws[-1].round_number} of this job"
     if not accepted.job.lineages_may_grow:
-        raise JobRejected(
-            f"{since}: restore that content until the job has ended, or run a job with lineages_may_grow",
-            reason=Reason.CONTENT_CHANGED,
-        )
+        raise JobRejected(f"{since}: restore it, or run a job with lineages_may_grow", reason=Reason.CONTENT_CHANGED)
     if policy.refuse_changed_content:
         raise JobRejected(f"site policy: refuse_changed_content, and {since}", reason=Reason.CONTENT_CHANGED)

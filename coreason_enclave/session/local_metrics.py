@@ -30,9 +30,7 @@ class LocalMetricsLog:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
             with os.fdopen(descriptor, "ab") as file:
                 if os.fstat(file.fileno()).st_mode & 0o077:
-                    raise ConfigurationError(
-                        f"only the owner may have access to {self._path}: run chmod 600 on the file"
-                    )
+                    raise ConfigurationError(f"only the owner may have access to {self._path}: run chmod 600 on it")
                 file.write(canonical_json(dict(entry)) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())

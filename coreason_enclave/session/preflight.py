@@ -33,10 +33,7 @@ def require_sound_model(accepted: AcceptedJob, max_base_weight: float) -> None:
     """
     job = accepted.job
     if layout_of(accepted.base) != layout(job.model_arch, job.model_args):
-        raise JobRejected(
-            f"the base model does not have the tensors of a {job.model_arch} with the job's model_args",
-            reason=Reason.WRONG_SHAPES,
-        )
+        raise JobRejected(f"base model tensors do not fit {job.model_arch} and model_args", reason=Reason.WRONG_SHAPES)
     require_bounded_weights(accepted.base, max_base_weight)
 
 

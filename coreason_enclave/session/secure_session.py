@@ -145,13 +145,9 @@ class SecureSession(AnswersByMethod):
         if self.attester.kind == "simulated" and self.config.profile is not Profile.DEVELOPMENT:
             raise AttestationError("a simulated attester needs profile development; production sites need hardware")
         if self.job_keys.unsafe_seeded and self.config.profile is not Profile.DEVELOPMENT:
-            raise ConfigurationError(
-                "injected keys need profile development: anyone who knows the seed can subtract the noise"
-            )
+            raise ConfigurationError("injected keys need profile development: the seed lets anyone subtract the noise")
         if self.handshake.kem_keys.unsafe_derived and self.config.profile is not Profile.DEVELOPMENT:
-            raise ConfigurationError(
-                "derived keys need profile development: they come from a file, which would decrypt every model"
-            )
+            raise ConfigurationError("derived keys need profile development: their file would decrypt every model")
 
     def handle(self, kind: RequestKind, message: SealedMessage, *, aborted: Aborted = never) -> SealedMessage | None:
         """See :class:`~coreason_enclave.wire.handler.Handler`."""
@@ -200,9 +196,7 @@ class SecureSession(AnswersByMethod):
         with self._refusals_logged("witness", message):
             announcement, coordinator_key = accept_announcement(message, self.config, self.clock())
             if self.checkpoints.seen(coordinator_key, announcement.job_digest) is None:
-                raise JobRejected(
-                    f"this site took no part in job {announcement.job_id!r}: it has no checkpoint to sign"
-                )
+                raise JobRejected(f"this site was not in job {announcement.job_id!r}: it has no checkpoint to sign")
             shown_log = ShownLog(
                 announcement.job_id,
                 announcement.job_digest,
@@ -241,9 +235,7 @@ class SecureSession(AnswersByMethod):
             accepted = self._accepted(message)
             kept = self._stored_update(accepted)
             if kept is None:
-                raise JobRejected(
-                    "the store holds no released update for this order's round", reason=Reason.WRONG_ROUND
-                )
+                raise JobRejected("the store has no released update for this order's round", reason=Reason.WRONG_ROUND)
             answer = self._seal(accepted, kept)
             self._log("submission", "answered from store", {"update": kept.digest, **_named(accepted)})
             return answer
@@ -428,10 +420,7 @@ class SecureSession(AnswersByMethod):
             self.ledger.commit(scope.reservation.reservation_id, scope.event(), None)
             raise
         if scope.gate.steps_taken == 0:
-            raise DataLeakageError(
-                "the training loop took no private step: use the model, optimizer and data loader that attach returns",
-                reason=Reason.NO_PRIVACY_EVENT,
-            )
+            raise DataLeakageError("no private step was taken: use what attach returns", reason=Reason.NO_PRIVACY_EVENT)
         return contained(lambda: self._sanitise(accepted, scope, trained), own=own)
 
     def _scope(
@@ -506,9 +495,7 @@ class SecureSession(AnswersByMethod):
     def _seen(self, accepted: AcceptedJob) -> LogSeen:
         seen = self.checkpoints.seen(accepted.coordinator_key, accepted.job_digest)
         if seen is None:
-            raise ConfigurationError(
-                "the checkpoint of the coordinator's log is missing: this site signs no update without a checkpoint"
-            )
+            raise ConfigurationError("the checkpoint of the coordinator's log is missing: this site signs no update")
         return seen
 
     def _log_refusal(self, action: str, message: SealedMessage, refusal: EnclaveError) -> None:

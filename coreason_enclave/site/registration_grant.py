@@ -60,9 +60,7 @@ def accept_grant(folder: Path, envelope: bytes, coordinator_key: str, *, now: fl
 def _require_same_coordinator(folder: Path, coordinator_key: str) -> None:
     path = folder / CONNECTION_FILE
     if path.exists() and load_connection(folder).coordinator_key != coordinator_key:
-        raise ConfigurationError(
-            f"this site has joined another coordinator: remove {path} to leave that coordinator first"
-        )
+        raise ConfigurationError(f"this site has joined another coordinator: remove {path} to leave it first")
 
 
 def _require_addressed(grant: RegistrationGrant, config: SiteConfig, keys: Path) -> None:
@@ -94,9 +92,7 @@ def _require_certificates(grant: RegistrationGrant, key: ec.EllipticCurvePrivate
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise EnvelopeError("the client certificate is not issued by the CA in the grant") from error
     if own.public_key() != key.public_key():
-        raise EnvelopeError(
-            "the client certificate is for another TLS key: request a grant with this site's own request file"
-        )
+        raise EnvelopeError("the client certificate is for another TLS key: send this site's own request file")
     if f"urn:aegis:participant:{grant.site_id}" not in _uris(own):
         raise EnvelopeError("the client certificate does not name this site")
     for certificate, what in ((authority, "CA"), (own, "client")):

@@ -37,9 +37,7 @@ def load_trainer(name: str, site_id: str, sentry: DataSentry) -> Trainer:
     """
     kind = _imported(name)
     if not (isinstance(kind, type) and issubclass(kind, OffersTrainer)):
-        raise ConfigurationError(
-            f"trainer {name} is neither a subclass of CoreasonExecutor, nor has the method as_trainer"
-        )
+        raise ConfigurationError(f"trainer {name} is no subclass of CoreasonExecutor, and has no method as_trainer")
     try:
         instance = kind()
     except Exception as error:

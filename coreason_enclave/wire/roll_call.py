@@ -47,9 +47,7 @@ def read_roll_call(data: bytes, job_digest: str) -> tuple[Enrolment, ...]:
     version, entries = document.get("version"), document.get("entries")
     numbered = type(version) is int and version == 1  # True equals 1
     if document.keys() != {"version", "entries"} or not numbered or not isinstance(entries, list):
-        raise EnvelopeError(
-            "not a roll-call: the document must have only version 1 and entries", reason=Reason.ROLL_CALL
-        )
+        raise EnvelopeError("not a roll-call: a document must have only version 1 and entries", reason=Reason.ROLL_CALL)
     try:
         enrolments = tuple(open_enrolment(_bytes(entry)) for entry in entries)
     except EnclaveError as error:

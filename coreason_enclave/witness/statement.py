@@ -21,7 +21,5 @@ def witness_statement(site_id: str, signer: Signer, logs: Sequence[WitnessedLog]
     statement = WitnessStatement(site_id=site_id, public_key=signer.public_hex, made_at=int(now), logs=tuple(logs))
     envelope = seal_witness(statement, signer)
     if len(envelope) > MAX_ENVELOPE_BYTES:
-        raise ConfigurationError(
-            f"the checkpoints of {len(logs)} jobs do not fit into one file: select a job with --job"
-        )
+        raise ConfigurationError(f"the checkpoints of {len(logs)} jobs do not fit one file: select a job with --job")
     return envelope

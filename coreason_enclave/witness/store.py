@@ -186,9 +186,7 @@ class CheckpointStore:
         except (ValidationError, EnclaveError) as error:
             raise ConfigurationError(f"{path} is damaged ({explain(error)}): restore it from a backup") from error
         if path != self._path(kept.log.coordinator_key, kept.log.origin.removeprefix(origin_of_run(""))):
-            raise ConfigurationError(
-                f"{path} holds another log than its file name states: restore the file from a backup"
-            )
+            raise ConfigurationError(f"{path} holds another log than its file name states: restore it from a backup")
         return kept
 
     def _write(self, path: Path, kept: _Kept) -> None:
@@ -211,10 +209,7 @@ class CheckpointStore:
             yield
 
 
-_UNPROVEN = (
-    "the log's proof starts at line {}, but this site received {} lines: the coordinator has to ask the site for its "
-    "checkpoint first"
-)
+_UNPROVEN = "the log's proof starts at line {}, but this site has {} lines: the coordinator must request the checkpoint"
 
 
 def _last(log: WitnessedLog) -> LogCheckpoint:
@@ -257,8 +252,7 @@ def _with_refused(kept: _Kept, envelope: str, now: int) -> _Kept:
 def _forked(shown: ShownLog, last: LogCheckpoint, newest: LogCheckpoint) -> str:
     return (
         f"the coordinator's log of job {shown.job_id!r} has {newest.size} lines that do not continue the {last.size} "
-        "lines that this site received: the log was rewritten, or was lost and continued from an older copy. This "
-        "site keeps both signed checkpoints; coreason-enclave checkpoints export writes them for an auditor. If the "
-        "coordinator lost its log, a person can accept the shorter log: coreason-enclave checkpoints acknowledge "
+        "received lines: it was rewritten or set back. For an auditor, coreason-enclave checkpoints export writes both "
+        "signed checkpoints. If the log was lost, accept the shorter one: coreason-enclave checkpoints acknowledge "
         f"SITE --job {shown.job_digest} --checkpoint {newest.size}:{newest.root} --by NAME --why TEXT"
     )

@@ -45,9 +45,7 @@ def open_handler(settings_folder: Path, name: str, executor: ExecutorHooks, trai
     if settings.runs is Runs.SESSION:
         return _session(folder, config, settings.unsafe_seed, executor, trainer)
     if trainer is not None:
-        raise ConfigurationError(
-            f"the agent trains at this site: name {trainer} as trainer in the agent's site.toml, not in the job"
-        )
+        raise ConfigurationError(f"the site's agent trains: name {trainer} as trainer in site.toml, not in the job")
     return OpenHandler(AgentClient(folder), lambda: None)
 
 

@@ -111,9 +111,7 @@ def returned_by(returned: object, sentry: DataSentry) -> Returned:
     if not isinstance(returned, DXO):
         return Returned(sentry.sanitize_output(_mapping(returned)), difference=False)
     if returned.data_kind not in (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF):
-        raise DataLeakageError(
-            f"a DXO of kind {returned.data_kind!r:.80} may not leave the site: return WEIGHTS or WEIGHT_DIFF"
-        )
+        raise DataLeakageError(f"the DXO is {returned.data_kind!r:.80}: only WEIGHTS or WEIGHT_DIFF may leave the site")
     output = {"params": _numpy_only(returned.data), **_mapping(returned.meta or {})}
     return Returned(sentry.sanitize_output(output), difference=returned.data_kind == DataKind.WEIGHT_DIFF)
 

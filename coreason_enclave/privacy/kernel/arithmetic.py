@@ -40,9 +40,8 @@ def require_strict() -> None:
     mode = _mode()
     if mode is not None and mode != _COMPATIBLE and not mode & _STRICT:
         raise UnsafeTrainingError(
-            "in this process, the rounding of matrix products depends on memory alignment, so that one row could "
-            "change another row's gradient: set MKL_CBWR=AVX2,STRICT in the environment before Python starts, or "
-            "import coreason_enclave before anything computes"
+            "the rounding of matrix products depends on memory alignment, so that one row could change another's "
+            "gradient: set MKL_CBWR=AVX2,STRICT before Python starts, or import coreason_enclave first"
         )
 
 

@@ -59,9 +59,7 @@ def clipped_sum(
     """
     trainable = [p for layer in layers.values() for p in layer.parameters(recurse=False) if p.requires_grad]
     if bound < float("inf") and required(batch.units, sum(p.numel() for p in trainable)) > SLACK:
-        raise UnsafeTrainingError(
-            f"a sample of {batch.units} units exceeds the limit for the rounding of sums: lower sample_rate"
-        )
+        raise UnsafeTrainingError(f"{batch.units} sampled units exceed the rounding limit of sums: lower sample_rate")
     calls = _calls(layers, entries)
     terms = sum(gradient_terms(layers[name], of_layer, one_row=one_row) for name, of_layer in calls.items())
     sums: Sums = {parameter: torch.zeros(parameter.numel(), dtype=torch.float64) for parameter in trainable}

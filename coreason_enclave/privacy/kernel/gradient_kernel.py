@@ -14,10 +14,7 @@ from coreason_enclave.privacy.kernel.layers import attach_layers, detach_layers
 from coreason_enclave.privacy.kernel.recording import Entry, Recorder
 from coreason_enclave.privacy.step_gate import Batch
 
-_NO_GRADIENT = (
-    "the per-row gradients do not belong to exactly the sampled batch: run one forward and one backward over each "
-    "batch of the private loader, then step and zero_grad"
-)
+_NO_GRADIENT = "gradients do not match the batch: run one forward and one backward per batch, then step and zero_grad"
 
 
 class GradientKernel:
@@ -66,9 +63,7 @@ class GradientKernel:
                 threads changed.
         """
         if torch.get_num_threads() != self._threads:
-            raise UnsafeTrainingError(
-                "the number of threads changed, which would change the rounding of sums: restore the number of threads"
-            )
+            raise UnsafeTrainingError("the number of threads changed, and with it the rounding of sums: restore it")
         entries = self.recorder.take(self.blocks.rows_for(rows))
         if entries is None:
             raise UnsafeTrainingError(_NO_GRADIENT)

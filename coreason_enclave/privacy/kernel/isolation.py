@@ -28,10 +28,7 @@ def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
 
 def mixed(what: str) -> UnsafeTrainingError:
     """Return the refusal of ``what``, a value that depends on other rows."""
-    return UnsafeTrainingError(
-        f"{what} depends on other rows of the batch, so that clipping one row's gradient bounds nothing: compute "
-        "each row's result only from that row"
-    )
+    return UnsafeTrainingError(f"{what} depends on other rows, so clipping fails: compute each row from that row alone")
 
 
 def dense_values(layers: Mapping[str, nn.Module], scale: float) -> Values:

@@ -201,10 +201,7 @@ def _problem_of(name: str, layer: nn.Module) -> str | None:
         return None
     if kind not in _RECORDED and not isinstance(layer, RecordedLayer):
         known = ", ".join(sorted(one.__name__ for one in _RECORDED))
-        return (
-            f"{called} has its own parameters: only the layers {known} are supported row by row; move the parameters "
-            "into such layers"
-        )
+        return f"{called} has its own parameters: move them into the layers supported row by row ({known})"
     return f"{called}: {_option_of(layer)}" if _option_of(layer) else None
 
 

@@ -138,8 +138,7 @@ class Recorder:
         current = self._passes[-1]
         if rows != current.size:
             raise UnsafeTrainingError(
-                f"layer {layer!r} received {rows} rows of a batch of {current.size}: the first dimension of its input "
-                "must be the batch dimension, so that each gradient belongs to one row"
+                f"layer {layer!r} got {rows} of {current.size} rows: its input's first dimension must be the batch"
             )
         entry = Entry(layer, positions)
         current.entries.append(entry)

@@ -196,23 +196,15 @@ def _among(others: npt.NDArray[np.int64], random: np.random.Generator) -> Arrang
 
 def _compare(alone: Stages, together: Stages, *, larger: bool) -> None:
     if [label for label, _ in alone] != [label for label, _ in together]:
-        raise UnsafeTrainingError(
-            "the model runs different layers for different batches: run the same layers for every row"
-        )
+        raise UnsafeTrainingError("the model runs different layers per batch: run the same layers for every row")
     for (label, expected), (_, actual) in zip(alone, together, strict=True):
         if same_bits(expected, actual):
             continue
         if label == _LOSS and larger and torch.equal(actual, 2 * expected):
-            raise UnsafeTrainingError(
-                "the loss sums over the batch, so that its gradient grows with the batch: use reduction='mean' (the "
-                "guard divides by the declared size)"
-            )
+            raise UnsafeTrainingError("the loss sums over the batch: use reduction='mean', which the guard rescales")
         raise mixed(label)
     if not any(label == _LOSS and bool(values.any()) for label, values in alone):
-        raise UnsafeTrainingError(
-            "the loss has no gradient on synthetic rows, so that the rehearsal cannot show that it processes rows "
-            "independently"
-        )
+        raise UnsafeTrainingError("the loss has no gradient on synthetic rows: independence of rows is not shown")
 
 
 def _require_no_other_gradient(kernel: GradientKernel) -> None:

@@ -73,7 +73,7 @@ def test_the_event_is_that_of_the_steps_and_of_nothing_else(kind: str) -> None:
 
 def test_a_model_that_the_strategy_has_no_term_for_is_refused_before_a_step() -> None:
     scope = a_scope(drift=ControlTerm({"other": np.zeros((1, 2), np.float32)}))
-    with pytest.raises(UnsafeTrainingError, match="the global model has no parameter 'weight'"):
+    with pytest.raises(UnsafeTrainingError, match="the global model lacks 'weight'"):
         gradients(scope)
     assert scope.gate.steps_taken == 0
 

@@ -44,8 +44,8 @@ def test_what_is_no_name_of_a_class_is_no_configuration(federation: Any, name: s
     [
         ("no.such.module:Class", "cannot be imported"),
         ("tests.coreason_enclave.federation.loops:NoSuchClass", "cannot be imported"),
-        ("tests.coreason_enclave.federation.loops:ROW", "not a subclass"),
-        ("builtins:dict", "not a subclass"),
+        ("tests.coreason_enclave.federation.loops:ROW", "no subclass"),
+        ("builtins:dict", "no subclass"),
         ("tests.coreason_enclave.federation.test_installed_trainers:NeedsAnArgument", "without arguments"),
         ("tests.coreason_enclave.federation.test_installed_trainers:FailsToBegin", "without arguments"),
     ],

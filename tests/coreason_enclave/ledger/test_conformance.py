@@ -122,7 +122,7 @@ class LedgerConformance:
     ) -> None:
         for delta in (1.0001e-5, 2e-4, 0.1):  # 2e-4 is one in the 5,000 persons
             plan = make_plan(delta=delta)
-            self.refuses(ledger, JobRejected, "above caps.job_delta", lambda plan=plan: self.reserve(ledger, plan))
+            self.refuses(ledger, JobRejected, "has caps.job_delta", lambda plan=plan: self.reserve(ledger, plan))
 
     def test_an_unregistered_lineage_is_refused_by_every_operation(
         self, ledger: PrivacyLedger, make_plan: Plan
@@ -179,9 +179,7 @@ class LedgerConformance:
         ledger.note_draw(LINEAGE, "study-1", drawn(2, BINDING))
         ledger.note_draw(LINEAGE, "study-1", drawn(1))  # its bytes are computed again
         other = drawn(1, BINDING)
-        self.refuses(
-            ledger, LedgerConflict, "is already committed", lambda: ledger.note_draw(LINEAGE, "study-1", other)
-        )
+        self.refuses(ledger, LedgerConflict, "is committed", lambda: ledger.note_draw(LINEAGE, "study-1", other))
         assert ledger.job_claim(LINEAGE, "study-1").content_changed == (2,)
 
     # reservation
@@ -258,7 +256,7 @@ class LedgerConformance:
     @pytest.mark.parametrize(
         ("change", "match"),
         [
-            ({"unit": PrivacyUnit.RECORD}, "per person"),
+            ({"unit": PrivacyUnit.RECORD}, "needs unit person"),
             ({"delta": 2e-5}, r"caps\.job_delta"),
             ({"target_epsilon": 3.1}, r"caps\.job_epsilon"),
         ],
@@ -273,7 +271,7 @@ class LedgerConformance:
         self, ledger: PrivacyLedger, make_registration: Registration, make_plan: Plan
     ) -> None:
         ledger.register(make_registration(lineage="rows", unit=PrivacyUnit.RECORD))
-        with pytest.raises(JobRejected, match="per record"):
+        with pytest.raises(JobRejected, match="needs unit record"):
             ledger.reserve("rows", make_plan(), BINDING, require_all=True)
 
     @pytest.mark.parametrize("binding", ["", "01", "zz" * 32, "AB" * 32, "01" * 33])
@@ -402,9 +400,11 @@ class LedgerConformance:
         reservation = self.reserve(ledger, make_plan())
         name, event = reservation.reservation_id, reservation.event
         ledger.commit(name, event, DIGEST)
-        self.refuses(ledger, LedgerConflict, "already", lambda: ledger.commit(name, event, OTHER))
-        self.refuses(ledger, LedgerConflict, "already", lambda: ledger.commit(name, event, None))
-        self.refuses(ledger, LedgerConflict, "already", lambda: ledger.commit(name, event.with_steps(9), DIGEST))
+        self.refuses(ledger, LedgerConflict, "another committed event", lambda: ledger.commit(name, event, OTHER))
+        self.refuses(ledger, LedgerConflict, "another committed event", lambda: ledger.commit(name, event, None))
+        self.refuses(
+            ledger, LedgerConflict, "another committed event", lambda: ledger.commit(name, event.with_steps(9), DIGEST)
+        )
 
     def test_committing_what_was_never_reserved_is_refused(self, ledger: PrivacyLedger) -> None:
         event = PoissonSampledGaussian(1.0, 0.05, 1)

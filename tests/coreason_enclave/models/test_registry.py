@@ -44,11 +44,11 @@ def test_the_architectures_that_come_with_the_agent() -> None:
 
 
 REJECTED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "an unknown name": ("ResNet9000", {}, "known architectures are LogisticRegression, SimpleMLP, SmallCNN"),
-    "a dotted path": ("os.system", {"in_features": 3}, "known architectures are"),
-    "an entry point": ("torch.nn:Linear", {}, "known architectures are"),
-    "another case": ("simplemlp", {"in_features": 3}, "known architectures are"),
-    "nothing": ("", {}, "known architectures are"),
+    "an unknown name": ("ResNet9000", {}, "known architectures: LogisticRegression, SimpleMLP, SmallCNN"),
+    "a dotted path": ("os.system", {"in_features": 3}, "known architectures:"),
+    "an entry point": ("torch.nn:Linear", {}, "known architectures:"),
+    "another case": ("simplemlp", {"in_features": 3}, "known architectures:"),
+    "nothing": ("", {}, "known architectures:"),
     "a missing argument": ("SimpleMLP", {}, "in_features"),
     "an unknown argument": ("SimpleMLP", {"in_features": 3, "device": 1}, "device"),
     "zero": ("SimpleMLP", {"in_features": 0}, "in_features is not"),

@@ -101,7 +101,7 @@ def test_rows_of_any_data_set_are_told_apart(ledger: EphemeralLedger) -> None:
 
 
 def test_rows_that_cannot_be_told_apart_are_refused_under_an_injected_key(ledger: EphemeralLedger) -> None:
-    with pytest.raises(ConfigurationError, match="unsafe_seed needs rows of tensors"):
+    with pytest.raises(ConfigurationError, match="unsafe_seed needs tensors"):
         noise_of(ledger, SEED, [(object(),)] * 3)
 
 

@@ -147,7 +147,7 @@ def test_a_model_that_mixes_rows_is_refused_by_the_name_of_what_mixes(
     make: Callable[[], nn.Module], named: str, make_scope: Make
 ) -> None:
     data = Unreadable()
-    with pytest.raises(UnsafeTrainingError, match=f"^{named}.* depends on other rows of the batch"):
+    with pytest.raises(UnsafeTrainingError, match=f"^{named}.* depends on other rows, so clipping fails"):
         attach(make_scope, make(), functional.cross_entropy, data)
     assert data.read <= {0}
 
@@ -175,12 +175,12 @@ def test_a_layer_that_is_not_taken_row_by_row_is_refused_with_what_to_do(
 
 
 def test_a_loss_without_a_gradient_shows_nothing_and_is_refused(make_scope: Make) -> None:
-    with pytest.raises(UnsafeTrainingError, match="cannot show that it processes rows independently"):
+    with pytest.raises(UnsafeTrainingError, match="independence of rows is not shown"):
         attach(make_scope, network(), lambda outputs, _: (outputs * 0).mean())
 
 
 def test_a_loss_that_fails_on_synthetic_rows_is_refused(make_scope: Make) -> None:
-    with pytest.raises(UnsafeTrainingError, match=r"fail on synthetic rows.*no such label"):
+    with pytest.raises(UnsafeTrainingError, match=r"fail on the rehearsal's synthetic rows: no such label"):
         attach(make_scope, network(), failing)
 
 
@@ -286,7 +286,7 @@ def test_products_that_round_by_the_alignment_of_memory_are_refused(
 ) -> None:
     monkeypatch.setattr(arithmetic, "_mode", lambda: 1)
 
-    with pytest.raises(UnsafeTrainingError, match="set MKL_CBWR=AVX2,STRICT in the environment"):
+    with pytest.raises(UnsafeTrainingError, match="set MKL_CBWR=AVX2,STRICT before Python starts"):
         attach(make_scope, network(), functional.cross_entropy)
 
 

@@ -72,7 +72,7 @@ BAD_INVITATIONS: dict[str, tuple[Callable[[Federation], SealedMessage], Reason, 
         "unknown key",
     ),
     "that is an order": (invited(payload_type=ORDER_TYPE), Reason.WRONG_PAYLOAD_TYPE, "job-invitation"),
-    "for another site": (invited(site_id="clinic-2"), Reason.NOT_ADDRESSED_TO_ME, "addressed to clinic-2"),
+    "for another site": (invited(site_id="clinic-2"), Reason.NOT_ADDRESSED_TO_ME, "the order is for clinic-2"),
     "that has expired": (invited(issued_at=1_799_999_000, expires_at=1_799_999_999), Reason.EXPIRED, "has expired"),
     "from the future": (invited(issued_at=1_800_000_061), Reason.NOT_YET_VALID, "in the future"),
     "with a model": (
@@ -88,7 +88,7 @@ BAD_INVITATIONS: dict[str, tuple[Callable[[Federation], SealedMessage], Reason, 
     "to a dataset that is not registered": (
         invited({"dataset_id": "clinic/scans"}),
         Reason.LINEAGE_UNKNOWN,
-        "not registered",
+        "has no lineage",
     ),
     "to a job with less noise than the site's least": (
         invited({"privacy": {"noise_multiplier": 0.49}}),

@@ -133,7 +133,7 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
     "for an absolute path": (with_job_field("dataset_id", "/etc/passwd"), Reason.MALFORMED, "dataset_id must be"),
     "with a field nobody knows": (with_job_field("grace", True), Reason.MALFORMED, "job.grace is not a known field"),
     "with a number as text": (with_job_field("rounds", "5"), Reason.MALFORMED, "job.rounds must be a number"),
-    "for another site": (ordered(site_id="clinic-2"), Reason.NOT_ADDRESSED_TO_ME, "addressed to clinic-2"),
+    "for another site": (ordered(site_id="clinic-2"), Reason.NOT_ADDRESSED_TO_ME, "the order is for clinic-2"),
     "that has expired": (ordered(issued_at=1_799_999_000, expires_at=1_799_999_999), Reason.EXPIRED, "has expired"),
     "that lives longer than the site allows": (
         ordered(expires_at=1_800_003_601),
@@ -141,7 +141,7 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
         "exceeds max_order_lifetime_s",
     ),
     "from the future": (ordered(issued_at=1_800_000_061), Reason.NOT_YET_VALID, "in the future"),
-    "for a round beyond the job": (ordered(round_number=6), Reason.WRONG_ROUND, "round 6 of a job with 5 rounds"),
+    "for a round beyond the job": (ordered(round_number=6), Reason.WRONG_ROUND, "round 6 of a 5-round job"),
     # the model it comes with
     "with a correction that its strategy does not have": (
         corrected(strategy="FED_PROX"),
@@ -178,7 +178,7 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
     "for a dataset that is not registered": (
         ordered({"dataset_id": "clinic/scans"}),
         Reason.LINEAGE_UNKNOWN,
-        "not registered at clinic-1",
+        "has no lineage in site.toml of clinic-1",
     ),
     "that protects rows where persons are registered": (
         ordered({"privacy": {"unit": "record"}}),
@@ -237,7 +237,7 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
             federation.job(), roll_call=federation.roll_call(federation.job(), ["clinic-1", "clinic-x"])
         ),
         Reason.ROLL_CALL,
-        "participants lists 1 of the 2 enrolled sites, but min_clients requires 2",
+        "participants lists 1 of 2 enrolled sites, but min_clients is 2",
     ),
     # the budget
     "whose first round alone would fit under its own epsilon": (
@@ -466,9 +466,7 @@ def test_a_base_model_of_another_layout_is_refused_before_anything_is_reserved(f
     site = federation.create()
     opened = site.open(clock=federation.clock)
     job = federation.job(model_args={"in_features": 7})
-    with pytest.raises(
-        JobRejected, match="not have the tensors of a LogisticRegression with the job's model_args"
-    ) as refused:
+    with pytest.raises(JobRejected, match="tensors do not fit LogisticRegression and model_args") as refused:
         opened.session.run(federation.order(job))
     opened.close()
     assert refused.value.reason is Reason.WRONG_SHAPES

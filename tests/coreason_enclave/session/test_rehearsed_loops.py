@@ -76,7 +76,7 @@ class CatchesEveryException(Loop):
 
 
 REFUSED: dict[str, tuple[type[Loop], str]] = {
-    "that weighs classes by their frequency": (WeighsByFrequency, "the gradient of the loss differs"),
+    "that weighs classes by their frequency": (WeighsByFrequency, "the gradient of the loss depends on other rows"),
     "that sums": (Sums, "the loss sums over the batch"),
     "that centres the features": (CentresTheFeatures, "the loop's input to the model depends"),
     "that swallows the end": (SwallowsTheEnd, "caught RehearsalEnded"),

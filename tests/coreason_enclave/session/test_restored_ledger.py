@@ -66,7 +66,7 @@ def test_a_head_that_was_signed_for_another_sites_name_is_not_the_sites_own() ->
     signer = Signer.from_seed(bytes([5]) * 32)
     head = LedgerHead(seq=3, hash="ab" * 32)
     assert open_head(seal_head(head, "clinic-1", signer), "clinic-1", signer.public_hex) == head
-    with pytest.raises(EnvelopeError, match="that of clinic-2"):
+    with pytest.raises(EnvelopeError, match="of another site: clinic-2"):
         open_head(seal_head(head, "clinic-2", signer), "clinic-1", signer.public_hex)
 
 
@@ -111,7 +111,7 @@ def test_acknowledging_another_head_does_not_help(restored: str, site: Any, fede
     opened = site.open()
     opened.ledger.acknowledge(LedgerHead(seq=99, hash="ab" * 32), "A. Ito", "a mistyped head")
     opened.close()
-    with pytest.raises(LedgerError, match="restored from an older copy"):
+    with pytest.raises(LedgerError, match="replaced or rolled back"):
         answer(site, federation, federation.order(federation.job(), round_number=3, last_head=restored))
 
 
