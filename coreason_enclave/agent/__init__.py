@@ -13,7 +13,7 @@ Never: runs twice in one site folder; answers two messages at a time; logs a row
 ...         run_agent(Path(site))
 ...     except ConfigurationError as error:
 ...         print(str(error).replace(site, "SITE"))
-an agent runs for SITE already: coreason-enclave status shows it
+an agent already runs for SITE: coreason-enclave status shows it
 """
 
 import lazy_loader

@@ -34,7 +34,7 @@ The executor never trains outside a task, and refuses an unsealed task with a re
 >>> SecureAgent()._check_hardware_trust()
 Traceback (most recent call last):
     ...
-coreason_enclave.errors.AttestationError: nothing is attested outside a task
+coreason_enclave.errors.AttestationError: attestation is available only within a task
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ Never: vouches for evidence, since the relying party verifies; replaces a missin
 >>> with TemporaryDirectory() as no_devices:
 ...     ThisHost(HostDevices(Path(no_devices))).attester("tdx").produce(b"context")
 Traceback (most recent call last):
-coreason_enclave.errors.AttestationError: no configfs-tsm here: looked for /sys/kernel/config/tsm/report ...
+coreason_enclave.errors.AttestationError: this host has no configfs-tsm at /sys/kernel/config/tsm/report ...
 """
 
 import lazy_loader

@@ -13,7 +13,7 @@ True
 >>> with TemporaryDirectory() as folder:
 ...     opened(EndorsementSettings(bundle="endorsements"), Path(folder))
 Traceback (most recent call last):
-coreason_enclave.errors.ConfigurationError: endorsements: there is no folder ...endorsements (bundle)
+coreason_enclave.errors.ConfigurationError: endorsements: folder ...endorsements (bundle) does not exist
 """
 
 import lazy_loader

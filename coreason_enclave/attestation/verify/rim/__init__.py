@@ -10,7 +10,7 @@ Never: reads content outside the signed bytes.
 'driver'
 >>> parse_untrusted(b'<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><SoftwareIdentity/>')
 Traceback (most recent call last):
-coreason_enclave.attestation.verify.verdict.VerificationRefused: a manifest holds a document type, ...
+coreason_enclave.attestation.verify.verdict.VerificationRefused: a manifest contains a document type, ...
 """
 
 import lazy_loader
