@@ -13,8 +13,8 @@ Traceback (most recent call last):
 coreason_enclave.errors.ConfigurationError: ... has not joined a federation: run coreason-enclave request, then join
 >>> load_trainer("json:JSONDecoder", "ash", sentry=None)  # as a trainer in site.toml
 Traceback (most recent call last):
-coreason_enclave.errors.ConfigurationError: trainer json:JSONDecoder is not a subclass of CoreasonExecutor, and has \
-no as_trainer
+coreason_enclave.errors.ConfigurationError: trainer json:JSONDecoder is no subclass of CoreasonExecutor, and has no \
+method as_trainer
 """
 
 import lazy_loader

@@ -125,7 +125,7 @@ def with_a_wrong_signature() -> bytes:
     [
         pytest.param(b"", "not a certificate request", id="nothing"),
         pytest.param(b"-----BEGIN CERTIFICATE REQUEST-----", "not a certificate request", id="a torn request"),
-        pytest.param(with_a_wrong_signature(), "not signed by the key", id="a request for a key not held"),
+        pytest.param(with_a_wrong_signature(), "not signed with its own key", id="a request for a key not held"),
         pytest.param(request(rsa.generate_private_key(65537, 2048)), "must be ECDSA", id="an RSA key"),
         pytest.param(
             request(ec.generate_private_key(ec.SECP521R1())), "must be ECDSA on P-256 or P-384", id="another curve"

@@ -122,7 +122,7 @@ def test_a_folder_that_is_not_there_is_told(on: Callable[[str], None], tmp_path:
     done = run("--nonce", NONCE, "--out", tmp_path / "no" / "evidence.json")
 
     assert done.exit_code == 2
-    assert f"no folder {tmp_path / 'no'}" in done.stderr
+    assert f"folder {tmp_path / 'no'} does not exist" in done.stderr
 
 
 @pytest.mark.parametrize("attester", [None, *HARDWARE])

@@ -73,4 +73,4 @@ def test_no_gpu_is_a_failure() -> None:
 
 
 def test_a_size_beyond_the_buffer_is_a_failure() -> None:
-    assert "of a buffer of 8192" in refused(Binding(extra=8192))
+    assert "in a buffer of 8192" in refused(Binding(extra=8192))

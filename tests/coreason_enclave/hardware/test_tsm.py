@@ -150,7 +150,7 @@ def test_the_provider_of_another_processor_is_refused_before_anything_is_written
     tdx.provider = provider
     tdx.errors = {"write inblob": [AssertionError("written to")]}  # type: ignore[list-item]
 
-    with pytest.raises(AttestationError, match="not of 'tdx_guest'"):
+    with pytest.raises(AttestationError, match="not to 'tdx_guest'"):
         asking.collect(DATA)
 
     assert tdx.entries == {}

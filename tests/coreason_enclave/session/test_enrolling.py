@@ -108,7 +108,7 @@ BAD_INVITATIONS: dict[str, tuple[Callable[[Federation], SealedMessage], Reason, 
     "to a strategy that its policy does not list": (
         invited({"strategy": "SCAFFOLD", "momentum": 0.0}),
         Reason.POLICY,
-        "strategies does not list SCAFFOLD",
+        "strategies does not list the job's SCAFFOLD",
     ),
 }
 

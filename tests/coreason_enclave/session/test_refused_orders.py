@@ -178,7 +178,7 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
     "for a dataset that is not registered": (
         ordered({"dataset_id": "clinic/scans"}),
         Reason.LINEAGE_UNKNOWN,
-        "has no lineage in site.toml of clinic-1",
+        "has no lineage at clinic-1: add one to site.toml",
     ),
     "that protects rows where persons are registered": (
         ordered({"privacy": {"unit": "record"}}),
@@ -213,19 +213,19 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
     "for a model that is not listed": (
         ordered({"model_arch": "SmallCNN"}),
         Reason.POLICY,
-        "model_archs does not list SmallCNN",
+        "model_archs does not list the job's SmallCNN",
     ),
     "for an aggregator that is not listed": (
         ordered({"aggregator": "krum", "num_byzantine": 1}),
         Reason.POLICY,
-        "aggregators does not list krum",
+        "aggregators does not list the job's krum",
     ),
     "for fewer clients than the site demands": (
         ordered({"min_clients": 1}),
         Reason.POLICY,
         "min_clients is 2, but the job has 1",
     ),
-    "for a strategy that is not listed": (corrected(), Reason.POLICY, "strategies does not list SCAFFOLD"),
+    "for a strategy that is not listed": (corrected(), Reason.POLICY, "strategies does not list the job's SCAFFOLD"),
     "without privacy on private rows": (
         ordered({"privacy": NON_PRIVATE}),
         Reason.POLICY,
@@ -347,7 +347,7 @@ def test_a_lineage_that_declares_fewer_units_than_the_site_demands_is_refused_at
         (opened.session.run, federation.order(federation.job())),
         (opened.session.enrol, federation.invitation(federation.job())),
     ):
-        with pytest.raises(JobRejected, match="min_units is 25, nominal_units of lineage clinic-1/visits is 24"):
+        with pytest.raises(JobRejected, match="min_units is 25, but nominal_units of lineage clinic-1/visits is 24"):
             ask(message)
     opened.close()
     assert [entry["type"] for entry in site.ledger_entries()] == ["founded", "registered"]

@@ -85,10 +85,10 @@ ARRAY = "nvflare.app_common.decomposers.numpy_decomposers.NumpyArrayDecomposer"
 BLOB, FILE = lobs.MARKER_DATUM_BLOB, lobs.MARKER_DATUM_FILE
 REFUSED = {
     "nothing": (b"", "cut short"),
-    "no main section": (section(bytes(20), BLOB), "another kind"),
-    "a file": (main({}) + section(bytes(20), FILE), "another kind"),
-    "bytes that a decomposer takes": (main({}) + section(bytes(20), BLOB, dot=1), "another kind"),
-    "a second main section": (main({}) + main({}), "another kind"),
+    "no main section": (section(bytes(20), BLOB), "neither text nor bytes"),
+    "a file": (main({}) + section(bytes(20), FILE), "neither text nor bytes"),
+    "bytes that a decomposer takes": (main({}) + section(bytes(20), BLOB, dot=1), "neither text nor bytes"),
+    "a second main section": (main({}) + main({}), "neither text nor bytes"),
     "a section that is longer than the rest": (section(b"\x80", size=1 << 40), "cut short"),
     "a section without content": (main({}) + section(bytes(16), BLOB), "cut short"),
     "the head of a section": (main({}) + b"\x66", "cut short"),
