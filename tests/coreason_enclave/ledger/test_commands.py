@@ -92,7 +92,7 @@ def test_an_export_cannot_be_acknowledged_on(used: SqliteLedger, tmp_path: Path)
     before = out.read_bytes()
     result = run("acknowledge", out, "--head", LOST, "--by", "A. Ito", "--why", "the disk failed")
     assert result.exit_code == 2
-    assert "is not a ledger" in result.output
+    assert "is an export" in result.output
     assert out.read_bytes() == before
 
 

@@ -558,7 +558,7 @@ class LedgerConformance:
     ) -> None:
         ledger.register(make_registration(lineage="other"))
         with ledger.hold(LINEAGE):
-            with pytest.raises(LedgerError, match="held"), ledger.hold(LINEAGE):
+            with pytest.raises(LedgerError, match="in use by another session"), ledger.hold(LINEAGE):
                 pass
             with ledger.hold("other"):
                 self.reserve(ledger, make_plan())

@@ -270,7 +270,7 @@ def test_a_foreign_database_is_refused_and_left_alone(path: Path) -> None:
 
 
 def test_a_missing_ledger_is_refused_where_one_is_expected(path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no ledger"):
+    with pytest.raises(ConfigurationError, match="does not exist"):
         SqliteLedger(path, must_exist=True)
     assert not path.exists()
 

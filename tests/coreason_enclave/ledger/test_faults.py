@@ -273,7 +273,7 @@ def test_a_killed_holder_frees_its_lineage(used: SqliteLedger) -> None:
 
 def test_a_holder_in_another_process_is_respected(used: SqliteLedger) -> None:
     def hold() -> None:
-        with pytest.raises(LedgerError, match="held"), SqliteLedger(used.path).hold(LINEAGE):
+        with pytest.raises(LedgerError, match="in use by another session"), SqliteLedger(used.path).hold(LINEAGE):
             pass
 
     with used.hold(LINEAGE):
