@@ -210,7 +210,8 @@ class SiteConfig(StrictModel):
             if entry.dataset_id == dataset_id:
                 return entry
         raise JobRejected(
-            f"dataset {dataset_id!r} has no lineage at {self.site_id}: add one to site.toml", reason=Reason.LINEAGE_UNKNOWN
+            f"dataset {dataset_id!r} has no lineage at {self.site_id}: add one to site.toml",
+            reason=Reason.LINEAGE_UNKNOWN,
         )
 
 
