@@ -26,7 +26,7 @@ Traceback (most recent call last):
 ...
 aegis.errors.TooFewUpdates: krum with num_byzantine=1 needs at least 5 admitted updates, got 4 \
 (set aside: nettle (non_finite)): wait for more sites or repeat the round; \
-no weaker rule is applied in its place
+the aggregator never falls back to a weaker rule
 
 Guarantees, if at most f = ``num_byzantine`` of the n updates that pass screening are hostile:
 

@@ -9,7 +9,7 @@ Never: uses the network, or trusts a root other than the vendors' pinned roots.
 >>> from coreason_enclave.hardware import SimulatedAttester
 >>> content = SimulatedAttester().produce(b"context").canonical()
 >>> inspect(content).what
-'SIMULATED evidence: it proves nothing; no GPU'
+'SIMULATED evidence proves nothing; without GPUs'
 >>> verdict = verify(VerificationRequest(EvidenceKind.SNP, SnpPlatformPolicy(), now=1_800_000_000), content)
 >>> verdict.verdict, verdict.reason.value
 ('refused', 'wrong_kind')

@@ -14,7 +14,7 @@ Never: opens a connection, starts a process, or decides who takes part.
 ('ash',)
 >>> config.revoking("birch")
 Traceback (most recent call last):
-aegis.errors.RunFolderError: the registry would not be valid: revoked: birch is no participant: ...
+aegis.errors.RunFolderError: the registry would not be valid: revoked: birch is not a participant: ...
 """
 
 import lazy_loader

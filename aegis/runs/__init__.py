@@ -15,7 +15,7 @@ Never: decides who takes part or whose update counts, or implements a transport.
 ['outcome.json']
 >>> read_manifest(listed.replace(b"outcome", b"another"), signature, job_digest, coordinator.public_hex)
 Traceback (most recent call last):
-aegis.errors.VerificationFailed: manifest.json is not the list that manifest.dsse signs
+aegis.errors.VerificationFailed: manifest.json is not the manifest that manifest.dsse signs
 """
 
 import lazy_loader

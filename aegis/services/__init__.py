@@ -19,7 +19,7 @@ Never: parses arguments, prints, or speaks HTTP.
 ...     except RunFolderError as error:
 ...         print(error)
 ('127.0.0.1', {})
-the registry would not be valid: revoked: ash is no participant: it has no entry in public_keys
+the registry would not be valid: revoked: ash is not a participant: public_keys has no entry for it
 """
 
 import lazy_loader

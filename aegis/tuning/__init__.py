@@ -12,7 +12,7 @@ Never: imports Torch. :mod:`aegis.privacy_engine` adds the training, and callers
 3.0
 >>> epsilon_of(config, 68, Accountant.GDP)
 Traceback (most recent call last):
-aegis.errors.InvalidEngine: GDP under-reports and can back no claim: ask for PLD or RDP, or see compared()
+aegis.errors.InvalidEngine: GDP under-reports and cannot support a claim: use PLD or RDP, or see compared()
 """
 
 import lazy_loader

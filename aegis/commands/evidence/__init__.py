@@ -13,7 +13,7 @@ Never: uses the network; judges by a rule of its own, since :mod:`aegis.evidence
 ...     path = Path(folder) / "evidence.json"
 ...     _ = path.write_bytes(SimulatedAttester().produce(b"context").canonical())
 ...     print(CliRunner().invoke(evidence, ["inspect", str(path)]).output.splitlines()[0])
-NOT VERIFIED: nothing below has been checked; `aegis evidence verify` does that
+NOT VERIFIED: nothing below has been checked; run `aegis evidence verify` to check the file
 """
 
 import lazy_loader

@@ -306,7 +306,7 @@ def test_a_file_with_other_content_is_refused(tmp_path: Path, monkeypatch: pytes
     path.parent.mkdir(parents=True)
     path.write_text("site,zper\n1,1\n")
     monkeypatch.setattr("aegis.demo.randhie_data.util.find_spec", lambda _: spec_at(tmp_path))
-    with pytest.raises(ConfigurationError, match=r"not the file that the demo declares.*0\.15\.0"):
+    with pytest.raises(ConfigurationError, match=r"does not have the digest that the demo declares.*0\.15\.0"):
         randhie.prepare_sites(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
