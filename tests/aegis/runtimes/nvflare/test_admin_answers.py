@@ -88,7 +88,7 @@ def test_one_site_that_cannot_start_is_named_and_ends_nothing(caplog: pytest.Log
     ]
 
     assert note_failures(replies=replies, client_sites=["a", "b", "c"], command="start job (1)", strict=False) == []
-    assert [record.getMessage() for record in caplog.records] == ["start job (1) of 3 sites: clinic-1 failed"]
+    assert [record.getMessage() for record in caplog.records] == ["start job (1), 3 sites: clinic-1 failed"]
 
 
 def test_the_headers_are_named_as_they_were() -> None:
