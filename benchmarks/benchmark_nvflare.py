@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from aegis.demo.recipe import DELTA, DemoOptions, private_job
-from aegis.demo.setup import found_demo_federation
+from aegis.demo.setup import create_demo_federation
 from aegis.federation.job_files import dump_job, resolve
 from aegis.runtimes.nvflare.job_folder import FlareJob
 from aegis.runtimes.nvflare.settings import ServerSettings, SiteSettings
@@ -38,7 +38,7 @@ HEADER = ["what", "seconds"]
 
 def the_command(path: Path, options: DemoOptions, job: FederationJob, runtime: str) -> float:
     """Seconds that ``aegis run`` takes, from its start to its end."""
-    federation = found_demo_federation(path / "federation", options)
+    federation = create_demo_federation(path / "federation", options)
     (path / "job.yaml").write_text(dump_job(job))
     command = [sys.executable, "-m", "aegis.cli", "run", str(path / "job.yaml"), "--federation", str(federation.path)]
     began = time.monotonic()

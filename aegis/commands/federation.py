@@ -66,7 +66,7 @@ for command in (admit, pin, revoke):
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address that the gateway listens on.")
 @click.option("--public-address", metavar="HOST:PORT", help="The gateway's address as sites reach it.")
 def init(folder: Path, profile: str, delta: float, host: str, public_address: str | None) -> None:
-    """Create a federation in which nobody takes part yet: keys, certificate authority, gateway."""
+    """Create a federation without participants: keys, certificate authority, gateway."""
     from aegis.services import create_federation
 
     place = FederationFolder(folder)

@@ -44,7 +44,7 @@ def provision(folder: Path, server: str, port: int, admin: str, out: Path, runs:
     """Have NVIDIA FLARE make a startup kit for this host's server, for each site, and for an administrator.
 
     Each kit gets FLARE's own guards: no code from the network, no shell, a list of the classes that a job may name.
-    Kits hold private keys: send each to its owner alone, by a channel that nobody else reads.
+    Kits hold private keys: send each to its owner alone, by a channel that no one else reads.
     """
     from aegis.runs import require_flare
 

@@ -28,7 +28,7 @@ A job's Rényi cost exceeds its epsilon by a tenth.
 """
 
 
-def found_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
+def create_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
     """Create the federation in ``path``, complete an interrupted set-up, or return the existing federation."""
     federation = FederationFolder(path)
     if federation.exists:

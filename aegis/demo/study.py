@@ -14,7 +14,7 @@ from aegis.demo.plots import plot_epsilon, plot_utility
 from aegis.demo.progress import RoundTable
 from aegis.demo.randhie_data import central_reference
 from aegis.demo.recipe import DELTA, DemoOptions, private_job, twin_of
-from aegis.demo.setup import found_demo_federation
+from aegis.demo.setup import create_demo_federation
 from aegis.demo.summary import DemoResult, write_summary
 from aegis.errors import RunFolderError
 from aegis.federation import FederationFolder, resolve
@@ -72,7 +72,7 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
     """
     job = resolve(private_job(options), delta=DELTA)
     console.print(f"[1/5] {options.sites} of one study's six real sites, here as SIMULATED sites with their own keys")
-    federation = found_demo_federation(run.federations / "main", options)
+    federation = create_demo_federation(run.federations / "main", options)
     _point(run.path.parent / "latest-federation", federation.path)
     with _processes(run, federation, options, console):
         private = _run(
@@ -151,7 +151,7 @@ def _repeat(run: DemoRun, job: FederationJob, options: DemoOptions, console: Con
             if status is not None:
                 status.update(words)
             folder = run.path / "repeats" / str(number)
-            federation = found_demo_federation(run.federations / f"repeat-{number}", options)
+            federation = create_demo_federation(run.federations / f"repeat-{number}", options)
             seed = None if options.seed is None else options.seed + number
             plan = RunPlan(federation, RunFolder(folder / "run"), seed, options.attackers)
             if not plan.folder.is_finished:

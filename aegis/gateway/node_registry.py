@@ -272,7 +272,7 @@ def _read(path: Path) -> Mapping[str, KnownNode]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, ValidationError) as error:
-        _log.warning("%s is not usable and begins anew: %s", path.name, type(error).__name__)
+        _log.warning("%s is not usable, so it starts empty: %s", path.name, type(error).__name__)
         return {}
 
 

@@ -109,7 +109,7 @@ def admit(
     applicant, config = open_request(request), federation.config()
     if config.public_keys.get(applicant.site_id, applicant.public_key) != applicant.public_key:
         raise RunFolderError(
-            f"{applicant.site_id} has another key: if created anew, remove its old entries from {federation.registry}"
+            f"{applicant.site_id} has another key: if re-created, remove its old entries from {federation.registry}"
         )
     pinned = _to_pin(config, applicant.site_id, platforms) if platforms else None
     gateway = prepare_network(federation, clock=clock)

@@ -74,7 +74,7 @@ def acknowledge(site: Path, job_digest: str, checkpoint: str, by: str, why: str)
     """Go on with a coordinator that lost its log, or part of it.
 
     SITE is the site's folder. The checkpoint that was accepted before stays on record beside the one that is gone on
-    from, with name and reason, and every export shows it. A coordinator that wrote its log anew looks the same as one
+    from, with name and reason, and every export shows it. A coordinator that rewrote its log looks the same as one
     that lost it: ask which it was before.
     """
     match = _CHECKPOINT.fullmatch(checkpoint)
