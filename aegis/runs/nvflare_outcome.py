@@ -48,8 +48,7 @@ def raise_as_ended(folder: RunFolder) -> None:
 def _plain_errors() -> Iterator[tuple[str, type[Exception]]]:
     """Yield every error class whose constructor takes a message alone."""
     for module, root in ((aegis.errors, AegisError), (coreason_enclave.errors, EnclaveError)):
-        for name in module.__all__:
-            kind = getattr(module, name)
+        for name, kind in vars(module).items():
             if (
                 isinstance(kind, type)
                 and issubclass(kind, root)
