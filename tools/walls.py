@@ -77,36 +77,28 @@ def behind_doors(graph: ImportGraph) -> ImportGraph:
     return graph
 
 
-class Forbidden(ForbiddenContract):
+class _BehindDoors(Contract):
+    """The check of another contract, on the graph with the files behind the doors."""
+
+    def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:
+        """See the other contract."""
+        return super().check(behind_doors(graph), verbose)  # type: ignore[safe-super]
+
+
+class Forbidden(_BehindDoors, ForbiddenContract):
     """``forbidden``, behind doors."""
 
-    def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:
-        """See :class:`ForbiddenContract`."""
-        return super().check(behind_doors(graph), verbose)
 
-
-class Layers(LayersContract):
+class Layers(_BehindDoors, LayersContract):
     """``layers``, behind doors."""
 
-    def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:
-        """See :class:`LayersContract`."""
-        return super().check(behind_doors(graph), verbose)
 
-
-class Independence(IndependenceContract):
+class Independence(_BehindDoors, IndependenceContract):
     """``independence``, behind doors."""
 
-    def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:
-        """See :class:`IndependenceContract`."""
-        return super().check(behind_doors(graph), verbose)
 
-
-class Acyclic(AcyclicSiblingsContract):
+class Acyclic(_BehindDoors, AcyclicSiblingsContract):
     """``acyclic_siblings``, behind doors."""
-
-    def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:
-        """See :class:`AcyclicSiblingsContract`."""
-        return super().check(behind_doors(graph), verbose)
 
 
 class DoorContract(Contract):

@@ -2,7 +2,7 @@ from .account import LINEAGE as LINEAGE
 from .account import SiteAccount as SiteAccount
 from .account import round_of as round_of
 from .cohort_sampling import CohortSample as CohortSample
-from .cohort_sampling import drawn_sites as drawn_sites
+from .cohort_sampling import sampled_sites as sampled_sites
 from .mechanism import clipped_sum as clipped_sum
 from .mechanism import noised_mean as noised_mean
 from .round_charge import ClientPrivacy as ClientPrivacy

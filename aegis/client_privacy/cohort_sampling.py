@@ -39,7 +39,7 @@ class CohortSample:
         return digest("aegis/client-privacy/draw/v1", *named, bytes.fromhex(self.base_model_digest)).hex()
 
 
-def drawn_sites(
+def sampled_sites(
     site_ids: Iterable[str], draw: CohortSample, *, sample_rate: float, keystream: Keystream
 ) -> tuple[str, ...]:
     """Return the sites whose coin says yes, sorted; possibly no site at all."""

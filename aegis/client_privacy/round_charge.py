@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from aegis.aggregation import Aggregate, Layout, screen
 from aegis.client_privacy.account import SiteAccount
-from aegis.client_privacy.cohort_sampling import CohortSample, drawn_sites, noise_keystream, sampling_keystream
+from aegis.client_privacy.cohort_sampling import CohortSample, noise_keystream, sampled_sites, sampling_keystream
 from aegis.client_privacy.mechanism import clipped_sum, noised_mean
 from aegis.errors import AegisError
 from coreason_enclave.accounting import ClientGuarantee
@@ -61,7 +61,7 @@ class ClientPrivacy:
         """Return the sites that a reserved draw asks, out of ``eligible``."""
         self._reservation(draw)
         stream = sampling_keystream(self._key(), draw)
-        return drawn_sites(eligible, draw, sample_rate=self.config.sample_rate, keystream=stream)
+        return sampled_sites(eligible, draw, sample_rate=self.config.sample_rate, keystream=stream)
 
     def combine(self, draw: CohortSample, updates: Iterable[AdmittedUpdate], layout: Layout) -> Aggregate:
         """Return the noised mean of the admitted updates; without updates, noise alone.

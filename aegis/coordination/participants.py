@@ -1,4 +1,4 @@
-"""Registered sites, and the selection of sites that a turn can ask."""
+"""Registered sites, and the selection of sites that a round can ask."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Participant:
 
 @dataclass(frozen=True)
 class Eligibility:
-    """The sites that a turn can ask, sorted, and the reason code of every other site."""
+    """The sites that a round can ask, sorted, and the reason code of every other site."""
 
     eligible: tuple[str, ...]
     left_out: Mapping[str, str]
@@ -33,14 +33,14 @@ def sites_to_invite(
     enrolled: Collection[str],
     revoked: Collection[str],
     quarantine: Mapping[str, QuarantineRecord],
-    turn: int,
+    rounds_ended: int,
     health: Mapping[str, SiteHealth],
 ) -> tuple[str, ...]:
     """Return the sites, sorted, that have not enrolled and are neither revoked nor quarantined."""
     return tuple(
         site
         for site in sorted(set(sites) - set(enrolled) - set(revoked))
-        if not is_quarantined(quarantine.get(site), turn, _activations(health, site))
+        if not is_quarantined(quarantine.get(site), rounds_ended, _activations(health, site))
     )
 
 
@@ -51,21 +51,21 @@ def select_eligible(
     declined: Mapping[str, str],
     revoked: Collection[str],
     quarantine: Mapping[str, QuarantineRecord],
-    turn: int,
+    rounds_ended: int,
     health: Mapping[str, SiteHealth],
 ) -> Eligibility:
     """Divide the registered sites into sites to ask and sites left out, each with its gravest reason.
 
     Args:
-        declined: why a site invited in this turn did not enrol.
-        turn: the turn that begins.
+        declined: why a site invited in this round did not enrol.
+        rounds_ended: the rounds completed or paused before this one.
     """
 
     def reason(site: str) -> str | None:
         if site in revoked:
             return Reason.REVOKED.value
-        if is_quarantined(quarantine.get(site), turn, _activations(health, site)):
-            return declined.get(site, Reason.QUARANTINED.value)  # a reason from this turn's invitation is newer
+        if is_quarantined(quarantine.get(site), rounds_ended, _activations(health, site)):
+            return declined.get(site, Reason.QUARANTINED.value)  # a reason from this round's invitation is newer
         return None if site in enrolled else declined.get(site, Reason.NO_REPLY.value)
 
     verdicts = {site: reason(site) for site in sorted(set(sites))}

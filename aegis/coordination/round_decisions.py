@@ -41,7 +41,7 @@ def may_open(
     eligible: Collection[str],
     left_out: Mapping[str, str],
     quarantine: Mapping[str, QuarantineRecord],
-    turn: int,
+    rounds_ended: int,
 ) -> Decision:
     """Decide to ask these sites, or to pause because their updates could not suffice.
 
@@ -50,22 +50,26 @@ def may_open(
     Args:
         left_out: reason codes of the sites left out.
         quarantine: records of the sites with strikes.
-        turn: the turn that begins.
+        rounds_ended: the rounds completed or paused before this one.
     """
     required = updates_required(job)
     if len(eligible) >= required:
         return Decision(NextAct.AGGREGATE)
-    why = ", ".join(_describe_left_out(site, reason, quarantine.get(site)) for site, reason in sorted(left_out.items()))
+    why = ", ".join(
+        _describe_left_out(site, reason, quarantine.get(site), rounds_ended)
+        for site, reason in sorted(left_out.items())
+    )
     return Decision(
         NextAct.PAUSE,
-        f"turn {turn}: {len(eligible)} sites eligible, {_describe_required(job, required)} ({why or 'none left out'})",
+        f"{len(eligible)} sites eligible, {_describe_required(job, required)} ({why or 'none left out'})",
     )
 
 
-def _describe_left_out(site: str, reason: str, quarantine: QuarantineRecord | None) -> str:
+def _describe_left_out(site: str, reason: str, quarantine: QuarantineRecord | None, rounds_ended: int) -> str:
     if reason != Reason.QUARANTINED or quarantine is None:
         return f"{site}: {reason}"
-    return f"{site}: {reason} for {quarantine.reason} until turn {quarantine.quarantined_until}"
+    left = quarantine.quarantined_until - rounds_ended
+    return f"{site}: {reason} for {quarantine.reason}, for {left} more round{'s' if left > 1 else ''}"
 
 
 def _describe_required(job: FederationJob, required: int) -> str:

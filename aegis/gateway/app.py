@@ -36,7 +36,7 @@ from aegis.http import (
     CrowdCounts,
     ExactRoute,
     GatewayLimits,
-    Turns,
+    RequestShares,
     read_body,
 )
 from coreason_enclave.errors import EnvelopeError, Reason
@@ -56,7 +56,7 @@ class Gateway:
 
     Attributes:
         registry: identifies participants.
-        passage: forwards a participant's fleet requests.
+        proxy: forwards a participant's fleet requests.
         nodes: the state of all nodes.
         audit: log of refusals.
         body: minimum speed of a request's body.
@@ -66,7 +66,7 @@ class Gateway:
     """
 
     registry: Registry
-    passage: FleetProxy
+    proxy: FleetProxy
     _: KW_ONLY
     nodes: NodeRegistry
     audit: GatewayAudit
@@ -76,8 +76,8 @@ class Gateway:
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
-        self._turns = Turns(self.limits)
-        routes = [ExactRoute(HEALTH_PATH, self._health, methods=["POST"]), *self.passage.routes()]
+        self._shares = RequestShares(self.limits)
+        routes = [ExactRoute(HEALTH_PATH, self._health, methods=["POST"]), *self.proxy.routes()]
         self._router = Router(routes, redirect_slashes=False, default=_refuse_path, lifespan=self._lifespan)
         self._application = BodyLimitsMiddleware(self._handle, self.body)
 
@@ -88,7 +88,7 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _application: object) -> AsyncIterator[None]:
         yield
-        await self.passage.close()
+        await self.proxy.close()
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, a refused or failed one too: a 500 ends the node's loop but not its process."""
@@ -123,7 +123,7 @@ class Gateway:
         try:
             participant = self.registry.identify(scope["state"].get("peer_certificate"))
             actor = participant.site_id
-            async with self._turns.request(actor), contextlib.AsyncExitStack() as opened:
+            async with self._shares.request(actor), contextlib.AsyncExitStack() as opened:
                 scope["state"] |= {"participant": participant, "opened": opened}
                 await self._router(scope, receive, send)
         except RequestRefused as refusal:
@@ -147,8 +147,8 @@ class Gateway:
 
     def _status(self, site_id: str) -> SiteStatus:
         node = self.nodes.known(site_id) or NodeState("")
-        heard, health = self.nodes.health.get(site_id, (None, None))
-        moments = [moment for moment in (node.last_request, heard) if moment is not None]
+        last_health, health = self.nodes.health.get(site_id, (None, None))
+        moments = [moment for moment in (node.last_request, last_health) if moment is not None]
         return SiteStatus(
             node_id=node.node_id,
             connected=node.connected and self.clock() - (node.last_request or 0.0) < CONNECTED_S,

@@ -9,7 +9,7 @@ from .request import RelayResponse as RelayResponse
 from .request import content_length as content_length
 from .request import read_body as read_body
 from .request import single_header as single_header
-from .request_shares import Turns as Turns
+from .request_shares import RequestShares as RequestShares
 from .tls_server import Listener as Listener
 from .tls_server import ServerTls as ServerTls
 from .tls_server import TlsListener as TlsListener

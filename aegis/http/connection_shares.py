@@ -22,7 +22,7 @@ from aegis.http.fair_shares import Shares
 from aegis.http.limits import GatewayLimits
 from aegis.http.load import CrowdCounts, Turned
 
-_NOBODY = "certificates that are pinned for no participant"
+_NO_SITE = "certificates that are pinned for no participant"
 
 
 class Standing(IntEnum):
@@ -98,7 +98,7 @@ class Seats:
     def head_begins(self, seat: Seat) -> None:
         """Record that a connection waits for a request head. Over the limit, the site's oldest unfinished head ends."""
         if (dropped := self._heads.add(seat.site, seat)) is not None:
-            self._counts.turned(Turned.HEADS, dropped.site or _NOBODY)
+            self._counts.turned(Turned.HEADS, dropped.site or _NO_SITE)
             dropped.connection.abort()
 
     def head_is_in(self, seat: Seat) -> None:
@@ -107,7 +107,7 @@ class Seats:
 
     def by_site(self) -> dict[str, int]:
         """Return the number of connections of each site."""
-        return dict(Counter(seat.site or _NOBODY for seat in self._taken))
+        return dict(Counter(seat.site or _NO_SITE for seat in self._taken))
 
     def _make_room(self, among: Iterable[Seat], newcomer: Seat, why: Turned) -> bool:
         """End a connection of the site with the most of these; return False if the new connection has to go instead."""
@@ -120,7 +120,7 @@ class Seats:
         victim = min(candidates, key=lambda seat: seat.connection.standing, default=None)
         if victim is not None and victim.connection.standing is Standing.BUSY:
             victim = None if own else candidates[-1]  # the newest: older connections have progressed further
-        self._counts.turned(why, (newcomer if victim is None else victim).site or _NOBODY)
+        self._counts.turned(why, (newcomer if victim is None else victim).site or _NO_SITE)
         if victim is None:
             return False
         self.leave(victim)

@@ -78,7 +78,7 @@ class _Share:
         self.users = 0
 
 
-class Turns:
+class RequestShares:
     """The shares of all sites. Not thread-safe: use from one event loop."""
 
     def __init__(self, limits: GatewayLimits) -> None:

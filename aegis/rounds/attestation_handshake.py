@@ -49,7 +49,7 @@ class CoordinatorHandshake:
     challenges: Challenges
     clock: Callable[[], float] = time.time
     _key: KemKey = field(default_factory=KemKey.generate, repr=False)
-    _asked: dict[str, AttestationRequest] = field(default_factory=dict)
+    _requests: dict[str, AttestationRequest] = field(default_factory=dict)
     _attested: dict[str, Attested] = field(default_factory=dict)
 
     def request(self, site: str, job: FederationJob) -> AttestationRequest:
@@ -63,7 +63,7 @@ class CoordinatorHandshake:
             issued_at=int(now),
             expires_at=int(now) + CHALLENGE_S,
         )
-        self._asked[site] = request
+        self._requests[site] = request
         return request
 
     def receive(self, site: str, public_key: str, message: SealedMessage) -> Attested:
@@ -73,7 +73,7 @@ class CoordinatorHandshake:
             UpdateRefused: with the reason code of the first failed check; the site counts as not attested.
             AttestationError: this host cannot prove itself to the site.
         """
-        request, now = self._asked[site], self.clock()
+        request, now = self._requests[site], self.clock()
         self._attested.pop(site, None)
         proved = admit_attestation(
             message, request, public_key, challenges=self.challenges, appraiser=self.appraiser, now=now

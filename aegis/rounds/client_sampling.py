@@ -1,4 +1,4 @@
-"""Client-level privacy within a turn: samples the sites to ask, noises the result, and commits the model.
+"""Client-level privacy within a round: samples the sites to ask, noises the result, and commits the model.
 
 Each step is durable before the next:
 

@@ -1,4 +1,4 @@
-"""The context of all turns of a run: the job, the coordinator's key, the current sites, and the stores."""
+"""The context of all rounds of a run: the job, the coordinator's key, the current sites, and the stores."""
 
 from __future__ import annotations
 

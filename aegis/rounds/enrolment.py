@@ -30,7 +30,7 @@ def invite(run: RunContext, dispatcher: Dispatcher) -> dict[str, str]:
         enrolled=state.enrolments,
         revoked=run.sites.revoked(),
         quarantine=state.quarantine,
-        turn=state.turn,
+        rounds_ended=state.rounds_ended,
         health=run.sites.health(),
     )
     if not invited:

@@ -91,15 +91,15 @@ class Journal:
 
     def struck(self, strikes: Mapping[str, str], activations: Mapping[str, int]) -> dict[str, Any]:
         """Return the state changes that record these strikes (reason codes by site), and log each strike."""
-        quarantine, turn = dict(self.state.quarantine), self.state.turn
+        quarantine, rounds_ended = dict(self.state.quarantine), self.state.rounds_ended
         for site, reason in sorted(strikes.items()):
-            quarantine[site] = record_strike(quarantine.get(site), reason, turn, activations.get(site, 0))
+            quarantine[site] = record_strike(quarantine.get(site), reason, rounds_ended, activations.get(site, 0))
             until = {
                 "site": site,
                 "strikes": quarantine[site].strikes,
                 "quarantined_until": quarantine[site].quarantined_until,
             }
-            self.log("quarantine", "strike", {**until, "turn": turn}, reason)
+            self.log("quarantine", "strike", {**until, "rounds_ended": rounds_ended}, reason)
         return {"quarantine": quarantine, "struck": tuple(sorted({*self.state.struck, *strikes}))}
 
     def _placed(self, state: RunState) -> RunState:

@@ -1,4 +1,4 @@
-"""Runs one turn: completes a round, or pauses the run with the reason. Each step is on disk before the next."""
+"""Runs one round: completes it, or pauses the run with the reason. Each step is on disk before the next."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class RoundHooks:
 
 
 class RoundRunner:
-    """Runs the turns of ``run``, and continues an interrupted turn."""
+    """Runs the rounds of ``run``, and continues an interrupted round."""
 
     def __init__(self, run: RunContext, hooks: RoundHooks) -> None:
         self._run, self._journal, self._hooks = run, run.journal, hooks
-        self._drawing = None if run.client_privacy is None else ClientSampling(run, run.client_privacy)
+        self._sampling = None if run.client_privacy is None else ClientSampling(run, run.client_privacy)
         self._started = time.monotonic()
 
     def run_round(self, dispatcher: Dispatcher) -> RunState:
@@ -80,21 +80,21 @@ class RoundRunner:
             return
         declined = invite(self._run, dispatcher)
         state, sites = self._journal.state, self._run.sites
-        roster = select_eligible(
+        eligibility = select_eligible(
             sites.registered,
             enrolled=self._run.enrolments(),
             declined=declined,
             revoked=sites.revoked(),
             quarantine=state.quarantine,
-            turn=state.turn,
+            rounds_ended=state.rounds_ended,
             health=sites.health(),
         )
-        cohort = choose_cohort(roster.eligible, self._run.job, state.open_round)
-        decision = may_open(self._run.job, cohort, roster.left_out, state.quarantine, state.turn)
+        cohort = choose_cohort(eligibility.eligible, self._run.job, state.open_round)
+        decision = may_open(self._run.job, cohort, eligibility.left_out, state.quarantine, state.rounds_ended)
         if decision.act is NextAct.PAUSE:
-            raise self._pause(decision.why, roster.left_out.values())
-        cohort, draw = self._drawn(cohort)
-        self._journal.save(nonces=_fresh(cohort), left_out=dict(roster.left_out), client_draw=draw)
+            raise self._pause(decision.why, eligibility.left_out.values())
+        cohort, draw = self._sampled(cohort)
+        self._journal.save(nonces=_fresh(cohort), left_out=dict(eligibility.left_out), client_draw=draw)
         self._log_opened()
 
     def settle(self, attempt: RoundAttempt) -> RunState | None:
@@ -103,8 +103,8 @@ class RoundRunner:
         Raises:
             RunPaused: too few updates were admitted, for the second time.
         """
-        if self._drawing is not None:
-            return self._settle_sample(attempt, self._drawing)
+        if self._sampling is not None:
+            return self._settle_sample(attempt, self._sampling)
         job, state = self._run.job, self._journal.state
         refused = {**state.left_out, **attempt.refused}
         decision = decide(job, admitted=len(attempt.admitted), refused=refused, attempt=state.attempt)
@@ -120,25 +120,25 @@ class RoundRunner:
         self.repeat(decision.why)
         return None
 
-    def _drawn(self, candidates: tuple[str, ...]) -> tuple[tuple[str, ...], SampledCohort | None]:
+    def _sampled(self, candidates: tuple[str, ...]) -> tuple[tuple[str, ...], SampledCohort | None]:
         """Return the sites to ask: all candidates or, under client-level privacy, the sampled candidates."""
-        if self._drawing is None:
+        if self._sampling is None:
             return candidates, None
         try:
-            return self._drawing.draw(candidates)
+            return self._sampling.draw(candidates)
         except PrivacyBudgetExceededError as error:
             raise self._pause(str(error), [Reason.BUDGET_EXCEEDED.value]) from error
 
-    def _settle_sample(self, attempt: RoundAttempt, drawing: ClientSampling) -> RunState | None:
+    def _settle_sample(self, attempt: RoundAttempt, sampling: ClientSampling) -> RunState | None:
         """Complete the round with any number of admitted updates; on a conflicting release, resample and return None.
 
         A second attempt would be another release. A longer wait would reveal how many sites were drawn.
         """
         try:
-            return self._complete(attempt, drawing.combine(attempt))
+            return self._complete(attempt, sampling.combine(attempt))
         except ReleasedOtherwise as error:
             before = self._journal.state
-            self._journal.save(drawing.resample(str(error)))
+            self._journal.save(sampling.resample(str(error)))
             self._forget(before)
             return None
 
@@ -152,7 +152,9 @@ class RoundRunner:
 
     def _pause(self, why: str, reasons: Collection[str], attempt: RoundAttempt | None = None) -> RunPaused:
         state = self._journal.state
-        self._journal.log("round", NextAct.PAUSE.value, {"round": state.open_round, "turn": state.turn, "why": why})
+        self._journal.log(
+            "round", NextAct.PAUSE.value, {"round": state.open_round, "rounds_ended": state.rounds_ended, "why": why}
+        )
         quarantine = state.quarantine if attempt is None else self._forgiven(attempt)
         self._journal.save(state.closed(), quarantine=quarantine)
         self._forget(state)
@@ -179,8 +181,8 @@ class RoundRunner:
             if site not in combined.quarantined
         }
         model, strategy = ServerStep(self._run, attempt.base, counted, combined.delta).apply()
-        if self._drawing is not None:
-            self._drawing.commit(model)
+        if self._sampling is not None:
+            self._sampling.commit(model)
         digest = self._journal.store.save_model(model)
         aside = {site: str(reason) for site, reason in combined.quarantined.items()}
         self._set_aside(aside)
@@ -194,7 +196,7 @@ class RoundRunner:
             quarantine=self._forgiven(attempt),
             strategy=strategy,
         )
-        if self._drawing is not None:
+        if self._sampling is not None:
             self._forget(before)  # client-level privacy: no reader of this folder may see a single site's update
         self._journal.store.keep_strategy(strategy.digests())
         completed = {"round": record.round_number, "model": digest, "record": record.model_dump(mode="json")}
@@ -232,11 +234,11 @@ class RoundRunner:
             self._journal.save(**self._journal.struck(strikes, self._run.sites.activations()))
 
     def _forgiven(self, attempt: RoundAttempt) -> dict[str, QuarantineRecord]:
-        """Return the records after this turn: one strike less for each admitted site without a new strike."""
+        """Return the records after this round: one strike less for each admitted site without a new strike."""
         state = self._journal.state
         behaved = attempt.admitted.keys() - set(state.struck)
         records = {
-            site: remove_strike(quarantine, state.turn) if site in behaved else quarantine
+            site: remove_strike(quarantine, state.rounds_ended) if site in behaved else quarantine
             for site, quarantine in state.quarantine.items()
         }
         return {site: quarantine for site, quarantine in records.items() if quarantine is not None}

@@ -86,14 +86,14 @@ class RunFolder:
         return FileRunStore(self.path / "state")
 
     def quarantined_now(self) -> dict[str, str]:
-        """Return the sites in quarantine next turn, with reason and remaining turns; empty before the first turn."""
+        """Return the sites in quarantine next round, with reason and remaining rounds; empty before the first round."""
         if not self.has_state:
             return {}
         state = self.state()
         return {
-            site: f"{quarantine.reason}, suspended for {quarantine.quarantined_until - state.turn} more turns"
+            site: f"{quarantine.reason}, suspended for {quarantine.quarantined_until - state.rounds_ended} more rounds"
             for site, quarantine in state.quarantine.items()
-            if is_quarantined(quarantine, state.turn)
+            if is_quarantined(quarantine, state.rounds_ended)
         }
 
     @property

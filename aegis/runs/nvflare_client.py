@@ -67,18 +67,18 @@ def _submit_until_ended(job: FederationJob, plan: RunPlan, follower: RoundFollow
     """Submit FLARE jobs until a coordinator ends by itself."""
     tries_left, began = _tries(plan), False
     while True:
-        reported_before, watch = follower.told, PulseWatch(plan.folder)
+        reported_before, watch = follower.reported, PulseWatch(plan.folder)
         with _hosted(job, plan) as running:
             lost = _wait(plan, follower, watch, running)
             log_line = running.own_words()
         if lost is None:
             return
         began = began or watch.began
-        tries_left = _tries(plan) if follower.told > reported_before else tries_left
+        tries_left = _tries(plan) if follower.reported > reported_before else tries_left
         tries_left -= 1
         if tries_left <= 0 or not began:  # a job that never started fails for a lasting reason
             raise _failure(plan, lost, log_line)
-        plan.say(f"{lost.value}: the job is submitted again, and continues after round {follower.told}")
+        plan.say(f"{lost.value}: the job is submitted again, and continues after round {follower.reported}")
 
 
 def _wait(plan: RunPlan, follower: RoundFollower, watch: PulseWatch, running: FlareProcess) -> Lost | None:

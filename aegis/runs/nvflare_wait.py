@@ -40,10 +40,10 @@ class Waiting:
     say: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
     _began: float = field(init=False)
-    _said: float = field(init=False)
+    _last_report: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._began = self._said = self.clock()
+        self._began = self._last_report = self.clock()
 
     def look(self) -> Lost | None:
         """Return the reason to stop waiting; None to wait on."""
@@ -59,9 +59,9 @@ class Waiting:
 
     def _report_waiting(self, silent_s: float) -> None:
         now = self.clock()
-        if now - self._said < _SAY_EVERY_S:
+        if now - self._last_report < _SAY_EVERY_S:
             return
-        self._said = now
+        self._last_report = now
         if not self.watch.began:
             self.say(f"waiting for NVIDIA FLARE to start the job: {now - self._began:.0f} of {START_S:.0f} s")
         elif silent_s > _SAY_EVERY_S / 2:

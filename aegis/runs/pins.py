@@ -113,11 +113,11 @@ def _differing_values(recorded: object, now: object) -> tuple[str, str]:
     if not isinstance(recorded, Mapping) or not isinstance(now, Mapping):
         return _shortened(recorded), _shortened(now)
     differing = sorted(name for name in recorded.keys() | now.keys() if recorded.get(name) != now.get(name))
-    told = [
+    words = [
         ", ".join(f"{name} {_shortened(each[name])}" if name in each else f"no {name}" for name in differing)
         for each in (recorded, now)
     ]
-    return told[0], told[1]
+    return words[0], words[1]
 
 
 def _shortened(value: object) -> str:

@@ -16,13 +16,13 @@ class RoundFollower:
         report: called with the record of each round.
 
     Attributes:
-        told: number of the last round known to be complete.
+        reported: number of the last round known to be complete.
     """
 
     def __init__(self, folder: RunFolder, report: Callable[[RoundRecord], None]) -> None:
         self._folder, self._tell = folder, report
         self._read: object = None
-        self.told = len(folder.state().history) if folder.has_state else 0
+        self.reported = len(folder.state().history) if folder.has_state else 0
 
     def look(self) -> None:
         """Report the rounds completed since the last call."""
@@ -30,8 +30,8 @@ class RoundFollower:
         if version is None or version == self._read:
             return
         self._read = version  # taken before the read: the next look picks up a state written in between
-        for record in self._folder.state().history[self.told :]:
-            self.told += 1
+        for record in self._folder.state().history[self.reported :]:
+            self.reported += 1
             self._tell(record)
 
 

@@ -91,7 +91,7 @@ class RunState(StrictModel):
 
     Attributes:
         log: position of the audit log at the time of saving. Every line up to the next save names this state.
-        turn: number of rounds completed or paused so far, the unit of quarantine.
+        rounds_ended: number of rounds completed or paused so far, the unit of quarantine.
         enrolments: envelope of each enrolled site: the roll-call.
         quarantine: records of the sites whose strikes still count.
         attempt: number of the open round's attempt. nonces: each asked site's order nonce; empty while no round is
@@ -106,7 +106,7 @@ class RunState(StrictModel):
     version: Annotated[int, *in_range(3, 3)] = 3
     job_digest: HexDigest
     log: LogPosition = LogPosition()
-    turn: Annotated[int, *in_range(0, 1 << 53)] = 0
+    rounds_ended: Annotated[int, *in_range(0, 1 << 53)] = 0
     enrolments: dict[SafeId, str] = Field(default_factory=dict)
     quarantine: dict[SafeId, QuarantineRecord] = Field(default_factory=dict)
     attempt: Annotated[int, *in_range(1, 1 << 53)] = 1
@@ -141,10 +141,12 @@ class RunState(StrictModel):
         return self.model_copy(update={**fresh, "attempt": self.attempt + 1})
 
     def closed(self) -> RunState:
-        """Return the state with no round open, one turn later."""
+        """Return the state with no round open, one ended round later."""
         state = self.repeated({})
         draw = None if self.client_draw is None else self.client_draw.model_copy(update={"is_open": False})
-        return state.model_copy(update={"left_out": {}, "attempt": 1, "turn": self.turn + 1, "client_draw": draw})
+        return state.model_copy(
+            update={"left_out": {}, "attempt": 1, "rounds_ended": self.rounds_ended + 1, "client_draw": draw}
+        )
 
 
 def content_changes(history: Sequence[RoundRecord]) -> dict[str, list[int]]:

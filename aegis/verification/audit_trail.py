@@ -88,10 +88,10 @@ class _Paid(_Details):
     ledger_head: LedgerHeadStatement
 
 
-def _an_event(told: object) -> Event:
-    if not isinstance(told, Mapping):
+def _an_event(document: object) -> Event:
+    if not isinstance(document, Mapping):
         raise ValueError("must be a privacy event")
-    return event_from_dict(told)
+    return event_from_dict(document)
 
 
 class AuditedUpdate(_Details):

@@ -102,7 +102,7 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
     criterion: Any
     sentry: Any
 
-    _answerer: OpenHandler | None = None
+    _open_handler: OpenHandler | None = None
     _work: ActiveTask | None = None
     _context: FLContext | None = None
 
@@ -126,7 +126,7 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
 
     def close(self) -> None:
         """Close the site. The next task opens the site again."""
-        opened, self._answerer = self._answerer, None
+        opened, self._open_handler = self._open_handler, None
         if opened is not None:
             opened.close()
 
@@ -145,14 +145,14 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
         return nothing_to_tell() if answer is None else sealed_reply(answer)
 
     def _opened(self, fl_ctx: FLContext) -> Handler:
-        if self._answerer is None:
+        if self._open_handler is None:
             try:
                 settings = Path(fl_ctx.get_workspace().get_site_config_dir())
-                self._answerer = open_handler(settings, fl_ctx.get_identity_name(), self, self._own_loop())
+                self._open_handler = open_handler(settings, fl_ctx.get_identity_name(), self, self._own_loop())
             except EnclaveError as error:  # concerns this host's configuration, so the host's operator needs the text
                 self.log_error(fl_ctx, f"the site cannot be opened: {error}", fire_event=False)
                 raise
-        return self._answerer.handler
+        return self._open_handler.handler
 
     # --- for subclasses ------------------------------------------------------------------------------------------
 
@@ -210,10 +210,10 @@ class CoreasonExecutor(Executor):  # type: ignore[misc]  # FLARE ships no types
 
     # --- for ExecutorTrainer, which wraps this executor as a trainer --------------------------------------------------
 
-    def begin_task(self, work: ActiveTask, material: TrainingInputs) -> None:
+    def begin_task(self, work: ActiveTask, inputs: TrainingInputs) -> None:
         """See :class:`~coreason_enclave.federation.nvflare.trainer.ExecutorHooks`."""
         self._work = work
-        self.model, self.loader, self.criterion = material.model, material.loader, material.criterion
+        self.model, self.loader, self.criterion = inputs.model, inputs.loader, inputs.criterion
         self.sentry = work.sentry
 
     def end_task(self) -> None:

@@ -402,7 +402,7 @@ def test_a_loop_that_trains_on_regardless_releases_nothing_of_it(
 
 
 def test_what_a_site_proved_before_its_host_failed_counts_no_more(three: Study) -> None:
-    """It comes back after the turns that it sat out: it is asked first, though its result would still count."""
+    """It comes back after the rounds that it sat out: it is asked first, though its result would still count."""
     host, wire = Host(), Tapped()
 
     class Fails(Answers):

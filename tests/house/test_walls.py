@@ -129,6 +129,17 @@ BREACHES = {
         "import aegis.runtimes.in_process",
         "aegis/runtimes/in_process.py",
     ),
+    "one runtime leans on another, by the name at their room's door": Breach(
+        RUNTIMES,
+        "aegis/runtimes/flower/shortcut.py",
+        "from aegis.runtimes import open_sites",
+        "aegis/runtimes/in_process.py",
+    ),
+    "two files of one room import each other, one through the door": Breach(
+        CIRCLES,
+        "coreason_enclave/ledger/records.py",
+        "def later():\n    from coreason_enclave.ledger import SqliteLedger",
+    ),
     "the ground floor counts with Torch": Breach(
         TORCH, "coreason_enclave/wire/updates.py", "def convert():\n    import torch"
     ),

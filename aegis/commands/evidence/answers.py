@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from aegis.commands.evidence.text import judgement_page, printable
+from aegis.commands.evidence.text import printable, verdict_page
 from aegis.evidence import EvidenceVerdict, read_capped, unreadable
 from coreason_enclave.attestation.verify import VerificationRefused
 from coreason_enclave.command_line import ExitCode
@@ -31,7 +31,7 @@ def answer(
 ) -> None:
     """Print the verdict on the evidence in ``path``, and exit with its code; raises :class:`ConfigurationError`."""
     judged = _judged(kind, path, endorsements, judge)
-    click.echo(json.dumps(judged.document(), indent=2) if as_json else judgement_page(judged))
+    click.echo(json.dumps(judged.document(), indent=2) if as_json else verdict_page(judged))
     if not judged.ok:
         click.echo(printable(f"error: {path} is refused: {judged.reason}: {judged.message}"), err=True)
         ctx.exit(ExitCode.REFUSED)

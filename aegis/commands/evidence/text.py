@@ -12,7 +12,7 @@ NOT_VERIFIED = "NOT VERIFIED: nothing below has been checked; run `aegis evidenc
 _MAX_CHARACTERS = 512
 
 
-def judgement_page(judged: EvidenceVerdict) -> str:
+def verdict_page(judged: EvidenceVerdict) -> str:
     """Return a page with verdict, claims, measurements and unchecked items."""
     if not judged.ok:
         lines = [f"REFUSED ({judged.reason}): {judged.message}"]
@@ -51,7 +51,7 @@ def _gpus(judged: EvidenceVerdict) -> Iterator[str]:
     if len(judged.parts) > 1:
         for number, part in enumerate(judged.parts):
             yield f"GPU {number}"
-            yield from (f"  {line}" for line in judgement_page(part).splitlines())
+            yield from (f"  {line}" for line in verdict_page(part).splitlines())
 
 
 def _compared(judged: EvidenceVerdict) -> str:

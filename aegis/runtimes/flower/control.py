@@ -106,7 +106,7 @@ class SuperLinkControl:
 
     @staticmethod
     def _call(call: Callable[[], _Answer]) -> _Answer:
-        with _carrier_errors():
+        with _transport_errors():
             return call()
 
 
@@ -123,7 +123,7 @@ def empty_app() -> bytes:
 
 
 @contextmanager
-def _carrier_errors() -> Iterator[None]:
+def _transport_errors() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:

@@ -65,7 +65,7 @@ class _OwnSupervisor:
         self._host = host
         self._child = SupervisedProcess("supervisor", lambda: spawn(command, log=log), backoff)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._tend, name="supervisor", daemon=True)
+        self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -82,7 +82,7 @@ class _OwnSupervisor:
         """True after a restart while no supervisor serves, which means a start-up failure that waiting cannot fix."""
         return self._child.restarts > 0 and not self._host.running()
 
-    def _tend(self) -> None:
+    def _supervise(self) -> None:
         """Start the supervisor, and restart it after death, unless another supervisor serves by now."""
         while not self._stop.wait(_POLL_S):
             if self._child.running or not self._host.running():

@@ -71,12 +71,12 @@ def gateway_listeners(
     """Return the gateway's two bound listeners: for sites, and for the coordinator's control socket."""
     nodes, gate = NodeRegistry(files.nodes), PullBarrier()
     upstream = Upstream(f"https://127.0.0.1:{config.superlink_port}", files.authority)
-    passage = FleetProxy(
+    proxy = FleetProxy(
         upstream, FlowerFleetCodec(), nodes=nodes, audit=audit, gate=gate, object_bytes=config.max_object_bytes
     )
     body, limits = BodyLimits(config.body_idle_s, config.min_bytes_per_s), _affordable_limits(config.limits)
     counts = CrowdCounts(limits.connections)
-    gateway = Gateway(Registry(federation), passage, nodes=nodes, audit=audit, body=body, limits=limits, counts=counts)
+    gateway = Gateway(Registry(federation), proxy, nodes=nodes, audit=audit, body=body, limits=limits, counts=counts)
     for_sites = TlsListener(
         gateway,
         bind_tcp(config.host, config.port),

@@ -94,12 +94,12 @@ class RunGrid(HttpGrid):
         Returns:
             one id per message; empty if SuperLink did not take the message, because the node never joined.
         """
-        with _carrier_errors():
+        with _transport_errors():
             return list(super().push_messages(list(messages)))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the completely received replies, each once. Never waits for a reply."""
-        with _carrier_errors():
+        with _transport_errors():
             handed_over = {each.message.metadata.reply_to_message_id for each in self._arriving.values()}
             request = PullAppMessagesRequest(message_ids=sorted(set(message_ids) - handed_over))
             if request.message_ids:
@@ -151,14 +151,14 @@ class RunGrid(HttpGrid):
 
     def begin(self) -> None:
         """Report to SuperLink that the run is now driven, and set Flower's process-wide task identity."""
-        with _carrier_errors():
+        with _transport_errors():
             task_input = self._runtime_client.PullTaskInput(PullTaskInputRequest())
         TaskIdentity.task_id, TaskIdentity.run_id = task_input.task_id, task_input.run.run_id
         TaskIdentity.node_id = task_input.context.node_id
 
     def heartbeat(self) -> None:
         """Keep the run's token alive. SuperLink ends a run after a minute without a heartbeat."""
-        with _carrier_errors():
+        with _transport_errors():
             if not self._runtime_client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success:
                 raise RunEnded("SuperLink has ended the run")
 
@@ -208,7 +208,7 @@ class _FewTries:
 
 
 @contextmanager
-def _carrier_errors() -> Iterator[None]:
+def _transport_errors() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:

@@ -146,7 +146,7 @@ class Supervisor:
     _registered: Mapping[str, str] | None = field(default=None, init=False)
     _written: dict[str, Any] = field(default_factory=dict, init=False)
     _due: dict[str, float] = field(default_factory=dict, init=False)
-    _heard: dict[str, float] = field(default_factory=dict, init=False)
+    _last_heartbeat: dict[str, float] = field(default_factory=dict, init=False)
 
     def run(self) -> None:
         """Serve the federation; return once every child has ended.
@@ -161,15 +161,15 @@ class Supervisor:
             self._add("superlink", self._start_superlink)
             self._add("gateway", self._start_gateway)
             try:
-                self._tend()  # SuperLink and gateway start while local sites join
+                self._check_processes()  # SuperLink and gateway start while local sites join
                 if self.options.local_sites:
                     join_local_sites(self.host.federation)
                 while not self.stop.wait(_TICK_S):
-                    self._tend()
+                    self._check_processes()
             finally:
                 self._end()
 
-    def _tend(self) -> None:
+    def _check_processes(self) -> None:
         for child in self._children.values():
             child.ensure_running()
         if self._is_due("registry", _REGISTRY_EVERY_S):
@@ -224,10 +224,10 @@ class Supervisor:
         for name, answers in probes.items():
             child = self._children.get(name)
             if child is None or not child.running:
-                self._heard.pop(name, None)
+                self._last_heartbeat.pop(name, None)
             elif answers():
-                self._heard[name] = time.monotonic()
-            elif time.monotonic() - self._heard.setdefault(name, time.monotonic()) > _MAX_SILENT_S:
+                self._last_heartbeat[name] = time.monotonic()
+            elif time.monotonic() - self._last_heartbeat.setdefault(name, time.monotonic()) > _MAX_SILENT_S:
                 _log.warning("%s is alive, but does not answer: stopping it", name)
                 child.stop()
 

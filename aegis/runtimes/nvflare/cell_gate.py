@@ -228,15 +228,15 @@ class _Notices:
 
     def __init__(self, cell: Any) -> None:
         self._cell, self._lock = cell, threading.Lock()
-        self._told: dict[str, float] = {}
+        self._last_notice: dict[str, float] = {}
 
     def tell(self, site: str, why: str) -> None:
         """Notify every job, at most once a second per site."""
         with self._lock:
             now = time.monotonic()
-            if now - self._told.get(site, -_NOTICE_EVERY_S) < _NOTICE_EVERY_S:
+            if now - self._last_notice.get(site, -_NOTICE_EVERY_S) < _NOTICE_EVERY_S:
                 return
-            self._told[site] = now
+            self._last_notice[site] = now
         jobs = [name for name in list(self._cell.agents) if name.startswith(f"{SERVER}.")]
         if jobs:
             notice = Message(payload={"site": site, "why": why})

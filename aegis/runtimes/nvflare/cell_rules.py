@@ -41,21 +41,21 @@ from nvflare.private.stream_runner import TOPIC_STREAM_ABORT, TOPIC_STREAM_REQUE
 SERVER: Final = "server"
 
 _ANY: Final = "*"
-_Asked = frozenset[tuple[str, str]]
+_Topics = frozenset[tuple[str, str]]
 
-_MEMBERSHIP: Final[_Asked] = frozenset(
+_MEMBERSHIP: Final[_Topics] = frozenset(
     {
         (CellChannel.SERVER_MAIN, CellChannelTopic.Challenge),
         (CellChannel.SERVER_MAIN, CellChannelTopic.Register),
         (CellChannel.CELLNET, CellChannelTopic.Bye),
     }
 )
-_SITE_ASKS_SERVER: Final[_Asked] = _MEMBERSHIP | {
+_SITE_ASKS_SERVER: Final[_Topics] = _MEMBERSHIP | {
     (CellChannel.SERVER_MAIN, CellChannelTopic.Quit),
     (CellChannel.SERVER_MAIN, CellChannelTopic.HEART_BEAT),
     (CellChannel.SERVER_MAIN, CellChannelTopic.REPORT_JOB_FAILURE),
 }
-_SITE_STREAMS_TO_JOB: Final[_Asked] = frozenset(
+_SITE_STREAMS_TO_JOB: Final[_Topics] = frozenset(
     {
         (CellChannel.SERVER_COMMAND, ServerCommandNames.GET_TASK),
         (CellChannel.SERVER_COMMAND, ServerCommandNames.SUBMIT_UPDATE),
@@ -64,7 +64,7 @@ _SITE_STREAMS_TO_JOB: Final[_Asked] = frozenset(
         (CellChannel.AUX_COMMUNICATION, ReservedTopic.TASK_CHECK),
     }
 )
-_ADMIN_STREAMS_TO_SERVER: Final[_Asked] = frozenset(
+_ADMIN_STREAMS_TO_SERVER: Final[_Topics] = frozenset(
     {
         (CellChannel.HCI, _ANY),
         (CellChannel.AUX_COMMUNICATION, TOPIC_STREAM_REQUEST),
@@ -171,7 +171,7 @@ def _undeliverable(message: Message, sender: str) -> str | None:
     return None if _is_within(meant_for, _root(sender)) else "returns a message that was not sent to the site"
 
 
-def _unlisted(message: Message, requested: _Asked, streamed: _Asked = frozenset()) -> str | None:
+def _unlisted(message: Message, requested: _Topics, streamed: _Topics = frozenset()) -> str | None:
     channel, topic = message.get_header(MessageHeaderKey.CHANNEL), message.get_header(MessageHeaderKey.TOPIC)
     if channel != STREAM_CHANNEL:
         return None if _listed(channel, topic, requested) else _named("asks", channel, topic)
@@ -183,7 +183,7 @@ def _unlisted(message: Message, requested: _Asked, streamed: _Asked = frozenset(
     return _named("streams", channel, inner)
 
 
-def _listed(channel: Any, topic: Any, those: _Asked) -> bool:
+def _listed(channel: Any, topic: Any, those: _Topics) -> bool:
     if not (isinstance(channel, str) and isinstance(topic, str)):
         return False
     return (channel, topic) in those or (channel, _ANY) in those

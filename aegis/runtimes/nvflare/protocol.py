@@ -34,7 +34,7 @@ _NOT_DELIVERED = frozenset(
 )
 """Return codes that FLARE sends in a site's place, or for a stopping site: a retry may help."""
 
-_NOBODY_ANSWERED = frozenset({Reason.TRANSPORT.value, Reason.NO_REPLY.value})
+_NO_ANSWER = frozenset({Reason.TRANSPORT.value, Reason.NO_REPLY.value})
 """Reasons from an executor whose agent is down or died during an order. The coordinator retries, as after silence."""
 
 _REASONS = {reason.value: reason for reason in Reason}
@@ -51,7 +51,7 @@ def content_of(result: Shareable) -> Content | DeliveryFailure:
     if code == ReturnCode.OK:
         return _sealed(result)
     reason = result.get_header(REASON_HEADER)
-    if isinstance(reason, str) and reason in _NOBODY_ANSWERED:
+    if isinstance(reason, str) and reason in _NO_ANSWER:
         return DeliveryFailure(f"{reason}: FLARE's client did not reach the site's agent")
     if isinstance(reason, str) and reason in _REASONS:
         return SiteRefusal(_REASONS[reason])

@@ -23,12 +23,12 @@ from aegis.errors import RunFolderError
 from aegis.runtimes.nvflare.settings import EXECUTOR, GATE, SITE_SETTINGS, WORKFLOW, allowed_classes
 from coreason_enclave.system import replace_file
 
-_NOBODY_BRINGS_CODE: Final = {"byoc": "none", "server-predeployed-flwr": "none", "shell_commands": "none"}
+_NO_CODE: Final = {"byoc": "none", "server-predeployed-flwr": "none", "shell_commands": "none"}
 _AUTHORIZATION: Final[Mapping[str, Any]] = {
     "format_version": "1.0",
     "permissions": {
         "lead": {"submit_job": "any", "clone_job": "n:submitter", "manage_job": "n:submitter",
-                 "download_job": "n:submitter", "view": "any", "operate": "none", **_NOBODY_BRINGS_CODE},
+                 "download_job": "n:submitter", "view": "any", "operate": "none", **_NO_CODE},
     },
 }  # fmt: skip
 """The lead submits jobs, and ends, copies, downloads and deletes its own. No kit gets another role. FLARE denies every

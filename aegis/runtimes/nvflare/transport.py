@@ -89,7 +89,7 @@ class FlareTransport:
         self._standing: dict[str, _Standing] = {}
         self._strikes: dict[str, str] = {}
         self._mailbox: dict[str, _StoredReply] = {}
-        self._lock, self._came = threading.Lock(), threading.Event()
+        self._lock, self._reply_arrived = threading.Lock(), threading.Event()
 
     def push(self, outbound_messages: Sequence[OutboundMessage]) -> Sequence[str | None]:
         """See :class:`~aegis.rounds.transport.Transport`."""
@@ -104,13 +104,13 @@ class FlareTransport:
         """See :class:`~aegis.rounds.transport.Transport`."""
         self._require_running()
         with self._lock:
-            self._came.clear()  # under the lock: a reply after this look sets the event again
+            self._reply_arrived.clear()  # under the lock: a reply after this look sets the event again
             kept = [self._mailbox.pop(message_id, None) for message_id in message_ids]
         return [each.inbound for each in kept if each is not None]
 
     def wait(self, seconds: float) -> None:
         """See :class:`~aegis.rounds.transport.Transport`."""
-        self._came.wait(seconds)
+        self._reply_arrived.wait(seconds)
         self._require_running()
 
     def struck(self, site: str, why: str) -> None:
@@ -120,7 +120,7 @@ class FlareTransport:
             if standing is None or standing.answered:
                 self._strikes.setdefault(site, why)
                 return
-            self._offend(site, standing, why)
+            self._refuse_reply(site, standing, why)
 
     def _require_running(self) -> None:
         if self._aborted():
@@ -143,10 +143,10 @@ class FlareTransport:
             self._standing[outbound.site] = standing = _Standing(task, message_id, outbound.ttl_s)
             why = self._strikes.pop(outbound.site, None)
             if why is not None:
-                self._offend(outbound.site, standing, why)
+                self._refuse_reply(outbound.site, standing, why)
         return message_id
 
-    def _offend(self, site: str, standing: _Standing, why: str) -> None:
+    def _refuse_reply(self, site: str, standing: _Standing, why: str) -> None:
         """Store an error as the site's answer. Call with the lock held.
 
         Leaves the task in place until the next task replaces it, because FLARE's own lock is busy here.
@@ -176,7 +176,7 @@ class FlareTransport:
     def _store_reply(self, inbound: InboundMessage, ttl_s: float) -> None:
         """Store a reply. Call with the lock held; only the first answer to a message counts."""
         self._mailbox.setdefault(inbound.message_id, _StoredReply(inbound, self._clock() + ttl_s))
-        self._came.set()
+        self._reply_arrived.set()
 
     def _forget(self) -> None:
         now = self._clock()

@@ -58,7 +58,7 @@ class FetchedEndorsements(ItemwiseSource):
 
     def get(self, item: Item, now: int) -> bytes:
         """See :meth:`ItemwiseSource.get`. Unreadable content (an error page, for example) counts as no answer."""
-        content = self._asked(item)
+        content = self._fetched(item)
         try:
             item.is_current(content, now)
         except VerificationRefused as error:
@@ -67,7 +67,7 @@ class FetchedEndorsements(ItemwiseSource):
             raise _unusable(item, str(error)) from error
         return content
 
-    def _asked(self, item: Item) -> bytes:
+    def _fetched(self, item: Item) -> bytes:
         match item:
             case DcapCollateral():
                 return self._collateral(item)

@@ -21,7 +21,7 @@ from coreason_enclave.wire import Array, Arrays, TrainedUpdate, layout_of
 class ExecutorHooks(Protocol):
     """The parts of an executor that its trainer uses."""
 
-    def begin_task(self, work: ActiveTask, material: TrainingInputs) -> None:
+    def begin_task(self, work: ActiveTask, inputs: TrainingInputs) -> None:
         """Give the executor its current task and the training inputs."""
         ...
 

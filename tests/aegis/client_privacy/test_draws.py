@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, chi2_contingency
 
-from aegis.client_privacy import CohortSample, drawn_sites
+from aegis.client_privacy import CohortSample, sampled_sites
 from aegis.client_privacy.cohort_sampling import sampling_keystream
 
 SITES = [f"site-{number:03d}" for number in range(300)]
@@ -22,7 +22,7 @@ def draw(round_number: int, **changes: Any) -> CohortSample:
 
 
 def drawn(which: CohortSample, sites: list[str] = SITES, *, rate: float = 0.3, key: int = 1) -> tuple[str, ...]:
-    return drawn_sites(sites, which, sample_rate=rate, keystream=sampling_keystream(bytes([key]) * 32, which))
+    return sampled_sites(sites, which, sample_rate=rate, keystream=sampling_keystream(bytes([key]) * 32, which))
 
 
 @pytest.fixture(scope="module")

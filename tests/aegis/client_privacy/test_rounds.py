@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aegis.client_privacy import ClientPrivacy, CohortSample, drawn_sites, noised_mean
+from aegis.client_privacy import ClientPrivacy, CohortSample, noised_mean, sampled_sites
 from aegis.client_privacy.cohort_sampling import noise_keystream, sampling_keystream
 from aegis.errors import BudgetRefused, InvalidJob, RunPaused
 from aegis.runtimes.in_process import initial_model
@@ -47,7 +47,7 @@ def run_kept(run: Study, promises: Any, job: FederationJob, *arguments: Any, **o
 def drawn_in(job: FederationJob, privacy: ClientPrivacy, record: RoundRecord, base: str) -> tuple[str, ...]:
     draw = CohortSample(job.digest(), record.round_number, 1, base, 3)
     stream = sampling_keystream(privacy.keys.key(job.digest()), draw)
-    return drawn_sites(THREE, draw, sample_rate=privacy.config.sample_rate, keystream=stream)
+    return sampled_sites(THREE, draw, sample_rate=privacy.config.sample_rate, keystream=stream)
 
 
 def charged(promises: Any, job: FederationJob, folder: Path | None = None) -> list[tuple[int, bool]]:

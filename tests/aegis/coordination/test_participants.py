@@ -1,4 +1,4 @@
-"""Who can be asked in a turn, and what is said of the others."""
+"""Who can be asked in a round, and what is said of the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS: dict[str, tuple[dict[str, Any], str | None]] = {
         "revoked",
     ),
     "who offended sits out": ({"quarantine": {"b": FORGED}}, "quarantined"),
-    "who offended long ago is asked": ({"quarantine": {"b": FORGED}, "turn": 9}, None),
+    "who offended long ago is asked": ({"quarantine": {"b": FORGED}, "rounds_ended": 9}, None),
     "who was silent sits out": ({"quarantine": {"b": SILENT}}, "quarantined"),
     "who was silent and joined anew is asked": (
         {"quarantine": {"b": SILENT}, "health": {"b": SiteHealth(activations=2)}},
@@ -53,7 +53,7 @@ def test_the_roster(changes: dict[str, Any], reason: str | None) -> None:
         "declined": {},
         "revoked": set(),
         "quarantine": {},
-        "turn": 4,
+        "rounds_ended": 4,
         "health": {},
         **changes,
     }
@@ -63,7 +63,7 @@ def test_the_roster(changes: dict[str, Any], reason: str | None) -> None:
 
 
 def test_invited_is_who_has_not_enrolled_and_neither_is_revoked_nor_sits_out() -> None:
-    facts: dict[str, Any] = {"turn": 4, "health": {}}
+    facts: dict[str, Any] = {"rounds_ended": 4, "health": {}}
     everybody = sites_to_invite(SITES, enrolled=(), revoked=(), quarantine={}, **facts)
     some = sites_to_invite(SITES, enrolled={"a"}, revoked={"b"}, quarantine={"c": FORGED}, **facts)
     assert everybody == SITES

@@ -284,12 +284,12 @@ def running_gateway(
     files = federation.files
     nodes, gate, audit = NodeRegistry(files.nodes), PullBarrier(), GatewayAudit(HashLog(files.audit))
     upstream = Upstream(f"https://127.0.0.1:{superlink_port}", files.authority)
-    passage = FleetProxy(
+    proxy = FleetProxy(
         upstream, FlowerFleetCodec(), nodes=nodes, audit=audit, gate=gate, object_bytes=object_bytes, polling=polling
     )
     counts = CrowdCounts(limits.connections)
     gateway = Gateway(
-        Registry(federation.folder), passage, nodes=nodes, audit=audit, body=body, limits=limits, counts=counts
+        Registry(federation.folder), proxy, nodes=nodes, audit=audit, body=body, limits=limits, counts=counts
     )
     listening = bind_tcp("127.0.0.1", 0)
     port = listening.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Fair shares, a site's seats, and its turns: the rules by themselves."""
+"""Fair shares, a site's seats, and its shares: the rules by themselves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aegis.http.connection_shares import Seats, Standing
 from aegis.http.fair_shares import Shares
 from aegis.http.limits import GatewayLimits, party_address, raise_descriptor_limit
 from aegis.http.load import CrowdCounts, Turned
-from aegis.http.request_shares import Pace, Paces, Turns
+from aegis.http.request_shares import Pace, Paces, RequestShares
 
 
 @given(keys=st.lists(st.sampled_from("abcd"), max_size=80), most=st.integers(1, 12), each=st.integers(1, 6))
@@ -178,12 +178,12 @@ def test_one_partys_pace_is_not_anothers() -> None:
 
 def test_a_site_has_only_so_many_requests_worked_on_and_no_other_waits_for_it() -> None:
     async def attempt() -> tuple[int, bool]:
-        turns = Turns(GatewayLimits(requests_per_site=2))
+        shares = RequestShares(GatewayLimits(requests_per_site=2))
         working, release = 0, asyncio.Event()
 
         async def work(site: str) -> None:
             nonlocal working
-            async with turns.request(site):
+            async with shares.request(site):
                 working += site == "many"
                 if site == "many":
                     await release.wait()
@@ -200,11 +200,11 @@ def test_a_site_has_only_so_many_requests_worked_on_and_no_other_waits_for_it() 
 
 def test_a_flood_of_requests_is_slowed_down() -> None:
     async def attempt() -> float:
-        turns = Turns(GatewayLimits(requests_per_s_per_site=100.0))
+        shares = RequestShares(GatewayLimits(requests_per_s_per_site=100.0))
         loop = asyncio.get_running_loop()
         start = loop.time()
         for _ in range(1020):
-            async with turns.request("flood"):
+            async with shares.request("flood"):
                 pass
         return loop.time() - start
 

@@ -222,7 +222,7 @@ def test_an_answer_is_not_taken_for(case: Case, study: MakeStudy, federation: Fe
 
 
 def when_it_behaves(run: Study, job: Any) -> tuple[Any, list[str]]:
-    """The model that the same command ends with, and what it says on the way: each pause is a turn that passes."""
+    """The model that the same command ends with, and what it says on the way: each pause ends a round."""
     pauses: list[str] = []
     while True:
         try:

@@ -101,9 +101,9 @@ def test_too_few_left_the_run_pauses_at_once_and_says_who_is_out_why_and_until_w
         def push_messages(self, messages: Any) -> Any:
             raise AssertionError("nobody is asked")
 
-    with pytest.raises(RunPaused, match=r"turn 1: .*3 needed.*clinic-2: quarantined for non_finite until turn 2"):
+    with pytest.raises(RunPaused, match=r"3 needed.*clinic-2: quarantined for non_finite, for 1 more round\)"):
         run.run(job, grid=NeverAsked)
-    run.run(job)  # the pause was a turn: the same command leads out of it
+    run.run(job)  # the paused round counts: the same command leads out of it
     assert outcome(run, "clinic-2") == ["admitted", "admitted"]
 
 
@@ -147,7 +147,7 @@ def test_what_the_aggregators_screening_sets_aside_is_an_offence(
 def test_a_run_that_is_killed_again_and_again_decides_like_one_that_is_not(
     study: MakeStudy, federation: Federation, tmp_path: Path
 ) -> None:
-    """Quarantine is counted in turns and is part of the state: a resumed run asks the same sites."""
+    """Quarantine is counted in ended rounds and is part of the state: a resumed run asks the same sites."""
     job, hostile = a_job(federation, rounds=6, local_steps=1), where(["clinic-2"], NAN)
 
     class LosesPower(Relay):

@@ -116,9 +116,8 @@ def test_status_shows_each_site_its_budget_and_who_sits_out(
     config = made.federation.config()
     admitted = {f"clinic-{number}": f"{number}" * 64 for number in (1, 2)}
     made.federation.create(config.model_copy(update={"certificates": admitted, "revoked": ("clinic-2",)}))
-    state = RunState(
-        job_digest="0" * 64, models=("1" * 64,), turn=4, quarantine={"clinic-1": record_strike(None, "malformed", 3)}
-    )
+    struck = {"clinic-1": record_strike(None, "malformed", 3)}
+    state = RunState(job_digest="0" * 64, models=("1" * 64,), rounds_ended=4, quarantine=struck)
     FileRunStore(made.run_folder.path / "state").save(state)
     page = typed("status", made.path, "--run", made.run_folder.path)
     document = json.loads(typed("status", made.path, "--run", made.run_folder.path, "--json").output)

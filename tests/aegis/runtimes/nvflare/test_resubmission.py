@@ -23,7 +23,7 @@ LOST, FINISHES, NEVER_BEGINS = "is lost", "finishes", "never begins"
 
 @dataclass
 class Played:
-    """FLARE jobs that end one after the other as a test says; ``rounds`` are completed by each, ``told`` in all."""
+    """FLARE jobs that end one after the other as a test says; ``rounds`` are completed by each, ``reported`` in all."""
 
     folder: RunFolder
     fates: list[str]
@@ -32,13 +32,13 @@ class Played:
     has_state: bool = True
     said: list[str] = field(default_factory=list)
     started: int = 0
-    told: int = 0
+    reported: int = 0
 
     @contextmanager
     def hosted(self, *_: Any) -> Iterator[Any]:
         fate = self.fates[self.started]
         self.started += 1
-        self.told += self.rounds
+        self.reported += self.rounds
         if fate != NEVER_BEGINS:
             (self.folder.path / PULSE).write_text(f'{{"pid": 0, "number": {self.started}}}')
         if fate == FINISHES:
