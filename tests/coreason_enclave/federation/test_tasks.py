@@ -82,7 +82,7 @@ def test_what_is_no_sealed_message_is_refused_before_the_site_is_opened(flare: F
     reply = flare.execute(task, Shareable())
 
     assert (reply.get_return_code(), reply.get_header("aegis_reason")) == ("BAD_TASK_DATA", "malformed")
-    assert flare.executor._answerer is None
+    assert flare.executor._open_handler is None
 
 
 @pytest.mark.parametrize("task", TASKS)
