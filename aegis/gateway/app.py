@@ -115,7 +115,7 @@ class Gateway:
             await _json(refusal_body(reason), refusal_status(reason))(scope, receive, answer)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Identify the participant, wait for the site's turn, and route the request; audit a refusal.
+        """Identify the participant, wait for the share of the site, and route the request; audit a refusal.
 
         Not an exception handler of Starlette: those see no refusal after the beginning of an answer.
         """

@@ -12,10 +12,11 @@ import pytest
 
 from aegis.http.limits import GatewayLimits
 from aegis.http.load import Turned
-from tests.aegis.gateway.fleet_requests import pull
+from tests.aegis.gateway.fleet_requests import given, pull
 from tests.aegis.gateway.gateways import FakeSuperLink, Federation, RunningGateway, running_gateway
+from tests.aegis.gateway.test_fetching import LONG, fetching
 from tests.aegis.gateway.test_strangers import ended, gets_in, load
-from tests.aegis.gateway.waiting import until
+from tests.aegis.gateway.waiting import in_background, until
 
 FEW = GatewayLimits(connections=8, connections_per_site=5, heads_per_site=3)
 HALF_HEAD = b"POST /v1/fleet/get-run HTTP/1.1\r\nhost: gateway\r\nx-filler: "
@@ -131,3 +132,28 @@ def test_limits_are_read_from_gateway_toml(federation: Federation, tmp_path: Pat
     federation.files.config_file.write_text(text + "[limits]\nconnections_per_site = 7\n", encoding="utf-8")
 
     assert federation.files.config().limits == GatewayLimits(connections_per_site=7)
+
+
+def test_a_site_with_its_share_of_requests_waits_for_one_to_end_and_the_others_do_not(
+    federation: Federation, superlink: FakeSuperLink, superlink_port: int
+) -> None:
+    limits = GatewayLimits(requests_per_site=1)
+    with running_gateway(federation, superlink, superlink_port, limits=limits, polling=LONG) as gateway:
+        gateway.control.hold(60.0)
+        held = in_background(fetching(gateway, "site-a"))
+        until(lambda: gateway.control.status()["site-a"].last_poll is not None)
+        second = in_background(lambda: without_health(gateway, "site-a"))
+
+        assert without_health(gateway, "site-b") == 401
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.5)
+
+        superlink.answers("pull-messages", given("order", []))
+        gateway.control.release()
+        assert (held.result(timeout=10).status_code, second.result(timeout=10)) == (200, 401)
+
+
+def without_health(gateway: RunningGateway, site_id: str) -> int:
+    """Return the status of a request that the gateway refuses at once: its body states no health."""
+    with gateway.client(site_id) as client:
+        return client.post("/v1/agent/health", content=b"{}").status_code
