@@ -1,0 +1,9 @@
+from .figures import Curve as Curve
+from .figures import plot_calibration as plot_calibration
+from .figures import plot_confusion as plot_confusion
+from .figures import plot_epsilon as plot_epsilon
+from .figures import plot_residuals as plot_residuals
+from .figures import plot_roc as plot_roc
+from .figures import plot_survival as plot_survival
+from .figures import plot_updates as plot_updates
+from .figures import plot_utility as plot_utility
