@@ -25,8 +25,10 @@ from pydantic import TypeAdapter
 from coreason_enclave.errors import ConfigurationError, DatasetRejected, Reason
 from coreason_enclave.schemas import SafeId, SafePath, explained
 
-MAX_FILE_BYTES = 1 << 30
-"""The largest readable file: memory holds a whole dataset."""
+MAX_FILE_BYTES = 1 << 32
+"""The largest readable file: memory holds a dataset's arrays, and a file of tensors or arrays whole."""
+
+CHUNK_BYTES = 1 << 20
 
 _DATASET_ID: TypeAdapter[str] = TypeAdapter(SafePath)
 _FILE_NAME: TypeAdapter[str] = TypeAdapter(SafeId)
@@ -87,6 +89,16 @@ class DatasetFolder:
 
     def read(self, name: str, *, limit: int = MAX_FILE_BYTES) -> bytes:
         """Return the bytes of one regular file of at most ``limit`` bytes; raise :class:`DatasetRejected` otherwise."""
+        with self.open(name, limit=limit) as file:
+            return file.read_whole()
+
+    @contextmanager
+    def open(self, name: str, *, limit: int = MAX_FILE_BYTES) -> Iterator[OpenFile]:
+        """Hold one regular file of at most ``limit`` bytes open, for reading in parts.
+
+        Raises:
+            DatasetRejected: not a regular file with one name, too large, or (at the end) changed since the beginning.
+        """
         _checked(_FILE_NAME, name, "file name")
         where = f"{self.dataset_id}/{name}"
         try:
@@ -98,10 +110,9 @@ class DatasetFolder:
             opened = _regular(os.fstat(descriptor), where)
             if (opened.st_dev, opened.st_ino) != (before.st_dev, before.st_ino):
                 raise _changed(where)
-            data = _read(file, limit, where)
+            yield OpenFile(file, where, opened.st_size, limit)
             if _state(os.fstat(descriptor)) != _state(opened):
                 raise _changed(where)
-        return data
 
     def require_file(self, name: str) -> None:
         """Raise :class:`DatasetRejected` unless a regular file of this name exists; do not read its content."""
@@ -113,14 +124,50 @@ class DatasetFolder:
             raise _refusal(where, error) from error
 
 
-def _read(file: BinaryIO, limit: int, where: str) -> bytes:
-    try:
-        data = file.read(limit + 1)
-    except OSError as error:
-        raise DatasetRejected(f"{where} cannot be read ({error.strerror}): check the disk") from error
-    if len(data) > limit:
-        raise DatasetRejected(f"{where} is larger than {limit} bytes: split the dataset")
-    return data
+@dataclass(frozen=True)
+class OpenFile:
+    """A checked file; valid inside :meth:`DatasetFolder.open`. Each failure is a :class:`DatasetRejected`.
+
+    Attributes:
+        file: the open descriptor's stream.
+        where: the file's place below the data root, for messages.
+        size: bytes, when the file was opened.
+        limit: the largest permitted size, in bytes.
+    """
+
+    file: BinaryIO
+    where: str
+    size: int
+    limit: int
+
+    def read_whole(self) -> bytes:
+        """Return all bytes."""
+        data = self.read(self.limit + 1)
+        if len(data) > self.limit:
+            raise self.too_large()
+        return data
+
+    def read(self, size: int) -> bytes:
+        """Return at most ``size`` bytes; fewer only at the end."""
+        try:
+            return self.file.read(size)
+        except OSError as error:
+            raise DatasetRejected(f"{self.where} cannot be read ({error.strerror}): check the disk") from error
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield all bytes in parts of :data:`CHUNK_BYTES`."""
+        if self.size > self.limit:
+            raise self.too_large()
+        while chunk := self.read(CHUNK_BYTES):
+            yield chunk
+
+    def too_large(self) -> DatasetRejected:
+        """Return the refusal of a file above the limit."""
+        return DatasetRejected(f"{self.where} is larger than {self.limit} bytes: split the dataset")
+
+    def changed(self) -> DatasetRejected:
+        """Return the refusal of a file that another program writes to."""
+        return _changed(self.where)
 
 
 def _names(dataset_id: str) -> list[str]:

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from coreason_enclave.crypto import digest
+from coreason_enclave.datasets.cells import require_pyarrow
+from coreason_enclave.datasets.csv_table import CsvTable
+from coreason_enclave.datasets.data_format import DataFormat
+from coreason_enclave.datasets.hashing import HashedFile
+from coreason_enclave.datasets.parquet_table import ParquetTable
 from coreason_enclave.datasets.paths import MAX_FILE_BYTES, DataRoot, DatasetFolder
-from coreason_enclave.datasets.problems import DatasetSchemaRejected, SchemaProblem
-from coreason_enclave.datasets.schema import DataFormat, DatasetSchema, parse_schema
+from coreason_enclave.datasets.problems import DatasetSchemaRejected, Rows, SchemaProblem
+from coreason_enclave.datasets.schema import DatasetSchema, parse_schema
+from coreason_enclave.datasets.sniffing import explained
 from coreason_enclave.datasets.tables import read_table
 from coreason_enclave.datasets.tensors import read_tensors
 
@@ -29,17 +35,19 @@ class SiteDataset:
 
     Attributes:
         schema: the dataset's declaration.
-        features: float32, (n, *schema.sample_shape), within [-1, 1].
-        labels: int64, (n,), from 0 to classes - 1.
+        features: float32, (n, *schema.sample_shape), within [-1, 1] unless declared ``standard``.
+        labels: (n, *schema.label.y_shape), of ``schema.label.y_dtype``; classes are int64, from 0 to classes - 1.
         unit_ids: int64, (n,), from 0 to units - 1: the person behind each row; None for record-level data.
         digest: SHA-256 (hex) over the bytes of schema and rows.
+        warnings: remarks on the rows, for the site's own eyes; they never leave the site.
     """
 
     schema: DatasetSchema
     features: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
     unit_ids: npt.NDArray[np.int64] | None
     digest: str
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of rows: private, like every number derived from it."""
@@ -65,6 +73,10 @@ class CheckedDatasets:
 
     def __init__(self) -> None:
         self._kept: dict[str, SiteDataset] = {}
+
+    def holds(self, dataset_id: str) -> bool:
+        """Tell whether the cache has any content of the dataset."""
+        return dataset_id in self._kept
 
     def get(self, dataset_id: str, content: str) -> SiteDataset | None:
         """Return a copy of the dataset with this content, or None."""
@@ -96,15 +108,33 @@ def open_dataset(
     """
     with DataRoot(root).folder(dataset_id) as folder:
         schema_bytes, schema = _declared(folder)
-        data = folder.read(schema.file, limit=max_bytes)
-    content = _digest(schema_bytes, data)
-    if checked is not None and (known := checked.get(dataset_id, content)) is not None:
-        return known
-    rows = (read_table if schema.format is DataFormat.CSV else read_tensors)(schema, data)
-    dataset = SiteDataset(schema, rows.features, rows.labels, rows.unit_ids, content)
+        if checked is not None and checked.holds(dataset_id):
+            known = checked.get(dataset_id, _content(folder, schema_bytes, schema, max_bytes))
+            if known is not None:
+                return known
+        with folder.open(schema.file, limit=max_bytes) as file:
+            source = HashedFile(file, schema_bytes)
+            rows = _read_rows(schema, source)
+            content = source.hexdigest()
+    dataset = SiteDataset(schema, rows.features, rows.labels, rows.unit_ids, content, rows.warnings)
     if checked is not None:
         checked.keep(dataset)
     return dataset
+
+
+def _read_rows(schema: DatasetSchema, source: HashedFile) -> Rows:
+    try:
+        if not schema.format.is_table:
+            return read_tensors(schema, source)
+        require_pyarrow()
+        return read_table(schema, (CsvTable if schema.format is DataFormat.CSV else ParquetTable)(schema, source))
+    except DatasetSchemaRejected as refused:
+        raise explained(refused, schema, source.head) from None
+
+
+def check_dataset(root: Path, dataset_id: str, *, max_bytes: int = MAX_FILE_BYTES) -> tuple[str, ...]:
+    """Read the dataset as :func:`open_dataset` does, and return its warnings, for the site's own eyes."""
+    return open_dataset(root, dataset_id, max_bytes=max_bytes).warnings
 
 
 def declared_schema(root: Path, dataset_id: str) -> DatasetSchema:
@@ -127,7 +157,12 @@ def content_digest(root: Path, dataset_id: str, *, max_bytes: int = MAX_FILE_BYT
     """
     with DataRoot(root).folder(dataset_id) as folder:
         schema_bytes, schema = _declared(folder)
-        return _digest(schema_bytes, folder.read(schema.file, limit=max_bytes))
+        return _content(folder, schema_bytes, schema, max_bytes)
+
+
+def _content(folder: DatasetFolder, schema_bytes: bytes, schema: DatasetSchema, max_bytes: int) -> str:
+    with folder.open(schema.file, limit=max_bytes) as file:
+        return HashedFile(file, schema_bytes).hexdigest()
 
 
 def _declared(folder: DatasetFolder) -> tuple[bytes, DatasetSchema]:
@@ -137,7 +172,3 @@ def _declared(folder: DatasetFolder) -> tuple[bytes, DatasetSchema]:
         problem = SchemaProblem(None, f"dataset.toml declares another dataset_id, {schema.dataset_id!r}")
         raise DatasetSchemaRejected(folder.dataset_id, [problem])
     return schema_bytes, schema
-
-
-def _digest(schema_bytes: bytes, data: bytes) -> str:
-    return digest("aegis.dataset.v1", schema_bytes, data).hex()

@@ -26,102 +26,32 @@ would differ between sites. The same code scales a public evaluation set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Annotated, Literal, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, Strict, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from coreason_enclave.configuration import parse_toml
+from coreason_enclave.datasets.columns import AnyFeature, CategoryFeature, DateFeature
+from coreason_enclave.datasets.csv_form import CsvForm
+from coreason_enclave.datasets.data_format import TENSOR_LABELS, TENSOR_UNITS, DataFormat, TensorFeatures
+from coreason_enclave.datasets.declaration import Column, Declaration
+from coreason_enclave.datasets.history import Derivation, EarlierRows, History
+from coreason_enclave.datasets.labels import Label, LabelTask
+from coreason_enclave.datasets.spellings import ColumnName, Conversion, Numbers, from_array
 from coreason_enclave.errors import ConfigurationError, DatasetRejected
-from coreason_enclave.schemas import PrivacyUnit, SafeId, SafePath, StrictModel, explained
-
-ColumnName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:()/ -]*\z")]
-Bound = Annotated[float, Strict(), Field(ge=-1e15, le=1e15)]
-Count = Annotated[int, Strict(), Field(ge=1, le=1_000_000)]
-Flag = Annotated[bool, Strict()]
-
-TENSOR_LABELS = "y"
-TENSOR_UNITS = "unit"
+from coreason_enclave.schemas import Flag, PrivacyUnit, SafeId, SafePath
+from coreason_enclave.system import explain
 
 
-class DataFormat(StrEnum):
-    """``csv``: a header line and a line for each row. ``safetensors``: arrays ``x``, ``y`` and optionally ``unit``."""
-
-    CSV = "csv"
-    SAFETENSORS = "safetensors"
-
-
-class _Range(StrictModel):
-    low: Bound
-    high: Bound
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if not self.low < self.high:
-            raise ValueError(f"must have low below high, got [{self.low:g}, {self.high:g}]")
-        return self
-
-    def to_unit(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-        """Map ``[low, high]`` to ``[-1, 1]``, and clip values outside."""
-        clipped = np.clip(values, self.low, self.high)
-        return ((clipped - self.low) / (self.high - self.low) * 2.0 - 1.0).astype(np.float32)
-
-
-class Feature(_Range):
-    """A column, its declared public range, and the meaning of an empty cell.
-
-    ``missing`` either equals ``"refuse"`` (an empty cell refuses the dataset) or gives a constant, in the column's own
-    unit, to replace the empty cell. ``why`` records the source of the range, for readers who must trust that the range
-    was not computed from the rows.
-    """
-
-    name: ColumnName
-    missing: Literal["refuse"] | Bound = "refuse"
-    why: Annotated[str, Field(max_length=2000)] | None = None
-
-    @model_validator(mode="after")
-    def _missing_is_in_range(self) -> Self:
-        if self.missing != "refuse" and not self.low <= self.missing <= self.high:
-            raise ValueError(f"must have missing within [{self.low:g}, {self.high:g}], got {self.missing:g}")
-        return self
-
-    def scale(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-        """Scale one column of shape (n,); NaN means missing. Raise :class:`DatasetRejected` on unusable values."""
-        if np.isinf(values).any():
-            raise DatasetRejected(f"column {self.name!r} holds an infinity: correct the rows")
-        absent = np.isnan(values)
-        if self.missing == "refuse":
-            if absent.any():
-                raise DatasetRejected(
-                    f"column {self.name!r} has missing cells: correct the rows, or declare a value for missing cells "
-                    "(missing)"
-                )
-            return self.to_unit(values)
-        return self.to_unit(np.where(absent, self.missing, values))
-
-
-class TensorFeatures(_Range):
-    """The shape of one example of a tensor dataset, and the declared public range of all its values."""
-
-    shape: Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)]
-
-
-class Label(StrictModel):
-    """The column to predict: whole numbers from 0 to ``classes - 1``."""
-
-    column: ColumnName
-    classes: Annotated[int, Strict(), Field(ge=2, le=10_000)]
-
-
-class DatasetSchema(StrictModel):
+class DatasetSchema(Declaration):
     """The parsed ``dataset.toml``: one dataset at one site.
 
     ``public`` has no default, because the flag permits use of the dataset without privacy. ``unit_column`` names the
-    person behind a row; without the column, every row forms its own unit.
+    person behind a row; without the column, every row forms its own unit. ``order_column`` orders a person's rows for
+    the derivations in ``history``.
     """
 
     version: Literal[1]
@@ -131,33 +61,69 @@ class DatasetSchema(StrictModel):
     public: Flag
     unit_column: ColumnName | None = None
     label: Label
-    features: Annotated[tuple[Feature, ...], Field(max_length=100_000)] = ()
+    features: Annotated[tuple[AnyFeature, ...], Field(max_length=100_000)] = ()
     tensor: TensorFeatures | None = None
+    csv: CsvForm | None = None
+    order_column: ColumnName | None = None
+    history: Annotated[tuple[History, ...], Field(max_length=10_000)] = ()
+
+    later = frozenset({"csv", "order_column", "history"})
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        check = self._check_csv if self.format is DataFormat.CSV else self._check_tensors
-        check()
+        if self.csv is not None and self.format is not DataFormat.CSV:
+            raise ValueError(f"takes no [csv] for format {self.format}")
+        if self.format.is_table:
+            self._check_table()
+            self._check_history()
+        else:
+            self._check_tensors()
         return self
 
-    def _check_csv(self) -> None:
+    def _check_table(self) -> None:
         if not self.features or self.tensor is not None:
-            raise ValueError("needs [[features]], and no [tensor], for format csv")
+            raise ValueError(f"needs [[features]], and no [tensor], for format {self.format}")
         names = [feature.name for feature in self.features]
-        columns = [*names, self.label.column, *([self.unit_column] if self.unit_column else [])]
-        duplicates = sorted({name for name in columns if columns.count(name) > 1})
-        if duplicates:
+        columns = [*names, *self.label.reads, *([self.unit_column] if self.unit_column else [])]
+        twice = _repeated(columns)
+        if twice:
             raise ValueError(
-                f"must name every column once, as feature, label or unit, but {', '.join(duplicates)} has two roles"
+                f"must name every column once, as feature, label or unit; {', '.join(twice)} has two roles"
             )
+        starts = {name for feature in self.features for name in feature.reads[1:]}
+        forbidden = sorted(starts & {*self.label.reads, *([self.unit_column] if self.unit_column else [])})
+        if forbidden:
+            raise ValueError(f"must not use label or unit as since_column, as it does with {', '.join(forbidden)}")
+        if same := _repeated(self.input_names):
+            raise ValueError(f"must give every model input a name of its own; {same[0]!r} occurs twice")
+
+    def _check_history(self) -> None:
+        if (self.order_column is None) != (not self.history):
+            raise ValueError("needs order_column and [[history]] together")
+        if not self.history:
+            return
+        if self.unit_column is None:
+            raise ValueError("needs unit_column for its [[history]]: a history belongs to a person")
+        if self.order_column in {self.unit_column, *self.label.reads}:
+            raise ValueError("must not order a person's rows by the label or the person")
+        for history in self.history:
+            if history.of is not None and self._source(history.of) is None:
+                raise ValueError(
+                    f"must have of = a feature of numbers, booleans or dates, or a column of the label, in the history "
+                    f"{history.name!r}"
+                )
 
     def _check_tensors(self) -> None:
         if self.features or self.tensor is None:
-            raise ValueError("needs [tensor], and no [[features]], for format safetensors")
-        if self.label.column != TENSOR_LABELS or self.unit_column not in (None, TENSOR_UNITS):
-            raise ValueError(
-                f"needs label.column {TENSOR_LABELS!r}, and either unit_column {TENSOR_UNITS!r} or no unit_column"
-            )
+            raise ValueError(f"needs [tensor], and no [[features]], for format {self.format}")
+        if self.history or self.order_column is not None:
+            raise ValueError(f"takes no [[history]] for format {self.format}: a history is derived from a table")
+        if self.label.task is LabelTask.SURVIVAL or self.label.values is not None:
+            raise ValueError(f"takes labels as numbers for format {self.format}: no values, and no survival")
+        if self.label.columns is None and self.label.column != TENSOR_LABELS:
+            raise ValueError(f"needs label.column = {TENSOR_LABELS!r} for format {self.format}")
+        if self.unit_column not in {None, TENSOR_UNITS}:
+            raise ValueError(f"needs unit_column = {TENSOR_UNITS!r} for format {self.format}, or none")
 
     @property
     def unit(self) -> PrivacyUnit:
@@ -165,28 +131,114 @@ class DatasetSchema(StrictModel):
         return PrivacyUnit.RECORD if self.unit_column is None else PrivacyUnit.PERSON
 
     @property
+    def csv_form(self) -> CsvForm:
+        """The form of a CSV file, with its defaults."""
+        return CsvForm() if self.csv is None else self.csv
+
+    @property
     def sample_shape(self) -> tuple[int, ...]:
         """The shape of one example's features."""
-        return (len(self.features),) if self.tensor is None else self.tensor.shape
+        return (len(self.input_names),) if self.tensor is None else self.tensor.shape
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of a table's model inputs, in order: ``"age"``, ``"age missing"``, ``"site=a"``."""
+        names = [name for feature in self.features for name in feature.inputs]
+        return (*names, *(history.name for history in self.history))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every column of the table that the declaration needs, once."""
+        names = [name for feature in self.features for name in feature.reads]
+        names += [*self.label.reads, *(name for name in (self.unit_column, self.order_column) if name is not None)]
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def order_conversion(self) -> Conversion:
+        """The reading of ``order_column``: as the feature of the same name, or as numbers."""
+        dates = (f for f in self.features if isinstance(f, DateFeature) and f.name == self.order_column)
+        return next((feature.conversion for feature in dates), Numbers())
+
+    def derives_from(self) -> Iterator[tuple[History, Column | None, str]]:
+        """Yield each history with the feature behind it, or None and a column of the label ("" for ``count``)."""
+        for history in self.history:
+            source = None if history.of is None else self._source(history.of)
+            yield history, source if isinstance(source, Column) else None, history.of or ""
+
+    def _source(self, name: str) -> Column | Label | None:
+        feature = next((feature for feature in self.features if feature.name == name), None)
+        if feature is not None:
+            return None if isinstance(feature, CategoryFeature) else feature
+        return self.label if name in self.label.reads and self.label.task is not LabelTask.SURVIVAL else None
 
     def scale(self, columns: Mapping[str, npt.ArrayLike]) -> npt.NDArray[np.float32]:
-        """Scale named columns, each of shape (n,), to features of shape (n, d) within [-1, 1].
+        """Turn named columns, each of shape (n,), into model inputs of shape (n, *sample_shape).
 
-        Ignores all columns except features. NaN means a missing cell.
+        Ignores undeclared columns. NaN means a missing number, None or "" a missing text.
 
         Raises:
-            DatasetRejected: a column is absent, not numeric, of another length, infinite, or has missing cells without
-                a declared stand-in.
+            DatasetRejected: a column is absent, of another type or length, infinite, holds an unknown spelling, or has
+                missing cells without a declared stand-in.
         """
         if self.tensor is not None:
             raise DatasetRejected(f"dataset {self.dataset_id!r} is a tensor dataset: use scale_tensor")
-        absent = [feature.name for feature in self.features if feature.name not in columns]
+        absent = [name for name in self._scaled_from if name not in columns]
         if absent:
             raise DatasetRejected(f"columns are missing: {', '.join(absent)}")
-        scaled = [feature.scale(_numeric(feature.name, columns[feature.name])) for feature in self.features]
-        if len({len(column) for column in scaled}) != 1:
+        values = [feature.values_of(columns) for feature in self.features]
+        if len({len(column) for column in values}) != 1:
             raise DatasetRejected("the columns differ in length")
-        return np.stack(scaled, axis=1)
+        inputs = [feature.encode(column) for feature, column in zip(self.features, values, strict=True)]
+        return np.concatenate([*inputs, *self._histories(columns)], axis=1)
+
+    @property
+    def _scaled_from(self) -> list[str]:
+        names = [name for feature in self.features for name in feature.reads]
+        if self.history:
+            labels = [of for _, feature, of in self.derives_from() if feature is None and of]
+            names += [name for name in (self.unit_column, self.order_column, *labels) if name is not None]
+        return list(dict.fromkeys(names))
+
+    def _histories(self, columns: Mapping[str, npt.ArrayLike]) -> list[npt.NDArray[np.float32]]:
+        if not self.history or self.unit_column is None or self.order_column is None:
+            return []
+        persons = np.unique(np.asarray(columns[self.unit_column]), return_inverse=True)[1]
+        order = from_array(self.order_column, columns[self.order_column], self.order_conversion)
+        values: dict[str, npt.NDArray[np.float64]] = {}
+        for _, feature, of in self.derives_from():
+            if feature is not None:
+                values[of] = feature.values_of(columns)
+            elif of:
+                values[of] = from_array(of, columns[of], self.label.conversion(of))
+        return [self.histories(persons.astype(np.int64), order, values)]
+
+    def histories(
+        self,
+        persons: npt.NDArray[np.int64],
+        order: npt.NDArray[np.float64],
+        values: Mapping[str, npt.NDArray[np.float64]],
+    ) -> npt.NDArray[np.float32]:
+        """Return the inputs of all histories, (n, len(history)).
+
+        Args:
+            persons: a code for each row, (n,).
+            order: the order of a person's rows, (n,), finite.
+            values: canonical values of each column that a history derives from, (n,).
+
+        Raises:
+            DatasetRejected: a row has no order, or a person too many rows.
+        """
+        if not np.isfinite(order).all():
+            raise DatasetRejected(f"column {self.order_column!r} orders a person's rows: every row needs a value")
+        earlier = EarlierRows.of(persons, order)
+        inputs = np.empty((len(persons), len(self.history)), np.float32)
+        for place, (history, feature, of) in enumerate(self.derives_from()):
+            source = self.label if feature is None else feature
+            level = source.level(values[of]) if of else np.zeros(len(persons))
+            if history.derive is not Derivation.COUNT and not np.isfinite(level).all():
+                raise DatasetRejected(f"column {of!r} has missing cells: a history needs a stand-in")
+            inputs[:, place] = history.encode(earlier.derive(history.derive, level, _bound(source)))
+        return inputs
 
     def scale_tensor(self, values: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Scale a tensor of shape (n, *sample_shape) to [-1, 1]; raise :class:`DatasetRejected` on unusable values."""
@@ -200,28 +252,16 @@ class DatasetSchema(StrictModel):
         return self.tensor.to_unit(array)
 
 
-@dataclass(frozen=True)
-class DatasetExpectation:
-    """A caller's requirements for a dataset; ``None`` accepts any value."""
+def _repeated(names: Sequence[str]) -> list[str]:
+    seen: set[str] = set()
+    return sorted({name for name in names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
 
-    sample_shape: tuple[int, ...] | None = None
-    classes: int | None = None
-    unit: PrivacyUnit | None = None
-    public: bool | None = None
 
-    def unmet_by(self, schema: DatasetSchema) -> tuple[str, ...]:
-        """Return each expectation that ``schema`` does not meet, in words."""
-        expectations: tuple[tuple[str, object, object], ...] = (
-            ("sample_shape", self.sample_shape, schema.sample_shape),
-            ("classes", self.classes, schema.label.classes),
-            ("unit", self.unit, schema.unit),
-            ("public", self.public, schema.public),
-        )
-        return tuple(
-            f"{name} must be {expected}, but the dataset has {actual}"
-            for name, expected, actual in expectations
-            if expected is not None and expected != actual
-        )
+def _bound(source: Column | Label) -> float:
+    """Return the largest size of the source's levels, by declaration."""
+    if source.declared_range is not None:
+        return max(map(abs, source.declared_range))
+    return float(source.classes or 1) if isinstance(source, Label) else 1.0
 
 
 def parse_schema(data: bytes) -> DatasetSchema:
@@ -230,12 +270,19 @@ def parse_schema(data: bytes) -> DatasetSchema:
         document = parse_toml(data, "dataset.toml")
     except ConfigurationError as error:
         raise DatasetRejected(str(error)) from error
-    with explained(lambda why: DatasetRejected(f"dataset.toml: {why}")):
+    try:
         return DatasetSchema.model_validate(document)
+    except ValidationError as error:
+        raise DatasetRejected(f"dataset.toml: {explain(error, places=_named(document))}") from error
 
 
-def _numeric(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    array = np.asarray(values)
-    if array.ndim != 1 or array.dtype.kind not in "fiu":
-        raise DatasetRejected(f"column {name!r} must be one-dimensional and numeric, got {array.dtype} {array.shape}")
-    return array.astype(np.float64)
+def _named(document: Mapping[str, Any]) -> Callable[[str, int], str]:
+    """Return words for an entry of an array of tables: by its name, or by its place from 1."""
+
+    def place(array: str, index: int) -> str:
+        tables = document.get(array)
+        table = tables[index] if isinstance(tables, list) and index < len(tables) else None
+        name = table.get("name") if isinstance(table, dict) else None
+        return f"{array} {name!r:.140}" if isinstance(name, str) else f"{array}[{index + 1}]"
+
+    return place

@@ -1,147 +1,199 @@
-"""Rows from CSV: a header line, a line for each row, and every cell read as text and converted by the declared rule.
+"""Rows from a table: every cell converted by its declared rule, batch by batch, with every problem named by column.
 
-A CSV reader that guesses types, indices or missing values would give the same bytes different meanings on different
-days. This reader never guesses.
+A reader that guesses types, indices or missing values would give the same bytes different meanings on different days.
+This reader never guesses.
 """
 
 from __future__ import annotations
 
-import io
-import re
-import unicodedata
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from coreason_enclave.datasets.problems import DatasetSchemaRejected, Rows, SchemaProblem
-from coreason_enclave.datasets.schema import DatasetSchema, Feature
-from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.datasets.arrays import GrowingArray
+from coreason_enclave.datasets.cells import ColumnCells, Tally, Where
+from coreason_enclave.datasets.declaration import Column, Values
+from coreason_enclave.datasets.hints import cell_problem, toml
+from coreason_enclave.datasets.problems import DatasetSchemaRejected, Remedy, Rows, SchemaProblem
+from coreason_enclave.datasets.schema import DatasetSchema
+from coreason_enclave.datasets.spellings import Conversion
+from coreason_enclave.datasets.units import PersonCodes
+from coreason_enclave.errors import DatasetRejected
 
 if TYPE_CHECKING:
-    import pandas
+    import pyarrow as pa
 
-_MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
-_PLAIN_NUMBER = re.compile(r"[+-]?[0-9]{1,40}(?:\.0*)?")
+_LABEL, _ORDER = "[label]", "[order]"
 
-Text = npt.NDArray[np.object_]
+_MOST_VALUES_SHOWN = 20
 
-
-def read_table(schema: DatasetSchema, data: bytes) -> Rows:
-    """Parse CSV ``data`` (UTF-8) as declared; raise :class:`DatasetSchemaRejected` with every problem."""
-    columns = _declared_columns(schema, _parse(schema, data))
-    problems: list[SchemaProblem] = []
-    features = {feature.name: _feature(feature, columns[feature.name], problems) for feature in schema.features}
-    labels = _labels(schema, columns[schema.label.column], problems)
-    unit_ids = _units(schema.unit_column, columns[schema.unit_column], problems) if schema.unit_column else None
-    if problems:
-        raise DatasetSchemaRejected(schema.dataset_id, problems)
-    return Rows(schema.scale(features), labels, unit_ids)
+FEWEST_FOR_WARNING = 20
+MOST_CLIPPED = 0.99
 
 
-def _parse(schema: DatasetSchema, data: bytes) -> pandas.DataFrame:
-    try:
-        import pandas
-    except ModuleNotFoundError as error:
-        raise ConfigurationError("reading CSV needs pandas: install aegis-fl[tables]") from error
-    if b"\0" in data:
-        raise _refused(schema, "the file holds NUL bytes: it is not a text file")
-    try:
-        # Read the header as a row: pandas would rename a repeated column, and take a surplus cell for an index.
-        return pandas.read_csv(
-            io.BytesIO(data),
-            header=None,
-            dtype=str,
-            na_filter=False,
-            encoding="utf-8-sig",
-            on_bad_lines="error",
-        )
-    except pandas.errors.EmptyDataError:
-        raise _refused(schema, "the file is empty") from None
-    except UnicodeDecodeError:
-        raise _refused(schema, "the file is not UTF-8") from None
-    except pandas.errors.ParserError as error:
-        raise _refused(schema, f"the file is not a table: {str(error).strip()}") from error
+class Table(Protocol):
+    """A file's rows in batches: ``{column: array}`` with every column of :attr:`DatasetSchema.reads`."""
+
+    def __iter__(self) -> Iterator[Mapping[str, pa.Array]]: ...
+
+    def where(self, row: int) -> str:
+        """Return the words for a data row, from 0, once all batches have been read."""
 
 
-def _declared_columns(schema: DatasetSchema, table: pandas.DataFrame) -> dict[str, Text]:
-    names = [str(name) for name in table.iloc[0]]
-    declared = [feature.name for feature in schema.features] + [schema.label.column]
-    declared += [schema.unit_column] if schema.unit_column else []
-    problems = [SchemaProblem(name, "occurs more than once") for name in dict.fromkeys(names) if names.count(name) > 1]
-    problems += [SchemaProblem(name, "is missing") for name in declared if name not in names]
-    if len(table) < 2:
-        problems.append(SchemaProblem(None, "the file has a header, but no rows"))
-    if problems:
-        raise DatasetSchemaRejected(schema.dataset_id, problems)
-    body = table.iloc[1:]
-    return {name: body[names.index(name)].to_numpy(dtype=object) for name in declared}
+def read_table(schema: DatasetSchema, table: Table) -> Rows:
+    """Convert all rows of ``table``; raise :class:`DatasetSchemaRejected` with every problem."""
+    reader = _TableReader(schema)
+    for batch in table:
+        reader.take(batch)
+    return reader.finish(table.where)
 
 
-def _feature(feature: Feature, cells: Text, problems: list[SchemaProblem]) -> npt.NDArray[np.float64]:
-    absent, numbers = _numbers(feature.name, cells, problems)
-    if feature.missing == "refuse" and absent.any():
-        problems.append(
-            SchemaProblem(feature.name, f"{_describe_cells(absent)} missing, which the schema does not allow")
-        )
-    return numbers
+def _roles(schema: DatasetSchema) -> Iterator[tuple[str, str, Conversion]]:
+    """Yield each role that a column plays, the column, and the conversion of its cells."""
+    for feature in schema.features:
+        for name in feature.reads:
+            yield feature.name, name, feature.conversion
+    for name in schema.label.reads:
+        yield _LABEL, name, schema.label.conversion(name)
+    if schema.order_column is not None:
+        yield _ORDER, schema.order_column, schema.order_conversion
 
 
-def _labels(schema: DatasetSchema, cells: Text, problems: list[SchemaProblem]) -> npt.NDArray[np.int64]:
-    name, classes = schema.label.column, schema.label.classes
-    absent, numbers = _numbers(name, cells, problems)
-    if absent.any():
-        problems.append(SchemaProblem(name, f"{_describe_cells(absent)} missing: every row needs a label"))
-    known = np.isin(numbers, np.arange(classes)) | np.isnan(numbers)
-    if not known.all():
-        problems.append(SchemaProblem(name, f"{_describe_cells(~known)} not a whole number from 0 to {classes - 1}"))
-    return np.where(np.isnan(numbers) | ~known, 0, numbers).astype(np.int64)
+class _TableReader:
+    def __init__(self, schema: DatasetSchema) -> None:
+        self._schema = schema
+        self._cells = {
+            (role, name): ColumnCells(name, conversion, schema.csv_form) for role, name, conversion in _roles(schema)
+        }
+        self._inputs = GrowingArray(np.float32, schema.sample_shape)
+        self._labels = GrowingArray[Any](schema.label.y_dtype, schema.label.y_shape)
+        self._persons = None if schema.unit_column is None else PersonCodes(schema.unit_column, schema.csv_form)
+        self._order = GrowingArray(np.float64)
+        self._sources = {of: GrowingArray(np.float64) for history in schema.history if (of := history.of) is not None}
+        self._wrong_labels = {name: Tally() for name in schema.label.reads}
+        self._clipped = {feature.name: 0 for feature in schema.features}
+        self._label_span = (np.inf, -np.inf)
+        self._rows = 0
+
+    def take(self, batch: Mapping[str, pa.Array]) -> None:
+        """Convert one batch."""
+        rows = len(batch[self._schema.reads[0]])
+        if not rows:
+            return
+        self._take_features(batch, rows)
+        self._take_labels(batch)
+        if self._persons is not None:
+            self._persons.read(batch[self._persons.name], self._rows)
+        if self._schema.order_column is not None:
+            self._order.append(self._read(_ORDER, self._schema.order_column, batch))
+        self._rows += rows
+
+    def _read(self, role: str, name: str, batch: Mapping[str, pa.Array]) -> Values:
+        return self._cells[role, name].read(batch[name], self._rows)
+
+    def _take_features(self, batch: Mapping[str, pa.Array], rows: int) -> None:
+        inputs, at = self._inputs.extend(rows), 0
+        for feature in self._schema.features:
+            values = feature.combine([self._read(feature.name, name, batch) for name in feature.reads])
+            if feature.declared_range is not None:
+                low, high = feature.declared_range
+                self._clipped[feature.name] += int(((values < low) | (values > high)).sum())
+            width = len(feature.inputs)
+            present = (
+                values if feature.may_miss else np.nan_to_num(values)
+            )  # a missing cell refuses the file at its end
+            inputs[:, at : at + width] = feature.encode(present)
+            at += width
+            if feature.name in self._sources:
+                self._sources[feature.name].append(present)
+
+    def _take_labels(self, batch: Mapping[str, pa.Array]) -> None:
+        label, values = self._schema.label, {}
+        for name in label.reads:
+            numbers = self._read(_LABEL, name, batch)
+            wrong = label.wrong(name, numbers)
+            low, high = self._label_span
+            self._label_span = float(np.fmin.reduce(numbers, initial=low)), float(np.fmax.reduce(numbers, initial=high))
+            self._wrong_labels[name].add(wrong, self._rows)
+            values[name] = np.where(wrong | np.isnan(numbers), 0.0, numbers)
+            if name in self._sources:
+                self._sources[name].append(values[name])
+        self._labels.append(label.labels(values))
+
+    def finish(self, where: Where) -> Rows:
+        """Return all rows.
+
+        Raises:
+            DatasetSchemaRejected: any cell had no declared meaning.
+        """
+        problems = self._problems(where)
+        persons = None if self._persons is None else self._persons.finish(problems, where)
+        if problems:
+            raise DatasetSchemaRejected(self._schema.dataset_id, problems)
+        inputs = self._inputs.finish()
+        if self._schema.history and persons is not None:
+            values = {name: source.finish() for name, source in self._sources.items()}
+            try:
+                inputs[:, -len(self._schema.history) :] = self._schema.histories(persons, self._order.finish(), values)
+            except DatasetRejected as error:
+                raise DatasetSchemaRejected(self._schema.dataset_id, [SchemaProblem(None, str(error))]) from None
+        return Rows(inputs, self._labels.finish(), persons, tuple(self._warnings()))
+
+    def _problems(self, where: Where) -> list[SchemaProblem]:
+        problems: list[SchemaProblem] = []
+        for feature in self._schema.features:
+            for name in feature.reads:
+                cells = self._cells[feature.name, name]
+                problems += cell_problem(self._schema, feature, cells, where)
+                if not feature.may_miss and cells.missing.count:
+                    words = f"{cells.missing.words(where)} missing, which the schema does not allow"
+                    problems.append(SchemaProblem(name, words))
+        problems += self._label_problems(where)
+        if self._schema.order_column is not None:
+            cells = self._cells[_ORDER, self._schema.order_column]
+            if cells.missing.count or cells.wrong.count:
+                missing = cells.missing if cells.missing.count else cells.wrong
+                words = f"{missing.words(where)} missing or not a number: every row needs its place in the order"
+                problems.append(SchemaProblem(self._schema.order_column, words))
+        return list(dict.fromkeys(problems))
+
+    def _label_problems(self, where: Where) -> list[SchemaProblem]:
+        problems: list[SchemaProblem] = []
+        label = self._schema.label
+        for name in label.reads:
+            cells = self._cells[_LABEL, name]
+            problems += cell_problem(self._schema, label, cells, where)
+            if cells.missing.count:
+                problems.append(SchemaProblem(name, f"{cells.missing.words(where)} missing: every row needs a label"))
+            wrong = self._wrong_labels[name]
+            if wrong.count:
+                problems.append(self._wrong_label(name, f"{wrong.words(where)} {label.requirement(name)}"))
+        return problems
+
+    def _wrong_label(self, name: str, words: str) -> SchemaProblem:
+        classes, (low, high) = self._schema.label.classes, self._label_span
+        if classes is None or low != 1 or high != classes or classes > _MOST_VALUES_SHOWN:
+            return SchemaProblem(name, words)
+        values = toml(tuple(str(place) for place in range(1, classes + 1)))
+        return SchemaProblem(name, f"{words}; the classes seem to start at 1", Remedy("label", (f"values = {values}",)))
+
+    def _warnings(self) -> Iterable[str]:
+        for feature in self._schema.features:
+            cells = self._cells[feature.name, feature.name]
+            present = cells.rows - cells.missing.count
+            if present < FEWEST_FOR_WARNING:
+                continue
+            clipped = self._clipped[feature.name]
+            if clipped > MOST_CLIPPED * present:
+                yield _clipped_words(feature, clipped, present)
+            if cells.other > MOST_CLIPPED * present:
+                yield f"column {feature.name!r}: {cells.other} of {present} cells are outside its declared categories"
 
 
-def _units(name: str, cells: Text, problems: list[SchemaProblem]) -> npt.NDArray[np.int64]:
-    absent = _missing(cells)
-    if absent.any():
-        problems.append(SchemaProblem(name, f"{_describe_cells(absent)} missing: every row needs the id of its person"))
-    spellings, codes = np.unique(cells.astype(str), return_inverse=True)
-    # Two spellings of one person would count as two persons, each protected alone: weaker than the declared guarantee.
-    persons: dict[str, str] = {}
-    for spelling in spellings.tolist():
-        if persons.setdefault(_person(spelling), spelling) != spelling:
-            problems.append(SchemaProblem(name, "the same unit id is written in different ways: use one spelling"))
-            break
-    return codes.astype(np.int64)
-
-
-def _person(spelling: str) -> str:
-    text = unicodedata.normalize("NFKC", spelling).strip().casefold()
-    return str(int(text.partition(".")[0])) if _PLAIN_NUMBER.fullmatch(text) else text
-
-
-def _numbers(
-    name: str, cells: Text, problems: list[SchemaProblem]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-    """Return a mask of missing cells, and every cell as a float; NaN if missing or not a finite number."""
-    absent = _missing(cells)
-    values = np.array([_number(cell) for cell in cells], dtype=np.float64)
-    wrong = ~np.isfinite(values) & ~absent
-    if wrong.any():
-        problems.append(SchemaProblem(name, f"{_describe_cells(wrong)} not a finite number"))
-    return absent, np.where(np.isfinite(values), values, np.nan)
-
-
-def _number(cell: object) -> float:
-    return float(cell) if isinstance(cell, str) and _NUMBER.fullmatch(cell) else np.nan
-
-
-def _missing(cells: Text) -> npt.NDArray[np.bool_]:
-    return np.array([not isinstance(cell, str) or cell.strip().casefold() in _MISSING for cell in cells])
-
-
-def _describe_cells(rows: npt.NDArray[np.bool_]) -> str:
-    count, first = int(rows.sum()), int(rows.argmax()) + 1
-    return f"{count} cell{'s are' if count > 1 else ' is'} (the first in data row {first})"
-
-
-def _refused(schema: DatasetSchema, problem: str) -> DatasetSchemaRejected:
-    return DatasetSchemaRejected(schema.dataset_id, [SchemaProblem(None, problem)])
+def _clipped_words(feature: Column, clipped: int, present: int) -> str:
+    low, high = feature.declared_range or (0.0, 0.0)
+    return (
+        f"column {feature.name!r}: {clipped} of {present} values lie outside [{low:g}, {high:g}] and are clipped: "
+        "is the range in the column's own unit?"
+    )

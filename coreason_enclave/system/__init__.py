@@ -1,7 +1,7 @@
-"""Operating system services: durable file replacement, child processes, log files, time.
+"""Operating system services: durable file replacement, child processes, log files, time; words for refused documents.
 
-Enters: paths, bytes, commands.
-Leaves: files that survive a crash whole, processes that die with their parent.
+Enters: paths, bytes, commands, pydantic's errors.
+Leaves: files that survive a crash whole, processes that die with their parent, one line for a person to read.
 Never: imports another room; interprets a file's content.
 
 >>> from pathlib import Path

@@ -25,3 +25,5 @@ from .timestamps import as_datetime as as_datetime
 from .timestamps import as_text as as_text
 from .timestamps import end_of as end_of
 from .timestamps import unix_seconds as unix_seconds
+from .validation_words import did_you_mean as did_you_mean
+from .validation_words import explain as explain

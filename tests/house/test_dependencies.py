@@ -93,7 +93,7 @@ def test_every_import_is_brought_by_the_extra_of_its_room(package: str) -> None:
 
 
 def test_the_plain_installation_brings_no_framework() -> None:
-    frameworks = {"torch", "opacus", "flwr", "nvflare", "pandas", "numba", "matplotlib", "dcap-qvl", "lxml"}
+    frameworks = {"torch", "opacus", "flwr", "nvflare", "pandas", "pyarrow", "numba", "matplotlib", "dcap-qvl", "lxml"}
     assert not brought_by(set()) & frameworks
 
 

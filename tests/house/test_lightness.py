@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("flwr", "httpx", "matplotlib", "numba", "opacus", "pandas", "sklearn", "statsmodels", "torch")
+HEAVY = ("flwr", "httpx", "matplotlib", "numba", "opacus", "pandas", "pyarrow", "sklearn", "statsmodels", "torch")
 
 # The site's own rooms may load what they need; every other module of the package is ground floor.
 SITE_ROOMS = {

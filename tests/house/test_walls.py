@@ -44,7 +44,7 @@ NVFLARE = "NVIDIA FLARE only in one adapter per side"
 QUOTES = "dcap-qvl is called in one place"
 XML = "XML only where signed manifests are read"
 NVML = "NVML only where this host's GPUs are asked"
-PANDAS = "pandas only where tables are read"
+TABLES = "pyarrow only where tables are read, and pandas nowhere"
 NUMBA = "numba only behind the aggregators"
 NO_WEB = "No web framework and no database toolkit"
 STARLETTE = "Starlette only where requests are answered"
@@ -167,7 +167,10 @@ BREACHES = {
     "a verifier asks this host's GPUs": Breach(
         NVML, "coreason_enclave/attestation/verify/nvidia/gpu_verifier.py", "import pynvml"
     ),
-    "the trainer reads tables": Breach(PANDAS, "coreason_enclave/privacy/shortcut.py", "import pandas"),
+    "the trainer reads tables": Breach(TABLES, "coreason_enclave/privacy/shortcut.py", "import pyarrow"),
+    "a table is read by pandas": Breach(
+        TABLES, "coreason_enclave/datasets/shortcut.py", "def later():\n    import pandas"
+    ),
     "accounting is compiled": Breach(NUMBA, "coreason_enclave/accounting/shortcut.py", "import numba"),
     "the ledger moves to a database toolkit": Breach(
         NO_WEB, "coreason_enclave/ledger/shortcut.py", "import sqlalchemy"

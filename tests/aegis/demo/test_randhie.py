@@ -16,8 +16,7 @@ import statsmodels
 from aegis.demo import randhie_columns
 from aegis.demo import randhie_data as randhie
 from aegis.demo.randhie_columns import COLUMNS, LABEL, OUTCOME_COLUMNS, PERSON, SCHEMA, DerivedColumn
-from coreason_enclave.datasets import open_dataset
-from coreason_enclave.datasets.schema import Feature, parse_schema
+from coreason_enclave.datasets import Feature, open_dataset, parse_schema
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.schemas import PrivacyUnit
 
@@ -314,7 +313,7 @@ def test_a_file_with_other_content_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_importing_the_demo_loads_no_heavy_library() -> None:
     code = (
         "import sys, json, aegis.demo.randhie_data;"
-        "print(json.dumps([m for m in ('pandas', 'sklearn', 'statsmodels', 'torch') if m in sys.modules]))"
+        "print(json.dumps([m for m in ('pandas', 'pyarrow', 'sklearn', 'statsmodels', 'torch') if m in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from coreason_enclave.datasets.schema import DatasetExpectation, DatasetSchema, Feature, parse_schema
+from coreason_enclave.datasets import DatasetExpectation, DatasetSchema, Feature, parse_schema
 from coreason_enclave.errors import DatasetRejected, Reason
 from coreason_enclave.schemas import PrivacyUnit, explain
 
@@ -166,10 +166,10 @@ def test_scaled_values_stay_in_the_unit_range_in_order_and_alone(low: float, hig
     if not low < high:
         return
     feature = Feature(name="age", low=low, high=high)
-    scaled = feature.scale(np.sort(np.array(values)))
+    scaled = feature.encode(np.sort(np.array(values)))[:, 0]
     assert np.all(np.abs(scaled) <= 1)
     assert np.all(np.diff(scaled) >= 0)
-    alone = feature.scale(np.array(values[:1]))
+    alone = feature.encode(np.array(values[:1]))[:, 0]
     assert alone[0] in scaled  # a row's value depends on no other row
 
 
@@ -180,7 +180,28 @@ def test_an_expectation_names_what_it_misses() -> None:
     assert DatasetExpectation().unmet_by(parse_schema(TABLE)) == ()
 
 
-def test_the_schema_can_be_read_without_pandas_and_torch() -> None:
-    program = "import sys, coreason_enclave.datasets.schema; print({'pandas', 'torch'} & set(sys.modules))"
+def test_the_schema_can_be_read_without_pyarrow_and_torch() -> None:
+    program = (
+        "import sys; from coreason_enclave.datasets import parse_schema; "
+        "print({'pandas', 'pyarrow', 'torch'} & set(sys.modules))"
+    )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
+
+
+def test_an_older_declaration_is_written_back_without_entries_that_it_did_not_have() -> None:
+    """The demonstration writes its declaration into each site's folder, and the bytes enter the dataset's digest."""
+    written = parse_schema(TABLE).model_dump(mode="json", exclude_none=True)
+    assert list(written) == ["version", "dataset_id", "format", "file", "public", "unit_column", "label", "features"]
+    assert written["label"] == {"column": "visited", "classes": 2}
+    assert [list(feature.items()) for feature in written["features"]] == [
+        [("low", 0.0), ("high", 100.0), ("name", "age"), ("missing", "refuse")],
+        [("low", -10.0), ("high", 10.0), ("name", "income"), ("missing", 5.0)],
+    ]
+
+
+def test_a_newer_declaration_is_written_back_with_its_entries() -> None:
+    features = [{"name": "age", "low": 0.0, "high": 9.0, "missing": 1.0, "indicator": True}]
+    schema = DatasetSchema.model_validate(_table(features=features, csv={"delimiter": ";"}))
+    assert DatasetSchema.model_validate(schema.model_dump(mode="json", exclude_none=True)) == schema
+    assert schema.model_dump(mode="json")["features"][0]["indicator"] is True
