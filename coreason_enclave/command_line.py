@@ -20,8 +20,7 @@ import click
 from pydantic import ValidationError
 
 from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError
-from coreason_enclave.schemas import explain
-from coreason_enclave.system import FORMAT_VARIABLE, LEVEL_VARIABLE, LogFormat, LogLevel, configure_logging
+from coreason_enclave.system import FORMAT_VARIABLE, LEVEL_VARIABLE, LogFormat, LogLevel, configure_logging, explain
 
 TRACEBACK_VARIABLE = "AEGIS_TRACEBACK"
 _OURS = ("aegis", "coreason_enclave")

@@ -37,6 +37,7 @@ from pydantic import (
 
 from coreason_enclave.crypto import canonical_json, parse_json, sha256_hex
 from coreason_enclave.errors import EnvelopeError
+from coreason_enclave.system import explain as explain
 
 __all__ = [
     "AggregationStrategy",
@@ -50,12 +51,15 @@ __all__ = [
     "PrivacyUnit",
     "Profile",
     "Provenance",
+    "RegressionLoss",
     "SafeId",
     "SafePath",
     "ServerOptimizer",
     "ServerOptimizerConfig",
     "SiteUnit",
     "StrictModel",
+    "Task",
+    "TaskConfig",
     "explain",
     "explained",
     "in_range",
@@ -86,6 +90,25 @@ class ServerOptimizer(StrEnum):
     SGD = "sgd"
     ADAM = "adam"
     YOGI = "yogi"
+
+
+class Task(StrEnum):
+    """The kind of prediction that a model makes for a row."""
+
+    BINARY = "binary"
+    MULTICLASS = "multiclass"
+    MULTILABEL = "multilabel"
+    REGRESSION = "regression"
+    COUNT = "count"
+    SURVIVAL = "survival"
+
+
+class RegressionLoss(StrEnum):
+    """The loss of a regression: squared, absolute, or Huber's (squared near zero, absolute beyond ``huber_delta``)."""
+
+    SQUARED = "squared"
+    ABSOLUTE = "absolute"
+    HUBER = "huber"
 
 
 class Aggregator(StrEnum):
@@ -270,6 +293,35 @@ class PrivacyConfig(StrictModel):
         return self
 
 
+class TaskConfig(StrictModel):
+    """The task of a job: what the model predicts, and the loss that its training lowers.
+
+    Attributes:
+        loss, huber_delta: of a regression alone, in the label's scaled unit.
+        class_weights: the weight of a row by its class, for two or more classes. Public, declared numbers: weights
+            counted from rows would release the classes' shares.
+    """
+
+    kind: Task
+    loss: RegressionLoss = RegressionLoss.SQUARED
+    huber_delta: Annotated[float, *in_range(0, 1e6, open_low=True)] = 1.0
+    class_weights: (
+        Annotated[tuple[Annotated[float, *in_range(0, 1e3, open_low=True)], ...], Field(min_length=2)] | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _options_belong_to_the_kind(self) -> Self:
+        if self.kind is not Task.REGRESSION and self.model_fields_set & {"loss", "huber_delta"}:
+            raise ValueError(f"{self.kind} has one loss: leave loss and huber_delta out")
+        if self.loss is not RegressionLoss.HUBER and "huber_delta" in self.model_fields_set:
+            raise ValueError(f"huber_delta belongs to loss huber, got loss {self.loss}")
+        if self.class_weights is not None and self.kind not in (Task.BINARY, Task.MULTICLASS):
+            raise ValueError(f"class_weights need classes, and {self.kind} has none: leave them out")
+        if self.class_weights is not None and self.kind is Task.BINARY and len(self.class_weights) != 2:
+            raise ValueError(f"class_weights of a binary task must be 2 numbers, got {len(self.class_weights)}")
+        return self
+
+
 class ServerOptimizerConfig(StrictModel):
     """The coordinator's step over the combined update, which serves as the negative of a gradient.
 
@@ -321,6 +373,8 @@ class FederationJob(StrictModel):
     A round closes at ``round_deadline_s``. Once enough updates have arrived, the round closes earlier:
     ``straggler_grace_s`` later, but only after the other sites have had twice the time that these updates took.
 
+    ``task``: if left out, the architecture's own task, classes.
+
     ``lineages_may_grow``: sites may change their rows between two rounds. If false, a site with changed rows refuses
     the round. In both cases, all records of the run name the sites with changed rows.
     """
@@ -334,6 +388,7 @@ class FederationJob(StrictModel):
     dataset_id: SafePath
     model_arch: SafeId
     model_args: dict[SafeId, Annotated[int, *in_range(1, 1_000_000)]] = Field(default_factory=dict)
+    task: TaskConfig | None = None
     aggregator: Aggregator = Aggregator.MEAN
     num_byzantine: Annotated[int, *in_range(0, 4_999)] = 0
     cohort_size: Annotated[int, *in_range(1, 10_000)] | None = None
@@ -448,26 +503,3 @@ def explained(refusal: Callable[[str], Exception]) -> Iterator[None]:
         yield
     except ValidationError as error:
         raise refusal(explain(error)) from error
-
-
-def explain(error: Exception) -> str:
-    """Return all problems of a rejected document on one line: the place, the allowed values, the given value.
-
-    Any other error is returned in its own words.
-    """
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return "; ".join(_explain_one(problem) for problem in error.errors(include_url=False))
-
-
-def _explain_one(problem: object) -> str:
-    detail = dict(problem)  # type: ignore[call-overload]
-    where = ".".join(str(part) for part in detail["loc"])
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        message = "is not a known field"
-    elif detail["type"] == "missing":
-        message = "is required"
-    elif not message.startswith(("must", "needs", "is ")):
-        message = f": {message}" if where else message
-    return f"{where}{'' if message.startswith(':') or not where else ' '}{message}"

@@ -18,7 +18,8 @@ from coreason_enclave.accounting import (
     signal_to_noise,
 )
 from coreason_enclave.errors import AccountingError
-from coreason_enclave.schemas import Delta, Epsilon, NoiseMultiplier, SampleRate, explain
+from coreason_enclave.schemas import Delta, Epsilon, NoiseMultiplier, SampleRate
+from coreason_enclave.system import explain
 
 MAX_STEPS = 10_000_000
 TAKE_MORE_NOISE = "training would be as good as non-private: use more noise, fewer steps or a larger delta"

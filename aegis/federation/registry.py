@@ -199,12 +199,19 @@ class FederationConfig(StrictModel):
             return type(self).model_validate(document)
 
 
+_LABEL_FORMS = {("int64", 1), ("int64", 2), ("float32", 1), ("float32", 2)}
+
+
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Examples declared public: features float32 of shape (n, ...), labels int64 of shape (n,)."""
+    """Examples declared public: features float32 of shape (n, ...), labels of n rows as their task has them.
+
+    The forms of labels: int64 (n,) for classes, int64 (n, 2) for survival, float32 (n,) for numbers and counts, float32
+    (n, k) for several labels; see :class:`coreason_enclave.schemas.Task`.
+    """
 
     features: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str) -> Self:
@@ -218,8 +225,10 @@ class EvaluationSet:
             features, labels = arrays["x"], arrays["y"]
         except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
             raise RunFolderError(f"{name} is not an evaluation set (x, y): {error}") from error
-        if features.dtype != np.float32 or labels.dtype != np.int64 or features.shape[:1] != labels.shape:
-            raise RunFolderError(f"{name} must hold float32 x and int64 y of the same length")
+        if features.dtype != np.float32 or features.shape[:1] != labels.shape[:1] or not len(labels):
+            raise RunFolderError(f"{name} must hold float32 x and y of the same length, at least 1")
+        if (str(labels.dtype), labels.ndim) not in _LABEL_FORMS:
+            raise RunFolderError(f"{name} must hold y as int64 or float32 in 1 or 2 dimensions, got {labels.dtype}")
         return cls(features, labels)
 
 

@@ -27,7 +27,7 @@ from aegis.gateway.status import SiteStatus, StatusReport
 from aegis.http import read_body, short_name
 from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnvelopeError
-from coreason_enclave.schemas import explain
+from coreason_enclave.system import explain
 
 _MAX_BODY_BYTES = 1 << 10
 _TIMEOUT_S = 10.0

@@ -25,8 +25,8 @@ from pydantic import Field, ValidationError
 from aegis.errors import VerificationFailed
 from coreason_enclave.crypto import KeyRing, Signer, open_envelope, parse_json, seal, sha256_hex
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.schemas import FormatVersion, HexDigest, StrictModel, explain
-from coreason_enclave.system import replace_file
+from coreason_enclave.schemas import FormatVersion, HexDigest, StrictModel
+from coreason_enclave.system import explain, replace_file
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.dsse"
 MANIFEST_TYPE = "application/vnd.aegis.run-manifest.v1+json"

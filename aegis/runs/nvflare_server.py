@@ -26,7 +26,8 @@ from aegis.runtimes.nvflare import (
 )
 from aegis.services import reading_local_sites
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.schemas import SafeId, StrictModel, explain
+from coreason_enclave.schemas import SafeId, StrictModel
+from coreason_enclave.system import explain
 
 
 class _Arguments(StrictModel):

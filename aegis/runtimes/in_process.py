@@ -16,6 +16,7 @@ from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,7 @@ from aegis.runtimes.lanes import PATIENCE_S, Lanes
 from coreason_enclave.crypto import JobKeys, unsafe_seeded_keys
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.federation.flower import client_app as client_app
-from coreason_enclave.models import initial_weights, predict_probabilities
+from coreason_enclave.models import initial_weights, predict, task_of
 from coreason_enclave.schemas import FederationJob
 from coreason_enclave.site import Site as Site
 from coreason_enclave.site import create_site as create_site
@@ -190,11 +191,14 @@ def initial_model(job: FederationJob) -> dict[str, Array]:
 
 
 def public_evaluator(
-    job: FederationJob, features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
+    job: FederationJob, features: npt.NDArray[np.float32], labels: npt.NDArray[Any]
 ) -> Callable[[Arrays], dict[str, float]]:
-    """Return an evaluator of models on a public set: features of shape (n, ...), integer labels of shape (n,)."""
+    """Return an evaluator of models on a public set: features of shape (n, ...), labels as the task has them."""
+
+    kind = task_of(job.model_arch, job.task).kind
 
     def evaluate(arrays: Arrays) -> dict[str, float]:
-        return utility(predict_probabilities(job.model_arch, job.model_args, arrays, features), labels)
+        made = predict(job.model_arch, job.model_args, arrays, features, task=job.task)
+        return utility(made, labels, kind)
 
     return evaluate

@@ -24,8 +24,7 @@ from aegis.errors import RunFolderError
 from aegis.stores.run_state import RunState
 from coreason_enclave.crypto import canonical_json, parse_json, sha256_hex
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.schemas import explain
-from coreason_enclave.system import replace_file, sync_folder, write_whole
+from coreason_enclave.system import explain, replace_file, sync_folder, write_whole
 from coreason_enclave.wire import Array, Arrays, SealedMessage, decode_arrays, encode_arrays
 
 _MAX_MODEL_BYTES = 1 << 30

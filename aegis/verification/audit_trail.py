@@ -21,7 +21,8 @@ from aegis.stores import RoundRecord
 from coreason_enclave.accounting import Event, event_from_dict
 from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.schemas import HexDigest, Provenance, SafeId, explain
+from coreason_enclave.schemas import HexDigest, Provenance, SafeId
+from coreason_enclave.system import explain
 from coreason_enclave.wire import LedgerHeadStatement
 
 

@@ -79,8 +79,38 @@ def _patches(images: _Float64) -> _Float64:
     return np.ascontiguousarray(windows.transpose(0, 2, 3, 1, 4, 5).reshape(n, rows, columns, channels * 9))
 
 
-def _logistic_regression(arrays: Arrays, given: Logits) -> Logits:
-    one = _linear(arrays, "linear", given)
+def _linear_alone(arrays: Arrays, given: Logits) -> Logits:
+    return _classes(_linear(arrays, "linear", _flat(given)))
+
+
+def _mlp(arrays: Arrays, given: Logits) -> Logits:
+    hidden = _flat(given)
+    for level in range(sum(name.startswith("layers.") for name in arrays) // 2):
+        hidden = _tanh(_linear(arrays, f"layers.{level}", hidden))
+    return _classes(_linear(arrays, "output", hidden))
+
+
+def _cnn(arrays: Arrays, given: Logits) -> Logits:
+    hidden = given
+    for level in range(sum(name.startswith("layers.") for name in arrays) // 2):
+        hidden = _tanh(_halving(arrays, f"layers.{level}", hidden))
+    return _classes(_linear(arrays, "output", _flat(hidden)))
+
+
+def _text_embedding(arrays: Arrays, given: Logits) -> Logits:
+    table = arrays["embedding.weight"].astype(np.float64)
+    features, last = _flat(given).value.astype(np.float32), len(table) - 1
+    tokens = np.clip(np.rint((features + np.float32(1)) * np.float32(last / 2)).astype(np.int64), 0, last)
+    words = (tokens > 0)[:, :, None]
+    vectors, count = table[tokens] * words, np.maximum(words.sum(axis=1), 1)
+    bound = (tokens.shape[1] + 3) * _U * np.abs(vectors).sum(axis=1) / count
+    return _classes(_linear(arrays, "output", Logits(vectors.sum(axis=1) / count, bound)))
+
+
+def _classes(one: Logits) -> Logits:
+    """Return a logit for each class: a single logit z stands for (0, z)."""
+    if one.value.shape[1] > 1:
+        return one
     zero = np.zeros_like(one.value)
     return Logits(np.concatenate([zero, one.value], axis=1), np.concatenate([zero, one.bound], axis=1))
 
@@ -95,7 +125,11 @@ def _small_cnn(arrays: Arrays, given: Logits) -> Logits:
 
 
 KNOWN: Mapping[str, Callable[[Arrays, Logits], Logits]] = {
-    "LogisticRegression": _logistic_regression,
+    "LogisticRegression": _linear_alone,
+    "Linear": _linear_alone,
+    "MLP": _mlp,
+    "CNN": _cnn,
+    "TextEmbedding": _text_embedding,
     "SimpleMLP": _simple_mlp,
     "SmallCNN": _small_cnn,
 }

@@ -21,6 +21,7 @@ from aegis.verification.findings import Answers, Reference, fails, holds, is_mis
 from aegis.verification.forward import KNOWN, Logits, forward
 from aegis.verification.records import Records
 from coreason_enclave.errors import EnclaveError
+from coreason_enclave.schemas import Task
 from coreason_enclave.wire import Arrays
 
 Range = tuple[float, float]
@@ -29,7 +30,7 @@ Measure = Callable[[Arrays], Mapping[str, Range]]
 
 _SAME_BUILD = 1e-6  # between two runs of one framework with different batch splits
 _ROUNDING = 1e-9  # rounding of sums in float64
-_SATURATED = 30.0  # larger logits may differ, and still give equal probabilities in float64
+_SATURATED, _VANISHED = 30.0, -700.0  # beyond, logits may differ and still give equal probabilities in float64
 
 
 def check_utility(records: Records, _: Reference) -> Answers:
@@ -71,7 +72,7 @@ def _differing(stated: Mapping[str, float], measured: Mapping[str, Range]) -> st
 def _measure(records: Records, evaluation: EvaluationSet) -> Measure | str:
     """Return the measure for this job's models; or a text that names the missing software."""
     job = records.job
-    if job.model_arch in KNOWN:
+    if job.model_arch in KNOWN and (job.task is None or job.task.kind in (Task.BINARY, Task.MULTICLASS)):
         return lambda arrays: utility_range(
             forward(job.model_arch, arrays, evaluation.features.astype(np.float64)), evaluation.labels
         )
@@ -123,7 +124,7 @@ def _loss(values: _Float64, bound: _Float64, labels: npt.NDArray[np.int64]) -> R
 
 def _auc(scores: _Float64, slack: float, labels: npt.NDArray[np.int64]) -> Range:
     """Bound the share of pairs whose positive example scores above the negative: certain pairs, and possible pairs."""
-    scores = np.minimum(scores, _SATURATED)
+    scores = np.clip(scores, _VANISHED, _SATURATED)
     positives, negatives = scores[labels == 1], np.sort(scores[labels == 0])
     pairs = len(positives) * len(negatives)
     surely = np.searchsorted(negatives, positives - slack, side="left")

@@ -20,7 +20,8 @@ from aegis.verification.findings import require
 from aegis.verification.ledgers import SiteLedger, read_ledger
 from coreason_enclave.crypto import KeyRing, open_envelope, parse_json, sha256_hex, verify_lines
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.schemas import FederationJob, HexDigest, Profile, Provenance, SafeId, explain
+from coreason_enclave.schemas import FederationJob, HexDigest, Profile, Provenance, SafeId
+from coreason_enclave.system import explain
 from coreason_enclave.wire import UPDATE_TYPE, Array, UpdateStatement, decode_arrays, layout_of
 
 EXPECTED_FILES = (

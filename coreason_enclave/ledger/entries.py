@@ -19,7 +19,8 @@ from coreason_enclave.accounting import Event, event_from_dict, event_to_dict
 from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnclaveError, LedgerCorrupted
 from coreason_enclave.ledger.records import LineageRegistration, NonPrivatePlan, RoundPlan
-from coreason_enclave.schemas import HexDigest, SafeId, SafePath, StrictModel, explain
+from coreason_enclave.schemas import HexDigest, SafeId, SafePath, StrictModel
+from coreason_enclave.system import explain
 
 MAX_PICO = 2**53 - 1  # the largest whole number that every JSON reader keeps exactly
 _ONE_LINE = r"^[^\x00-\x1f\x7f]+$"

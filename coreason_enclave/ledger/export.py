@@ -20,7 +20,8 @@ from coreason_enclave.ledger.chain import Link
 from coreason_enclave.ledger.pricing import budget_pico, step_cost_pico
 from coreason_enclave.ledger.records import Acknowledgement, JobClaim, LedgerHead, LineageClaim, RoundPlan
 from coreason_enclave.ledger.state import JobRecord, LedgerState, LineageRecord, follow
-from coreason_enclave.schemas import HexDigest, StrictModel, explain
+from coreason_enclave.schemas import HexDigest, StrictModel
+from coreason_enclave.system import explain
 
 EXPORT_FORMAT = "coreason.ledger.export/1"
 _LIMIT = 1 << 30

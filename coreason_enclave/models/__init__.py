@@ -3,13 +3,13 @@
 Enters: an architecture name, whole-number arguments, weights. Leaves: a model and its loss, or a typed refusal.
 Never: imports a name from the wire; allocates a model above ``MAX_PARAMETERS``; initialises from private data.
 
->>> from coreason_enclave.models import initial_weights, predict_probabilities
+>>> from coreason_enclave.models import initial_weights, predict
 >>> import numpy as np
 >>> args = {"in_features": 3}
 >>> weights = initial_weights("LogisticRegression", args)
 >>> {name: array.shape for name, array in weights.items()}
 {'linear.weight': (1, 3), 'linear.bias': (1,)}
->>> predict_probabilities("LogisticRegression", args, weights, np.ones((1, 3), np.float32))
+>>> predict("LogisticRegression", args, weights, np.ones((1, 3), np.float32))
 array([[0.5, 0.5]])
 """
 

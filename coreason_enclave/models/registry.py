@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,18 @@ from torch import nn
 
 from coreason_enclave.crypto import canonical_json, digest
 from coreason_enclave.errors import ConfigurationError, JobRejected, Reason
-from coreason_enclave.models.architectures import LogisticRegression, SimpleMLP, SmallCNN
+from coreason_enclave.models.architectures import (
+    CNN,
+    MLP,
+    Linear,
+    LogisticRegression,
+    SimpleMLP,
+    SmallCNN,
+    TabularResNet,
+    TextEmbedding,
+)
+from coreason_enclave.models.tasks import TaskLoss, predicted
+from coreason_enclave.schemas import Task, TaskConfig
 from coreason_enclave.wire import Array, Arrays
 
 MAX_PARAMETERS = 50_000_000
@@ -29,53 +39,39 @@ Builder = Callable[..., nn.Module]
 Initialiser = Callable[[nn.Module, torch.Generator], None]
 
 
-class Loss(StrEnum):
-    """``binary``: one logit and BCE with logits. ``categorical``: one logit per class and cross-entropy."""
-
-    BINARY = "binary"
-    CATEGORICAL = "categorical"
-
-
-class BinaryLogitLoss(nn.BCEWithLogitsLoss):
-    """BCE with logits for outputs of shape (n, 1) and integer labels of shape (n,)."""
-
-    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name
-        return super().forward(input.squeeze(-1), target.to(input.dtype))
-
-
 @dataclass(frozen=True)
 class Model:
     """A built architecture. ``criterion(module(features), labels)`` is the mean loss over a batch."""
 
     name: str
     module: nn.Module
-    loss: Loss
+    task: TaskConfig
     criterion: nn.Module
 
 
 @dataclass(frozen=True)
 class _Architecture:
     builder: Builder
-    loss: Loss
+    task: Task
     initialise: Initialiser
 
 
 _REGISTRY: dict[str, _Architecture] = {}
 
 
-def register(name: str, builder: Builder, *, loss: Loss, initialise: Initialiser | None = None) -> None:
+def register(name: str, builder: Builder, *, task: Task, initialise: Initialiser | None = None) -> None:
     """Add an architecture, from the site's own code.
 
     Args:
         name: the name for jobs to use.
         builder: takes whole numbers by keyword, returns the module; its keyword arguments are the job's ``model_args``.
-        loss: how to read the outputs.
+        task: the task of a job that names none.
         initialise: fills the parameters in place; default: :func:`glorot_uniform`.
 
     Raises:
         ConfigurationError: another architecture already has the name.
     """
-    entry = _Architecture(builder, loss, glorot_uniform if initialise is None else initialise)
+    entry = _Architecture(builder, task, glorot_uniform if initialise is None else initialise)
     if _REGISTRY.setdefault(name, entry) != entry:
         raise ConfigurationError(f"architecture {name!r} is already registered: choose another name")
 
@@ -85,19 +81,23 @@ def known_architectures() -> tuple[str, ...]:
     return tuple(sorted(_REGISTRY))
 
 
-def build(name: str, args: Mapping[str, int]) -> Model:
+def build(name: str, args: Mapping[str, int], task: TaskConfig | None = None) -> Model:
     """Return the architecture with allocated parameters, whose values are arbitrary until loaded.
+
+    Args:
+        task: the job's task; None: the architecture's own.
 
     Raises:
         JobRejected: unknown name, unsuitable arguments, or a model above :data:`MAX_PARAMETERS`.
     """
     entry = _checked(name, args)
-    return Model(name, entry.builder(**args), entry.loss, make_criterion(entry.loss))
+    task = task_of(name, task)
+    return Model(name, entry.builder(**args), task, TaskLoss(task))
 
 
-def make_criterion(loss: Loss, *, reduction: str = "mean") -> nn.Module:
-    """Return the loss for outputs of shape (n, outputs) and int64 labels (n,); ``reduction`` as in torch."""
-    return BinaryLogitLoss(reduction=reduction) if loss is Loss.BINARY else nn.CrossEntropyLoss(reduction=reduction)
+def task_of(name: str, task: TaskConfig | None) -> TaskConfig:
+    """Return a job's task, or the architecture's own if the job names none."""
+    return TaskConfig(kind=_REGISTRY[name].task) if task is None else task
 
 
 def layout(name: str, args: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
@@ -116,24 +116,45 @@ def initial_weights(name: str, args: Mapping[str, int]) -> dict[str, Array]:
     return weights_of(module)
 
 
-def require_fits(name: str, args: Mapping[str, int], sample_shape: tuple[int, ...], classes: int) -> None:
-    """Raise unless the model takes examples of ``sample_shape`` and has an output for each of ``classes``.
+def require_fits(
+    name: str, args: Mapping[str, int], sample_shape: tuple[int, ...], outputs: int, task: TaskConfig | None = None
+) -> None:
+    """Raise unless the model takes examples of ``sample_shape`` and gives what the label's declaration needs.
 
     Both values must come from the dataset's declaration, not from its rows. A refusal based on rows would reveal
     whether a label without an output occurs in them.
 
+    Args:
+        outputs: classes, labels or intervals that the dataset declares; 1 for a number or a count.
+
     Raises:
         JobRejected: the model does not fit.
     """
-    model = build(name, args)
+    model = build(name, args, task)
     try:
         with torch.inference_mode():
             shape = tuple(model.module.eval()(torch.zeros(1, *sample_shape)).shape)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise _unfit(f"{name} with these model_args rejects examples of shape {sample_shape}: {error}") from error
-    outputs = 1 if model.loss is Loss.BINARY else classes
-    if len(shape) != 2 or shape[1] < outputs or (model.loss is Loss.BINARY and classes != 2):
-        raise _unfit(f"{name} with these model_args has output shape {shape[1:]}, not the dataset's {classes} classes")
+    if len(shape) != 2 or not _suffices(model.task, given=shape[1], declared=outputs):
+        raise _unfit(
+            f"{name} with these model_args gives {shape[1:]} for a {model.task.kind} task, the dataset has {outputs}"
+        )
+    weights = model.task.class_weights
+    if weights is not None and len(weights) != outputs:
+        raise _unfit(f"class_weights has {len(weights)} numbers, the dataset declares {outputs} classes")
+
+
+def _suffices(task: TaskConfig, *, given: int, declared: int) -> bool:
+    match task.kind:
+        case Task.BINARY:
+            return declared == 2 and given in (1, 2)
+        case Task.MULTICLASS:
+            return given >= declared >= 2
+        case Task.REGRESSION | Task.COUNT:
+            return given == declared == 1
+        case Task.MULTILABEL | Task.SURVIVAL:
+            return given == declared
 
 
 def weights_of(module: nn.Module) -> dict[str, Array]:
@@ -149,26 +170,28 @@ def load_weights(module: nn.Module, arrays: Arrays) -> None:
         raise ConfigurationError(f"these weights do not fit the architecture: {error}") from error
 
 
-def predict_probabilities(
+def predict(
     name: str,
     args: Mapping[str, int],
     arrays: Arrays,
     features: npt.NDArray[np.float32],
     *,
+    task: TaskConfig | None = None,
     batch: int = 8192,
 ) -> npt.NDArray[np.float64]:
-    """Return class probabilities on ``features`` of the model with these weights: float64, (n, classes)."""
-    model = build(name, args)
+    """Return the predictions on ``features`` of the model with these weights; see :func:`.predicted`.
+
+    Raises:
+        ConfigurationError: no examples, or weights of another architecture.
+    """
+    model = build(name, args, task)
     load_weights(model.module, arrays)
     model.module.eval()
     with torch.inference_mode():
         parts = [model.module(torch.tensor(features[at : at + batch])) for at in range(0, len(features), batch)]
         if not parts:
             raise ConfigurationError("there are no examples to predict: give at least one")
-        logits = torch.cat(parts).double()
-        if model.loss is Loss.BINARY:  # softmax over (0, z) is (1 - sigmoid(z), sigmoid(z))
-            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-        return np.asarray(torch.softmax(logits, dim=1).numpy())
+        return predicted(model.task, torch.cat(parts))
 
 
 def glorot_uniform(module: nn.Module, generator: torch.Generator) -> None:
@@ -221,6 +244,11 @@ def _unfit(message: str) -> JobRejected:
     return JobRejected(message, reason=Reason.WRONG_SHAPES)
 
 
-register("LogisticRegression", LogisticRegression, loss=Loss.BINARY, initialise=zeros)
-register("SimpleMLP", SimpleMLP, loss=Loss.CATEGORICAL)
-register("SmallCNN", SmallCNN, loss=Loss.CATEGORICAL)
+register("LogisticRegression", LogisticRegression, task=Task.BINARY, initialise=zeros)
+register("SimpleMLP", SimpleMLP, task=Task.MULTICLASS)
+register("SmallCNN", SmallCNN, task=Task.MULTICLASS)
+register("Linear", Linear, task=Task.BINARY, initialise=zeros)
+register("MLP", MLP, task=Task.BINARY)
+register("CNN", CNN, task=Task.MULTICLASS)
+register("TabularResNet", TabularResNet, task=Task.BINARY)
+register("TextEmbedding", TextEmbedding, task=Task.BINARY)

@@ -31,7 +31,7 @@ def training_inputs(task: TrainingTask) -> TrainingInputs:
         JobRejected: the architecture is unknown.
         ConfigurationError: the global weights belong to another architecture.
     """
-    model = build(task.job.model_arch, task.job.model_args)
+    model = build(task.job.model_arch, task.job.model_args, task.job.task)
     load_weights(model.module, task.base)
     rows = TensorDataset(torch.tensor(task.dataset.features), torch.tensor(task.dataset.labels))
     return TrainingInputs(model.module, DataLoader(rows, batch_size=1), model.criterion)

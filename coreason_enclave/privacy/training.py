@@ -57,7 +57,7 @@ class LocalSgdTrainer:
             TrainingAborted: ``aborted`` returned True before a step.
         """
         job, dataset = task.job, task.dataset
-        model = build(job.model_arch, job.model_args)
+        model = build(job.model_arch, job.model_args, job.task)
         load_weights(model.module, task.base)
         optimizer = torch.optim.SGD(model.module.parameters(), lr=job.learning_rate, momentum=job.momentum)
         rows = TensorDataset(torch.tensor(dataset.features), torch.tensor(dataset.labels))

@@ -15,11 +15,11 @@ rows.
 
 from __future__ import annotations
 
-from coreason_enclave.datasets import DatasetSchema
+from coreason_enclave.datasets import DatasetSchema, LabelTask
 from coreason_enclave.errors import DatasetRejected, JobRejected, Reason
-from coreason_enclave.models import build, layout, require_bounded_weights, require_fits
+from coreason_enclave.models import build, layout, require_bounded_weights, require_fits, task_of
 from coreason_enclave.privacy import require_separable
-from coreason_enclave.schemas import PrivacyUnit
+from coreason_enclave.schemas import FederationJob, PrivacyUnit, Task
 from coreason_enclave.sentry import DataSentry
 from coreason_enclave.session.acceptance import AcceptedJob
 from coreason_enclave.wire import layout_of
@@ -49,7 +49,26 @@ def require_declared(accepted: AcceptedJob, sentry: DataSentry) -> None:
     declared = sentry.declared(job.dataset_id)
     _require_registered(accepted, declared)
     require_separable(build(job.model_arch, job.model_args).module)
-    require_fits(job.model_arch, job.model_args, declared.sample_shape, declared.label.classes)
+    _require_task(job, declared)
+
+
+_TASKS = {
+    LabelTask.CLASSES: (Task.BINARY, Task.MULTICLASS),
+    LabelTask.LABELS: (Task.MULTILABEL,),
+    LabelTask.NUMBER: (Task.REGRESSION,),
+    LabelTask.COUNT: (Task.COUNT,),
+    LabelTask.SURVIVAL: (Task.SURVIVAL,),
+}
+"""The tasks of a job that each form of label serves."""
+
+
+def _require_task(job: FederationJob, declared: DatasetSchema) -> None:
+    """Raise :class:`JobRejected` unless task, model and the label's declaration fit together."""
+    label, kind = declared.label, task_of(job.model_arch, job.task).kind
+    if kind not in _TASKS[label.task]:
+        message = f"the job's task is {kind}, dataset.toml declares a label of task {label.task}"
+        raise JobRejected(message, reason=Reason.WRONG_SHAPES)
+    require_fits(job.model_arch, job.model_args, declared.sample_shape, label.classes or label.outputs, job.task)
 
 
 def _require_registered(accepted: AcceptedJob, declared: DatasetSchema) -> None:

@@ -220,7 +220,9 @@ class SecureSession(AnswersByMethod):
             accepted = self._accepted(message)
             require_declared(accepted, self.sentry)
             dataset, job = self._open(accepted), accepted.job
-            metrics = evaluate(job.model_arch, job.model_args, accepted.base, dataset.features, dataset.labels)
+            metrics = evaluate(
+                job.model_arch, job.model_args, accepted.base, dataset.features, dataset.labels, job.task
+            )
             details = {"dataset": job.dataset_id, "model": accepted.order.base_model_digest, **_named(accepted)}
             self.local_metrics.note({"time": int(self.clock()), **self.config.profile.label(), **details, **metrics})
             self._log("validation", "kept", details)

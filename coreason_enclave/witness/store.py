@@ -26,8 +26,8 @@ from pydantic import ValidationError
 
 from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import ConfigurationError, EnclaveError, JobRejected, Reason
-from coreason_enclave.schemas import FormatVersion, StrictModel, explain, in_range
-from coreason_enclave.system import PRIVATE, file_lock, replace_file, sync_folder
+from coreason_enclave.schemas import FormatVersion, StrictModel, in_range
+from coreason_enclave.system import PRIVATE, explain, file_lock, replace_file, sync_folder
 from coreason_enclave.wire import (
     AbandonedLog,
     LogCheckpoint,

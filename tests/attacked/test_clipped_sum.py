@@ -20,13 +20,13 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from coreason_enclave.accounting import PoissonSampledGaussian, compose_epsilon
-from coreason_enclave.models import LogisticRegression, SimpleMLP, SmallCNN, make_criterion
-from coreason_enclave.models.registry import Loss
+from coreason_enclave.models import LogisticRegression, SimpleMLP, SmallCNN, TabularResNet, TaskLoss, TextEmbedding
 from coreason_enclave.privacy import PrivacyGuard
 from coreason_enclave.privacy.kernel import GradientKernel
 from coreason_enclave.privacy.kernel.blocks import Blocks, filled
 from coreason_enclave.privacy.scope import enter
 from coreason_enclave.privacy.step_gate import Batch
+from coreason_enclave.schemas import Task, TaskConfig
 from tests.support.training_scopes import a_scope
 
 Summed = Callable[[nn.Module, nn.Module, torch.Tensor, torch.Tensor, Any, float], torch.Tensor]
@@ -121,18 +121,36 @@ class Words(nn.Module):
         return out
 
 
-MODELS: dict[str, tuple[Callable[[int], nn.Module], Loss]] = {
-    "logistic": (LogisticRegression, Loss.BINARY),
-    "mlp": (lambda features: SimpleMLP(features, hidden=7, classes=3), Loss.CATEGORICAL),
-    "relu": (lambda f: nn.Sequential(nn.Linear(f, 10), nn.ReLU(inplace=True), nn.Linear(10, 3)), Loss.CATEGORICAL),
-    "sequence": (a_sequence_model, Loss.CATEGORICAL),
-    "convolution": (a_convolution, Loss.CATEGORICAL),
+MODELS: dict[str, tuple[Callable[[int], nn.Module], Task]] = {
+    "logistic": (LogisticRegression, Task.BINARY),
+    "mlp": (lambda features: SimpleMLP(features, hidden=7, classes=3), Task.MULTICLASS),
+    "relu": (lambda f: nn.Sequential(nn.Linear(f, 10), nn.ReLU(inplace=True), nn.Linear(10, 3)), Task.MULTICLASS),
+    "sequence": (a_sequence_model, Task.MULTICLASS),
+    "convolution": (a_convolution, Task.MULTICLASS),
     "images": (
         lambda features: nn.Sequential(nn.Unflatten(1, (1, 4, 4)), SmallCNN(1, 4, 3, width=4)),
-        Loss.CATEGORICAL,
+        Task.MULTICLASS,
     ),
-    "embedding": (Words, Loss.CATEGORICAL),
+    "embedding": (Words, Task.MULTICLASS),
+    "residual": (lambda features: TabularResNet(features, 1, width=6, blocks=1), Task.REGRESSION),
+    "text": (lambda features: TextEmbedding(50, 3, width=4), Task.MULTILABEL),
+    "counts": (lambda features: nn.Linear(features, 1), Task.COUNT),
+    "hazards": (lambda features: nn.Linear(features, 4), Task.SURVIVAL),
 }
+
+
+def labels_for(task: Task, random: np.random.Generator, count: int) -> torch.Tensor:
+    match task:
+        case Task.REGRESSION:
+            return torch.tensor(random.uniform(-1, 1, count), dtype=torch.float32)
+        case Task.MULTILABEL:
+            return torch.tensor(random.integers(0, 2, (count, 3)), dtype=torch.float32)
+        case Task.COUNT:
+            return torch.tensor(random.integers(0, 30, count), dtype=torch.float32)
+        case Task.SURVIVAL:
+            return torch.from_numpy(np.stack([random.integers(0, 4, count), random.integers(0, 2, count)], axis=1))
+        case _:
+            return torch.from_numpy(random.integers(0, 2 if task is Task.BINARY else 3, count))
 
 
 def hostile(random: np.random.Generator, shape: torch.Size) -> torch.Tensor:
@@ -177,9 +195,11 @@ def a_try(number: int) -> Tried:
         persons = np.concatenate([[0, 1], random.integers(0, max(2, count // 3), count - 2)])
         units = np.sort(np.unique(persons, return_inverse=True)[1])
     removed = int(random.integers(0, count if units is None else units.max() + 1))
-    labels = torch.from_numpy(random.integers(0, 2 if loss is Loss.BINARY else 3, count))
+    labels = labels_for(loss, random, count)
     bound = float(random.choice([1e-3, 1.0, 50.0]))
-    return Tried(model, make_criterion(loss), torch.tensor(rows, dtype=torch.float32), labels, units, removed, bound)
+    return Tried(
+        model, TaskLoss(TaskConfig(kind=loss)), torch.tensor(rows, dtype=torch.float32), labels, units, removed, bound
+    )
 
 
 def worst(summed: Summed, tries: range) -> tuple[float, int]:
@@ -211,7 +231,9 @@ def coherent(count: int) -> Tried:
     torch.manual_seed(0)
     model = LogisticRegression(3)
     rows = torch.full((count, 3), 0.7) + 1e-3 * torch.randn(count, 3)
-    return Tried(model, make_criterion(Loss.BINARY), rows, torch.zeros(count, dtype=torch.long), None, 17, 0.1)
+    return Tried(
+        model, TaskLoss(TaskConfig(kind=Task.BINARY)), rows, torch.zeros(count, dtype=torch.long), None, 17, 0.1
+    )
 
 
 def test_sixty_thousand_rows_that_pull_the_same_way_stay_below_the_bound() -> None:
@@ -227,7 +249,7 @@ def test_weights_that_cancel_flip_no_other_rows_logit(weight: float) -> None:
         model.linear.bias.zero_()
     rows = torch.randn(64, 30)
     rows[:, 15:] = rows[:, torch.randperm(15)]
-    loss, labels = make_criterion(Loss.BINARY), torch.arange(64) % 2
+    loss, labels = TaskLoss(TaskConfig(kind=Task.BINARY)), torch.arange(64) % 2
     tries = [Tried(model, loss, rows, labels, None, removed, 1.0) for removed in range(64)]
 
     assert max(tried.moved(by_the_kernel) for tried in tries) <= 1.0
@@ -255,7 +277,7 @@ def released(rows: torch.Tensor, labels: torch.Tensor, key: int) -> np.ndarray:
     found = []
     with enter(scope):
         guard = PrivacyGuard(scope.config)
-        criterion = make_criterion(Loss.BINARY)
+        criterion = TaskLoss(TaskConfig(kind=Task.BINARY))
         module, private, loader = guard.attach(
             model=model,
             optimizer=torch.optim.SGD(model.parameters(), lr=0.0),
@@ -302,7 +324,7 @@ def test_a_distinguisher_shows_no_more_than_the_claim() -> None:
         labels[0] = int(hostile_logistic()(rows[:1]).item() < 0)  # the one that is removed is predicted wrongly
     claimed = compose_epsilon([PoissonSampledGaussian(NOISE, 1.0, 1)], 1e-5).epsilon
 
-    tried = Tried(hostile_logistic(), make_criterion(Loss.BINARY), rows, labels, None, 0, 1.0)
+    tried = Tried(hostile_logistic(), TaskLoss(TaskConfig(kind=Task.BINARY)), rows, labels, None, 0, 1.0)
     exact = [by_the_kernel(tried.model, tried.loss, rows[at:], labels[at:], None, 1.0).numpy() for at in (0, 1)]
 
     everybody, one_less = released(rows, labels, 1), released(rows[1:], labels[1:], 2)

@@ -343,7 +343,28 @@ def test_an_explanation_puts_every_problem_on_one_line() -> None:
 def test_importing_the_contracts_imports_nothing_heavy() -> None:
     program = (
         "import sys, coreason_enclave.schemas, coreason_enclave.crypto.envelope;"
-        "print({'torch', 'pandas', 'scipy', 'flwr'} & set(sys.modules))"
+        "print({'torch', 'pandas', 'pyarrow', 'scipy', 'flwr'} & set(sys.modules))"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
+
+
+CLASHING_TASKS: dict[str, tuple[dict[str, Any], str]] = {
+    "a loss for classes": ({"kind": "binary", "loss": "absolute"}, "binary has one loss"),
+    "a width for classes": ({"kind": "count", "huber_delta": 0.5}, "count has one loss"),
+    "a width for squares": ({"kind": "regression", "huber_delta": 0.5}, "huber_delta belongs to loss huber"),
+    "weights for a number": ({"kind": "regression", "class_weights": [1.0, 2.0]}, "regression has none"),
+    "three weights for two classes": ({"kind": "binary", "class_weights": [1.0, 1.0, 1.0]}, "must be 2 numbers, got 3"),
+    "a weight of zero": ({"kind": "binary", "class_weights": [1.0, 0.0]}, "must be in (0, 1000]"),
+    "one weight": ({"kind": "multiclass", "class_weights": [1.0]}, "class_weights"),
+    "an unknown kind": ({"kind": "ranking"}, "kind"),
+}
+
+
+@pytest.mark.parametrize(("task", "message"), CLASHING_TASKS.values(), ids=CLASHING_TASKS)
+def test_a_task_with_options_of_another_is_refused(task: dict[str, Any], message: str) -> None:
+    assert message in _refusal(FederationJob, {**JOB, "task": task})
+
+
+def test_a_job_without_a_task_leaves_it_to_the_architecture() -> None:
+    assert _job().task is None

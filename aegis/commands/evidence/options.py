@@ -10,7 +10,8 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from aegis.evidence import EvidenceKind
-from coreason_enclave.schemas import SafeId, explain
+from coreason_enclave.schemas import SafeId
+from coreason_enclave.system import explain
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

@@ -18,8 +18,8 @@ from pydantic import Field, ValidationError
 from aegis.errors import RunFolderError
 from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnvelopeError
-from coreason_enclave.schemas import FormatVersion, StrictModel, explain
-from coreason_enclave.system import replace_file
+from coreason_enclave.schemas import FormatVersion, StrictModel
+from coreason_enclave.system import explain, replace_file
 
 EXECUTOR: Final = "coreason_enclave.federation.executor.CoreasonExecutor"
 WORKFLOW: Final = "aegis.runs.nvflare_server.CoordinatorWorkflow"

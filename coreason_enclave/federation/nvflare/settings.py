@@ -13,7 +13,8 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import ConfigurationError, EnvelopeError
-from coreason_enclave.schemas import FormatVersion, SafeId, StrictModel, explain, in_range
+from coreason_enclave.schemas import FormatVersion, SafeId, StrictModel, in_range
+from coreason_enclave.system import explain
 
 SETTINGS_FILE = "coreason.json"
 

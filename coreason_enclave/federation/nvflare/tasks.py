@@ -14,8 +14,9 @@ from nvflare.apis.signal import Signal
 
 from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import DataLeakageError, EnclaveError, EnvelopeError, JobRejected, Reason, TrainingAborted
-from coreason_enclave.schemas import FederationJob, explain
+from coreason_enclave.schemas import FederationJob
 from coreason_enclave.sentry import DataSentry, SanitizedOutput
+from coreason_enclave.system import explain
 
 if TYPE_CHECKING:
     from coreason_enclave.privacy import TrainingTask

@@ -133,7 +133,7 @@ def test_the_list_of_commands_says_of_each_what_the_command_says_of_itself() -> 
 
 
 def test_neither_the_program_nor_its_help_nor_a_calculation_loads_a_framework() -> None:
-    heavy = "torch opacus flwr matplotlib numba pandas sklearn statsmodels rich"
+    heavy = "torch opacus flwr matplotlib numba pandas pyarrow sklearn statsmodels rich"
     arguments = (
         ["--help"],
         ["privacy", "epsilon", "--segment", "1.0,1.0,3", "--delta", "1e-5"],

@@ -69,7 +69,7 @@ def test_the_program_loads_no_framework() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from coreason_enclave.main import main\n"
         "CliRunner().invoke(main, ['ledger', 'show', '--help'])\n"
-        "print(sorted({'torch', 'opacus', 'flwr', 'pandas', 'aegis'} & set(sys.modules)))"
+        "print(sorted({'torch', 'opacus', 'flwr', 'pandas', 'pyarrow', 'aegis'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 

@@ -13,10 +13,21 @@ from aegis.errors import VerificationFailed
 from aegis.evaluation import utility
 from aegis.verification.forward import KNOWN, Logits, forward
 from aegis.verification.measuring import utility_range
-from coreason_enclave.models import initial_weights, known_architectures, predict_probabilities
+from coreason_enclave.models import initial_weights, known_architectures, predict
 
 MODELS: dict[str, tuple[str, dict[str, int], tuple[int, ...], int]] = {
     "logistic regression": ("LogisticRegression", {"in_features": 7}, (7,), 2),
+    "linear, one logit": ("Linear", {"in_features": 7}, (7,), 2),
+    "linear, a logit a class": ("Linear", {"in_features": 12, "outputs": 3}, (3, 4), 3),
+    "deep perceptron": ("MLP", {"in_features": 6, "hidden": 5, "depth": 3, "outputs": 4}, (6,), 4),
+    "perceptron with one logit": ("MLP", {"in_features": 6, "hidden": 5, "depth": 1}, (6,), 2),
+    "deep convolutions": (
+        "CNN",
+        {"in_channels": 2, "height": 9, "width": 12, "outputs": 3, "channels": 3, "depth": 3},
+        (2, 9, 12),
+        3,
+    ),
+    "text": ("TextEmbedding", {"vocabulary": 40, "width": 3, "outputs": 2}, (9,), 2),
     "perceptron": ("SimpleMLP", {"in_features": 12, "hidden": 9, "classes": 4}, (12,), 4),
     "perceptron over images": ("SimpleMLP", {"in_features": 16, "hidden": 5, "classes": 2}, (1, 4, 4), 2),
     "convolutions": ("SmallCNN", {"in_channels": 2, "size": 9, "classes": 3, "width": 4}, (2, 9, 9), 3),
@@ -39,7 +50,7 @@ def some_model(name: str, seed: int, scale: float) -> tuple[Any, ...]:
 @given(seed=st.integers(0, 1 << 30), scale=st.sampled_from([0.01, 0.3, 3.0, 40.0]))
 def test_what_torch_measures_lies_within_the_range_and_the_range_is_narrow(name: str, seed: int, scale: float) -> None:
     arch, args, arrays, features, labels = some_model(name, seed, scale)
-    measured = utility(predict_probabilities(arch, args, arrays, features), labels)
+    measured = utility(predict(arch, args, arrays, features), labels)
     ranges = utility_range(forward(arch, arrays, features.astype(np.float64)), labels)
     assert ranges.keys() == measured.keys()
     for metric, (low, high) in ranges.items():

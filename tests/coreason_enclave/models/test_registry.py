@@ -12,24 +12,29 @@ from torch import nn
 
 from coreason_enclave.errors import ConfigurationError, JobRejected, Reason
 from coreason_enclave.models import (
-    Loss,
+    TaskLoss,
     build,
     initial_weights,
     known_architectures,
     layout,
     load_weights,
-    make_criterion,
-    predict_probabilities,
+    predict,
     register,
     registry,
     weights_of,
 )
-from coreason_enclave.wire.updates import model_digest
+from coreason_enclave.schemas import Task, TaskConfig
+from coreason_enclave.wire import model_digest
 
 ARGS: dict[str, dict[str, int]] = {
     "LogisticRegression": {"in_features": 3},
     "SimpleMLP": {"in_features": 3, "hidden": 4, "classes": 5},
     "SmallCNN": {"in_channels": 1, "size": 8, "classes": 10},
+    "Linear": {"in_features": 3, "outputs": 2},
+    "MLP": {"in_features": 3, "hidden": 4, "depth": 3, "outputs": 5},
+    "CNN": {"in_channels": 2, "height": 8, "width": 5, "outputs": 3, "channels": 4},
+    "TabularResNet": {"in_features": 3, "width": 4, "blocks": 2},
+    "TextEmbedding": {"vocabulary": 11, "width": 4, "outputs": 2},
 }
 
 
@@ -44,7 +49,7 @@ def test_the_architectures_that_come_with_the_agent() -> None:
 
 
 REJECTED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "an unknown name": ("ResNet9000", {}, "known architectures: LogisticRegression, SimpleMLP, SmallCNN"),
+    "an unknown name": ("ResNet9000", {}, "known architectures: CNN, Linear, LogisticRegression"),
     "a dotted path": ("os.system", {"in_features": 3}, "known architectures:"),
     "an entry point": ("torch.nn:Linear", {}, "known architectures:"),
     "another case": ("simplemlp", {"in_features": 3}, "known architectures:"),
@@ -88,7 +93,7 @@ def test_initial_weights_are_the_same_for_everyone_whatever_was_drawn_before(nam
     torch.rand(7)
     assert model_digest(initial_weights(name, ARGS[name])) == model_digest(one)
     program = (
-        "from coreason_enclave.models import initial_weights; from coreason_enclave.wire.updates import model_digest;"
+        "from coreason_enclave.models import initial_weights; from coreason_enclave.wire import model_digest;"
         f"print(model_digest(initial_weights({name!r}, {ARGS[name]!r})))"
     )
     if name == "SimpleMLP":  # one fresh interpreter is enough to rule out hidden state
@@ -149,7 +154,7 @@ def test_binary_probabilities_are_the_sigmoid_of_the_logit() -> None:
     weights = {"linear.weight": np.array([[1, -2]], np.float32), "linear.bias": np.array([0.5], np.float32)}
     features = np.array([[1, 1], [0, 0], [60, -20]], np.float32)
     logits = features.astype(float) @ [1, -2] + 0.5
-    found = predict_probabilities("LogisticRegression", {"in_features": 2}, weights, features)
+    found = predict("LogisticRegression", {"in_features": 2}, weights, features)
     assert found.dtype == np.float64
     assert np.allclose(found[:, 1], 1 / (1 + np.exp(-logits)), rtol=1e-6, atol=0)
     assert np.allclose(found.sum(axis=1), 1)
@@ -161,37 +166,39 @@ def test_categorical_probabilities_are_the_softmax_of_a_numpy_forward_pass() -> 
     features = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
     logits = np.tanh(features @ w["hidden.weight"].T + w["hidden.bias"]) @ w["output.weight"].T + w["output.bias"]
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    assert np.allclose(predict_probabilities("SimpleMLP", args, w, features), expected, atol=1e-6)
+    assert np.allclose(predict("SimpleMLP", args, w, features), expected, atol=1e-6)
 
 
 def test_predicting_in_batches_changes_nothing() -> None:
     args = ARGS["SmallCNN"]
     weights = initial_weights("SmallCNN", args)
     images = np.random.default_rng(0).uniform(-1, 1, (7, 1, 8, 8)).astype(np.float32)
-    whole = predict_probabilities("SmallCNN", args, weights, images)
+    whole = predict("SmallCNN", args, weights, images)
     assert whole.shape == (7, 10)
-    assert np.allclose(predict_probabilities("SmallCNN", args, weights, images, batch=2), whole, atol=1e-6)
+    assert np.allclose(predict("SmallCNN", args, weights, images, batch=2), whole, atol=1e-6)
 
 
 def test_predicting_nothing_is_refused() -> None:
     weights = initial_weights("LogisticRegression", {"in_features": 3})
     with pytest.raises(ConfigurationError, match="no examples"):
-        predict_probabilities("LogisticRegression", {"in_features": 3}, weights, np.zeros((0, 3), np.float32))
+        predict("LogisticRegression", {"in_features": 3}, weights, np.zeros((0, 3), np.float32))
 
 
 def test_the_binary_criterion_is_the_log_loss() -> None:
     logits, labels = torch.tensor([[0.3], [-2.0]]), torch.tensor([1, 0])
     p = 1 / (1 + np.exp(-logits.numpy().ravel()))
     losses = -np.log([p[0], 1 - p[1]])
-    assert make_criterion(Loss.BINARY)(logits, labels).item() == pytest.approx(losses.mean(), rel=1e-6)
-    assert make_criterion(Loss.BINARY, reduction="none")(logits, labels).tolist() == pytest.approx(losses, rel=1e-6)
+    assert TaskLoss(TaskConfig(kind=Task.BINARY))(logits, labels).item() == pytest.approx(losses.mean(), rel=1e-6)
+    assert TaskLoss(TaskConfig(kind=Task.BINARY), reduction="none")(logits, labels).tolist() == pytest.approx(
+        losses, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
 @pytest.mark.parametrize("name", ["LogisticRegression", "SimpleMLP"])
 def test_the_criterion_takes_samples_of_any_size_even_empty_ones(name: str, rows: int) -> None:
     model = build(name, ARGS[name])
-    losses = make_criterion(model.loss, reduction="sum")(
+    losses = TaskLoss(model.task, reduction="sum")(
         model.module(torch.zeros(rows, 3)), torch.zeros(rows, dtype=torch.int64)
     )
     assert losses.shape == ()
@@ -209,15 +216,15 @@ class _Tiny(nn.Module):
 
 
 def test_a_site_adds_an_architecture_in_its_own_code(empty_registry: None) -> None:
-    register("Tiny", _Tiny, loss=Loss.CATEGORICAL)
-    register("Tiny", _Tiny, loss=Loss.CATEGORICAL)
+    register("Tiny", _Tiny, task=Task.MULTICLASS)
+    register("Tiny", _Tiny, task=Task.MULTICLASS)
     assert known_architectures() == ("Tiny",)
     weights = initial_weights("Tiny", {"width": 3})
     assert weights["scale.weight"].tolist() == [1, 1, 1]  # what the builder set stays
-    assert predict_probabilities("Tiny", {"width": 3}, weights, np.ones((1, 3), np.float32)).shape == (1, 2)
+    assert predict("Tiny", {"width": 3}, weights, np.ones((1, 3), np.float32)).shape == (1, 2)
 
 
 def test_a_name_means_one_architecture(empty_registry: None) -> None:
-    register("Tiny", _Tiny, loss=Loss.CATEGORICAL)
+    register("Tiny", _Tiny, task=Task.MULTICLASS)
     with pytest.raises(ConfigurationError, match="already registered"):
-        register("Tiny", _Tiny, loss=Loss.BINARY)
+        register("Tiny", _Tiny, task=Task.BINARY)

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from coreason_enclave.errors import EnclaveError, Reason
-from coreason_enclave.models import Loss, initial_weights, registry
+from coreason_enclave.models import initial_weights, registry
+from coreason_enclave.schemas import Task
 from coreason_enclave.wire.updates import SealedMessage, with_correction
 
 Federation = Any
@@ -40,7 +41,7 @@ class Remembers(torch.nn.Module):
 def models_of_the_sites_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
     for name, builder in {"Normed": normed, "Remembers": Remembers}.items():
-        registry.register(name, builder, loss=Loss.CATEGORICAL)
+        registry.register(name, builder, task=Task.MULTICLASS)
 
 
 def schema_of(site: Any) -> Path:
@@ -117,6 +118,11 @@ FAULTS: dict[str, tuple[Callable[[Any], None], Callable[[Federation], SealedMess
         Reason.WRONG_SHAPES,
     ),
     "a correction that is infinite": (untouched, correction(np.inf), Reason.NON_FINITE),
+    "a label that is no class, under a model that predicts classes": (
+        rewritten("classes = 2", 'task = "count"\nhigh = 9'),
+        plain,
+        Reason.WRONG_SHAPES,
+    ),
     "a model for other examples": (untouched, of_model("SimpleMLP", in_features=4), Reason.WRONG_SHAPES),
     "a model with fewer outcomes than classes": (
         rewritten("classes = 2", "classes = 3"),

@@ -19,8 +19,8 @@ from pydantic import AfterValidator, Field
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 from coreason_enclave.crypto import load_pem_certificates, load_revocation_list, parse_json
 from coreason_enclave.errors import EnvelopeError
-from coreason_enclave.schemas import StrictModel, explain
-from coreason_enclave.system import unix_seconds
+from coreason_enclave.schemas import StrictModel
+from coreason_enclave.system import explain, unix_seconds
 
 MAX_COLLATERAL_BYTES = 1 << 20
 

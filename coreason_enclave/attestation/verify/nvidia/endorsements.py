@@ -11,7 +11,7 @@ from coreason_enclave.attestation.verify.nvidia.revocation import NvidiaRevocati
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnvelopeError
-from coreason_enclave.schemas import explain
+from coreason_enclave.system import explain
 
 
 @dataclass(frozen=True)

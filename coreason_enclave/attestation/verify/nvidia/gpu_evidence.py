@@ -13,7 +13,8 @@ from coreason_enclave.attestation.verify.nvidia_chain import Chain, canonical_ba
 from coreason_enclave.attestation.verify.verdict import Refusal, VerificationRefused
 from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnvelopeError
-from coreason_enclave.schemas import StrictModel, explain
+from coreason_enclave.schemas import StrictModel
+from coreason_enclave.system import explain
 
 MAX_EVIDENCE_BYTES = 512 * 1024
 MAX_GPUS = 16
