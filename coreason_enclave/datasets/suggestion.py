@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from coreason_enclave.datasets.csv_form import CsvForm
 from coreason_enclave.datasets.encodings import decoded, encoding_of
@@ -116,7 +116,7 @@ def form_of(path: Path, names: Sequence[str]) -> CsvForm:
     """
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-    compression = "gzip" if head.startswith(b"\x1f\x8b") else "none"
+    compression: Literal["none", "gzip"] = "gzip" if head.startswith(b"\x1f\x8b") else "none"
     if compression == "gzip":
         with gzip.open(path) as unpacked:
             head = unpacked.read(_HEAD_BYTES)
@@ -135,7 +135,9 @@ def form_of(path: Path, names: Sequence[str]) -> CsvForm:
                 )
                 if not exact and not trimmed:
                     raise DatasetRejected(_other_spelling(path, names, cells))
-                decimal = "," if delimiter != "," and _decimal_commas(lines[skip + 1 :], delimiter) else "."
+                decimal: Literal[".", ","] = (
+                    "," if delimiter != "," and _decimal_commas(lines[skip + 1 :], delimiter) else "."
+                )
                 return CsvForm(
                     delimiter=delimiter,
                     encoding="utf-8" if encoding == "utf-8" else encoding,
@@ -201,10 +203,10 @@ def suggest(
 def _feature(column: ColumnSummary) -> tuple[Mapping[str, Any] | None, str]:
     if not column.present:
         return None, "every cell is missing"
-    stand_in = column.missing > 0
+    stand_in, extra = column.missing > 0, dict[str, Any]()
     if column.is_boolean:
         yes, no = ([word for word in column.seen if word.casefold() in known] for known in (TRUE, FALSE))
-        extra = {"missing": False, "indicator": True} if stand_in else {}
+        extra = {"missing": False, "indicator": True} if stand_in else extra
         return {
             "name": column.name,
             "kind": "boolean",
@@ -214,12 +216,12 @@ def _feature(column: ColumnSummary) -> tuple[Mapping[str, Any] | None, str]:
         }, "spellings suggested from rows"
     if column.is_number:
         low, high = rounded_out(column.low, column.high)
-        extra = {"missing": min(max(0.0, low), high), "indicator": True} if stand_in else {}
+        extra = {"missing": min(max(0.0, low), high), "indicator": True} if stand_in else extra
         return {"name": column.name, "low": low, "high": high, **extra}, "range suggested from rows"
     if column.days == column.present:
         return None, 'holds days: declare kind = "date" with since and a range'
     if len(column.seen) <= MAX_CATEGORIES:
-        extra = {"missing": "other"} if stand_in else {}
+        extra = {"missing": "other"} if stand_in else extra
         words = sorted(column.seen)
         return {"name": column.name, "kind": "category", "categories": words, **extra}, "categories suggested from rows"
     return None, f"holds more than {MAX_CATEGORIES} different words: text, or an id"
