@@ -78,6 +78,10 @@ class InvalidJob(AegisError):
     """The job file, or the job for this federation, cannot run. The message names the field."""
 
 
+class InvalidStudy(AegisError):
+    """A study's files or options cannot be used. The message names the file, what is wrong and what to do."""
+
+
 class RequestRefused(AegisError):
     """The gateway does not forward a request. The caller receives the reason code only, never the message."""
 

@@ -297,24 +297,24 @@ class TaskConfig(StrictModel):
     """The task of a job: what the model predicts, and the loss that its training lowers.
 
     Attributes:
-        loss, huber_delta: of a regression alone, in the label's scaled unit.
+        loss, huber_delta: of a regression alone, in the label's scaled unit; left out: squared, and 1.
         class_weights: the weight of a row by its class, for two or more classes. Public, declared numbers: weights
             counted from rows would release the classes' shares.
     """
 
     kind: Task
-    loss: RegressionLoss = RegressionLoss.SQUARED
-    huber_delta: Annotated[float, *in_range(0, 1e6, open_low=True)] = 1.0
+    loss: RegressionLoss | None = None
+    huber_delta: Annotated[float, *in_range(0, 1e6, open_low=True)] | None = None
     class_weights: (
         Annotated[tuple[Annotated[float, *in_range(0, 1e3, open_low=True)], ...], Field(min_length=2)] | None
     ) = None
 
     @model_validator(mode="after")
     def _options_belong_to_the_kind(self) -> Self:
-        if self.kind is not Task.REGRESSION and self.model_fields_set & {"loss", "huber_delta"}:
+        if self.kind is not Task.REGRESSION and (self.loss, self.huber_delta) != (None, None):
             raise ValueError(f"{self.kind} has one loss: leave loss and huber_delta out")
-        if self.loss is not RegressionLoss.HUBER and "huber_delta" in self.model_fields_set:
-            raise ValueError(f"huber_delta belongs to loss huber, got loss {self.loss}")
+        if self.loss is not RegressionLoss.HUBER and self.huber_delta is not None:
+            raise ValueError(f"huber_delta belongs to loss huber, got loss {self.loss or RegressionLoss.SQUARED}")
         if self.class_weights is not None and self.kind not in (Task.BINARY, Task.MULTICLASS):
             raise ValueError(f"class_weights need classes, and {self.kind} has none: leave them out")
         if self.class_weights is not None and self.kind is Task.BINARY and len(self.class_weights) != 2:

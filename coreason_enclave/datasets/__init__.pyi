@@ -10,6 +10,7 @@ from .history import Derivation as Derivation
 from .history import History as History
 from .labels import Label as Label
 from .labels import LabelTask as LabelTask
+from .number_text import plain_number as plain_number
 from .paths import MAX_FILE_BYTES as MAX_FILE_BYTES
 from .problems import DatasetSchemaRejected as DatasetSchemaRejected
 from .problems import Remedy as Remedy
@@ -22,4 +23,8 @@ from .reading import declared_schema as declared_schema
 from .reading import open_dataset as open_dataset
 from .schema import DatasetSchema as DatasetSchema
 from .schema import parse_schema as parse_schema
+from .suggestion import ColumnSummary as ColumnSummary
+from .suggestion import Suggestion as Suggestion
+from .suggestion import form_of as form_of
+from .suggestion import suggest as suggest
 from .synthetic import synthetic_dataset as synthetic_dataset

@@ -31,3 +31,10 @@ def number_pattern(form: CsvForm) -> str:
 def plain_pattern(form: CsvForm) -> re.Pattern[str]:
     """Return the pattern of a number, for :meth:`re.Pattern.fullmatch`."""
     return re.compile(_number(form))
+
+
+def plain_number(cell: str, form: CsvForm) -> str:
+    """Return a number of the declared notation as Python writes it, and any other text as it is."""
+    if (form.decimal == "." and not form.thousands) or not plain_pattern(form).fullmatch(cell):
+        return cell
+    return re.sub(signs_of_thousands(form) or "(?!)", "", cell).replace(form.decimal, ".")

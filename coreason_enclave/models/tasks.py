@@ -73,7 +73,7 @@ class TaskLoss(nn.Module):
             case RegressionLoss.ABSOLUTE:
                 return functional.l1_loss(predicted, labels, reduction="none")
             case RegressionLoss.HUBER:
-                return functional.huber_loss(predicted, labels, reduction="none", delta=self._config.huber_delta)
+                return functional.huber_loss(predicted, labels, reduction="none", delta=self._config.huber_delta or 1.0)
             case _:
                 return functional.mse_loss(predicted, labels, reduction="none")
 

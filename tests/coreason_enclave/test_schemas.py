@@ -368,3 +368,20 @@ def test_a_task_with_options_of_another_is_refused(task: dict[str, Any], message
 
 def test_a_job_without_a_task_leaves_it_to_the_architecture() -> None:
     assert _job().task is None
+
+
+TASKS = [
+    {"kind": "binary"},
+    {"kind": "binary", "class_weights": [1.0, 4.0]},
+    {"kind": "regression"},
+    {"kind": "regression", "loss": "huber", "huber_delta": 0.5},
+    {"kind": "survival"},
+]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=str)
+def test_a_job_with_a_task_is_read_back_as_it_was_written(task: dict[str, Any]) -> None:
+    job = _job(task=task)
+
+    assert FederationJob.model_validate(job.model_dump(mode="json")) == job
+    assert FederationJob.model_validate(job.model_dump(mode="json", exclude_none=True)) == job
