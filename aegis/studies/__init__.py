@@ -1,7 +1,7 @@
-"""A study of one's own: figures of a run.
+"""A study of one's own: created from its owner's files, run, measured, drawn.
 
-Enters: the records of a run, and predictions on public rows. Leaves: pictures.
-Never: draws a private row.
+Enters: the owner's rows, her job, the records of a run. Leaves: simulated sites, results, pictures.
+Never: reads the rows of a real site; overwrites a file of an earlier run.
 
 >>> from aegis.studies import Curve
 >>> Curve("private job", rounds=[1, 2], values=[0.6, 0.7]).label

@@ -1,3 +1,6 @@
+from .creation import CreatedStudy as CreatedStudy
+from .creation import StudyOptions as StudyOptions
+from .creation import create_study as create_study
 from .figures import Curve as Curve
 from .figures import plot_calibration as plot_calibration
 from .figures import plot_confusion as plot_confusion
@@ -7,3 +10,5 @@ from .figures import plot_roc as plot_roc
 from .figures import plot_survival as plot_survival
 from .figures import plot_updates as plot_updates
 from .figures import plot_utility as plot_utility
+from .splitting import SplitPlan as SplitPlan
+from .study import Study as Study

@@ -20,9 +20,19 @@ from aegis.errors import InvalidStudy
 from aegis.federation import EvaluationSet, FederationConfig, FederationFolder
 from aegis.runtimes import create_site
 from aegis.studies.splitting import HELD_OUT, SplitPlan, SplitRows, split_rows
+from aegis.studies.study import write_study
 from coreason_enclave.attestation import AttestationPolicy
 from coreason_enclave.crypto import load_or_create_signer
-from coreason_enclave.datasets import DatasetSchema, Label, LabelTask, Suggestion, open_dataset, parse_schema, suggest
+from coreason_enclave.datasets import (
+    DataDictionary,
+    DatasetSchema,
+    Label,
+    LabelTask,
+    Suggestion,
+    open_dataset,
+    parse_schema,
+    suggest,
+)
 from coreason_enclave.policy import LineagePolicy, SiteConfig, SitePolicy
 from coreason_enclave.schemas import (
     AggregationStrategy,
@@ -113,7 +123,7 @@ def _create(folder: Path, options: StudyOptions) -> CreatedStudy:
     delta = _delta(split, sites)
     job = _job(options, schema, sites, delta)
     _found(federation, options, job, {site: len(split.persons[site]) for site in sites}, delta)
-    _write_study(folder, options, job)
+    _write_study(folder, options, job, schema)
     return CreatedStudy(folder, job, schema, suggestion, split)
 
 
@@ -250,10 +260,9 @@ def _site_config(
     )
 
 
-def _write_study(folder: Path, options: StudyOptions, job: FederationJob) -> None:
+def _write_study(folder: Path, options: StudyOptions, job: FederationJob, schema: DatasetSchema) -> None:
     head = (
-        f"# The study {options.name}: SIMULATED sites on this machine. `aegis run {options.name}` runs the job below.\n"
+        f"# The study {options.name}: SIMULATED sites on this machine. `aegis run` on this folder runs the job below.\n"
         "# docs/JOBS.md explains every field. A changed job is a new run; earlier runs stay as they are.\n\n"
     )
-    document = {"version": 1, "job": job.model_dump(mode="json", exclude_none=True, exclude_defaults=True)}
-    (folder / "study.toml").write_text(head + tomli_w.dumps(document), encoding="utf-8")
+    write_study(folder, job, DataDictionary.of(schema), head=head)

@@ -5,6 +5,7 @@ from .columns import Feature as Feature
 from .csv_form import CsvForm as CsvForm
 from .data_format import DataFormat as DataFormat
 from .data_format import TensorFeatures as TensorFeatures
+from .dictionary import DataDictionary as DataDictionary
 from .expectation import DatasetExpectation as DatasetExpectation
 from .history import Derivation as Derivation
 from .history import History as History

@@ -216,7 +216,7 @@ def _feature(column: ColumnSummary) -> tuple[Mapping[str, Any] | None, str]:
         }, "spellings suggested from rows"
     if column.is_number:
         low, high = rounded_out(column.low, column.high)
-        extra = {"missing": min(max(0.0, low), high), "indicator": True} if stand_in else extra
+        extra = {"missing": (low + high) / 2, "indicator": True} if stand_in else extra
         return {"name": column.name, "low": low, "high": high, **extra}, "range suggested from rows"
     if column.days == column.present:
         return None, 'holds days: declare kind = "date" with since and a range'

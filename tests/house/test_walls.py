@@ -31,7 +31,7 @@ class Breach:
 
 
 SITE_BELOW = "The site never imports the platform"
-GROUND_FLOOR = "The platform imports only the site's ground floor, with three named exceptions"
+GROUND_FLOOR = "The platform imports only the site's ground floor, with four named exceptions"
 SITE_LAYERS = "Layers of the site"
 PLATFORM_LAYERS = "Layers of the platform"
 CIRCLES = "No import goes round in a circle, between rooms or between modules"

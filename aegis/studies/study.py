@@ -1,0 +1,182 @@
+"""A study's folder: the job that its owner edits, the federation of its sites, and its numbered runs.
+
+::
+
+    study.toml           the job; edit it, or override entries with --set
+    dictionary.toml      the data dictionary: what every site's dataset declares
+    federation.toml      the federation; sites/, coordinator/ hold keys and never leave this machine
+    runs/1, runs/2 …     one folder a run; runs/latest points to the newest
+
+The owner edits ``study.toml`` between runs. A run keeps the job that started it, under a job id of its own
+(``<job_id>-<number>``), so a corrected job is a new run by itself, and sites never meet one id with two jobs.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from aegis.errors import InvalidJob, InvalidStudy, RunFolderError
+from aegis.federation import FederationFolder
+from aegis.runs import RunFolder
+from coreason_enclave.configuration import read_toml
+from coreason_enclave.datasets import DataDictionary
+from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.schemas import FederationJob, StrictModel, explained
+from coreason_enclave.system import replace_file
+
+STUDY, DICTIONARY = "study.toml", "dictionary.toml"
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+
+
+class StudyDocument(StrictModel):
+    """The parsed ``study.toml``. ``job.job_id`` is the study's name."""
+
+    version: Literal[1]
+    job: FederationJob
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's folder."""
+
+    path: Path
+
+    @property
+    def exists(self) -> bool:
+        """Tell whether the folder holds a study."""
+        return (self.path / STUDY).is_file()
+
+    @property
+    def runs(self) -> Path:
+        """The folder of the runs."""
+        return self.path / "runs"
+
+    @property
+    def latest(self) -> Path:
+        """The link to the newest run."""
+        return self.runs / "latest"
+
+    def federation(self) -> FederationFolder:
+        """Return the federation whose sites take part."""
+        return FederationFolder(self.path)
+
+    def dictionary(self) -> DataDictionary:
+        """Read the study's data dictionary.
+
+        Raises:
+            DatasetRejected: the file cannot be used.
+        """
+        return DataDictionary.read(self.path / DICTIONARY)
+
+    def job(self, changes: Sequence[str] = ()) -> FederationJob:
+        """Return the job of ``study.toml`` with changes such as ``privacy.target_epsilon=1`` applied.
+
+        Raises:
+            InvalidStudy: the folder has no ``study.toml``, or the file cannot be read.
+            InvalidJob: a change or an entry of the job is wrong.
+        """
+        path = self.path / STUDY
+        try:
+            document = read_toml(path)
+        except ConfigurationError as error:
+            if not path.exists():
+                raise InvalidStudy(
+                    f"{self.path} holds no study.toml: `aegis init {self.path}` creates a study"
+                ) from error
+            raise InvalidStudy(str(error)) from error
+        for change in changes:
+            _apply(document, change)
+        where = f"{path}{' with --set' if changes else ''}"
+        with explained(lambda why: InvalidJob(f"{where}: {why}")):
+            return StudyDocument.model_validate(document).job
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the runs, smallest first."""
+        if not self.runs.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.runs.iterdir() if _NUMBER.fullmatch(path.name))
+
+    def run(self, number: int) -> RunFolder:
+        """Return a run's folder."""
+        return RunFolder(self.runs / str(number))
+
+    def choose_run(self, job: FederationJob, options: Mapping[str, Any]) -> tuple[RunFolder, FederationJob]:
+        """Return the unfinished newest run if it has the same job and options, else a new run, with the job to run.
+
+        ``options`` are compared with the ``study-run.json`` of the newest run.
+
+        Raises:
+            RunFolderError: the newest run's records cannot be read.
+        """
+        numbers = self.numbers()
+        if numbers:
+            newest = self.run(numbers[-1])
+            same = _named(job, numbers[-1])
+            if not newest.is_finished and _started_with(newest) == {"job": same.digest(), **options}:
+                self._point(numbers[-1])
+                return newest, same
+        number = numbers[-1] + 1 if numbers else 1
+        fresh, named = self.run(number), _named(job, number)
+        fresh.path.mkdir(parents=True)
+        fresh.write_json(_STARTED, {"job": named.digest(), **options})
+        self._point(number)
+        return fresh, named
+
+    def _point(self, number: int) -> None:
+        """Let ``runs/latest`` point to a run, atomically."""
+        temporary = self.runs / f".latest-{number}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(str(number))
+        temporary.replace(self.latest)
+
+
+_STARTED = "study-run.json"
+
+
+def _started_with(run: RunFolder) -> dict[str, Any] | None:
+    try:
+        return run.read_json(_STARTED)
+    except RunFolderError:
+        return None
+
+
+def _named(job: FederationJob, number: int) -> FederationJob:
+    return job.model_copy(update={"job_id": f"{job.job_id}-{number}"})
+
+
+def _apply(document: dict[str, Any], change: str) -> None:
+    """Apply ``entry=value`` to the job; the value is TOML, or else a word."""
+    entry, equals, text = change.partition("=")
+    if not equals or not entry.strip():
+        raise InvalidJob(f"--set takes entry=value, such as privacy.target_epsilon=1, got {change!r}")
+    *tables, last = entry.strip().removeprefix("job.").split(".")
+    table = document.setdefault("job", {})
+    for name in tables:
+        table = table.setdefault(name, {}) if isinstance(table, dict) else None
+    if not isinstance(table, dict):
+        raise InvalidJob(f"--set {change}: {'.'.join(tables)} is a value, not a table")
+    if last == "job_id":
+        raise InvalidJob("--set cannot change job_id: every run of a study has an id of its own")
+    table[last] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def write_study(folder: Path, job: FederationJob, dictionary: DataDictionary, *, head: str) -> None:
+    """Write ``study.toml`` and ``dictionary.toml``; ``head`` are comment lines for the first."""
+    document = {"version": 1, "job": job.model_dump(mode="json", exclude_none=True, exclude_defaults=True)}
+    replace_file(folder / STUDY, f"{head}{tomli_w.dumps(document)}".encode())
+    words = "# The data dictionary: what every site's dataset.toml declares. docs/DATASETS.md explains every entry.\n"
+    replace_file(folder / DICTIONARY, f"{words}{dictionary.write()}".encode())
