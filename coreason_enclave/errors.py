@@ -41,6 +41,7 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     NOT_YET_VALID = "not_yet_valid"
     NOT_ADDRESSED_TO_ME = "not_addressed_to_me"
+    WRONG_PROFILE = "wrong_profile"
     POLICY = "policy"
     UNSUPPORTED = "unsupported"
     # attestation

@@ -1,7 +1,10 @@
 """A site's own rules, read from ``site.toml``: the limits on any coordinator's requests.
 
-The policy denies by default: an empty list accepts no request. The profile ``development`` accepts simulated
-attestation. Loading refuses this profile unless the site registers all data lineages as public.
+The policy denies by default: an empty list accepts no request. Loading refuses a profile that contradicts the rest:
+
+- ``development`` accepts simulated attestation, and needs every data lineage to be public;
+- ``unattested`` needs ``attester = "unattested"``, and accepts the coordinators listed in ``unattested_coordinators``;
+- ``production`` needs a source of evidence on both ends.
 """
 
 from __future__ import annotations
@@ -75,6 +78,8 @@ class SitePolicy(StrictModel):
             sends an update.
         unsafe_unattested_coordinator: accept a coordinator without attestation. Profile ``production`` requires either
             this flag or ``coordinator_attestation``; the two exclude each other.
+        unattested_coordinators: keys of ``coordinator_keys`` whose coordinators are accepted without evidence of their
+            hardware. Profile ``unattested`` only; every other coordinator is refused there.
         refuse_changed_content: refuse a round whose rows differ from the rows of the job's last round, even if the job
             declares that lineages may grow.
         min_units: the smallest number of persons (rows, at record level) that a lineage must declare and a dataset must
@@ -101,6 +106,7 @@ class SitePolicy(StrictModel):
     max_logit: Annotated[float, *in_range(0, 3.4e38, open_low=True)] = 1e4
     coordinator_attestation: AttestationPolicy | None = None
     unsafe_unattested_coordinator: Flag = False
+    unattested_coordinators: tuple[HexDigest, ...] = ()
 
     @model_validator(mode="after")
     def _one_key_each(self) -> Self:
@@ -108,6 +114,8 @@ class SitePolicy(StrictModel):
             raise ValueError("participants lists one key under two names, which would count twice: remove one entry")
         if self.coordinator_attestation is not None and self.unsafe_unattested_coordinator:
             raise ValueError("coordinator_attestation and unsafe_unattested_coordinator contradict each other")
+        if unknown := [key for key in self.unattested_coordinators if key not in self.coordinator_keys]:
+            raise ValueError(f"unattested_coordinators lists {unknown[0][:16]}…, which coordinator_keys does not list")
         return self
 
     def check(self, job: FederationJob, lineage: LineagePolicy) -> None:
@@ -166,7 +174,7 @@ class SiteConfig(StrictModel):
         data_root, keys, ledger, audit: paths of the data, the keys, the ledger and the log.
         released, challenges, checkpoints: folders of released updates, challenges and checkpoints.
         attester: the source of evidence on this host (``tdx``, ``snp``, ``sgx``, with ``+nvidia`` for attested GPUs).
-            ``simulated`` needs profile ``development``.
+            ``simulated`` needs profile ``development``; ``unattested`` needs, and is needed by, profile ``unattested``.
         endorsements: the sources of vendors' endorsements for a coordinator's hardware.
         trainer: a class in the form ``package.module:Class`` that replaces the standard training loop. The class must
             derive from ``CoreasonExecutor``, be installed by this site, and need no constructor arguments. The trainer
@@ -196,9 +204,30 @@ class SiteConfig(StrictModel):
             raise ValueError(f"profile development needs every lineage to be public, but {private[0]} is not public")
         if self.profile is not Profile.DEVELOPMENT and self.policy.unsafe_count_unknown_participants:
             raise ValueError("unsafe_count_unknown_participants needs profile development: list the participants' keys")
+        if (self.attester == "unattested") != (self.profile is Profile.UNATTESTED):
+            raise ValueError(
+                'attester = "unattested" and profile = "unattested" need each other: with both lines, this site states '
+                "that it trains on a host without hardware evidence"
+            )
+        if self.profile is Profile.UNATTESTED:
+            return self._checked_unattested()
+        if self.policy.unattested_coordinators:
+            raise ValueError("unattested_coordinators needs profile unattested")
         attested = self.policy.coordinator_attestation is not None or self.policy.unsafe_unattested_coordinator
         if self.profile is not Profile.DEVELOPMENT and not attested:
             raise ValueError("policy needs coordinator_attestation (or unsafe_unattested_coordinator = true)")
+        return self
+
+    def _checked_unattested(self) -> Self:
+        if self.policy.coordinator_attestation is not None or self.policy.unsafe_unattested_coordinator:
+            raise ValueError(
+                "profile unattested asks no coordinator for evidence: list the accepted coordinators' keys in "
+                "unattested_coordinators, and remove coordinator_attestation and unsafe_unattested_coordinator"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_lineage_each(self) -> Self:
         datasets = [entry.dataset_id for entry in self.lineages]
         if len(set(datasets)) != len(datasets):
             raise ValueError("each dataset must belong to exactly one lineage")

@@ -19,7 +19,7 @@ target_epsilon must be in (0, 1000], got -1
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, ClassVar, Self
@@ -156,19 +156,40 @@ class Provenance(StrEnum):
 
 
 class Profile(StrEnum):
-    """``development`` accepts simulated evidence and reports this everywhere; ``production`` never accepts it."""
+    """The rules on hardware evidence that a site, a federation and a run keep from beginning to end.
+
+    * ``development``: simulated evidence, public rows only.
+    * ``unattested``: real rows on hosts without a TEE. Each end accepts each other end by name; provenance is claimed.
+    * ``production``: evidence of the hardware.
+    """
 
     DEVELOPMENT = "development"
+    UNATTESTED = "unattested"
     PRODUCTION = "production"
 
     def label(self) -> dict[str, str]:
-        """Return the fields of every log line under this profile: a development run calls itself simulated.
+        """Return the fields of every log line under this profile: no run without evidence passes for an attested one.
 
         >>> Profile.DEVELOPMENT.label()
         {'profile': 'development', 'attestation': 'simulated'}
+        >>> Profile.UNATTESTED.label()
+        {'profile': 'unattested', 'attestation': 'not attested'}
         """
-        simulated = {"attestation": "simulated"} if self is Profile.DEVELOPMENT else {}
-        return {"profile": self.value, **simulated}
+        attestation = _ATTESTATION.get(self.value)
+        return {"profile": self.value, **({} if attestation is None else {"attestation": attestation})}
+
+    def in_words(self) -> str:
+        """Return the profile for a person, with the lack of evidence in capitals.
+
+        >>> Profile.UNATTESTED.in_words()
+        'profile unattested, NOT ATTESTED'
+        """
+        lacking = {Profile.DEVELOPMENT: ", SIMULATED attestation", Profile.UNATTESTED: ", NOT ATTESTED"}
+        return f"profile {self}{lacking.get(self, '')}"
+
+
+_ATTESTATION: Mapping[str, str] = {"development": "simulated", "unattested": "not attested"}
+"""What a log line says about evidence under a profile without hardware evidence."""
 
 
 def of_form(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
@@ -446,7 +467,7 @@ class AttestationReport(StrictModel):
 
     Only :mod:`coreason_enclave.attestation.appraisal` makes reports. The type enforces two rules:
 
-    * A report on simulated evidence says ``simulated``.
+    * A report on simulated evidence says ``simulated``; a report on a statement without evidence says ``claimed``.
     * An attested report names the code that ran.
 
     Attributes:
@@ -480,8 +501,12 @@ class AttestationReport(StrictModel):
     def _measurement_fits_provenance(self) -> Self:
         if (self.kind == "simulated") != (self.provenance is Provenance.SIMULATED):
             raise ValueError("provenance must be simulated for simulated evidence, and only for simulated evidence")
+        if (self.kind == "unattested") != (self.provenance is Provenance.CLAIMED):
+            raise ValueError(
+                "provenance must be claimed for a statement without evidence, and only for such a statement"
+            )
         if (self.provenance is Provenance.ATTESTED) != (self.measurement is not None):
-            raise ValueError("attested evidence must name the measured code, and simulated evidence must not")
+            raise ValueError("attested evidence must name the measured code, and no other report may")
         return self
 
     @property

@@ -20,7 +20,7 @@ from coreason_enclave.crypto.envelope import seal
 from coreason_enclave.crypto.merkle import MerkleTree, leaf_hash
 from coreason_enclave.crypto.signing import Signer, write_private
 from coreason_enclave.policy import SiteConfig
-from coreason_enclave.schemas import FederationJob
+from coreason_enclave.schemas import FederationJob, Profile
 from coreason_enclave.wire.checkpoints import CHECKPOINT_TYPE, LogCheckpoint, LogProof, origin_of_run
 from coreason_enclave.wire.documents import (
     ENROLMENT_TYPE,
@@ -192,6 +192,12 @@ class SmallFederation:
     root: Path
     signer: Signer = field(default_factory=lambda: Signer.from_seed(bytes([7]) * 32))
     now: int = 1_800_000_000
+    _profiles: list[Profile] = field(default_factory=lambda: [Profile.DEVELOPMENT])
+
+    @property
+    def profile(self) -> Profile:
+        """The profile of the site created last, under which requests and enrolments are made."""
+        return self._profiles[-1]
 
     def create(self, site_id: str = "clinic-1", *, rows: int = 1, persons: int = 20, **changes: Any) -> SmallSite:
         """Create a site; ``rows`` seeds its data."""
@@ -199,6 +205,7 @@ class SmallFederation:
 
         folder = self.root / site_id
         config = site_config(site_id, self.signer.public_hex, **changes)
+        self._profiles.append(config.profile)
         write_private(folder / config.keys / "signing.key", _seed(site_id))  # known to the others in advance
         write_rows(folder, public=config.lineages[0].public, seed=rows, persons=persons)
         return SmallSite(folder, config, create_site(folder, config))
@@ -224,6 +231,7 @@ class SmallFederation:
         fields: dict[str, Any] = {
             "site_id": site_id,
             "public_key": key.public_hex,
+            "profile": self.profile,
             "job_id": job.job_id,
             "job_digest": job.digest(),
             "enrolled_at": self.now,
@@ -246,6 +254,7 @@ class SmallFederation:
         """A signed invitation to ``job``; ``changes`` are to the invitation itself, made without any check."""
         fields: dict[str, Any] = {
             "job": job,
+            "profile": self.profile,
             "site_id": "clinic-1",
             "nonce": "ab" * 32,
             "issued_at": self.now,
@@ -287,6 +296,7 @@ class SmallFederation:
         called = self.roll_call(job, [addressed, *others[: job.min_clients - 1]]) if roll_call is None else roll_call
         fields: dict[str, Any] = {
             "job": job,
+            "profile": self.profile,
             "round_number": 1,
             "site_id": "clinic-1",
             "nonce": "ab" * 32,

@@ -60,7 +60,7 @@ for command in (admit, pin, revoke):
     type=click.Choice([profile.value for profile in Profile]),
     default=Profile.PRODUCTION.value,
     show_default=True,
-    help="development accepts simulated attestation, and says so everywhere.",
+    help="development: simulated attestation, public rows; unattested: real rows without hardware evidence.",
 )
 @click.option("--delta", type=float, default=1e-5, show_default=True, help="Delta of jobs that name no delta.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address that the gateway listens on.")
@@ -72,10 +72,13 @@ def init(folder: Path, profile: str, delta: float, host: str, public_address: st
     place = FederationFolder(folder)
     gateway = create_federation(place, profile=Profile(profile), delta=delta, host=host, public_address=public_address)
     key = place.signer().public_hex
-    click.echo(f"created {folder}, profile {profile}; sites will reach it at {gateway.public_address}")
+    click.echo(f"created {folder}, {Profile(profile).in_words()}; sites will reach it at {gateway.public_address}")
     click.echo(f"coordinator's public key   {key}")
     click.echo(f"fingerprint                {fingerprint(key)}")
-    click.echo(f"next: a site runs coreason-enclave request; then aegis federation admit {folder} request.json")
+    accepting = " --accept-unattested" if profile == Profile.UNATTESTED else ""
+    click.echo(
+        f"next: a site runs coreason-enclave request; then aegis federation admit {folder} request.json{accepting}"
+    )
 
 
 @federation.command(epilog="Example: aegis federation serve federations/six-sites --no-local-sites")
@@ -184,6 +187,7 @@ def _status(host: FederationHost, run_folder: Path | None) -> dict[str, Any]:
             site: {
                 "admitted": site in config.certificates,
                 "revoked": site in config.revoked,
+                **({"attestation": "not attested"} if config.profile is Profile.UNATTESTED else {}),
                 **(seen[site].model_dump(mode="json") if site in seen else {}),
                 **({"quarantine": out[site]} if site in out else {}),
             }
@@ -209,9 +213,8 @@ def _quarantined(run_folder: Path) -> dict[str, str]:
 
 
 def _page(report: dict[str, Any]) -> str:
-    simulated = ", SIMULATED attestation" if report.get("attestation") == "simulated" else ""
     head = f"gateway {report['gateway']}" if report["serving"] else "NOT being served"
-    lines = [f"{head}, profile {report['profile']}{simulated}"]
+    lines = [f"{head}, {Profile(report['profile']).in_words()}"]
     for name, process in report["processes"].items():
         lines.append(f"  {name}: process {process['pid']}, {process['restarts']} restarts")
     if report["load"] is not None:
@@ -227,8 +230,10 @@ def _site_lines(site: str, details: dict[str, Any]) -> list[str]:
         return [f"{site}: REVOKED"]
     if not details["admitted"]:
         return [f"{site}: registered, not admitted to the network"]
+    attested = ["NOT ATTESTED"] if details.get("attestation") == "not attested" else []
     trip, version = details.get("round_trip_s"), details.get("version")
     parts = [
+        *attested,
         "connected" if details.get("connected") else "NOT connected",
         f"seen {_moment(details.get('last_seen'))}",
         f"asked {_moment(details.get('last_poll'))}",

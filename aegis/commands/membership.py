@@ -30,7 +30,10 @@ _platform = click.option(
 @click.argument("request", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write  [SITE.grant.json].")
 @_platform
-def admit(folder: Path, request: Path, out: Path | None, platforms: tuple[str, ...]) -> None:
+@click.option(
+    "--accept-unattested", is_flag=True, help="Profile unattested: accept this site, by name, without evidence."
+)
+def admit(folder: Path, request: Path, out: Path | None, platforms: tuple[str, ...], accept_unattested: bool) -> None:
     """Admit the site that signed REQUEST, and write the grant to send back to it. Again: renews its certificate.
 
     Compare the fingerprint with the site's people by telephone first: a signature shows that somebody holds the key,
@@ -39,11 +42,13 @@ def admit(folder: Path, request: Path, out: Path | None, platforms: tuple[str, .
     from aegis.services import admit as admit_site
 
     place = FederationFolder(folder)
-    applicant, grant = admit_site(place, request.read_bytes(), platforms=platforms)
+    applicant, grant = admit_site(place, request.read_bytes(), platforms=platforms, accept_unattested=accept_unattested)
     path = Path(f"{applicant.site_id}.grant.json") if out is None else out
     path.write_bytes(grant)
     key = place.signer().public_hex
     click.echo(f"admitted {applicant.site_id}; its key's fingerprint is {fingerprint(applicant.public_key)}")
+    if applicant.site_id in place.config().unattested_sites:
+        click.echo("the site is NOT ATTESTED: federation.toml accepts it so, in unattested_sites")
     if (policy := place.config().attestation) is not None:
         click.echo(_machines(folder, applicant.site_id, policy.platforms.get(applicant.site_id, ())))
     click.echo(f"wrote {path}: send it to the site; the file is not secret")

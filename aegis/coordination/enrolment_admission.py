@@ -2,7 +2,7 @@
 
 1. The message stays within the size cap and holds nothing but the envelope, which travels to every other site.
 2. The registered key signed the envelope, over an enrolment document.
-3. The document names the invited site, the registered key, and this very job.
+3. The document names the invited site, the registered key, this very job, and the run's profile.
 """
 
 from __future__ import annotations
@@ -10,21 +10,26 @@ from __future__ import annotations
 from aegis.errors import UpdateRefused
 from coreason_enclave.crypto import KeyRing, open_envelope
 from coreason_enclave.errors import EnclaveError, Reason
-from coreason_enclave.schemas import FederationJob
+from coreason_enclave.schemas import FederationJob, Profile
 from coreason_enclave.wire import ENROLMENT_TYPE, Enrolment, SealedMessage
 
 MAX_ENROLMENT_BYTES = 1 << 12
 """Several times the size of an honest enrolment. A large enrolment would crowd others out of the roll-call."""
 
 
-def admit_enrolment(message: SealedMessage, job: FederationJob, site_id: str, public_key: str) -> Enrolment:
-    """Check an enrolment of ``site_id``, whose registered Ed25519 key is ``public_key`` (hex).
+def admit_enrolment(
+    message: SealedMessage, job: FederationJob, site_id: str, public_key: str, *, profile: Profile
+) -> Enrolment:
+    """Check an enrolment of ``site_id``, whose registered Ed25519 key is ``public_key`` (hex), in a run of ``profile``.
 
     Raises:
         UpdateRefused: with the reason code of the first failed check.
     """
     try:
-        return _checked(message, job, site_id, public_key)
+        enrolment = _checked(message, job, site_id, public_key)
+        other = f"the site is under profile {enrolment.profile}, the run is under profile {profile}"
+        _require(enrolment.profile is profile, Reason.WRONG_PROFILE, other)
+        return enrolment
     except EnclaveError as error:
         raise UpdateRefused(site_id, error.reason, f"the enrolment of {site_id} is refused: {error}") from error
 

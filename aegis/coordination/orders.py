@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from coreason_enclave.schemas import FederationJob
+from coreason_enclave.schemas import FederationJob, Profile
 from coreason_enclave.system import CLOCK_SKEW_S
 from coreason_enclave.wire import CoordinatorIdentity, JobInvitation, LogProof, RoundOrder
 
@@ -27,6 +27,7 @@ class RoundRequest:
 def issue_order(
     question: RoundRequest,
     *,
+    profile: Profile,
     roll_call_digest: str,
     last_head: str | None,
     coordinator: CoordinatorIdentity,
@@ -43,6 +44,7 @@ def issue_order(
         log: a checkpoint's envelope. log_proof: proof from the checkpoint that the site saw last.
     """
     return RoundOrder(
+        profile=profile,
         job=question.job,
         round_number=question.round_number,
         site_id=question.site_id,
@@ -60,12 +62,17 @@ def issue_order(
 
 
 def issue_invitations(
-    job: FederationJob, sites: Iterable[str], *, nonce: str, within_s: float, now: float
+    job: FederationJob, sites: Iterable[str], *, profile: Profile, nonce: str, within_s: float, now: float
 ) -> dict[str, JobInvitation]:
     """Return an invitation per site, by site. Answers are due within ``within_s`` seconds of ``now`` (Unix seconds)."""
     return {
         site: JobInvitation(
-            job=job, site_id=site, nonce=nonce, issued_at=int(now), expires_at=int(now + within_s) + CLOCK_SKEW_S
+            profile=profile,
+            job=job,
+            site_id=site,
+            nonce=nonce,
+            issued_at=int(now),
+            expires_at=int(now + within_s) + CLOCK_SKEW_S,
         )
         for site in sorted(sites)
     }

@@ -185,8 +185,10 @@ def _host(evidence: Evidence) -> Inspection:
     """Describe a host's evidence: its processor's report, and its GPUs'."""
     gpus = tuple(_gpu(NvidiaEvidence.of(gpu)) for gpu in evidence.gpus)
     gpu_summary = f"{len(gpus)} GPUs" if gpus else "without GPUs"
-    if evidence.kind is CpuKind.SIMULATED:
-        return Inspection(what=f"SIMULATED evidence proves nothing; {gpu_summary}", kind=evidence.kind.value, gpus=gpus)
+    if evidence.kind in (CpuKind.SIMULATED, CpuKind.UNATTESTED):
+        return Inspection(
+            what=f"{evidence.kind.upper()} evidence proves nothing; {gpu_summary}", kind=evidence.kind.value, gpus=gpus
+        )
     report = evidence.cpu.report_bytes()
     cpu = _READERS[EvidenceKind(evidence.kind.value)](report)
     if cpu.kind != evidence.kind.value:

@@ -96,7 +96,9 @@ class FederationConfig(StrictModel):
         revoked: participants whose messages are refused. They stay listed, since their signatures on earlier updates
             have to remain checkable.
         attester: the kind of evidence about the coordinator's host for sites (``tdx``, ``snp+nvidia``, …); None: no
-            evidence.
+            evidence. ``unattested`` needs, and is needed by, profile ``unattested``.
+        unattested_sites: participants accepted without evidence of their hardware, under profile ``unattested`` only;
+            every other participant is refused there.
         attestation: the policy for the sites' evidence; required under profile ``production``.
         endorsements: sources of the vendors' endorsements for the sites' hardware, relative to ``federation.toml``.
         client_privacy: the budget of jobs with client-level privacy; None: no such jobs.
@@ -111,6 +113,7 @@ class FederationConfig(StrictModel):
     certificates: dict[SafeId, HexDigest] = Field(default_factory=dict)
     revoked: tuple[SafeId, ...] = ()
     attester: AttesterName | None = None
+    unattested_sites: tuple[SafeId, ...] = ()
     attestation: AttestationPolicy | None = None
     endorsements: EndorsementSettings = Field(default_factory=EndorsementSettings)
     client_privacy: ClientBudget | None = None
@@ -125,21 +128,55 @@ class FederationConfig(StrictModel):
                 raise ValueError(f"{field}: {unknown[0]} is not a participant: public_keys has no entry for it")
         if self.attester == "simulated" and self.profile is not Profile.DEVELOPMENT:
             raise ValueError("attester simulated needs profile development")
-        if unknown := sorted(set(self.revoked) - set(self.public_keys)):
-            raise ValueError(f"revoked: {unknown[0]} is not a participant: public_keys has no entry for it")
+        for field in ("revoked", "unattested_sites"):
+            if unknown := sorted(set(getattr(self, field)) - set(self.public_keys)):
+                raise ValueError(f"{field}: {unknown[0]} is not a participant: public_keys has no entry for it")
+        return self
+
+    @model_validator(mode="after")
+    def _profile_fits(self) -> Self:
+        unattested = self.profile is Profile.UNATTESTED
+        if (self.attester == "unattested") != unattested:
+            raise ValueError(
+                'attester = "unattested" and profile = "unattested" need each other: with both lines, the coordinator '
+                "states that its host has no hardware evidence"
+            )
+        if self.unattested_sites and not unattested:
+            raise ValueError("unattested_sites needs profile unattested")
+        if unattested and self.attestation is not None:
+            raise ValueError(
+                "profile unattested appraises no evidence: remove [attestation], or use profile production"
+            )
         return self
 
     def attestation_policy(self) -> AttestationPolicy:
-        """Return the policy for the sites' evidence. Without one, a development federation accepts simulated evidence.
+        """Return the policy for the sites' evidence.
+
+        Without an ``[attestation]`` table, a development federation accepts simulated evidence; an unattested
+        federation accepts the statements of ``unattested_sites``, and no evidence.
 
         Raises:
             RunFolderError: a production federation has no policy.
         """
         if self.attestation is not None:
             return self.attestation
+        if self.profile is Profile.UNATTESTED:
+            return AttestationPolicy.unattested_only()
         if self.profile is Profile.DEVELOPMENT:
             return AttestationPolicy.simulated_only()
         raise RunFolderError("federation.toml has no [attestation] table, which states the evidence sites must provide")
+
+    def accepted_unattested(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the Ed25519 key (hex) of each participant that is accepted without evidence, by name."""
+        return {site: (self.public_keys[site],) for site in self.unattested_sites}
+
+    def accepting_unattested(self, site_id: str) -> Self:
+        """Return the registry with one participant accepted without evidence of its hardware.
+
+        Raises:
+            RunFolderError: the profile is another one, or no participant has this name.
+        """
+        return self._revised(self.model_dump() | {"unattested_sites": tuple(sorted({*self.unattested_sites, site_id}))})
 
     def admitting(self, site_id: str, *, public_key: str, node_key: str, certificate: str) -> Self:
         """Return the registry with one participant added, or its keys replaced.

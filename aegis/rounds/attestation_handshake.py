@@ -57,6 +57,7 @@ class CoordinatorHandshake:
         now = self.clock()
         request = AttestationRequest(
             site_id=site,
+            profile=self.appraiser.profile,
             job_id=job.job_id,
             job_digest=job.digest(),
             nonce=self.challenges.issue(site, now),

@@ -14,7 +14,7 @@ from aegis.rounds.witnesses import Witnesses
 from aegis.stores import FileHeadStore
 from coreason_enclave.crypto import Signer
 from coreason_enclave.errors import Reason
-from coreason_enclave.schemas import FederationJob
+from coreason_enclave.schemas import FederationJob, Profile
 
 
 class ParticipantView:
@@ -78,6 +78,11 @@ class RunContext:
     def signer(self) -> Signer:
         """The coordinator's key."""
         return self.handshake.signer
+
+    @property
+    def profile(self) -> Profile:
+        """The coordinator's profile, stated in every request."""
+        return self.handshake.appraiser.profile
 
     def clock(self) -> float:
         """Return Unix seconds."""

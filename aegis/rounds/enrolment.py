@@ -36,7 +36,14 @@ def invite(run: RunContext, dispatcher: Dispatcher) -> dict[str, str]:
     if not invited:
         return {}
     enrolling = _Enrolling(run)
-    invitations = issue_invitations(run.job, invited, nonce=secrets.token_hex(32), within_s=within_s, now=run.clock())
+    invitations = issue_invitations(
+        run.job,
+        invited,
+        profile=run.profile,
+        nonce=secrets.token_hex(32),
+        within_s=within_s,
+        now=run.clock(),
+    )
     closing = Closing(lambda: len(run.enrolments()) >= updates_required(run.job), run.job.straggler_grace_s)
     for batch in dispatcher.send([_outbound(run, each, within_s) for each in invitations.values()], within_s, closing):
         enrolling.receive(batch)
@@ -61,7 +68,8 @@ def drop_other_keys(run: RunContext) -> None:
         if site not in run.sites.registered:
             return True  # the site may come back; until then no roll-call lists it
         try:
-            admit_enrolment(SealedMessage(envelope.encode()), run.job, site, run.sites.registered[site].public_key)
+            key = run.sites.registered[site].public_key
+            admit_enrolment(SealedMessage(envelope.encode()), run.job, site, key, profile=run.profile)
         except UpdateRefused:
             return False
         return True
@@ -103,7 +111,8 @@ class _Enrolling:
         site, content = reply.site, reply.content
         if isinstance(content, SealedMessage):
             try:
-                admit_enrolment(content, self._run.job, site, self._run.sites.registered[site].public_key)
+                key = self._run.sites.registered[site].public_key
+                admit_enrolment(content, self._run.job, site, key, profile=self._run.profile)
             except UpdateRefused as refusal:
                 self._decline(site, refusal.reason, str(refusal))
                 strikes[site] = refusal.reason

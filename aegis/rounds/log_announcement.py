@@ -47,6 +47,7 @@ def _outbound(run: RunContext, site: str) -> OutboundMessage:
     now = run.clock()
     announcement = LogAnnouncement(
         site_id=site,
+        profile=run.profile,
         job_id=run.job.job_id,
         job_digest=run.job.digest(),
         log=log,

@@ -374,6 +374,7 @@ class RoundAttempt:
         log, log_proof = self._of.witnesses.show(site)
         order = issue_order(
             self._questions[site],
+            profile=self._of.profile,
             roll_call_digest=sha256_hex(self._roll_call),
             last_head=self._of.heads.get(site),
             coordinator=attested.identity,

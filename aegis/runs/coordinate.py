@@ -102,7 +102,12 @@ def _handshake(federation: FederationFolder) -> CoordinatorHandshake:
     config = federation.config()
     return CoordinatorHandshake(
         federation.signer(),
-        Appraiser(config.attestation_policy(), config.profile, opened(config.endorsements, federation.path)),
+        Appraiser(
+            config.attestation_policy(),
+            config.profile,
+            opened(config.endorsements, federation.path),
+            unattested=config.accepted_unattested(),
+        ),
         attester=None if config.attester is None else attester_named(config.attester),
         challenges=FileChallenges(federation.coordinator / "challenges"),
     )

@@ -5,7 +5,7 @@ A run that continued under another profile, policy, key, code or evaluation set 
 
 - the job, aggregator and strategy included, by its digest;
 - the runtime, injected randomness and simulated attackers;
-- the profile, and the digest of the attestation policy;
+- the profile, the digest of the attestation policy, and the sites accepted without evidence;
 - the coordinator's key, and the key of every participant;
 - the claim that no person has data at two sites, where the federation makes the claim;
 - the public evaluation set, by its digest;
@@ -36,6 +36,7 @@ _REMEDIES: Mapping[str, tuple[str, str]] = {
     "options": ("the runtime options", f"give the options that the run began with, {_NEW_RUN}"),
     "profile": ("the profile", f"restore profile in federation.toml, {_NEW_RUN}"),
     "attestation_policy": ("the attestation policy", f"restore [attestation] in federation.toml, {_NEW_RUN}"),
+    "unattested_sites": ("the list unattested_sites", f"restore unattested_sites in federation.toml, {_NEW_RUN}"),
     "coordinator_key": ("the coordinator's key", "restore coordinator/signing.key of the federation from a backup"),
     "participants": ("the participants' keys", f"restore public_keys in federation.toml, {_NEW_RUN}"),
     "disjoint_units": ("the claim disjoint_units", f"restore disjoint_units in federation.toml, {_NEW_RUN}"),
@@ -59,6 +60,7 @@ def pinned(
         "options": dict(options),
         "profile": config.profile.value,
         "attestation_policy": config.attestation_policy().digest(),
+        "unattested_sites": sorted(config.unattested_sites),
         "coordinator_key": federation.signer().public_hex,
         "participants": dict(config.public_keys),
         "disjoint_units": config.disjoint_units,

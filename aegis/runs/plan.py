@@ -23,7 +23,7 @@ from aegis.runs.site_privacy import require_site_budget
 from aegis.runtimes.nvflare import FlareOptions
 from aegis.stores import RoundRecord
 from coreason_enclave.ledger import LineageClaim
-from coreason_enclave.schemas import FederationJob, Profile
+from coreason_enclave.schemas import FederationJob
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _configuration(job: FederationJob, plan: RunPlan, config: FederationConfig) 
         "job": job.job_id,
         **pinned(job, plan.options(), plan.federation, config),
         "randomness": "secret keys made by each site" if plan.unsafe_seed is None else "UNSAFE: injected seed",
-        "attestation": "simulated" if config.profile is Profile.DEVELOPMENT else "required",
+        "attestation": config.profile.label().get("attestation", "required"),
         "local_sites": [folder.name for folder in plan.federation.site_folders()],
         "versions": installed_versions(),
         **({"flare": plan.flare.described()} if plan.runtime is RuntimeName.NVFLARE else {}),

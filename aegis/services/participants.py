@@ -68,7 +68,8 @@ def create_federation(
     if federation.exists:
         raise RunFolderError(f"{federation.path} already holds a federation: choose another folder")
     with explained(lambda why: RunFolderError(f"not a federation: {why}")):
-        config = FederationConfig(profile=profile, delta=delta, public_keys={})
+        attester = "unattested" if profile is Profile.UNATTESTED else None
+        config = FederationConfig(profile=profile, delta=delta, public_keys={}, attester=attester)
     _gateway(host, public_address)  # raises before the first write
     federation.coordinator.mkdir(mode=0o700, parents=True, exist_ok=True)
     federation.signer()
@@ -94,23 +95,32 @@ def prepare_network(
 
 
 def admit(
-    federation: FederationFolder, request: bytes, *, platforms: Collection[str] = (), clock: Clock = time.time
+    federation: FederationFolder,
+    request: bytes,
+    *,
+    platforms: Collection[str] = (),
+    accept_unattested: bool = False,
+    clock: Clock = time.time,
 ) -> tuple[RegistrationRequest, bytes]:
     """Admit the site that signed ``request``, or renew its certificate; return the request and the sealed grant.
 
     Args:
         platforms: machines to pin the site to (see :func:`pin`). Empty: keep the current pins.
+        accept_unattested: accept the site by name without evidence of its hardware. Profile ``unattested`` only, which
+            admits no site otherwise.
 
     Raises:
         EnvelopeError: the request is malformed, or not signed by the key in the request.
         CertificateRefused: the site's certificate request is not acceptable.
-        RunFolderError: a site of this name takes part with another key, is revoked, or is pinned to other machines.
+        RunFolderError: a site of this name takes part with another key, is revoked, or is pinned to other machines; or
+            ``accept_unattested`` does not fit the federation's profile.
     """
     applicant, config = open_request(request), federation.config()
     if config.public_keys.get(applicant.site_id, applicant.public_key) != applicant.public_key:
         raise RunFolderError(
             f"{applicant.site_id} has another key: if re-created, remove its old entries from {federation.registry}"
         )
+    _require_profile_of(config, applicant.site_id, accept_unattested)
     pinned = _to_pin(config, applicant.site_id, platforms) if platforms else None
     gateway = prepare_network(federation, clock=clock)
     certificate = CertificateAuthority(_pki(federation), clock).issue_client(
@@ -124,9 +134,22 @@ def admit(
     )
     if pinned is not None:
         admitted = admitted.pinning(applicant.site_id, pinned.platforms)
+    if accept_unattested:
+        admitted = admitted.accepting_unattested(applicant.site_id)
     grant = _grant(federation, admitted, applicant, gateway, certificate, clock)
     federation.create(admitted)
     return applicant, grant
+
+
+def _require_profile_of(config: FederationConfig, site: str, accept_unattested: bool) -> None:
+    unattested = config.profile is Profile.UNATTESTED
+    if accept_unattested and not unattested:
+        raise RunFolderError(f"the federation's profile is {config.profile}, which accepts no unattested site")
+    if unattested and not accept_unattested and site not in config.unattested_sites:
+        raise RunFolderError(
+            f"the federation's profile is unattested, and unattested_sites does not list {site}: no evidence will show "
+            "which code runs there (--accept-unattested accepts this site so, by name); nothing was changed"
+        )
 
 
 def revoke(federation: FederationFolder, site_id: str) -> None:

@@ -22,7 +22,7 @@ from aegis.verification.signatures import check_signatures
 from aegis.verification.witness import check_witnesses
 from coreason_enclave.crypto import KeyRing, sha256_hex, verify_lines
 from coreason_enclave.ledger import NoiseSource
-from coreason_enclave.schemas import Provenance
+from coreason_enclave.schemas import Profile, Provenance
 from coreason_enclave.wire import model_digest, verify_checkpoint
 
 
@@ -128,6 +128,7 @@ def check_labels(records: Records, _: Reference) -> Answers:
         return
     simulated = Provenance.SIMULATED in audited
     require(simulated == (config.attestation == "simulated"), "config.json and updates differ on simulated attestation")
+    _require_unattested_as_such(records)
     seeded = _seeded_sites(records)
     require(
         bool(seeded) == (config.options.unsafe_seed is not None), f"ledgers contradict config.json: noise from {noise}"
@@ -146,6 +147,24 @@ def _require_recorded(records: Records) -> None:
     evaluation_sets = {records.outcome.evaluation_set, None if released is None else released.evaluation_set}
     evaluation_sets |= {each.evaluation_set for each in records.trail.configurations}
     require(evaluation_sets == {evaluation}, "log, config.json and outcome.json name different evaluation sets")
+
+
+def _require_unattested_as_such(records: Records) -> None:
+    """Require one answer to "attested?" from profile, configuration, rounds, updates and the sites' own ledgers."""
+    unattested = records.config.profile == Profile.UNATTESTED
+    told = "not attested" if unattested else "attested or simulated"
+    named = (records.config.attestation == "not attested") == unattested
+    require(named, f"config.json: attestation {records.config.attestation!r:.60} contradicts its profile")
+    for update in records.trail.updates:
+        claimed = update.provenance is Provenance.CLAIMED
+        message = f"line {update.line}: provenance {update.provenance}, but every update of this profile is {told}"
+        require(claimed == unattested, message)
+    for record in records.state.history:
+        wrong = [each for each in record.provenance.values() if (each is Provenance.CLAIMED) != unattested]
+        require(not wrong, f"state/state.json, round {record.round_number}: a provenance contradicts the profile")
+    for site, ledger in records.ledgers.items():
+        same = not isinstance(ledger, SiteLedger) or ledger.findings.unattested == unattested
+        require(same, f"the ledger of {site} began under another profile than config.json states")
 
 
 def _seeded_sites(records: Records) -> list[str]:

@@ -7,11 +7,26 @@ The coordinator verified the evidence itself on accepting the update, under the 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 
-from coreason_enclave.attestation import Binding, CpuKind, CpuReport, Role, gpu_nonce, parse_evidence, report_data
-from coreason_enclave.crypto import canonical_json
+from coreason_enclave.attestation import (
+    Binding,
+    CpuKind,
+    CpuReport,
+    Role,
+    gpu_nonce,
+    parse_evidence,
+    report_data,
+    report_without_hardware,
+)
 from coreason_enclave.hardware import bound_data_of_cpu, bound_data_of_gpu
+from coreason_enclave.schemas import Provenance
 from coreason_enclave.wire import UpdateStatement
+
+_WITHOUT_HARDWARE: Mapping[CpuKind, Provenance] = {
+    CpuKind.SIMULATED: Provenance.SIMULATED,
+    CpuKind.UNATTESTED: Provenance.CLAIMED,
+}
 
 
 def covers_its_order(statement: UpdateStatement, public_key: str) -> bool:
@@ -30,19 +45,19 @@ def covers_its_order(statement: UpdateStatement, public_key: str) -> bool:
         job_digest=statement.job_digest,
     ).context()
     gpus = all(hmac.compare_digest(bound_data_of_gpu(gpu), gpu_nonce(context)) for gpu in evidence.gpus)
-    return gpus and _covers(evidence.cpu, report_data(context, evidence.gpus))
+    return gpus and _covers(evidence.cpu, context, report_data(context, evidence.gpus))
 
 
-def is_simulated(statement: UpdateStatement) -> bool:
-    """Return True if the evidence calls itself simulated.
+def provenance_of(statement: UpdateStatement) -> Provenance:
+    """Return the most that the kind of a statement's evidence can support.
 
     Raises:
         AttestationError: the statement holds no evidence.
     """
-    return parse_evidence(statement.evidence).kind is CpuKind.SIMULATED
+    return _WITHOUT_HARDWARE.get(parse_evidence(statement.evidence).kind, Provenance.ATTESTED)
 
 
-def _covers(report: CpuReport, expected: bytes) -> bool:
-    if report.kind is CpuKind.SIMULATED:
-        return report.report_bytes() == canonical_json({"simulated": True, "report_data": expected.hex()})
+def _covers(report: CpuReport, context: bytes, expected: bytes) -> bool:
+    if report.kind in _WITHOUT_HARDWARE:
+        return report.report_bytes() == report_without_hardware(report.kind, context)
     return hmac.compare_digest(bound_data_of_cpu(report), expected)

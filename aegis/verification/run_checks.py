@@ -14,7 +14,7 @@ from aegis.verification.findings import Answer, Check, Finding, Reference, Verdi
 from aegis.verification.ledgers import SiteLedger
 from aegis.verification.records import Records
 from coreason_enclave.errors import EnclaveError
-from coreason_enclave.schemas import Mechanism, Provenance
+from coreason_enclave.schemas import Mechanism, Profile, Provenance
 
 _T = TypeVar("_T")
 
@@ -94,7 +94,7 @@ def _beyond(records: Records, reference: Reference) -> Iterator[tuple[str, str]]
         yield ("external checkpoint", "none given: the coordinator could rewrite and re-sign the log (--checkpoint)")
     if not reference.witnesses:
         yield ("witnesses", "no site's statement given: only the log's keeper states what sites received (--witness)")
-    yield "attestation", _attestation(records)
+    yield from _attestation(records)
     yield from _about_config(records, reference)
     if _read_or(lambda: records.job.client_privacy is not None, False):
         yield ("sampling of sites", "the folder names each cohort: client-level privacy does not hold for its readers")
@@ -117,10 +117,20 @@ def _about_config(records: Records, reference: Reference) -> Iterator[tuple[str,
         yield "overlap of sites", f"that no unit has data at two sites is a claim: {config.disjoint_units}"
 
 
-def _attestation(records: Records) -> str:
-    if Provenance.SIMULATED in _provenance(records):
-        return "SIMULATED: no evidence shows which code ran at the sites"
-    return "the coordinator appraised evidence when it admitted each update; verify checks only the binding"
+def _attestation(records: Records) -> Iterator[tuple[str, str]]:
+    if _is_unattested(records):
+        yield "hardware", "not attested, by the profile: no evidence shows which code ran at the sites"
+    elif Provenance.SIMULATED in _provenance(records):
+        yield "attestation", "SIMULATED: no evidence shows which code ran at the sites"
+    else:
+        appraised = "the coordinator appraised evidence when it admitted each update; verify checks only the binding"
+        yield "attestation", appraised
+
+
+def _is_unattested(records: Records) -> bool:
+    config = _read_or(lambda: records.config, None)
+    stated = config is not None and config.profile == Profile.UNATTESTED
+    return stated or Provenance.CLAIMED in _provenance(records)
 
 
 def _open_at_ledgers(records: Records) -> set[str]:
@@ -134,6 +144,8 @@ def _notices(records: Records) -> Iterator[str]:
         return
     if Provenance.SIMULATED in _provenance(records):
         yield "SIMULATED attestation: a development run; no evidence shows which code ran at the sites"
+    if _is_unattested(records):
+        yield "NOT ATTESTED: real sites without hardware evidence; which code ran there is their claim"
     if config.options.unsafe_seed is not None:
         yield "UNSAFE injected noise: anyone who knows the seed can subtract it; no epsilon below protects anyone"
     if config.declared_attackers:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from aegis.coordination import admit_enrolment
 from aegis.errors import UpdateRefused, VerificationFailed
 from aegis.verification.audit_trail import AuditedUpdate
-from aegis.verification.evidence import covers_its_order, is_simulated
+from aegis.verification.evidence import covers_its_order, provenance_of
 from aegis.verification.findings import Answer, Answers, Reference, fails, holds, require
 from aegis.verification.records import Records
 from coreason_enclave.accounting import event_from_dict
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.ledger import open_head
-from coreason_enclave.schemas import Provenance
+from coreason_enclave.schemas import Profile
 from coreason_enclave.wire import SealedMessage
 
 
@@ -38,10 +38,17 @@ def check_signatures(records: Records, reference: Reference) -> Answers:
 def _require_enrolled(records: Records, site: str) -> None:
     envelope, key = records.state.enrolments.get(site), records.config.participants.get(site)
     require(envelope is not None and key is not None, f"{site} took part, but its enrolment or its key is missing")
+    message, profile = SealedMessage(str(envelope).encode()), _profile(records)
     try:
-        admit_enrolment(SealedMessage(str(envelope).encode()), records.job, site, str(key))
+        admit_enrolment(message, records.job, site, str(key), profile=profile)
     except UpdateRefused as refusal:
         raise VerificationFailed(f"the enrolment of {site}: {refusal}") from refusal
+
+
+def _profile(records: Records) -> Profile:
+    stated = records.config.profile
+    require(stated in set(Profile), f"config.json: {stated!r:.60} is no profile")
+    return Profile(stated)
 
 
 def _signed_by(records: Records, site: str) -> Answer:
@@ -71,7 +78,7 @@ def _differences(records: Records, update: AuditedUpdate) -> Iterator[str]:
         "unit": (update.unit, statement.unit),
         "delta": (update.delta, statement.delta),
         "content": (update.content_changed, statement.content_changed),
-        "provenance": (update.provenance is Provenance.SIMULATED, is_simulated(statement)),
+        "provenance": (update.provenance, provenance_of(statement)),
         "nonce, key or job that the evidence covers": (True, covers_its_order(statement, key)),
         "ledger head": ((update.ledger_head.seq, update.ledger_head.hash), (head.seq, head.hash)),
     }

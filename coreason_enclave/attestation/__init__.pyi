@@ -8,6 +8,7 @@ from .binding import Role as Role
 from .binding import gpu_nonce as gpu_nonce
 from .binding import manual_context as manual_context
 from .binding import report_data as report_data
+from .binding import report_without_hardware as report_without_hardware
 from .challenges import CHALLENGE_S as CHALLENGE_S
 from .challenges import Challenges as Challenges
 from .challenges import FileChallenges as FileChallenges

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import TypeAdapter
 
 from coreason_enclave.attestation.acceptance_rules import Accepted, appraise_report
 from coreason_enclave.attestation.attestation_policy import AttestationPolicy
-from coreason_enclave.attestation.binding import Binding, gpu_nonce, report_data
+from coreason_enclave.attestation.binding import Binding, gpu_nonce, report_data, report_without_hardware
 from coreason_enclave.attestation.endorsements import EndorsementSource
 from coreason_enclave.attestation.evidence import CpuKind, CpuReport, Evidence
 from coreason_enclave.attestation.verify import Authentic, Refusal, VerificationRefused
@@ -33,13 +33,19 @@ from coreason_enclave.attestation.verify.nvidia import parse_report as parse_spd
 from coreason_enclave.attestation.verify.snp import PINNED as PINNED_SNP
 from coreason_enclave.attestation.verify.snp import SnpVerifier
 from coreason_enclave.attestation.verify.snp import parse_report as parse_snp_report
-from coreason_enclave.crypto import canonical_json
 from coreason_enclave.errors import AttestationError, Reason
 from coreason_enclave.schemas import AttestationReport, Profile, Provenance, SafeId, explained
 
 EVERYTHING_UNCHECKED = "everything: this evidence is simulated"
 """The only ``not_checked`` entry in a result for simulated evidence."""
 
+NOT_ATTESTED = "everything: not attested"
+"""The only ``not_checked`` entry in a result for a statement that stands in place of evidence."""
+
+_WITHOUT_HARDWARE: Mapping[CpuKind, tuple[Provenance, str]] = {
+    CpuKind.SIMULATED: (Provenance.SIMULATED, EVERYTHING_UNCHECKED),
+    CpuKind.UNATTESTED: (Provenance.CLAIMED, NOT_ATTESTED),
+}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME: TypeAdapter[str] = TypeAdapter(SafeId)
 
@@ -62,12 +68,14 @@ class Appraiser:
     """A relying party: policy, profile and source of endorsements.
 
     Attributes:
+        unattested: Under profile ``unattested``, the parties accepted without evidence: Ed25519 keys (hex) by name.
         verifiers: Replaced by tests with their own hierarchies; the product keeps the default.
     """
 
     policy: AttestationPolicy
     profile: Profile
     endorsements: EndorsementSource
+    unattested: Mapping[str, Collection[str]] = field(default_factory=dict, kw_only=True)
     verifiers: Verifiers = field(default=PINNED, kw_only=True)
 
     def appraise(self, evidence: Evidence, binding: Binding, now: int) -> AttestationReport:
@@ -86,8 +94,10 @@ class Appraiser:
         """
         context = _context(binding)
         self._refuse_kind(evidence.kind)
-        if evidence.kind is CpuKind.SIMULATED:
-            _refuse_unlike_simulated(evidence, context)
+        if evidence.kind in _WITHOUT_HARDWARE:
+            _refuse_other_words(evidence, context)
+            if evidence.kind is CpuKind.UNATTESTED:
+                self._refuse_unlisted(binding)
             return self._result(binding, now, evidence.kind, ())
         cpu = self._cpu(evidence, context, binding.subject, now)
         return self._result(binding, now, evidence.kind, (cpu, *self._gpus(evidence, context, binding.subject, now)))
@@ -96,12 +106,24 @@ class Appraiser:
         if kind is CpuKind.SIMULATED and self.profile is not Profile.DEVELOPMENT:
             message = f"simulated evidence proves nothing, and profile {self.profile} refuses it"
             raise VerificationRefused(Refusal.SIMULATED, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
+        if (kind is CpuKind.UNATTESTED) != (self.profile is Profile.UNATTESTED):
+            refusal = Refusal.UNATTESTED if kind is CpuKind.UNATTESTED else Refusal.KIND_NOT_ACCEPTED
+            message = f"a party of kind {kind}, which profile {self.profile} never accepts"
+            raise VerificationRefused(refusal, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
         if kind not in self.policy.kinds:
             message = f"evidence of kind {kind}, which the policy's kinds do not list"
             raise VerificationRefused(Refusal.KIND_NOT_ACCEPTED, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
-        if kind is CpuKind.SIMULATED and self.policy.gpus:
-            message = f"the policy requires {self.policy.gpus} GPUs, but simulated evidence has none"
+        if kind in _WITHOUT_HARDWARE and self.policy.gpus:
+            message = f"the policy requires {self.policy.gpus} GPUs, but {kind} evidence has none"
             raise VerificationRefused(Refusal.GPUS_MISSING, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
+
+    def _refuse_unlisted(self, binding: Binding) -> None:
+        """Refuse a party that this relying party did not accept without evidence, by name and key."""
+        if binding.public_key not in self.unattested.get(binding.subject, ()):
+            message = (
+                f"{binding.subject} is not attested, and no list accepts {binding.subject} with this key unattested"
+            )
+            raise VerificationRefused(Refusal.UNATTESTED, message, reason=Reason.ATTESTATION_UNACCEPTABLE)
 
     def _cpu(self, evidence: Evidence, context: bytes, subject: str, now: int) -> Accepted:
         expected = report_data(context, evidence.gpus)
@@ -137,13 +159,13 @@ class Appraiser:
         return tuple(appraise_report(verdict, self.policy, subject=subject, now=now) for verdict in verdicts)
 
     def _result(self, binding: Binding, now: int, kind: CpuKind, accepted: Sequence[Accepted]) -> AttestationReport:
-        """Build the result. ``accepted``: the processor's, then each GPU's; empty for simulated evidence alone."""
+        """Build the result. ``accepted``: the processor's, then each GPU's; empty without hardware."""
         unchecked = dict.fromkeys(name for one in accepted for name in one.not_checked)
         with explained(
             lambda why: AttestationError(f"invalid attestation result: {why}", reason=Reason.ATTESTATION_INVALID)
         ):
             return AttestationReport(
-                provenance=Provenance.ATTESTED if accepted else Provenance.SIMULATED,
+                provenance=Provenance.ATTESTED if accepted else _WITHOUT_HARDWARE[kind][0],
                 kind=kind.value,
                 subject=binding.subject,
                 public_key=binding.public_key,
@@ -155,7 +177,7 @@ class Appraiser:
                 policy=self.policy.digest(),
                 appraised_at=now,
                 expires_at=now + self.policy.lifetime_s,
-                not_checked=tuple(unchecked) if accepted else (EVERYTHING_UNCHECKED,),
+                not_checked=tuple(unchecked) if accepted else (_WITHOUT_HARDWARE[kind][1],),
             )
 
 
@@ -185,9 +207,12 @@ def _require_covered(covered: bytes, expected: bytes, refusal: Refusal, what: st
         raise VerificationRefused(refusal, message)
 
 
-def _refuse_unlike_simulated(evidence: Evidence, context: bytes) -> None:
-    """Refuse simulated evidence in any other form or with another echo, so mixed-up nonces show in development."""
+def _refuse_other_words(evidence: Evidence, context: bytes) -> None:
+    """Refuse words in place of evidence in any other form or with another echo.
+
+    The echo ties a simulated or unattested party to both of its keys, the challenge and the job, as evidence does.
+    """
     if evidence.gpus:
-        raise VerificationRefused(Refusal.MALFORMED, "simulated evidence must have no GPUs")
-    expected = canonical_json({"simulated": True, "report_data": report_data(context, ()).hex()})
-    _require_covered(evidence.cpu.report_bytes(), expected, Refusal.REPORT_DATA, "the simulated report")
+        raise VerificationRefused(Refusal.MALFORMED, f"{evidence.kind} evidence must have no GPUs")
+    expected = report_without_hardware(evidence.kind, context)
+    _require_covered(evidence.cpu.report_bytes(), expected, Refusal.REPORT_DATA, f"the {evidence.kind} report")

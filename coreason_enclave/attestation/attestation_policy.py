@@ -67,8 +67,10 @@ PlatformId = Annotated[
 """A chip id, PPID or device identity in the form that ``aegis evidence verify`` prints."""
 
 
-_ATTESTER = re.compile(r"simulated|(?:sgx|tdx|snp)(?:\+nvidia)?")
-AttesterName = Annotated[str, AfterValidator(of_form(_ATTESTER, "simulated, or sgx, tdx, snp, perhaps with +nvidia"))]
+_ATTESTER = re.compile(r"simulated|unattested|(?:sgx|tdx|snp)(?:\+nvidia)?")
+AttesterName = Annotated[
+    str, AfterValidator(of_form(_ATTESTER, "simulated, unattested, or sgx, tdx, snp, perhaps with +nvidia"))
+]
 """Name of a host's attester: a kind of processor, optionally with the host's GPUs."""
 
 
@@ -76,7 +78,8 @@ class AttestationPolicy(StrictModel):
     """The evidence that a relying party accepts. Empty lists accept nothing.
 
     Attributes:
-        kinds: Accepted kinds of processor report. Only the profile ``development`` accepts ``simulated``.
+        kinds: Accepted kinds of processor report. Only the profile ``development`` accepts ``simulated``, and only the
+            profile ``unattested`` accepts ``unattested``.
         gpus: Minimum number of attested GPUs next to the processor; a host may show more.
         lifetime_s: Lifetime of an appraisal in seconds; renewal happens at 0.8 of the lifetime.
         accept_unchecked: Names of checks that may stay open (:class:`Unchecked`).
@@ -122,3 +125,8 @@ class AttestationPolicy(StrictModel):
     def simulated_only(cls) -> Self:
         """Return the policy of a development federation, which accepts simulated evidence only."""
         return cls(kinds=(CpuKind.SIMULATED,))
+
+    @classmethod
+    def unattested_only(cls) -> Self:
+        """Return the policy under profile ``unattested``, which accepts no evidence of any hardware."""
+        return cls(kinds=(CpuKind.UNATTESTED,))

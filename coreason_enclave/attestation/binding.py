@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from coreason_enclave.attestation.evidence import GpuReport, gpu_list
-from coreason_enclave.crypto import frame
+from coreason_enclave.attestation.evidence import CpuKind, GpuReport, gpu_list
+from coreason_enclave.crypto import canonical_json, frame
 
 _VERSION = b"1"
 
@@ -77,3 +77,11 @@ def gpu_nonce(context: bytes) -> bytes:
 def report_data(context: bytes, gpus: Sequence[GpuReport]) -> bytes:
     """Return the 64 bytes that the processor's report must cover, given the GPU reports."""
     return hashlib.sha512(b"cpu" + context + hashlib.sha256(gpu_list(gpus)).digest()).digest()
+
+
+def report_without_hardware(kind: CpuKind, context: bytes) -> bytes:
+    """Return the only report over ``context`` that a kind without hardware (``simulated``, ``unattested``) may show.
+
+    No key signs the report itself: the envelope around the report has the signature of its party.
+    """
+    return canonical_json({kind.value: True, "report_data": report_data(context, ()).hex()})

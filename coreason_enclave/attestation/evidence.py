@@ -24,9 +24,10 @@ MAX_GPUS = 16
 
 
 class CpuKind(StrEnum):
-    """The origin of a processor's report. ``simulated`` proves nothing, and keeps this name everywhere."""
+    """The origin of a processor's report. ``simulated`` and ``unattested`` prove nothing, and keep these names."""
 
     SIMULATED = "simulated"
+    UNATTESTED = "unattested"
     SGX = "sgx"
     TDX = "tdx"
     SNP = "snp"

@@ -67,13 +67,12 @@ def _unsafe_keys(folder: Path, seed: int) -> UnsafeSeededNoise:
 
 
 def _page(report: dict[str, Any]) -> str:
-    simulated = ", SIMULATED attestation" if report.get("attestation") == "simulated" else ""
     unsafe = ", UNSAFE SEEDED NOISE" if report["unsafe_seeded_noise"] else ""
     counts = f"{report['answered']} answered, {report['refused']} refused"
     activity = "working on an order" if report["busy"] else "waiting"
     return "\n".join(
         [
-            f"{report['site_id']}: agent {report['version']}, profile {report['profile']}{simulated}{unsafe}",
+            f"{report['site_id']}: agent {report['version']}, {Profile(report['profile']).in_words()}{unsafe}",
             f"  since {_moment(report['started'])}, {activity}; {counts}",
             *_describe_connections(report),
             *map(_budget_line, report["budgets"]),

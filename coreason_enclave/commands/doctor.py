@@ -75,7 +75,7 @@ def examine(folder: Path, *, now: Callable[[], float] = time.time, socket_only: 
     except ConfigurationError as error:
         yield Diagnosis("site.toml", DiagnosisLevel.FAIL, str(error), "correct the line that the message names")
         return
-    yield Diagnosis("site.toml", DiagnosisLevel.OK, f"{site.config.site_id}, profile {site.config.profile}")
+    yield Diagnosis("site.toml", DiagnosisLevel.OK, f"{site.config.site_id}, {site.config.profile.in_words()}")
     for name, check in CHECKS.items():
         yield from examined_safely(name, check, site)
 

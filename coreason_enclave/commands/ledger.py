@@ -24,6 +24,7 @@ from coreason_enclave.ledger import (
     back_up,
     verify_export,
 )
+from coreason_enclave.schemas import Profile
 from coreason_enclave.system import replace_file
 
 _SQLITE = b"SQLite format 3\x00"
@@ -149,6 +150,8 @@ def _parse_head(text: str, option: str) -> LedgerHead:
 
 def _page(findings: ExportFindings) -> str:
     lines = [f"ledger {findings.ledger_id[:16]}, {findings.entries} entries, head {findings.head.seq}"]
+    if findings.unattested:
+        lines.append(f"  {Profile.UNATTESTED.in_words()}: no evidence shows which code spent this budget")
     if not findings.durable:
         lines.append("  IN MEMORY ONLY: this ledger was never stored on disk")
     lines += [

@@ -27,7 +27,7 @@ def init(folder: Path) -> None:
 
     config = load_site_config(folder / "site.toml")
     public_key = prepare_site(folder, config)
-    click.echo(f"created {config.site_id}: {len(config.lineages)} lineages, profile {config.profile}")
+    click.echo(f"created {config.site_id}: {len(config.lineages)} lineages, {config.profile.in_words()}")
     click.echo(f"public key   {public_key}")
     click.echo(f"fingerprint  {fingerprint(public_key)}")
 

@@ -6,3 +6,4 @@ from .discovery import attester_named as attester_named
 from .report_binding import bound_data_of_cpu as bound_data_of_cpu
 from .report_binding import bound_data_of_gpu as bound_data_of_gpu
 from .simulated import SimulatedAttester as SimulatedAttester
+from .simulated import UnattestedAttester as UnattestedAttester

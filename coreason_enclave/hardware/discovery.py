@@ -18,7 +18,7 @@ from coreason_enclave.hardware.gramine import ATTESTATION, GramineCollector
 from coreason_enclave.hardware.host import HostAttester
 from coreason_enclave.hardware.nvidia import NvidiaCollector, Nvml
 from coreason_enclave.hardware.nvml import BINDING, PythonNvml
-from coreason_enclave.hardware.simulated import SimulatedAttester
+from coreason_enclave.hardware.simulated import SimulatedAttester, UnattestedAttester
 from coreason_enclave.hardware.tsm import PROVIDERS, REPORTS, TsmCollector, provider_here
 
 DEVICES: Mapping[str, str] = {
@@ -37,6 +37,10 @@ _CPUS: Mapping[str, Callable[[DeviceTree], CpuCollector]] = {
 }
 HARDWARE: tuple[str, ...] = tuple(name + gpus for name in _CPUS for gpus in ("", _GPUS))
 """Names of the attesters that need hardware; ``+nvidia``: with every GPU of the host."""
+_WITHOUT_HARDWARE: Mapping[str, Callable[[], Attester]] = {
+    CpuKind.SIMULATED.value: SimulatedAttester,
+    CpuKind.UNATTESTED.value: UnattestedAttester,
+}
 _NEEDS: Mapping[str, str] = {"tdx": "configfs-tsm", "snp": "configfs-tsm", "sgx": "SGX under Gramine"}
 _NVIDIA_BINDING = "nvidia-ml-py"
 
@@ -63,10 +67,10 @@ class ThisHost:
 
     def attester(self, name: str) -> Attester:
         """See :func:`attester_named`."""
-        if name == CpuKind.SIMULATED:
-            return SimulatedAttester()
+        if name in _WITHOUT_HARDWARE:
+            return _WITHOUT_HARDWARE[name]()
         if name not in HARDWARE:
-            known = ", ".join((CpuKind.SIMULATED, *HARDWARE))
+            known = ", ".join((*_WITHOUT_HARDWARE, *HARDWARE))
             raise ConfigurationError(f"attester {name[:64]!r} is not known; known: {known}")
         gpus = NvidiaCollector(self._nvml) if name.endswith(_GPUS) else None
         return HostAttester(_CPUS[name.removesuffix(_GPUS)](self._tree), gpus)
@@ -110,7 +114,7 @@ class ThisHost:
 
 
 def attester_named(name: str) -> Attester:
-    """Return the attester called ``name``: ``simulated``, or one of :data:`HARDWARE`.
+    """Return the attester called ``name``: ``simulated``, ``unattested``, or one of :data:`HARDWARE`.
 
     Opens no device. On a host without the hardware, every ``produce`` raises ``attestation_unavailable``, lists the
     interfaces searched, and tries no alternative.

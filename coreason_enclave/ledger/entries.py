@@ -50,6 +50,12 @@ class Founded(_Entry):
     durable: bool
 
 
+class Unattested(_Entry):
+    """The ledger of a site under profile ``unattested``, which is never opened under another profile."""
+
+    type: Literal["unattested"] = "unattested"
+
+
 class Registered(_Entry):
     """A lineage and its budget in 1e-12 of Rényi divergence at the registered order, rounded down."""
 
@@ -118,7 +124,7 @@ class Acknowledged(_Entry):
     why: Annotated[str, Field(min_length=1, max_length=1000, pattern=_ONE_LINE)]
 
 
-Entry = Founded | Registered | ContentNoted | Reserved | ReservedNonPrivate | Committed | Acknowledged
+Entry = Founded | Unattested | Registered | ContentNoted | Reserved | ReservedNonPrivate | Committed | Acknowledged
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="type")])
 
 

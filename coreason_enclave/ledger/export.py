@@ -35,6 +35,7 @@ class ExportFindings:
     Attributes:
         ledger_id: random, chosen at creation; distinguishes two ledgers of one site.
         durable: False for a ledger that lived in memory only.
+        unattested: True for the ledger of a site under profile ``unattested``.
         head: the last entry. Compare this head with a head seen elsewhere.
         lineages, jobs: the claims that the entries support.
         acknowledged: heads that this history lacks, and the persons who continue without them. No claim covers the
@@ -44,6 +45,7 @@ class ExportFindings:
 
     ledger_id: str
     durable: bool
+    unattested: bool
     head: LedgerHead
     entries: int
     lineages: tuple[LineageClaim, ...]
@@ -149,6 +151,8 @@ def _require_known(expected: LedgerHead, rows: Sequence[_Row], acknowledged: Seq
 def _findings(state: LedgerState, ledger_id: str, head: LedgerHead, *, rolled_back_checked: bool) -> ExportFindings:
     lineages = state.lineages or {}
     not_checked = ["whether every use of the data was recorded"]
+    if state.unattested:
+        not_checked.append("which code wrote this ledger: not attested, by the profile")
     if not rolled_back_checked:
         not_checked.append("whether later entries were cut off: compare the head with one kept elsewhere")
     not_checked += [
@@ -159,6 +163,7 @@ def _findings(state: LedgerState, ledger_id: str, head: LedgerHead, *, rolled_ba
     return ExportFindings(
         ledger_id=ledger_id,
         durable=state.founded is not None and state.founded.durable,
+        unattested=state.unattested,
         head=head,
         entries=head.seq + 1,
         lineages=tuple(claims.lineage_claim(state, name) for name in lineages),

@@ -18,6 +18,7 @@ from coreason_enclave.ledger.records import (
     Plan,
     Reservation,
 )
+from coreason_enclave.schemas import Profile
 
 
 class PrivacyLedger(Protocol):
@@ -30,6 +31,16 @@ class PrivacyLedger(Protocol):
     @property
     def durable(self) -> bool:
         """Return True if the account survives this process."""
+        ...
+
+    def keep_profile(self, profile: Profile) -> None:
+        """Make an empty ledger a ledger of ``profile``, or check that it is one. Repeating changes nothing.
+
+        Only profile ``unattested`` leaves an entry; ``development`` and ``production`` keep a ledger free of it.
+
+        Raises:
+            LedgerConflict: the ledger began under another profile.
+        """
         ...
 
     def register(self, registration: LineageRegistration) -> None:

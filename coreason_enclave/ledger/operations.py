@@ -32,6 +32,7 @@ from coreason_enclave.ledger.entries import (
     Registered,
     Reserved,
     ReservedNonPrivate,
+    Unattested,
 )
 from coreason_enclave.ledger.export import write_export
 from coreason_enclave.ledger.pricing import Price, budget_pico, price
@@ -48,7 +49,7 @@ from coreason_enclave.ledger.records import (
     require_hex_digest,
 )
 from coreason_enclave.ledger.state import JobRecord, LedgerState, LineageRecord, apply, follow
-from coreason_enclave.schemas import explained
+from coreason_enclave.schemas import Profile, explained
 
 Clock = Callable[[], int]
 Decision = Callable[[LedgerState], Entry | None]
@@ -97,6 +98,17 @@ class EventSourcedLedger(ABC):
     @abstractmethod
     def _hash_at(self, seq: int) -> str | None:
         """Return the hash of one verified entry, or None without such an entry."""
+
+    def keep_profile(self, profile: Profile) -> None:
+        """See :meth:`.PrivacyLedger.keep_profile`."""
+
+        def decide(state: LedgerState) -> Entry | None:
+            if profile is Profile.UNATTESTED:
+                return None if state.unattested else Unattested(time=self._now())
+            rules.check_attested(state.unattested, profile)
+            return None
+
+        self._append(decide)
 
     def register(self, registration: LineageRegistration) -> None:
         """See :meth:`.PrivacyLedger.register`."""

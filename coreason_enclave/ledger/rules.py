@@ -26,6 +26,24 @@ def check_order(founded: Founded | None, entry: Entry) -> None:
         raise LedgerCorrupted("a ledger must begin with exactly one founding entry")
 
 
+def check_no_history(is_new: bool) -> None:
+    """Raise unless the ledger is empty: a ledger that began under another profile keeps that profile."""
+    if not is_new:
+        raise LedgerConflict(
+            "this ledger began under another profile than unattested, and a site keeps its profile: make a new site "
+            "(another folder, other lineages) for profile unattested"
+        )
+
+
+def check_attested(unattested: bool, profile: str) -> None:
+    """Raise if a ledger of profile ``unattested`` is to be used under another profile."""
+    if unattested:
+        raise LedgerConflict(
+            f"this ledger began under profile unattested, and a site keeps its profile: make a new site (another "
+            f"folder, other lineages) for profile {profile}"
+        )
+
+
 def check_not_registered(known: LineageRegistration | None, registration: LineageRegistration) -> None:
     """Raise if the lineage already has a registration: a second registration would open a second budget."""
     if known is None:

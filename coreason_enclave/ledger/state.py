@@ -18,6 +18,7 @@ Invariants, each checked by :mod:`coreason_enclave.ledger.rules`:
 7. A reservation has at most one commit, with the reserved mechanism and no more steps than reserved.
 8. A lost head has one acknowledgement, which returns no budget.
 9. A draw belongs to a reserved, still open round, and uses the key of the job's first draw.
+10. Only a ledger without lineages becomes a ledger of profile ``unattested``, once.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from coreason_enclave.ledger.entries import (
     Registered,
     Reserved,
     ReservedNonPrivate,
+    Unattested,
     parse_entry,
 )
 from coreason_enclave.ledger.records import Acknowledgement, Draw, LedgerHead, LineageRegistration, Plan
@@ -100,12 +102,16 @@ class LineageRecord:
 
 @dataclass(frozen=True)
 class LedgerState:
-    """The content of a verified history. The empty state precedes the first entry."""
+    """The content of a verified history. The empty state precedes the first entry.
+
+    ``unattested``: True for the ledger of a site under profile ``unattested``.
+    """
 
     founded: Founded | None = None
     head: LedgerHead | None = None
     lineages: Mapping[str, LineageRecord] | None = None
     acknowledged: tuple[Acknowledgement, ...] = ()
+    unattested: bool = False
 
     def lineage(self, name: str) -> LineageRecord:
         """Return the lineage's record; raise :class:`LedgerError` for an unknown lineage."""
@@ -165,6 +171,9 @@ def apply(state: LedgerState, entry: Entry) -> LedgerState:
     match entry:
         case Founded():
             return replace(state, founded=entry, lineages={})
+        case Unattested():
+            rules.check_no_history(not state.lineages and not state.unattested)
+            return replace(state, unattested=True)
         case Registered():
             return _register(state, entry)
         case ContentNoted():

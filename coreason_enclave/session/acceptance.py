@@ -4,14 +4,14 @@ An order passes these checks, in this sequence:
 
 1. signature by a coordinator of the policy
 2. shape of the document
-3. address, issue and expiry times
+3. address, profile, issue and expiry times
 4. round within the job
 5. both ends attested
 6. base model as signed
 7. dataset registered, unit and delta as registered
 8. policy, line by line, on the *resolved* job (no value left open)
 9. noise alone within ``max_update_norm``, so that the update can be released
-10. roll-call
+10. roll-call, of this profile alone
 
 An invitation carries neither round nor model nor roll-call: only checks 1 to 3, 7 and 8 apply.
 """
@@ -155,7 +155,7 @@ def accept(message: SealedMessage, config: SiteConfig, handshake: SiteHandshake,
     """
     payload, coordinator_key = _open(message, ORDER_TYPE, config)
     order = RoundOrder.from_payload(payload)
-    _require_timely(order, config, now)
+    _require_addressed(order, config, now)
     if order.round_number > order.job.rounds:
         raise JobRejected(f"round {order.round_number} of a {order.job.rounds}-round job", reason=Reason.WRONG_ROUND)
     released = handshake.release(order, message.envelope, message.arrays, coordinator_key)
@@ -230,7 +230,7 @@ def _bare(
     """Verify a document that travels alone; return it with the coordinator's key (Ed25519, hex)."""
     payload, coordinator_key = _open(message, payload_type, config)
     document = kind.from_payload(payload)
-    _require_timely(document, config, now)
+    _require_addressed(document, config, now)
     if message.arrays or message.roll_call:
         raise EnvelopeError(f"{kind.described} must carry neither a model nor a roll-call")
     return document, coordinator_key
@@ -244,9 +244,13 @@ def _allowed(job: FederationJob, config: SiteConfig) -> ResolvedJob:
     return ResolvedJob(resolved, job.digest(), lineage)
 
 
-def _require_timely(document: SiteRequest, config: SiteConfig, now: float) -> None:
+def _require_addressed(document: SiteRequest, config: SiteConfig, now: float) -> None:
+    """Raise unless the document is for this site, under this site's profile, and timely."""
     if document.site_id != config.site_id:
         raise JobRejected(f"the order is for {document.site_id}, not for this site", reason=Reason.NOT_ADDRESSED_TO_ME)
+    if document.profile is not config.profile:
+        message = f"site.toml: profile is {config.profile}, but the order is under profile {document.profile}"
+        raise JobRejected(message, reason=Reason.WRONG_PROFILE)
     if document.issued_at > now + CLOCK_SKEW_S:
         raise JobRejected("the order was issued in the future: compare the clocks", reason=Reason.NOT_YET_VALID)
     if document.expires_at < now or document.expires_at - document.issued_at > config.policy.max_order_lifetime_s:
@@ -272,6 +276,9 @@ def _require_cohort(order: RoundOrder, roll_call: bytes, config: SiteConfig, own
     if sha256_hex(roll_call) != order.roll_call_digest:
         raise EnvelopeError("the roll-call does not have the digest in the signed order", reason=Reason.ROLL_CALL)
     entries = read_roll_call(roll_call, order.job.digest())
+    if others := sorted(entry.site_id for entry in entries if entry.profile is not config.profile):
+        message = f"site.toml: profile is {config.profile}, but {others[0]} enrolled under another profile"
+        raise JobRejected(message, reason=Reason.WRONG_PROFILE)
     if (config.site_id, own_key) not in {(entry.site_id, entry.public_key) for entry in entries}:
         raise JobRejected("this site's own enrolment is not in the roll-call", reason=Reason.ROLL_CALL)
     counted, needed = _counted(entries, config), max(order.job.min_clients, config.policy.min_clients)

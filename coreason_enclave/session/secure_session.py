@@ -144,6 +144,8 @@ class SecureSession(AnswersByMethod):
     def __post_init__(self) -> None:
         if self.attester.kind == "simulated" and self.config.profile is not Profile.DEVELOPMENT:
             raise AttestationError("a simulated attester needs profile development; production sites need hardware")
+        if (self.attester.kind == "unattested") != (self.config.profile is Profile.UNATTESTED):
+            raise AttestationError("profile unattested needs the attester unattested, and no other profile accepts it")
         if self.job_keys.unsafe_seeded and self.config.profile is not Profile.DEVELOPMENT:
             raise ConfigurationError("injected keys need profile development: the seed lets anyone subtract the noise")
         if self.handshake.kem_keys.unsafe_derived and self.config.profile is not Profile.DEVELOPMENT:
@@ -247,6 +249,7 @@ class SecureSession(AnswersByMethod):
         enrolment = Enrolment(
             site_id=self.config.site_id,
             public_key=self.signer.public_hex,
+            profile=self.config.profile,
             job_id=resolved.job.job_id,
             job_digest=resolved.job_digest,
             enrolled_at=int(self.clock()),

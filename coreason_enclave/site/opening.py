@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tomli_w
 
-from coreason_enclave.attestation import Appraiser, Attester, FileChallenges
+from coreason_enclave.attestation import Appraiser, AttestationPolicy, Attester, FileChallenges
 from coreason_enclave.attestation.endorsements import opened
 from coreason_enclave.crypto import (
     HashLog,
@@ -30,10 +30,11 @@ from coreason_enclave.hardware import attester_named
 from coreason_enclave.ledger import LineageCaps, LineageRegistration, PrivacyLedger, SqliteLedger
 from coreason_enclave.policy import LineagePolicy, SiteConfig, load_site_config
 from coreason_enclave.privacy import LocalSgdTrainer, Trainer
-from coreason_enclave.schemas import NeighboringRelation
+from coreason_enclave.schemas import NeighboringRelation, Profile
 from coreason_enclave.sentry import DataSentry
 from coreason_enclave.session import LocalMetricsLog, SecureSession, SiteHandshake, UpdateStore
 from coreason_enclave.site.trainer_loading import load_trainer
+from coreason_enclave.wire import COORDINATOR
 from coreason_enclave.witness import CheckpointStore
 
 CONFIG_FILE = "site.toml"
@@ -83,10 +84,11 @@ def prepare_site(folder: Path, config: SiteConfig) -> str:
         The public key (hex).
 
     Raises:
-        LedgerError: a lineage's registration differs from ``config``.
+        LedgerError: a lineage's registration differs from ``config``, or the ledger began under another profile.
     """
     signer = load_or_create_signer(folder / config.keys / "signing.key")
     with closing(SqliteLedger(folder / config.ledger)) as ledger:
+        ledger.keep_profile(config.profile)
         for entry in config.lineages:
             ledger.register(_registration(entry))
     return signer.public_hex
@@ -110,7 +112,8 @@ def open_site(
 
     Raises:
         ConfigurationError: unusable configuration, or an attester unknown to this version.
-        LedgerError: a lineage's registration differs from ``site.toml``, or the ledger does not verify.
+        LedgerError: a lineage's registration differs from ``site.toml``, the ledger began under another profile, or the
+            ledger does not verify.
     """
     config = load_site_config(folder / CONFIG_FILE)
     attester = attester_named(config.attester)
@@ -118,6 +121,7 @@ def open_site(
     with ExitStack() as opened:  # on failure, release ledger and log for the next attempt
         ledger = SqliteLedger(folder / config.ledger)
         opened.callback(ledger.close)
+        ledger.keep_profile(config.profile)
         for entry in config.lineages:
             ledger.register(_registration(entry))
         log = HashLog(folder / config.audit, clock=clock)
@@ -156,18 +160,28 @@ def _handshake(
     clock: Callable[[], float],
     kem_keys: KemKeys | None,
 ) -> SiteHandshake:
-    attestation_policy = config.policy.coordinator_attestation
     return SiteHandshake(
         site_id=config.site_id,
         signer=signer,
         attester=attester,
-        appraiser=None
-        if attestation_policy is None
-        else Appraiser(attestation_policy, config.profile, opened(config.endorsements, folder)),
+        appraiser=_appraiser(folder, config),
         challenges=FileChallenges(folder / config.challenges),
         clock=clock,
         kem_keys=KemKeysInMemory() if kem_keys is None else kem_keys,
     )
+
+
+def _appraiser(folder: Path, config: SiteConfig) -> Appraiser | None:
+    """Return the judge of coordinators' evidence; None if ``site.toml`` demands none."""
+    policy = config.policy.coordinator_attestation
+    if config.profile is Profile.UNATTESTED:
+        accepted = {COORDINATOR: config.policy.unattested_coordinators}
+        policy = AttestationPolicy.unattested_only()
+    elif policy is None:
+        return None
+    else:
+        accepted = {}
+    return Appraiser(policy, config.profile, opened(config.endorsements, folder), unattested=accepted)
 
 
 def _registration(entry: LineagePolicy) -> LineageRegistration:

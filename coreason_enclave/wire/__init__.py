@@ -7,7 +7,7 @@ Never: trusts a field without a signature; changes a form without a new version.
 >>> from coreason_enclave.crypto import canonical_json
 >>> from coreason_enclave.wire import Enrolment
 >>> enrolment = Enrolment(
-...     site_id="ash", public_key="ab" * 32, job_id="study-1", job_digest="cd" * 32, enrolled_at=1_800_000_000)
+...     site_id="ash", public_key="ab" * 32, profile="production", job_id="s-1", job_digest="cd" * 32, enrolled_at=1)
 >>> Enrolment.from_payload(enrolment.canonical()) == enrolment
 True
 >>> Enrolment.from_payload(canonical_json({**enrolment.model_dump(mode="json"), "is_admin": True}))

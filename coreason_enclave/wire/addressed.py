@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coreason_enclave.schemas import FormatVersion, HexDigest, SafeId, StrictModel, UnixSeconds
+from coreason_enclave.schemas import FormatVersion, HexDigest, Profile, SafeId, StrictModel, UnixSeconds
 
 
 class SiteDocument(StrictModel):
@@ -20,7 +20,11 @@ class SiteJobDocument(SiteDocument):
 
 
 class SiteRequest(SiteDocument):
-    """A coordinator's request to a site, to be answered between two moments (Unix seconds)."""
+    """A coordinator's request to a site, to be answered between two moments (Unix seconds).
 
+    ``profile`` is the coordinator's own: a site of another profile refuses.
+    """
+
+    profile: Profile
     issued_at: UnixSeconds
     expires_at: UnixSeconds

@@ -15,6 +15,7 @@ from coreason_enclave.schemas import (
     FederationJob,
     Flag,
     HexDigest,
+    Profile,
     SafeId,
     SafePath,
     StrictModel,
@@ -52,11 +53,12 @@ class Enrolment(SiteJobDocument):
     """A site's signed declaration of taking part in this very job: one entry of the roll-call.
 
     Every other participant receives the enrolment, so the document says no more. ``public_key`` (Ed25519, hex) made the
-    signature; each reader's own list decides whether the key belongs to a known site.
+    signature; each reader's own list decides whether the key belongs to a known site. ``profile`` is the site's own.
     """
 
     described: ClassVar[str] = "an enrolment"
 
+    profile: Profile
     public_key: HexDigest
     enrolled_at: UnixSeconds
 

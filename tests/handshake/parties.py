@@ -145,6 +145,7 @@ class Pair:
         """An order upon it; ``changes`` are made before the coordinator signs and encrypts."""
         order = issue_order(
             RoundRequest(self.job, 1, self.name, nonce, sha256_hex(MODEL)),
+            profile=self.coordinator.appraiser.profile,
             roll_call_digest="00" * 32,
             last_head=None,
             coordinator=attested.identity,

@@ -20,6 +20,9 @@ _WHERE = "[policy.coordinator_attestation] of site.toml"
 
 def evidence_of_coordinators(site: Examined) -> Iterator[Diagnosis]:
     """Check that evidence can meet the policy, that verifiers are installed, and that endorsements have a source."""
+    if site.config.profile is Profile.UNATTESTED:
+        yield _unattested(site)
+        return
     required = site.config.policy.coordinator_attestation
     if required is None:
         yield _without_policy(site)
@@ -36,6 +39,20 @@ def _without_policy(site: Examined) -> Diagnosis:
         return Diagnosis("coordinator evidence", DiagnosisLevel.OK, "no evidence is required under profile development")
     found = "UNSAFE: no evidence is required: anyone who operates the coordinator's host can read every update"
     return Diagnosis("coordinator evidence", DiagnosisLevel.WARN, found, f"write {_WHERE}")
+
+
+def _unattested(site: Examined) -> Diagnosis:
+    name, accepted = "coordinator evidence", site.config.policy.unattested_coordinators
+    if not accepted:
+        found = "unattested_coordinators is empty: every coordinator is refused"
+        return Diagnosis(name, DiagnosisLevel.FAIL, found, "list each accepted coordinator's key in [policy]")
+    found = (
+        f"NOT ATTESTED: {', '.join(f'{key[:16]}…' for key in accepted)} accepted by name; anyone who operates the "
+        "coordinator's host can read every update"
+    )
+    return Diagnosis(
+        name, DiagnosisLevel.WARN, found, "accept only coordinators whose operators you trust with updates"
+    )
 
 
 def _unmet(required: AttestationPolicy, site: Examined) -> Iterator[str]:

@@ -27,7 +27,14 @@ def attestation(site: Examined) -> Iterator[Diagnosis]:
         looked,
         "" if there else _NO_HARDWARE,
     )
-    yield _simulated(site) if site.config.attester == "simulated" else _on_hardware(site.config.attester)
+    match site.config.attester:
+        case "simulated":
+            yield _simulated(site)
+        case "unattested":
+            found = "NOT ATTESTED, by profile unattested: no evidence shows which code trains here"
+            yield Diagnosis("attester", DiagnosisLevel.WARN, found, "every log line, table and report says so")
+        case name:
+            yield _on_hardware(name)
 
 
 def _simulated(site: Examined) -> Diagnosis:
@@ -45,4 +52,4 @@ def _on_hardware(name: str) -> Diagnosis:
     return Diagnosis("attester", DiagnosisLevel.OK, f"{name}: its interfaces exist", "")
 
 
-_NO_HARDWARE = "this host has no attestation hardware: only simulated evidence is possible"
+_NO_HARDWARE = "this host has no attestation hardware: only profiles development and unattested are possible"

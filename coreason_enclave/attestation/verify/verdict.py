@@ -36,6 +36,7 @@ class Refusal(StrEnum):
     LIBRARY_MISSING = "library_missing"
     # codes of an appraisal: authentic, but not accepted here
     SIMULATED = "simulated"
+    UNATTESTED = "unattested"
     KIND_NOT_ACCEPTED = "kind_not_accepted"
     PLATFORM_UNKNOWN = "platform_unknown"
     GPUS_MISSING = "gpus_missing"

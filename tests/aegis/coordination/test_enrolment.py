@@ -13,6 +13,7 @@ from coreason_enclave.crypto.encoding import canonical_json
 from coreason_enclave.crypto.envelope import seal
 from coreason_enclave.crypto.signing import Signer
 from coreason_enclave.errors import Reason
+from coreason_enclave.schemas import Profile
 from coreason_enclave.wire.documents import ENROLMENT_TYPE, UPDATE_TYPE
 from coreason_enclave.wire.roll_call import encode_roll_call, read_roll_call
 from coreason_enclave.wire.updates import SealedMessage
@@ -25,6 +26,7 @@ def enrolment(job: Any, *, signer: Signer = KEY, kind: str = ENROLMENT_TYPE, **c
         "version": 1,
         "site_id": "hospital-a",
         "public_key": KEY.public_hex,
+        "profile": "development",
         "job_id": job.job_id,
         "job_digest": job.digest(),
         "enrolled_at": 1_800_000_000,
@@ -36,7 +38,7 @@ def enrolment(job: Any, *, signer: Signer = KEY, kind: str = ENROLMENT_TYPE, **c
 def test_a_sites_signed_word_for_this_job_is_taken_and_stands_in_the_roll_call(job_with: Any) -> None:
     job = job_with()
     message = enrolment(job)
-    taken = admit_enrolment(message, job, "hospital-a", KEY.public_hex)
+    taken = admit_enrolment(message, job, "hospital-a", KEY.public_hex, profile=Profile.DEVELOPMENT)
     assert taken.site_id == "hospital-a"
     assert read_roll_call(encode_roll_call({"hospital-a": message.envelope}), job.digest()) == (taken,)
 
@@ -61,6 +63,7 @@ REFUSALS: dict[str, tuple[Reason, Callable[[Any], SealedMessage]]] = {
         Reason.UNKNOWN_SIGNER,
         lambda job: enrolment(job, public_key=STRANGER.public_hex),
     ),
+    "3 another profile": (Reason.WRONG_PROFILE, lambda job: enrolment(job, profile="unattested")),
     "3 another job": (Reason.WRONG_DIGEST, lambda job: enrolment(job, job_id="study-2")),
     "3 the right job's name over other terms": (Reason.WRONG_DIGEST, lambda job: enrolment(job, job_digest="cd" * 32)),
 }
@@ -70,5 +73,5 @@ REFUSALS: dict[str, tuple[Reason, Callable[[Any], SealedMessage]]] = {
 def test_an_enrolment_is_refused_that_is(job_with: Any, reason: Reason, make: Callable[[Any], SealedMessage]) -> None:
     job = job_with()
     with pytest.raises(UpdateRefused) as refused:
-        admit_enrolment(make(job), job, "hospital-a", KEY.public_hex)
+        admit_enrolment(make(job), job, "hospital-a", KEY.public_hex, profile=Profile.DEVELOPMENT)
     assert (refused.value.reason, refused.value.site_id) == (reason, "hospital-a")

@@ -31,6 +31,7 @@ def test_an_enrolment_says_who_takes_part_in_which_job_and_no_more(federation: F
     assert open_enrolment(answer.envelope) == Enrolment(
         site_id="clinic-1",
         public_key=site.public_key,
+        profile="development",
         job_id="study-1",
         job_digest=job.digest(),
         enrolled_at=federation.now,

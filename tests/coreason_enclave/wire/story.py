@@ -90,6 +90,7 @@ EVIDENCE = VECTORS / "evidence"
 NOW = 1_800_000_000
 MODEL = "model.safetensors"
 SITES = ("clinic-1", "clinic-2", "clinic-3")
+PROFILE = Profile.DEVELOPMENT
 NONCE = sha256_hex(b"TEST NONCE")
 CHALLENGE, SITES_CHALLENGE = sha256_hex(b"TEST CHALLENGE to a site"), sha256_hex(b"TEST CHALLENGE to a coordinator")
 HARDWARE = {CpuKind.SGX: (), CpuKind.TDX: ("",), CpuKind.SNP: ()}
@@ -229,6 +230,7 @@ def enrolments() -> dict[str, bytes]:
         site: seal(
             ENROLMENT_TYPE,
             Enrolment(
+                profile=PROFILE,
                 site_id=site,
                 public_key=key.public_hex,
                 job_id=JOB.job_id,
@@ -242,12 +244,15 @@ def enrolments() -> dict[str, bytes]:
 
 
 def invitation() -> bytes:
-    document = JobInvitation(job=JOB, site_id="clinic-1", nonce=NONCE, issued_at=NOW - 90, expires_at=NOW + 510)
+    document = JobInvitation(
+        profile=PROFILE, job=JOB, site_id="clinic-1", nonce=NONCE, issued_at=NOW - 90, expires_at=NOW + 510
+    )
     return seal(INVITATION_TYPE, document.canonical(), COORDINATOR)
 
 
 def attestation_request() -> bytes:
     document = AttestationRequest(
+        profile=PROFILE,
         site_id="clinic-1",
         job_id=JOB.job_id,
         job_digest=JOB.digest(),
@@ -293,7 +298,7 @@ def attestation(evidence: Evidence | None = None) -> bytes:
 
 def result() -> str:
     """The coordinator's attestation result. Policies change without the wire: the digest of one stands for any."""
-    appraiser = Appraiser(AttestationPolicy.simulated_only(), Profile.DEVELOPMENT, NoEndorsements())
+    appraiser = Appraiser(AttestationPolicy.simulated_only(), PROFILE, NoEndorsements())
     report = appraiser.appraise(_simulated(site_binding(CHALLENGE)), site_binding(CHALLENGE), NOW - 14)
     fields = {**report.model_dump(mode="json"), "policy": sha256_hex(b"TEST POLICY")}
     return seal_result(AttestationReport.model_validate(fields), COORDINATOR)
@@ -315,6 +320,7 @@ def announcement() -> bytes:
     lines, whole = log()[0], log(3)[1]
     path = tree_of(lines).consistency(2, 3)
     document = LogAnnouncement(
+        profile=PROFILE,
         site_id="clinic-1",
         job_id=JOB.job_id,
         job_digest=JOB.digest(),
@@ -371,6 +377,7 @@ def proofs() -> dict[str, Any]:
 
 def order() -> bytes:
     document = RoundOrder(
+        profile=PROFILE,
         job=JOB,
         round_number=1,
         site_id="clinic-1",

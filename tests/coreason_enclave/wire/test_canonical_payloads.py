@@ -11,7 +11,9 @@ import pytest
 from coreason_enclave.errors import EnvelopeError
 from coreason_enclave.wire.documents import Enrolment, HealthStatement
 
-ENROLMENT = Enrolment(site_id="a", public_key="ab" * 32, job_id="j", job_digest="cd" * 32, enrolled_at=1)
+ENROLMENT = Enrolment(
+    site_id="a", public_key="ab" * 32, profile="production", job_id="j", job_digest="cd" * 32, enrolled_at=1
+)
 HEALTH = HealthStatement(site_id="a", agent_version="1", sent_at=1, round_trip_s=0.5)
 
 

@@ -24,6 +24,7 @@ def enrolment(site: str, signer: Signer, *, payload_type: str = ENROLMENT_TYPE, 
     fields = {
         "site_id": site,
         "public_key": signer.public_hex,
+        "profile": "development",
         "job_id": "study-1",
         "job_digest": JOB,
         "enrolled_at": 1_800_000_000,
