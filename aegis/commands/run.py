@@ -85,8 +85,7 @@ def run(
 
     folder = RunFolder(Path("runs", job.job_id) if out is None else out)
     rounds = _Rounds(job, as_json)
-    label = ", ".join(f"{name} {value}" for name, value in config.profile.label().items())
-    rounds.say(f"{job.job_id}: {job.rounds} rounds over {len(config.public_keys)} sites, {label}")
+    rounds.say(f"{job.job_id}: {job.rounds} rounds over {len(config.public_keys)} sites, {config.profile.in_words()}")
     chosen = RuntimeName(runtime)
     plan = RunPlan(participants, folder, readmit=readmit, runtime=chosen, flare=flare)
     execute(job, replace(plan, observe=rounds.observe, say=rounds.say))
