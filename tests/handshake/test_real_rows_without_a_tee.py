@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,19 @@ import coreason_enclave.main
 from aegis.federation.job_files import dump_job
 from aegis.federation.registry import FederationConfig, FederationFolder
 from aegis.verification import Verdict, verify_run
+from coreason_enclave.attestation.evidence import CpuKind
 from coreason_enclave.configuration import read_toml
+from coreason_enclave.crypto.encoding import sha256_hex
+from coreason_enclave.crypto.hash_log import HashLog
 from coreason_enclave.crypto.signing import write_private
-from coreason_enclave.errors import LedgerConflict
+from coreason_enclave.errors import JobRejected, LedgerConflict, Reason
+from coreason_enclave.hardware.simulated import SimulatedAttester
+from coreason_enclave.schemas import Profile
 from coreason_enclave.site.opening import open_site, prepare_site
+from coreason_enclave.wire.roll_call import encode_roll_call
 from tests.aegis.commands.conftest import invoke
 from tests.conftest import SmallFederation, SmallSite
+from tests.coreason_enclave.attestation.appraisal import hosts
 
 NAMES = ("clinic-1", "clinic-2")
 KEY = SmallFederation(Path()).signer.public_hex
@@ -197,33 +205,47 @@ def test_a_folder_that_claims_more_than_the_profile_is_not_verified(
     assert not verify_run(finished.out).ok
 
 
-def test_a_coordinator_that_rewrites_every_word_and_signs_anew_is_contradicted_by_the_sites_signatures(
+def rewrite_log(founded: Founded, **details: Any) -> None:
+    """Write the run's log anew as its keeper could: with these details wherever a line has them, and a whole chain."""
+    lines = founded.audit()
+    (founded.out / "audit.jsonl").unlink()
+    config = sha256_hex((founded.out / "config.json").read_bytes())
+    with closing(HashLog(founded.out / "audit.jsonl", clock=lambda: float(lines[0]["time"]))) as log:
+        for line in lines:
+            made = {name: details.get(name, value) for name, value in line["details"].items()}
+            made |= {"config": config} if "config" in made else {}
+            what = {name: line.get(name) for name in ("actor", "action", "outcome", "reason")}
+            log.append(**what, details=made)
+
+
+def failing(founded: Founded, subject: str) -> str:
+    report = verify_run(founded.out)
+    return " ".join(
+        each.detail for each in report.findings if each.subject == subject and each.verdict is Verdict.FAILS
+    )
+
+
+def test_a_log_rewritten_to_say_attested_is_contradicted_by_the_sites_signatures(finished: Founded) -> None:
+    rewrite_log(finished, provenance="attested")
+
+    assert "differ in provenance" in failing(finished, "signatures")
+    assert "every update of this profile is not attested" in failing_labels(finished, outcome="attested")
+
+
+def test_a_folder_rewritten_to_another_profile_is_contradicted_by_updates_enrolments_and_ledgers(
     finished: Founded,
 ) -> None:
-    """The log's keeper can make the chain whole again; what the sites signed says ``unattested``."""
-    from coreason_enclave.crypto.hash_log import HashLog
+    changed("config.json", '"unattested"', '"production"')(finished)
+    changed("config.json", '"not attested"', '"required"')(finished)
+    rewrite_log(finished, profile="production", attestation="required")
 
-    lines = finished.audit()
-    (finished.out / "audit.jsonl").unlink()
-    log = HashLog(finished.out / "audit.jsonl", clock=lambda: lines[0]["time"])
-    for line in lines:
-        details = {name: value for name, value in line["details"].items() if name != "attestation"}
-        details = {**details, "profile": "production"}
-        if "provenance" in details:
-            details["provenance"] = "attested"
-        log.append(
-            actor=line["actor"],
-            action=line["action"],
-            outcome=line["outcome"],
-            reason=line.get("reason"),
-            details=details,
-        )
-    log.close()
-    report = verify_run(finished.out)
-    said = " ".join(finding.detail for finding in report.findings if finding.verdict is Verdict.FAILS)
+    assert "provenance claimed, but every update of this profile is attested" in failing(finished, "labels")
+    assert "the site is under profile unattested" in failing(finished, "signatures")
 
-    assert not report.ok
-    assert "differ in provenance" in said
+
+def failing_labels(founded: Founded, *, outcome: str) -> str:
+    changed("outcome.json", '"claimed"', f'"{outcome}"')(founded)
+    return failing(founded, "labels")
 
 
 # --- nothing changes its profile ------------------------------------------------------------------------------------
@@ -360,6 +382,46 @@ def test_a_coordinator_that_a_site_does_not_list_gets_no_update(tmp_path: Path) 
     refused = [line for line in founded.site_log("clinic-2") if line["outcome"] == "refused"]
     assert {line["reason"] for line in refused} == {"attestation_unacceptable"}
     assert "no list accepts coordinator" in str(refused)
+
+
+def test_a_coordinator_that_leaves_its_statement_out_gets_no_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    founded = Founded.at(tmp_path)
+    monkeypatch.setattr("aegis.runs.coordinate.attester_named", lambda name: None)
+
+    assert founded.run().exit_code == 4
+    assert "sent no evidence" in str(founded.site_log())
+    assert_nothing_trained(founded)
+
+
+@pytest.mark.parametrize("attester", [SimulatedAttester(), hosts.Host(CpuKind.SNP)], ids=["simulated", "hardware"])
+def test_a_coordinator_that_shows_something_else_than_its_statement_gets_no_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attester: Any
+) -> None:
+    founded = Founded.at(tmp_path)
+    monkeypatch.setattr("aegis.runs.coordinate.attester_named", lambda name: attester)
+
+    assert founded.run().exit_code == 4
+    assert {"attestation_unacceptable"} <= {line["reason"] for line in founded.site_log()}
+    assert_nothing_trained(founded)
+
+
+def test_a_roll_call_with_an_enrolment_under_another_profile_is_refused(federation: Any) -> None:
+    site, job = federation.create(), federation.job(min_clients=2)
+    called = encode_roll_call(
+        {
+            "clinic-1": federation.enrolment(job, "clinic-1"),
+            "clinic-2": federation.enrolment(job, "clinic-2", profile=Profile.UNATTESTED),
+        }
+    )
+    opened = site.open(clock=federation.clock)
+    try:
+        with pytest.raises(JobRejected, match="clinic-2 enrolled under another profile") as refused:
+            opened.session.run(federation.order(job, roll_call=called))
+    finally:
+        opened.close()
+    assert refused.value.reason is Reason.WRONG_PROFILE
 
 
 # --- what configurations may say ------------------------------------------------------------------------------------
