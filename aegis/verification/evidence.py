@@ -48,13 +48,13 @@ def covers_its_order(statement: UpdateStatement, public_key: str) -> bool:
     return gpus and _covers(evidence.cpu, context, report_data(context, evidence.gpus))
 
 
-def provenance_of(statement: UpdateStatement) -> Provenance:
-    """Return the most that the kind of a statement's evidence can support.
+def provenance_without_hardware(statement: UpdateStatement) -> Provenance | None:
+    """Return what words in place of hardware evidence lead to; None if the evidence is of hardware.
 
     Raises:
         AttestationError: the statement holds no evidence.
     """
-    return _WITHOUT_HARDWARE.get(parse_evidence(statement.evidence).kind, Provenance.ATTESTED)
+    return _WITHOUT_HARDWARE.get(parse_evidence(statement.evidence).kind)
 
 
 def _covers(report: CpuReport, context: bytes, expected: bytes) -> bool:

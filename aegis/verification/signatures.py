@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from aegis.coordination import admit_enrolment
 from aegis.errors import UpdateRefused, VerificationFailed
 from aegis.verification.audit_trail import AuditedUpdate
-from aegis.verification.evidence import covers_its_order, provenance_of
+from aegis.verification.evidence import covers_its_order, provenance_without_hardware
 from aegis.verification.findings import Answer, Answers, Reference, fails, holds, require
 from aegis.verification.records import Records
 from coreason_enclave.accounting import event_from_dict
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.ledger import open_head
-from coreason_enclave.schemas import Profile
+from coreason_enclave.schemas import Profile, Provenance
 from coreason_enclave.wire import SealedMessage
 
 
@@ -43,6 +43,10 @@ def _require_enrolled(records: Records, site: str) -> None:
         admit_enrolment(message, records.job, site, str(key), profile=profile)
     except UpdateRefused as refusal:
         raise VerificationFailed(f"the enrolment of {site}: {refusal}") from refusal
+
+
+def _without_hardware(update: AuditedUpdate) -> Provenance | None:
+    return update.provenance if update.provenance in (Provenance.SIMULATED, Provenance.CLAIMED) else None
 
 
 def _profile(records: Records) -> Profile:
@@ -78,7 +82,7 @@ def _differences(records: Records, update: AuditedUpdate) -> Iterator[str]:
         "unit": (update.unit, statement.unit),
         "delta": (update.delta, statement.delta),
         "content": (update.content_changed, statement.content_changed),
-        "provenance": (update.provenance, provenance_of(statement)),
+        "provenance": (_without_hardware(update), provenance_without_hardware(statement)),
         "nonce, key or job that the evidence covers": (True, covers_its_order(statement, key)),
         "ledger head": ((update.ledger_head.seq, update.ledger_head.hash), (head.seq, head.hash)),
     }

@@ -43,6 +43,7 @@ _CODES: Final[Mapping[str, tuple[Reason, ...]]] = {
         Reason.EXPIRED,
         Reason.NOT_YET_VALID,
         Reason.NOT_ADDRESSED_TO_ME,
+        Reason.WRONG_PROFILE,
         Reason.ATTESTATION_INVALID,
         Reason.ATTESTATION_UNACCEPTABLE,
         Reason.ATTESTATION_REQUIRED,
