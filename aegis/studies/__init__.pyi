@@ -10,5 +10,6 @@ from .figures import plot_roc as plot_roc
 from .figures import plot_survival as plot_survival
 from .figures import plot_updates as plot_updates
 from .figures import plot_utility as plot_utility
+from .real_sites import create_unattested_study as create_unattested_study
 from .splitting import SplitPlan as SplitPlan
 from .study import Study as Study

@@ -9,6 +9,7 @@ import click
 
 from coreason_enclave.command_line import site_folder
 from coreason_enclave.policy import load_site_config
+from coreason_enclave.schemas import Profile
 from coreason_enclave.site import accept_grant, make_request
 from coreason_enclave.wire import RegistrationGrant, fingerprint, open_request
 
@@ -65,12 +66,18 @@ def join(folder: Path, grant: Path, coordinator_key: str) -> None:
 
 def _policy_advice(folder: Path, grant: RegistrationGrant) -> list[str]:
     """Return advice on settings that only a person may change: coordinator keys, and participants in a roll-call."""
-    policy = load_site_config(folder / "site.toml").policy
+    config = load_site_config(folder / "site.toml")
+    policy = config.policy
     lines = []
     if grant.coordinator_key not in policy.coordinator_keys:
         lines += [
             "orders of this coordinator are refused until site.toml lists its key:",
             f'  [policy] coordinator_keys = ["{grant.coordinator_key}"]',
+        ]
+    if config.profile is Profile.UNATTESTED and grant.coordinator_key not in policy.unattested_coordinators:
+        lines += [
+            "this coordinator is NOT ATTESTED, and refused until site.toml accepts it so, by its key:",
+            f'  [policy] unattested_coordinators = ["{grant.coordinator_key}"]',
         ]
     unknown = sorted(
         (site, key)

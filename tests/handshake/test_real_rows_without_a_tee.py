@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +16,12 @@ import tomli_w
 from click.testing import CliRunner, Result
 
 import coreason_enclave.main
+from aegis.errors import VerificationFailed
 from aegis.federation.job_files import dump_job
 from aegis.federation.registry import FederationConfig, FederationFolder
 from aegis.verification import Verdict, verify_run
+from aegis.verification.checks import _require_unattested_as_such
+from aegis.verification.ledgers import SiteLedger
 from coreason_enclave.attestation.evidence import CpuKind
 from coreason_enclave.configuration import read_toml
 from coreason_enclave.crypto.encoding import sha256_hex
@@ -241,6 +245,21 @@ def test_a_folder_rewritten_to_another_profile_is_contradicted_by_updates_enrolm
 
     assert "provenance claimed, but every update of this profile is attested" in failing(finished, "labels")
     assert "the site is under profile unattested" in failing(finished, "signatures")
+
+
+@pytest.mark.parametrize(("profile", "unattested"), [("unattested", False), ("production", True)])
+def test_a_ledger_that_began_under_another_profile_than_the_run_is_a_contradiction(
+    profile: str, unattested: bool
+) -> None:
+    findings = SimpleNamespace(unattested=unattested)
+    records = SimpleNamespace(
+        config=SimpleNamespace(profile=profile, attestation="not attested" if profile == "unattested" else "required"),
+        trail=SimpleNamespace(updates=()),
+        state=SimpleNamespace(history=()),
+        ledgers={"clinic-1": SiteLedger("clinic-1", findings, (), {})},  # type: ignore[arg-type]
+    )
+    with pytest.raises(VerificationFailed, match="the ledger of clinic-1 began under another profile"):
+        _require_unattested_as_such(records)  # type: ignore[arg-type]
 
 
 def failing_labels(founded: Founded, *, outcome: str) -> str:
@@ -524,6 +543,20 @@ def test_admission_needs_the_coordinators_word_for_each_site_by_name(tmp_path: P
     assert "the site is NOT ATTESTED" in admitted.output
     assert renewed.exit_code == 0, renewed.output
     assert folder.config().unattested_sites == ("clinic-1",)
+
+
+def test_joining_names_the_line_in_which_a_site_accepts_the_coordinator(tmp_path: Path) -> None:
+    folder = FederationFolder(tmp_path / "study")
+    write_private(folder.coordinator / "signing.key", bytes([7]) * 32)
+    invoke("federation", "init", folder.path, "--profile", "unattested")
+    site = SmallFederation(tmp_path).create(**{**UNATTESTED, "policy": {}})
+    request, grant = tmp_path / "request.json", tmp_path / "grant.json"
+    enclave("request", site.folder, "--out", request)
+    invoke("federation", "admit", folder.path, request, "--out", grant, "--accept-unattested")
+    joined = enclave("join", site.folder, grant, "--coordinator-key", KEY)
+
+    assert joined.exit_code == 0, joined.output
+    assert f'unattested_coordinators = ["{KEY}"]' in joined.output
 
 
 def test_no_other_federation_takes_that_word(tmp_path: Path) -> None:
