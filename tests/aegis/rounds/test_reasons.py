@@ -240,8 +240,8 @@ def spent(run: Study) -> dict[str, list[int]]:
     }
 
 
-def test_simulated_evidence_is_not_taken_by_a_production_coordinator(study: MakeStudy, federation: Federation) -> None:
+def test_a_production_coordinator_gets_nothing_from_development_sites(study: MakeStudy, federation: Federation) -> None:
     run = study(2)
-    with pytest.raises(RunPaused, match="clinic-1: attestation_unacceptable"):
+    with pytest.raises(RunPaused, match="clinic-1: wrong_profile"):
         run.run(a_job(federation, rounds=1, min_clients=2), profile=Profile.PRODUCTION)
     assert len(run.state().models) == 1

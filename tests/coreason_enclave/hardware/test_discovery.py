@@ -68,7 +68,7 @@ def test_a_host_without_the_named_gpus_or_processor_gives_no_part_of_it(name: st
     "name", ["", "SIMULATED", "nvidia", "+nvidia", "simulated+nvidia", "tdx+", "tdx+nvidia+nvidia"]
 )
 def test_a_name_that_is_not_known_is_refused(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="known: simulated, tdx, "):
+    with pytest.raises(ConfigurationError, match="known: simulated, unattested, tdx, "):
         attester_named(name)
 
 
