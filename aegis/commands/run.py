@@ -44,8 +44,9 @@ _METRICS = ("accuracy", "auc", "concordance", "deviance", "rmse", "r2", "loss")
 @click.option(
     "--runtime",
     type=click.Choice(["flower", "in-process", "nvflare"]),
-    help="Default: flower for a STUDY, in-process for a JOB.yaml. flower: over the federation's processes, which `aegis federation up` started, or which start for this run. "
-    "nvflare: over NVIDIA FLARE, hosted as the following options say.",
+    help="Default: flower for a STUDY, in-process for a JOB.yaml. flower: over the federation's processes, which "
+    "`aegis federation up` started, or which start for this run. nvflare: over NVIDIA FLARE, hosted as the following "
+    "options say.",
 )
 @click.option("--simulator", is_flag=True, help="nvflare: in FLARE's simulator; the default.")
 @click.option("--poc", is_flag=True, help="nvflare: on FLARE's real processes on this host, started for this run.")

@@ -37,8 +37,8 @@ def model_card(result: StudyResult) -> str:
         "## Intended use",
         "",
         (
-            "*To be filled in by the study's owner: who may use the model, for what decision, and for what it must not be "
-            "used. A changed card no longer matches the signed manifest: keep your own copy beside the run.*"
+            "*To be filled in by the study's owner: who may use the model, for what decision, and for what not. "
+            "A changed card no longer matches the signed manifest: keep your own copy beside the run.*"
         ),
         "",
         "## Inputs",

@@ -57,8 +57,8 @@ def price(result: StudyResult) -> list[str]:
     words += [f"{_left(least)} left for further jobs"] if least is not None else []
     lines = [
         (
-            f"Price at each site, for one {privacy.unit}: {', '.join(words)} (at delta {privacy.delta:g}; the largest of "
-            "all sites, the least that is left)."
+            f"Price at each site, for one {privacy.unit}: {', '.join(words)} (at delta {privacy.delta:g}; the largest "
+            "of all sites, the least that is left)."
         )
     ]
     sentence = why_they_differ(result.accounts)
@@ -111,8 +111,8 @@ def summary(result: StudyResult) -> str:
         "## Rounds",
         "",
         (
-            f"{len(result.history)} rounds; `metrics.csv` has a line for each. In the last round the model used updates of "
-            f"{', '.join(last.used) or 'no site'}."
+            f"{len(result.history)} rounds; `metrics.csv` has a line for each. In the last round the model used "
+            f"updates of {', '.join(last.used) or 'no site'}."
         ),
         *_troubles(result),
         "",
@@ -123,8 +123,8 @@ def summary(result: StudyResult) -> str:
         "## How to check the run",
         "",
         (
-            "`aegis verify` on this folder recomputes epsilon from each site's ledger, compares model, log, ledgers, and "
-            "compares every file, this page included, with the signed manifest. `model_card.md` describes the model."
+            "`aegis verify` on this folder recomputes epsilon from each site's ledger, compares model, log, ledgers, "
+            "and every file, this page included, with the signed manifest. `model_card.md` describes the model."
         ),
         "",
     ]
@@ -194,7 +194,7 @@ def _troubles(result: StudyResult) -> Iterator[str]:
         for site, reason in sorted(record.refused.items()):
             yield f"- Round {record.round_number}: {site} refused ({reason})."
         for site in sorted(set(record.admitted) - set(record.used)):
-            yield f"- Round {record.round_number}: {site}'s update was set aside."
+            yield f"- Round {record.round_number}: {site}'s update was set aside."  # noqa: S608 - a page, not a query
 
 
 def limits(result: StudyResult) -> Iterator[str]:

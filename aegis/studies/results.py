@@ -19,12 +19,11 @@ from aegis.stores import RoundRecord
 from aegis.studies.held_out import HeldOut, Interval, held_out, scale_of
 from aegis.studies.site_accounts import SiteAccount, accounts_of
 from aegis.studies.study import DATASET, DICTIONARY, SUMMARY, Study
-from coreason_enclave.crypto import unverified_payload
 from coreason_enclave.datasets import DataDictionary
 from coreason_enclave.models import task_of
 from coreason_enclave.schemas import FederationJob, Mechanism, Task
 from coreason_enclave.system import replace_file
-from coreason_enclave.wire import UpdateStatement, decode_arrays
+from coreason_enclave.wire import decode_arrays
 
 MODEL_CARD, PLOTS, TWIN = "model_card.md", "plots", "twin"
 _MAX_UPDATE_BYTES = 1 << 30
@@ -165,8 +164,7 @@ def update_norms(result: StudyResult) -> dict[str, list[float]]:
 def _norm(updates: Path, envelope: str | None) -> float:
     if envelope is None:
         return math.nan
-    payload = unverified_payload((updates / f"{envelope}.json").read_bytes())
-    arrays = updates / f"{UpdateStatement.from_payload(payload).update_digest}.safetensors"
+    arrays = updates / f"{envelope}.safetensors"
     if not arrays.exists():  # the coordinator forgets whole updates of a job with client-level privacy
         return math.nan
     found = decode_arrays(arrays.read_bytes(), limit=_MAX_UPDATE_BYTES)

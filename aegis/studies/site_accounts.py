@@ -6,8 +6,8 @@
   decision to stop depended on released results;
 - *left*: the share of the lineage's cap, for all jobs together, that the filter has not counted yet.
 
-Spent and reserved come from one accountant (PLD) at the job's delta. Left is the filter's (Rényi divergence at the order
-that was fixed at registration), so spent and left do not add up to the cap.
+Spent and reserved come from one accountant (PLD) at the job's delta. Left is the filter's (Rényi divergence at the
+order that was fixed at registration), so spent and left do not add up to the cap.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from coreason_enclave.ledger import verify_export
 
 DEFINITIONS = (
     (
-        "*Spent*: epsilon of this job over the steps that ran, as the site's ledger counts them; a round that was reserved "
-        "and never reported counts in full."
+        "*Spent*: epsilon of this job over the steps that ran, as the site's ledger counts them; a round that was "
+        "reserved and never reported counts in full."
     ),
     "*Reserved*: epsilon of this job over all steps that the ledger reserved, without a refund.",
     (
-        "*Left*: the share of the cap over all jobs on these rows that the ledger's filter has not counted yet. The filter "
-        "composes by Rényi divergence, and the other two figures come from PLD, so spent and left do not add up to it."
+        "*Left*: the share of the cap over all jobs on these rows that the ledger's filter has not counted yet. The "
+        "filter composes by Rényi divergence, and the other two figures come from PLD, so spent and left are no sum."
     ),
 )
 
