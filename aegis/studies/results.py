@@ -1,7 +1,6 @@
-"""The results of one run of a study: read from the run folder, written as summary, model card and pictures.
+"""The results of one run of a study, read from its folder: the data behind summary, model card and pictures.
 
-Everything is derived from files of the run folder alone, so a crash before the end costs nothing: the next call reads
-the same records and writes the same files. ``summary.md`` is written last.
+The same records give the same results, so a crash before the end costs nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from aegis.runs import RunFolder, sign_manifest
+from aegis.runs import RunFolder
 from aegis.stores import RoundRecord
 from aegis.studies.held_out import HeldOut, Interval, held_out, scale_of
 from aegis.studies.site_accounts import SiteAccount, accounts_of
@@ -22,7 +21,6 @@ from aegis.studies.study import DATASET, DICTIONARY, SUMMARY, Study
 from coreason_enclave.datasets import DataDictionary
 from coreason_enclave.models import task_of
 from coreason_enclave.schemas import FederationJob, Mechanism, Task
-from coreason_enclave.system import replace_file
 from coreason_enclave.wire import decode_arrays
 
 MODEL_CARD, PLOTS, TWIN = "model_card.md", "plots", "twin"
@@ -169,21 +167,3 @@ def _norm(updates: Path, envelope: str | None) -> float:
         return math.nan
     found = decode_arrays(arrays.read_bytes(), limit=_MAX_UPDATE_BYTES)
     return float(np.sqrt(sum(float((array.astype(np.float64) ** 2).sum()) for array in found.values())))
-
-
-def write_study_results(study: Study, result: StudyResult) -> None:
-    """Write pictures, model card, signed manifest and, last, the summary.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
-    from aegis.studies.model_card import model_card
-    from aegis.studies.pictures import draw
-    from aegis.studies.report import summary
-
-    folder = result.run.path
-    draw(folder / PLOTS, result)
-    pages = {MODEL_CARD: model_card(result).encode(), SUMMARY: summary(result).encode()}
-    sign_manifest(folder, result.job.digest(), study.federation().signer(), pending=pages)
-    for name, page in pages.items():
-        replace_file(folder / name, page)

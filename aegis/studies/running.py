@@ -16,13 +16,17 @@ from typing import Any
 
 from aegis.errors import RunPaused
 from aegis.federation import resolve
-from aegis.runs import RoundReport, RunFolder, RunPlan, RuntimeName, code_in_use, execute
+from aegis.runs import RoundReport, RunFolder, RunPlan, RuntimeName, code_in_use, execute, sign_manifest
 from aegis.runtimes.nvflare import FlareOptions
 from aegis.studies.baseline import baseline_of, why_no_baseline
-from aegis.studies.results import TWIN, StudyResult, collect, write_study_results
-from aegis.studies.study import DICTIONARY, Study
+from aegis.studies.model_card import model_card
+from aegis.studies.pictures import draw
+from aegis.studies.report import summary
+from aegis.studies.results import MODEL_CARD, PLOTS, TWIN, StudyResult, collect
+from aegis.studies.study import DICTIONARY, SUMMARY, Study
 from coreason_enclave.crypto import canonical_json, sha256_hex
 from coreason_enclave.schemas import FederationJob
+from coreason_enclave.system import replace_file
 
 _NO_BASELINE = "none was asked for (--no-baseline)"
 _WORDS = {
@@ -79,8 +83,18 @@ def run_study(
         no_twin = _run_baseline(baseline_of(named), plan)
     say("writing measures, pictures, model card and summary")
     result = collect(study, run, no_twin=no_twin)
-    write_study_results(study, result)
+    _write(study, result)
     return result
+
+
+def _write(study: Study, result: StudyResult) -> None:
+    """Write pictures, model card, signed manifest and, last, the summary."""
+    folder = result.run.path
+    draw(folder / PLOTS, result)
+    pages = {MODEL_CARD: model_card(result).encode(), SUMMARY: summary(result).encode()}
+    sign_manifest(folder, result.job.digest(), study.federation().signer(), pending=pages)
+    for name, page in pages.items():
+        replace_file(folder / name, page)
 
 
 def _run_baseline(job: FederationJob, plan: RunPlan) -> str | None:

@@ -91,8 +91,8 @@ def _at(module: str) -> Callable[[Study, pytest.MonkeyPatch], dict[str, object]]
         _during_a_round,
         pytest.param(_at("aegis.studies.running.baseline_of"), marks=pytest.mark.slow),
         pytest.param(_at("aegis.studies.running.collect"), marks=pytest.mark.slow),
-        pytest.param(_at("aegis.studies.results.sign_manifest"), marks=pytest.mark.slow),
-        _at("aegis.studies.results.replace_file"),
+        pytest.param(_at("aegis.studies.running.sign_manifest"), marks=pytest.mark.slow),
+        _at("aegis.studies.running.replace_file"),
         pytest.param(_at("aegis.studies.study.Study._point"), marks=pytest.mark.slow),
     ],
     ids=[
