@@ -20,6 +20,7 @@ from aegis.errors import (
     GatewayUnreachable,
     InvalidAggregation,
     InvalidJob,
+    InvalidStudy,
     RunFolderError,
     RunPaused,
     TransportUnavailable,
@@ -41,13 +42,16 @@ COMMANDS = {
         "aegis.commands.nvflare:nvflare", "Make startup kits and jobs for an NVIDIA FLARE deployment."
     ),
     "privacy": LazyCommand("aegis.commands.privacy:privacy", "Compute what training costs in privacy, before it runs."),
-    "run": LazyCommand("aegis.commands.run:run", "Run a job over a federation, or continue an unfinished run."),
+    "run": LazyCommand(
+        "aegis.commands.run:run", "Run a study, or a job over a federation, or continue an unfinished run."
+    ),
     "verify": LazyCommand("aegis.commands.verify:verify", "Check a run's claims against its records, offline."),
 }
 
 REFUSALS = {
     AegisError: ExitCode.REFUSED,
     InvalidJob: ExitCode.UNUSABLE,
+    InvalidStudy: ExitCode.UNUSABLE,
     InvalidAggregation: ExitCode.UNUSABLE,
     TransportUnavailable: ExitCode.UNUSABLE,
     CertificateRefused: ExitCode.UNUSABLE,

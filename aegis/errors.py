@@ -12,6 +12,7 @@ One root lets a command line catch any refusal and print its message.
     ├── GoalOutOfReach                no epsilon in the range reaches the accuracy goal; carries the best accuracy seen
     ├── InvalidEngine                 a DP engine's configuration, task or query makes no sense
     ├── InvalidJob                    a job file, or a job for this federation, cannot run
+    ├── InvalidStudy                  a study's files or options cannot be used
     ├── LedgerForked                  a site signed two ledger heads with one number; the older head stays stored
     ├── RequestRefused                the gateway does not forward a request; carries a reason code
     ├── RunFolderError                a run or federation folder is missing, finished, in use or damaged

@@ -1,4 +1,4 @@
-"""``aegis run``: runs a job over a federation folder."""
+"""``aegis run``: runs a study, or a job over a federation folder."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from coreason_enclave.schemas import FederationJob, Mechanism
 if TYPE_CHECKING:
     from aegis.runs import RoundReport
 
-_METRICS = ("accuracy", "auc", "loss")
+_METRICS = ("accuracy", "auc", "concordance", "deviance", "rmse", "r2", "loss")
 
 
 @click.command(
-    cls=RunCommand, epilog="\b\nExample: aegis run study.yaml --federation federations/six-sites --out runs/study-1"
+    cls=RunCommand,
+    epilog="\b\nExample: aegis run study --set privacy.target_epsilon=1\n"
+    "Example: aegis run study.yaml --federation federations/six-sites --out runs/study-1",
 )
-@click.argument("job_file", metavar="JOB.yaml", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("what", metavar="STUDY|JOB.yaml", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--federation",
-    required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The federation's folder: its participants, their keys and the coordinator's key.",
+    help="JOB.yaml: the federation's folder, with its participants, their keys and the coordinator's key.",
 )
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The run folder. An unfinished run of the same job in the folder is continued.  [default: runs/<job_id>]",
+    help="JOB.yaml: the run folder. An unfinished run of the same job in it is continued.  [default: runs/<job_id>]",
 )
 @click.option(
     "--runtime",
     type=click.Choice(["flower", "in-process", "nvflare"]),
-    default="in-process",
-    show_default=True,
-    help="flower: over the federation's processes, which `aegis federation up` started, or which start for this run. "
-    "nvflare: over NVIDIA FLARE, hosted as the following options say.",
+    help="Default: flower for a STUDY, in-process for a JOB.yaml. flower: over the federation's processes, which "
+    "`aegis federation up` started, or which start for this run. nvflare: over NVIDIA FLARE, hosted as the following "
+    "options say.",
 )
 @click.option("--simulator", is_flag=True, help="nvflare: in FLARE's simulator; the default.")
 @click.option("--poc", is_flag=True, help="nvflare: on FLARE's real processes on this host, started for this run.")
@@ -60,26 +60,100 @@ _METRICS = ("accuracy", "auc", "loss")
 @click.option(
     "--executor", metavar="MODULE:CLASS", help="simulator: CoreasonExecutor subclass, installed or in this folder."
 )
+@click.option(
+    "--set",
+    "changes",
+    metavar="ENTRY=VALUE",
+    multiple=True,
+    help="STUDY: run with another value of an entry of the job, such as privacy.target_epsilon=1. Repeatable.",
+)
+@click.option(
+    "--no-baseline",
+    is_flag=True,
+    help="STUDY: do not run the same job without privacy, which runs where every row is public.",
+)
 @click.option("--readmit", metavar="SITE", multiple=True, help="Forget a site's strikes and ask it again at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object; progress goes to stderr.")
 def run(
-    job_file: Path,
-    federation: Path,
+    what: Path,
+    federation: Path | None,
     out: Path | None,
-    runtime: str,
+    runtime: str | None,
+    changes: tuple[str, ...],
+    no_baseline: bool,
     readmit: tuple[str, ...],
     as_json: bool,
     **hosting: Any,
 ) -> None:
-    """Run the job in JOB.yaml over a federation, or go on with it.
+    """Run the study in the folder STUDY, or the job in JOB.yaml over a federation; or go on with an unfinished run.
 
     Each round is durable once its line appears: interrupted or killed, the same command goes on where it was, and
     nothing is spent twice. Exit code 4: too few sites could be admitted, and the round waits.
 
+    A STUDY's run gets a folder of its own, STUDY/runs/<n>, and STUDY/runs/latest points to the newest: model, summary,
+    model card, plots. A changed study is a new run. Beside the private job runs the same job without privacy, where
+    every row is registered as public.
+
     `aegis run export RUN --out FILE` writes the records of a finished run to one file for an auditor.
     """
-    flare = _flare(runtime, **hosting)
-    job, participants = load_job(job_file), FederationFolder(federation)
+    if what.is_dir():
+        if federation is not None or out is not None:
+            raise click.UsageError("--federation and --out belong to a JOB.yaml: a study has its own sites and runs")
+        runtime = runtime or "flower"
+        _run_study(what, runtime, _flare(runtime, **hosting), changes, readmit, baseline=not no_baseline, json_=as_json)
+        return
+    if changes or no_baseline:
+        raise click.UsageError("--set and --no-baseline need the folder of a study, not a job file")
+    if federation is None:
+        raise click.UsageError("--federation is missing: the folder of the federation that runs the job file")
+    runtime = runtime or "in-process"
+    _run_job(what, FederationFolder(federation), out, runtime, _flare(runtime, **hosting), readmit, as_json)
+
+
+def _run_study(
+    path: Path,
+    runtime: str,
+    flare: FlareOptions,
+    changes: tuple[str, ...],
+    readmit: tuple[str, ...],
+    *,
+    baseline: bool,
+    json_: bool,
+) -> None:
+    from aegis.runs import RuntimeName
+    from aegis.studies import Study, headline, run_study
+
+    study = Study(path)
+    rounds = _Rounds(study.job(changes), json_)
+    result = run_study(
+        study,
+        changes=changes,
+        runtime=RuntimeName(runtime),
+        flare=flare,
+        baseline=baseline,
+        readmit=readmit,
+        observe=rounds.observe,
+        say=rounds.say,
+    )
+    if json_:
+        click.echo(json.dumps(result.to_dict(), sort_keys=True))
+        return
+    for line in headline(result):
+        click.echo(line)
+    click.echo(f"summary: {study.latest / 'summary.md'} (run {result.run.path.name})")
+    click.echo(f"next: aegis verify {study.latest}")
+
+
+def _run_job(
+    job_file: Path,
+    participants: FederationFolder,
+    out: Path | None,
+    runtime: str,
+    flare: FlareOptions,
+    readmit: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    job = load_job(job_file)
     config = participants.config()
     from aegis.runs import RunPlan, RuntimeName, execute
 

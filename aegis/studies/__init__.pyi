@@ -11,5 +11,11 @@ from .figures import plot_survival as plot_survival
 from .figures import plot_updates as plot_updates
 from .figures import plot_utility as plot_utility
 from .real_sites import create_unattested_study as create_unattested_study
+from .held_out import HeldOut as HeldOut
+from .held_out import Interval as Interval
+from .held_out import bootstrap as bootstrap
+from .report import headline as headline
+from .results import StudyResult as StudyResult
+from .running import run_study as run_study
 from .splitting import SplitPlan as SplitPlan
 from .study import Study as Study

@@ -129,7 +129,7 @@ def plot_calibration(
     groups = [part for part in np.array_split(np.argsort(chances, kind="stable"), bins) if len(part)]
     with _figure(path, "predicted", "observed", title, square=True) as axes:
         means = [float(chances[part].mean()) for part in groups], [float(outcomes[part].mean()) for part in groups]
-        axes.plot(*means, "o-", color=_DP, label=f"{len(groups)} groups of equally many rows")
+        axes.plot(*means, "o-", color=_DP, clip_on=False, zorder=3, label=f"{len(groups)} groups of equally many rows")
         axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, label="calibrated")
         axes.set(xlim=(0, 1), ylim=(0, 1))
 

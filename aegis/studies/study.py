@@ -14,6 +14,7 @@ The owner edits ``study.toml`` between runs. A run keeps the job that started it
 from __future__ import annotations
 
 import re
+import shutil
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +29,12 @@ from aegis.runs import RunFolder
 from coreason_enclave.configuration import read_toml
 from coreason_enclave.datasets import DataDictionary
 from coreason_enclave.errors import ConfigurationError
+from coreason_enclave.policy import load_site_config
 from coreason_enclave.schemas import FederationJob, StrictModel, explained
 from coreason_enclave.system import replace_file
 
-STUDY, DICTIONARY = "study.toml", "dictionary.toml"
+STUDY, DICTIONARY, DATASET, SUMMARY = "study.toml", "dictionary.toml", "dataset.json", "summary.md"
+_STARTED = "study-run.json"
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -62,6 +65,11 @@ class Study:
     def latest(self) -> Path:
         """The link to the newest run."""
         return self.runs / "latest"
+
+    @property
+    def held_out_rows(self) -> Path:
+        """The folder of the held-out rows."""
+        return self.path / "held-out" / "data"
 
     def federation(self) -> FederationFolder:
         """Return the federation whose sites take part."""
@@ -107,27 +115,69 @@ class Study:
         """Return a run's folder."""
         return RunFolder(self.runs / str(number))
 
-    def choose_run(self, job: FederationJob, options: Mapping[str, Any]) -> tuple[RunFolder, FederationJob]:
-        """Return the unfinished newest run if it has the same job and options, else a new run, with the job to run.
+    def is_complete(self, number: int) -> bool:
+        """Tell whether a run ended with its summary, which is written last."""
+        return (self.runs / str(number) / SUMMARY).is_file()
 
-        ``options`` are compared with the ``study-run.json`` of the newest run.
+    def choose_run(self, job: FederationJob, options: Mapping[str, Any]) -> tuple[RunFolder, FederationJob]:
+        """Return the incomplete newest run if it has the same job and options, else a new run, with the job to run.
+
+        ``options`` are compared with the ``study-run.json`` of the newest run. A new folder appears whole: a crash
+        leaves the earlier runs and ``latest`` as they were.
 
         Raises:
-            RunFolderError: the newest run's records cannot be read.
+            RunFolderError: another command starts a run at this moment.
         """
         numbers = self.numbers()
-        if numbers:
-            newest = self.run(numbers[-1])
-            same = _named(job, numbers[-1])
-            if not newest.is_finished and _started_with(newest) == {"job": same.digest(), **options}:
-                self._point(numbers[-1])
-                return newest, same
+        if numbers and not self.differences(job, options):
+            self._point(numbers[-1])
+            return self.run(numbers[-1]), _named(job, numbers[-1])
         number = numbers[-1] + 1 if numbers else 1
         fresh, named = self.run(number), _named(job, number)
-        fresh.path.mkdir(parents=True)
-        fresh.write_json(_STARTED, {"job": named.digest(), **options})
+        self._begin(fresh, {"job": named.digest(), **options})
         self._point(number)
         return fresh, named
+
+    def differences(self, job: FederationJob, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return why the newest run cannot go on with this job and these options; an empty tuple if it can.
+
+        A complete run differs by ``"complete"``.
+        """
+        newest = self.numbers()[-1]
+        if self.is_complete(newest):
+            return ("complete",)
+        try:
+            began = self.run(newest).read_json(_STARTED)
+        except RunFolderError:
+            return (_STARTED,)
+        now = {"job": _named(job, newest).digest(), **options}
+        return tuple(sorted(name for name in began.keys() | now.keys() if began.get(name) != now.get(name)))
+
+    def _begin(self, run: RunFolder, started: Mapping[str, Any]) -> None:
+        self.runs.mkdir(exist_ok=True)
+        for stale in self.runs.glob(".new-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        staging = RunFolder(self.runs / f".new-{run.path.name}")
+        try:
+            staging.path.mkdir()
+            staging.write_json(_STARTED, started)
+            shutil.copyfile(self.path / DICTIONARY, staging.path / DICTIONARY)
+            staging.write_json(DATASET, self._dataset())
+            staging.path.rename(run.path)
+        except OSError as error:
+            raise RunFolderError(f"{run.path} cannot be created ({error.strerror}): repeat the command") from error
+
+    def _dataset(self) -> dict[str, Any]:
+        """Return what a run trains on: the dataset, and each local site's registration (JSON types), without rows."""
+        dataset_id = self.dictionary().dataset_id
+        sites = {}
+        for folder in self.federation().site_folders():
+            config = load_site_config(folder / "site.toml")
+            for lineage in config.lineages:
+                if lineage.dataset_id == dataset_id:
+                    registered = {"lineage": lineage.lineage, "unit": lineage.unit.value, "public": lineage.public}
+                    sites[config.site_id] = {**registered, "nominal_units": lineage.nominal_units}
+        return {"dataset_id": dataset_id, "sites": sites}
 
     def _point(self, number: int) -> None:
         """Let ``runs/latest`` point to a run, atomically."""
@@ -135,16 +185,6 @@ class Study:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(str(number))
         temporary.replace(self.latest)
-
-
-_STARTED = "study-run.json"
-
-
-def _started_with(run: RunFolder) -> dict[str, Any] | None:
-    try:
-        return run.read_json(_STARTED)
-    except RunFolderError:
-        return None
 
 
 def _named(job: FederationJob, number: int) -> FederationJob:

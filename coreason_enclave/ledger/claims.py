@@ -52,17 +52,20 @@ def job_claim(state: LedgerState, name: str, job_id: str) -> JobClaim:
     plan = job.first if isinstance(job.first, RoundPlan) else None
     records = job.rounds.values()
     reserved = sum(record.step_limit for record in records)
+    spent = sum(record.steps for record in records)
     # Later rounds may reserve refunded steps again; the steps that ran never exceed the job's cap.
     counted = reserved if job.allowed_steps is None else min(reserved, job.allowed_steps)
     return JobClaim(
         lineage=name,
         job_id=job_id,
         job_digest=job.first.job_digest,
+        spent=_by_pld(lineage, job, spent),
         guarantee=_by_pld(lineage, job, counted),
         at_schedule=_by_pld(lineage, job, job.allowed_steps or 0),
         target_epsilon=None if plan is None else plan.target_epsilon,
         noise_multiplier=None if plan is None else plan.noise_multiplier,
         sample_rate=None if plan is None else plan.sample_rate,
+        steps_spent=spent,
         steps_counted=counted,
         steps_run=sum(record.steps for record in records if record.actual is not None),
         steps_allowed=job.allowed_steps,

@@ -294,24 +294,28 @@ class JobClaim:
     """The privacy claim for one job on one lineage, by PLD over its fixed mechanism.
 
     Attributes:
+        spent: over the steps that the lineage's filter counts: the steps that ran, and every reserved step of a round
+            that is still open. None for a non-private job.
         guarantee: over all steps reserved so far, without a refund for steps that did not run. None for a non-private
             job.
         at_schedule: over all steps that the job may ever run, never above ``target_epsilon``. Quote this number if the
             decision to stop depended on released results. None for a non-private job.
         content_changed: the rounds whose content differs from the content of the preceding draw, in order.
-        steps_counted, steps_run, steps_allowed: the steps behind ``guarantee``, the committed steps, and the steps
-            behind ``at_schedule``.
+        steps_spent, steps_counted, steps_run, steps_allowed: the steps behind ``spent`` and ``guarantee``, the
+            committed steps, and the steps behind ``at_schedule``.
         open_reservations: rounds reserved and not committed (abandoned, or still running); counted in full.
     """
 
     lineage: str
     job_id: str
     job_digest: str
+    spent: Guarantee | ClientGuarantee | None
     guarantee: Guarantee | ClientGuarantee | None
     at_schedule: Guarantee | ClientGuarantee | None
     target_epsilon: float | None
     noise_multiplier: float | None
     sample_rate: float | None
+    steps_spent: int
     steps_counted: int
     steps_run: int
     steps_allowed: int | None

@@ -1,0 +1,226 @@
+"""A study's runs: numbers, crashes, baselines, and the results under the signed manifest."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+
+import pytest
+import tomli_w
+
+from aegis.errors import InvalidJob, InvalidStudy
+from aegis.runs import RunFolder, RuntimeName
+from aegis.studies import Study, StudyResult, headline, run_study
+from aegis.verification import Conclusion, Reference, verify_run
+from coreason_enclave.schemas import Mechanism
+from tests.aegis.studies.conftest import SMALL
+
+Maker = Callable[[str], Study]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def in_process(study: Study, **options: object) -> StudyResult:
+    options.setdefault("changes", SMALL)
+    return run_study(study, runtime=RuntimeName.IN_PROCESS, **options)  # type: ignore[arg-type]
+
+
+def conclusion(study: Study) -> Conclusion:
+    return verify_run(study.latest.resolve(), Reference(None, None, {}, ())).conclusion
+
+
+def test_run_leaves_results_that_verify_until_one_is_changed(study: Maker) -> None:
+    own = study("binary")
+    result = in_process(own)
+
+    folder = own.latest.resolve()
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {"summary.md", "model_card.md", "metrics.csv", "dictionary.toml", "dataset.json"} <= names
+    assert {
+        f"plots/{name}.png" for name in ("utility", "epsilon", "updates", "roc", "calibration", "confusion")
+    } <= names
+    assert RunFolder(folder / "twin").job().privacy.mechanism is Mechanism.NON_PRIVATE
+    assert result.twin
+    assert result.measures["auc"].low is not None
+    assert conclusion(own) is Conclusion.VERIFIED
+
+    for name in ("summary.md", "model_card.md", "plots/roc.png"):
+        kept = (folder / name).read_bytes()
+        (folder / name).write_bytes(kept + b"\n")
+        assert conclusion(own) is Conclusion.NOT_VERIFIED, name
+        (folder / name).write_bytes(kept)
+    assert conclusion(own) is Conclusion.VERIFIED
+
+
+def test_run_and_pages_state_spent_reserved_and_left_in_one_way(study: Maker) -> None:
+    own = study("binary")
+    result = in_process(own, baseline=False)
+
+    spent = {each.spent for each in result.accounts}
+    assert spent == set(result.history[-1].epsilon.values())
+    assert all(each.reserved == each.spent and each.left is not None and 0 < each.left < 1 for each in result.accounts)
+    words = f"epsilon {max(filter(None, spent)):.3f} spent"
+    assert any(words in line for line in headline(result))
+    assert words in (own.latest / "summary.md").read_text(encoding="utf-8")
+    assert "*Reserved*" in (own.latest / "model_card.md").read_text(encoding="utf-8")
+
+
+def _during_a_round(own: Study, _: pytest.MonkeyPatch) -> dict[str, object]:
+    def die(_report: object) -> None:
+        raise Killed
+
+    return {"observe": die}
+
+
+def _at(module: str) -> Callable[[Study, pytest.MonkeyPatch], dict[str, object]]:
+    def place(_: Study, patch: pytest.MonkeyPatch) -> dict[str, object]:
+        def die(*_args: object, **_named: object) -> None:
+            raise Killed
+
+        patch.setattr(module, die)
+        return {}
+
+    return place
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        _during_a_round,
+        pytest.param(_at("aegis.studies.running.baseline_of"), marks=pytest.mark.slow),
+        pytest.param(_at("aegis.studies.running.collect"), marks=pytest.mark.slow),
+        pytest.param(_at("aegis.studies.running.sign_manifest"), marks=pytest.mark.slow),
+        _at("aegis.studies.running.replace_file"),
+        pytest.param(_at("aegis.studies.study.Study._point"), marks=pytest.mark.slow),
+    ],
+    ids=[
+        "during a round",
+        "before the baseline",
+        "before the results",
+        "before the manifest",
+        "before the pages",
+        "link",
+    ],
+)
+def test_killed_run_goes_on_with_the_same_command(
+    study: Maker, place: Callable[[Study, pytest.MonkeyPatch], dict[str, object]]
+) -> None:
+    own = study("binary")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        in_process(own, **place(own, patch))
+
+    result = in_process(own)
+
+    assert own.numbers() == [1]
+    assert result.run.path == own.latest.resolve()
+    assert len(result.history) == 2
+    assert conclusion(own) is Conclusion.VERIFIED
+
+
+def test_folder_of_a_run_appears_whole(study: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = study("binary")
+
+    def die(*_args: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("aegis.studies.study.Study._dataset", die)
+        with pytest.raises(Killed):
+            own.choose_run(own.job(SMALL), {})
+    assert own.numbers() == []
+
+    own.choose_run(own.job(SMALL), {})
+    assert own.numbers() == [1]
+    assert not list(own.runs.glob(".new-*"))
+
+
+def test_changed_study_is_a_new_run_and_says_why_the_old_one_stays(study: Maker) -> None:
+    own = study("binary")
+    with pytest.raises(Killed):
+        in_process(own, **_during_a_round(own, pytest.MonkeyPatch()))
+    document = tomllib.loads((own.path / "study.toml").read_text(encoding="utf-8"))
+    document["job"]["learning_rate"] = 0.1
+    (own.path / "study.toml").write_text(tomli_w.dumps(document), encoding="utf-8")
+    said: list[str] = []
+
+    result = in_process(own, say=said.append, baseline=False)
+
+    assert own.numbers() == [1, 2]
+    assert own.latest.resolve().name == "2"
+    assert result.job.job_id == "doses-2"
+    assert any("run 1 stays unfinished" in line and "another job" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("learning_rat=0.1", "learning_rat"),
+        ("rounds=none", "rounds"),
+        ("job_id=other", "job_id"),
+        ("rounds", "entry=value"),
+        ("rounds.more=1", "is a value, not a table"),
+    ],
+)
+def test_wrong_change_is_refused_in_one_line_and_starts_nothing(study: Maker, change: str, words: str) -> None:
+    own = study("binary")
+    with pytest.raises(InvalidJob, match=words) as refusal:
+        in_process(own, changes=[change])
+    assert "\n" not in str(refusal.value)
+    assert not own.runs.exists()
+
+
+def test_folder_without_a_study_names_the_command_that_creates_one(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.raises(InvalidStudy, match="aegis init"):
+        in_process(Study(tmp_path_factory.mktemp("empty")))
+
+
+def test_rows_that_are_not_public_get_no_baseline(study: Maker) -> None:
+    own = study("binary")
+    config = own.federation().config()
+    said = in_process(own, baseline=False)
+    assert "--no-baseline" in (said.no_twin or "")
+    assert not (own.latest / "twin").exists()
+
+    from aegis.studies.baseline import why_no_baseline
+
+    assert why_no_baseline(said.job, own.federation()) is None
+    own.federation().create(config.model_copy(update={"public_keys": {**config.public_keys, "west": "ab" * 32}}))
+    assert why_no_baseline(said.job, own.federation()) == "the rows of west are not on this machine"
+
+
+@pytest.mark.parametrize(
+    ("label", "pictures"),
+    [
+        ("multiclass", {"confusion.png", "calibration.png"}),
+        ("regression", {"residuals.png"}),
+        pytest.param("count", {"residuals.png"}, marks=pytest.mark.slow),
+    ],
+)
+def test_every_task_has_its_measures_and_pictures(study: Maker, label: str, pictures: set[str]) -> None:
+    own = study(label)
+    result = in_process(own, baseline=False)
+
+    drawn = {path.name for path in (own.latest / "plots").iterdir()}
+    assert drawn == pictures | {"utility.png", "epsilon.png", "updates.png"}
+    assert result.main_measure in result.measures
+    assert all((own.latest / "plots" / name).read_bytes().startswith(b"\x89PNG") for name in drawn)
+    summary = (own.latest / "summary.md").read_text(encoding="utf-8")
+    assert all(f"plots/{name}" in summary for name in drawn)
+    if label == "regression":  # in the label's own unit, as the scaled error times half the declared range
+        low, high = result.dictionary.label.low, result.dictionary.label.high
+        assert low is not None
+        assert high is not None
+        scaled = result.history[-1].metrics["rmse"]
+        assert result.measures["rmse"].value == pytest.approx(scaled * (high - low) / 2, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", [RuntimeName.FLOWER, RuntimeName.NVFLARE])
+def test_study_runs_over_processes(study: Maker, runtime: RuntimeName) -> None:
+    own = study("binary")
+    result = run_study(own, changes=SMALL, runtime=runtime)
+
+    assert result.twin
+    assert conclusion(own) is Conclusion.VERIFIED
