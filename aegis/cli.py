@@ -20,16 +20,21 @@ from aegis.errors import (
     GatewayUnreachable,
     InvalidAggregation,
     InvalidJob,
+    InvalidStudy,
     RunFolderError,
     RunPaused,
     TransportUnavailable,
 )
 from coreason_enclave import __version__
 from coreason_enclave.command_line import CommandLine, ExitCode, LazyCommand
+from coreason_enclave.errors import DatasetRejected
 
 COMMANDS = {
     "demo": LazyCommand(
         "aegis.demo.command:demo", "Train over six simulated sites of a real study, and show the result."
+    ),
+    "evaluate": LazyCommand(
+        "aegis.commands.evaluate:evaluate", "Measure the model of a finished run on labelled rows."
     ),
     "evidence": LazyCommand(
         "aegis.commands.evidence.group:evidence", "Verify, appraise and inspect hardware evidence."
@@ -40,6 +45,7 @@ COMMANDS = {
     "nvflare": LazyCommand(
         "aegis.commands.nvflare:nvflare", "Make startup kits and jobs for an NVIDIA FLARE deployment."
     ),
+    "predict": LazyCommand("aegis.commands.predict:predict", "Predict rows with the model of a finished run."),
     "privacy": LazyCommand("aegis.commands.privacy:privacy", "Compute what training costs in privacy, before it runs."),
     "run": LazyCommand("aegis.commands.run:run", "Run a job over a federation, or continue an unfinished run."),
     "verify": LazyCommand("aegis.commands.verify:verify", "Check a run's claims against its records, offline."),
@@ -48,6 +54,8 @@ COMMANDS = {
 REFUSALS = {
     AegisError: ExitCode.REFUSED,
     InvalidJob: ExitCode.UNUSABLE,
+    InvalidStudy: ExitCode.UNUSABLE,
+    DatasetRejected: ExitCode.UNUSABLE,
     InvalidAggregation: ExitCode.UNUSABLE,
     TransportUnavailable: ExitCode.UNUSABLE,
     CertificateRefused: ExitCode.UNUSABLE,

@@ -1,3 +1,4 @@
+from .bootstrap import intervals as intervals
 from .creation import CreatedStudy as CreatedStudy
 from .creation import StudyOptions as StudyOptions
 from .creation import create_study as create_study
@@ -10,5 +11,11 @@ from .figures import plot_roc as plot_roc
 from .figures import plot_survival as plot_survival
 from .figures import plot_updates as plot_updates
 from .figures import plot_utility as plot_utility
+from .prediction import RowsEvaluation as RowsEvaluation
+from .prediction import TrainedModel as TrainedModel
+from .prediction import evaluate_rows as evaluate_rows
+from .prediction import load_trained as load_trained
+from .prediction import plot_evaluation as plot_evaluation
+from .prediction import write_predictions as write_predictions
 from .splitting import SplitPlan as SplitPlan
 from .study import Study as Study
