@@ -45,9 +45,11 @@ COMMANDS = {
     "nvflare": LazyCommand(
         "aegis.commands.nvflare:nvflare", "Make startup kits and jobs for an NVIDIA FLARE deployment."
     ),
+    "plan": LazyCommand("aegis.commands.plan:plan", "Say what a job would cost and whether it would run."),
     "predict": LazyCommand("aegis.commands.predict:predict", "Predict rows with the model of a finished run."),
     "privacy": LazyCommand("aegis.commands.privacy:privacy", "Compute what training costs in privacy, before it runs."),
     "run": LazyCommand("aegis.commands.run:run", "Run a job over a federation, or continue an unfinished run."),
+    "runs": LazyCommand("aegis.commands.runs:runs", "List the runs of a study or folder, or compare runs."),
     "verify": LazyCommand("aegis.commands.verify:verify", "Check a run's claims against its records, offline."),
 }
 

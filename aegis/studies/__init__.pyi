@@ -1,4 +1,9 @@
 from .bootstrap import intervals as intervals
+from .comparing import RunSummary as RunSummary
+from .comparing import compare_runs as compare_runs
+from .comparing import list_runs as list_runs
+from .comparing import main_measure as main_measure
+from .comparing import plot_comparison as plot_comparison
 from .creation import CreatedStudy as CreatedStudy
 from .creation import StudyOptions as StudyOptions
 from .creation import create_study as create_study
@@ -11,6 +16,11 @@ from .figures import plot_roc as plot_roc
 from .figures import plot_survival as plot_survival
 from .figures import plot_updates as plot_updates
 from .figures import plot_utility as plot_utility
+from .planning import Forecast as Forecast
+from .planning import PrivacyForecast as PrivacyForecast
+from .planning import forecast as forecast
+from .planning import forecast_aggregators as forecast_aggregators
+from .planning import forecast_privacy as forecast_privacy
 from .prediction import RowsEvaluation as RowsEvaluation
 from .prediction import TrainedModel as TrainedModel
 from .prediction import evaluate_rows as evaluate_rows
