@@ -106,7 +106,9 @@ def forecast_privacy(job: FederationJob) -> PrivacyForecast | None:
 
 def _changes(job: FederationJob, spent: float, affordable: int) -> Iterator[Change]:
     privacy, steps = job.privacy, job.total_steps
-    assert privacy.target_epsilon is not None and privacy.delta is not None and privacy.noise_multiplier is not None
+    assert privacy.target_epsilon is not None
+    assert privacy.delta is not None
+    assert privacy.noise_multiplier is not None
     cap, delta, rate, sigma = privacy.target_epsilon, privacy.delta, privacy.sample_rate, privacy.noise_multiplier
     try:
         noise = _rounded(calibrate_noise(cap, delta, rate, steps), up=True)
@@ -118,7 +120,7 @@ def _changes(job: FederationJob, spent: float, affordable: int) -> Iterator[Chan
         yield Change("rounds", rounds, f"at most {rounds} rounds of {job.local_steps} steps")
     local = affordable // job.rounds
     if local:
-        yield Change("local_steps", local, f"at most {local} steps in each of {job.rounds} rounds")
+        yield Change("local_steps", local, f"local_steps of at most {local} in each of {job.rounds} rounds")
     smaller = _largest_rate(lambda q: _epsilon(sigma, q, steps, delta) <= cap, rate)
     if smaller is not None:
         yield Change("privacy.sample_rate", smaller, f"a sample rate of at most {smaller:g}")
@@ -172,8 +174,8 @@ class NoiseForecast:
         """Return the comparison as a sentence."""
         judged = "learning is likely" if self.ratio >= 3 else "learning is doubtful" if self.ratio >= 1 else "hopeless"
         return (
-            f"a step's noise, averaged over {self.sites} sites, has a norm of about {self.averaged_noise:.3g} against a "
-            f"clipped signal of at most {self.signal:g}; over the whole job the signal is at best {self.ratio:.3g} "
+            f"a step's noise, averaged over {self.sites} sites, has a norm of about {self.averaged_noise:.3g} against "
+            f"a clipped signal of at most {self.signal:g}; over the whole job the signal is at best {self.ratio:.3g} "
             f"times the noise: {judged}"
         )
 
@@ -329,7 +331,7 @@ def _beyond_budget(ledger: SqliteLedger, lineage: LineagePolicy, job: Federation
         total_steps=steps,
         target_epsilon=privacy.target_epsilon,
         delta=privacy.delta,
-        noise_source=NoiseSource.SECRET_KEY,
+        noise_source=NoiseSource.SITE_KEYSTREAM,
     )
     affordable = ledger.affordable_steps(lineage.lineage, plan)
     if affordable >= steps:
@@ -454,5 +456,6 @@ def _refusals(
     except InvalidAggregation as error:
         yield str(error)
         return
-    if needed > len(willing):
-        yield f"{job.aggregator} with num_byzantine {job.num_byzantine} needs {needed} updates"
+    if needed > len(members):
+        rule = f"{job.aggregator} with num_byzantine {job.num_byzantine}"
+        yield f"{rule} needs {needed} updates, and the federation has {len(members)} sites"
