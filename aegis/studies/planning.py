@@ -29,7 +29,7 @@ from coreason_enclave.accounting import (
 )
 from coreason_enclave.crypto import Keystream
 from coreason_enclave.datasets import DatasetSchema, declared_schema, synthetic_dataset
-from coreason_enclave.errors import AccountingError, EnclaveError
+from coreason_enclave.errors import AccountingError, EnclaveError, JobRejected
 from coreason_enclave.ledger import NoiseSource, Reservation, RoundPlan, SqliteLedger
 from coreason_enclave.models import initial_weights, layout
 from coreason_enclave.policy import LineagePolicy, load_site_config
@@ -308,10 +308,9 @@ def forecast_site(folder: Path, job: FederationJob) -> SiteForecast:
 
 
 def _resolved_at(job: FederationJob, lineage: LineagePolicy) -> FederationJob:
-    unit = job.privacy.unit or lineage.unit
-    if job.privacy.mechanism is not Mechanism.DP_SGD:
-        return job
-    privacy = resolve_privacy(job.privacy, delta=lineage.job_delta, total_steps=job.total_steps, unit=unit)
+    if job.privacy.unit not in (None, lineage.unit):
+        raise JobRejected(f"the lineage protects each {lineage.unit}, but the job's unit is {job.privacy.unit}")
+    privacy = resolve_privacy(job.privacy, delta=lineage.job_delta, total_steps=job.total_steps, unit=lineage.unit)
     return job.model_copy(update={"privacy": privacy})
 
 
@@ -417,7 +416,8 @@ def forecast(job: FederationJob, federation: FederationFolder, *, timed: bool = 
     layout(job.model_arch, job.model_args)
     local = {folder.name: folder for folder in federation.site_folders()}
     sites = tuple(
-        forecast_site(local[name], job) if name in local else SiteForecast(name, "not known here") for name in members
+        forecast_site(local[name], resolved) if name in local else SiteForecast(name, "not known here")
+        for name in members
     )
     units = min((site.nominal_units for site in sites if site.nominal_units is not None), default=None)
     cohort = min(job.cohort_size or len(members), len(members))

@@ -28,7 +28,7 @@ from coreason_enclave.datasets.parquet_table import ParquetTable
 from coreason_enclave.datasets.paths import OpenFile
 from coreason_enclave.datasets.problems import DatasetSchemaRejected
 from coreason_enclave.datasets.schema import DatasetSchema
-from coreason_enclave.datasets.spellings import ColumnName
+from coreason_enclave.datasets.spellings import ColumnName, fold
 from coreason_enclave.datasets.suggestion import form_of
 from coreason_enclave.datasets.tables import TableReader, columns_of_label
 from coreason_enclave.errors import DatasetRejected
@@ -171,7 +171,8 @@ def _form_of(path: Path, names: Sequence[str]) -> CsvForm:
         lacking = [name for name in names if name not in header]
         if not header or not lacking:
             raise
-        near = difflib.get_close_matches(lacking[0], header, n=1)
+        folded = {fold(name): name for name in reversed(header)}
+        near = [folded[each] for each in difflib.get_close_matches(fold(lacking[0]), folded, n=1)]
         more = f"; {len(lacking) - 1} more columns are missing: {', '.join(lacking[1:6])}" if len(lacking) > 1 else ""
         hint = f"did you mean {near[0]!r}?" if near else f"the file has {', '.join(header[:20])}"
         raise DatasetRejected(f"{path.name} has no column {lacking[0]!r}: {hint}{more}") from refused

@@ -156,7 +156,7 @@ WRONG: dict[str, tuple[Callable[[Study], tuple[str | Path, ...]], str]] = {
         _predict("a.csv", lambda text: text.replace("age", "agee", 1)),
         "has no column 'age': did you mean 'agee'?",
     ),
-    "other case": (_predict("a.csv", lambda text: text.replace("age", "AGE", 1)), "its header says 'AGE'"),
+    "other case": (_predict("a.csv", lambda text: text.replace("age", "AGE", 1)), "did you mean 'AGE'?"),
     "empty file": (_predict("a.csv", lambda _: ""), "a.csv is empty"),
     "header alone": (_predict("a.csv", lambda text: text.splitlines()[0]), "no rows"),
     "words for numbers": (_predict("a.csv", lambda text: text.replace(",b,", ",b,x")), "column 'risk'"),
