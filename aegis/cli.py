@@ -27,10 +27,14 @@ from aegis.errors import (
 )
 from coreason_enclave import __version__
 from coreason_enclave.command_line import CommandLine, ExitCode, LazyCommand
+from coreason_enclave.errors import DatasetRejected
 
 COMMANDS = {
     "demo": LazyCommand(
         "aegis.demo.command:demo", "Train over six simulated sites of a real study, and show the result."
+    ),
+    "evaluate": LazyCommand(
+        "aegis.commands.evaluate:evaluate", "Measure the model of a finished run on labelled rows."
     ),
     "evidence": LazyCommand(
         "aegis.commands.evidence.group:evidence", "Verify, appraise and inspect hardware evidence."
@@ -41,10 +45,13 @@ COMMANDS = {
     "nvflare": LazyCommand(
         "aegis.commands.nvflare:nvflare", "Make startup kits and jobs for an NVIDIA FLARE deployment."
     ),
+    "plan": LazyCommand("aegis.commands.plan:plan", "Say what a job would cost and whether it would run."),
+    "predict": LazyCommand("aegis.commands.predict:predict", "Predict rows with the model of a finished run."),
     "privacy": LazyCommand("aegis.commands.privacy:privacy", "Compute what training costs in privacy, before it runs."),
     "run": LazyCommand(
         "aegis.commands.run:run", "Run a study, or a job over a federation, or continue an unfinished run."
     ),
+    "runs": LazyCommand("aegis.commands.runs:runs", "List the runs of a study or folder, or compare runs."),
     "verify": LazyCommand("aegis.commands.verify:verify", "Check a run's claims against its records, offline."),
 }
 
@@ -52,6 +59,7 @@ REFUSALS = {
     AegisError: ExitCode.REFUSED,
     InvalidJob: ExitCode.UNUSABLE,
     InvalidStudy: ExitCode.UNUSABLE,
+    DatasetRejected: ExitCode.UNUSABLE,
     InvalidAggregation: ExitCode.UNUSABLE,
     TransportUnavailable: ExitCode.UNUSABLE,
     CertificateRefused: ExitCode.UNUSABLE,

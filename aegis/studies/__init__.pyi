@@ -1,3 +1,9 @@
+from .bootstrap import intervals as intervals
+from .comparing import RunSummary as RunSummary
+from .comparing import compare_runs as compare_runs
+from .comparing import list_runs as list_runs
+from .comparing import main_measure as main_measure
+from .comparing import plot_comparison as plot_comparison
 from .creation import CreatedStudy as CreatedStudy
 from .creation import StudyOptions as StudyOptions
 from .creation import create_study as create_study
@@ -17,5 +23,16 @@ from .held_out import bootstrap as bootstrap
 from .report import headline as headline
 from .results import StudyResult as StudyResult
 from .running import run_study as run_study
+from .planning import Forecast as Forecast
+from .planning import PrivacyForecast as PrivacyForecast
+from .planning import forecast as forecast
+from .planning import forecast_aggregators as forecast_aggregators
+from .planning import forecast_privacy as forecast_privacy
+from .prediction import RowsEvaluation as RowsEvaluation
+from .prediction import TrainedModel as TrainedModel
+from .prediction import evaluate_rows as evaluate_rows
+from .prediction import load_trained as load_trained
+from .prediction import plot_evaluation as plot_evaluation
+from .prediction import write_predictions as write_predictions
 from .splitting import SplitPlan as SplitPlan
 from .study import Study as Study

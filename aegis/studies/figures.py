@@ -69,6 +69,21 @@ def plot_utility(
         _whole_rounds(axes, private.rounds)
 
 
+def plot_runs(path: Path, metric: str, curves: Sequence[Curve], *, title: str) -> None:
+    """Plot a measure on the public evaluation set by round, one curve a run."""
+    if all(len(curve.rounds) == 1 for curve in curves):
+        _table(path, title, metric, [(curve.label, curve.values[-1]) for curve in curves])
+        return
+    with _figure(path, "round", f"{metric} on the public evaluation set", title) as axes:
+        for number, curve in enumerate(curves):
+            axes.plot(curve.rounds, curve.values, "o-", markersize=4, color=f"C{number}", label=curve.label)
+        if metric in _CHANCE:
+            axes.axhline(_CHANCE[metric], color=_GREY, linewidth=0.8, label="chance")
+        if metric in _BOUNDED:
+            axes.set_ylim(*_BOUNDED[metric])
+        _whole_rounds(axes, max((curve.rounds for curve in curves), key=len))
+
+
 def plot_epsilon(path: Path, spent: Sequence[Curve], cap: float, *, title: str) -> None:
     """Plot each site's epsilon by round against the job's cap; sites with equal values share a line."""
     with _figure(path, "round", "epsilon spent in this job", title) as axes:

@@ -22,6 +22,8 @@ from .reading import check_dataset as check_dataset
 from .reading import content_digest as content_digest
 from .reading import declared_schema as declared_schema
 from .reading import open_dataset as open_dataset
+from .row_stream import RowPart as RowPart
+from .row_stream import RowStream as RowStream
 from .schema import DatasetSchema as DatasetSchema
 from .schema import parse_schema as parse_schema
 from .suggestion import ColumnSummary as ColumnSummary
