@@ -15,7 +15,14 @@ from coreason_enclave.errors import (
     Reason,
 )
 from coreason_enclave.ledger.entries import CapsRaised, ContentNoted, Entry, Founded, Reserved
-from coreason_enclave.ledger.records import LedgerHead, LineageCaps, LineageRegistration, NonPrivatePlan, Plan, RoundPlan
+from coreason_enclave.ledger.records import (
+    LedgerHead,
+    LineageCaps,
+    LineageRegistration,
+    NonPrivatePlan,
+    Plan,
+    RoundPlan,
+)
 
 _PER_ROUND = {"round_number", "steps", "noise_source"}
 
