@@ -195,6 +195,11 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def printable(text: str) -> str:
+    """Return ``text`` with every character that a terminal could obey, such as ESC, written as an escape."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def _report_misuse(error: click.ClickException) -> int:
     if isinstance(error, _NO_ARGUMENTS):
         error.show()
@@ -205,5 +210,5 @@ def _report_misuse(error: click.ClickException) -> int:
 
 
 def _print_error(line: str, code: int) -> int:
-    click.echo(f"error: {line}", err=True)
+    click.echo(f"error: {printable(line)}", err=True)
     return code

@@ -13,6 +13,7 @@ COMMANDS = {
     "checkpoints": LazyCommand(
         "coreason_enclave.commands.checkpoints:checkpoints", "Show or export received checkpoints of coordinator logs."
     ),
+    "dataset": LazyCommand("coreason_enclave.commands.dataset:dataset", "Declare, check and register datasets."),
     "doctor": LazyCommand("coreason_enclave.commands.doctor:doctor", "Check this site's set-up and name remedies."),
     "export-ledger": LazyCommand(
         "coreason_enclave.commands.export_ledger:export_ledger", "Write this site's ledger, signed, for an auditor."
@@ -21,6 +22,7 @@ COMMANDS = {
     "init": LazyCommand("coreason_enclave.commands.registration:init", "Initialise a site from your site.toml."),
     "join": LazyCommand("coreason_enclave.commands.registration:join", "Accept a coordinator's grant and connect."),
     "ledger": LazyCommand("coreason_enclave.commands.ledger:ledger", "Show, verify or export the privacy ledger."),
+    "policy": LazyCommand("coreason_enclave.commands.policy:policy", "Show or change site.toml, with a reason."),
     "request": LazyCommand("coreason_enclave.commands.registration:request", "Write a request to join a federation."),
     "status": LazyCommand("coreason_enclave.commands.agent:status", "Show the state of this site's agent."),
 }

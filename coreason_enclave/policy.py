@@ -10,7 +10,7 @@ The policy denies by default: an empty list accepts no request. Loading refuses 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -44,6 +44,16 @@ _NAME = r"[A-Za-z_]\w{0,127}"
 _CLASS = re.compile(rf"{_NAME}(?:\.{_NAME}){{0,15}}:{_NAME}", re.ASCII)
 TrainerName = Annotated[str, AfterValidator(of_form(_CLASS, "package.module:Class, a class installed on this host"))]
 """A trainer class in the form ``package.module:Class``."""
+
+
+def _without_steps_up(value: str) -> str:
+    if ".." in PurePosixPath(value).parts or "\0" in value or not value:
+        raise ValueError("must not step out of the site's folder with '..': write an absolute path")
+    return value
+
+
+DataRootPath = Annotated[str, AfterValidator(_without_steps_up)]
+"""A folder below the site's folder, or an absolute path, which says plainly where the rows lie."""
 
 
 class LineagePolicy(StrictModel):
@@ -184,7 +194,7 @@ class SiteConfig(StrictModel):
     version: FormatVersion
     site_id: SafeId
     profile: Profile
-    data_root: str
+    data_root: DataRootPath
     keys: str
     ledger: str
     audit: str

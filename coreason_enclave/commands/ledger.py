@@ -25,7 +25,7 @@ from coreason_enclave.ledger import (
     verify_export,
 )
 from coreason_enclave.schemas import Profile
-from coreason_enclave.system import replace_file
+from coreason_enclave.system import as_datetime, replace_file
 
 _SQLITE = b"SQLite format 3\x00"
 _HEAD = re.compile(r"(\d{1,15}):([0-9a-f]{64})")
@@ -167,6 +167,9 @@ def _page(findings: ExportFindings) -> str:
 def _lineage_lines(claim: LineageClaim) -> list[str]:
     kind = "public" if claim.public else "private"
     lines = [f"{claim.lineage} ({kind}, per {claim.unit}, {claim.nominal_units} declared)"]
+    for raised in claim.raised:
+        when = as_datetime(raised.time).date()
+        lines.append(f"  CAP RAISED on {when} from epsilon {raised.former.epsilon:g}: {raised.why}")
     if claim.non_private:
         lines.append("  NON-PRIVATE training ran: no finite epsilon covers this lineage")
     cap = f"  cap epsilon {claim.caps.epsilon:g} at delta {claim.caps.delta:g}, by the RDP filter at order "

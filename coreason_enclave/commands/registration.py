@@ -29,6 +29,8 @@ def init(folder: Path) -> None:
     config = load_site_config(folder / "site.toml")
     public_key = prepare_site(folder, config)
     click.echo(f"created {config.site_id}: {len(config.lineages)} lineages, {config.profile.in_words()}")
+    if not config.lineages:
+        click.echo("no dataset is registered, so every job is refused: see coreason-enclave dataset init, register")
     click.echo(f"public key   {public_key}")
     click.echo(f"fingerprint  {fingerprint(public_key)}")
 

@@ -6,6 +6,9 @@ from .csv_form import CsvForm as CsvForm
 from .data_format import DataFormat as DataFormat
 from .data_format import TensorFeatures as TensorFeatures
 from .dictionary import DataDictionary as DataDictionary
+from .drafting import SUGGESTED as SUGGESTED
+from .drafting import draft as draft
+from .drafting import marks as marks
 from .expectation import DatasetExpectation as DatasetExpectation
 from .history import Derivation as Derivation
 from .history import History as History

@@ -5,6 +5,7 @@ from .export import ExportFindings as ExportFindings
 from .export import verify_export as verify_export
 from .interface import PrivacyLedger as PrivacyLedger
 from .records import Acknowledgement as Acknowledgement
+from .records import CapsRaise as CapsRaise
 from .records import Draw as Draw
 from .records import JobClaim as JobClaim
 from .records import LedgerHead as LedgerHead

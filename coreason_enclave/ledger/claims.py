@@ -43,6 +43,7 @@ def lineage_claim(state: LedgerState, name: str) -> LineageClaim:
         noise_sources=_sources(records),
         contents=lineage.contents,
         durable=_durable(state),
+        raised=lineage.raised,
     )
 
 

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, TypeAda
 from coreason_enclave.accounting import Event, event_from_dict, event_to_dict
 from coreason_enclave.crypto import parse_json
 from coreason_enclave.errors import EnclaveError, LedgerCorrupted
-from coreason_enclave.ledger.records import LineageRegistration, NonPrivatePlan, RoundPlan
+from coreason_enclave.ledger.records import LineageCaps, LineageRegistration, NonPrivatePlan, RoundPlan
 from coreason_enclave.schemas import HexDigest, SafeId, SafePath, StrictModel
 from coreason_enclave.system import explain
 
@@ -62,6 +62,16 @@ class Registered(_Entry):
     type: Literal["registered"] = "registered"
     registration: LineageRegistration
     budget_pico: _Positive
+
+
+class CapsRaised(_Entry):
+    """Higher caps of a registered lineage at its unchanged order, the whole budget under them, and the reason."""
+
+    type: Literal["caps_raised"] = "caps_raised"
+    lineage: SafePath
+    caps: LineageCaps
+    budget_pico: _Positive
+    why: Annotated[str, Field(min_length=1, max_length=1000, pattern=_ONE_LINE)]
 
 
 class ContentNoted(_Entry):
@@ -124,7 +134,17 @@ class Acknowledged(_Entry):
     why: Annotated[str, Field(min_length=1, max_length=1000, pattern=_ONE_LINE)]
 
 
-Entry = Founded | Unattested | Registered | ContentNoted | Reserved | ReservedNonPrivate | Committed | Acknowledged
+Entry = (
+    Founded
+    | Unattested
+    | Registered
+    | CapsRaised
+    | ContentNoted
+    | Reserved
+    | ReservedNonPrivate
+    | Committed
+    | Acknowledged
+)
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="type")])
 
 

@@ -7,7 +7,7 @@ The document uses canonical JSON: ``{"format", "entries": [{"seq", "prev", "payl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from pydantic import ConfigDict, ValidationError
@@ -126,6 +126,10 @@ def _audit(lineage: LineageRecord) -> None:
     name = lineage.registration.lineage
     if lineage.budget_pico > budget_pico(lineage.registration) * _SLACK:
         raise LedgerCorrupted(f"lineage {name!r} records a larger budget than its caps allow")
+    for raised in lineage.raised:
+        former = replace(lineage.registration, caps=raised.former)
+        if raised.former_budget_pico > budget_pico(former) * _SLACK:
+            raise LedgerCorrupted(f"lineage {name!r} recorded a larger budget than its former caps allowed")
     for job_id, job in lineage.jobs.items():
         if isinstance(job.first, RoundPlan):
             _audit_job(f"job {job_id!r} on lineage {name!r}", job, job.first, lineage.registration.filter_order)

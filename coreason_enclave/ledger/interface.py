@@ -13,6 +13,7 @@ from coreason_enclave.ledger.records import (
     Draw,
     JobClaim,
     LedgerHead,
+    LineageCaps,
     LineageClaim,
     LineageRegistration,
     Plan,
@@ -48,6 +49,22 @@ class PrivacyLedger(Protocol):
 
         Raises:
             LedgerConflict: the lineage has a different registration. Caps stay fixed; no registration opens new budget.
+        """
+        ...
+
+    def raise_caps(self, lineage: str, caps: LineageCaps, why: str) -> None:
+        """Raise the caps of a registered lineage, for all jobs from now on. The caps in force change nothing.
+
+        The lineage keeps its order. Steps that were spent stay spent, and the guarantee from now on is the raised cap
+        over all jobs, since a promise that was raised later was never kept by its first number.
+
+        Args:
+            why: the reason, one line; part of the ledger for good.
+
+        Raises:
+            LedgerConflict: a cap would fall, or ``delta`` would reach 1 / nominal_units.
+            ConfigurationError: ``why`` is empty, too long or not one line.
+            LedgerError: the lineage is unknown.
         """
         ...
 

@@ -18,6 +18,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from coreason_enclave.accounting import Event
 from coreason_enclave.errors import ConfigurationError, LedgerConflict, LedgerError
@@ -25,6 +26,7 @@ from coreason_enclave.ledger import claims, rules
 from coreason_enclave.ledger.chain import Link, make_link
 from coreason_enclave.ledger.entries import (
     Acknowledged,
+    CapsRaised,
     Committed,
     ContentNoted,
     Entry,
@@ -40,6 +42,7 @@ from coreason_enclave.ledger.records import (
     Draw,
     JobClaim,
     LedgerHead,
+    LineageCaps,
     LineageClaim,
     LineageRegistration,
     NonPrivatePlan,
@@ -116,9 +119,23 @@ class EventSourcedLedger(ABC):
 
         def decide(state: LedgerState) -> Entry | None:
             known = (state.lineages or {}).get(registration.lineage)
-            if known is not None and known.registration == registration:
+            if known is not None and _is_registered_as(known, registration):
                 return None
             return Registered(time=self._now(), registration=registration, budget_pico=budget)
+
+        self._append(decide)
+
+    def raise_caps(self, lineage: str, caps: LineageCaps, why: str) -> None:
+        """See :meth:`.PrivacyLedger.raise_caps`."""
+
+        def decide(state: LedgerState) -> Entry | None:
+            known = state.lineage(lineage).registration
+            if known.caps == caps:
+                return None
+            rules.check_raise(known, caps)
+            budget = budget_pico(replace(known, caps=caps))
+            with explained(lambda problem: ConfigurationError(f"not a raise of caps: {problem}")):
+                return CapsRaised(time=self._now(), lineage=lineage, caps=caps, budget_pico=budget, why=why)
 
         self._append(decide)
 
@@ -278,6 +295,12 @@ def next_link(state: LedgerState, entry: Entry) -> tuple[Link, LedgerState]:
 
 def _is_acknowledged(state: LedgerState, head: LedgerHead) -> bool:
     return any(known.head == head for known in state.acknowledged)
+
+
+def _is_registered_as(known: LineageRecord, registration: LineageRegistration) -> bool:
+    """Return True for the known registration; raised caps keep the order that was best for the first caps."""
+    order = known.registration.filter_order if known.raised else registration.filter_order
+    return known.registration == replace(registration, filter_order=order)
 
 
 def _quote(record: LineageRecord, plan: Plan) -> Price | None:

@@ -252,12 +252,24 @@ class Acknowledgement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CapsRaise:
+    """A person's decision to raise a lineage's caps: the caps and budget before, and why; ``time`` in Unix seconds."""
+
+    former: LineageCaps
+    former_budget_pico: int
+    why: str
+    time: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class LineageClaim:
     """The privacy claim for one lineage over all jobs that ever ran on it, including adaptively chosen jobs.
 
     ``guarantee`` states the promise: the cap, proved by the Rényi filter (Feldman and Zrnic, 2021; Lécuyer, 2021) with
     the order fixed at registration. ``spent_epsilon`` only gauges the spend so far, converted at that order.
     ``spent_epsilon`` gives no guarantee, because the choice of later jobs may depend on the results of earlier jobs.
+    After a raise, ``guarantee`` states the raised cap over all jobs, the earlier ones included; the promise of a lower
+    cap has ended.
 
     Attributes:
         guarantee: None once non-private training ran: no finite epsilon covers the union.
@@ -266,6 +278,7 @@ class LineageClaim:
         open_reservations: rounds reserved and not committed; counted in full.
         noise_sources: all recorded sources; ``guarantee`` does not cover an unsafe source.
         durable: False for a ledger in memory, which forgets.
+        raised: every raise of the caps, in order.
     """
 
     lineage: str
@@ -287,6 +300,7 @@ class LineageClaim:
     noise_sources: tuple[NoiseSource, ...]
     contents: tuple[str, ...]
     durable: bool
+    raised: tuple[CapsRaise, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,15 @@ from coreason_enclave.errors import (
     PrivacyBudgetExceededError,
     Reason,
 )
-from coreason_enclave.ledger.entries import ContentNoted, Entry, Founded, Reserved
-from coreason_enclave.ledger.records import LedgerHead, LineageRegistration, NonPrivatePlan, Plan, RoundPlan
+from coreason_enclave.ledger.entries import CapsRaised, ContentNoted, Entry, Founded, Reserved
+from coreason_enclave.ledger.records import (
+    LedgerHead,
+    LineageCaps,
+    LineageRegistration,
+    NonPrivatePlan,
+    Plan,
+    RoundPlan,
+)
 
 _PER_ROUND = {"round_number", "steps", "noise_source"}
 
@@ -51,8 +58,27 @@ def check_not_registered(known: LineageRegistration | None, registration: Lineag
     changed = [f.name for f in fields(known) if getattr(known, f.name) != getattr(registration, f.name)]
     raise LedgerConflict(
         f"lineage {known.lineage!r} is already registered with another {', '.join(changed) or 'entry'}: budget and "
-        "caps of a lineage are fixed; register data of other persons as another lineage"
+        "caps of a lineage are fixed; register data of other persons as another lineage, or raise the caps with "
+        "`coreason-enclave policy raise-cap`, which records the reason"
     )
+
+
+def check_raise(registration: LineageRegistration, caps: LineageCaps) -> None:
+    """Raise :class:`LedgerConflict` unless no cap falls, some cap rises, and delta stays below 1 / nominal_units."""
+    pairs = [(f.name, getattr(registration.caps, f.name), getattr(caps, f.name)) for f in fields(caps)]
+    for name, old, new in pairs:
+        if new < old:
+            raise LedgerConflict(f"{name} of lineage {registration.lineage!r} is {old:g}: a cap never falls to {new:g}")
+    if all(new == old for _, old, new in pairs):
+        raise LedgerConflict(f"lineage {registration.lineage!r} has these caps already")
+    if not caps.delta < 1 / registration.nominal_units:
+        raise LedgerConflict(f"delta of lineage {registration.lineage!r} must stay below 1 / nominal_units")
+
+
+def check_budget_grows(known_pico: int, entry: CapsRaised) -> None:
+    """Raise :class:`LedgerConflict` if higher caps would leave a smaller budget."""
+    if entry.budget_pico < known_pico:
+        raise LedgerConflict(f"the raised caps of lineage {entry.lineage!r} leave a smaller budget than before")
 
 
 def check_plan(registration: LineageRegistration, plan: Plan) -> None:

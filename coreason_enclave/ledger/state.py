@@ -10,7 +10,7 @@ So every written ledger can be read, and no ledger can be read that could not ha
 Invariants, each checked by :mod:`coreason_enclave.ledger.rules`:
 
 1. The first entry, and no later entry, creates the ledger.
-2. A lineage has one registration.
+2. A lineage has one registration. Its caps may rise at its unchanged order, and never fall.
 3. A reservation obeys its lineage's registration, and carries the terms of its job's first reservation.
 4. A (job, round) has one reservation.
 5. The steps of a job never exceed the number that its own cap affords.
@@ -32,6 +32,7 @@ from coreason_enclave.ledger import rules
 from coreason_enclave.ledger.chain import Link, check_link
 from coreason_enclave.ledger.entries import (
     Acknowledged,
+    CapsRaised,
     Committed,
     ContentNoted,
     Entry,
@@ -42,7 +43,14 @@ from coreason_enclave.ledger.entries import (
     Unattested,
     parse_entry,
 )
-from coreason_enclave.ledger.records import Acknowledgement, Draw, LedgerHead, LineageRegistration, Plan
+from coreason_enclave.ledger.records import (
+    Acknowledgement,
+    CapsRaise,
+    Draw,
+    LedgerHead,
+    LineageRegistration,
+    Plan,
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,7 @@ class LineageRecord:
     non_private: bool
     contents: tuple[str, ...]
     jobs: Mapping[str, JobRecord]
+    raised: tuple[CapsRaise, ...] = ()
 
     @property
     def remaining_pico(self) -> int:
@@ -176,6 +185,8 @@ def apply(state: LedgerState, entry: Entry) -> LedgerState:
             return replace(state, unattested=True)
         case Registered():
             return _register(state, entry)
+        case CapsRaised():
+            return _with_lineage(state, _raise(state.lineage(entry.lineage), entry))
         case ContentNoted():
             return _with_lineage(
                 state, _draw(state.lineage(entry.lineage), state.job(entry.lineage, entry.job_id), entry)
@@ -203,6 +214,19 @@ def _register(state: LedgerState, entry: Registered) -> LedgerState:
     known = (state.lineages or {}).get(entry.registration.lineage)
     rules.check_not_registered(None if known is None else known.registration, entry.registration)
     return _with_lineage(state, LineageRecord(entry.registration, entry.budget_pico, 0, False, (), {}))
+
+
+def _raise(lineage: LineageRecord, entry: CapsRaised) -> LineageRecord:
+    known = lineage.registration
+    rules.check_raise(known, entry.caps)
+    rules.check_budget_grows(lineage.budget_pico, entry)
+    raised = CapsRaise(former=known.caps, former_budget_pico=lineage.budget_pico, why=entry.why, time=entry.time)
+    return replace(
+        lineage,
+        registration=replace(known, caps=entry.caps),
+        budget_pico=entry.budget_pico,
+        raised=(*lineage.raised, raised),
+    )
 
 
 def _reserve(lineage: LineageRecord, entry: Reserved | ReservedNonPrivate) -> LineageRecord:

@@ -5,6 +5,11 @@ from .opening import Site as Site
 from .opening import create_site as create_site
 from .opening import open_site as open_site
 from .opening import prepare_site as prepare_site
+from .policy_edits import SiteBusy as SiteBusy
+from .policy_edits import add_lineage as add_lineage
+from .policy_edits import add_participant as add_participant
+from .policy_edits import allow_model as allow_model
+from .policy_edits import raise_cap as raise_cap
 from .registration_grant import accept_grant as accept_grant
 from .registration_request import make_request as make_request
 from .tls_keys import NODE_KEY as NODE_KEY

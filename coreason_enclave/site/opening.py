@@ -33,11 +33,11 @@ from coreason_enclave.privacy import LocalSgdTrainer, Trainer
 from coreason_enclave.schemas import NeighboringRelation, Profile
 from coreason_enclave.sentry import DataSentry
 from coreason_enclave.session import LocalMetricsLog, SecureSession, SiteHandshake, UpdateStore
+from coreason_enclave.site.policy_edits import CONFIG_FILE
 from coreason_enclave.site.trainer_loading import load_trainer
 from coreason_enclave.wire import COORDINATOR
 from coreason_enclave.witness import CheckpointStore
 
-CONFIG_FILE = "site.toml"
 VALIDATIONS_FILE = "validations.jsonl"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from coreason_enclave.agent.doctor.findings import Diagnosis, DiagnosisLevel, Examined
 from coreason_enclave.crypto import load_or_create_secret, read_private
-from coreason_enclave.errors import ConfigurationError, DatasetRejected, EnclaveError
+from coreason_enclave.errors import ConfigurationError, DatasetRejected, EnclaveError, Reason
 from coreason_enclave.ipc import SOCKET_FILE, socket_path
 from coreason_enclave.ledger import SqliteLedger, verify_export
 from coreason_enclave.policy import LineagePolicy
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _Key = tuple[str, Callable[[], object], str]
 """A file name, its loader, and the command that creates the file."""
 
+_NO = "the rows or their declaration are refused; for the site's own eyes: coreason-enclave dataset check"
+"""All that is told on a lineage that is not public: any other word might depend on a row."""
 _MIN_FREE, _FEW_FREE = 200 << 20, 2 << 30
 
 
@@ -86,7 +88,7 @@ def data(site: Examined) -> Iterator[Diagnosis]:
         try:
             problem = _disagreement(entry, sentry, site.config.policy.min_units)
         except EnclaveError as error:
-            problem = str(error)
+            problem = str(error) if entry.public or error.reason is not Reason.DATASET_SCHEMA else _NO
         if problem:
             yield Diagnosis(
                 f"data {entry.dataset_id}", DiagnosisLevel.FAIL, problem, "correct the data, dataset.toml or site.toml"
