@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -36,6 +39,11 @@ class ExitCode(IntEnum):
     REFUSED = 3
     PAUSED = 4
     INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: the command unwinds, which ends its child processes, as Ctrl-C would."""
 
 
 Refusals = Mapping[type[Exception], ExitCode]
@@ -129,7 +137,11 @@ class CommandLine(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **rest)
         try:
-            code = super().main(args, prog_name, complete_var, standalone_mode=False, **rest)
+            with _ending_at_sigterm():
+                code = super().main(args, prog_name, complete_var, standalone_mode=False, **rest)
+        except Terminated:
+            line = "ended by SIGTERM: all files on disk are complete; repeat the command to continue or start over"
+            code = _print_error(line, ExitCode.TERMINATED)
         except click.Abort:
             line = "interrupted: all files on disk are complete; repeat the command to continue or start over"
             code = _print_error(line, ExitCode.INTERRUPTED)
@@ -150,6 +162,24 @@ class CommandLine(click.Group):
             return _print_error(line, ExitCode.UNUSABLE)
         line = f"internal: {type(error).__name__}: {one_line(error)} ({TRACEBACK_VARIABLE}=1 shows where)"
         return _print_error(line, ExitCode.INTERNAL)
+
+
+@contextmanager
+def _ending_at_sigterm() -> Iterator[None]:
+    """Raise :class:`Terminated` at SIGTERM while the body runs, unless a handler exists or this is no main thread."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not cut the end of child processes short
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _logging_options() -> list[click.Option]:
