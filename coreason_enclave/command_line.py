@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,7 +24,15 @@ import click
 from pydantic import ValidationError
 
 from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError
-from coreason_enclave.system import FORMAT_VARIABLE, LEVEL_VARIABLE, LogFormat, LogLevel, configure_logging, explain
+from coreason_enclave.system import (
+    FORMAT_VARIABLE,
+    LEVEL_VARIABLE,
+    LogFormat,
+    LogLevel,
+    configure_logging,
+    did_you_mean,
+    explain,
+)
 
 TRACEBACK_VARIABLE = "AEGIS_TRACEBACK"
 _OURS = ("aegis", "coreason_enclave")
@@ -231,7 +240,17 @@ def _report_misuse(error: click.ClickException) -> int:
         return ExitCode.UNUSABLE
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = "" if context is None else f" (see {context.command_path} --help)"
-    return _print_error(" ".join(error.format_message().split()) + hint, error.exit_code)
+    return _print_error(" ".join(error.format_message().split()) + _near_command(error) + hint, error.exit_code)
+
+
+def _near_command(error: click.ClickException) -> str:
+    """Return ``Did you mean '…'?`` for a mistyped command; empty for any other misuse, and if no name is near."""
+    given = re.match(r"No such command '(.+?)'", error.format_message())
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if given is None or context is None or not isinstance(context.command, click.Group):
+        return ""
+    near = did_you_mean(given[1], context.command.list_commands(context))
+    return f" {near.removeprefix(', ').capitalize()}" if near and "Did you mean" not in error.format_message() else ""
 
 
 def _print_error(line: str, code: int) -> int:
