@@ -15,7 +15,6 @@ import click
 
 from aegis.errors import (
     AegisError,
-    BudgetRefused,
     CertificateRefused,
     GatewayUnreachable,
     InvalidAggregation,
@@ -23,6 +22,7 @@ from aegis.errors import (
     InvalidStudy,
     RunFolderError,
     RunPaused,
+    RunRefused,
     TransportUnavailable,
 )
 from coreason_enclave import __version__
@@ -39,6 +39,7 @@ COMMANDS = {
     "evidence": LazyCommand(
         "aegis.commands.evidence.group:evidence", "Verify, appraise and inspect hardware evidence."
     ),
+    "explain": LazyCommand("aegis.commands.explain:explain", "Say what a reason code means, and who can do what."),
     "federation": LazyCommand(
         "aegis.commands.federation:federation", "Create a federation, admit sites, serve and monitor the federation."
     ),
@@ -66,7 +67,7 @@ REFUSALS = {
     GatewayUnreachable: ExitCode.UNUSABLE,
     RunFolderError: ExitCode.UNUSABLE,
     RunPaused: ExitCode.PAUSED,
-    BudgetRefused: ExitCode.REFUSED,
+    RunRefused: ExitCode.REFUSED,
 }
 
 EXIT_CODES = """\b
@@ -74,10 +75,11 @@ Exit codes:
   0    done
   1    an error in this program (AEGIS_TRACEBACK=1 shows where)
   2    an option, a file or a folder that cannot be used
-  3    refused: by a privacy budget, a site's policy or a precondition
+  3    refused: by a privacy budget, a site's policy or a precondition; waiting does not help
   4    paused: repeat the command to continue
   10+  a finding of `aegis verify`: see its --help
-  130  interrupted
+  130  interrupted (Ctrl-C)
+  143  ended by SIGTERM
 
 \b
 Example: aegis privacy epsilon --noise-multiplier 1.0 --sample-rate 0.05 --steps 68 --delta 1e-5

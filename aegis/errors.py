@@ -17,7 +17,8 @@ One root lets a command line catch any refusal and print its message.
     ├── RequestRefused                the gateway does not forward a request; carries a reason code
     ├── RunFolderError                a run or federation folder is missing, finished, in use or damaged
     ├── RunPaused                     too few updates were admitted, twice; the run never weakens its rules silently
-    │   ├── BudgetRefused             every missing site refused for its privacy budget
+    │   ├── RunRefused                too few sites can ever answer, until a person changes something
+    │   │   └── BudgetRefused         every missing site refused for its privacy budget
     │   └── RunAborted                the runtime that hosts the coordinator ended the run; no state is lost
     ├── TuningStopped                 the ledger's budget ended a search before its answer; carries the best epsilon
     ├── UpdateRefused                 the coordinator does not admit a site's reply; carries the site and a reason code
@@ -32,6 +33,7 @@ The module also defines one warning: :class:`PrivacySpentByTuning`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from coreason_enclave.errors import Reason
 
@@ -96,7 +98,13 @@ class RunFolderError(AegisError):
 
 
 class RunPaused(AegisError):
-    """The run stopped at a round that cannot be completed. Running the same command again continues from this round."""
+    """The run stopped at a round that cannot be completed. Running the same command again continues from this round.
+
+    Attributes:
+        reasons: reason code of each site that did not take part, where the coordinator knows one.
+    """
+
+    reasons: Mapping[str, str] = MappingProxyType({})
 
 
 class TuningStopped(AegisError):
@@ -112,7 +120,14 @@ class TuningStopped(AegisError):
         self.best_epsilon = best_epsilon
 
 
-class BudgetRefused(RunPaused):
+class RunRefused(RunPaused):
+    """So many sites refused for reasons that no waiting removes that the rest cannot complete the round.
+
+    The state stays: once a person has removed the cause, the same command continues the run.
+    """
+
+
+class BudgetRefused(RunRefused):
     """Every missing site refused for its privacy budget. Running the command again changes nothing."""
 
 

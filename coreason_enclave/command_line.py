@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -20,7 +24,15 @@ import click
 from pydantic import ValidationError
 
 from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError
-from coreason_enclave.system import FORMAT_VARIABLE, LEVEL_VARIABLE, LogFormat, LogLevel, configure_logging, explain
+from coreason_enclave.system import (
+    FORMAT_VARIABLE,
+    LEVEL_VARIABLE,
+    LogFormat,
+    LogLevel,
+    configure_logging,
+    did_you_mean,
+    explain,
+)
 
 TRACEBACK_VARIABLE = "AEGIS_TRACEBACK"
 _OURS = ("aegis", "coreason_enclave")
@@ -36,6 +48,11 @@ class ExitCode(IntEnum):
     REFUSED = 3
     PAUSED = 4
     INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: the command unwinds, which ends its child processes, as Ctrl-C would."""
 
 
 Refusals = Mapping[type[Exception], ExitCode]
@@ -129,7 +146,11 @@ class CommandLine(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **rest)
         try:
-            code = super().main(args, prog_name, complete_var, standalone_mode=False, **rest)
+            with _ending_at_sigterm():
+                code = super().main(args, prog_name, complete_var, standalone_mode=False, **rest)
+        except Terminated:
+            line = "ended by SIGTERM: all files on disk are complete; repeat the command to continue or start over"
+            code = _print_error(line, ExitCode.TERMINATED)
         except click.Abort:
             line = "interrupted: all files on disk are complete; repeat the command to continue or start over"
             code = _print_error(line, ExitCode.INTERRUPTED)
@@ -150,6 +171,24 @@ class CommandLine(click.Group):
             return _print_error(line, ExitCode.UNUSABLE)
         line = f"internal: {type(error).__name__}: {one_line(error)} ({TRACEBACK_VARIABLE}=1 shows where)"
         return _print_error(line, ExitCode.INTERNAL)
+
+
+@contextmanager
+def _ending_at_sigterm() -> Iterator[None]:
+    """Raise :class:`Terminated` at SIGTERM while the body runs, unless a handler exists or this is no main thread."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not cut the end of child processes short
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _logging_options() -> list[click.Option]:
@@ -206,7 +245,17 @@ def _report_misuse(error: click.ClickException) -> int:
         return ExitCode.UNUSABLE
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = "" if context is None else f" (see {context.command_path} --help)"
-    return _print_error(" ".join(error.format_message().split()) + hint, error.exit_code)
+    return _print_error(" ".join(error.format_message().split()) + _near_command(error) + hint, error.exit_code)
+
+
+def _near_command(error: click.ClickException) -> str:
+    """Return ``Did you mean '…'?`` for a mistyped command; empty for any other misuse, and if no name is near."""
+    given = re.match(r"No such command '(.+?)'", error.format_message())
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if given is None or context is None or not isinstance(context.command, click.Group):
+        return ""
+    near = did_you_mean(given[1], context.command.list_commands(context))
+    return f" {near.removeprefix(', ').capitalize()}" if near and "Did you mean" not in error.format_message() else ""
 
 
 def _print_error(line: str, code: int) -> int:

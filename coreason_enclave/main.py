@@ -15,6 +15,9 @@ COMMANDS = {
     ),
     "dataset": LazyCommand("coreason_enclave.commands.dataset:dataset", "Declare, check and register datasets."),
     "doctor": LazyCommand("coreason_enclave.commands.doctor:doctor", "Check this site's set-up and name remedies."),
+    "explain": LazyCommand(
+        "coreason_enclave.commands.explain:explain", "Say what a reason code means, and who can do what."
+    ),
     "export-ledger": LazyCommand(
         "coreason_enclave.commands.export_ledger:export_ledger", "Write this site's ledger, signed, for an auditor."
     ),
@@ -33,7 +36,8 @@ Exit codes:
   1    an error in this program (AEGIS_TRACEBACK=1 shows where)
   2    an option or a file that cannot be used
   3    refused: the ledger does not verify, or may not be used now; doctor: something FAILs; attest: no evidence here
-  130  interrupted
+  130  interrupted (Ctrl-C)
+  143  ended by SIGTERM
 
 \b
 Example: coreason-enclave doctor --config /srv/clinic/site.toml

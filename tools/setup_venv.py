@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import util
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,6 +119,12 @@ def run_logged(command: list[str], log: Path) -> None:
 def create(venv: Path) -> None:
     """Make ``.venv`` anew with the interpreter that runs this script."""
     version = ".".join(map(str, sys.version_info[:3]))
+    if any(util.find_spec(module) is None for module in ("venv", "ensurepip")):
+        package = f"python3.{sys.version_info.minor}-venv"
+        print(
+            f"setup: {sys.executable} has no venv module: apt install {package}, then call make again", file=sys.stderr
+        )
+        raise SystemExit(2)
     with stage(f"creating .venv with Python {version}"):
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
 
@@ -149,6 +156,14 @@ def bring_up_to_date(venv: Path, wanted: set[str]) -> None:
     write_stamp(venv, goal)
 
 
+def known_extras(root: Path) -> set[str]:
+    """The extras that ``pyproject.toml`` declares; pip would install nothing for another name, and say so in a log."""
+    import tomllib  # since Python 3.11, which main has checked by now
+
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return set(project["optional-dependencies"])
+
+
 def main(arguments: list[str]) -> int:
     """Entry point: one argument, the extras, joined by commas."""
     if sys.version_info < OLDEST_PYTHON:
@@ -157,8 +172,13 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return 2
+    wanted = {extra for extra in arguments[0].split(",") if extra}
+    if unknown := sorted(wanted - known_extras(ROOT)):
+        known = ", ".join(sorted(known_extras(ROOT)))
+        print(f"setup: pyproject.toml has no extra {unknown[0]!r}: choose from {known}", file=sys.stderr)
+        return 2
     with only_one(ROOT):
-        bring_up_to_date(ROOT / ".venv", {extra for extra in arguments[0].split(",") if extra})
+        bring_up_to_date(ROOT / ".venv", wanted)
     return 0
 
 

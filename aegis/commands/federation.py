@@ -72,6 +72,11 @@ def init(folder: Path, profile: str, delta: float, host: str, public_address: st
     place = FederationFolder(folder)
     gateway = create_federation(place, profile=Profile(profile), delta=delta, host=host, public_address=public_address)
     key = place.signer().public_hex
+    if profile != Profile.DEVELOPMENT.value and public_address is None and host in {"127.0.0.1", "::1", "localhost"}:
+        said = (
+            f"note: {host} reaches no other host: for real sites, give --host and --public-address to a new federation"
+        )
+        click.echo(said, err=True)
     click.echo(f"created {folder}, {Profile(profile).in_words()}; sites will reach it at {gateway.public_address}")
     click.echo(f"coordinator's public key   {key}")
     click.echo(f"fingerprint                {fingerprint(key)}")

@@ -17,7 +17,7 @@ from aegis.commands.export import RunCommand
 from aegis.federation import FederationFolder, load_job
 from aegis.runs import RunFolder
 from aegis.runtimes.nvflare import EXECUTOR, FlareHosting, FlareOptions
-from coreason_enclave.schemas import FederationJob, Mechanism
+from coreason_enclave.schemas import Aggregator, FederationJob, Mechanism
 
 if TYPE_CHECKING:
     from aegis.runs import RoundReport
@@ -160,6 +160,8 @@ def _run_job(
     folder = RunFolder(Path("runs", job.job_id) if out is None else out)
     rounds = _Rounds(job, as_json)
     rounds.say(f"{job.job_id}: {job.rounds} rounds over {len(config.public_keys)} sites, {config.profile.in_words()}")
+    if job.aggregator is Aggregator.MEAN:
+        rounds.say("aggregator mean: withstands no hostile site")
     chosen = RuntimeName(runtime)
     plan = RunPlan(participants, folder, readmit=readmit, runtime=chosen, flare=flare)
     execute(job, replace(plan, observe=rounds.observe, say=rounds.say))

@@ -4,6 +4,7 @@ from .attestation_admission import AdmittedAttestation as AdmittedAttestation
 from .attestation_admission import admit_attestation as admit_attestation
 from .cohort import choose_cohort as choose_cohort
 from .cohort import require_enough as require_enough
+from .cohort import require_resistance as require_resistance
 from .enrolment_admission import admit_enrolment as admit_enrolment
 from .liveness import Liveness as Liveness
 from .liveness import NoLiveness as NoLiveness
@@ -23,6 +24,7 @@ from .quarantine import mark_late as mark_late
 from .quarantine import record_strike as record_strike
 from .quarantine import remove_strike as remove_strike
 from .round_decisions import NextAct as NextAct
+from .round_decisions import can_never_suffice as can_never_suffice
 from .round_decisions import decide as decide
 from .round_decisions import may_open as may_open
 from .round_decisions import updates_required as updates_required

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from aegis.aggregation import updates_needed
 from aegis.errors import InvalidJob
 from coreason_enclave.crypto import digest
-from coreason_enclave.schemas import FederationJob
+from coreason_enclave.schemas import Aggregator, FederationJob
 
 
 def require_enough(site_ids: Iterable[str], job: FederationJob) -> None:
@@ -17,6 +18,22 @@ def require_enough(site_ids: Iterable[str], job: FederationJob) -> None:
     sites = len(set(site_ids))
     if sites < job.min_clients:
         raise InvalidJob(f"the job needs min_clients = {job.min_clients} sites, but the federation has {sites}")
+
+
+def require_resistance(site_ids: Iterable[str], job: FederationJob) -> None:
+    """Raise :class:`InvalidJob` for a robust aggregator that is to withstand no hostile site: such a rule is a mean.
+
+    The message names the largest number that the cohort of one round allows.
+    """
+    if job.aggregator is Aggregator.MEAN or job.num_byzantine:
+        return
+    sites = len(set(site_ids))
+    asked = sites if job.cohort_size is None else min(sites, job.cohort_size)
+    largest = max((f for f in range(asked) if updates_needed(job.aggregator, f) <= asked), default=0)
+    remedy = f"set num_byzantine (at most {largest} with {asked} sites), or say aggregator: mean"
+    if not largest:
+        remedy = f"{asked} sites are too few for any: say aggregator: mean, which withstands none"
+    raise InvalidJob(f"aggregator {job.aggregator} with num_byzantine 0 withstands no hostile site: {remedy}")
 
 
 def choose_cohort(site_ids: Iterable[str], job: FederationJob, round_number: int) -> tuple[str, ...]:

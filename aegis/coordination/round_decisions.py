@@ -13,6 +13,7 @@ from aegis.aggregation import updates_needed
 from aegis.coordination.quarantine import QuarantineRecord
 from coreason_enclave.errors import Reason
 from coreason_enclave.schemas import FederationJob
+from coreason_enclave.system import waiting_helps
 
 
 class NextAct(StrEnum):
@@ -63,6 +64,18 @@ def may_open(
         NextAct.PAUSE,
         f"{len(eligible)} sites eligible, {_describe_required(job, required)} ({why or 'none left out'})",
     )
+
+
+def can_never_suffice(job: FederationJob, registered: Collection[str], reasons: Mapping[str, str]) -> bool:
+    """Return True if waiting cannot bring the updates that a round needs: a person has to act first.
+
+    Counts the registered sites without those whose reason lasts (a policy, a spent budget, a conflicting ledger).
+
+    Args:
+        reasons: reason codes of the sites that did not take part.
+    """
+    lasting = [site for site, reason in reasons.items() if site in registered and not waiting_helps(reason)]
+    return len(registered) - len(lasting) < updates_required(job)
 
 
 def _describe_left_out(site: str, reason: str, quarantine: QuarantineRecord | None, rounds_ended: int) -> str:

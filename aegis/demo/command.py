@@ -9,12 +9,7 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from aegis.demo.recipe import DemoOptions, private_job
-from aegis.demo.study import choose_run, run_demo
-from aegis.demo.summary import headline
-from aegis.runs import RuntimeName
 from coreason_enclave.schemas import Aggregator, PrivacyUnit
 
 
@@ -47,8 +42,8 @@ from coreason_enclave.schemas import Aggregator, PrivacyUnit
 @click.option("--seed", type=click.IntRange(min=0), default=None, help="UNSAFE: noise seed, for reproducible figures.")
 @click.option(
     "--runtime",
-    type=click.Choice([RuntimeName.FLOWER.value, RuntimeName.IN_PROCESS.value]),
-    default=RuntimeName.FLOWER.value,
+    type=click.Choice(["flower", "in-process"]),
+    default="flower",
     show_default=True,
     help="flower: separate processes for each site; in-process: everything in one process, faster. The model is the "
     "same.",
@@ -77,6 +72,14 @@ def demo(
 
     Example: aegis demo --attackers 1 --aggregator mean
     """
+    # Imported here: the frameworks take seconds, and a mistyped option is answered without them.
+    from rich.console import Console
+
+    from aegis.demo.recipe import DemoOptions, private_job
+    from aegis.demo.study import choose_run, run_demo
+    from aegis.demo.summary import headline
+    from aegis.runs import RuntimeName
+
     options = DemoOptions(
         epsilon=epsilon,
         sites=sites,

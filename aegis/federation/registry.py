@@ -6,6 +6,7 @@
     coordinator/signing.key    the coordinator's private key, mode 0600
     coordinator/ledger.sqlite  privacy spent by jobs with client-level privacy
     coordinator/draws          secret keys of these jobs, mode 0600
+    coordinator/jobs/          the jobs that sites enrolled for, by job id
     coordinator/pki/           the federation's own certificate authority and its servers' certificates
     evaluation.safetensors     optional: a declared PUBLIC evaluation set (x, y)
     sites/<site id>/           local runtimes only: the site's own folder, which a real coordinator never sees

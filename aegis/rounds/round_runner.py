@@ -14,6 +14,7 @@ from aegis.client_privacy import ReleasedOtherwise
 from aegis.coordination import (
     NextAct,
     QuarantineRecord,
+    can_never_suffice,
     choose_cohort,
     decide,
     epsilon_so_far,
@@ -22,7 +23,7 @@ from aegis.coordination import (
     select_eligible,
     steps_so_far,
 )
-from aegis.errors import BudgetRefused, RunPaused, TooFewUpdates
+from aegis.errors import BudgetRefused, RunPaused, RunRefused, TooFewUpdates
 from aegis.rounds.client_sampling import ClientSampling
 from aegis.rounds.context import RunContext
 from aegis.rounds.dispatcher import Dispatcher
@@ -92,7 +93,7 @@ class RoundRunner:
         cohort = choose_cohort(eligibility.eligible, self._run.job, state.open_round)
         decision = may_open(self._run.job, cohort, eligibility.left_out, state.quarantine, state.rounds_ended)
         if decision.act is NextAct.PAUSE:
-            raise self._pause(decision.why, eligibility.left_out.values())
+            raise self._pause(decision.why, eligibility.left_out)
         cohort, draw = self._sampled(cohort)
         self._journal.save(nonces=_fresh(cohort), left_out=dict(eligibility.left_out), client_draw=draw)
         self._log_opened()
@@ -116,7 +117,7 @@ class RoundRunner:
                 self._set_aside(error.quarantined)
                 decision = decide(job, admitted=error.admitted, refused=refused, attempt=state.attempt)
         if decision.act is NextAct.PAUSE:
-            raise self._pause(decision.why, refused.values(), attempt)
+            raise self._pause(decision.why, refused, attempt)
         self.repeat(decision.why)
         return None
 
@@ -127,7 +128,7 @@ class RoundRunner:
         try:
             return self._sampling.draw(candidates)
         except PrivacyBudgetExceededError as error:
-            raise self._pause(str(error), [Reason.BUDGET_EXCEEDED.value]) from error
+            raise self._pause(str(error), {}, error=BudgetRefused) from error
 
     def _settle_sample(self, attempt: RoundAttempt, sampling: ClientSampling) -> RunState | None:
         """Complete the round with any number of admitted updates; on a conflicting release, resample and return None.
@@ -150,7 +151,14 @@ class RoundRunner:
         self._forget(state)
         self._log_opened()
 
-    def _pause(self, why: str, reasons: Collection[str], attempt: RoundAttempt | None = None) -> RunPaused:
+    def _pause(
+        self,
+        why: str,
+        reasons: Mapping[str, str],
+        attempt: RoundAttempt | None = None,
+        error: type[RunPaused] | None = None,
+    ) -> RunPaused:
+        """Close the round, and return the error to raise: ``error``, or the type that the reasons by site call for."""
         state = self._journal.state
         self._journal.log(
             "round", NextAct.PAUSE.value, {"round": state.open_round, "rounds_ended": state.rounds_ended, "why": why}
@@ -159,8 +167,16 @@ class RoundRunner:
         self._journal.save(state.closed(), quarantine=quarantine)
         self._forget(state)
         self._record_health()
-        is_final = set(reasons) == {Reason.BUDGET_EXCEEDED.value}
-        return (BudgetRefused if is_final else RunPaused)(f"round {state.open_round} cannot be completed: {why}")
+        kind = error or self._kind_of_pause(reasons)
+        paused = kind(f"round {state.open_round} cannot be completed: {why}")
+        paused.reasons = dict(reasons)
+        return paused
+
+    def _kind_of_pause(self, reasons: Mapping[str, str]) -> type[RunPaused]:
+        if set(reasons.values()) == {Reason.BUDGET_EXCEEDED.value}:
+            return BudgetRefused
+        is_final = can_never_suffice(self._run.job, self._run.sites.registered, reasons)
+        return RunRefused if is_final else RunPaused
 
     def _combine(self, attempt: RoundAttempt) -> Aggregate:
         job = self._run.job

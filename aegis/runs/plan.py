@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from aegis.coordination import require_resistance
 from aegis.errors import InvalidJob, RunFolderError
 from aegis.federation import FederationConfig, FederationFolder, resolve
 from aegis.runs.connect import LocalLedger, RuntimeName
 from aegis.runs.folder import RunFolder, installed_versions
+from aegis.runs.known_jobs import require_same_job
 from aegis.runs.pins import pinned, require_coordinator_key, require_pinned
 from aegis.runs.results import lineages_of
 from aegis.runs.site_privacy import require_site_budget
@@ -74,12 +76,14 @@ def prepare(job: FederationJob, plan: RunPlan) -> FederationJob:
     job = resolve(job, delta=config.delta)
     _require_attackers(plan, len(config.public_keys))
     require_site_budget(job, config)
+    require_resistance(config.public_keys, job)
     if folder.is_finished:
         raise RunFolderError(f"{folder.path} holds a finished run: choose another folder with --out")
     if folder.is_started:
         require_coordinator_key(federation)
         require_pinned(folder.read_json("config.json"), pinned(job, plan.options(), federation, config))
     else:
+        require_same_job(federation, job)
         folder.begin(job, _configuration(job, plan, config), federation.evaluation_data())
     return job
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
+from aegis.errors import RunPaused
 from aegis.runs.connect import ConnectedSites, RuntimeName, connect_sites
 from aegis.runs.coordinate import coordinate, open_log
+from aegis.runs.known_jobs import remember_job
 from aegis.runs.plan import RunPlan, prepare
+from aegis.runs.refusal_words import in_words
 from aegis.runs.results import RunOutcome, read_outcome
 from coreason_enclave.schemas import FederationJob
 
@@ -18,6 +21,15 @@ def execute(job: FederationJob, plan: RunPlan) -> RunOutcome:
         AegisError: the job, federation or folder cannot be used, or the run paused.
     """
     job = prepare(job, plan)
+    try:
+        return _coordinated(job, plan)
+    except RunPaused as paused:
+        raise in_words(paused, job, plan.federation) from paused
+    finally:
+        remember_job(plan.federation, plan.folder, job)
+
+
+def _coordinated(job: FederationJob, plan: RunPlan) -> RunOutcome:
     if plan.runtime is RuntimeName.NVFLARE:
         from aegis.runs.nvflare_client import coordinate_on_flare
 

@@ -82,7 +82,7 @@ class HashLog:
         self._usable = True
         try:
             complete, torn = _split_torn(self._file.read())
-            self._head, self._tree = verify_lines(complete), tree_of(complete)
+            self._head, self._tree = _verified(path, complete), tree_of(complete)
             self._file.truncate(len(complete))
             self._file.seek(len(complete))
         except BaseException:
@@ -185,6 +185,14 @@ def tree_of(data: bytes) -> MerkleTree:
     for line in data.split(b"\n")[:-1]:
         tree.append(leaf_hash(line))
     return tree
+
+
+def _verified(path: Path, complete: bytes) -> LogHead:
+    """Return the head of a whole log; a refusal names file and remedy."""
+    try:
+        return verify_lines(complete)
+    except LogCorrupted as error:
+        raise LogCorrupted(f"{path}: {error}. Keep the file as evidence, and restore it from a backup") from error
 
 
 def _open_exclusively(path: Path) -> FileIO:

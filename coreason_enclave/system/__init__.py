@@ -1,8 +1,8 @@
-"""Operating system services: durable file replacement, child processes, log files, time; words for refused documents.
+"""Operating system services: durable file replacement, child processes, log files, time; words for refusals.
 
-Enters: paths, bytes, commands, pydantic's errors.
+Enters: paths, bytes, commands, pydantic's errors, reason codes.
 Leaves: files that survive a crash whole, processes that die with their parent, one line for a person to read.
-Never: imports another room; interprets a file's content.
+Never: imports another room (the tree of errors is none); interprets a file's content.
 
 >>> from pathlib import Path
 >>> from tempfile import TemporaryDirectory

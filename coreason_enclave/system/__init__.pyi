@@ -19,6 +19,10 @@ from .processes import Backoff as Backoff
 from .processes import SupervisedProcess as SupervisedProcess
 from .processes import spawn as spawn
 from .processes import terminate as terminate
+from .reason_words import REASONS as REASONS
+from .reason_words import ReasonWords as ReasonWords
+from .reason_words import explanation as explanation
+from .reason_words import waiting_helps as waiting_helps
 from .timestamps import CLOCK_SKEW_S as CLOCK_SKEW_S
 from .timestamps import DAY_S as DAY_S
 from .timestamps import as_datetime as as_datetime

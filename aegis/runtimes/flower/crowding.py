@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from aegis.errors import BudgetRefused, GatewayUnreachable, RunPaused
+from aegis.errors import GatewayUnreachable, RunPaused, RunRefused
 from aegis.gateway import GatewayControl
 
 _LATELY_S = 900.0
@@ -19,7 +19,7 @@ _LATELY_S = 900.0
 def naming_a_full_gateway(gateway: GatewayControl, clock: Callable[[], float] = time.time) -> Iterator[None]:
     """Amend a :class:`RunPaused` from the body if the gateway was full during the last 15 minutes of the body.
 
-    The gateway may have kept honest sites out. :class:`BudgetRefused` passes unchanged.
+    The gateway may have kept honest sites out. :class:`RunRefused` passes unchanged.
 
     Args:
         clock: Unix seconds.
@@ -27,7 +27,7 @@ def naming_a_full_gateway(gateway: GatewayControl, clock: Callable[[], float] = 
     began = clock()
     try:
         yield
-    except BudgetRefused:
+    except RunRefused:
         raise  # the sites refused for a reason of their own
     except RunPaused as paused:
         if notice := _crowded(gateway, max(began, clock() - _LATELY_S)):
