@@ -1,10 +1,12 @@
 """The columns of a demonstration site: public formulas and declared ranges.
 
-The task: from the facts known about a person at the start of a study year, predict whether the person sees a doctor in
-the year.
+The task: from the facts known about a person at the start of a study year, and from the person's visits in earlier
+study years, predict whether the person sees a doctor in the year.
 
 - *No outcomes.* Facts known only *during* the year (spending, admissions, other visits, days enrolled) would give the
-  answer away. :data:`OUTCOME_COLUMNS` names them all, and no formula can read them.
+  answer away. :data:`OUTCOME_COLUMNS` names them all, and no formula can read them. The number of visits stands in the
+  file with ``input = false``: only :data:`HISTORIES` read the column, and only the person's strictly earlier years.
+- *Persons.* A history belongs to a person. At record level, without persons, the task has no histories.
 - *No site.* The site is constant at every site, and not a feature.
 - *Ranges* come from the experiment's rules, from the meaning of the quantity, or from a round number. Values beyond a
   range get clipped. No minimum, maximum or mean of any site's rows enters a range.
@@ -30,7 +32,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from coreason_enclave.datasets import DataFormat, DatasetSchema, Feature, Label
+from coreason_enclave.datasets import DataFormat, DatasetSchema, Derivation, Feature, History, Label
+from coreason_enclave.schemas import PrivacyUnit
 
 Column = npt.NDArray[np.float64]
 Rows = Mapping[str, Column]
@@ -40,6 +43,8 @@ DATASET_ID = "randhie/visits"
 ROWS_FILE = "rows.csv"
 PERSON = "zper"
 LABEL = "visited"
+YEAR = "year"
+VISITS = "mdvis"
 
 OUTCOME_COLUMNS = frozenset(
     {
@@ -157,6 +162,28 @@ COLUMNS: tuple[DerivedColumn, ...] = (
 )
 """The features in the model's order."""
 
+_A_YEAR = "a person sees a doctor about 3 times a year; before the first study year the past is unknown"
+_COUNT = "a round number that few people exceed"
+
+
+def _earlier(
+    name: str, derivation: Derivation, *, high: float, why: str, log: bool = False, missing: float | None = None
+) -> History:
+    of = None if derivation is Derivation.COUNT else VISITS
+    return History(name=name, of=of, derive=derivation, low=0.0, high=high, log=log, missing=missing, why=why)
+
+
+HISTORIES: tuple[History, ...] = (
+    _earlier("visits_last_year", Derivation.LAG, high=50.0, log=True, missing=3.0, why=f"{_COUNT}; {_A_YEAR}"),
+    _earlier("visits_a_year", Derivation.MEAN, high=50.0, log=True, missing=3.0, why=f"{_COUNT}; {_A_YEAR}"),
+    _earlier("years_with_visits", Derivation.SHARE, high=1.0, missing=0.5, why="a share; one half where unknown"),
+    _earlier("years_before", Derivation.COUNT, high=4.0, why="enrolment lasted at most five years"),
+    _earlier(
+        "visits_so_far", Derivation.SUM, high=200.0, log=True, missing=3.0, why=f"50 in each of 4 years; {_A_YEAR}"
+    ),
+)
+"""A person's own earlier years, after the features in the model's order."""
+
 
 SCHEMA = DatasetSchema(
     version=1,
@@ -166,16 +193,36 @@ SCHEMA = DatasetSchema(
     public=True,
     unit_column=PERSON,
     label=Label(column=LABEL, classes=2),
-    features=tuple(column.feature for column in COLUMNS),
+    features=(
+        *(column.feature for column in COLUMNS),
+        Feature(name=VISITS, low=0.0, high=50.0, input=False, why="visits to a doctor in the year, for later years"),
+    ),
+    order_column=YEAR,
+    history=HISTORIES,
 )
 """Every site's declaration about its rows: public, by person, with public ranges."""
 
 
-def derive(source: Rows) -> dict[str, Column]:
-    """Turn rows of the source file into the declared columns alone: person, label, features.
+def schema_for(unit: PrivacyUnit) -> DatasetSchema:
+    """Return a site's declaration for ``unit``. At record level no column names a person, and nobody has a history."""
+    if unit is PrivacyUnit.PERSON:
+        return SCHEMA
+    features = tuple(column.feature for column in COLUMNS)
+    alone = {"unit_column": None, "order_column": None, "history": (), "features": features}
+    return SCHEMA.model_copy(update=alone)
 
-    Computes each row from itself, by formulas that cannot see the outcomes of the year.
+
+def derive(source: Rows) -> dict[str, Column]:
+    """Turn rows of the source file into the declared columns alone: person, label, features, visits, year.
+
+    Computes each row from itself, by formulas that cannot see the outcomes of the year. The site derives the histories.
     """
     known = {name: values for name, values in source.items() if name not in OUTCOME_COLUMNS}
     features = {column.name: column.formula(known) for column in COLUMNS}
-    return {PERSON: source[PERSON], LABEL: _indicator(source["mdvis"] > 0), **features}
+    return {
+        PERSON: source[PERSON],
+        LABEL: _indicator(source[VISITS] > 0),
+        **features,
+        VISITS: source[VISITS],
+        YEAR: source[YEAR],
+    }

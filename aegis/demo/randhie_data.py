@@ -3,8 +3,9 @@
 The data: 20,190 person-years of 5,912 people at six real sites (1974 to 1982), in the public domain, in the wheel of
 statsmodels.
 
-- A quarter of the people, with all their years, forms the public evaluation set.
-- The rows of all other people go to the folder of the site where they lived. No person appears in both parts.
+- A quarter of the people, whole families with all their years, forms the public evaluation set.
+- The rows of all other people go to the folder of the site where they lived. No family appears in both parts.
+- One declaration turns both parts into model inputs. A held-out person's history comes from the person's own rows.
 - Each site declares a number of persons from the published size of its enrolment, rounded. A privacy guarantee must not
   rest on a count of private rows.
 """
@@ -22,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 import tomli_w
 
-from aegis.demo.randhie_columns import DATASET_ID, LABEL, PERSON, ROWS_FILE, SCHEMA, Rows, derive
+from aegis.demo.families import auc_interval, families_of, split_families
+from aegis.demo.randhie_columns import DATASET_ID, LABEL, PERSON, ROWS_FILE, Rows, derive, schema_for
+from aegis.evaluation import utility
 from aegis.federation import EvaluationSet
-from coreason_enclave.datasets import DatasetSchema
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.schemas import PrivacyUnit
 from coreason_enclave.system import replace_file
@@ -43,9 +45,6 @@ NOMINAL_RECORDS = (3350, 3050, 1850, 2300, 1950, 2700)
 
 NUM_SITES = len(NOMINAL_PERSONS)
 
-EVALUATION_SHARE = 0.25
-SPLIT_SEED = 0
-
 
 @dataclass(frozen=True)
 class PreparedSite:
@@ -59,10 +58,15 @@ class PreparedSite:
 
 @dataclass(frozen=True)
 class CentralReference:
-    """AUC of non-private models trained on all six sites' rows in one place, on the public evaluation set."""
+    """AUC of non-private models trained on all six sites' rows in one place, on the public evaluation set.
+
+    The intervals are 95 % by bootstrap over families.
+    """
 
     logistic_auc: float
     boosted_trees_auc: float
+    logistic_interval: tuple[float, float]
+    boosted_trees_interval: tuple[float, float]
 
 
 def prepare_sites(
@@ -79,7 +83,7 @@ def prepare_sites(
     if not 1 <= sites <= NUM_SITES:
         raise ConfigurationError(f"sites must be 1 to {NUM_SITES}, the experiment's real sites, got {sites}")
     source = _load_source()
-    training, _ = _split(source)
+    training, _ = split_families(source, source[PERSON])
     private = _select(source, training)
     return tuple(
         _prepare_site(root, number, unit, _select(private, np.flatnonzero(private["site"] == number)))
@@ -87,18 +91,25 @@ def prepare_sites(
     )
 
 
-def load_evaluation_set() -> EvaluationSet:
-    """Return the public evaluation set: a quarter of all people, from all six sites.
+def load_evaluation_set(unit: PrivacyUnit = PrivacyUnit.PERSON) -> EvaluationSet:
+    """Return the public evaluation set: a quarter of all people, whole families from all six sites.
 
     Raises:
         ConfigurationError: the data is missing or has a wrong hash.
     """
     source = _load_source()
-    _, evaluation = _split(source)
-    return _scaled(_select(source, evaluation))
+    _, evaluation = split_families(source, source[PERSON])
+    return _scaled(_select(source, evaluation), unit)
 
 
-def central_reference() -> CentralReference:
+def evaluation_families() -> npt.NDArray[np.int64]:
+    """Return the code of the family behind each row of the public evaluation set, (n,)."""
+    source = _load_source()
+    _, evaluation = split_families(source, source[PERSON])
+    return families_of(_select(source, evaluation))
+
+
+def central_reference(unit: PrivacyUnit = PrivacyUnit.PERSON) -> CentralReference:
     """Fit the non-private references on all training rows together and measure them; takes a few seconds.
 
     Raises:
@@ -106,24 +117,19 @@ def central_reference() -> CentralReference:
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
 
     source = _load_source()
-    train, test = (_scaled(_select(source, rows)) for rows in _split(source))
+    training, evaluation = split_families(source, source[PERSON])
+    train, test = (_scaled(_select(source, rows), unit) for rows in (training, evaluation))
+    families = families_of(_select(source, evaluation))
 
-    def auc(model: LogisticRegression | HistGradientBoostingClassifier) -> float:
-        fitted = model.fit(train.features, train.labels)
-        return float(roc_auc_score(test.labels, fitted.predict_proba(test.features)[:, 1]))
+    def measured(model: LogisticRegression | HistGradientBoostingClassifier) -> tuple[float, tuple[float, float]]:
+        chances = model.fit(train.features, train.labels).predict_proba(test.features).astype(np.float64)
+        return utility(chances, test.labels)["auc"], auc_interval(chances[:, 1], test.labels, families)
 
-    return CentralReference(
-        logistic_auc=auc(LogisticRegression(C=1000.0, max_iter=2000)),
-        boosted_trees_auc=auc(HistGradientBoostingClassifier(learning_rate=0.05, random_state=0)),
-    )
-
-
-def schema_for(unit: PrivacyUnit) -> DatasetSchema:
-    """Return a site's declaration for ``unit``. At record level no column names a person."""
-    return SCHEMA if unit is PrivacyUnit.PERSON else SCHEMA.model_copy(update={"unit_column": None})
+    logistic, logistic_interval = measured(LogisticRegression(C=1000.0, max_iter=2000))
+    trees, trees_interval = measured(HistGradientBoostingClassifier(learning_rate=0.05, random_state=0))
+    return CentralReference(logistic, trees, logistic_interval, trees_interval)
 
 
 def _load_source() -> Rows:
@@ -157,18 +163,9 @@ def _remedy() -> str:
     return f"install statsmodels=={STATSMODELS_VERSION}, for example with: pip install 'aegis-fl[demo]'"
 
 
-def _split(source: Rows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return row positions for training and for public evaluation; all rows of a person fall on one side."""
-    from sklearn.model_selection import GroupShuffleSplit
-
-    splitter = GroupShuffleSplit(n_splits=1, test_size=EVALUATION_SHARE, random_state=SPLIT_SEED)
-    training, evaluation = next(splitter.split(source[PERSON], groups=source[PERSON]))
-    return training, evaluation
-
-
-def _scaled(source: Rows) -> EvaluationSet:
+def _scaled(source: Rows, unit: PrivacyUnit) -> EvaluationSet:
     rows = derive(source)
-    return EvaluationSet(features=SCHEMA.scale(rows), labels=rows[LABEL].astype(np.int64))
+    return EvaluationSet(features=schema_for(unit).scale(rows), labels=rows[LABEL].astype(np.int64))
 
 
 def _prepare_site(root: Path, number: int, unit: PrivacyUnit, source: Rows) -> PreparedSite:
@@ -176,7 +173,7 @@ def _prepare_site(root: Path, number: int, unit: PrivacyUnit, source: Rows) -> P
     data_root = root / site_id / "data"
     folder = data_root.joinpath(*DATASET_ID.split("/"))
     folder.mkdir(parents=True, exist_ok=True)
-    rows = {name: values for name, values in derive(source).items() if name != PERSON or schema.unit_column}
+    rows = {name: values for name, values in derive(source).items() if name in schema.reads}
     replace_file(folder / ROWS_FILE, _csv(rows).encode())
     replace_file(folder / "dataset.toml", tomli_w.dumps(schema.model_dump(mode="json", exclude_none=True)).encode())
     nominal = NOMINAL_PERSONS if unit is PrivacyUnit.PERSON else NOMINAL_RECORDS

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aegis.coordination import updates_required
-from aegis.demo.randhie_columns import COLUMNS, DATASET_ID
+from aegis.demo.randhie_columns import DATASET_ID, schema_for
 from aegis.errors import InvalidJob
 from aegis.runs import RuntimeName
 from coreason_enclave.schemas import (
@@ -26,7 +26,7 @@ DELTA = 1e-5
 # - a clipping bound that clips few persons.
 _LOCAL_STEPS = 6
 _SAMPLE_RATE = 0.5
-_MAX_GRAD_NORM = 2.0
+_MAX_GRAD_NORM = 3.0
 _LEARNING_RATE = 0.4
 _MOMENTUM = 0.8
 _AVERAGED_ROUNDS = 5
@@ -79,7 +79,7 @@ def private_job(options: DemoOptions) -> FederationJob:
         ),
         dataset_id=DATASET_ID,
         model_arch="LogisticRegression",
-        model_args={"in_features": len(COLUMNS)},
+        model_args={"in_features": len(schema_for(options.unit).input_names)},
         local_steps=_LOCAL_STEPS,
         learning_rate=_LEARNING_RATE,
         momentum=_MOMENTUM,

@@ -39,7 +39,7 @@ def create_demo_federation(path: Path, options: DemoOptions) -> FederationFolder
     for site in prepared:
         if not (path / "sites" / site.site_id / "site.toml").exists():
             create_site(path / "sites" / site.site_id, _config(site, options, coordinator_key, keys))
-    federation.save_evaluation_set(load_evaluation_set())
+    federation.save_evaluation_set(load_evaluation_set(options.unit))
     federation.create(
         FederationConfig(
             profile=Profile.DEVELOPMENT,

@@ -8,11 +8,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import safetensors.numpy
 from rich.console import Console
 
-from aegis.demo.plots import plot_epsilon, plot_utility
+from aegis.demo.families import auc_interval
 from aegis.demo.progress import RoundTable
-from aegis.demo.randhie_data import central_reference
+from aegis.demo.randhie_data import central_reference, evaluation_families, load_evaluation_set
 from aegis.demo.recipe import DELTA, DemoOptions, private_job, twin_of
 from aegis.demo.setup import create_demo_federation
 from aegis.demo.summary import DemoResult, write_summary
@@ -21,6 +23,7 @@ from aegis.federation import FederationFolder, resolve
 from aegis.runs import RunFolder, RunPlan, RuntimeName, execute, sign_manifest
 from aegis.runtimes.flower import federation_running
 from aegis.stores import RoundRecord
+from aegis.studies import Curve, plot_epsilon, plot_utility
 from coreason_enclave.schemas import FederationJob
 from coreason_enclave.system import replace_file
 
@@ -86,7 +89,7 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
         )
     repeats = _repeat(run, job, options, console)
     console.print("[5/5] central reference, plots, summary")
-    central = central_reference()
+    central = central_reference(options.unit)
     result = DemoResult(
         run=run.name,
         options=options,
@@ -95,8 +98,8 @@ def run_demo(run: DemoRun, options: DemoOptions, console: Console) -> DemoResult
         twin=twin,
         repeats=[history[-1] for history in repeats],
         ledger_epsilon=RunFolder(run.path).read_json("outcome.json")["ledger_epsilon"],
-        central_auc=central.logistic_auc,
-        trees_auc=central.boosted_trees_auc,
+        interval=_interval(run.path, options),
+        central=central,
         attackers=sorted(federation.config().public_keys)[: options.attackers],
     )
     _draw(run.path / "plots", result, repeats)
@@ -167,19 +170,46 @@ def _draw(folder: Path, result: DemoResult, repeats: Sequence[Sequence[RoundReco
     hostile = f", {options.attackers} of {options.sites} sites SIMULATED attackers" if options.attackers else ""
     plot_utility(
         folder / "utility.png",
-        private=result.private,
-        twin=result.twin,
-        repeats=repeats,
-        central=result.central_auc,
+        "auc",
+        _with_band(_curve("private job", result.private), [_curve("", history) for history in repeats]),
+        twin=_curve("same job, no privacy", result.twin),
+        references={
+            "central logistic, no privacy": result.central.logistic_auc,
+            "central boosted trees, no privacy": result.central.boosted_trees_auc,
+        },
         title=f"RAND HIE, {options.sites} sites, {options.aggregator}{hostile}\n"
         f"epsilon {privacy.target_epsilon:g} at delta {privacy.delta:g} per {privacy.unit} (attestation SIMULATED)",
     )
+    sites = sorted({site for record in result.private for site in record.epsilon})
+    rounds = [record.round_number for record in result.private]
     plot_epsilon(
         folder / "epsilon.png",
-        private=result.private,
-        target=privacy.target_epsilon or 0.0,
+        [Curve(site, rounds, [record.epsilon.get(site) or 0.0 for record in result.private]) for site in sites],
+        privacy.target_epsilon or 0.0,
         title=f"epsilon at delta {privacy.delta:g} per {privacy.unit}, accountant PLD (attestation SIMULATED)",
     )
+
+
+def _curve(label: str, history: Sequence[RoundRecord]) -> Curve:
+    rounds = [record.round_number for record in history]
+    return Curve(label, rounds, [record.metrics.get("auc", float("nan")) for record in history])
+
+
+def _with_band(curve: Curve, repeats: Sequence[Curve]) -> Curve:
+    """Return the curve in the band of all repeated runs."""
+    if not repeats:
+        return curve
+    every = list(zip(curve.values, *(repeat.values for repeat in repeats), strict=True))
+    return replace(curve, low=[min(values) for values in every], high=[max(values) for values in every])
+
+
+def _interval(path: Path, options: DemoOptions) -> tuple[float, float]:
+    """Return the 95 % interval of the private model's AUC, by bootstrap over families."""
+    evaluation = load_evaluation_set(options.unit)
+    weights = safetensors.numpy.load_file(path / "model.safetensors")
+    weight, bias = (np.asarray(weights[name], np.float64) for name in ("linear.weight", "linear.bias"))
+    logits = evaluation.features.astype(np.float64) @ weight[0] + bias[0]
+    return auc_interval(1.0 / (1.0 + np.exp(-logits)), evaluation.labels, evaluation_families())
 
 
 def _about(path: Path, options: DemoOptions) -> dict[str, object]:

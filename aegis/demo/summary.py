@@ -6,18 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
+from aegis.demo.randhie_data import CentralReference
 from aegis.demo.recipe import DemoOptions
 from aegis.demo.setup import DISJOINT_UNITS
 from aegis.stores import RoundRecord
-from coreason_enclave.schemas import FederationJob
+from coreason_enclave.schemas import FederationJob, PrivacyUnit
 
 _SIMULATED = (
     "> **SIMULATED**: attestation is simulated (development profile) and all sites run on one machine, on public "
     "data. The privacy mechanism, ledgers, signatures, admission and aggregation are real."
 )
 _EVALUATION = (
-    "A quarter of all people, with all their years, is the public held-out test set, set aside before any training; "
-    "no person is in both parts. Sites report no loss and no accuracy, because both are computed from private rows."
+    "The task: does a person see a doctor in a study year? A quarter of all people, whole families with all their "
+    "years, is the public held-out test set, set aside before any training. No family is in both parts: people of one "
+    "site and plan with the same income count as one family. Sites report no loss and no accuracy, because both are "
+    "computed from private rows."
 )
 _CHECK = "`aegis verify` on this folder recomputes epsilon from each site's ledger and compares model, log and ledgers."
 _TWIN = (
@@ -41,8 +44,8 @@ class DemoResult:
         private, twin: rounds of the private job and of the same job without privacy.
         ledger_epsilon: each site's ledger's epsilon for the private job, unanswered rounds included.
         repeats: last rounds of the private job repeated on new sites with fresh keys.
-        central_auc: logistic regression on all sites' rows in one place.
-        trees_auc: boosted trees on the same rows.
+        interval: 95 % interval of the private job's AUC, by bootstrap over families.
+        central: models without privacy on all sites' rows in one place.
         attackers: names of the sites under a simulated attacker's control.
     """
 
@@ -53,8 +56,8 @@ class DemoResult:
     twin: Sequence[RoundRecord]
     repeats: Sequence[RoundRecord]
     ledger_epsilon: Mapping[str, float]
-    central_auc: float
-    trees_auc: float
+    interval: tuple[float, float]
+    central: CentralReference
     attackers: Sequence[str]
 
     def aucs(self) -> list[float]:
@@ -76,8 +79,9 @@ class DemoResult:
             "loss": last.metrics["loss"],
             "auc_of_runs": self.aucs(),
             "auc_without_privacy": self.twin[-1].metrics["auc"],
-            "auc_central_logistic": self.central_auc,
-            "auc_central_boosted_trees": self.trees_auc,
+            "auc_interval": self.interval,
+            "auc_central_logistic": self.central.logistic_auc,
+            "auc_central_boosted_trees": self.central.boosted_trees_auc,
             "epsilon": self.epsilon(),
             "delta": self.job.privacy.delta,
             "unit": str(self.job.privacy.unit),
@@ -101,9 +105,10 @@ def headline(result: DemoResult) -> list[str]:
 
 
 def _without_privacy(result: DemoResult) -> str:
+    central = result.central
     return (
         f"Without privacy: {result.twin[-1].metrics['auc']:.3f} for the same job, "
-        f"{result.central_auc:.3f} with all rows in one place (boosted trees {result.trees_auc:.3f})."
+        f"{central.logistic_auc:.3f} with all rows in one place (boosted trees {central.boosted_trees_auc:.3f})."
     )
 
 
@@ -131,7 +136,9 @@ def write_summary(result: DemoResult) -> str:
         "",
         _EVALUATION,
         "",
-        *_table(("", "AUC", "accuracy", "loss"), _utility_rows(result)),
+        _inputs(result.options),
+        "",
+        *_table(("", "AUC", "95 % interval", "accuracy", "loss"), _utility_rows(result)),
         "",
         "## Privacy, site by site",
         "",
@@ -154,15 +161,44 @@ def write_summary(result: DemoResult) -> str:
 
 
 def _utility_rows(result: DemoResult) -> list[tuple[str, ...]]:
-    rows = [("private job", result.private[-1].metrics)]
-    rows += [(f"repeated with new keys, {i}", record.metrics) for i, record in enumerate(result.repeats, start=1)]
-    rows += [("same job without privacy", result.twin[-1].metrics)]
-    table = [(name, *(f"{metrics[key]:.4f}" for key in ("auc", "accuracy", "loss"))) for name, metrics in rows]
+    rows = [("private job", _span(result.interval), result.private[-1].metrics)]
+    rows += [(f"repeated with new keys, {i}", "", record.metrics) for i, record in enumerate(result.repeats, start=1)]
+    rows += [("same job without privacy", "", result.twin[-1].metrics)]
+    table = [(name, f"{m['auc']:.4f}", span, f"{m['accuracy']:.4f}", f"{m['loss']:.4f}") for name, span, m in rows]
+    central = result.central
     return [
         *table,
-        ("central logistic regression, no privacy", f"{result.central_auc:.4f}", "", ""),
-        ("central boosted trees, no privacy", f"{result.trees_auc:.4f}", "", ""),
+        (
+            "central logistic regression, no privacy",
+            f"{central.logistic_auc:.4f}",
+            _span(central.logistic_interval),
+            "",
+            "",
+        ),
+        (
+            "central boosted trees, no privacy",
+            f"{central.boosted_trees_auc:.4f}",
+            _span(central.boosted_trees_interval),
+            "",
+            "",
+        ),
     ]
+
+
+def _span(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def _inputs(options: DemoOptions) -> str:
+    known = "facts known at the start of the year"
+    if options.unit is PrivacyUnit.RECORD:
+        return (
+            f"The model's inputs: {known} alone. Earlier years belong to a person, and this job protects single rows."
+        )
+    return (
+        f"The model's inputs: {known}, and five histories of the same person's visits in earlier study years "
+        "([[history]] in dataset.toml, computed inside the person). Intervals: bootstrap over the test set's families."
+    )
 
 
 def _site_rows(result: DemoResult) -> list[tuple[str, ...]]:

@@ -115,17 +115,23 @@ class Feature(_Ranged):
     ``missing`` either equals ``"refuse"`` (an empty cell refuses the dataset) or gives a constant, in the column's own
     unit, to replace the empty cell. ``indicator`` adds an input of 1.0 for replaced cells. ``why`` records the source
     of the range, for readers who must trust that the range was not computed from the rows.
+
+    ``input = false`` keeps the column from the model: only histories read it. A number that becomes known during the
+    predicted year can enter as the past alone.
     """
 
     kind: Literal["number"] = "number"
     scale: Scale = Scale.RANGE
     mean: Bound | None = None
     deviation: Bound | None = None
+    input: Flag = True
 
-    later = frozenset({"kind", "indicator", "scale", "mean", "deviation"})
+    later = frozenset({"kind", "indicator", "scale", "mean", "deviation", "input"})
 
     @model_validator(mode="after")
     def _standard_is_declared(self) -> Self:
+        if self.indicator and not self.input:
+            raise ValueError("takes no indicator with input = false: the model never sees the column")
         standard = self.scale is Scale.STANDARD
         if standard and (self.mean is None or self.deviation is None or self.deviation <= 0):
             raise ValueError('needs mean and deviation (above 0) for scale = "standard": public numbers, declared here')
@@ -137,7 +143,14 @@ class Feature(_Ranged):
                 raise ValueError(f"must have [low, high] within {MAX_STANDARDISED:g} deviations of its mean")
         return self
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the model inputs; none for a column that only histories read."""
+        return super().inputs if self.input else ()
+
     def _fill(self, inputs: Inputs, levels: Values) -> None:
+        if not self.input:
+            return
         if self.mean is None or self.deviation is None:
             super()._fill(inputs, levels)
         else:

@@ -90,6 +90,12 @@ class DatasetSchema(Declaration):
             raise ValueError(
                 f"must name every column once, as feature, label or unit; {', '.join(twice)} has two roles"
             )
+        past = {history.of for history in self.history}
+        unread = [feature.name for feature in self.features if not (feature.inputs or feature.name in past)]
+        if unread:
+            raise ValueError(f"must read {unread[0]!r} in a [[history]], because input = false keeps it from the model")
+        if not self.input_names:
+            raise ValueError("needs at least one model input")
         starts = {name for feature in self.features for name in feature.reads[1:]}
         forbidden = sorted(starts & {*self.label.reads, *([self.unit_column] if self.unit_column else [])})
         if forbidden:

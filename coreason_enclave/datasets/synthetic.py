@@ -45,7 +45,12 @@ def _as_declared(schema: DatasetSchema, inputs: npt.NDArray[np.float32]) -> None
             mine[places, places % width] = 1.0
         elif isinstance(feature, BooleanFeature):
             mine[:, 0] = np.where(mine[:, 0] < 0, -1.0, 1.0)
-        elif isinstance(feature, Feature) and feature.mean is not None and feature.deviation is not None:
+        elif (
+            isinstance(feature, Feature)
+            and feature.input
+            and feature.mean is not None
+            and feature.deviation is not None
+        ):
             value = feature.low + (mine[:, 0].astype(np.float64) + 1.0) / 2.0 * (feature.high - feature.low)
             mine[:, 0] = (value - feature.mean) / feature.deviation
         if getattr(feature, "indicator", False):

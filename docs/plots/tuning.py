@@ -135,13 +135,10 @@ def without_privacy(task: Task) -> float:
     return task.accuracy(model)
 
 
-def draw(
-    axes: Axes, x: Sequence[float], points: Sequence[Measured], label: str, colour: str, *, band: bool = True
-) -> None:
+def draw(axes: Axes, x: Sequence[float], points: Sequence[Measured], label: str, colour: str) -> None:
     """A line of medians in a band of ranges, and the figures for the page."""
     axes.plot(x, [point.median for point in points], "o-", color=colour, label=label, markersize=4)
-    if band:
-        axes.fill_between(x, [p.low for p in points], [p.high for p in points], color=colour, alpha=0.18, linewidth=0)
+    axes.fill_between(x, [p.low for p in points], [p.high for p in points], color=colour, alpha=0.18, linewidth=0)
     figures = ", ".join(f"{at:.4g}: {point.median:.3f}" for at, point in zip(x, points, strict=True))
     sys.stdout.write(f"  {label}: {figures}\n")
 
@@ -149,11 +146,14 @@ def draw(
 def picture(name: str, title: str, x: str, y: str = "held-out accuracy") -> tuple[Any, Axes]:
     """An empty picture with its labels."""
     sys.stdout.write(f"{name}\n")
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8.4, 3.6), layout="constrained")
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.25)
+    if y == "held-out accuracy":
+        axes.set_ylim(0, 1)
+        axes.axhline(0.1, color="0.5", linewidth=0.8, label="chance, digits")
     return figure, axes
 
 
@@ -163,7 +163,7 @@ def save(figure: Any, axes: Axes, name: str, ticks: Iterable[float] = ()) -> Non
         axes.set_xscale("log")
         axes.set_xticks(list(ticks), [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=110)
     plt.close(figure)
@@ -246,7 +246,7 @@ def averaging() -> None:
     for (label, recipe), colour in zip(recipes.items(), COLOURS, strict=True):
         tasks = [replace(digits(), learning_rate=at * (1 - recipe.get("momentum", 0)), **recipe) for at in rates]
         points = [accuracy(task, configuration(), 0.3, repetitions=7) for task in tasks]
-        draw(axes, rates, points, label, colour, band=False)
+        draw(axes, rates, points, label, colour)
     save(figure, axes, "averaging", rates)
 
 

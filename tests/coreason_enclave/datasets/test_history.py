@@ -232,3 +232,24 @@ def test_a_category_has_no_history() -> None:
     )
     with pytest.raises(DatasetRejected, match="must have of"):
         parse_schema(document.encode())
+
+
+def test_a_column_of_the_past_alone_is_no_input_and_gives_the_same_histories() -> None:
+    seen = parse_schema(HISTORY.encode())
+    past = parse_schema(HISTORY.replace("missing = 1\n", "missing = 1\ninput = false\n", 1).encode())
+    columns = {"patient": ["a", "a", "b"], "year": [1.0, 2.0, 1.0], "visits": [4.0, 9.0, 2.0], "ill": [1, 0, 1]}
+    assert past.input_names == seen.input_names[1:]
+    assert np.array_equal(past.scale(columns), seen.scale(columns)[:, 1:])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('of = "visits"', 'of = "ill"', r"must read 'visits' in a \[\[history\]\]"),
+        ("missing = 1\n", "missing = 1\nindicator = true\n", "takes no indicator with input = false"),
+    ],
+)
+def test_a_column_that_neither_model_nor_history_reads_is_refused(old: str, new: str, words: str) -> None:
+    text = HISTORY.replace("missing = 1\n", "missing = 1\ninput = false\n", 1).replace(old, new)
+    with pytest.raises(DatasetRejected, match=words):
+        parse_schema(text.encode())
