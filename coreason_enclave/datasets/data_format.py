@@ -18,13 +18,14 @@ class DataFormat(StrEnum):
     """The form of the rows.
 
     ``csv``, ``parquet``: a table of named columns. ``npz``, ``safetensors``: arrays ``x``, ``y`` and optionally
-    ``unit``.
+    ``unit``. ``images``: a table of labels that names the files of a folder.
     """
 
     CSV = "csv"
     PARQUET = "parquet"
     NPZ = "npz"
     SAFETENSORS = "safetensors"
+    IMAGES = "images"
 
     @property
     def is_table(self) -> bool:

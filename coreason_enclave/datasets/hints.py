@@ -80,7 +80,7 @@ def _wrong_numbers(schema: DatasetSchema, owner: Column | Label, cells: ColumnCe
     text = f"{cells.wrong.words(where)} not a finite number"
     if cells.unfit:
         return SchemaProblem(cells.name, f"the column holds {cells.unfit}, and dataset.toml declares numbers")
-    ways = number_signs(cells.samples, schema.csv_form) if schema.format is DataFormat.CSV else []
+    ways = number_signs(cells.samples, schema.csv_form) if schema.table_format is DataFormat.CSV else []
     if len(ways) == 1:
         return SchemaProblem(cells.name, text + _and_stand_in(owner, ways[0]), Remedy("csv", ways[0]))
     if ways:

@@ -114,6 +114,24 @@ class DatasetFolder:
             if _state(os.fstat(descriptor)) != _state(opened):
                 raise _changed(where)
 
+    @contextmanager
+    def inner(self, path: str) -> Iterator[DatasetFolder]:
+        """Hold a folder inside this one open; ``path`` joins plain names by ``/``.
+
+        Raises:
+            DatasetRejected: as :meth:`DataRoot.folder`.
+        """
+        names, descriptor = _checked(_DATASET_ID, path, "folder name").split("/"), os.dup(self.descriptor)
+        where = f"{self.dataset_id}/{path}"
+        try:
+            for name in names:
+                deeper = _open_folder(name, descriptor, where)
+                os.close(descriptor)
+                descriptor = deeper
+            yield DatasetFolder(where, self.path.joinpath(*names), descriptor)
+        finally:
+            os.close(descriptor)
+
     def require_file(self, name: str) -> None:
         """Raise :class:`DatasetRejected` unless a regular file of this name exists; do not read its content."""
         _checked(_FILE_NAME, name, "file name")

@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coreason_enclave.datasets.cells import require_pyarrow
-from coreason_enclave.datasets.csv_table import CsvTable
 from coreason_enclave.datasets.data_format import DataFormat
 from coreason_enclave.datasets.hashing import HashedFile
-from coreason_enclave.datasets.parquet_table import ParquetTable
+from coreason_enclave.datasets.images import ImageFiles, open_table
 from coreason_enclave.datasets.paths import MAX_FILE_BYTES, DataRoot, DatasetFolder
 from coreason_enclave.datasets.problems import DatasetSchemaRejected, Rows, SchemaProblem
 from coreason_enclave.datasets.schema import DatasetSchema, parse_schema
@@ -113,21 +111,21 @@ def open_dataset(
             if known is not None:
                 return known
         with folder.open(schema.file, limit=max_bytes) as file:
-            source = HashedFile(file, schema_bytes)
-            rows = _read_rows(schema, source)
-            content = source.hexdigest()
+            rows, content = _read_rows(folder, schema, HashedFile(file, schema_bytes), max_bytes)
     dataset = SiteDataset(schema, rows.features, rows.labels, rows.unit_ids, content, rows.warnings)
     if checked is not None:
         checked.keep(dataset)
     return dataset
 
 
-def _read_rows(schema: DatasetSchema, source: HashedFile) -> Rows:
+def _read_rows(folder: DatasetFolder, schema: DatasetSchema, source: HashedFile, max_bytes: int) -> tuple[Rows, str]:
     try:
-        if not schema.format.is_table:
-            return read_tensors(schema, source)
-        require_pyarrow()
-        return read_table(schema, (CsvTable if schema.format is DataFormat.CSV else ParquetTable)(schema, source))
+        if schema.format is DataFormat.IMAGES:
+            return ImageFiles(schema, folder, max_bytes).read(source)
+        rows = (
+            read_table(schema, open_table(schema, source)) if schema.format.is_table else read_tensors(schema, source)
+        )
+        return rows, source.hexdigest()
     except DatasetSchemaRejected as refused:
         raise explained(refused, schema, source.head) from None
 
@@ -147,6 +145,9 @@ def declared_schema(root: Path, dataset_id: str) -> DatasetSchema:
     with DataRoot(root).folder(dataset_id) as folder:
         schema = _declared(folder)[1]
         folder.require_file(schema.file)
+        if schema.folder is not None:
+            with folder.inner(schema.folder):
+                pass
     return schema
 
 
@@ -162,7 +163,10 @@ def content_digest(root: Path, dataset_id: str, *, max_bytes: int = MAX_FILE_BYT
 
 def _content(folder: DatasetFolder, schema_bytes: bytes, schema: DatasetSchema, max_bytes: int) -> str:
     with folder.open(schema.file, limit=max_bytes) as file:
-        return HashedFile(file, schema_bytes).hexdigest()
+        source = HashedFile(file, schema_bytes)
+        if schema.format is DataFormat.IMAGES:
+            return ImageFiles(schema, folder, max_bytes).content(source)
+        return source.hexdigest()
 
 
 def _declared(folder: DatasetFolder) -> tuple[bytes, DatasetSchema]:

@@ -63,17 +63,24 @@ class DatasetSchema(Declaration):
     label: Label
     features: Annotated[tuple[AnyFeature, ...], Field(max_length=100_000)] = ()
     tensor: TensorFeatures | None = None
+    folder: SafePath | None = None
+    image_column: ColumnName | None = None
+    resize: Literal["refuse", "stretch"] = "refuse"
     csv: CsvForm | None = None
     order_column: ColumnName | None = None
     history: Annotated[tuple[History, ...], Field(max_length=10_000)] = ()
 
-    later = frozenset({"csv", "order_column", "history"})
+    later = frozenset({"csv", "order_column", "history", "folder", "image_column", "resize"})
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.csv is not None and self.format is not DataFormat.CSV:
-            raise ValueError(f"takes no [csv] for format {self.format}")
-        if self.format.is_table:
+        if self.csv is not None and self.table_format is not DataFormat.CSV:
+            raise ValueError(f"takes no [csv] for format {self.format}, and file {self.file}")
+        if self.format is DataFormat.IMAGES:
+            self._check_images()
+        elif (self.folder, self.image_column, self.resize) != (None, None, "refuse"):
+            raise ValueError(f"takes no folder, image_column and resize for format {self.format}")
+        elif self.format.is_table:
             self._check_table()
             self._check_history()
         else:
@@ -102,6 +109,19 @@ class DatasetSchema(Declaration):
             raise ValueError(f"must not use label or unit as since_column, as it does with {', '.join(forbidden)}")
         if same := _repeated(self.input_names):
             raise ValueError(f"must give every model input a name of its own; {same[0]!r} occurs twice")
+
+    def _check_images(self) -> None:
+        if self.folder is None or self.image_column is None:
+            raise ValueError(
+                "needs folder and image_column for format images: where the files are, and what names them"
+            )
+        if self.features or self.history or self.order_column is not None:
+            raise ValueError("takes no [[features]] and no [[history]] for format images: the image is the example")
+        if self.tensor is None or len(self.tensor.shape) != 3 or self.tensor.shape[0] not in (1, 3):
+            raise ValueError("needs [tensor] with shape = [channels, height, width], 1 channel (grey) or 3 (RGB)")
+        columns = [self.image_column, *self.label.reads, *([self.unit_column] if self.unit_column else [])]
+        if twice := _repeated(columns):
+            raise ValueError(f"must name every column once, as image, label or unit; {twice[0]} has two roles")
 
     def _check_history(self) -> None:
         if (self.order_column is None) != (not self.history):
@@ -137,6 +157,13 @@ class DatasetSchema(Declaration):
         return PrivacyUnit.RECORD if self.unit_column is None else PrivacyUnit.PERSON
 
     @property
+    def table_format(self) -> DataFormat:
+        """The format of the table: of images, Parquet if the name of the table of labels ends so, otherwise CSV."""
+        if self.format is not DataFormat.IMAGES:
+            return self.format
+        return DataFormat.PARQUET if self.file.endswith(".parquet") else DataFormat.CSV
+
+    @property
     def csv_form(self) -> CsvForm:
         """The form of a CSV file, with its defaults."""
         return CsvForm() if self.csv is None else self.csv
@@ -156,7 +183,8 @@ class DatasetSchema(Declaration):
     def reads(self) -> tuple[str, ...]:
         """Every column of the table that the declaration needs, once."""
         names = [name for feature in self.features for name in feature.reads]
-        names += [*self.label.reads, *(name for name in (self.unit_column, self.order_column) if name is not None)]
+        further = (self.unit_column, self.order_column, self.image_column)
+        names += [*self.label.reads, *(name for name in further if name is not None)]
         return tuple(dict.fromkeys(names))
 
     @property

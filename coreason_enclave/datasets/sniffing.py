@@ -55,7 +55,7 @@ def explained(refused: DatasetSchemaRejected, schema: DatasetSchema, head: bytes
         head: the first bytes of the file, as on disk.
     """
     found = _other_format(schema, head)
-    if found is None and schema.format is DataFormat.CSV and head.strip():
+    if found is None and schema.table_format is DataFormat.CSV and head.strip():
         found = _Text(schema, head).problem(refused)
     if found is None:
         return refused
@@ -63,20 +63,23 @@ def explained(refused: DatasetSchemaRejected, schema: DatasetSchema, head: bytes
 
 
 def _other_format(schema: DatasetSchema, head: bytes) -> list[SchemaProblem] | None:
-    actual = _format_of(head)
+    actual, declared = _format_of(head), schema.table_format
     if actual is not None:
-        if actual is schema.format:
+        if actual is declared:
             return None
+        if schema.format is DataFormat.IMAGES:
+            advice = "a table of labels is CSV, or Parquet in a file whose name ends in .parquet"
+            return [SchemaProblem(None, f"the file seems to be {actual.value}, not {declared}: {advice}")]
         entries = (f"format = {toml(actual.value)}",)
-        return [SchemaProblem(None, f"the file seems to be {actual.value}, not {schema.format}", Remedy("", entries))]
+        return [SchemaProblem(None, f"the file seems to be {actual.value}, not {declared}", Remedy("", entries))]
     if head.startswith(b"PK\x03\x04"):
         kind, advice = _zipped(head)
-        return [SchemaProblem(None, f"the file seems to be {kind}, not {schema.format}: {advice}")]
+        return [SchemaProblem(None, f"the file seems to be {kind}, not {declared}: {advice}")]
     for magic, kind, advice in _MAGIC:
         if head[: len(magic)].lower() == magic.lower():
-            return [SchemaProblem(None, f"the file seems to be {kind}, not {schema.format}: {advice}")]
-    if schema.format is not DataFormat.CSV and _is_text(head):
-        problem = f"the file seems to be text such as CSV, not {schema.format}"
+            return [SchemaProblem(None, f"the file seems to be {kind}, not {declared}: {advice}")]
+    if declared is not DataFormat.CSV and _is_text(head):
+        problem = f"the file seems to be text such as CSV, not {declared}"
         if schema.format is DataFormat.PARQUET:
             return [SchemaProblem(None, problem, Remedy("", ('format = "csv"',)))]
         return [SchemaProblem(None, f"{problem}: declare [[features]] for a table")]

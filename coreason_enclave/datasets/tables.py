@@ -84,7 +84,7 @@ class TableReader:
             (role, name): ColumnCells(name, conversion, schema.csv_form)
             for role, name, conversion in _roles(schema, self._label_columns)
         }
-        self._inputs = GrowingArray(np.float32, schema.sample_shape)
+        self._inputs = GrowingArray(np.float32, (len(schema.input_names),))
         self._labels = GrowingArray[Any](schema.label.y_dtype, schema.label.y_shape)
         self._persons = None if schema.unit_column is None else PersonCodes(schema.unit_column, schema.csv_form)
         self._order = GrowingArray(np.float64)

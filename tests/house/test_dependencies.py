@@ -20,7 +20,7 @@ OWN = {"aegis", "coreason_enclave"}
 EXTRAS_OF = {
     "coreason_enclave/privacy": {"privacy"},
     "coreason_enclave/models": {"privacy"},
-    "coreason_enclave/datasets": {"tables"},
+    "coreason_enclave/datasets": {"images", "tables"},
     "coreason_enclave/federation/executor": {"nvflare"},
     "coreason_enclave/federation/nvflare": {"nvflare", "privacy"},
     "coreason_enclave/federation": {"flower"},

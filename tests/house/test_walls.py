@@ -44,6 +44,7 @@ NVFLARE = "NVIDIA FLARE only in one adapter per side"
 QUOTES = "dcap-qvl is called in one place"
 XML = "XML only where signed manifests are read"
 NVML = "NVML only where this host's GPUs are asked"
+PICTURES = "Pillow only where images are read"
 TABLES = "pyarrow only where tables are read, and pandas nowhere"
 NUMBA = "numba only behind the aggregators"
 NO_WEB = "No web framework and no database toolkit"
@@ -167,6 +168,7 @@ BREACHES = {
     "a verifier asks this host's GPUs": Breach(
         NVML, "coreason_enclave/attestation/verify/nvidia/gpu_verifier.py", "import pynvml"
     ),
+    "the trainer decodes images": Breach(PICTURES, "coreason_enclave/privacy/shortcut.py", "import PIL.Image"),
     "the trainer reads tables": Breach(TABLES, "coreason_enclave/privacy/shortcut.py", "import pyarrow"),
     "a table is read by pandas": Breach(
         TABLES, "coreason_enclave/datasets/shortcut.py", "def later():\n    import pandas"
