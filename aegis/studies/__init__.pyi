@@ -16,13 +16,9 @@ from .figures import plot_roc as plot_roc
 from .figures import plot_survival as plot_survival
 from .figures import plot_updates as plot_updates
 from .figures import plot_utility as plot_utility
-from .real_sites import create_unattested_study as create_unattested_study
 from .held_out import HeldOut as HeldOut
 from .held_out import Interval as Interval
 from .held_out import bootstrap as bootstrap
-from .report import headline as headline
-from .results import StudyResult as StudyResult
-from .running import run_study as run_study
 from .planning import Forecast as Forecast
 from .planning import PrivacyForecast as PrivacyForecast
 from .planning import forecast as forecast
@@ -34,5 +30,9 @@ from .prediction import evaluate_rows as evaluate_rows
 from .prediction import load_trained as load_trained
 from .prediction import plot_evaluation as plot_evaluation
 from .prediction import write_predictions as write_predictions
+from .real_sites import create_unattested_study as create_unattested_study
+from .report import headline as headline
+from .results import StudyResult as StudyResult
+from .running import run_study as run_study
 from .splitting import SplitPlan as SplitPlan
 from .study import Study as Study
