@@ -43,6 +43,7 @@ COMMANDS = {
     "federation": LazyCommand(
         "aegis.commands.federation:federation", "Create a federation, admit sites, serve and monitor the federation."
     ),
+    "init": LazyCommand("aegis.commands.init:init", "Create a study from your own rows."),
     "nvflare": LazyCommand(
         "aegis.commands.nvflare:nvflare", "Make startup kits and jobs for an NVIDIA FLARE deployment."
     ),

@@ -7,6 +7,9 @@ from .comparing import plot_comparison as plot_comparison
 from .creation import CreatedStudy as CreatedStudy
 from .creation import StudyOptions as StudyOptions
 from .creation import create_study as create_study
+from .creation import delta_for as delta_for
+from .creation import job_for as job_for
+from .creation import suggested_dictionary as suggested_dictionary
 from .figures import Curve as Curve
 from .figures import plot_calibration as plot_calibration
 from .figures import plot_confusion as plot_confusion
@@ -30,9 +33,11 @@ from .prediction import evaluate_rows as evaluate_rows
 from .prediction import load_trained as load_trained
 from .prediction import plot_evaluation as plot_evaluation
 from .prediction import write_predictions as write_predictions
+from .real_sites import create_study_over as create_study_over
 from .real_sites import create_unattested_study as create_unattested_study
 from .report import headline as headline
 from .results import StudyResult as StudyResult
 from .running import run_study as run_study
 from .splitting import SplitPlan as SplitPlan
+from .splitting import site_name as site_name
 from .study import Study as Study

@@ -9,22 +9,27 @@ The sites are registered as public, under profile ``development``, which alone a
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
-
-import tomli_w
 
 from aegis.errors import InvalidStudy
 from aegis.federation import EvaluationSet, FederationConfig, FederationFolder
 from aegis.runtimes import create_site
+from aegis.studies.array_files import SplitArrays, array_declaration, split_arrays
+from aegis.studies.commented import DATASET_COMMENTS, SITE_COMMENTS, commented
 from aegis.studies.splitting import HELD_OUT, SplitPlan, SplitRows, split_rows
 from aegis.studies.study import write_study
 from coreason_enclave.attestation import AttestationPolicy
 from coreason_enclave.crypto import load_or_create_signer
 from coreason_enclave.datasets import (
     DataDictionary,
+    DataFormat,
     DatasetSchema,
     Label,
     LabelTask,
@@ -45,40 +50,60 @@ from coreason_enclave.schemas import (
     Task,
     TaskConfig,
 )
+from coreason_enclave.system import replace_file
 
 _KEYS = "keys"
 _ALLOWANCE = 20.0
 """Budget of each simulated dataset, in units of the first job's epsilon: room for trying out."""
 _MAX_UPDATE_NORM = 150.0
-_TASKS = {
-    LabelTask.LABELS: Task.MULTILABEL,
-    LabelTask.NUMBER: Task.REGRESSION,
-    LabelTask.COUNT: Task.COUNT,
-    LabelTask.SURVIVAL: Task.SURVIVAL,
+_AVERAGED = 5
+LABEL_TASKS = {
+    Task.BINARY: LabelTask.CLASSES,
+    Task.MULTICLASS: LabelTask.CLASSES,
+    Task.MULTILABEL: LabelTask.LABELS,
+    Task.REGRESSION: LabelTask.NUMBER,
+    Task.COUNT: LabelTask.COUNT,
+    Task.SURVIVAL: LabelTask.SURVIVAL,
 }
+MODELS = ("Linear", "MLP", "TabularResNet", "CNN")
+"""The architectures whose arguments follow from the data."""
 
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """The choices of ``aegis init``; see its ``--help``."""
+    """The choices of ``aegis init``; see its ``--help``.
+
+    Attributes:
+        task: None: classes for a label of few whole numbers or words, a number otherwise.
+        cuts: the ends of a survival label's intervals; None: suggested from rows.
+        review: returns the suggestion as its owner wants it; called before any file of the study exists.
+    """
 
     name: str
     split: SplitPlan
-    task: LabelTask | None = None
+    task: Task | None = None
     epsilon: float = 3.0
     rounds: int = 20
     dataset_id: str = "study/rows"
+    model: str = "Linear"
+    cuts: tuple[float, ...] | None = None
+    review: Callable[[Suggestion], Suggestion] = lambda suggestion: suggestion
+
+    @property
+    def label_task(self) -> LabelTask | None:
+        """The label's task in ``dataset.toml``; None if it is to be suggested."""
+        return None if self.task is None else LABEL_TASKS[self.task]
 
 
 @dataclass(frozen=True)
 class CreatedStudy:
-    """A new study: its folder, the job, the declaration, and what was suggested from rows."""
+    """A new study: its folder, the job, the declaration, and the split; arrays have no suggestion to review."""
 
     folder: Path
     job: FederationJob
     schema: DatasetSchema
-    suggestion: Suggestion
-    split: SplitRows
+    suggestion: Suggestion | None
+    split: SplitRows | SplitArrays
 
 
 def create_study(folder: Path, options: StudyOptions) -> CreatedStudy:
@@ -88,53 +113,98 @@ def create_study(folder: Path, options: StudyOptions) -> CreatedStudy:
         InvalidStudy: the folder exists, or the files do not make a study.
         DatasetRejected: a file is not a table with the label, or no column is left to learn from.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise InvalidStudy(f"{folder} exists: choose another folder; `aegis run {folder}` runs the study in it")
-    staging = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        created = _create(staging, options)
-        if folder.exists():
-            folder.rmdir()
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return CreatedStudy(folder, created.job, created.schema, created.suggestion, created.split)
-
-
-def _create(folder: Path, options: StudyOptions) -> CreatedStudy:
-    split = split_rows(options.split, folder / "split")
-    sites = sorted(split.rows.keys() - {HELD_OUT})
-    if len(sites) < 2:
-        raise InvalidStudy("a federation needs two sites: give --data for each site, or --site-column")
-    suggestion = suggest(
-        list(split.columns.values()), label=options.split.label, person=options.split.person, task=options.task
-    )
-    declaration = _declaration(options, suggestion)
-    schema = parse_schema(declaration)
-    federation = FederationFolder(folder)
-    for part in (*sites, *([HELD_OUT] if HELD_OUT in split.rows else [])):
-        root = folder / (HELD_OUT if part == HELD_OUT else f"sites/{part}") / "data"
-        _place(root / options.dataset_id, folder / "split" / f"{part}.csv", declaration)
-    shutil.rmtree(folder / "split")
-    if HELD_OUT in split.rows:
-        held_out = open_dataset(folder / HELD_OUT / "data", options.dataset_id)
-        federation.save_evaluation_set(EvaluationSet(held_out.features, held_out.labels))
-    delta = _delta(split, sites)
-    job = _job(options, schema, sites, delta)
-    _found(federation, options, job, {site: len(split.persons[site]) for site in sites}, delta)
-    _write_study(folder, options, job, schema)
+    with created_whole(folder) as staging:
+        schema, suggestion, split = _split(staging, options)
+        _place_rows(staging, options, schema, split)
+        delta = delta_for(max(split.units(site) for site in split.sites))
+        job = job_for(schema, options, sites=len(split.sites), delta=delta)
+        _create_federation(FederationFolder(staging), options, job, split)
+        head = (
+            f"# The study {options.name}: SIMULATED sites on this machine. `aegis run` on this folder runs the job.\n"
+            "# docs/JOBS.md explains every field. A changed job is a new run; earlier runs stay as they are.\n\n"
+        )
+        write_study(staging, job, DataDictionary.of(schema), head=head)
     return CreatedStudy(folder, job, schema, suggestion, split)
 
 
-def _place(folder: Path, rows: Path, declaration: bytes) -> None:
-    folder.mkdir(parents=True)
-    rows.rename(folder / "rows.csv")
-    (folder / "dataset.toml").write_bytes(declaration)
+@contextmanager
+def created_whole(folder: Path) -> Iterator[Path]:
+    """Yield a new folder that becomes ``folder`` at the end of the block, and vanishes if the block fails.
+
+    Raises:
+        InvalidStudy: ``folder`` exists and is not empty, or cannot be made.
+    """
+    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
+        raise InvalidStudy(f"{folder} exists: choose another folder; `aegis run {folder}` runs the study in it")
+    staging = folder.with_name(f".{folder.name}.new")
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        yield staging
+        if folder.exists():
+            folder.rmdir()
+        staging.rename(folder)
+    except OSError as error:
+        raise InvalidStudy(f"{folder} cannot be made: {error.strerror}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def _declaration(options: StudyOptions, suggestion: Suggestion) -> bytes:
-    document: dict[str, Any] = {
+def suggested_dictionary(options: StudyOptions) -> tuple[DatasetSchema, DataDictionary]:
+    """Return the declaration that the owner's files suggest, after her review, and its dictionary; keep no row.
+
+    Raises:
+        InvalidStudy, DatasetRejected: as :func:`create_study`.
+    """
+    with TemporaryDirectory(prefix="aegis-init-") as folder:
+        schema = _split(Path(folder), options)[0]
+    return schema, DataDictionary.of(schema)
+
+
+def _split(folder: Path, options: StudyOptions) -> tuple[DatasetSchema, Suggestion | None, SplitRows | SplitArrays]:
+    """Split the rows into ``folder/split``, and let the owner review what they suggest."""
+    plan, suggestion = options.split, None
+    split: SplitRows | SplitArrays
+    if plan.open(plan.files[0]).format is DataFormat.NPZ:
+        split = split_arrays(plan, folder / "split", options.label_task)
+        document = array_declaration(options.dataset_id, split)
+    else:
+        split = split_rows(plan, folder / "split")
+        suggestion = options.review(_suggestion(options, split))
+        document = _declared(options, suggestion)
+    return parse_schema(_written(document)), suggestion, split
+
+
+def _suggestion(options: StudyOptions, split: SplitRows) -> Suggestion:
+    plan = options.split
+    return suggest(
+        list(split.columns.values()),
+        label=plan.label,
+        person=plan.person,
+        task=options.label_task,
+        also=plan.also,
+        cuts=options.cuts,
+    )
+
+
+def _place_rows(folder: Path, options: StudyOptions, schema: DatasetSchema, split: SplitRows | SplitArrays) -> None:
+    """Move the split rows to the sites' folders, each with its declaration."""
+    if len(split.sites) < 2:
+        raise InvalidStudy("a federation needs two sites: give --data for each site, or --site-column")
+    declaration = _written(schema.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
+    for part in split.rows:
+        root = folder / (HELD_OUT if part == HELD_OUT else f"sites/{part}") / "data" / options.dataset_id
+        root.mkdir(parents=True)
+        (folder / "split" / f"{part}{Path(schema.file).suffix}").rename(root / schema.file)
+        (root / "dataset.toml").write_bytes(declaration)
+    shutil.rmtree(folder / "split")
+    if HELD_OUT in split.rows:
+        held_out = open_dataset(folder / HELD_OUT / "data", options.dataset_id)
+        FederationFolder(folder).save_evaluation_set(EvaluationSet(held_out.features, held_out.labels))
+
+
+def _declared(options: StudyOptions, suggestion: Suggestion) -> dict[str, Any]:
+    return {
         "version": 1,
         "dataset_id": options.dataset_id,
         "format": "csv",
@@ -144,34 +214,44 @@ def _declaration(options: StudyOptions, suggestion: Suggestion) -> bytes:
         "label": dict(suggestion.label),
         "features": [{**feature, "why": suggestion.remarks[feature["name"]]} for feature in suggestion.features],
     }
+
+
+def _written(document: Mapping[str, Any]) -> bytes:
     head = (
-        "# SUGGESTED FROM ROWS: every range, category and class below was computed from the rows of this study.\n"
-        "# That is fine for a simulation. At a real site it would publish private values: write public ones.\n"
+        "# SUGGESTED FROM ROWS: ranges, categories and classes below were computed from this study's rows, except\n"
+        "# where an entry says otherwise. That is fine for a simulation. At a real site it would publish private\n"
+        "# values: write what is publicly known. docs/DATASETS.md explains every entry.\n"
     )
-    return head.encode() + tomli_w.dumps(document).encode()
+    return head.encode() + commented(document, DATASET_COMMENTS).encode()
 
 
-def _delta(split: SplitRows, sites: Sequence[str]) -> float:
-    """Return the largest power of ten below a tenth of one over the largest site's persons."""
-    largest = max(len(split.persons[site]) for site in sites)
-    return float(f"1e-{len(str(10 * largest))}")
+def delta_for(units: int) -> float:
+    """Return the largest power of ten below a tenth of one over ``units``."""
+    return float(f"1e-{len(str(10 * units))}")
 
 
-def _job(options: StudyOptions, schema: DatasetSchema, sites: Sequence[str], delta: float) -> FederationJob:
+def job_for(schema: DatasetSchema, options: StudyOptions, *, sites: int, delta: float) -> FederationJob:
+    """Return the first job of a study: plain averaging, DP-SGD, a recipe that learns on small tables.
+
+    Raises:
+        InvalidStudy: the label is of another kind than ``options.task`` says, or the model does not fit the data.
+    """
     kind, outputs = _task(schema.label)
+    if options.task is not None and options.task is not kind:
+        raise InvalidStudy(f"the label {options.split.label!r} makes a {kind} task, and --task says {options.task}")
     return FederationJob(
         job_id=options.name,
-        min_clients=len(sites),
+        min_clients=sites,
         rounds=options.rounds,
         strategy=AggregationStrategy.FED_AVG,
         dataset_id=options.dataset_id,
-        model_arch="Linear",
-        model_args={"in_features": schema.sample_shape[0], "outputs": outputs},
+        model_arch=options.model,
+        model_args=_model_args(options.model, schema.sample_shape, outputs),
         task=TaskConfig(kind=kind),
         local_steps=5,
         learning_rate=0.3,
         momentum=0.8,
-        average_last_rounds=max(1, options.rounds // 4),
+        average_last_rounds=min(_AVERAGED, options.rounds),
         max_update_norm=_MAX_UPDATE_NORM,
         privacy=PrivacyConfig(
             mechanism=Mechanism.DP_SGD,
@@ -188,28 +268,55 @@ def _task(label: Label) -> tuple[Task, int]:
     if label.task is LabelTask.CLASSES:
         binary = label.classes == 2
         return (Task.BINARY, 1) if binary else (Task.MULTICLASS, label.classes or 2)
-    return _TASKS[label.task], label.outputs
+    return next(task for task, kind in LABEL_TASKS.items() if kind is label.task), label.outputs
 
 
-def _found(
-    federation: FederationFolder, options: StudyOptions, job: FederationJob, persons: Mapping[str, int], delta: float
+def _model_args(model: str, shape: tuple[int, ...], outputs: int) -> dict[str, Any]:
+    if model == "CNN":
+        if len(shape) != 3:
+            raise InvalidStudy(f"CNN needs arrays of shape (channels, height, width), got {shape}: take Linear or MLP")
+        return {"in_channels": shape[0], "height": shape[1], "width": shape[2], "outputs": outputs}
+    if model == "TabularResNet" and len(shape) != 1:
+        raise InvalidStudy(f"TabularResNet needs a table, got arrays of shape {shape}: take Linear or MLP")
+    return {"in_features": prod(shape), "outputs": outputs}
+
+
+def _create_federation(
+    federation: FederationFolder, options: StudyOptions, job: FederationJob, split: SplitRows | SplitArrays
 ) -> None:
+    delta = job.privacy.delta or 0.0
     keys = {
         site: load_or_create_signer(federation.path / "sites" / site / _KEYS / "signing.key").public_hex
-        for site in persons
+        for site in split.sites
     }
-    for site, count in persons.items():
-        config = _site_config(site, options, job, federation.signer().public_hex, keys, count, delta)
-        create_site(federation.path / "sites" / site, config)
+    for site in split.sites:
+        config = _site_config(site, options, job, federation.signer().public_hex, keys, split.units(site))
+        folder = federation.path / "sites" / site
+        create_site(folder, config)
+        _comment(folder / "site.toml", SITE_COMMENTS)
     federation.create(
         FederationConfig(
             profile=Profile.DEVELOPMENT,
             delta=delta,
             public_keys=keys,
             attester="simulated",
-            disjoint_units=None if options.split.person else "every row is a person of its own in this simulation",
+            disjoint_units=_disjoint(split),
         )
     )
+
+
+def _comment(path: Path, comments: Mapping[str, str]) -> None:
+    """Add comments to a TOML file that a program wrote."""
+    replace_file(path, commented(tomllib.loads(path.read_text(encoding="utf-8")), comments).encode())
+
+
+def _disjoint(split: SplitRows | SplitArrays) -> str | None:
+    """Return who claims that no person is at two sites; None if one is, or if arrays name persons."""
+    if isinstance(split, SplitArrays):
+        return None if split.has_units else "every example is a person of its own in this simulation"
+    if not split.persons:
+        return "every row is a person of its own in this simulation"
+    return "aegis init found no person in two sites' files" if split.sites_are_disjoint else None
 
 
 def _site_config(
@@ -219,9 +326,8 @@ def _site_config(
     coordinator_key: str,
     keys: Mapping[str, str],
     persons: int,
-    delta: float,
 ) -> SiteConfig:
-    allowance = min(_ALLOWANCE * options.epsilon, 1000.0)
+    allowance, delta = min(_ALLOWANCE * options.epsilon, 1000.0), job.privacy.delta or 0.0
     return SiteConfig(
         version=1,
         site_id=site,
@@ -258,11 +364,3 @@ def _site_config(
             ),
         ),
     )
-
-
-def _write_study(folder: Path, options: StudyOptions, job: FederationJob, schema: DatasetSchema) -> None:
-    head = (
-        f"# The study {options.name}: SIMULATED sites on this machine. `aegis run` on this folder runs the job below.\n"
-        "# docs/JOBS.md explains every field. A changed job is a new run; earlier runs stay as they are.\n\n"
-    )
-    write_study(folder, job, DataDictionary.of(schema), head=head)

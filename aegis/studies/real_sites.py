@@ -1,4 +1,4 @@
-"""Creates a study for real sites without a TEE: the job, the data dictionary, and a federation without participants.
+"""Creates a study for real sites: the job, the data dictionary, and without a TEE a federation without participants.
 
 Nothing here is simulated, and no row is read. Sites join one by one, each accepted by name
 (``aegis federation admit --accept-unattested``); docs/OPERATIONS.md, "Real rows without a TEE", has both ends' steps.
@@ -6,12 +6,13 @@ Nothing here is simulated, and no row is read. Sites join one by one, each accep
 
 from __future__ import annotations
 
-import shutil
+import os
 from pathlib import Path
 
 from aegis.errors import InvalidStudy
 from aegis.federation import FederationFolder
 from aegis.services import create_federation
+from aegis.studies.creation import created_whole
 from aegis.studies.study import Study, write_study
 from coreason_enclave.datasets import DataDictionary
 from coreason_enclave.schemas import FederationJob, Mechanism, Profile
@@ -38,20 +39,28 @@ def create_unattested_study(
         InvalidStudy: the folder exists, or job and dictionary do not fit each other.
         RunFolderError: ``host`` or ``public_address`` is unusable.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InvalidStudy(f"{folder} exists: choose another folder")
     delta = _delta_of(job, dictionary)
-    staging = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
+    with created_whole(folder) as staging:
         federation = FederationFolder(staging)
         create_federation(federation, profile=Profile.UNATTESTED, delta=delta, host=host, public_address=public_address)
-        write_study(staging, job, dictionary, head=_head(job))
-        if folder.exists():
-            folder.rmdir()
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        write_study(staging, job, dictionary, head=_head(job, Profile.UNATTESTED))
+    return Study(folder)
+
+
+def create_study_over(
+    folder: Path, job: FederationJob, dictionary: DataDictionary, federation: FederationFolder
+) -> Study:
+    """Create ``folder`` with ``study.toml`` and ``dictionary.toml`` for a federation of real sites that exists.
+
+    Raises:
+        InvalidStudy: the folder exists, or job and dictionary do not fit each other.
+        RunFolderError: the federation cannot be read.
+    """
+    profile = federation.config().profile
+    _delta_of(job, dictionary)
+    with created_whole(folder) as staging:
+        named = os.path.relpath(federation.path.resolve(), folder.resolve())
+        write_study(staging, job, dictionary, head=_head(job, profile), federation=named)
     return Study(folder)
 
 
@@ -66,8 +75,8 @@ def _delta_of(job: FederationJob, dictionary: DataDictionary) -> float:
     return privacy.delta
 
 
-def _head(job: FederationJob) -> str:
+def _head(job: FederationJob, profile: Profile) -> str:
     return (
-        f"# The study {job.job_id} over real sites, {Profile.UNATTESTED.in_words()}: provenance is claimed.\n"
-        "# docs/JOBS.md explains every field; docs/OPERATIONS.md, Real rows without a TEE, how sites join.\n\n"
+        f"# The study {job.job_id} over the sites of a federation, {profile.in_words()}.\n"
+        "# docs/JOBS.md explains every field; docs/OPERATIONS.md, how sites join.\n\n"
     )

@@ -19,13 +19,14 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import tomli_w
+from pydantic import Field
 
 from aegis.errors import InvalidJob, InvalidStudy, RunFolderError
 from aegis.federation import FederationFolder
 from aegis.runs import RunFolder
+from aegis.studies.commented import JOB_COMMENTS, commented, shown_job
 from coreason_enclave.configuration import read_toml
 from coreason_enclave.datasets import DataDictionary
 from coreason_enclave.errors import ConfigurationError
@@ -39,9 +40,14 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class StudyDocument(StrictModel):
-    """The parsed ``study.toml``. ``job.job_id`` is the study's name."""
+    """The parsed ``study.toml``. ``job.job_id`` is the study's name.
+
+    Attributes:
+        federation: the folder of a federation of real sites, relative to the study; None: the study's own sites.
+    """
 
     version: Literal[1]
+    federation: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     job: FederationJob
 
 
@@ -72,8 +78,18 @@ class Study:
         return self.path / "held-out" / "data"
 
     def federation(self) -> FederationFolder:
-        """Return the federation whose sites take part."""
-        return FederationFolder(self.path)
+        """Return the federation whose sites take part: the study's own, or the one that ``study.toml`` names.
+
+        Raises:
+            InvalidStudy: ``study.toml`` cannot be read, or names a folder without a federation.
+        """
+        named = self._document().get("federation") if self.exists else None
+        if named is None:
+            return FederationFolder(self.path)
+        folder = self.path / str(named)
+        if not (folder / "federation.toml").is_file():
+            raise InvalidStudy(f"{self.path / STUDY}: federation = {named!r}, and {folder} holds no federation.toml")
+        return FederationFolder(folder)
 
     def dictionary(self) -> DataDictionary:
         """Read the study's data dictionary.
@@ -90,20 +106,22 @@ class Study:
             InvalidStudy: the folder has no ``study.toml``, or the file cannot be read.
             InvalidJob: a change or an entry of the job is wrong.
         """
-        path = self.path / STUDY
-        try:
-            document = read_toml(path)
-        except ConfigurationError as error:
-            if not path.exists():
-                raise InvalidStudy(
-                    f"{self.path} holds no study.toml: `aegis init {self.path}` creates a study"
-                ) from error
-            raise InvalidStudy(str(error)) from error
+        path, document = self.path / STUDY, self._document()
         for change in changes:
             _apply(document, change)
         where = f"{path}{' with --set' if changes else ''}"
         with explained(lambda why: InvalidJob(f"{where}: {why}")):
             return StudyDocument.model_validate(document).job
+
+    def _document(self) -> dict[str, Any]:
+        try:
+            return read_toml(self.path / STUDY)
+        except ConfigurationError as error:
+            if not self.exists:
+                raise InvalidStudy(
+                    f"{self.path} holds no study.toml: `aegis init {self.path}` creates a study"
+                ) from error
+            raise InvalidStudy(str(error)) from error
 
     def numbers(self) -> list[int]:
         """Return the numbers of the runs, smallest first."""
@@ -214,9 +232,17 @@ def _value(text: str) -> Any:
         return text
 
 
-def write_study(folder: Path, job: FederationJob, dictionary: DataDictionary, *, head: str) -> None:
-    """Write ``study.toml`` and ``dictionary.toml``; ``head`` are comment lines for the first."""
-    document = {"version": 1, "job": job.model_dump(mode="json", exclude_none=True, exclude_defaults=True)}
-    replace_file(folder / STUDY, f"{head}{tomli_w.dumps(document)}".encode())
+def write_study(
+    folder: Path, job: FederationJob, dictionary: DataDictionary, *, head: str, federation: str | None = None
+) -> None:
+    """Write ``study.toml`` and ``dictionary.toml``, each entry of the job with a comment.
+
+    Args:
+        head: comment lines for ``study.toml``.
+        federation: the folder of a federation of real sites, relative to ``folder``.
+    """
+    named = {"federation": federation} if federation is not None else {}
+    document = {"version": 1, **named, "job": shown_job(job)}
+    replace_file(folder / STUDY, f"{head}{commented(document, JOB_COMMENTS)}".encode())
     words = "# The data dictionary: what every site's dataset.toml declares. docs/DATASETS.md explains every entry.\n"
     replace_file(folder / DICTIONARY, f"{words}{dictionary.write()}".encode())

@@ -15,6 +15,8 @@ from .history import History as History
 from .labels import Label as Label
 from .labels import LabelTask as LabelTask
 from .number_text import plain_number as plain_number
+from .parquet_text import parquet_names as parquet_names
+from .parquet_text import parquet_rows as parquet_rows
 from .paths import MAX_FILE_BYTES as MAX_FILE_BYTES
 from .problems import DatasetSchemaRejected as DatasetSchemaRejected
 from .problems import Remedy as Remedy
@@ -29,8 +31,14 @@ from .row_stream import RowPart as RowPart
 from .row_stream import RowStream as RowStream
 from .schema import DatasetSchema as DatasetSchema
 from .schema import parse_schema as parse_schema
+from .sniffing import format_of as format_of
+from .sniffing import known_kind as known_kind
+from .spellings import typed_text as typed_text
 from .suggestion import ColumnSummary as ColumnSummary
 from .suggestion import Suggestion as Suggestion
 from .suggestion import form_of as form_of
+from .suggestion import nearest_column as nearest_column
+from .suggestion import rounded_out as rounded_out
 from .suggestion import suggest as suggest
 from .synthetic import synthetic_dataset as synthetic_dataset
+from .units import person_fold as person_fold

@@ -63,7 +63,7 @@ def explained(refused: DatasetSchemaRejected, schema: DatasetSchema, head: bytes
 
 
 def _other_format(schema: DatasetSchema, head: bytes) -> list[SchemaProblem] | None:
-    actual, declared = _format_of(head), schema.table_format
+    actual, declared = format_of(head), schema.table_format
     if actual is not None:
         if actual is declared:
             return None
@@ -72,12 +72,10 @@ def _other_format(schema: DatasetSchema, head: bytes) -> list[SchemaProblem] | N
             return [SchemaProblem(None, f"the file seems to be {actual.value}, not {declared}: {advice}")]
         entries = (f"format = {toml(actual.value)}",)
         return [SchemaProblem(None, f"the file seems to be {actual.value}, not {declared}", Remedy("", entries))]
-    if head.startswith(b"PK\x03\x04"):
-        kind, advice = _zipped(head)
+    other = known_kind(head)
+    if other is not None:
+        kind, advice = other
         return [SchemaProblem(None, f"the file seems to be {kind}, not {declared}: {advice}")]
-    for magic, kind, advice in _MAGIC:
-        if head[: len(magic)].lower() == magic.lower():
-            return [SchemaProblem(None, f"the file seems to be {kind}, not {declared}: {advice}")]
     if declared is not DataFormat.CSV and _is_text(head):
         problem = f"the file seems to be text such as CSV, not {declared}"
         if schema.format is DataFormat.PARQUET:
@@ -86,12 +84,20 @@ def _other_format(schema: DatasetSchema, head: bytes) -> list[SchemaProblem] | N
     return None
 
 
+def known_kind(head: bytes) -> tuple[str, str] | None:
+    """Return words for a kind of file that no declaration can read, and the way out; None for all other files."""
+    if head.startswith(b"PK\x03\x04"):
+        return _zipped(head)
+    return next(((kind, advice) for magic, kind, advice in _MAGIC if head[: len(magic)].lower() == magic.lower()), None)
+
+
 def _is_text(head: bytes) -> bool:
     text = decoded(head, "utf-8")
     return text is not None and bool(text.strip()) and all(sign.isprintable() or sign.isspace() for sign in text[:4096])
 
 
-def _format_of(head: bytes) -> DataFormat | None:
+def format_of(head: bytes) -> DataFormat | None:
+    """Return the binary format of a file that begins with ``head``; None for text and for unknown files."""
     if head.startswith(b"PAR1"):
         return DataFormat.PARQUET
     if head.startswith(b"PK\x03\x04") and b".npy" in head[:256]:

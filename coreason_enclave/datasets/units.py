@@ -82,14 +82,14 @@ def spelled_twice(spellings: pa.StringArray) -> bool:
     known = lowered.filter(plain)
     folds: set[str] = set()
     for spelling in lowered.filter(pc.invert(plain)).to_pylist():
-        fold = person(spelling)
+        fold = person_fold(spelling)
         if fold in folds:
             return True
         folds.add(fold)
     return bool(pc.any(pc.is_in(known, value_set=_texts(folds))).as_py())
 
 
-def person(spelling: str) -> str:
+def person_fold(spelling: str) -> str:
     """Return the common form of a person's suspicious spellings.
 
     Folds case, Unicode variants, spaces and invisible signs anywhere, and notations of one number: 7, 007, 7.0, 0.7e1.

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreason_enclave.datasets import DatasetSchemaRejected, content_digest, open_dataset
-from coreason_enclave.datasets.units import person, spelled_twice
+from coreason_enclave.datasets.units import person_fold, spelled_twice
 from coreason_enclave.errors import DatasetRejected
 
 TABLE = """
@@ -101,7 +101,7 @@ TYPED_PROBLEMS: dict[str, tuple[dict[str, Any], str]] = {
     "lists": ({"age": [[1], [2], [3]]}, "holds list<element: int64>: a cell must hold one value"),
     "a missing boolean": ({"smoker": [True, None, False]}, "'smoker': 1 cell is (the first in data row 2) missing"),
     "a label without a class": ({"ill": ["no", "maybe", "no"]}, "none of the declared values"),
-    "a person without an id": ({"patient": [1.0, np.nan, 2.0]}, "every row needs the person"),
+    "a person without an id": ({"patient": [1.0, np.nan, 2.0]}, "every row needs the id of its person"),
 }
 
 
@@ -197,6 +197,46 @@ def _npz(**arrays: Any) -> bytes:
     return data.getvalue()
 
 
+SURVIVAL = NPZ.replace(
+    "classes = 3", 'task = "survival", event = "died", cuts = [30, 90, 365]'
+)  # y holds intervals and events
+
+
+def _survival(y: Any) -> bytes:
+    return _npz(x=np.zeros((len(y), 2, 2)), y=y)
+
+
+def test_arrays_hold_survival_as_intervals_and_events(data_root: Path, write_dataset: Any) -> None:
+    y = [[0, 1], [2, 1], [3, 0], [0, 0]]
+    write_dataset(SURVIVAL, _survival(np.array(y, np.uint8)))
+    labels = open_dataset(data_root, "clinic/visits").labels
+    assert (labels.dtype, labels.tolist()) == (np.int64, y)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array([[3, 1]]),  # an event after the last interval
+        np.array([[4, 0]]),
+        np.array([[-1, 0]]),
+        np.array([[0, 2]]),
+        np.array([[3, 255]], np.uint8),
+        np.array([[2**64 - 1, 0]], np.uint64),
+    ],
+)
+def test_survival_beyond_the_declared_intervals_is_refused(data_root: Path, write_dataset: Any, y: Any) -> None:
+    write_dataset(SURVIVAL, _survival(y))
+    with pytest.raises(DatasetSchemaRejected, match=r"not \(intervals lived through, event\): up to 3"):
+        open_dataset(data_root, "clinic/visits")
+
+
+@pytest.mark.parametrize("y", [np.array([1, 0]), np.array([[1.0, 0.0]]), np.array([[1, 0, 0]])])
+def test_survival_of_another_form_is_refused(data_root: Path, write_dataset: Any, y: Any) -> None:
+    write_dataset(SURVIVAL, _survival(y))
+    with pytest.raises(DatasetSchemaRejected, match=r"'y': must be int64 .*, 2\)"):
+        open_dataset(data_root, "clinic/visits")
+
+
 def test_npz_of_bytes_is_scaled_by_its_declared_range(data_root: Path, write_dataset: Any) -> None:
     images = np.array([[[0, 255], [51, 204]]], np.uint8)
     write_dataset(NPZ, _npz(x=images, y=np.array([2], np.uint8)))
@@ -278,13 +318,13 @@ SUSPICIOUS = ["7", "007", "7.0", "７", " 7", "0.7e1", "70E-1", "+7", "\u200b7",
 
 @pytest.mark.parametrize("spelling", SUSPICIOUS[1:])
 def test_one_number_in_two_spellings_is_one_person(spelling: str) -> None:
-    assert person(spelling) == "7"
+    assert person_fold(spelling) == "7"
     assert spelled_twice(pa.array(["7", "8", spelling]))
 
 
 @given(st.lists(st.text("aA1e0.+- 7\u200b７ſS", min_size=1, max_size=5), min_size=1, max_size=8, unique=True))
 def test_the_quick_search_for_suspicious_ids_agrees_with_folding_each(spellings: list[str]) -> None:
-    assert spelled_twice(pa.array(spellings)) == (len(set(map(person, spellings))) < len(spellings))
+    assert spelled_twice(pa.array(spellings)) == (len(set(map(person_fold, spellings))) < len(spellings))
 
 
 @pytest.mark.parametrize("pair", [("1", "-1"), ("7", "70"), ("1e3", "1e4"), ("a1", "a2"), ("1.5", "15"), ("e1", "1e1")])
