@@ -138,8 +138,8 @@ class DatasetSchema(Declaration):
             raise ValueError(f"needs [tensor], and no [[features]], for format {self.format}")
         if self.history or self.order_column is not None:
             raise ValueError(f"takes no [[history]] for format {self.format}: a history is derived from a table")
-        if self.label.task is LabelTask.SURVIVAL or self.label.values is not None:
-            raise ValueError(f"takes labels as numbers for format {self.format}: no values, and no survival")
+        if self.label.values is not None:
+            raise ValueError(f"takes labels as numbers for format {self.format}: no values")
         if self.label.columns is None and self.label.column != TENSOR_LABELS:
             raise ValueError(f"needs label.column = {TENSOR_LABELS!r} for format {self.format}")
         if self.unit_column not in {None, TENSOR_UNITS}:

@@ -62,7 +62,7 @@ def _load_npz(schema: DatasetSchema, source: HashedFile) -> Tensors:
 
 
 def _form_problems(schema: DatasetSchema, tensors: Tensors) -> list[SchemaProblem]:
-    whole = schema.label.task is LabelTask.CLASSES
+    whole = schema.label.task in {LabelTask.CLASSES, LabelTask.SURVIVAL}
     wanted: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
         _FEATURES: (np.float32, schema.sample_shape),
         TENSOR_LABELS: (np.int64 if whole else np.float32, schema.label.y_shape),
@@ -102,14 +102,25 @@ def _value_problems(schema: DatasetSchema, tensors: Tensors) -> list[SchemaProbl
         problems.append(SchemaProblem(TENSOR_LABELS, "holds labels that are neither 0 nor 1"))
     elif label.classes is not None and ((labels < 0) | (labels > label.classes - 1)).any():
         problems.append(SchemaProblem(TENSOR_LABELS, f"holds labels that are not from 0 to {label.classes - 1}"))
+    elif label.task is LabelTask.SURVIVAL and _beyond_the_intervals(labels, label.outputs):
+        problem = f"holds labels that are not (intervals lived through, event): up to {label.outputs}, and 0 or 1 for "
+        problems.append(SchemaProblem(TENSOR_LABELS, f"{problem}an event in the next interval"))
     elif label.task is LabelTask.COUNT and label.wrong(TENSOR_LABELS, labels.astype(np.float64)).any():
         problems.append(SchemaProblem(TENSOR_LABELS, f"holds labels: {label.requirement(TENSOR_LABELS)}"))
     return problems
 
 
+def _beyond_the_intervals(labels: npt.NDArray[Any], intervals: int) -> bool:
+    """Tell whether a label counts other than 0 to ``intervals`` intervals, or has an event after the last."""
+    lived, event = labels.astype(np.int64).T  # an unsigned type would wrap around below
+    return bool(((lived < 0) | (event < 0) | (event > 1) | (lived > intervals - event)).any())
+
+
 def _labels(schema: DatasetSchema, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if schema.label.columns is not None:
         return labels.astype(np.float32)
+    if schema.label.task is LabelTask.SURVIVAL:
+        return labels.astype(np.int64)
     return schema.label.labels({TENSOR_LABELS: labels.astype(np.float64)})
 
 

@@ -1,7 +1,7 @@
-"""Model metrics on a site's own rows, for the site only, in one file that never leaves the site.
+"""Model metrics on a site's own rows and warnings about them, for the site only, in a file that never leaves the site.
 
-Loss and accuracy come from private rows without any noise. Neither the coordinator nor the site's log gets them, since
-an auditor may see the log.
+Loss, accuracy and numbers of clipped cells come from private rows without any noise. Neither the coordinator nor the
+site's log gets them, since an auditor may see the log.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ Operations that do not train and spend no budget:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -224,7 +224,7 @@ class SecureSession(AnswersByMethod):
                 job.model_arch, job.model_args, accepted.base, dataset.features, dataset.labels, job.task
             )
             details = {"dataset": job.dataset_id, "model": accepted.order.base_model_digest, **_named(accepted)}
-            self.local_metrics.note({"time": int(self.clock()), **self.config.profile.label(), **details, **metrics})
+            self._note({**details, **metrics})
             self._log("validation", "kept", details)
 
     def submit(self, message: SealedMessage) -> SealedMessage:
@@ -405,7 +405,16 @@ class SecureSession(AnswersByMethod):
         dataset = self.sentry.open(accepted.job.dataset_id)
         if dataset.num_units < self.config.policy.min_units:  # looks like any other fault of the rows
             raise DatasetRejected("site policy: the dataset holds fewer units than min_units")
+        if dataset.warnings:
+            # The log stays without warnings, which count cells: an auditor may see it. An unwritable file must not
+            # refuse the round either: the coordinator would learn that these rows deserve a warning.
+            with suppress(ConfigurationError):
+                self._note({"dataset": accepted.job.dataset_id, "warnings": list(dataset.warnings), **_named(accepted)})
         return dataset
+
+    def _note(self, entry: Mapping[str, object]) -> None:
+        """Write ``entry`` to the file that never leaves the site."""
+        self.local_metrics.note({"time": int(self.clock()), **self.config.profile.label(), **entry})
 
     def _train(self, accepted: AcceptedJob, task: TrainingTask) -> ReleasableUpdate:
         """Run the training loop and return the update that the private steps reached.

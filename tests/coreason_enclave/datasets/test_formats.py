@@ -101,7 +101,7 @@ TYPED_PROBLEMS: dict[str, tuple[dict[str, Any], str]] = {
     "lists": ({"age": [[1], [2], [3]]}, "holds list<element: int64>: a cell must hold one value"),
     "a missing boolean": ({"smoker": [True, None, False]}, "'smoker': 1 cell is (the first in data row 2) missing"),
     "a label without a class": ({"ill": ["no", "maybe", "no"]}, "none of the declared values"),
-    "a person without an id": ({"patient": [1.0, np.nan, 2.0]}, "every row needs the person"),
+    "a person without an id": ({"patient": [1.0, np.nan, 2.0]}, "every row needs the id of its person"),
 }
 
 
@@ -195,6 +195,46 @@ def _npz(**arrays: Any) -> bytes:
     data = io.BytesIO()
     np.savez_compressed(data, **arrays)
     return data.getvalue()
+
+
+SURVIVAL = NPZ.replace(
+    "classes = 3", 'task = "survival", event = "died", cuts = [30, 90, 365]'
+)  # y holds intervals and events
+
+
+def _survival(y: Any) -> bytes:
+    return _npz(x=np.zeros((len(y), 2, 2)), y=y)
+
+
+def test_arrays_hold_survival_as_intervals_and_events(data_root: Path, write_dataset: Any) -> None:
+    y = [[0, 1], [2, 1], [3, 0], [0, 0]]
+    write_dataset(SURVIVAL, _survival(np.array(y, np.uint8)))
+    labels = open_dataset(data_root, "clinic/visits").labels
+    assert (labels.dtype, labels.tolist()) == (np.int64, y)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array([[3, 1]]),  # an event after the last interval
+        np.array([[4, 0]]),
+        np.array([[-1, 0]]),
+        np.array([[0, 2]]),
+        np.array([[3, 255]], np.uint8),
+        np.array([[2**64 - 1, 0]], np.uint64),
+    ],
+)
+def test_survival_beyond_the_declared_intervals_is_refused(data_root: Path, write_dataset: Any, y: Any) -> None:
+    write_dataset(SURVIVAL, _survival(y))
+    with pytest.raises(DatasetSchemaRejected, match=r"not \(intervals lived through, event\): up to 3"):
+        open_dataset(data_root, "clinic/visits")
+
+
+@pytest.mark.parametrize("y", [np.array([1, 0]), np.array([[1.0, 0.0]]), np.array([[1, 0, 0]])])
+def test_survival_of_another_form_is_refused(data_root: Path, write_dataset: Any, y: Any) -> None:
+    write_dataset(SURVIVAL, _survival(y))
+    with pytest.raises(DatasetSchemaRejected, match=r"'y': must be int64 .*, 2\)"):
+        open_dataset(data_root, "clinic/visits")
 
 
 def test_npz_of_bytes_is_scaled_by_its_declared_range(data_root: Path, write_dataset: Any) -> None:
