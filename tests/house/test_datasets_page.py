@@ -20,10 +20,19 @@ def test_an_example_of_the_page_is_a_declaration(example: str) -> None:
 
 
 def test_the_page_shows_every_entry_of_a_declaration() -> None:
-    from coreason_enclave.datasets import BooleanFeature, CategoryFeature, CsvForm, DateFeature, Feature, History, Label
+    from coreason_enclave.datasets import (
+        BooleanFeature,
+        CategoryFeature,
+        CsvForm,
+        DatasetSchema,
+        DateFeature,
+        Feature,
+        History,
+        Label,
+    )
 
     text = PAGE.read_text(encoding="utf-8")
-    models = (Feature, CategoryFeature, BooleanFeature, DateFeature, CsvForm, History, Label)
+    models = (Feature, CategoryFeature, BooleanFeature, DateFeature, CsvForm, History, Label, DatasetSchema)
     fields = {name for model in models for name in model.model_fields}
     assert {name for name in fields if not re.search(rf"(?<![\w]){name}(?![\w])", text)} == set()
 

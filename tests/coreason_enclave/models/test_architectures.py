@@ -85,3 +85,20 @@ def test_hidden_activations_are_bounded() -> None:
     module = build("SimpleMLP", args).module
     bound = module.output.weight.abs().sum(dim=1) + module.output.bias.abs()
     assert torch.all(module(torch.full((1, 2), 1e30)).abs() <= bound * (1 + 1e-6))
+
+
+def test_a_linear_layer_over_one_hot_inputs_is_an_embedding_for_every_single_row() -> None:
+    """What docs/DATASETS.md says in place of an encoding as codes: equal values, and equal gradients row by row."""
+    from torch.nn import functional
+
+    places = torch.tensor([0, 3, 3, 1])
+    one_hot = functional.one_hot(places, 4).to(torch.float32)
+    linear, table = torch.nn.Linear(4, 3, bias=False), torch.nn.Embedding(4, 3)
+    with torch.no_grad():
+        table.weight.copy_(linear.weight.T)
+    for row in range(len(places)):
+        made, looked_up = linear(one_hot[row : row + 1]), table(places[row : row + 1])
+        assert torch.equal(made, looked_up)
+        (of_linear,) = torch.autograd.grad(made.tanh().sum(), linear.weight)
+        (of_table,) = torch.autograd.grad(looked_up.tanh().sum(), table.weight)
+        assert torch.equal(of_linear.T, of_table)
