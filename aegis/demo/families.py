@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aegis.evaluation import utility
+from aegis.studies import intervals
 
 _Positions = npt.NDArray[np.int64]
 
@@ -57,14 +58,5 @@ def auc_interval(
         labels: 0 or 1, (n,).
         families: a code for each row, (n,).
     """
-    random = np.random.default_rng(SPLIT_SEED)
-    names, codes = np.unique(families, return_inverse=True)
-    order = np.argsort(codes, kind="stable")
-    rows_of = np.split(order, np.cumsum(np.bincount(codes))[:-1])
-    both = np.column_stack([1.0 - chances, chances])
-    areas = []
-    for _ in range(SAMPLES):
-        rows = np.concatenate([rows_of[family] for family in random.integers(len(names), size=len(names))])
-        areas.append(utility(both[rows], labels[rows])["auc"])
-    low, high = np.quantile(areas, [0.025, 0.975])
-    return float(low), float(high)
+    both, random = np.column_stack([1.0 - chances, chances]), np.random.default_rng(SPLIT_SEED)
+    return intervals(utility, both, labels, families, SAMPLES, random)["auc"]

@@ -76,13 +76,13 @@ def prepare(job: FederationJob, plan: RunPlan) -> FederationJob:
     job = resolve(job, delta=config.delta)
     _require_attackers(plan, len(config.public_keys))
     require_site_budget(job, config)
-    require_resistance(config.public_keys, job)
     if folder.is_finished:
         raise RunFolderError(f"{folder.path} holds a finished run: choose another folder with --out")
     if folder.is_started:
         require_coordinator_key(federation)
         require_pinned(folder.read_json("config.json"), pinned(job, plan.options(), federation, config))
     else:
+        require_resistance(config.public_keys, job)
         require_same_job(federation, job)
         folder.begin(job, _configuration(job, plan, config), federation.evaluation_data())
     return job

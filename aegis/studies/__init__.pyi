@@ -21,7 +21,7 @@ from .figures import plot_updates as plot_updates
 from .figures import plot_utility as plot_utility
 from .held_out import HeldOut as HeldOut
 from .held_out import Interval as Interval
-from .held_out import bootstrap as bootstrap
+from .held_out import measured as measured
 from .planning import Forecast as Forecast
 from .planning import PrivacyForecast as PrivacyForecast
 from .planning import forecast as forecast

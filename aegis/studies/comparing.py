@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from aegis.stores import RoundRecord
 from aegis.studies.figures import Curve, plot_runs
 from aegis.studies.study import STUDY, Study
 from coreason_enclave.schemas import FederationJob
+from coreason_enclave.system import as_datetime
 
 _LEFT_OUT = frozenset({"job_id", "version"})
 
@@ -136,7 +136,7 @@ def _date(path: Path) -> str | None:
     try:
         with (path / "audit.jsonl").open(encoding="utf-8") as file:
             seconds = json.loads(file.readline()).get("time")
-        return datetime.datetime.fromtimestamp(float(seconds), datetime.UTC).strftime("%Y-%m-%d %H:%M")
+        return as_datetime(float(seconds)).strftime("%Y-%m-%d %H:%M")
     except (OSError, ValueError, TypeError, AttributeError, OverflowError):
         return None
 

@@ -9,7 +9,6 @@ The sites are registered as public, under profile ``development``, which alone a
 from __future__ import annotations
 
 import shutil
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from aegis.studies.commented import DATASET_COMMENTS, SITE_COMMENTS, commented
 from aegis.studies.splitting import HELD_OUT, SplitPlan, SplitRows, split_rows
 from aegis.studies.study import write_study
 from coreason_enclave.attestation import AttestationPolicy
+from coreason_enclave.configuration import read_toml
 from coreason_enclave.crypto import load_or_create_signer
 from coreason_enclave.datasets import (
     DataDictionary,
@@ -307,7 +307,7 @@ def _create_federation(
 
 def _comment(path: Path, comments: Mapping[str, str]) -> None:
     """Add comments to a TOML file that a program wrote."""
-    replace_file(path, commented(tomllib.loads(path.read_text(encoding="utf-8")), comments).encode())
+    replace_file(path, commented(read_toml(path), comments).encode())
 
 
 def _disjoint(split: SplitRows | SplitArrays) -> str | None:

@@ -17,6 +17,7 @@ from aegis.errors import RunFolderError
 from aegis.evaluation import utility
 from aegis.federation import EvaluationSet
 from aegis.runs import EVALUATION_SET, RunFolder
+from aegis.studies.bootstrap import intervals
 from coreason_enclave.datasets import DataDictionary, Label, LabelTask, open_dataset
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.models import predict, task_of
@@ -59,7 +60,7 @@ class HeldOut:
 
     def measures(self) -> dict[str, Interval]:
         """Return every measure of the task with its interval."""
-        return bootstrap(self.predicted, self.labels, self.task, self.units)
+        return measured(self.predicted, self.labels, self.task, self.units)
 
 
 def held_out(run: RunFolder, dictionary: DataDictionary, rows: Path) -> HeldOut | None:
@@ -80,8 +81,8 @@ def held_out(run: RunFolder, dictionary: DataDictionary, rows: Path) -> HeldOut 
     labels = recorded.labels
     task = task_of(job.model_arch, job.task).kind
     if task is Task.REGRESSION:
-        found, labels = in_own_unit(found, dictionary.label), in_own_unit(labels, dictionary.label).astype(np.float32)
-    return HeldOut(task, found, labels, _units(rows, job, recorded))
+        labels = in_own_unit(dictionary.label, labels).astype(np.float32)
+    return HeldOut(task, in_own_unit(dictionary.label, found), labels, _units(rows, job, recorded))
 
 
 def scale_of(label: Label) -> float:
@@ -91,10 +92,11 @@ def scale_of(label: Label) -> float:
     return 1.0
 
 
-def in_own_unit(values: npt.NDArray[Any], label: Label) -> _Float64:
-    """Return scaled values (n,) of a regression in the label's own unit."""
-    low = label.low if label.low is not None and label.task is LabelTask.NUMBER else -1.0
-    return np.asarray((values.astype(np.float64) + 1) * scale_of(label) + low)
+def in_own_unit(label: Label, scaled: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return values of a number label in its own unit, float64; other predictions and labels as they are."""
+    if label.task is not LabelTask.NUMBER or label.low is None:
+        return np.asarray(scaled)
+    return np.asarray((scaled.astype(np.float64) + 1.0) * scale_of(label) + label.low)
 
 
 def _units(rows: Path, job: FederationJob, recorded: EvaluationSet) -> npt.NDArray[np.int64] | None:
@@ -109,37 +111,35 @@ def _units(rows: Path, job: FederationJob, recorded: EvaluationSet) -> npt.NDArr
     return dataset.unit_ids if same else None
 
 
-def bootstrap(
-    predicted: _Float64,
-    labels: npt.NDArray[Any],
-    task: Task,
-    units: npt.NDArray[np.int64] | None,
-    *,
-    resamples: int = _RESAMPLES,
-    seed: int = 0,
+def measured(
+    predicted: _Float64, labels: npt.NDArray[Any], task: Task, units: npt.NDArray[np.int64] | None, *, seed: int = 0
 ) -> dict[str, Interval]:
-    """Return every measure of :func:`aegis.evaluation.utility` with its percentile interval over resampled persons.
+    """Return every measure of :func:`aegis.evaluation.utility` with its interval over resampled persons.
 
     Deterministic for a seed. Large sets get fewer resamples, at least 50.
 
     Raises:
         InvalidJob: the labels do not fit the task.
     """
-    values = utility(predicted, labels, task)
-    persons = np.arange(len(labels)) if units is None else units
-    order = np.argsort(persons, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(persons[order])) + 1)
+    samples = int(np.clip(_MOST_CELLS // max(predicted.size, 1), 50, _RESAMPLES))
     generator = np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {name: [] for name in values}
-    for _ in range(int(np.clip(_MOST_CELLS // max(predicted.size, 1), 50, resamples))):
-        chosen = np.concatenate([groups[each] for each in generator.integers(0, len(groups), len(groups))])
-        for name, value in utility(predicted[chosen], labels[chosen], task).items():
-            drawn.setdefault(name, []).append(value)
-    return {name: Interval(value, *_ends(drawn[name])) for name, value in values.items()}
+    ends = intervals(lambda p, y: utility(p, y, task), predicted, labels, units, samples, generator)
+    values = utility(predicted, labels, task)
+    return {name: Interval(value, *ends.get(name, (None, None))) for name, value in values.items()}
 
 
-def _ends(values: list[float]) -> tuple[float | None, float | None]:
-    if len(values) < 2:
-        return None, None
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+def class_names(label: Label) -> tuple[str, ...]:
+    """Return the spellings of the classes in order."""
+    return label.values or tuple(str(number) for number in range(label.classes or 0))
+
+
+def observed_survival(labels: npt.NDArray[np.int64], count: int) -> _Float64:
+    """Return the Kaplan-Meier chance to live through each of ``count`` intervals and all before it, (count,).
+
+    Source: Kaplan and Meier, "Nonparametric estimation from incomplete observations", 1958.
+    """
+    lived, event = labels[:, 0], labels[:, 1] == 1
+    places = np.arange(count)
+    died = (event[:, None] & (lived[:, None] == places)).sum(axis=0)
+    at_risk = ((lived[:, None] > places) | (event[:, None] & (lived[:, None] == places))).sum(axis=0)
+    return np.asarray(np.cumprod(1.0 - died / np.maximum(at_risk, 1)), np.float64)

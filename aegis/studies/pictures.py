@@ -19,7 +19,7 @@ from aegis.studies.figures import (
     plot_updates,
     plot_utility,
 )
-from aegis.studies.held_out import HeldOut
+from aegis.studies.held_out import HeldOut, class_names, observed_survival
 from aegis.studies.results import StudyResult, update_norms
 from coreason_enclave.datasets import Label
 from coreason_enclave.schemas import Task
@@ -131,23 +131,13 @@ def _draw_predictions(folder: Path, result: StudyResult, found: HeldOut) -> None
         case Task.SURVIVAL:
             cuts = result.dictionary.label.cuts or ()
             mean = [float(value) for value in predicted.mean(axis=0)]
-            plot_survival(folder / "survival.png", mean, _kaplan_meier(labels, len(mean)), cuts, title=title)
+            plot_survival(
+                folder / "survival.png", mean, observed_survival(labels, len(mean)).tolist(), cuts, title=title
+            )
 
 
 def _draw_confusion(
     path: Path, label: Label, predicted: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], title: str
 ) -> None:
-    names = list(label.values or map(str, range(predicted.shape[1])))
+    names = class_names(label)
     plot_confusion(path, predicted.argmax(axis=1), labels, names, title=title)
-
-
-def _kaplan_meier(labels: npt.NDArray[np.int64], intervals: int) -> list[float]:
-    """Return the Kaplan-Meier estimate at the end of each interval, from labels (n, 2)."""
-    lived, event = labels[:, 0], labels[:, 1] == 1
-    alive, curve = 1.0, []
-    for interval in range(intervals):
-        at_risk = int((lived > interval).sum() + (event & (lived == interval)).sum())
-        died = int((event & (lived == interval)).sum())
-        alive *= 1 - died / at_risk if at_risk else 1.0
-        curve.append(alive)
-    return curve

@@ -17,6 +17,7 @@ from aegis.errors import InvalidStudy
 from aegis.evaluation import utility
 from aegis.runs import RunFolder
 from aegis.studies.bootstrap import intervals
+from aegis.studies.held_out import class_names, in_own_unit, observed_survival
 from coreason_enclave.datasets import DataDictionary, Label, LabelTask, RowStream
 from coreason_enclave.errors import DatasetRejected, EnclaveError
 from coreason_enclave.models import predict, require_fits, task_of
@@ -101,19 +102,6 @@ def _dictionary_of(run: Path) -> DataDictionary:
             f"{run} has no dictionary.toml, nor has a study around it: put the data dictionary of the rows there"
         )
     return DataDictionary.read(path)
-
-
-def in_own_unit(label: Label, scaled: npt.NDArray[Any]) -> _Float64:
-    """Return values of a number label in its own unit; other predictions and labels as they are."""
-    values = np.asarray(scaled)
-    if label.task is not LabelTask.NUMBER or label.low is None or label.high is None:
-        return values
-    return np.asarray(label.low + (values.astype(np.float64) + 1.0) / 2.0 * (label.high - label.low))
-
-
-def class_names(label: Label) -> tuple[str, ...]:
-    """Return the spellings of the classes in order."""
-    return label.values or tuple(str(number) for number in range(label.classes or 0))
 
 
 def prediction_columns(label: Label, width: int) -> list[str]:
@@ -277,15 +265,6 @@ def _baseline(kind: Task, predicted: _Float64, labels: npt.NDArray[Any]) -> tupl
         names = {Task.MULTILABEL: "share of each label", Task.REGRESSION: "mean label", Task.COUNT: "mean count"}
         words = f"the {names[kind]} of these rows"
     return np.broadcast_to(np.asarray(row, np.float64), predicted.shape).copy(), words
-
-
-def observed_survival(labels: npt.NDArray[np.int64], intervals_: int) -> _Float64:
-    """Return the Kaplan-Meier chance to live through each interval and all before it, (intervals,)."""
-    lived, event = labels[:, 0], labels[:, 1] == 1
-    places = np.arange(intervals_)
-    died = (event[:, None] & (lived[:, None] == places)).sum(axis=0)
-    at_risk = ((lived[:, None] > places) | (event[:, None] & (lived[:, None] == places))).sum(axis=0)
-    return np.asarray(np.cumprod(1.0 - died / np.maximum(at_risk, 1)), np.float64)
 
 
 def plot_evaluation(found: RowsEvaluation, label: Label, folder: Path) -> list[Path]:

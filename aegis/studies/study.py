@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from aegis.errors import InvalidJob, InvalidStudy, RunFolderError
 from aegis.federation import FederationFolder
 from aegis.runs import RunFolder
 from aegis.studies.commented import JOB_COMMENTS, commented, shown_job
-from coreason_enclave.configuration import read_toml
+from coreason_enclave.configuration import parse_toml, read_toml
 from coreason_enclave.datasets import DataDictionary
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.policy import load_site_config
@@ -227,8 +226,8 @@ def _apply(document: dict[str, Any], change: str) -> None:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}".encode(), "--set")["value"]
+    except ConfigurationError:
         return text
 
 

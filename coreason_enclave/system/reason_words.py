@@ -227,6 +227,11 @@ REASONS: Mapping[Reason, ReasonWords] = {
     Reason.REVOKED: ReasonWords(
         "The federation has revoked the site.", "ask the coordinator", "readmit the site if the revocation was an error"
     ),
+    Reason.WRONG_PROFILE: ReasonWords(
+        "Site and coordinator are under different profiles.",
+        "join another federation, or create a new site: no site changes its profile",
+        "run the job in a federation of the sites' profile",
+    ),
     Reason.WRONG_ROUND: ReasonWords("The reply belongs to another round.", "", _DEFECT, waiting_helps=True),
     Reason.WRONG_NONCE: ReasonWords(
         "The reply answers another request: a late or repeated message.", "", _DEFECT, waiting_helps=True

@@ -123,12 +123,13 @@ def _damaged_model(study: Study) -> tuple[str | Path, ...]:
 
 def _no_dictionary(study: Study) -> tuple[str | Path, ...]:
     (study.path / "dictionary.toml").unlink()
+    (study.latest / "dictionary.toml").unlink(missing_ok=True)
     return "predict", study.latest, study.path.parent / "north.csv"
 
 
 def _other_dictionary(study: Study) -> tuple[str | Path, ...]:
-    path = study.path / "dictionary.toml"
-    path.write_text(path.read_text() + '\n[[features]]\nname = "more"\nlow = 0\nhigh = 1\n')
+    path = study.latest / "dictionary.toml"
+    path.write_text((study.path / "dictionary.toml").read_text() + '\n[[features]]\nname = "more"\nlow = 0\nhigh = 1\n')
     return "predict", study.latest, study.path.parent / "north.csv"
 
 

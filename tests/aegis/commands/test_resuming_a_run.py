@@ -359,11 +359,13 @@ def test_a_run_does_not_go_on_on_another_runtime(begun: Begun) -> None:
 
 
 def test_a_site_that_is_revoked_meanwhile_does_not_stop_the_others_from_resuming(begun: Begun) -> None:
-    """Revocation is no pinned value: with too few sites left the run pauses, and says so."""
+    """Revocation is no pinned value: with too few sites left the run is refused, says so, and keeps its state."""
     in_the_registry(revoked=("clinic-2",))(begun)
     result = begun.go_on()
-    assert result.exit_code == 4, result.output
+    assert result.exit_code == 3, result.output
     assert "revoked" in result.stderr
+    in_the_registry(revoked=())(begun)
+    assert begun.go_on().exit_code == 0
 
 
 def test_a_missing_coordinators_key_is_not_replaced_by_a_new_one(begun: Begun) -> None:

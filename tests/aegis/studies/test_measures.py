@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aegis.studies import bootstrap, plot_survival
-from aegis.studies.pictures import _kaplan_meier
+from aegis.studies import measured, plot_survival
+from aegis.studies.held_out import observed_survival
 from aegis.studies.site_accounts import SiteAccount, why_they_differ
 from coreason_enclave.schemas import Task
 
@@ -16,7 +16,7 @@ from coreason_enclave.schemas import Task
 def test_interval_of_a_mean_error_is_that_of_the_normal_approximation() -> None:
     generator = np.random.default_rng(3)
     predicted = np.abs(generator.normal(size=2000)) + 1
-    found = bootstrap(predicted, np.zeros(2000, np.float32), Task.REGRESSION, None)["mae"]
+    found = measured(predicted, np.zeros(2000, np.float32), Task.REGRESSION, None)["mae"]
     half = 1.96 * predicted.std() / np.sqrt(2000)
     assert found.low == pytest.approx(predicted.mean() - half, abs=half / 3)
     assert found.high == pytest.approx(predicted.mean() + half, abs=half / 3)
@@ -26,8 +26,8 @@ def test_rows_of_one_person_are_no_independent_evidence() -> None:
     generator = np.random.default_rng(4)
     errors = np.abs(generator.normal(size=50))
     predicted, labels, units = np.repeat(errors, 20), np.zeros(1000, np.float32), np.repeat(np.arange(50), 20)
-    together = bootstrap(predicted, labels, Task.REGRESSION, units)["mae"]
-    apart = bootstrap(predicted, labels, Task.REGRESSION, None)["mae"]
+    together = measured(predicted, labels, Task.REGRESSION, units)["mae"]
+    apart = measured(predicted, labels, Task.REGRESSION, None)["mae"]
     assert together.value == apart.value
     assert None not in (together.low, together.high, apart.low, apart.high)
     assert together.high - together.low > 3 * (apart.high - apart.low)  # type: ignore[operator]
@@ -45,7 +45,7 @@ def test_account_whose_steps_did_not_all_run_is_explained_in_one_sentence() -> N
 def test_kaplan_meier_is_the_textbook_product(tmp_path: Path) -> None:
     # four rows: an event in the first interval, one censored after it, an event in the second, one alive throughout
     labels = np.array([[0, 1], [1, 0], [1, 1], [2, 0]])
-    estimate = _kaplan_meier(labels, 2)
+    estimate = observed_survival(labels, 2)
     assert estimate == pytest.approx([3 / 4, 3 / 4 * 1 / 2])
     plot_survival(tmp_path / "survival.png", [0.8, 0.5], estimate, [30, 90], title="rows")
     assert (tmp_path / "survival.png").read_bytes().startswith(b"\x89PNG")
