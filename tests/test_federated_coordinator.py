@@ -238,8 +238,8 @@ def test_krums_precondition_counts_the_updates_that_were_admitted(study: MakeStu
     assert all(len(record.used) == 1 for record in run.history())
 
 
-def test_a_production_coordinator_accepts_no_simulated_evidence(study: MakeStudy, federation: Federation) -> None:
-    with pytest.raises(RunPaused, match="clinic-1: attestation_unacceptable"):
+def test_a_production_coordinator_gets_nothing_from_simulated_sites(study: MakeStudy, federation: Federation) -> None:
+    with pytest.raises(RunPaused, match="clinic-1: wrong_profile"):
         study().run(a_job(federation), profile=Profile.PRODUCTION)
 
 

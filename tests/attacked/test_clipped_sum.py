@@ -222,7 +222,7 @@ def test_no_unit_moves_the_sum_by_more_than_the_bound_in_ten_thousand_tries() ->
 
 
 def test_the_search_finds_the_fault_in_a_step_without_the_kernel() -> None:
-    moved, _ = worst(without_the_kernel, range(sorted(MODELS).index("mlp"), 700, len(MODELS)))
+    moved, _ = worst(without_the_kernel, range(sorted(MODELS).index("mlp"), 1_100, len(MODELS)))
 
     assert moved > 1.5
 

@@ -366,7 +366,7 @@ def test_an_unattested_coordinator_gets_nothing_from_sites_of_another_profile(tm
     founded = Founded.at(tmp_path, production if sites == "production" else DEVELOPMENT)
     result = founded.run()
 
-    assert result.exit_code == 4, result.output
+    assert result.exit_code == 3, result.output
     assert refusals(founded) == {"wrong_profile"}
     assert f"profile is {sites}, but the order is under profile unattested" in str(founded.site_log())
     assert_nothing_trained(founded)
@@ -379,7 +379,7 @@ def test_unattested_sites_get_nothing_from_a_coordinator_of_another_profile(tmp_
         fields["attestation"] = {"kinds": ["snp", "unattested"]}
     founded = Founded.at(tmp_path, **fields)
 
-    assert founded.run().exit_code == 4
+    assert founded.run().exit_code == 3
     assert refusals(founded) == {"wrong_profile"}
     assert_nothing_trained(founded)
 
@@ -511,7 +511,7 @@ def test_a_non_private_job_stays_refused_on_rows_that_are_not_public(tmp_path: P
     )
     (tmp_path / "job.yaml").write_text(dump_job(job))
 
-    assert founded.run().exit_code == 4
+    assert founded.run().exit_code == 3
     assert "non-private training on it is refused" in str(founded.site_log())
     assert_nothing_trained(founded)
 

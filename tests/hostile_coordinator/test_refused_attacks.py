@@ -344,7 +344,7 @@ ATTACKS: dict[str, tuple[Attack, Reason]] = {
     ),
     # loosening the policy
     "it sends a policy of its own": (with_field(policy={"min_noise_multiplier": 0.1}), Reason.MALFORMED),
-    "it names a looser profile": (with_field(profile="development"), Reason.MALFORMED),
+    "it names a looser profile": (with_field(profile="unattested"), Reason.WRONG_PROFILE),
     "it widens the bound on what is let out": (of_another_job(max_update_norm=1e6), Reason.POLICY),
     "it orders a model that is not listed": (of_another_job(model_arch="SmallCNN"), Reason.POLICY),
     "it orders an aggregator that is not listed": (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aegis.studies import SplitPlan, StudyOptions, create_study
-from coreason_enclave.datasets import LabelTask
+from coreason_enclave.schemas import Task
 from tests.aegis.commands.conftest import invoke
 from tests.aegis.studies.conftest import SMALL, write_rows
 
@@ -19,7 +19,7 @@ _CHANGES = [part for change in SMALL for part in ("--set", change)]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("own")
     split = SplitPlan(write_rows(root / "files", "binary"), "outcome", "patient", None, 0.3)
-    return create_study(root / "study", StudyOptions("doses", split, LabelTask.CLASSES)).folder
+    return create_study(root / "study", StudyOptions("doses", split, Task.BINARY)).folder
 
 
 def test_command_ends_with_utility_price_summary_and_the_next_command(folder: Path) -> None:

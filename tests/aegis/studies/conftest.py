@@ -10,17 +10,10 @@ import numpy as np
 import pytest
 
 from aegis.studies import SplitPlan, Study, StudyOptions, create_study
-from coreason_enclave.datasets import LabelTask
+from coreason_enclave.schemas import Task
 
 SMALL = ["rounds=2", "average_last_rounds=1", "local_steps=2"]
 """Changes that make a job short."""
-
-_TASKS = {
-    "binary": LabelTask.CLASSES,
-    "multiclass": LabelTask.CLASSES,
-    "regression": LabelTask.NUMBER,
-    "count": LabelTask.COUNT,
-}
 
 
 def write_rows(folder: Path, label: str) -> list[Path]:
@@ -53,6 +46,6 @@ def study(tmp_path: Path) -> Callable[[str], Study]:
     def make(label: str = "binary") -> Study:
         files = write_rows(tmp_path / "files", label)
         split = SplitPlan(files, "outcome", "patient", None, 0.3)
-        return Study(create_study(tmp_path / "study", StudyOptions("doses", split, _TASKS[label])).folder)
+        return Study(create_study(tmp_path / "study", StudyOptions("doses", split, Task(label))).folder)
 
     return make

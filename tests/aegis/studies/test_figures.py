@@ -20,6 +20,7 @@ from aegis.studies.figures import (
     plot_epsilon,
     plot_residuals,
     plot_roc,
+    plot_runs,
     plot_survival,
     plot_updates,
     plot_utility,
@@ -59,6 +60,9 @@ WITH_LEGEND: dict[str, Plot] = {
     "updates of one round": lambda path: plot_updates(path, [Curve("a", [1], [2.0])], [], title="t"),
     "updates of an absent site": lambda path: plot_updates(
         path, [Curve("a", ROUNDS, [NAN, 1.0, NAN]), Curve("b", ROUNDS, [NAN] * 3)], [(1, "a")], title="t"
+    ),
+    "two runs": lambda path: plot_runs(
+        path, "auc", [Curve("run 1", ROUNDS, [0.6, NAN, 0.8]), Curve("run 2", [1], [0.7])], title="t"
     ),
     "ROC": lambda path: plot_roc(path, SCORES, LABELS, title="t", area="AUC 0.5"),
     "ROC of one class": lambda path: plot_roc(path, SCORES, ONES, title="t", area="no AUC"),
