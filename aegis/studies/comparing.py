@@ -12,7 +12,7 @@ from aegis.errors import AegisError, InvalidStudy, RunFolderError
 from aegis.runs import RunFolder
 from aegis.stores import RoundRecord
 from aegis.studies.figures import Curve, plot_runs
-from aegis.studies.study import STUDY, Study
+from aegis.studies.study import EVALUATION, STUDY, Study
 from coreason_enclave.schemas import FederationJob
 from coreason_enclave.system import as_datetime
 
@@ -29,7 +29,7 @@ class RunSummary:
         epsilon: spent in the job at the site that spent most; None without a guarantee.
         federation_epsilon: over all sites together, of a finished run; see ``outcome.json``.
         intervals: 95 % intervals by measure, where the run's ``evaluation.json`` holds some.
-        utility: the last round's measures. history: every round's.
+        utility: the last round's measures; in the label's own unit where ``evaluation.json`` has them.
     """
 
     name: str
@@ -106,6 +106,7 @@ def summarise(path: Path, before: FederationJob | None = None) -> RunSummary:
         outcome = folder.read_json("outcome.json") if folder.is_finished else {}
     except (AegisError, OSError):
         return RunSummary(name, path, "failed", date=_date(path))
+    stored = _stored_measures(path)
     state = "finished" if folder.is_finished else "unfinished" if folder.has_state else "failed"
     return RunSummary(
         name,
@@ -117,8 +118,8 @@ def summarise(path: Path, before: FederationJob | None = None) -> RunSummary:
         rounds=len(history),
         epsilon=_spent(history),
         federation_epsilon=outcome.get("federation_epsilon", {}).get("epsilon"),
-        utility=dict(history[-1].metrics) if history else {},
-        intervals=_stored_intervals(path),
+        utility={**(dict(history[-1].metrics) if history else {}), **stored.values},
+        intervals=stored.intervals,
         changed={} if before is None else job_differences(before, job),
         history=history,
         job=job,
@@ -141,17 +142,25 @@ def _date(path: Path) -> str | None:
         return None
 
 
-def _stored_intervals(path: Path) -> dict[str, tuple[float, float]]:
-    """Return the intervals of ``evaluation.json``, in the form that ``aegis evaluate --json`` prints."""
+@dataclass(frozen=True)
+class _Stored:
+    """The measures of ``evaluation.json``, in the label's own unit."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def _stored_measures(path: Path) -> _Stored:
+    """Return the measures that a run of a study left; none for other runs."""
     try:
-        measures = RunFolder(path).read_json("evaluation.json").get("measures", {})
-        return {
-            name: (float(each["low"]), float(each["high"]))
-            for name, each in measures.items()
-            if {"low", "high"} <= {*each}
-        }
-    except (RunFolderError, AttributeError, TypeError, ValueError):
-        return {}
+        measures = RunFolder(path).read_json(EVALUATION).get("measures", {})
+        values = {str(name): float(each["value"]) for name, each in measures.items()}
+        ends = {str(name): (each.get("low"), each.get("high")) for name, each in measures.items()}
+        return _Stored(
+            values, {name: (float(low), float(high)) for name, (low, high) in ends.items() if low is not None}
+        )
+    except (RunFolderError, AttributeError, TypeError, ValueError, KeyError):
+        return _Stored()
 
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@ A run is killed at any moment and goes on with the same command. What is done st
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,7 @@ from aegis.studies.model_card import model_card
 from aegis.studies.pictures import draw
 from aegis.studies.report import summary
 from aegis.studies.results import MODEL_CARD, PLOTS, TWIN, StudyResult, collect
-from aegis.studies.study import DICTIONARY, SUMMARY, Study
+from aegis.studies.study import DICTIONARY, EVALUATION, SUMMARY, Study
 from coreason_enclave.crypto import canonical_json, sha256_hex
 from coreason_enclave.schemas import FederationJob
 from coreason_enclave.system import replace_file
@@ -91,7 +92,12 @@ def _write(study: Study, result: StudyResult) -> None:
     """Write pictures, model card, signed manifest and, last, the summary."""
     folder = result.run.path
     draw(folder / PLOTS, result)
-    pages = {MODEL_CARD: model_card(result).encode(), SUMMARY: summary(result).encode()}
+    measures = json.dumps({"measures": result.to_dict()["measures"]}, indent=2, sort_keys=True, allow_nan=False)
+    pages = {
+        EVALUATION: f"{measures}\n".encode(),
+        MODEL_CARD: model_card(result).encode(),
+        SUMMARY: summary(result).encode(),
+    }
     sign_manifest(folder, result.job.digest(), study.federation().signer(), pending=pages)
     for name, page in pages.items():
         replace_file(folder / name, page)

@@ -34,6 +34,9 @@ from coreason_enclave.schemas import FederationJob, StrictModel, explained
 from coreason_enclave.system import replace_file
 
 STUDY, DICTIONARY, DATASET, SUMMARY = "study.toml", "dictionary.toml", "dataset.json", "summary.md"
+EVALUATION = "evaluation.json"
+"""The released model's measures on the held-out rows, in the label's own unit, each with its interval."""
+
 _STARTED = "study-run.json"
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
