@@ -72,7 +72,7 @@ def run_study(
     run, named = study.choose_run(job, _options(study, runtime, baseline, say=say, job=job))
     say(
         f"run {run.path.name} of {study.path}: {job.rounds} rounds over {len(config.public_keys)} sites, "
-        f"{', '.join(f'{name} {value}' for name, value in config.profile.label().items())}"
+        f"{config.profile.in_words()}"
     )
     plan = RunPlan(federation, run, readmit=tuple(readmit), say=say, runtime=runtime, flare=flare or FlareOptions())
     if not run.is_finished:

@@ -19,6 +19,7 @@ import coreason_enclave.main
 from aegis.verification import Check
 from coreason_enclave.command_line import ExitCode
 from tests.aegis.commands.evidence_files import bare, endorsing
+from tests.support.owner_rows import write_rows
 from tools import check_docs
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "CLI.md"
@@ -51,6 +52,7 @@ def test_the_examples_print_what_the_page_shows(tmp_path: Path, monkeypatch: pyt
     (study.root / "typo.yaml").write_text(job.replace("target_epsilon: 8.0", "target_epsilon: -1"))
     forge_evidence(study.root)
     found_attested(study.root)
+    write_rows(study.root, "binary")
     checker = doctest.OutputChecker()
 
     for example in examples():
