@@ -114,7 +114,7 @@ def create_study(folder: Path, options: StudyOptions) -> CreatedStudy:
         DatasetRejected: a file is not a table with the label, or no column is left to learn from.
     """
     with created_whole(folder) as staging:
-        schema, suggestion, split = _split(staging, options)
+        schema, suggestion, split = _split(staging, options, least_sites=2)
         _place_rows(staging, options, schema, split)
         delta = delta_for(max(split.units(site) for site in split.sites))
         job = job_for(schema, options, sites=len(split.sites), delta=delta)
@@ -157,22 +157,31 @@ def suggested_dictionary(options: StudyOptions) -> tuple[DatasetSchema, DataDict
         InvalidStudy, DatasetRejected: as :func:`create_study`.
     """
     with TemporaryDirectory(prefix="aegis-init-") as folder:
-        schema = _split(Path(folder), options)[0]
+        schema = _split(Path(folder), options, least_sites=1)[0]
     return schema, DataDictionary.of(schema)
 
 
-def _split(folder: Path, options: StudyOptions) -> tuple[DatasetSchema, Suggestion | None, SplitRows | SplitArrays]:
+def _split(
+    folder: Path, options: StudyOptions, *, least_sites: int
+) -> tuple[DatasetSchema, Suggestion | None, SplitRows | SplitArrays]:
     """Split the rows into ``folder/split``, and let the owner review what they suggest."""
     plan, suggestion = options.split, None
     split: SplitRows | SplitArrays
     if plan.open(plan.files[0]).format is DataFormat.NPZ:
         split = split_arrays(plan, folder / "split", options.label_task)
+        _require_sites(split, least_sites)
         document = array_declaration(options.dataset_id, split)
     else:
         split = split_rows(plan, folder / "split")
+        _require_sites(split, least_sites)
         suggestion = options.review(_suggestion(options, split))
         document = _declared(options, suggestion)
     return parse_schema(_written(document)), suggestion, split
+
+
+def _require_sites(split: SplitRows | SplitArrays, least: int) -> None:
+    if len(split.sites) < least:
+        raise InvalidStudy("a federation needs two sites: give --data for each site, or --site-column")
 
 
 def _suggestion(options: StudyOptions, split: SplitRows) -> Suggestion:
@@ -189,8 +198,6 @@ def _suggestion(options: StudyOptions, split: SplitRows) -> Suggestion:
 
 def _place_rows(folder: Path, options: StudyOptions, schema: DatasetSchema, split: SplitRows | SplitArrays) -> None:
     """Move the split rows to the sites' folders, each with its declaration."""
-    if len(split.sites) < 2:
-        raise InvalidStudy("a federation needs two sites: give --data for each site, or --site-column")
     declaration = _written(schema.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
     for part in split.rows:
         root = folder / (HELD_OUT if part == HELD_OUT else f"sites/{part}") / "data" / options.dataset_id
