@@ -11,8 +11,8 @@ The program loads each command by its path, so the room offers no name to other 
 >>> answer = CliRunner().invoke(main, ["privacy", "--help"])
 >>> print(answer.exit_code, answer.output.splitlines()[0])
 0 Usage: aegis privacy [OPTIONS] COMMAND [ARGS]...
->>> main.list_commands(None)
-['demo', 'evidence', 'federation', 'nvflare', 'privacy', 'run', 'verify']
+>>> "run" in main.list_commands(None)
+True
 """
 
 __all__: list[str] = []  # the program loads each command by its path

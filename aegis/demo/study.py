@@ -25,7 +25,7 @@ from aegis.runtimes.flower import federation_running
 from aegis.stores import RoundRecord
 from aegis.studies import Curve, plot_epsilon, plot_utility
 from coreason_enclave.schemas import FederationJob
-from coreason_enclave.system import replace_file
+from coreason_enclave.system import point_link, replace_file
 
 FEDERATIONS = "federations"
 """Folder next to the run folders: holds the federations of each run."""
@@ -247,7 +247,4 @@ def _new_folder(root: Path) -> Path:
 
 def _point(link: Path, target: Path) -> None:
     """Let ``link`` point to ``target``, which lies below its own folder, atomically."""
-    temporary = link.with_name(f".{link.name}-{target.name}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target.relative_to(link.parent.resolve()))
-    temporary.replace(link)
+    point_link(link, str(target.relative_to(link.parent.resolve())))

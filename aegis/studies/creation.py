@@ -50,7 +50,7 @@ from coreason_enclave.schemas import (
     Task,
     TaskConfig,
 )
-from coreason_enclave.system import replace_file
+from coreason_enclave.system import publish, replace_file
 
 _KEYS = "keys"
 _ALLOWANCE = 20.0
@@ -141,9 +141,7 @@ def created_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         yield staging
-        if folder.exists():
-            folder.rmdir()
-        staging.rename(folder)
+        publish(staging, folder)
     except OSError as error:
         raise InvalidStudy(f"{folder} cannot be made: {error.strerror}") from error
     finally:
@@ -202,7 +200,7 @@ def _place_rows(folder: Path, options: StudyOptions, schema: DatasetSchema, spli
     for part in split.rows:
         root = folder / (HELD_OUT if part == HELD_OUT else f"sites/{part}") / "data" / options.dataset_id
         root.mkdir(parents=True)
-        (folder / "split" / f"{part}{Path(schema.file).suffix}").rename(root / schema.file)
+        publish(folder / "split" / f"{part}{Path(schema.file).suffix}", root / schema.file)
         (root / "dataset.toml").write_bytes(declaration)
     shutil.rmtree(folder / "split")
     if HELD_OUT in split.rows:

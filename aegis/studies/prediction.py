@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from coreason_enclave.datasets import DataDictionary, Label, LabelTask, RowStrea
 from coreason_enclave.errors import DatasetRejected, EnclaveError
 from coreason_enclave.models import predict, require_fits, task_of
 from coreason_enclave.schemas import FederationJob, Task
+from coreason_enclave.system import replacement
 from coreason_enclave.wire import Array, decode_arrays, model_digest
 
 _MAX_MODEL_BYTES = 1 << 30
@@ -137,22 +136,16 @@ def write_predictions(trained: TrainedModel, rows: Path, out: Path) -> int:
         raise InvalidStudy(f"--out {out} is a folder: name a file")
     stream = RowStream(rows, trained.dictionary, labelled=False)
     count = 0
-    descriptor, name = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            for part in stream:
-                found = trained.predict(part.features)
-                table = found.reshape(len(found), -1)
-                if not count:
-                    writer.writerow(["row", *prediction_columns(trained.dictionary.label, table.shape[1])])
-                numbers = range(part.first + 1, part.first + 1 + len(table))
-                writer.writerows([number, *_written(row)] for number, row in zip(numbers, table.tolist(), strict=True))
-                count += len(table)
-        Path(name).chmod(0o644)
-        Path(name).replace(out)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with replacement(out) as draft, draft.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for part in stream:
+            found = trained.predict(part.features)
+            table = found.reshape(len(found), -1)
+            if not count:
+                writer.writerow(["row", *prediction_columns(trained.dictionary.label, table.shape[1])])
+            numbers = range(part.first + 1, part.first + 1 + len(table))
+            writer.writerows([number, *_written(row)] for number, row in zip(numbers, table.tolist(), strict=True))
+            count += len(table)
     return count
 
 

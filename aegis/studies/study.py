@@ -31,7 +31,7 @@ from coreason_enclave.datasets import DataDictionary
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.policy import load_site_config
 from coreason_enclave.schemas import FederationJob, StrictModel, explained
-from coreason_enclave.system import replace_file
+from coreason_enclave.system import point_link, publish, replace_file
 
 STUDY, DICTIONARY, DATASET, SUMMARY = "study.toml", "dictionary.toml", "dataset.json", "summary.md"
 EVALUATION = "evaluation.json"
@@ -183,7 +183,7 @@ class Study:
             staging.write_json(_STARTED, started)
             shutil.copyfile(self.path / DICTIONARY, staging.path / DICTIONARY)
             staging.write_json(DATASET, self._dataset())
-            staging.path.rename(run.path)
+            publish(staging.path, run.path)
         except OSError as error:
             raise RunFolderError(f"{run.path} cannot be created ({error.strerror}): repeat the command") from error
 
@@ -201,10 +201,7 @@ class Study:
 
     def _point(self, number: int) -> None:
         """Let ``runs/latest`` point to a run, atomically."""
-        temporary = self.runs / f".latest-{number}"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(str(number))
-        temporary.replace(self.latest)
+        point_link(self.latest, str(number))
 
 
 def _named(job: FederationJob, number: int) -> FederationJob:

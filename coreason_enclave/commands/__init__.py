@@ -10,8 +10,8 @@ The program loads each command by its path, so the room offers no name to other 
 >>> answer = CliRunner().invoke(main, ["ledger", "--help"])
 >>> print(answer.exit_code, answer.output.splitlines()[0])
 0 Usage: coreason-enclave ledger [OPTIONS] COMMAND [ARGS]...
->>> main.list_commands(None)
-['agent', 'attest', 'checkpoints', 'doctor', 'export-ledger', 'init', 'join', 'ledger', 'request', 'status']
+>>> "ledger" in main.list_commands(None)
+True
 """
 
 __all__: list[str] = []  # the program loads each command by its path

@@ -5,6 +5,19 @@ Never: follows a link; guesses a type; scales by a statistic of the rows; quotes
 
 ``schema`` and the tables of ``dataset.toml`` behind it belong to the ground floor: the platform scales its public
 evaluation set by the same ranges. ``sniffing`` and ``hints`` look at a file after its refusal, for the words alone.
+
+>>> from coreason_enclave.datasets import parse_schema
+>>> declaration = [
+...     'version = 1',
+...     'dataset_id = "clinic/visits"',
+...     'format = "csv"',
+...     'file = "rows.csv"',
+...     'public = false',
+...     'label = { column = "visited", classes = 2 }',
+...     'features = [{ name = "age", low = 0, high = 100 }]',
+... ]
+>>> parse_schema("\\n".join(declaration).encode()).sample_shape
+(1,)
 """
 
 import lazy_loader

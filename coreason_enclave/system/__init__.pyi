@@ -3,7 +3,10 @@ from .files import create_file as create_file
 from .files import file_lock as file_lock
 from .files import is_locked as is_locked
 from .files import open_descriptor as open_descriptor
+from .files import point_link as point_link
+from .files import publish as publish
 from .files import replace_file as replace_file
+from .files import replacement as replacement
 from .files import sync_folder as sync_folder
 from .files import write_whole as write_whole
 from .log_files import Repeats as Repeats

@@ -38,6 +38,49 @@ def create_file(path: Path, data: bytes, *, mode: int = ORDINARY) -> None:
     sync_folder(path.parent)
 
 
+def publish(staging: Path, path: Path) -> None:
+    """Give a finished file or folder its final name; readers see nothing, or the whole.
+
+    The name is durable on return; the content is as durable as its writer made it.
+
+    Args:
+        staging: the finished file or folder, in the same file system.
+        path: the final name: free, or an empty folder.
+
+    Raises:
+        OSError: ``path`` is a folder that holds something; ``staging`` then stays.
+    """
+    staging.rename(path)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def replacement(path: Path) -> Iterator[Path]:
+    """Yield the name of a new file for the body to write, in parts where it is large; then ``path`` is that file.
+
+    If the body fails, ``path`` stays as it was. The file is durable afterwards.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        yield temporary
+        with open_descriptor(temporary, os.O_RDONLY) as descriptor:
+            os.fsync(descriptor)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def point_link(link: Path, target: str) -> None:
+    """Let the symbolic link ``link`` point to ``target``; readers see the former target or the new target."""
+    temporary = link.with_name(f".{link.name}.{secrets.token_hex(8)}")
+    try:
+        temporary.symlink_to(target)
+        temporary.replace(link)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable."""
     with open_descriptor(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:

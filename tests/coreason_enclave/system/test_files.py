@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from coreason_enclave.system.files import PRIVATE, create_file, file_lock, is_locked, replace_file
+from coreason_enclave.system.files import (
+    PRIVATE,
+    create_file,
+    file_lock,
+    is_locked,
+    point_link,
+    publish,
+    replace_file,
+    replacement,
+)
 
 Write = Callable[..., None]
 
@@ -158,3 +167,41 @@ def test_whoever_waits_for_a_lock_gets_it_when_it_is_free(tmp_path: Path) -> Non
         with file_lock(tmp_path / "lock") as held:
             assert held
             assert first.wait(10) == 0
+
+
+def test_a_folder_is_published_whole_and_never_over_another_with_content(tmp_path: Path) -> None:
+    (tmp_path / "draft").mkdir()
+    (tmp_path / "draft" / "a").write_bytes(b"new")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "b").write_bytes(b"old")
+
+    with pytest.raises(OSError, match="not empty"):
+        publish(tmp_path / "draft", tmp_path / "taken")
+    publish(tmp_path / "draft", tmp_path / "final")
+
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "final",
+        "final/a",
+        "taken",
+        "taken/b",
+    ]
+
+
+def test_a_link_points_to_its_newest_target_and_leaves_no_other_link(tmp_path: Path) -> None:
+    for target in ("1", "2"):
+        point_link(tmp_path / "latest", target)
+
+    assert (tmp_path / "latest").readlink() == Path("2")
+    assert [path.name for path in tmp_path.iterdir()] == ["latest"]
+
+
+def test_a_replacement_that_fails_half_way_leaves_the_former_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+
+    with pytest.raises(ZeroDivisionError), replacement(tmp_path / "a") as draft:
+        draft.write_bytes(b"ne"[: 1 // 0])
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
+
+    with replacement(tmp_path / "a") as draft:
+        draft.write_bytes(b"new")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"new")]
