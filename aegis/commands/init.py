@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aegis.errors import InvalidStudy
+
 if TYPE_CHECKING:
     from aegis.federation import FederationFolder
     from aegis.studies import StudyOptions
@@ -128,7 +130,10 @@ def _options(folder: Path, reviewer: Any, **chosen: Any) -> StudyOptions:
         raise click.UsageError("several --label go with --task multilabel")
     if chosen["no_header"] != bool(chosen["columns"]):
         raise click.UsageError("--no-header and --columns go together: name every column in order")
+    _require_distinct(labels, chosen)
     share, file = _holdout(chosen["holdout"])
+    if file is not None and any(file.resolve() == each.resolve() for each in chosen["files"]):
+        raise click.UsageError(f"--holdout {file} is a site's file: hold out other rows")
     plan = SplitPlan(
         files=chosen["files"],
         label=labels[0],
@@ -153,10 +158,25 @@ def _options(folder: Path, reviewer: Any, **chosen: Any) -> StudyOptions:
     )
 
 
+def _require_distinct(labels: tuple[str, ...], chosen: dict[str, Any]) -> None:
+    """Refuse a column with two roles."""
+    roles: list[tuple[str, str | None]] = [("--label", label) for label in labels]
+    roles += [(f"--{role.replace('_', '-')}", chosen[role]) for role in ("event", "person", "group", "site_column")]
+    seen: dict[str, str] = {}
+    for option, column in roles:
+        if column is not None and column in seen:
+            raise click.UsageError(f"{seen[column]} and {option} both name the column {column!r}: one role a column")
+        if column is not None:
+            seen[column] = option
+
+
 def _study_name(folder: Path) -> str:
     from aegis.studies import site_name
 
-    return site_name(folder.resolve().name)
+    try:
+        return site_name(folder.resolve().name)
+    except InvalidStudy:
+        raise click.UsageError(f"no study can be named {folder.name!r}: use letters or digits") from None
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -190,10 +210,8 @@ def _cuts(text: str | None) -> tuple[float, ...] | None:
 def _for_real_sites(folder: Path, options: StudyOptions, federation: FederationFolder | None, as_json: bool) -> None:
     from aegis.studies import create_study_over, create_unattested_study, delta_for, job_for, suggested_dictionary
 
-    if options.split.share and federation is not None and federation.evaluation_data() is None:
-        click.echo("note: no row is held out: this federation has no public evaluation set", err=True)
-    schema, dictionary = suggested_dictionary(options)
     config = None if federation is None else federation.config()
+    schema, dictionary = suggested_dictionary(options)
     delta = config.delta if config is not None else delta_for(_MANY)
     sites = max(2, len(config.public_keys)) if config is not None else 2
     job = job_for(schema, options, sites=sites, delta=delta)
@@ -205,6 +223,8 @@ def _for_real_sites(folder: Path, options: StudyOptions, federation: FederationF
     if as_json:
         click.echo(json.dumps({"study": str(folder), "federation": str(study.federation().path), "profile": words}))
         return
+    if federation is not None and federation.evaluation_data() is None:
+        click.echo("this federation has no public evaluation set: runs will have no measures")
     click.echo(f"created {folder}, {words}: no row was copied; publish dictionary.toml to the sites")
     click.echo("before it is published: replace every range that is marked 'suggested from rows'")
     click.echo(f"next: sites join {study.federation().path}, then aegis plan {folder}")

@@ -45,6 +45,8 @@ def split_arrays(plan: SplitPlan, folder: Path, task: LabelTask | None) -> Split
     Raises:
         InvalidStudy: a file is no archive of these arrays, or files differ in shape.
     """
+    if plan.person or plan.group or plan.site_column:
+        raise InvalidStudy("arrays have no columns: name persons by the array unit, and give one file a site")
     folder.mkdir(parents=True, exist_ok=True)
     parts: dict[str, dict[str, npt.NDArray[Any]]] = {}
     names = site_names(plan.files)
@@ -57,6 +59,7 @@ def split_arrays(plan: SplitPlan, folder: Path, task: LabelTask | None) -> Split
                 parts[part] = _joined(path, parts.get(part), chosen)
     if plan.held_out is not None:
         parts[HELD_OUT] = dict(_read(plan.held_out))
+        _require_other_persons(plan.held_out, parts)
     if empty := sorted(set(names.values()) - parts.keys()):
         raise InvalidStudy(f"--holdout {plan.share:g} leaves the site {empty[0]!r} without rows: hold out fewer")
     _require_one_form(parts)
@@ -65,9 +68,16 @@ def split_arrays(plan: SplitPlan, folder: Path, task: LabelTask | None) -> Split
     return _summary(parts, task)
 
 
+def _require_other_persons(path: Path, parts: Mapping[str, Arrays]) -> None:
+    held_out = parts[HELD_OUT].get("unit", np.empty(0, np.int64))
+    for site, arrays in parts.items():
+        if site != HELD_OUT and np.isin(held_out, arrays.get("unit", np.empty(0, np.int64))).any():
+            raise InvalidStudy(f"{path} and the site {site!r} share a person (unit): hold out others")
+
+
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise InvalidStudy(f"{path} is no whole npz archive of numbers: save x and y with numpy.savez") from error

@@ -172,7 +172,9 @@ def _split(
     else:
         split = split_rows(plan, folder / "split")
         _require_sites(split, least_sites)
-        suggestion = options.review(_suggestion(options, split))
+        draft = _suggestion(options, split)
+        job_for(parse_schema(_written(_declared(options, draft))), options, sites=least_sites, delta=1e-9)
+        suggestion = options.review(draft)  # nobody is asked about a draft that makes no job
         document = _declared(options, suggestion)
     return parse_schema(_written(document)), suggestion, split
 

@@ -281,7 +281,8 @@ def nearest_column(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(fold(name), list(folds), n=1)
     if near:
         return f": did you mean {folds[near[0]]!r}?"
-    return f": it has {', '.join(known[:12])}{', …' if len(known) > 12 else ''}"
+    names = ", ".join(name for name in known[:12] if name)
+    return f": it has {names or 'no columns'}{', …' if len(known) > 12 else ''}"
 
 
 def _no_header(path: Path, lines: Sequence[str], names: Sequence[str]) -> str:
@@ -457,7 +458,7 @@ def _survival(columns: Sequence[ColumnSummary], cuts: Sequence[float] | None) ->
 def _label(column: ColumnSummary, task: LabelTask | None) -> tuple[Mapping[str, Any], str]:
     few = len(column.seen) <= MAX_CATEGORIES
     if task is None:
-        classes = few and (not column.is_number or column.whole)
+        classes = not column.is_number or (few and column.whole)
         task = LabelTask.CLASSES if classes else LabelTask.NUMBER
     if task is LabelTask.CLASSES:
         if not few or len(column.seen) < 2:
