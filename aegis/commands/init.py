@@ -93,7 +93,7 @@ def init(folder: Path, as_json: bool, yes: bool, federation: Path | None, profil
     from aegis.commands.review import Reviewer
     from aegis.federation import FederationFolder
 
-    if not yes and not sys.stdin.isatty():
+    if not yes and not _at_a_terminal():
         raise click.UsageError("nobody can be asked here: review on a terminal, or take all suggestions with --yes")
     options = _options(folder, Reviewer(ask=not yes, to_stderr=as_json), **chosen)
     if federation is not None or profile != "development":
@@ -116,6 +116,10 @@ def init(folder: Path, as_json: bool, yes: bool, federation: Path | None, profil
     click.echo(f"held out: {held_out} rows, public, for evaluation")
     click.echo(f"created {folder}: study.toml is the job, dictionary.toml the data dictionary")
     click.echo(f"next: aegis run {folder}")
+
+
+def _at_a_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _options(folder: Path, reviewer: Any, **chosen: Any) -> StudyOptions:
