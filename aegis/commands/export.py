@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from aegis.errors import RunFolderError
-from aegis.runs import RunFolder, write_bundle
 
 
 @click.command("export", epilog="\b\nExample: aegis run export runs/study-1 --out study-1.zip")
@@ -20,6 +19,8 @@ def export(run_dir: Path, out: Path) -> None:
     Records and public halves of keys alone: no private file, no key, no federation. `aegis verify` takes the file in
     place of the folder. The same run gives the same bytes.
     """
+    from aegis.runs import write_bundle
+
     names = write_bundle(run_dir.resolve(), out)
     click.echo(f"wrote {len(names)} files to {out}, none of them private")
     click.echo(f"next: aegis verify {out}")
@@ -33,6 +34,8 @@ def repair(run_dir: Path) -> None:
     The log alone never suffices: it names the enrolled sites, but not their signed enrolments, which every order shows
     to every site; and no open round's nonces, so that a second set would ask sites for a second release.
     """
+    from aegis.runs import RunFolder
+
     folder = RunFolder(run_dir)
     if not folder.is_started:
         raise RunFolderError(f"{run_dir} is not a run folder: config.json is missing")

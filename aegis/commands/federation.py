@@ -15,10 +15,8 @@ import click
 
 from aegis.commands.membership import admit, pin, revoke
 from aegis.errors import GatewayUnreachable, RunFolderError
-from aegis.federation import FederationFolder
 from coreason_enclave.schemas import Profile
 from coreason_enclave.system import LogLevel, as_text, configure_logging
-from coreason_enclave.wire import fingerprint
 
 if TYPE_CHECKING:
     from aegis.gateway import StatusReport
@@ -67,7 +65,9 @@ for command in (admit, pin, revoke):
 @click.option("--public-address", metavar="HOST:PORT", help="The gateway's address as sites reach it.")
 def init(folder: Path, profile: str, delta: float, host: str, public_address: str | None) -> None:
     """Create a federation without participants: keys, certificate authority, gateway."""
+    from aegis.federation import FederationFolder
     from aegis.services import create_federation
+    from coreason_enclave.wire import fingerprint
 
     place = FederationFolder(folder)
     gateway = create_federation(place, profile=Profile(profile), delta=delta, host=host, public_address=public_address)
@@ -94,6 +94,7 @@ def init(folder: Path, profile: str, delta: float, host: str, public_address: st
 def serve(folder: Path, local_sites: bool, unsafe_seed: int | None, attackers: int) -> None:
     """Run SuperLink, the gateway and local site agents, until SIGTERM or Ctrl-C. Made for systemd."""
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # every peer listens on loopback
+    from aegis.federation import FederationFolder
     from aegis.runtimes.flower import FederationHost, HostOptions, Supervisor
 
     place = FederationFolder(folder)
@@ -110,6 +111,7 @@ def serve(folder: Path, local_sites: bool, unsafe_seed: int | None, attackers: i
 @_local_sites
 def up(folder: Path, local_sites: bool) -> None:
     """Start what `serve` runs in the background, and return once it serves."""
+    from aegis.federation import FederationFolder
     from aegis.runtimes.flower import FederationHost, HostOptions, await_serving, serve_command
 
     place = FederationFolder(folder)
@@ -134,6 +136,7 @@ def up(folder: Path, local_sites: bool) -> None:
 @click.argument("folder", metavar="FEDERATION", type=_FOLDER)
 def down(folder: Path) -> None:
     """End what `up` or `serve` runs. A run that is going on pauses, and goes on once it is up again."""
+    from aegis.federation import FederationFolder
     from aegis.runtimes.flower import FederationHost
 
     host = FederationHost(FederationFolder(folder))
@@ -161,6 +164,7 @@ def status(folder: Path, run_folder: Path | None, as_json: bool) -> None:
 
     Exit code 3 while it is not being served.
     """
+    from aegis.federation import FederationFolder
     from aegis.runtimes.flower import FederationHost
 
     host = FederationHost(FederationFolder(folder))

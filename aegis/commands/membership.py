@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aegis.federation import FederationFolder
-from coreason_enclave.wire import fingerprint
-
 if TYPE_CHECKING:
     from aegis.services import Pinned
 
@@ -39,7 +36,9 @@ def admit(folder: Path, request: Path, out: Path | None, platforms: tuple[str, .
     Compare the fingerprint with the site's people by telephone first: a signature shows that somebody holds the key,
     not who.
     """
+    from aegis.federation import FederationFolder
     from aegis.services import admit as admit_site
+    from coreason_enclave.wire import fingerprint
 
     place = FederationFolder(folder)
     applicant, grant = admit_site(place, request.read_bytes(), platforms=platforms, accept_unattested=accept_unattested)
@@ -74,6 +73,7 @@ def pin(folder: Path, site: str, platforms: tuple[str, ...], replace: bool, unsa
     The same image on somebody else's genuine hardware is then not mistaken for this site. A run that is going on keeps
     the policy that it began with: end it, and give its command again.
     """
+    from aegis.federation import FederationFolder
     from aegis.services import pin as pin_site
 
     pinned = pin_site(FederationFolder(folder), site, platforms, replace=replace, unsafe_shared=unsafe_shared)
@@ -102,6 +102,7 @@ def _page(pinned: Pinned) -> str:
 @click.argument("site")
 def revoke(folder: Path, site: str) -> None:
     """Accept nothing from SITE any more, from this moment on. Its earlier signatures remain checkable."""
+    from aegis.federation import FederationFolder
     from aegis.services import revoke as revoke_site
 
     revoke_site(FederationFolder(folder), site)

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aegis.commands.export import RunCommand
-from aegis.federation import FederationFolder, load_job
-from aegis.runs import RunFolder
-from aegis.runtimes.nvflare import EXECUTOR, FlareHosting, FlareOptions
 from coreason_enclave.schemas import Aggregator, FederationJob, Mechanism
 
 if TYPE_CHECKING:
+    from aegis.federation import FederationFolder
     from aegis.runs import RoundReport
+    from aegis.runtimes.nvflare import FlareOptions
 
 _METRICS = ("accuracy", "auc", "concordance", "deviance", "rmse", "r2", "loss")
 
@@ -107,6 +106,8 @@ def run(
     if federation is None:
         raise click.UsageError("--federation is missing: the folder of the federation that runs the job file")
     runtime = runtime or "in-process"
+    from aegis.federation import FederationFolder
+
     _run_job(what, FederationFolder(federation), out, runtime, _flare(runtime, **hosting), readmit, as_json)
 
 
@@ -153,6 +154,9 @@ def _run_job(
     readmit: tuple[str, ...],
     as_json: bool,
 ) -> None:
+    from aegis.federation import load_job
+    from aegis.runs import RunFolder
+
     job = load_job(job_file)
     config = participants.config()
     from aegis.runs import RunPlan, RuntimeName, execute
@@ -207,6 +211,8 @@ def _flare(
     runtime: str, *, simulator: bool, poc: bool, startup_kit: Path | None, threads: int | None, executor: str | None
 ) -> FlareOptions:
     """Return the hosting of FLARE; raises ``UsageError`` for options that exclude each other."""
+    from aegis.runtimes.nvflare import EXECUTOR, FlareHosting, FlareOptions
+
     hostings = {
         FlareHosting.SIMULATOR: simulator,
         FlareHosting.POC: poc,

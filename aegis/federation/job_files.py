@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 
 from aegis.errors import InvalidJob
-from coreason_enclave.accounting import resolve_privacy
 from coreason_enclave.configuration import read_yaml
 from coreason_enclave.errors import ConfigurationError, PrivacyError
 from coreason_enclave.schemas import FederationJob, Mechanism, explained
@@ -45,6 +44,8 @@ def resolve(job: FederationJob, *, delta: float) -> FederationJob:
     Raises:
         InvalidJob: no noise multiplier reaches the target.
     """
+    from coreason_enclave.accounting import resolve_privacy  # loads scipy, which no --help should
+
     if job.privacy.mechanism is not Mechanism.DP_SGD:
         return job
     try:
