@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from aegis.aggregation import updates_needed
-from aegis.errors import InvalidAggregation
+from aegis.coordination import require_resistance
+from aegis.errors import InvalidAggregation, InvalidJob
 from aegis.federation import FederationFolder
 from coreason_enclave.accounting import (
     PoissonSampledGaussian,
@@ -443,6 +444,10 @@ def _timed(job: FederationJob, local: dict[str, Path], units: int, sites: int) -
 def _refusals(
     job: FederationJob, spent: PrivacyForecast | None, sites: tuple[SiteForecast, ...], members: list[str]
 ) -> Iterator[str]:
+    try:
+        require_resistance(members, job)
+    except InvalidJob as error:
+        yield str(error)
     if spent is not None and not spent.fits:
         yield (
             f"{spent.steps} steps cost epsilon {spent.epsilon:.3f}, above the cap {spent.cap:g}: the sites would stop "

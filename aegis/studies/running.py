@@ -78,7 +78,10 @@ def run_study(
     if not run.is_finished:
         if runtime is RuntimeName.FLOWER:
             say("starting SuperLink, gateway and each site's processes for this run, unless they run already")
-        execute(named, replace(plan, observe=observe))
+        try:
+            execute(named, replace(plan, observe=observe))
+        finally:
+            study.withdraw_unbegun(run)
     no_twin = why_no_baseline(named, federation) if baseline else _NO_BASELINE
     if no_twin is None:
         no_twin = _run_baseline(baseline_of(named), plan)

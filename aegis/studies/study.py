@@ -158,6 +158,17 @@ class Study:
         self._point(number)
         return fresh, named
 
+    def withdraw_unbegun(self, run: RunFolder) -> None:
+        """Remove the folder of a run that was refused before it began, and point ``latest`` to the run before."""
+        if run.is_started or not run.path.is_dir():
+            return
+        shutil.rmtree(run.path)
+        numbers = self.numbers()
+        if numbers:
+            self._point(numbers[-1])
+        else:
+            self.latest.unlink(missing_ok=True)
+
     def differences(self, job: FederationJob, options: Mapping[str, Any]) -> tuple[str, ...]:
         """Return why the newest run cannot go on with this job and these options; an empty tuple if it can.
 

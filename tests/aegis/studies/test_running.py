@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import tomli_w
 
-from aegis.errors import InvalidJob, InvalidStudy
+from aegis.errors import AegisError, InvalidJob, InvalidStudy
 from aegis.runs import RunFolder, RuntimeName
 from aegis.studies import Study, StudyResult, headline, run_study
 from aegis.verification import Conclusion, Reference, verify_run
@@ -224,3 +225,14 @@ def test_study_runs_over_processes(study: Maker, runtime: RuntimeName) -> None:
 
     assert result.twin
     assert conclusion(own) is Conclusion.VERIFIED
+
+
+def test_job_that_is_refused_before_it_begins_leaves_no_run(study: Maker) -> None:
+    made = study("binary")
+    in_process(made, baseline=False)
+
+    with pytest.raises(AegisError):
+        in_process(made, changes=[*SMALL, "aggregator=trimmed_mean"], baseline=False)
+
+    assert made.numbers() == [1]
+    assert made.latest.readlink() == Path("1")
