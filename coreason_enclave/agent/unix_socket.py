@@ -14,10 +14,12 @@ from typing import Any
 
 from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError
 from coreason_enclave.ipc import SOCKET_FILE, encode_frame, exact_reader, read_frame, socket_path
+from coreason_enclave.system import publish
 from coreason_enclave.wire import Aborted, Handler, RequestKind, SealedMessage
 
 _MAX_CLIENTS = 8
 _LINGER_S, _LINGER_BYTES = 1.0, 64 << 20
+_UNNAMED = f".{SOCKET_FILE}.new"
 _PATIENCE_S = 30.0
 """Time limit for the next bytes of a client's request."""
 
@@ -45,16 +47,24 @@ def serving_socket(folder: Path, handler: Handler, status: Status) -> Iterator[N
 
 
 def _bound(folder: Path) -> socket.socket:
-    """Return a listening socket, restricted to its owner from the moment of creation."""
+    """Return a listening socket, restricted to its owner from the moment of creation.
+
+    The socket gets its name once it listens: whoever sees the name can connect. The name may be one that a killed agent
+    left behind; a live agent would hold the folder's lock.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    unnamed = folder / _UNNAMED
     before = os.umask(0o177)
     try:
-        (folder / SOCKET_FILE).unlink(missing_ok=True)  # left by an agent that was killed; a live one holds the lock
-        with socket_path(folder) as path:
+        unnamed.unlink(missing_ok=True)
+        with socket_path(folder, _UNNAMED) as path:
             listener.bind(path)
         listener.listen(_MAX_CLIENTS)
+        publish(unnamed, folder / SOCKET_FILE)
     except OSError as error:
         listener.close()
+        with contextlib.suppress(OSError):
+            unnamed.unlink(missing_ok=True)
         raise ConfigurationError(f"cannot listen at {folder / SOCKET_FILE}: {error.strerror or error}") from error
     finally:
         os.umask(before)

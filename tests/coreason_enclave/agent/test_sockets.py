@@ -293,6 +293,31 @@ def test_a_folder_where_no_socket_can_be_made_is_refused(tmp_path: Path, handler
     with pytest.raises(ConfigurationError, match="cannot listen"), serving_socket(tmp_path, handler, dict):
         pass
 
+    assert [path.name for path in tmp_path.iterdir()] == [SOCKET_FILE]
+
+
+def test_whoever_sees_the_socket_can_connect(tmp_path: Path, handler: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[bool] = []
+
+    def watched(listener: socket.socket, backlog: int) -> None:
+        begun.append((tmp_path / SOCKET_FILE).exists())
+        _listen(listener, backlog)
+
+    _listen = socket.socket.listen
+    monkeypatch.setattr(socket.socket, "listen", watched)
+    with serving_socket(tmp_path, handler, dict):
+        assert begun == [False]
+        assert AgentClient(tmp_path).status() == {}
+
+
+def test_an_agent_killed_before_it_listened_is_in_nobodys_way(tmp_path: Path, handler: Echo) -> None:
+    with socket.socket(socket.AF_UNIX) as dead, socket_path(tmp_path, f".{SOCKET_FILE}.new") as path:
+        dead.bind(path)
+
+    with serving_socket(tmp_path, handler, dict):
+        assert AgentClient(tmp_path).status() == {}
+    assert list(tmp_path.iterdir()) == []
+
 
 def test_the_umask_is_as_it_was(folder: Path) -> None:
     before = os.umask(0o022)
