@@ -71,6 +71,12 @@ _METRICS = ("accuracy", "auc", "concordance", "deviance", "rmse", "r2", "loss")
     is_flag=True,
     help="STUDY: do not run the same job without privacy, which runs where every row is public.",
 )
+@click.option(
+    "--repeats",
+    type=click.IntRange(0, 50),
+    default=0,
+    help="STUDY: repeat the job this often on copies of its SIMULATED sites with new keys, to show the spread.",
+)
 @click.option("--readmit", metavar="SITE", multiple=True, help="Forget a site's strikes and ask it again at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object; progress goes to stderr.")
 def run(
@@ -80,6 +86,7 @@ def run(
     runtime: str | None,
     changes: tuple[str, ...],
     no_baseline: bool,
+    repeats: int,
     readmit: tuple[str, ...],
     as_json: bool,
     **hosting: Any,
@@ -99,10 +106,11 @@ def run(
         if federation is not None or out is not None:
             raise click.UsageError("--federation and --out belong to a JOB.yaml: a study has its own sites and runs")
         runtime = runtime or "flower"
-        _run_study(what, runtime, _flare(runtime, **hosting), changes, readmit, baseline=not no_baseline, json_=as_json)
+        flare = _flare(runtime, **hosting)
+        _run_study(what, runtime, flare, changes, readmit, baseline=not no_baseline, repeats=repeats, json_=as_json)
         return
-    if changes or no_baseline:
-        raise click.UsageError("--set and --no-baseline need the folder of a study, not a job file")
+    if changes or no_baseline or repeats:
+        raise click.UsageError("--set, --no-baseline and --repeats need the folder of a study, not a job file")
     if federation is None:
         raise click.UsageError("--federation is missing: the folder of the federation that runs the job file")
     runtime = runtime or "in-process"
@@ -119,10 +127,11 @@ def _run_study(
     readmit: tuple[str, ...],
     *,
     baseline: bool,
+    repeats: int,
     json_: bool,
 ) -> None:
     from aegis.runs import RuntimeName
-    from aegis.studies import Study, headline, run_study
+    from aegis.studies import Simulation, Study, headline, run_study
 
     study = Study(path)
     rounds = _Rounds(study.job(changes), json_)
@@ -133,6 +142,7 @@ def _run_study(
         flare=flare,
         baseline=baseline,
         readmit=readmit,
+        simulation=Simulation(repeats=repeats),
         observe=rounds.observe,
         say=rounds.say,
     )

@@ -65,20 +65,21 @@ def demo(
 ) -> None:
     """Train one model over the six sites of a real study under differential privacy.
 
-    Creates new SIMULATED sites from public data (the RAND Health Insurance Experiment) under --runs, trains privately,
-    then without privacy beside it, and leaves model, ledgers, audit log, plots and a summary in runs/latest; the sites
-    with their keys stay beside it, in runs/latest-federation. Killed at any moment, the same command continues where it
-    was; otherwise a second run is a second set of sites.
+    Creates a study of new SIMULATED sites from public data (the RAND Health Insurance Experiment) under --runs, and
+    runs it as `aegis run` runs any study: privately, then without privacy beside it. Leaves model, ledgers, audit log,
+    plots and a summary in runs/latest; the study, with the sites and their keys, is runs/latest-study. Killed at any
+    moment, the same command continues where it was; otherwise a second run is a second study.
 
     Example: aegis demo --attackers 1 --aggregator mean
     """
     # Imported here: the frameworks take seconds, and a mistyped option is answered without them.
     from rich.console import Console
 
+    from aegis.demo.progress import RoundTable
     from aegis.demo.recipe import DemoOptions, private_job
-    from aegis.demo.study import choose_run, run_demo
-    from aegis.demo.summary import headline
+    from aegis.demo.study import choose_study, run_demo
     from aegis.runs import RuntimeName
+    from aegis.studies import headline
 
     options = DemoOptions(
         epsilon=epsilon,
@@ -91,13 +92,17 @@ def demo(
         seed=seed,
         runtime=RuntimeName(runtime),
     )
-    private_job(options)  # refuses wrong options before the first write
+    job = private_job(options)  # refuses wrong options before the first write
     console = Console(stderr=as_json, highlight=False)
-    run = choose_run(runs, options)
-    console.print(f"run {run.name} in {runs}{', RESUMED' if run.resumed else ''}: aegis demo, attestation SIMULATED")
-    result = run_demo(run, options, console)
+    study, is_new = choose_study(runs, options)
+    which = "new" if is_new else "RESUMED:"
+    console.print(f"{which} SIMULATED sites in {study.path}: {sites} of one study's six real sites", soft_wrap=True)
+    with RoundTable(console, "the private job", job) as table:
+        result = run_demo(
+            runs, study, options, observe=table.show, say=lambda line: console.print(line, soft_wrap=True)
+        )
     if as_json:
-        click.echo(json.dumps(result.to_dict()))
+        click.echo(json.dumps({"options": options.to_dict(), **result.to_dict()}, sort_keys=True))
         return
     console.rule("result")
     for line in headline(result):
@@ -120,8 +125,10 @@ def _next_commands(runs: Path, attackers: int) -> tuple[str, ...]:
     return (
         f"{here}aegis verify {runs}/latest",
         "  recomputes this run's claims from its own records",
-        f"{here}coreason-enclave ledger show {runs}/latest-federation/sites/site-1/ledger.sqlite",
+        f"{here}coreason-enclave ledger show {runs}/latest-study/sites/site-1/ledger.sqlite",
         "  shows the spent and the remaining budget of one site's data",
+        f"{here}aegis run {runs}/latest-study --set privacy.target_epsilon=0.5",
+        "  runs the same study's job once more, with another privacy budget",
         f"{here}aegis demo {other}",
         f"  shows what {shows}",
     )

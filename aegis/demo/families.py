@@ -1,4 +1,4 @@
-"""Families of the experiment: people to keep together, and intervals over families.
+"""Families of the experiment: people to keep together on one side of the split, and in the bootstrap.
 
 The source file names no family. People of one site and one plan with the same family income, to the cent, count as one
 family. Imputed incomes merge families; merging can only make the test harder. Education is a person's own, and the
@@ -12,15 +12,11 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from aegis.evaluation import utility
-from aegis.studies import intervals
-
 _Positions = npt.NDArray[np.int64]
 
 FAMILY_COLUMNS = ("site", "plan", "income")
 EVALUATION_SHARE = 0.25
 SPLIT_SEED = 0
-SAMPLES = 500
 
 
 def families_of(source: Mapping[str, npt.NDArray[np.float64]]) -> _Positions:
@@ -46,17 +42,3 @@ def split_families(
         enough = int(np.searchsorted(np.cumsum(sizes[drawn]), EVALUATION_SHARE * len(people))) + 1
         held_out |= np.isin(families, names[drawn[:enough]])
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
-
-
-def auc_interval(
-    chances: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], families: _Positions
-) -> tuple[float, float]:
-    """Return the 95 % interval of the AUC by the percentile bootstrap over families.
-
-    Args:
-        chances: predicted chances of class 1, (n,).
-        labels: 0 or 1, (n,).
-        families: a code for each row, (n,).
-    """
-    both, random = np.column_stack([1.0 - chances, chances]), np.random.default_rng(SPLIT_SEED)
-    return intervals(utility, both, labels, families, SAMPLES, random)["auc"]

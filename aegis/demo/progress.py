@@ -1,8 +1,7 @@
-"""The demonstration's progress: a live table on a terminal, a line per round elsewhere."""
+"""The demonstration's progress: a live table on a terminal while rounds end, a line per round elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -11,52 +10,49 @@ from rich.live import Live
 from rich.table import Table
 
 from aegis.runs import RoundReport
-from aegis.stores import RoundRecord
 from coreason_enclave.ledger import LineageClaim
+from coreason_enclave.schemas import FederationJob
 
 _METRICS = ("accuracy", "auc", "loss")
 
 
 class RoundTable:
-    """Collects rounds and shows them; use as a context manager and pass :meth:`show` as the observer.
+    """Collects a private job's rounds and shows them; use as a context manager, and :meth:`show` as the observer.
 
-    Args:
-        target_epsilon: the job's cap, or None for a job without privacy.
-        earlier: rounds completed before this process started.
+    The table lives from the first round to the job's last, so that what follows is printed below the table.
     """
 
-    def __init__(
-        self,
-        console: Console,
-        title: str,
-        rounds: int,
-        target_epsilon: float | None,
-        earlier: Sequence[RoundRecord] = (),
-    ) -> None:
-        self._console, self._title, self._rounds, self._target = console, title, rounds, target_epsilon
-        self._reports = [RoundReport(record, {}) for record in earlier]
-        self._live = Live(self._render(), console=console, auto_refresh=False) if console.is_terminal else None
+    def __init__(self, console: Console, title: str, job: FederationJob) -> None:
+        self._console, self._title = console, title
+        self._rounds, self._target = job.rounds, job.privacy.target_epsilon
+        self._reports: list[RoundReport] = []
+        self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        else:
-            self._console.print(self._title)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         if self._live is not None:
             self._live.stop()
+            self._live = None
 
     def show(self, report: RoundReport) -> None:
         """Add a completed round and show it."""
         self._reports.append(report)
-        if self._live is not None:
-            self._live.update(self._render(), refresh=True)
-        else:
+        if not self._console.is_terminal:
             self._console.print(" · ".join(self._summary(report)), soft_wrap=True)
+            return
+        if self._live is None:
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+        self._live.update(self._render(), refresh=True)
+        if report.record.round_number == self._rounds:
+            self._stop()
 
     def _summary(self, report: RoundReport) -> list[str]:
         record = report.record

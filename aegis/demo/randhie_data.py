@@ -18,18 +18,21 @@ import io
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import tomli_w
 
-from aegis.demo.families import auc_interval, families_of, split_families
+from aegis.demo.families import families_of, split_families
 from aegis.demo.randhie_columns import DATASET_ID, LABEL, PERSON, ROWS_FILE, Rows, derive, schema_for
-from aegis.evaluation import utility
 from aegis.federation import EvaluationSet
+from aegis.studies import DATASET_COMMENTS, commented
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.schemas import PrivacyUnit
+from coreason_enclave.schemas import PrivacyUnit, Task
 from coreason_enclave.system import replace_file
+
+if TYPE_CHECKING:
+    from aegis.studies import Interval
 
 STATSMODELS_VERSION = "0.15.0"
 """The first release whose wheel carries the file with all columns, ``site`` and ``zper`` among them."""
@@ -45,6 +48,9 @@ NOMINAL_RECORDS = (3350, 3050, 1850, 2300, 1950, 2700)
 
 NUM_SITES = len(NOMINAL_PERSONS)
 
+CENTRAL_LOGISTIC = "logistic regression without privacy, all rows in one place"
+CENTRAL_TREES = "boosted trees without privacy, all rows in one place"
+
 
 @dataclass(frozen=True)
 class PreparedSite:
@@ -54,19 +60,6 @@ class PreparedSite:
     data_root: Path
     dataset_id: str
     nominal_units: int
-
-
-@dataclass(frozen=True)
-class CentralReference:
-    """AUC of non-private models trained on all six sites' rows in one place, on the public evaluation set.
-
-    The intervals are 95 % by bootstrap over families.
-    """
-
-    logistic_auc: float
-    boosted_trees_auc: float
-    logistic_interval: tuple[float, float]
-    boosted_trees_interval: tuple[float, float]
 
 
 def prepare_sites(
@@ -109,8 +102,25 @@ def evaluation_families() -> npt.NDArray[np.int64]:
     return families_of(_select(source, evaluation))
 
 
-def central_reference(unit: PrivacyUnit = PrivacyUnit.PERSON) -> CentralReference:
-    """Fit the non-private references on all training rows together and measure them; takes a few seconds.
+def prepare_held_out(root: Path, unit: PrivacyUnit = PrivacyUnit.PERSON) -> None:
+    """Write the public evaluation set's rows, declaration and families below ``root``, a folder of datasets.
+
+    Raises:
+        ConfigurationError: the data is missing or has a wrong hash.
+    """
+    from aegis.studies import write_groups
+
+    source = _load_source()
+    _, evaluation = split_families(source, source[PERSON])
+    rows = _select(source, evaluation)
+    _write_dataset(root, unit, rows)
+    write_groups(root, families_of(rows).tolist())
+
+
+def central_references(unit: PrivacyUnit = PrivacyUnit.PERSON) -> dict[str, dict[str, Interval]]:
+    """Fit models without privacy on all six sites' rows in one place; return their measures on the evaluation set.
+
+    The intervals are 95 % by bootstrap over families. Takes a few seconds.
 
     Raises:
         ConfigurationError: the data is missing or has a wrong hash.
@@ -118,18 +128,21 @@ def central_reference(unit: PrivacyUnit = PrivacyUnit.PERSON) -> CentralReferenc
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
 
+    from aegis.studies import measured
+
     source = _load_source()
     training, evaluation = split_families(source, source[PERSON])
     train, test = (_scaled(_select(source, rows), unit) for rows in (training, evaluation))
     families = families_of(_select(source, evaluation))
 
-    def measured(model: LogisticRegression | HistGradientBoostingClassifier) -> tuple[float, tuple[float, float]]:
+    def of(model: LogisticRegression | HistGradientBoostingClassifier) -> dict[str, Interval]:
         chances = model.fit(train.features, train.labels).predict_proba(test.features).astype(np.float64)
-        return utility(chances, test.labels)["auc"], auc_interval(chances[:, 1], test.labels, families)
+        return measured(chances, test.labels, Task.BINARY, families)
 
-    logistic, logistic_interval = measured(LogisticRegression(C=1000.0, max_iter=2000))
-    trees, trees_interval = measured(HistGradientBoostingClassifier(learning_rate=0.05, random_state=0))
-    return CentralReference(logistic, trees, logistic_interval, trees_interval)
+    return {
+        CENTRAL_LOGISTIC: of(LogisticRegression(C=1000.0, max_iter=2000)),
+        CENTRAL_TREES: of(HistGradientBoostingClassifier(learning_rate=0.05, random_state=0)),
+    }
 
 
 def _load_source() -> Rows:
@@ -169,15 +182,20 @@ def _scaled(source: Rows, unit: PrivacyUnit) -> EvaluationSet:
 
 
 def _prepare_site(root: Path, number: int, unit: PrivacyUnit, source: Rows) -> PreparedSite:
-    site_id, schema = f"site-{number}", schema_for(unit)
+    site_id = f"site-{number}"
     data_root = root / site_id / "data"
-    folder = data_root.joinpath(*DATASET_ID.split("/"))
+    _write_dataset(data_root, unit, source)
+    nominal = NOMINAL_PERSONS if unit is PrivacyUnit.PERSON else NOMINAL_RECORDS
+    return PreparedSite(site_id, data_root, DATASET_ID, nominal[number - 1])
+
+
+def _write_dataset(data_root: Path, unit: PrivacyUnit, source: Rows) -> None:
+    schema, folder = schema_for(unit), data_root.joinpath(*DATASET_ID.split("/"))
     folder.mkdir(parents=True, exist_ok=True)
     rows = {name: values for name, values in derive(source).items() if name in schema.reads}
     replace_file(folder / ROWS_FILE, _csv(rows).encode())
-    replace_file(folder / "dataset.toml", tomli_w.dumps(schema.model_dump(mode="json", exclude_none=True)).encode())
-    nominal = NOMINAL_PERSONS if unit is PrivacyUnit.PERSON else NOMINAL_RECORDS
-    return PreparedSite(site_id, data_root, DATASET_ID, nominal[number - 1])
+    declared = commented(schema.model_dump(mode="json", exclude_none=True), DATASET_COMMENTS)
+    replace_file(folder / "dataset.toml", declared.encode())
 
 
 def _csv(rows: Rows) -> str:

@@ -18,6 +18,8 @@ from coreason_enclave.schemas import (
     PrivacyUnit,
 )
 
+NAME = "randhie-visits"
+"""The demonstration's study."""
 DELTA = 1e-5
 
 # Chosen by simulation on this public dataset:
@@ -57,13 +59,13 @@ class DemoOptions:
 
 
 def private_job(options: DemoOptions) -> FederationJob:
-    """Return the differentially private job.
+    """Return the differentially private job of the study.
 
     Raises:
         InvalidJob: too few sites for the aggregator's precondition, or no honest site left.
     """
     job = FederationJob(
-        job_id="randhie-visits-dp",
+        job_id=NAME,
         min_clients=min(3, options.sites),
         rounds=options.rounds,
         strategy=AggregationStrategy.FED_AVG,
@@ -94,19 +96,3 @@ def private_job(options: DemoOptions) -> FederationJob:
             f"--sites is {options.sites}"
         )
     return job
-
-
-def twin_of(job: FederationJob) -> FederationJob:
-    """Return the same job without privacy. Public data only.
-
-    The twin keeps sampling, clipping, steps and aggregator, and adds no noise.
-    """
-    privacy = job.privacy
-    twin = PrivacyConfig(
-        mechanism=Mechanism.NON_PRIVATE,
-        max_grad_norm=privacy.max_grad_norm,
-        sample_rate=privacy.sample_rate,
-        delta=privacy.delta,
-        unit=privacy.unit,
-    )
-    return job.model_copy(update={"job_id": "randhie-visits-non-private-twin", "privacy": twin})

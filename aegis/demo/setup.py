@@ -1,25 +1,38 @@
-"""Creates simulated sites under a run's own folder: real rows, keys and ledgers, simulated attestation.
+"""Creates the demonstration's study: simulated sites with real rows, keys and ledgers, and simulated attestation.
 
-The sites register their data as public, which permits the development profile and the non-private twin. Every
+The sites register their data as public, which permits the development profile and the baseline without privacy. Every
 demonstration creates its own sites with their own budgets, and never refunds another demonstration's budgets.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from aegis.demo.randhie_data import PreparedSite, load_evaluation_set, prepare_sites
-from aegis.demo.recipe import DELTA, MAX_UPDATE_NORM, DemoOptions
-from aegis.federation import FederationConfig, FederationFolder
+from aegis.demo.randhie_columns import DATASET_ID, schema_for
+from aegis.demo.randhie_data import PreparedSite, prepare_held_out, prepare_sites
+from aegis.demo.recipe import DELTA, MAX_UPDATE_NORM, DemoOptions, private_job
+from aegis.federation import EvaluationSet, FederationConfig, FederationFolder
 from aegis.runtimes import create_site
+from aegis.studies import SITE_COMMENTS, Study, commented, created_whole, write_study
 from coreason_enclave.attestation import AttestationPolicy
+from coreason_enclave.configuration import read_toml
 from coreason_enclave.crypto import load_or_create_signer
+from coreason_enclave.datasets import DataDictionary, open_dataset
 from coreason_enclave.policy import LineagePolicy, SiteConfig, SitePolicy
 from coreason_enclave.schemas import AggregationStrategy, Aggregator, Profile
+from coreason_enclave.system import replace_file
 
 DISJOINT_UNITS = "the study's designers: every family was enrolled at one site; no person in this file is at two sites"
 
+OPTIONS = "demo.json"
+"""File of a demonstration's study: the options of the command that created the study."""
+
+_HEAD = (
+    "# The demonstration: SIMULATED sites on this machine, with the public rows of a real study.\n"
+    "# docs/JOBS.md explains every field. `aegis run` on this folder runs the job once more, as a run of its own.\n\n"
+)
 _KEYS = "keys"
 _LINEAGE_ALLOWANCE = 1.5
 """Budget per dataset in units of the job's epsilon: room for one job, not for a second.
@@ -28,18 +41,34 @@ A job's Rényi cost exceeds its epsilon by a tenth.
 """
 
 
+def create_demo_study(folder: Path, options: DemoOptions) -> Study:
+    """Create the study in ``folder``, which appears whole or not at all.
+
+    Raises:
+        InvalidStudy: the folder exists, or cannot be made.
+        ConfigurationError: the data is missing or has a wrong hash.
+    """
+    with created_whole(folder) as staging:
+        create_demo_federation(staging, options)
+        write_study(staging, private_job(options), DataDictionary.of(schema_for(options.unit)), head=_HEAD)
+        replace_file(staging / OPTIONS, f"{json.dumps(options.to_dict(), indent=2, sort_keys=True)}\n".encode())
+    return Study(folder)
+
+
 def create_demo_federation(path: Path, options: DemoOptions) -> FederationFolder:
-    """Create the federation in ``path``, complete an interrupted set-up, or return the existing federation."""
+    """Create the federation of the simulated sites in ``path``, with the public held-out rows beside them."""
     federation = FederationFolder(path)
-    if federation.exists:
-        return federation
     coordinator_key = federation.signer().public_hex
     prepared = prepare_sites(path / "sites", sites=options.sites, unit=options.unit)
     keys = {site.site_id: _key_of(path / "sites" / site.site_id) for site in prepared}  # first: each policy names all
     for site in prepared:
-        if not (path / "sites" / site.site_id / "site.toml").exists():
-            create_site(path / "sites" / site.site_id, _config(site, options, coordinator_key, keys))
-    federation.save_evaluation_set(load_evaluation_set(options.unit))
+        own = path / "sites" / site.site_id
+        create_site(own, _config(site, options, coordinator_key, keys))
+        replace_file(own / "site.toml", commented(read_toml(own / "site.toml"), SITE_COMMENTS).encode())
+    rows = Study(path).held_out_rows
+    prepare_held_out(rows, options.unit)
+    held_out = open_dataset(rows, DATASET_ID)
+    federation.save_evaluation_set(EvaluationSet(held_out.features, held_out.labels))
     federation.create(
         FederationConfig(
             profile=Profile.DEVELOPMENT,

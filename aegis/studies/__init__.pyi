@@ -1,4 +1,7 @@
 from .bootstrap import intervals as intervals
+from .commented import DATASET_COMMENTS as DATASET_COMMENTS
+from .commented import SITE_COMMENTS as SITE_COMMENTS
+from .commented import commented as commented
 from .comparing import RunSummary as RunSummary
 from .comparing import compare_runs as compare_runs
 from .comparing import list_runs as list_runs
@@ -7,6 +10,7 @@ from .comparing import plot_comparison as plot_comparison
 from .creation import CreatedStudy as CreatedStudy
 from .creation import StudyOptions as StudyOptions
 from .creation import create_study as create_study
+from .creation import created_whole as created_whole
 from .creation import delta_for as delta_for
 from .creation import job_for as job_for
 from .creation import suggested_dictionary as suggested_dictionary
@@ -22,6 +26,7 @@ from .figures import plot_utility as plot_utility
 from .held_out import HeldOut as HeldOut
 from .held_out import Interval as Interval
 from .held_out import measured as measured
+from .held_out import write_groups as write_groups
 from .planning import Forecast as Forecast
 from .planning import PrivacyForecast as PrivacyForecast
 from .planning import forecast as forecast
@@ -35,9 +40,12 @@ from .prediction import plot_evaluation as plot_evaluation
 from .prediction import write_predictions as write_predictions
 from .real_sites import create_study_over as create_study_over
 from .real_sites import create_unattested_study as create_unattested_study
+from .repeating import Simulation as Simulation
 from .report import headline as headline
 from .results import StudyResult as StudyResult
+from .running import Context as Context
 from .running import run_study as run_study
 from .splitting import SplitPlan as SplitPlan
 from .splitting import site_name as site_name
 from .study import Study as Study
+from .study import write_study as write_study

@@ -22,6 +22,7 @@ from aegis.federation import EvaluationSet, FederationConfig, FederationFolder
 from aegis.runtimes import create_site
 from aegis.studies.array_files import SplitArrays, array_declaration, split_arrays
 from aegis.studies.commented import DATASET_COMMENTS, SITE_COMMENTS, commented
+from aegis.studies.held_out import write_groups
 from aegis.studies.splitting import HELD_OUT, SplitPlan, SplitRows, split_rows
 from aegis.studies.study import write_study
 from coreason_enclave.attestation import AttestationPolicy
@@ -208,6 +209,8 @@ def _place_rows(folder: Path, options: StudyOptions, schema: DatasetSchema, spli
     if HELD_OUT in split.rows:
         held_out = open_dataset(folder / HELD_OUT / "data", options.dataset_id)
         FederationFolder(folder).save_evaluation_set(EvaluationSet(held_out.features, held_out.labels))
+        if isinstance(split, SplitRows) and split.groups:
+            write_groups(folder / HELD_OUT / "data", split.groups)
 
 
 def _declared(options: StudyOptions, suggestion: Suggestion) -> dict[str, Any]:

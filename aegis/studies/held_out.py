@@ -1,11 +1,13 @@
-"""A released model's predictions on the held-out set, its measures, and bootstrap intervals over persons.
+"""A released model's predictions on the held-out set, its measures, and bootstrap intervals over persons or groups.
 
 The held-out set is public: the declared evaluation set of the study, recorded in the run folder. Rows of one person are
-resampled together, since they are no independent evidence (Field and Welsh, "Bootstrapping clustered data", 2007).
+resampled together, since they are no independent evidence (Field and Welsh, "Bootstrapping clustered data", 2007); so
+are rows of one group, where the study keeps groups together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,11 @@ from coreason_enclave.datasets import DataDictionary, Label, LabelTask, open_dat
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.models import predict, task_of
 from coreason_enclave.schemas import FederationJob, Task
+from coreason_enclave.system import replace_file
 from coreason_enclave.wire import decode_arrays
 
+GROUPS = "groups.csv"
+"""The file of the held-out rows' groups, beside the held-out datasets."""
 _MAX_MODEL_BYTES = 1 << 30
 _RESAMPLES, _MOST_CELLS = 500, 20_000_000
 
@@ -50,13 +55,22 @@ class HeldOut:
     Attributes:
         predicted: as :func:`coreason_enclave.models.predict` has them; a regression's values in the label's unit.
         labels: as many rows, as the task has them.
-        units: int64 (n,), the person behind each row; None: every row counts as a person of its own.
+        units: int64 (n,), the person behind each row, or the group; None: every row counts as a person of its own.
+        grouped: whether ``units`` are groups.
     """
 
     task: Task
     predicted: _Float64
     labels: npt.NDArray[Any]
     units: npt.NDArray[np.int64] | None
+    grouped: bool = False
+
+    @property
+    def resampled(self) -> str:
+        """What the bootstrap draws, in words."""
+        if self.units is None:
+            return "rows, each a person of its own"
+        return "groups" if self.grouped else "persons"
 
     def measures(self) -> dict[str, Interval]:
         """Return every measure of the task with its interval."""
@@ -67,7 +81,7 @@ def held_out(run: RunFolder, dictionary: DataDictionary, rows: Path) -> HeldOut 
     """Return the released model's predictions on the run's evaluation set; None if the run has no such set.
 
     Args:
-        rows: the folder of the held-out rows; asked for persons if it holds the same labels.
+        rows: the folder of the held-out rows; asked for persons and groups if it holds the same rows.
 
     Raises:
         RunFolderError: the recorded set, or the model, cannot be read.
@@ -82,7 +96,9 @@ def held_out(run: RunFolder, dictionary: DataDictionary, rows: Path) -> HeldOut 
     task = task_of(job.model_arch, job.task).kind
     if task is Task.REGRESSION:
         labels = in_own_unit(dictionary.label, labels).astype(np.float32)
-    return HeldOut(task, in_own_unit(dictionary.label, found), labels, _units(rows, job, recorded))
+    persons, groups = _clusters(rows, job, recorded)
+    units = persons if groups is None else groups
+    return HeldOut(task, in_own_unit(dictionary.label, found), labels, units, grouped=groups is not None)
 
 
 def scale_of(label: Label) -> float:
@@ -99,16 +115,43 @@ def in_own_unit(label: Label, scaled: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.asarray((scaled.astype(np.float64) + 1.0) * scale_of(label) + label.low)
 
 
-def _units(rows: Path, job: FederationJob, recorded: EvaluationSet) -> npt.NDArray[np.int64] | None:
-    """Return the persons of the recorded rows if the study's folder still holds the same rows, else None."""
-    if not (rows / job.dataset_id / "dataset.toml").exists():
+def write_groups(rows: Path, groups: Sequence[int]) -> None:
+    """Write the group of each held-out row, in the rows' order; ``rows`` is the folder of the held-out rows."""
+    replace_file(rows / GROUPS, "".join(f"{group}\n" for group in ("group", *groups)).encode())
+
+
+def read_groups(rows: Path) -> npt.NDArray[np.int64] | None:
+    """Return the group of each held-out row, (n,); None if the study keeps no groups together.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
+    path = rows / GROUPS
+    if not path.exists():
         return None
+    try:
+        return np.array([int(line) for line in path.read_text().splitlines()[1:]], np.int64)
+    except (OSError, ValueError, OverflowError) as error:
+        raise RunFolderError(f"{path} must hold a line 'group' and a whole number for each held-out row") from error
+
+
+def _clusters(
+    rows: Path, job: FederationJob, recorded: EvaluationSet
+) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]:
+    """Return persons and groups of the recorded rows; None for both unless the study's folder holds the same rows."""
+    if not (rows / job.dataset_id / "dataset.toml").exists():
+        return None, None
     try:
         dataset = open_dataset(rows, job.dataset_id)
     except EnclaveError as error:
         raise RunFolderError(f"{rows / job.dataset_id}, the held-out rows: {error}") from error
     same = np.array_equal(dataset.labels, recorded.labels) and np.array_equal(dataset.features, recorded.features)
-    return dataset.unit_ids if same else None
+    if not same:
+        return None, None
+    groups = read_groups(rows)
+    if groups is not None and groups.shape != (len(recorded.labels),):
+        raise RunFolderError(f"{rows / GROUPS} must hold a group for each of the {len(recorded.labels)} held-out rows")
+    return dataset.unit_ids, groups
 
 
 def measured(

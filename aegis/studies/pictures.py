@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +62,11 @@ def names_of(result: StudyResult) -> list[str]:
 def _title(result: StudyResult) -> str:
     simulated = " (attestation SIMULATED)" if result.is_simulated else ""
     privacy = result.job.privacy
+    hostile = f"\n{len(result.attackers)} of the sites under a SIMULATED attacker" if result.attackers else ""
     if not result.is_private:
-        return f"{result.name}: no privacy{simulated}"
-    return f"{result.name}: epsilon {privacy.target_epsilon:g} at delta {privacy.delta:g} per {privacy.unit}{simulated}"
+        return f"{result.name}: no privacy{simulated}{hostile}"
+    price = f"epsilon {privacy.target_epsilon:g} at delta {privacy.delta:g} per {privacy.unit}"
+    return f"{result.name}: {price}{simulated}{hostile}"
 
 
 def _rounds(result: StudyResult) -> list[int]:
@@ -74,12 +78,24 @@ def _draw_utility(path: Path, result: StudyResult) -> None:
     if measure is None:
         return
     label = "private job" if result.is_private else "job without privacy"
-    private = Curve(label, _rounds(result), result.by_round(result.history, measure))
+    private = _with_band(
+        Curve(label, _rounds(result), result.by_round(result.history, measure)),
+        [result.by_round(history, measure) for history in result.repeats],
+    )
     twin = None
     if result.twin:
         rounds = [record.round_number for record in result.twin]
         twin = Curve("same job, no privacy", rounds, result.by_round(result.twin, measure))
-    plot_utility(path, measure, private, twin=twin, title=_title(result))
+    references = {name: found[measure].value for name, found in result.references.items() if measure in found}
+    plot_utility(path, measure, private, twin=twin, references=references, title=_title(result))
+
+
+def _with_band(curve: Curve, repeats: Sequence[Sequence[float]]) -> Curve:
+    """Return the curve in the band of all repetitions."""
+    if not repeats:
+        return curve
+    every = list(zip(curve.values, *repeats, strict=True))
+    return replace(curve, low=[min(values) for values in every], high=[max(values) for values in every])
 
 
 def _draw_epsilon(path: Path, result: StudyResult) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import mean, stdev
 
 from aegis.studies.held_out import Interval
 from aegis.studies.pictures import names_of
 from aegis.studies.results import PLOTS, StudyResult
 from aegis.studies.site_accounts import DEFINITIONS, SiteAccount, why_they_differ
 
+_SEEDED = (
+    "UNSAFE: sampling and noise were injected from a seed, so that anyone who knows it can subtract the noise: every "
+    "epsilon of this run is void."
+)
 _SIMULATED = (
     "> **SIMULATED**: attestation is simulated (development profile) and all sites run on one machine. The privacy "
     "mechanism, ledgers, signatures, admission and aggregation are real."
@@ -16,8 +21,26 @@ _SIMULATED = (
 
 
 def headline(result: StudyResult) -> list[str]:
-    """Return the closing lines: utility, baseline, price."""
-    return [_utility(result), _baseline(result), *price(result)]
+    """Return the closing lines: utility, spread, baseline, other models, attackers, price."""
+    lines = [_utility(result), *_spread(result), _baseline(result), *_references(result), *price(result)]
+    if result.attackers:
+        lines.append(f"A SIMULATED attacker controlled {', '.join(result.attackers)}, and sent -10 times the update.")
+    return [*lines, *([_SEEDED] if result.is_seeded else [])]
+
+
+def _spread(result: StudyResult) -> Iterator[str]:
+    measure = result.main_measure
+    if measure is None or not result.repeats:
+        return
+    values = result.of_runs(measure)
+    yield f"Over {len(values)} runs with new keys: {measure} {mean(values):.4f} ± {stdev(values):.4f}."
+
+
+def _references(result: StudyResult) -> Iterator[str]:
+    measure = result.main_measure or ""
+    for name, found in result.references.items():
+        if measure in found:
+            yield f"For comparison, {name}: {measure} {found[measure].text()}."
 
 
 def _utility(result: StudyResult) -> str:
@@ -98,6 +121,7 @@ def summary(result: StudyResult) -> str:
         *([_SIMULATED, ""] if result.is_simulated else []),
         *(f"- {line}" for line in headline(result)),
         "",
+        *(item for line in result.notes for item in (line, "")),
         *(f"![{name.removesuffix('.png')}]({PLOTS}/{name})" for name in names_of(result)),
         "",
         "## Utility on the held-out rows",
@@ -135,14 +159,35 @@ def utility_table(result: StudyResult) -> list[str]:
     """Return every measure with its interval and the baseline's value, in Markdown."""
     if not result.measures:
         return ["The study has no held-out set."]
-    found = result.predictions
-    persons = "persons" if found is not None and found.units is not None else "rows, each a person of its own"
+    persons = "rows, each a person of its own" if result.predictions is None else result.predictions.resampled
     rows = [
         (name, each.text(), "" if (without := result.without_privacy(name)) is None else f"{without:.4f}")
         for name, each in result.measures.items()
     ]
     header = ("measure", "released model (95 % interval)", "same job without privacy")
-    return [*table(header, rows), "", f"Intervals: percentiles of the bootstrap over held-out {persons}."]
+    lines = [*table(header, rows), "", f"Intervals: percentiles of the bootstrap over held-out {persons}."]
+    return [*lines, *_other_models(result), *_repetitions(result)]
+
+
+def _other_models(result: StudyResult) -> Iterator[str]:
+    if not result.references:
+        return
+    rows = [
+        (name, *(found[measure].text() if measure in found else "" for measure in result.measures))
+        for name, found in result.references.items()
+    ]
+    yield from ("", *table(("other models", *result.measures), rows))
+
+
+def _repetitions(result: StudyResult) -> Iterator[str]:
+    """Yield a table of the measures that every round has, for the run and its repetitions."""
+    if not result.repeats:
+        return
+    known = [name for name in result.measures if name in result.history[-1].metrics]
+    columns = [result.of_runs(name) for name in known]
+    names = ["the run", *(f"repetition {number}" for number in range(1, len(result.repeats) + 1))]
+    rows = [(name, *(f"{value:.4f}" for value in values)) for name, *values in zip(names, *columns, strict=True)]
+    yield from ("", *table(("the same job on new SIMULATED sites", *known), rows))
 
 
 def privacy_statement(result: StudyResult) -> list[str]:
@@ -204,6 +249,8 @@ def limits(result: StudyResult) -> Iterator[str]:
             "The baseline used the same public rows without privacy: the price above is that of the private job alone. "
             "The sites' ledgers record the baseline as well."
         )
+    if result.repeats:
+        yield "The repetitions used the same public rows under budgets of their own; their price is not in the above."
     if result.is_simulated:
         yield "No hardware evidence was involved, and no message left this machine."
         yield "The bounds and categories of a simulation may come from its rows; real sites need publicly known ones."
@@ -215,6 +262,7 @@ def limits(result: StudyResult) -> Iterator[str]:
         yield "Choosing among several runs by these held-out rows makes their measures optimistic."
     if result.job.num_byzantine == 0:
         yield "The aggregator withstands no hostile site."
+    yield from result.further_limits
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

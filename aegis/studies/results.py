@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from coreason_enclave.wire import decode_arrays
 MODEL_CARD, PLOTS, TWIN = "model_card.md", "plots", "twin"
 _MAX_UPDATE_BYTES = 1 << 30
 
-_MAIN = {
+MAIN_MEASURES = {
     Task.BINARY: ("auc", "accuracy"),
     Task.MULTICLASS: ("accuracy",),
     Task.MULTILABEL: ("auc", "accuracy"),
@@ -51,6 +51,9 @@ class StudyResult:
         accounts: each site's price.
         predictions, measures: of the released model on the held-out set; None and no measures without such a set.
         outcome, config, dataset: the run folder's documents.
+        repeats: rounds of each repetition on new simulated sites.
+        references: measures of other models on the held-out rows, by the model's name.
+        notes, further_limits: sentences of the study's owner for the summary.
     """
 
     name: str
@@ -66,6 +69,10 @@ class StudyResult:
     outcome: Mapping[str, Any]
     config: Mapping[str, Any]
     dataset: Mapping[str, Any]
+    repeats: Sequence[Sequence[RoundRecord]] = ()
+    references: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    further_limits: Sequence[str] = ()
 
     @property
     def task(self) -> Task:
@@ -83,9 +90,19 @@ class StudyResult:
         return bool(self.config["attestation"] == "simulated")
 
     @property
+    def attackers(self) -> list[str]:
+        """The sites under a simulated attacker's control."""
+        return sorted(self.config["participants"])[: int(self.config["options"]["simulated_attackers"])]
+
+    @property
+    def is_seeded(self) -> bool:
+        """Tell whether sampling and noise were injected from a seed, which voids every epsilon."""
+        return self.config["options"]["unsafe_seed"] is not None
+
+    @property
     def main_measure(self) -> str | None:
         """The measure to quote first; None without a held-out set."""
-        return next((name for name in _MAIN[self.task] if name in self.measures), None)
+        return next((name for name in MAIN_MEASURES[self.task] if name in self.measures), None)
 
     def epsilon(self) -> float | None:
         """Return the largest epsilon that any site spent in this job; None without a guarantee."""
@@ -102,6 +119,10 @@ class StudyResult:
         value = self.by_round(self.twin, measure)[-1] if self.twin else math.nan
         return None if math.isnan(value) else value
 
+    def of_runs(self, measure: str) -> list[float]:
+        """Return a measure after the last round of the run and of each repetition, in the label's own unit."""
+        return [self.by_round(history, measure)[-1] for history in (self.history, *self.repeats)]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the figures, for scripts (JSON types)."""
         return {
@@ -113,6 +134,11 @@ class StudyResult:
             "measures": {name: vars(each) for name, each in self.measures.items()},
             "without_privacy": {name: self.without_privacy(name) for name in self.measures},
             "no_baseline": self.no_twin,
+            "of_runs": {name: self.of_runs(name) for name in self.measures if name in self.history[-1].metrics},
+            "references": {
+                model: {name: vars(each) for name, each in measures.items()}
+                for model, measures in self.references.items()
+            },
             "epsilon": self.epsilon(),
             "delta": self.job.privacy.delta if self.is_private else None,
             "unit": str(self.job.privacy.unit),
@@ -120,6 +146,8 @@ class StudyResult:
             "federation_epsilon": self.outcome["federation_epsilon"],
             "provenance": self.outcome["provenance"],
             "attestation": self.config["attestation"],
+            "simulated_attackers": self.attackers,
+            "unsafe_seed": self.config["options"]["unsafe_seed"],
             "summary": str(self.run.path / SUMMARY),
         }
 

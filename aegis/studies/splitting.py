@@ -70,11 +70,13 @@ class SplitRows:
 
     Attributes:
         persons: ids by part, for the owner's eyes; empty if every row is a person of its own.
+        groups: a number for the group of each held-out row, in the file's order; empty without groups.
     """
 
     columns: dict[str, ColumnSummary] = field(default_factory=dict)
     persons: dict[str, set[str]] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    groups: list[int] = field(default_factory=list)
 
     @property
     def sites(self) -> list[str]:
@@ -132,6 +134,7 @@ def split_rows(plan: SplitPlan, folder: Path) -> SplitRows:
     rows = _rows(plan, seen)  # the first file's header is known from here on
     with ExitStack() as stack:
         writers: dict[str, Any] = {}
+        numbers: dict[str, int] = {}
         for place, site, row in rows:
             person, part = sides.part(place, site, row)
             if part not in writers:
@@ -140,6 +143,8 @@ def split_rows(plan: SplitPlan, folder: Path) -> SplitRows:
                 writers[part].writerow(list(seen.columns))
             writers[part].writerow([row[name] for name in seen.columns])
             seen.rows[part] = seen.rows.get(part, 0) + 1
+            if part == HELD_OUT and plan.group is not None:
+                seen.groups.append(numbers.setdefault(row[plan.group], len(numbers)))
             if person is not None:
                 seen.persons.setdefault(part, set()).add(person)
     _none_is_empty(plan, seen, sides.sites)

@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aegis.demo.randhie_data import CENTRAL_LOGISTIC, CENTRAL_TREES, evaluation_families, load_evaluation_set
 from aegis.demo.recipe import DemoOptions
-from aegis.demo.study import choose_run
+from aegis.demo.setup import create_demo_study
+from aegis.demo.study import choose_study
 from aegis.errors import RunFolderError
 from aegis.runs.connect import RuntimeName
 from aegis.runs.folder import RunFolder
@@ -65,7 +67,8 @@ def aegis(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def latest(folder: Path) -> Path:
-    return (folder / "runs" / "latest").resolve()
+    """The run of the newest demonstration in ``folder``, finished or not."""
+    return (folder / "runs" / "latest-study").resolve() / "runs" / "1"
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -102,7 +105,7 @@ Finished = tuple[Path, subprocess.CompletedProcess[str]]
 def run_of(finished: Finished) -> Path:
     """The run folder of the finished demonstration, whatever was run there since."""
     folder, done = finished
-    return folder / "runs" / str(json.loads(done.stdout)["run"])
+    return folder / str(json.loads(done.stdout)["run"])
 
 
 def test_it_succeeds_and_prints_its_figures_as_json_alone(finished: Finished) -> None:
@@ -110,12 +113,16 @@ def test_it_succeeds_and_prints_its_figures_as_json_alone(finished: Finished) ->
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert (folder / "runs" / "latest").is_symlink()
-    assert 0.6 < figures["auc"] < figures["auc_central_logistic"] < 0.8
-    low, high = figures["auc_interval"]
-    assert low < figures["auc"] < high
+    auc = figures["measures"]["auc"]
+    central = {name: measures["auc"]["value"] for name, measures in figures["references"].items()}
+    assert sorted(central) == sorted((CENTRAL_LOGISTIC, CENTRAL_TREES))
+    assert 0.6 < auc["value"] < central[CENTRAL_LOGISTIC] < 0.8
+    assert auc["low"] < auc["value"] < auc["high"]
+    assert figures["of_runs"]["auc"] == [pytest.approx(auc["value"], abs=1e-9)]
     assert 0 < figures["epsilon"] <= 3.0
     assert (figures["delta"], figures["unit"], figures["attestation"]) == (1e-5, "person", "simulated")
-    assert "3 of one study's six real sites, here as SIMULATED sites" in done.stderr
+    assert "new SIMULATED sites in runs/studies/demo-" in done.stderr
+    assert "3 of one study's six real sites" in done.stderr
     for number in (1, 2, 3):
         assert f"round {number}/3" in done.stderr
 
@@ -151,10 +158,10 @@ def files_that_tell(folder: Path, secrets: list[bytes]) -> list[str]:
 
 
 def check_nothing_private(folder: Path, run: Path, bundle: Path) -> None:
-    federations = folder / "runs" / "federations" / run.name
-    secrets = secrets_of(federations)
+    study = run.parents[1]
+    secrets = secrets_of(study)
     assert len(secrets) >= 3 * (len(SITES) + 1)
-    assert files_that_tell(federations, secrets) != []  # the scan finds what is there
+    assert files_that_tell(study, secrets) != []  # the scan finds what is there
     assert files_that_tell(run, secrets) == []
     for part in ("", "twin"):  # every site was reached after the last round, whatever carries the messages
         assert sorted(path.stem for path in (run / part / "witness").glob("*.json")) == list(SITES)
@@ -173,7 +180,6 @@ def test_no_private_key_is_in_the_run_folder_nor_in_what_is_given_to_an_auditor(
 ) -> None:
     folder, run = finished[0], run_of(finished)
     check_nothing_private(folder, run, tmp_path / "bundle.zip")
-    assert json.loads((run / "demo.json").read_text())["federations"] == f"../federations/{run.name}"
     verified = aegis(tmp_path, "verify", "bundle.zip")
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
@@ -185,14 +191,14 @@ def test_log_and_ledgers_of_a_finished_run_verify(finished: Finished) -> None:
     signed = verify_checkpoint(log, (run / "audit.checkpoint.json").read_bytes(), KeyRing({"coordinator": key}))
     assert verify_lines(log).size >= signed.size > 10
     for site in SITES:
-        assert rounds_in(run / "ledger" / f"{site}.json") == [("randhie-visits-dp", number) for number in (1, 2, 3)]
+        assert rounds_in(run / "ledger" / f"{site}.json") == [("randhie-visits-1", number) for number in (1, 2, 3)]
         assert len(rounds_in(run / "twin" / "ledger" / f"{site}.json")) == 6
 
 
-@pytest.mark.parametrize("name", ["utility.png", "epsilon.png"])
+@pytest.mark.parametrize("name", ["utility", "epsilon", "updates", "roc", "calibration", "confusion"])
 def test_the_pictures_decode_and_are_not_blank(name: str, finished: Finished) -> None:
     image = pytest.importorskip("matplotlib.image")
-    pixels = image.imread(run_of(finished) / "plots" / name)
+    pixels = image.imread(run_of(finished) / "plots" / f"{name}.png")
     assert pixels.shape[0] >= 400
     assert pixels.shape[1] >= 700
     ink = (np.abs(pixels[..., :3] - pixels[0, 0, :3]).max(axis=-1) > 0.2).mean()
@@ -204,10 +210,12 @@ def test_the_summary_says_what_was_achieved_what_it_cost_and_what_was_simulated(
     figures, summary = json.loads(done.stdout), (run_of(finished) / "summary.md").read_text()
     for said in (
         "SIMULATED",
-        f"AUC {figures['auc']:.3f}",
-        f"epsilon {figures['epsilon']:.3f} at delta 1e-05 per person",
-        "UNSAFE: injected from seed 7",
-        "Limits of this demonstration",
+        f"auc {figures['measures']['auc']['value']:.4f}",
+        f"for one person: epsilon {figures['epsilon']:.3f} spent",
+        "UNSAFE: injected seed",
+        "every epsilon of this run is void",
+        "bootstrap over held-out groups",
+        "Recipe and features were chosen by trial on this public dataset",
         *SITES,
     ):
         assert said in summary
@@ -240,18 +248,20 @@ def test_killed_in_the_middle_the_same_command_goes_on_and_nothing_is_spent_twic
     assert not (killed / "summary.md").exists()
     done = aegis(tmp_path, "demo", *OPTIONS)
     assert done.returncode == 0, done.stderr
-    assert f"run {killed.name} in runs, RESUMED" in done.stdout
+    assert f"RESUMED: SIMULATED sites in runs/studies/{killed.parents[1].name}" in done.stdout
     assert latest(tmp_path) == killed
     undisturbed = run_of(finished)
     assert (killed / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
     for site in SITES:
-        assert rounds_in(killed / "ledger" / f"{site}.json") == [("randhie-visits-dp", number) for number in (1, 2, 3)]
+        assert rounds_in(killed / "ledger" / f"{site}.json") == [("randhie-visits-1", number) for number in (1, 2, 3)]
     rows = list(csv.DictReader((killed / "metrics.csv").read_text().splitlines()))
     assert [row["round"] for row in rows] == ["1", "2", "3"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", ["[1/5]", "[3/5]", "[5/5]"], ids=["founding", "twin", "summary"])
+@pytest.mark.parametrize(
+    "line", ["run 1 of", "the same job without", "writing measures"], ids=["start", "twin", "summary"]
+)
 def test_killed_at_another_stage_it_goes_on_to_the_same_end_and_its_records_verify(
     line: str, finished: Finished, tmp_path: Path
 ) -> None:
@@ -274,7 +284,7 @@ def test_killed_at_another_stage_it_goes_on_to_the_same_end_and_its_records_veri
 def test_over_processes_it_gives_the_same_model_and_leaves_no_process(finished: Finished, tmp_path: Path) -> None:
     done = aegis(tmp_path, "demo", *OVER_FLOWER)
     assert done.returncode == 0, done.stderr
-    assert "starting SuperLink, gateway, 3 agents with SuperNodes" in done.stdout
+    assert "starting SuperLink, gateway and each site's processes for this run" in done.stdout
     check_same_models(tmp_path, finished)
     assert processes_of(tmp_path) == {}
     check_nothing_private(tmp_path, latest(tmp_path), tmp_path / "bundle.zip")
@@ -301,7 +311,7 @@ def test_whatever_is_killed_at_random_the_same_command_ends_in_the_same_model(
     check_same_models(tmp_path, finished)
     for site in SITES:
         rounds = rounds_in(latest(tmp_path) / "ledger" / f"{site}.json")
-        assert rounds == [("randhie-visits-dp", number) for number in (1, 2, 3)]
+        assert rounds == [("randhie-visits-1", number) for number in (1, 2, 3)]
     assert processes_of(tmp_path) == {}
 
 
@@ -341,44 +351,53 @@ def test_as_a_process_too_a_wrong_option_is_one_line_and_leaves_nothing(tmp_path
 
 
 def test_an_unfinished_run_is_resumed_by_the_same_options_only(tmp_path: Path) -> None:
-    options = DemoOptions(sites=3, seed=7)
-    first = choose_run(tmp_path, options)
-    assert not first.resumed
-    again = choose_run(tmp_path, options)
-    assert (again.path, again.resumed) == (first.path, True)
+    options = DemoOptions(sites=2, aggregator=Aggregator.MEAN, seed=7)
+    first, is_new = choose_study(tmp_path, options)
+    assert is_new
+    assert choose_study(tmp_path, options) == (first, False)
     for other in (
         replace(options, seed=8),
-        replace(options, epsilon=2.0),
-        replace(options, attackers=1),
-        replace(options, aggregator=Aggregator.MEDIAN),
         replace(options, repeats=1),
         replace(options, runtime=RuntimeName.IN_PROCESS),
     ):
-        new = choose_run(tmp_path, other)
-        assert not new.resumed
-        assert new.path != first.path
-        assert choose_run(tmp_path, other).path == new.path
-    assert len([path for path in tmp_path.iterdir() if not path.is_symlink()]) == 7
-
-
-def test_an_unfinished_run_with_keys_inside_it_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    first = choose_run(tmp_path, DemoOptions())
-    (first.path / "federation" / "sites").mkdir(parents=True)
-    with pytest.raises(RunFolderError, match="started by an earlier version, and contains private keys"):
-        choose_run(tmp_path, DemoOptions())
+        new, is_new = choose_study(tmp_path, other)
+        assert is_new
+        assert new != first
+        assert choose_study(tmp_path, other) == (new, False)
+    assert len(list((tmp_path / "studies").iterdir())) == 4
+    assert choose_study(tmp_path, options)[1]  # the newest alone goes on
 
 
 def test_a_finished_run_is_never_gone_on_with(tmp_path: Path) -> None:
-    first = choose_run(tmp_path, DemoOptions())
-    (first.path / "summary.md").write_text("done")
-    assert not choose_run(tmp_path, DemoOptions()).resumed
+    options = DemoOptions(sites=2, aggregator=Aggregator.MEAN)
+    first, _ = choose_study(tmp_path, options)
+    first.run(1).path.mkdir(parents=True)
+    (first.run(1).path / "summary.md").write_text("done")
+    assert choose_study(tmp_path, options)[1]
 
 
 def test_a_latest_that_points_at_something_else_is_no_run_to_go_on_with(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "latest").symlink_to("elsewhere")
-    assert not choose_run(tmp_path, DemoOptions()).resumed
+    (tmp_path / "latest-study").symlink_to("elsewhere")
+    assert choose_study(tmp_path, DemoOptions(sites=2, aggregator=Aggregator.MEAN))[1]
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_killed_creation_leaves_nothing_that_a_later_one_keeps(tmp_path: Path) -> None:
+    stale = tmp_path / "studies" / ".demo-20260101-000000.new"
+    stale.mkdir(parents=True)
+    choose_study(tmp_path, DemoOptions(sites=2, aggregator=Aggregator.MEAN))
+    assert not stale.exists()
+
+
+def test_the_evaluation_set_of_the_study_is_the_declared_one_with_its_families(tmp_path: Path) -> None:
+    study = create_demo_study(tmp_path / "demo", DemoOptions(sites=2, aggregator=Aggregator.MEAN))
+    held_out, declared = study.federation().evaluation_set(), load_evaluation_set()
+    assert held_out is not None
+    np.testing.assert_allclose(held_out.features, declared.features, atol=1e-6)
+    np.testing.assert_array_equal(held_out.labels, declared.labels)
+    groups = (study.held_out_rows / "groups.csv").read_text().splitlines()
+    assert groups == ["group", *(str(family) for family in evaluation_families())]
 
 
 def test_a_run_that_lost_its_state_says_so(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import statsmodels
 
 from aegis.demo import randhie_columns
 from aegis.demo import randhie_data as randhie
-from aegis.demo.families import auc_interval, families_of
+from aegis.demo.families import families_of
 from aegis.demo.randhie_columns import (
     COLUMNS,
     HISTORIES,
@@ -124,15 +124,6 @@ def test_no_family_has_people_on_both_sides(source: pd.DataFrame, prepared: tupl
     )
     for _, people in source.assign(trained=source["zper"].isin(trained_on)).groupby("site"):
         assert people.drop_duplicates("zper")["trained"].mean() == pytest.approx(0.75, abs=0.02)
-
-
-def test_an_interval_over_families_is_wider_than_over_rows_that_repeat_their_family() -> None:
-    random = np.random.default_rng(3)
-    chances, labels = random.uniform(size=100), random.integers(2, size=100)
-    families = np.repeat(np.arange(100), 10)
-    together = auc_interval(np.repeat(chances, 10), np.repeat(labels, 10), families)
-    apart = auc_interval(np.repeat(chances, 10), np.repeat(labels, 10), np.arange(1000))
-    assert together[1] - together[0] > 2 * (apart[1] - apart[0])
 
 
 def test_histories_are_those_of_a_loop_over_earlier_years(
@@ -339,15 +330,14 @@ def test_the_evaluation_set_is_scaled_like_the_sites_rows(
 
 
 def test_the_central_references_reach_what_six_sites_together_can_learn() -> None:
-    reference = randhie.central_reference()
-    assert reference.logistic_auc == pytest.approx(0.776, abs=0.002)
-    assert reference.boosted_trees_auc == pytest.approx(0.776, abs=0.005)
-    for area, (low, high) in (
-        (reference.logistic_auc, reference.logistic_interval),
-        (reference.boosted_trees_auc, reference.boosted_trees_interval),
-    ):
-        assert low < area < high
-        assert 0.02 < high - low < 0.06
+    found = randhie.central_references()
+    assert found[randhie.CENTRAL_LOGISTIC]["auc"].value == pytest.approx(0.776, abs=0.002)
+    assert found[randhie.CENTRAL_TREES]["auc"].value == pytest.approx(0.776, abs=0.005)
+    for area in (measures["auc"] for measures in found.values()):
+        assert area.low is not None
+        assert area.high is not None
+        assert area.low < area.value < area.high
+        assert 0.02 < area.high - area.low < 0.06
 
 
 # --- the data is not there -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from aegis.errors import AegisError, InvalidJob, InvalidStudy
+from aegis.errors import AegisError, InvalidJob, InvalidStudy, RunFolderError
 from aegis.runs import RunFolder, RuntimeName
-from aegis.studies import Study, StudyResult, headline, run_study
+from aegis.studies import Context, Interval, Simulation, Study, StudyResult, headline, run_study, write_groups
 from aegis.verification import Conclusion, Reference, verify_run
+from coreason_enclave.datasets import open_dataset
+from coreason_enclave.ledger import verify_export
 from coreason_enclave.schemas import Mechanism
 from tests.aegis.studies.conftest import SMALL
 
@@ -236,3 +239,98 @@ def test_job_that_is_refused_before_it_begins_leaves_no_run(study: Maker) -> Non
 
     assert made.numbers() == [1]
     assert made.latest.readlink() == Path("1")
+
+
+# --- repetitions on new simulated sites --------------------------------------------------------------------------
+
+
+def test_repetitions_have_keys_of_their_own_and_spend_nothing_of_the_studys_sites(study: Maker) -> None:
+    own = study("binary")
+    result = in_process(own, baseline=False, simulation=Simulation(repeats=2))
+
+    runs = [own.latest.resolve(), *(own.latest.resolve() / "repeats" / number for number in ("1", "2"))]
+    models = {(run / "model.safetensors").read_bytes() for run in runs}
+    assert len(models) == 3
+    keys = [json.loads((run / "config.json").read_text())["participants"] for run in runs]
+    assert len({key for each in keys for key in each.values()}) == 3 * len(keys[0])
+    ledgers = [verify_export((run / "ledger" / f"{site}.json").read_bytes()) for run in runs for site in keys[0]]
+    assert len({each.ledger_id for each in ledgers}) == len(ledgers)
+    assert len(result.of_runs("auc")) == 3
+    assert "Over 3 runs with new keys: auc" in (own.latest / "summary.md").read_text(encoding="utf-8")
+    assert conclusion(own) is Conclusion.VERIFIED
+
+
+def test_a_run_killed_between_repetitions_goes_on_with_those_that_remain(
+    study: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, said = study("binary"), []
+
+    def die_after_one(line: str) -> None:
+        said.append(line)
+        if line.startswith("repetition 1 of 2"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        in_process(own, baseline=False, simulation=Simulation(repeats=2), say=die_after_one)
+    first = (own.latest / "repeats" / "1" / "model.safetensors").read_bytes()
+    in_process(own, baseline=False, simulation=Simulation(repeats=2))
+
+    assert own.numbers() == [1]
+    assert (own.latest / "repeats" / "1" / "model.safetensors").read_bytes() == first
+
+
+def test_other_repetitions_are_a_new_run(study: Maker) -> None:
+    own, said = study("binary"), []
+    with pytest.raises(Killed):
+        in_process(own, **_during_a_round(own, pytest.MonkeyPatch()))
+    in_process(own, baseline=False, simulation=Simulation(repeats=1), say=said.append)
+
+    assert own.numbers() == [1, 2]
+    assert any("another choice of baseline, another seed, or other numbers of attackers" in line for line in said)
+
+
+def test_a_job_without_privacy_is_not_repeated(study: Maker) -> None:
+    own = study("binary")
+    with pytest.raises(InvalidStudy, match=r"--repeats copies simulated sites .* the job itself is without privacy"):
+        in_process(own, changes=[*SMALL, 'privacy={mechanism="NON_PRIVATE"}'], simulation=Simulation(repeats=1))
+    assert own.numbers() == []
+
+
+@pytest.mark.parametrize("repeats", [-1, 51])
+def test_an_impossible_number_of_repetitions_is_refused(repeats: int, study: Maker) -> None:
+    own = study("binary")
+    with pytest.raises(InvalidStudy, match="--repeats takes 0 to 50"):
+        in_process(own, simulation=Simulation(repeats=repeats))
+    assert own.numbers() == []
+
+
+# --- what the owner adds to the pages ----------------------------------------------------------------------------
+
+
+def test_other_models_and_notes_stand_in_the_summary_under_the_signed_manifest(study: Maker) -> None:
+    own = study("binary")
+    other = {"a model of last year": {"auc": Interval(0.625, 0.5, 0.75)}}
+    result = in_process(own, baseline=False, context=Context(lambda: other, ["A note."], ["A limit."]))
+
+    page = (own.latest / "summary.md").read_text(encoding="utf-8")
+    assert "For comparison, a model of last year: auc 0.6250 (0.5000 to 0.7500)." in page
+    assert "\nA note.\n" in page
+    assert "\n- A limit.\n" in page
+    assert result.to_dict()["references"]["a model of last year"]["auc"]["value"] == 0.625
+    assert conclusion(own) is Conclusion.VERIFIED
+
+
+def test_intervals_draw_groups_where_the_study_keeps_groups_together(study: Maker) -> None:
+    own = study("binary")
+    labels = open_dataset(own.held_out_rows, own.dictionary().dataset_id).labels
+    alone = in_process(own, baseline=False)
+    write_groups(own.held_out_rows, [number // 9 for number in range(len(labels))])
+    together = in_process(own, baseline=False)
+
+    assert alone.predictions is not None
+    assert together.predictions is not None
+    assert (alone.predictions.resampled, together.predictions.resampled) == ("persons", "groups")
+    assert "bootstrap over held-out groups" in (own.latest / "summary.md").read_text(encoding="utf-8")
+    write_groups(own.held_out_rows, [1, 2])
+    with pytest.raises(RunFolderError, match="must hold a group for each of the"):
+        in_process(own, baseline=False)

@@ -86,6 +86,27 @@ def test_a_family_stays_together_and_is_no_feature(north: list[Row], south: list
     assert all(row[1] == "" for found in parts.values() for row in found)
 
 
+@settings(max_examples=25, deadline=None)
+@given(north=rows, south=rows)
+def test_the_groups_of_the_held_out_rows_are_known_in_their_order(north: list[Row], south: list[Row]) -> None:
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name, content in {"north": north, "south": south}.items():
+            with (root / f"{name}.csv").open("w", newline="") as file:
+                csv.writer(file).writerows([NAMES, *content])
+        plan = SplitPlan([root / "north.csv", root / "south.csv"], "sick", "person", None, 0.3, group="family")
+        try:
+            groups = split_rows(plan, root / "out").groups
+        except InvalidStudy:
+            return
+        with (root / "out" / f"{HELD_OUT}.csv").open(newline="") as file:
+            families = [int(row["person"][1:]) // 3 for row in csv.DictReader(file)]
+
+    assert len(groups) == len(families)
+    pairs = set(zip(groups, families, strict=True))
+    assert len(pairs) == len(set(groups)) == len(set(families))
+
+
 def test_spellings_of_one_person_fall_on_one_side() -> None:
     north: list[Row] = [(text, "f", str(age), "1") for age, text in enumerate(["7", "007", " 7", "7.0"] * 3)]
     others: list[Row] = [(f"{number}", "f", "1", str(number % 2)) for number in range(8, 60)]
