@@ -48,8 +48,8 @@ NOMINAL_RECORDS = (3350, 3050, 1850, 2300, 1950, 2700)
 
 NUM_SITES = len(NOMINAL_PERSONS)
 
-CENTRAL_LOGISTIC = "logistic regression without privacy, all rows in one place"
-CENTRAL_TREES = "boosted trees without privacy, all rows in one place"
+CENTRAL_LOGISTIC = "central logistic regression, no privacy"
+CENTRAL_TREES = "central boosted trees, no privacy"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ runs can be compared by eye. A history of a single round becomes a table: a lone
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ _DP, _TWIN, _REPEAT, _CAP, _GREY = "#0b6e4f", "#c8553d", "#7fb8a2", "#c8553d", "
 
 _BOUNDED = {"auc": (0.0, 1.0), "accuracy": (0.0, 1.0), "concordance": (0.0, 1.0)}
 _CHANCE = {"auc": 0.5, "concordance": 0.5}
+
+_TITLE_WIDTH, _LABEL_WIDTH = 110, 34
+"""Characters in a line."""
 
 _Float64 = npt.NDArray[np.float64]
 
@@ -202,15 +206,22 @@ def _figure(
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 5) if square else (9, 4.5), dpi=120, layout="constrained")
-    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    figure.suptitle(_wrapped(title, _TITLE_WIDTH), x=0.01, ha="left", fontsize=10)
     axes.grid(alpha=0.25)
     if square:
         axes.set_aspect("equal")
     yield axes
     if legend:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8)
+        handles, labels = axes.get_legend_handles_labels()
+        wrapped = [_wrapped(label, _LABEL_WIDTH) for label in labels]
+        axes.legend(handles, wrapped, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8)
     figure.savefig(path)
     plt.close(figure)
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(part for line in text.splitlines() for part in textwrap.wrap(line, width))
 
 
 def _draw(axes: Axes, curve: Curve, color: str, form: str) -> None:
