@@ -108,7 +108,8 @@ def init(folder: Path, as_json: bool, yes: bool, federation: Path | None, profil
     held_out = created.split.rows.get("held-out", 0)
     if as_json:
         task = str(created.job.task.kind) if created.job.task else None
-        about = {"study": str(folder), "task": task, "sites": sites, "held_out_rows": held_out}
+        left_out = {} if created.suggestion is None else dict(created.suggestion.left_out)
+        about = {"study": str(folder), "task": task, "sites": sites, "held_out_rows": held_out, "left_out": left_out}
         click.echo(json.dumps({**about, "inputs": list(created.schema.input_names), "simulated": True}))
         return
     for site, counted in sites.items():

@@ -200,6 +200,26 @@ def test_the_owner_is_asked_for_what_is_publicly_known(tmp_path: Path, monkeypat
     assert (feature["name"], feature["low"], feature["high"], feature["why"]) == ("age", 0, 120, "stated by the owner")
 
 
+def test_the_review_names_a_column_that_is_left_out_why_and_what_to_do(tmp_path: Path) -> None:
+    for site in ("north", "south"):
+        rows = [f"{n},{n + 20}.57 mm,{n % 2}" for n in range(30)]
+        (tmp_path / f"{site}.csv").write_text("\n".join(["age,radius,sick", *rows]) + "\n")
+    why = (
+        "cells like '20.57 mm' are text: remove the unit 'mm' from each cell, "
+        'or declare the column with kind = "category"'
+    )
+    options = [*data([tmp_path / "north.csv", tmp_path / "south.csv"]), "--label", "sick", "--yes"]
+
+    read = aegis("init", tmp_path / "read", *options)
+    called = aegis("init", tmp_path / "called", *options, "--json")
+
+    assert f"left out: radius: {why}\n" in read.stdout
+    (row,) = [line for line in read.stdout.splitlines() if line.startswith("│ radius")]
+    assert [cell.strip() for cell in row.strip("│").split("│")][:3] == ["radius", "left out", "see below"]
+    assert json.loads(called.stdout)["left_out"] == {"radius": why}
+    assert json.loads(called.stdout)["inputs"] == ["age"]
+
+
 def test_a_study_over_a_federation_copies_no_row(tmp_path: Path) -> None:
     files = write_rows(tmp_path / "files", "binary")
     assert aegis("federation", "init", tmp_path / "clinics", "--delta", "1e-5").exit_code == 0
