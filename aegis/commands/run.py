@@ -101,6 +101,8 @@ def run(
         runtime = runtime or "flower"
         _run_study(what, runtime, _flare(runtime, **hosting), changes, readmit, baseline=not no_baseline, json_=as_json)
         return
+    if what.name == "study.toml":
+        raise click.UsageError(f"{what} is a study's job: name the study's folder, aegis run {what.parent}")
     if changes or no_baseline:
         raise click.UsageError("--set and --no-baseline need the folder of a study, not a job file")
     if federation is None:

@@ -22,6 +22,7 @@ from aegis.runtimes.nvflare import FlareOptions
 from aegis.studies.baseline import baseline_of, why_no_baseline
 from aegis.studies.model_card import model_card
 from aegis.studies.pictures import draw
+from aegis.studies.readiness import require_local_sites
 from aegis.studies.report import summary
 from aegis.studies.results import MODEL_CARD, PLOTS, TWIN, StudyResult, collect
 from aegis.studies.study import DICTIONARY, EVALUATION, SUMMARY, Study
@@ -67,7 +68,8 @@ def run_study(
     """
     job, federation = study.job(changes), study.federation()
     config = federation.config()
-    study.dictionary()  # refuses an unusable one before the first write
+    study.dictionary()  # what cannot be used is refused before the first write
+    require_local_sites(federation, runtime)
     job = resolve(job, delta=config.delta)
     run, named = study.choose_run(job, _options(study, runtime, baseline, say=say, job=job))
     say(
