@@ -53,6 +53,11 @@ _MODELS = ("Linear", "MLP", "TabularResNet", "CNN")
     show_default=True,
     help="Share of persons held out as the evaluation set, or a file of held-out rows. 0: none.",
 )
+@click.option(
+    "--public-holdout",
+    is_flag=True,
+    help="Real sites: declare that the rows of --holdout FILE are public. Such a file is refused without.",
+)
 @click.option("--no-header", is_flag=True, help="The files have no line of names: give --columns.")
 @click.option("--columns", metavar="A,B,C", help="The names of all columns, in order, for --no-header.")
 @click.option("--missing", metavar="TEXT", multiple=True, help="A further spelling of a missing cell, such as -9.")
@@ -82,7 +87,15 @@ _MODELS = ("Linear", "MLP", "TabularResNet", "CNN")
 )
 @click.option("--yes", is_flag=True, help="Take all suggestions without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object about the study.")
-def init(folder: Path, as_json: bool, yes: bool, federation: Path | None, profile: str, **chosen: Any) -> None:
+def init(
+    folder: Path,
+    as_json: bool,
+    yes: bool,
+    federation: Path | None,
+    profile: str,
+    public_holdout: bool,
+    **chosen: Any,
+) -> None:
     """Create a study: its job, its data dictionary, and SIMULATED sites with the rows of your files.
 
     Shows the schema that the rows suggest, and asks what is publicly known: every range, list of categories or class
@@ -96,7 +109,9 @@ def init(folder: Path, as_json: bool, yes: bool, federation: Path | None, profil
     if not yes and not _at_a_terminal():
         raise click.UsageError("nobody can be asked here: review on a terminal, or take all suggestions with --yes")
     options = _options(folder, Reviewer(ask=not yes, to_stderr=as_json), **chosen)
-    if federation is not None or profile != "development":
+    real = federation is not None or profile != "development"
+    _require_public(options.split.held_out, real, public_holdout)
+    if real:
         _for_real_sites(folder, options, None if federation is None else FederationFolder(federation), as_json)
         return
     from aegis.studies import create_study
@@ -175,6 +190,19 @@ def _require_distinct(labels: tuple[str, ...], chosen: dict[str, Any]) -> None:
             seen[column] = option
 
 
+def _require_public(held_out: Path | None, real: bool, declared: bool) -> None:
+    """Refuse held-out rows that nobody declared public, since over real sites no row may be taken for public."""
+    if declared and not (real and held_out is not None):
+        raise click.UsageError(
+            "--public-holdout goes with --holdout FILE and real sites: a simulation's rows are public"
+        )
+    if real and held_out is not None and not declared:
+        raise click.UsageError(
+            f"--holdout {held_out} with real sites: dictionary.toml, which every site gets, would tell values of its "
+            "rows; declare them public with --public-holdout, or leave --holdout out"
+        )
+
+
 def _study_name(folder: Path) -> str:
     from aegis.studies import site_name
 
@@ -232,6 +260,8 @@ def _for_real_sites(folder: Path, options: StudyOptions, federation: FederationF
         click.echo("this federation has no public evaluation set: runs will have no measures")
     click.echo(f"created {folder}, {words}: no row was copied; publish dictionary.toml to the sites")
     click.echo("before it is published: replace every range that is marked 'suggested from rows'")
+    if options.split.held_out is not None:
+        click.echo(f"{options.split.held_out}, declared public: measure a run with aegis evaluate RUN ROWS.csv")
     click.echo(f"next: sites join {study.federation().path}, then aegis plan {folder}")
 
 

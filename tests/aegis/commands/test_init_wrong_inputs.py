@@ -122,6 +122,10 @@ WRONG = [
     Wrong("held-out person at a site", {**TWO, "test.csv": table(2)}, PLAIN + " --holdout test.csv", "test.csv: line 2: this row's patient is in a site's file and in test.csv: hold out others"),
     Wrong("held-out file without the label", {**TWO, "test.csv": table(9, header="patient,age,dose,ill")}, PLAIN + " --holdout test.csv", "test.csv has no column 'sick': it has patient, age, dose, ill"),
     Wrong("held-out file is a site's file", TWO, PLAIN.replace("--person patient", "") + " --holdout north.csv", "--holdout north.csv is a site's file: hold out other rows (see aegis init --help)"),
+    Wrong("held-out file over real sites", {**TWO, "test.csv": table(9), "clinics/": None}, PLAIN + " --holdout test.csv --federation clinics", "--holdout test.csv with real sites: dictionary.toml, which every site gets, would tell values of its rows; declare them public with --public-holdout, or leave --holdout out (see aegis init --help)"),
+    Wrong("held-out file over new real sites", {**TWO, "test.csv": table(9)}, PLAIN + " --holdout test.csv --profile unattested", "--holdout test.csv with real sites: dictionary.toml, which every site gets, would tell values of its rows; declare them public with --public-holdout, or leave --holdout out (see aegis init --help)"),
+    Wrong("public rows without real sites", {**TWO, "test.csv": table(9)}, PLAIN + " --holdout test.csv --public-holdout", "--public-holdout goes with --holdout FILE and real sites: a simulation's rows are public (see aegis init --help)"),
+    Wrong("public rows without a file", TWO, PLAIN + " --public-holdout --profile unattested", "--public-holdout goes with --holdout FILE and real sites: a simulation's rows are public (see aegis init --help)"),
     Wrong("person column absent", TWO, PLAIN.replace("patient", "patiant"), "north.csv has no column 'patiant': did you mean 'patient'?"),
     Wrong("person missing in a row", changed("2-11,", ","), PLAIN, 'south.csv: line 13 has no patient: fill the cell, or leave the row out'),
     Wrong("person in two groups", {**TWO, "south.csv": SOUTH + "2-11,40,9.5,1\n"}, PLAIN + " --group dose", "south.csv: line 14: this row's patient has rows in two groups of 'dose': settle on one"),
@@ -225,3 +229,17 @@ def test_holding_nothing_out_is_no_mistake(tmp_path: Path, monkeypatch: pytest.M
     write(TWO)
     assert invoke("init", "study", *PLAIN.split(), "--holdout", "0").exit_code == 0
     assert not Path("study/held-out").exists()
+
+
+def test_held_out_rows_that_are_declared_public_are_taken_over_real_sites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write({**TWO, "test.csv": table(9)})
+    options = "--holdout test.csv --public-holdout --profile unattested"
+
+    answer = invoke("init", "study", *PLAIN.split(), *options.split())
+
+    assert answer.exit_code == 0, answer.output
+    assert "test.csv, declared public: measure a run with aegis evaluate RUN ROWS.csv\n" in answer.stdout
+    assert not list(Path("study").rglob("*.csv")), "a row was copied"
