@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from aegis.studies import StudyOptions
 
 _TASKS = ("binary", "multiclass", "multilabel", "regression", "count", "survival")
+_LAST_CUT, _MOST_CUTS = 1e9, 1000
+"""What ``dataset.toml`` takes."""
 _MODELS = ("Linear", "MLP", "TabularResNet", "CNN")
 
 
@@ -235,8 +237,10 @@ def _cuts(text: str | None) -> tuple[float, ...] | None:
         cuts = tuple(float(cut) for cut in text.split(","))
     except ValueError:
         raise click.UsageError(f"--cuts takes numbers such as 30,90,365, got {text!r}") from None
-    if list(cuts) != sorted(set(cuts)) or cuts[0] <= 0:
-        raise click.UsageError(f"--cuts must increase from above 0, got {text!r}")
+    if not all(0 < cut <= _LAST_CUT for cut in cuts) or list(cuts) != sorted(set(cuts)):
+        raise click.UsageError(f"--cuts must increase from above 0, to {_LAST_CUT:g} at most, got {text!r}")
+    if len(cuts) > _MOST_CUTS:
+        raise click.UsageError(f"--cuts takes {_MOST_CUTS} numbers at most, got {len(cuts)}")
     return cuts
 
 
