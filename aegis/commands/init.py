@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from aegis.studies import StudyOptions
 
 _TASKS = ("binary", "multiclass", "multilabel", "regression", "count", "survival")
+_LAST_CUT, _MOST_CUTS = 1e9, 1000
+"""What ``dataset.toml`` takes."""
 _MODELS = ("Linear", "MLP", "TabularResNet", "CNN")
 
 
@@ -53,6 +55,11 @@ _MODELS = ("Linear", "MLP", "TabularResNet", "CNN")
     show_default=True,
     help="Share of persons held out as the evaluation set, or a file of held-out rows. 0: none.",
 )
+@click.option(
+    "--public-holdout",
+    is_flag=True,
+    help="Real sites: declare that the rows of --holdout FILE are public. Such a file is refused without.",
+)
 @click.option("--no-header", is_flag=True, help="The files have no line of names: give --columns.")
 @click.option("--columns", metavar="A,B,C", help="The names of all columns, in order, for --no-header.")
 @click.option("--missing", metavar="TEXT", multiple=True, help="A further spelling of a missing cell, such as -9.")
@@ -82,7 +89,15 @@ _MODELS = ("Linear", "MLP", "TabularResNet", "CNN")
 )
 @click.option("--yes", is_flag=True, help="Take all suggestions without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object about the study.")
-def init(folder: Path, as_json: bool, yes: bool, federation: Path | None, profile: str, **chosen: Any) -> None:
+def init(
+    folder: Path,
+    as_json: bool,
+    yes: bool,
+    federation: Path | None,
+    profile: str,
+    public_holdout: bool,
+    **chosen: Any,
+) -> None:
     """Create a study: its job, its data dictionary, and SIMULATED sites with the rows of your files.
 
     Shows the schema that the rows suggest, and asks what is publicly known: every range, list of categories or class
@@ -96,7 +111,9 @@ def init(folder: Path, as_json: bool, yes: bool, federation: Path | None, profil
     if not yes and not _at_a_terminal():
         raise click.UsageError("nobody can be asked here: review on a terminal, or take all suggestions with --yes")
     options = _options(folder, Reviewer(ask=not yes, to_stderr=as_json), **chosen)
-    if federation is not None or profile != "development":
+    real = federation is not None or profile != "development"
+    _require_public(options.split.held_out, real, public_holdout)
+    if real:
         _for_real_sites(folder, options, None if federation is None else FederationFolder(federation), as_json)
         return
     from aegis.studies import create_study
@@ -108,7 +125,8 @@ def init(folder: Path, as_json: bool, yes: bool, federation: Path | None, profil
     held_out = created.split.rows.get("held-out", 0)
     if as_json:
         task = str(created.job.task.kind) if created.job.task else None
-        about = {"study": str(folder), "task": task, "sites": sites, "held_out_rows": held_out}
+        left_out = {} if created.suggestion is None else dict(created.suggestion.left_out)
+        about = {"study": str(folder), "task": task, "sites": sites, "held_out_rows": held_out, "left_out": left_out}
         click.echo(json.dumps({**about, "inputs": list(created.schema.input_names), "simulated": True}))
         return
     for site, counted in sites.items():
@@ -174,6 +192,19 @@ def _require_distinct(labels: tuple[str, ...], chosen: dict[str, Any]) -> None:
             seen[column] = option
 
 
+def _require_public(held_out: Path | None, real: bool, declared: bool) -> None:
+    """Refuse held-out rows that nobody declared public, since over real sites no row may be taken for public."""
+    if declared and not (real and held_out is not None):
+        raise click.UsageError(
+            "--public-holdout goes with --holdout FILE and real sites: a simulation's rows are public"
+        )
+    if real and held_out is not None and not declared:
+        raise click.UsageError(
+            f"--holdout {held_out} with real sites: dictionary.toml, which every site gets, would tell values of its "
+            "rows; declare them public with --public-holdout, or leave --holdout out"
+        )
+
+
 def _study_name(folder: Path) -> str:
     from aegis.studies import site_name
 
@@ -206,8 +237,10 @@ def _cuts(text: str | None) -> tuple[float, ...] | None:
         cuts = tuple(float(cut) for cut in text.split(","))
     except ValueError:
         raise click.UsageError(f"--cuts takes numbers such as 30,90,365, got {text!r}") from None
-    if list(cuts) != sorted(set(cuts)) or cuts[0] <= 0:
-        raise click.UsageError(f"--cuts must increase from above 0, got {text!r}")
+    if not all(0 < cut <= _LAST_CUT for cut in cuts) or list(cuts) != sorted(set(cuts)):
+        raise click.UsageError(f"--cuts must increase from above 0, to {_LAST_CUT:g} at most, got {text!r}")
+    if len(cuts) > _MOST_CUTS:
+        raise click.UsageError(f"--cuts takes {_MOST_CUTS} numbers at most, got {len(cuts)}")
     return cuts
 
 
@@ -231,6 +264,8 @@ def _for_real_sites(folder: Path, options: StudyOptions, federation: FederationF
         click.echo("this federation has no public evaluation set: runs will have no measures")
     click.echo(f"created {folder}, {words}: no row was copied; publish dictionary.toml to the sites")
     click.echo("before it is published: replace every range that is marked 'suggested from rows'")
+    if options.split.held_out is not None:
+        click.echo(f"{options.split.held_out}, declared public: measure a run with aegis evaluate RUN ROWS.csv")
     click.echo(f"next: sites join {study.federation().path}, then aegis plan {folder}")
 
 

@@ -70,10 +70,12 @@ class Reviewer:
             kind = f"label: {entry.get('task', 'classes')}" if role else entry.get("kind", "number")
             cells = (shown, kind, _values(entry), str(entry.get("missing", "refused")) if not role else "refused")
             table.add_row(*(Text(printable(cell)) for cell in (*cells, _source(suggestion.remarks.get(shown, "")))))
+        for name in suggestion.left_out:
+            table.add_row(Text(printable(name)), "left out", "see below", "", "")
         wide = None if sys.stdout.isatty() else _WIDTH
         Console(stderr=self._to_stderr, highlight=False, width=wide).print(table)
         for name, why in suggestion.left_out.items():
-            self._say(f"left out: {printable(name)} ({why})")
+            self._say(f"left out: {printable(name)}: {printable(why)}")
 
     def _say(self, line: str) -> None:
         click.echo(line, err=self._to_stderr)

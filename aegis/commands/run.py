@@ -109,6 +109,8 @@ def run(
         flare = _flare(runtime, **hosting)
         _run_study(what, runtime, flare, changes, readmit, baseline=not no_baseline, repeats=repeats, json_=as_json)
         return
+    if what.name == "study.toml":
+        raise click.UsageError(f"{what} is a study's job: name the study's folder, aegis run {what.parent}")
     if changes or no_baseline or repeats:
         raise click.UsageError("--set, --no-baseline and --repeats need the folder of a study, not a job file")
     if federation is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ def split_arrays(plan: SplitPlan, folder: Path, task: LabelTask | None) -> Split
     if plan.held_out is not None:
         parts[HELD_OUT] = dict(_read(plan.held_out))
         _require_other_persons(plan.held_out, parts)
+        _require_other_examples(plan.held_out, {site: path for path, site in names.items()}, parts)
     if empty := sorted(set(names.values()) - parts.keys()):
         raise InvalidStudy(f"--holdout {plan.share:g} leaves the site {empty[0]!r} without rows: hold out fewer")
     _require_one_form(parts)
@@ -73,6 +75,30 @@ def _require_other_persons(path: Path, parts: Mapping[str, Arrays]) -> None:
     for site, arrays in parts.items():
         if site != HELD_OUT and np.isin(held_out, arrays.get("unit", np.empty(0, np.int64))).any():
             raise InvalidStudy(f"{path} and the site {site!r} share a person (unit): hold out others")
+
+
+def _require_other_examples(path: Path, files: Mapping[str, Path], parts: Mapping[str, Arrays]) -> None:
+    """Refuse an example that is trained on and held out; where persons are named, equal examples may be of two."""
+    if any("unit" in arrays for arrays in parts.values()):
+        return
+    held_out = _digests(parts[HELD_OUT])
+    for site, file in files.items():
+        shared = held_out.keys() & _digests(parts[site]).keys()
+        if shared:
+            first = min(held_out[digest] for digest in shared)
+            raise InvalidStudy(
+                f"{path} and {file} share {len(shared)} equal example{'s' if len(shared) > 1 else ''} "
+                f"(the first is number {first} of {path.name}): hold out others, or name persons by the array unit"
+            )
+
+
+def _digests(arrays: Arrays) -> dict[bytes, int]:
+    """Return each example's digest, whatever its type of number, with the example's first place from 1."""
+    found: dict[bytes, int] = {}
+    for number, (x, y) in enumerate(zip(arrays["x"], arrays["y"], strict=True), start=1):
+        content = np.concatenate([np.ravel(x), np.ravel(y)]).astype(np.float64) + 0.0  # -0.0 becomes 0.0
+        found.setdefault(hashlib.blake2b(content.tobytes(), digest_size=16).digest(), number)
+    return found
 
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:

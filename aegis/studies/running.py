@@ -23,6 +23,7 @@ from aegis.studies.baseline import baseline_of, why_no_baseline
 from aegis.studies.held_out import Interval
 from aegis.studies.model_card import model_card
 from aegis.studies.pictures import draw
+from aegis.studies.readiness import require_local_sites
 from aegis.studies.repeating import Repetitions, Simulation, require_repeatable
 from aegis.studies.report import summary
 from aegis.studies.results import MAIN_MEASURES, MODEL_CARD, PLOTS, TWIN, StudyResult, collect
@@ -92,7 +93,8 @@ def run_study(
     """
     job, federation = study.job(changes), study.federation()
     config = federation.config()
-    study.dictionary()  # refuses an unusable one before the first write
+    study.dictionary()  # what cannot be used is refused before the first write
+    require_local_sites(federation, runtime)
     job = resolve(job, delta=config.delta)
     require_repeatable(job, federation, simulation.repeats)
     run, named = study.choose_run(job, _options(study, runtime, baseline, simulation, say=say, job=job))

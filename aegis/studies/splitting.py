@@ -3,7 +3,9 @@
 - Whether a person is held out follows from the person's id alone (of the group's name, where groups are kept together),
   so neither the order of rows nor the order of files matters. Spellings of one id (``7``, ``007``) count as one.
 - Where every row is a person of its own, the row's content decides: equal rows fall on the same side.
-- Files are read and written row by row. Memory holds the columns' summaries and the ids of persons.
+- With a file of held-out rows, a person in that file and in a site's file is refused; so is a row, without persons.
+- Files are read and written row by row. Memory holds the columns' summaries and the ids of persons (with a file of
+  held-out rows and no persons: a digest of each row).
 """
 
 from __future__ import annotations
@@ -158,6 +160,7 @@ class _Sides:
         self._plan = plan
         self._group_of: dict[str, str] = {}
         self._file_side: dict[str, bool] = {}
+        self._place_of: dict[bytes, str] = {}
         self.sites: set[str] = set()
 
     def part(self, place: str, site: str, row: Mapping[str, str]) -> tuple[str | None, str]:
@@ -178,9 +181,22 @@ class _Sides:
                 raise InvalidStudy(
                     f"{place}: this row's {who} is in a site's file and in {plan.held_out}: hold out others"
                 )
+        if plan.held_out is not None and key is None:
+            self._require_other_row(place, site, row)
         if site == HELD_OUT or not plan.share:
             return person, site
         return person, HELD_OUT if is_held_out(_content(row) if key is None else key, plan.share) else site
+
+    def _require_other_row(self, place: str, site: str, row: Mapping[str, str]) -> None:
+        """Refuse a held-out row that a site's file has, too; where persons are named, equal rows may be of two."""
+        shared = {name: cell for name, cell in row.items() if name != self._plan.site_column}
+        digest = hashlib.blake2b(_content(shared).encode(), digest_size=16).digest()
+        if site != HELD_OUT:
+            self._place_of.setdefault(digest, place)
+        elif digest in self._place_of:
+            raise InvalidStudy(
+                f"{place} equals {self._place_of[digest]}: hold out other rows, or name persons with --person"
+            )
 
     @staticmethod
     def _cell(place: str, row: Mapping[str, str], name: str) -> str:
@@ -206,7 +222,9 @@ def _rows(plan: SplitPlan, seen: SplitRows) -> Iterator[tuple[str, str, Mapping[
         for place, row in file.rows():
             for name, column in seen.columns.items():
                 column.take(row[name])
-            part = HELD_OUT if path == plan.held_out else names.get(path) or _named(plan, spelled, row, place)
+            part = (
+                HELD_OUT if path == plan.held_out else names.get(path) or _named(plan, spelled, row, f"{path}: {place}")
+            )
             yield f"{path}: {place}", part, row
         if seen.columns[plan.label].rows == before:
             raise InvalidStudy(f"{path} has a header and no rows")

@@ -97,9 +97,13 @@ class Study:
         """Read the study's data dictionary.
 
         Raises:
+            InvalidStudy: there is no such file.
             DatasetRejected: the file cannot be used.
         """
-        return DataDictionary.read(self.path / DICTIONARY)
+        path = self.path / DICTIONARY
+        if not path.is_file():
+            raise InvalidStudy(f"{path} is missing: put it back; each run keeps a copy, runs/<n>/{DICTIONARY}")
+        return DataDictionary.read(path)
 
     def job(self, changes: Sequence[str] = ()) -> FederationJob:
         """Return the job of ``study.toml`` with changes such as ``privacy.target_epsilon=1`` applied.
@@ -185,6 +189,7 @@ class Study:
         return tuple(sorted(name for name in began.keys() | now.keys() if began.get(name) != now.get(name)))
 
     def _begin(self, run: RunFolder, started: Mapping[str, Any]) -> None:
+        dataset = self._dataset()
         self.runs.mkdir(exist_ok=True)
         for stale in self.runs.glob(".new-*"):
             shutil.rmtree(stale, ignore_errors=True)
@@ -193,7 +198,7 @@ class Study:
             staging.path.mkdir()
             staging.write_json(_STARTED, started)
             shutil.copyfile(self.path / DICTIONARY, staging.path / DICTIONARY)
-            staging.write_json(DATASET, self._dataset())
+            staging.write_json(DATASET, dataset)
             publish(staging.path, run.path)
         except OSError as error:
             raise RunFolderError(f"{run.path} cannot be created ({error.strerror}): repeat the command") from error

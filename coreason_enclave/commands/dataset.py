@@ -86,6 +86,8 @@ def init(
     click.echo(f"wrote {declaration}, for this site's own eyes")
     if dictionary is None:
         click.echo("replace each entry marked 'suggested from rows' by what is publicly known")
+        if "\n# left out: " in text:
+            click.echo("its first lines say which columns are left out, and why")
     click.echo(f"then: coreason-enclave dataset check {dataset_id} --config {folder / 'site.toml'}")
 
 

@@ -17,7 +17,7 @@ from coreason_enclave.datasets.dictionary import DataDictionary
 from coreason_enclave.datasets.labels import LabelTask
 from coreason_enclave.datasets.number_text import plain_number
 from coreason_enclave.datasets.schema import parse_schema
-from coreason_enclave.datasets.suggestion import ColumnSummary, form_of, suggest
+from coreason_enclave.datasets.suggestion import ColumnSummary, Suggestion, form_of, suggest
 from coreason_enclave.errors import DatasetRejected
 
 SUGGESTED = "suggested from rows: replace by what is publicly known"
@@ -48,25 +48,27 @@ def draft(
     Raises:
         DatasetRejected: the file is no table with these columns, or no column is left to learn from.
     """
+    left_out: Mapping[str, str] = {}
     if dictionary is None:
         if label is None:
             raise DatasetRejected("--label is missing: name the column to predict, or give the study's --dictionary")
         needed = [label, *([person] if person else [])]
         form = form_of(path, needed)
-        document = _suggested(path, form, label, person, task)
+        suggestion = suggest(list(_summaries(path, form).values()), label=label, person=person, task=task)
+        document, left_out = _suggested(suggestion, person), suggestion.left_out
     else:
         known = dictionary.model_copy(update={"unit_column": person}) if person else dictionary
         blank = known.declaration(file=file, public=public)
         form = form_of(path, blank.reads)
         document = blank.model_dump(mode="json", exclude_none=True, exclude={"csv"})
     head = {"version": 1, "dataset_id": dataset_id, "format": "csv", "file": file, "public": public}
-    text = _written({**head, **_form(form), **{k: v for k, v in document.items() if k not in head}}, dictionary is None)
+    entries = {**head, **_form(form), **{k: v for k, v in document.items() if k not in head}}
+    text = _written(entries, dictionary is None, left_out)
     parse_schema(text.encode())
     return text
 
 
-def _suggested(path: Path, form: CsvForm, label: str, person: str | None, task: LabelTask | None) -> Mapping[str, Any]:
-    suggestion = suggest(list(_summaries(path, form).values()), label=label, person=person, task=task)
+def _suggested(suggestion: Suggestion, person: str | None) -> Mapping[str, Any]:
     return {
         **({"unit_column": person} if person else {}),
         "label": dict(suggestion.label),
@@ -110,12 +112,14 @@ def _form(form: CsvForm) -> Mapping[str, Any]:
     return {"csv": changed} if changed else {}
 
 
-def _written(document: Mapping[str, Any], computed: bool) -> str:
-    """Return TOML: plain entries, then tables; computed entries carry the mark."""
+def _written(document: Mapping[str, Any], computed: bool, left_out: Mapping[str, str]) -> str:
+    """Return TOML: plain entries, then tables; computed entries, and columns left out, carry the mark."""
     written = tomlkit.document()
     if computed:
         _remark(written, "SUGGESTED FROM ROWS, for this site's own eyes: each marked entry would publish a private")
         _remark(written, "value. Write what is publicly known, and delete the mark; `dataset register` looks for it.")
+        for name, why in left_out.items():
+            _remark(written, f"left out: {name!r}: {why}  # {SUGGESTED}")
     tables = {name: value for name, value in document.items() if isinstance(value, dict) or _is_tables(value)}
     for name, value in document.items():
         if name not in tables:

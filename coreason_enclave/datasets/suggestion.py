@@ -42,6 +42,9 @@ _MAX_PREAMBLE = 20
 _SAMPLE_LINES = 500
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _NUMBER = plain_pattern(CsvForm())
+_MEASURE = re.compile(r"[+-]?[0-9][0-9.,]*\s*(?P<unit>[^\W\d_]\S{0,11}|[%°‰€$£]\S{0,11})")
+_MAX_UNITS = 8
+_MAX_EXAMPLE = 30
 _ID = re.compile(r"unnamed: [0-9]+|index|id|.*[ _-]id", re.IGNORECASE)
 _MAX_BOUND = 1e15
 _INTERVALS = 5
@@ -57,6 +60,8 @@ class ColumnSummary:
     Attributes:
         seen: distinct spellings and how often each occurred; at most ``MAX_CATEGORIES + 1`` of them.
         whole: whether every number so far was whole.
+        word: the first cell that is neither a number nor a day; empty if there is none.
+        measures: how many cells are a number and a unit, such as ``20.57 mm``, by unit; the first few units only.
     """
 
     name: str
@@ -72,6 +77,8 @@ class ColumnSummary:
     last_day: str = ""
     whole: bool = True
     seen: Counter[str] = field(default_factory=Counter)
+    word: str = ""
+    measures: Counter[str] = field(default_factory=Counter)
 
     def take(self, cell: str) -> None:
         """Count one cell."""
@@ -92,6 +99,19 @@ class ColumnSummary:
             self.days += 1
             self.first_day = min(self.first_day or text, text)
             self.last_day = max(self.last_day, text)
+        else:
+            self._take_word(text)
+
+    def _take_word(self, text: str) -> None:
+        self.word = self.word or text
+        measure = _MEASURE.fullmatch(text)
+        if measure is not None and (measure["unit"] in self.measures or len(self.measures) < _MAX_UNITS):
+            self.measures[measure["unit"]] += 1
+
+    @property
+    def units(self) -> list[str]:
+        """The units after the numbers, if most present cells are a number and a unit."""
+        return sorted(self.measures) if 2 * self.measures.total() > self.present else []
 
     @property
     def present(self) -> int:
@@ -402,7 +422,19 @@ def _feature(column: ColumnSummary) -> tuple[Mapping[str, Any] | None, str]:
         listed = sorted(column.seen)
         named = {"name": column.name, "kind": "category", "categories": listed, **extra}
         return named, "categories suggested from rows"
-    return None, f"holds more than {MAX_CATEGORIES} different words: text, or an id"
+    return None, _text(column)
+
+
+def _text(column: ColumnSummary) -> str:
+    """Return why a column of text is left out, and what its owner can do."""
+    cell = column.word or column.first_day
+    cell = cell if len(cell) <= _MAX_EXAMPLE else f"{cell[:_MAX_EXAMPLE]}…"
+    otherwise = 'or declare the column with kind = "category"'
+    if column.units:
+        return f"cells like {cell!r} are text: {_remove(column.units)}, {otherwise}"
+    if 2 * column.numbers > column.present:
+        return f"cells like {cell!r} are text among numbers: mend these cells or leave them empty, {otherwise}"
+    return f"cells like {cell!r} are text, more than {MAX_CATEGORIES} different ones: name groups of them, {otherwise}"
 
 
 def _date(column: ColumnSummary) -> tuple[Mapping[str, Any], str]:
@@ -463,13 +495,13 @@ def _label(column: ColumnSummary, task: LabelTask | None) -> tuple[Mapping[str, 
     if task is LabelTask.CLASSES:
         if not few or len(column.seen) < 2:
             values = f"{_how_many(column)} value{'s' if len(column.seen) != 1 else ''}"
-            raise DatasetRejected(f"the label {column.name!r} has {values}: that is no list of classes")
+            raise DatasetRejected(f"the label {column.name!r} has {values}: that is no list of classes{_hint(column)}")
         words = sorted(column.seen, key=_in_order)
         if column.is_number and words == [str(number) for number in range(len(words))]:
             return {"column": column.name, "classes": len(words)}, "number of classes suggested from rows"
         return {"column": column.name, "values": words}, "classes suggested from rows"
     if not column.is_number:
-        raise DatasetRejected(f"the label {column.name!r} holds words, and the task needs numbers")
+        raise DatasetRejected(f"the label {column.name!r} holds words, and the task needs numbers{_hint(column)}")
     if not max(abs(column.low), abs(column.high)) <= _MAX_BOUND:
         raise DatasetRejected(f"the label {column.name!r} holds numbers beyond {_MAX_BOUND:g}")
     if task is LabelTask.COUNT:
@@ -499,6 +531,16 @@ def _in_order(word: str) -> tuple[int, float, str]:
 
 def _how_many(column: ColumnSummary) -> str:
     return f"more than {MAX_CATEGORIES}" if len(column.seen) > MAX_CATEGORIES else str(len(column.seen))
+
+
+def _hint(label: ColumnSummary) -> str:
+    return f" ({_remove(label.units)})" if label.units else ""
+
+
+def _remove(units: Sequence[str]) -> str:
+    if len(units) == 1:
+        return f"remove the unit {units[0]!r} from each cell"
+    return f"bring the units {', '.join(map(repr, units))} to one, and remove it from each cell"
 
 
 def _listed(left_out: Mapping[str, str]) -> str:

@@ -120,15 +120,21 @@ WRONG = [
     Wrong("holdout that empties a site", {**TWO, "east.csv": table(3, rows=1)}, PLAIN + " --data east.csv --holdout 0.999", "--holdout 0.999 leaves the site 'east' without rows: hold out fewer"),
     Wrong("holdout that takes no row", TWO, PLAIN + " --holdout 0.0001", '--holdout 0.0001 takes no row out of so few: hold out more, or 0'),
     Wrong("held-out person at a site", {**TWO, "test.csv": table(2)}, PLAIN + " --holdout test.csv", "test.csv: line 2: this row's patient is in a site's file and in test.csv: hold out others"),
+    Wrong("held-out row at a site", {**TWO, "test.csv": table(9) + SOUTH.splitlines()[3] + "\n"}, PLAIN.replace("--person patient", "") + " --holdout test.csv", "test.csv: line 14 equals south.csv: line 4: hold out other rows, or name persons with --person"),
+    Wrong("held-out row in the file of all sites", {**sites_of("north", "south", "north"), "test.csv": "sick,age\n1,9\n0,2\n"}, ONE + " --holdout test.csv", "test.csv: line 3 equals one.csv: line 4: hold out other rows, or name persons with --person"),
     Wrong("held-out file without the label", {**TWO, "test.csv": table(9, header="patient,age,dose,ill")}, PLAIN + " --holdout test.csv", "test.csv has no column 'sick': it has patient, age, dose, ill"),
     Wrong("held-out file is a site's file", TWO, PLAIN.replace("--person patient", "") + " --holdout north.csv", "--holdout north.csv is a site's file: hold out other rows (see aegis init --help)"),
+    Wrong("held-out file over real sites", {**TWO, "test.csv": table(9), "clinics/": None}, PLAIN + " --holdout test.csv --federation clinics", "--holdout test.csv with real sites: dictionary.toml, which every site gets, would tell values of its rows; declare them public with --public-holdout, or leave --holdout out (see aegis init --help)"),
+    Wrong("held-out file over new real sites", {**TWO, "test.csv": table(9)}, PLAIN + " --holdout test.csv --profile unattested", "--holdout test.csv with real sites: dictionary.toml, which every site gets, would tell values of its rows; declare them public with --public-holdout, or leave --holdout out (see aegis init --help)"),
+    Wrong("public rows without real sites", {**TWO, "test.csv": table(9)}, PLAIN + " --holdout test.csv --public-holdout", "--public-holdout goes with --holdout FILE and real sites: a simulation's rows are public (see aegis init --help)"),
+    Wrong("public rows without a file", TWO, PLAIN + " --public-holdout --profile unattested", "--public-holdout goes with --holdout FILE and real sites: a simulation's rows are public (see aegis init --help)"),
     Wrong("person column absent", TWO, PLAIN.replace("patient", "patiant"), "north.csv has no column 'patiant': did you mean 'patient'?"),
     Wrong("person missing in a row", changed("2-11,", ","), PLAIN, 'south.csv: line 13 has no patient: fill the cell, or leave the row out'),
     Wrong("person in two groups", {**TWO, "south.csv": SOUTH + "2-11,40,9.5,1\n"}, PLAIN + " --group dose", "south.csv: line 14: this row's patient has rows in two groups of 'dose': settle on one"),
     Wrong("person is the label", TWO, PLAIN.replace("patient", "sick"), "--label and --person both name the column 'sick': one role a column (see aegis init --help)"),
     Wrong("site column with one value", sites_of("north", "north"), ONE + " --holdout 0", 'a federation needs two sites: give --data for each site, or --site-column'),
     Wrong("site column with 200 values", sites_of(*(f"s{n}" for n in range(200))), ONE, "'site' has more than 100 values: that is no column of sites"),
-    Wrong("site column with an empty cell", sites_of("north", "south", ""), ONE, 'line 4 has no site: every row needs its site'),
+    Wrong("site column with an empty cell", sites_of("north", "south", ""), ONE, 'one.csv: line 4 has no site: every row needs its site'),
     Wrong("site column in two spellings", sites_of("north", "South", "south"), ONE, "'site' spells one site in two ways, 'South' and 'south': settle on one"),
     Wrong("site column of signs", sites_of("north", "???"), ONE, "no site can be named '???': use letters or digits, and not 'held-out'"),
     Wrong("site column absent", sites_of("north", "south"), ONE.replace("column site", "column sites"), "one.csv has no column 'sites': did you mean 'site'?"),
@@ -147,12 +153,13 @@ WRONG = [
     Wrong("event without survival", TWO, PLAIN + " --event dose", '--event and --cuts go with --task survival, which needs --event (see aegis init --help)'),
     Wrong("survival without event", lived("3", "1"), SURVIVAL, '--event and --cuts go with --task survival, which needs --event (see aegis init --help)'),
     Wrong("cuts without survival", TWO, PLAIN + " --cuts 1,2", '--event and --cuts go with --task survival, which needs --event (see aegis init --help)'),
-    Wrong("cuts that do not increase", lived("3", "1"), SURVIVAL + " --event died --cuts 5,3", "--cuts must increase from above 0, got '5,3' (see aegis init --help)"),
+    Wrong("cuts that do not increase", lived("3", "1"), SURVIVAL + " --event died --cuts 5,3", "--cuts must increase from above 0, to 1e+09 at most, got '5,3' (see aegis init --help)"),
     Wrong("cuts of text", lived("3", "1"), SURVIVAL + " --event died --cuts soon", "--cuts takes numbers such as 30,90,365, got 'soon' (see aegis init --help)"),
-    Wrong("cuts not finite", lived("3", "1"), SURVIVAL + " --event died --cuts 1,inf", 'dataset.toml: label.cuts[2] must be in (0, 1e+09], got inf'),
-    Wrong("cuts nan", lived("3", "1"), SURVIVAL + " --event died --cuts nan", 'dataset.toml: label.cuts[1] must be in (0, 1e+09], got nan'),
-    Wrong("negative time", lived("-3", "1"), SURVIVAL + " --event died", "the time 'days' has to be a number of at least 0 in every row"),
-    Wrong("event neither 0 nor 1", lived("3", "2"), SURVIVAL + " --event died", "the event 'died' has to be yes or no (1 or 0) in every row"),
+    Wrong("cuts not finite", lived("3", "1"), SURVIVAL + " --event died --cuts 1,inf", "--cuts must increase from above 0, to 1e+09 at most, got '1,inf' (see aegis init --help)"),
+    Wrong("cuts nan", lived("3", "1"), SURVIVAL + " --event died --cuts nan", "--cuts must increase from above 0, to 1e+09 at most, got 'nan' (see aegis init --help)"),
+    Wrong("cuts nan among others", lived("3", "1"), SURVIVAL + " --event died --cuts 1,nan,3", "--cuts must increase from above 0, to 1e+09 at most, got '1,nan,3' (see aegis init --help)"),
+    Wrong("cuts beyond any time", lived("3", "1"), SURVIVAL + " --event died --cuts 1,2e9", "--cuts must increase from above 0, to 1e+09 at most, got '1,2e9' (see aegis init --help)"),
+    Wrong("too many cuts", lived("3", "1"), SURVIVAL + " --event died --cuts " + ",".join(map(str, range(1, 1002))), "--cuts takes 1000 numbers at most, got 1001 (see aegis init --help)"),
     Wrong("npz without x", {"north.npz": archive(y=Y), "south.npz": archive(x=X, y=Y)}, NUMPY, 'north.npz holds y: it needs x and y, and may have unit'),
     Wrong("npz of other shapes", {"north.npz": archive(x=X, y=Y), "south.npz": archive(x=X[:, :3], y=Y)}, NUMPY + " --holdout 0", 'the files differ in their arrays or their shapes: all need the same'),
     Wrong("npz of unequal length", {"north.npz": archive(x=X, y=Y[:5]), "south.npz": archive(x=X, y=Y)}, NUMPY, 'north.npz: x, y and unit need the same number of examples, at least one'),
@@ -164,6 +171,7 @@ WRONG = [
     Wrong("table beside npz", {"north.npz": archive(x=X, y=Y), "south.csv": SOUTH}, "--data south.csv --data north.npz --label sick --yes", 'north.npz holds arrays, and other files hold tables: give files of one kind'),
     Wrong("npz with a person column", {"north.npz": archive(x=X, y=Y), "south.npz": archive(x=X, y=Y)}, NUMPY + " --person unit --holdout 0", 'arrays have no columns: name persons by the array unit, and give one file a site'),
     Wrong("npz held-out person at a site", {n: archive(x=X, y=Y, unit=np.arange(6) + k) for k, n in ((0, "north.npz"), (10, "south.npz"), (5, "test.npz"))}, NUMPY + " --holdout test.npz", "test.npz and the site 'north' share a person (unit): hold out others"),
+    Wrong("npz held-out example at a site", {"north.npz": archive(x=X + 1, y=Y), "south.npz": archive(x=np.arange(24.0).reshape(6, 4), y=Y), "test.npz": archive(x=np.arange(8, 20, dtype=np.float32).reshape(3, 4), y=np.array([5, 1, 7]))}, NUMPY + " --holdout test.npz", "test.npz and south.npz share 1 equal example (the first is number 2 of test.npz): hold out others, or name persons by the array unit"),
     Wrong("CNN on a table", TWO, PLAIN + " --model CNN", 'CNN needs arrays of shape (channels, height, width), got (2,): take Linear or MLP'),
     Wrong("no header without columns", TWO, PLAIN + " --no-header", '--no-header and --columns go together: name every column in order (see aegis init --help)'),
     Wrong("columns without no header", TWO, PLAIN + " --columns a,b,c,d", '--no-header and --columns go together: name every column in order (see aegis init --help)'),
@@ -225,3 +233,17 @@ def test_holding_nothing_out_is_no_mistake(tmp_path: Path, monkeypatch: pytest.M
     write(TWO)
     assert invoke("init", "study", *PLAIN.split(), "--holdout", "0").exit_code == 0
     assert not Path("study/held-out").exists()
+
+
+def test_held_out_rows_that_are_declared_public_are_taken_over_real_sites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write({**TWO, "test.csv": table(9)})
+    options = "--holdout test.csv --public-holdout --profile unattested"
+
+    answer = invoke("init", "study", *PLAIN.split(), *options.split())
+
+    assert answer.exit_code == 0, answer.output
+    assert "test.csv, declared public: measure a run with aegis evaluate RUN ROWS.csv\n" in answer.stdout
+    assert not list(Path("study").rglob("*.csv")), "a row was copied"

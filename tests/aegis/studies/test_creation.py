@@ -127,9 +127,13 @@ def test_files_without_a_line_of_names_take_them_from_the_command(tmp_path: Path
     for file in files:
         file.write_text(file.read_text().partition("\n")[2])
 
-    about = init(tmp_path / "study", *data(files), "--no-header", "--columns", "patient,age,dose,outcome")
+    bare = ["--no-header", "--columns", "patient,age,dose,outcome"]
+    about = init(tmp_path / "study", *data(files), "--person", "patient", *bare)
+    named = Study(tmp_path / "study").dictionary()
 
-    assert about["inputs"] == ["patient", "age", "dose"] or about["inputs"] == ["age", "dose"]
+    init(tmp_path / "other", *data(write_rows(tmp_path / "files", "binary")), "--person", "patient")
+    assert about["inputs"] == ["age", "dose"]
+    assert named == Study(tmp_path / "other").dictionary()
 
 
 def test_arrays_make_a_study_whose_examples_keep_their_shape(tmp_path: Path) -> None:
@@ -198,6 +202,49 @@ def test_the_owner_is_asked_for_what_is_publicly_known(tmp_path: Path, monkeypat
     assert "'x' is no range" in result.output
     (feature,) = tomllib.loads((tmp_path / "study" / "dictionary.toml").read_text())["features"]
     assert (feature["name"], feature["low"], feature["high"], feature["why"]) == ("age", 0, 120, "stated by the owner")
+
+
+def test_enter_keeps_every_suggestion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aegis.commands.init._at_a_terminal", lambda: True)
+    options = [*data(write_rows(tmp_path / "files", "binary")), "--label", "outcome", "--person", "patient"]
+    assert aegis("init", tmp_path / "taken", *options, "--yes").exit_code == 0
+
+    asked = aegis("init", tmp_path / "study", *options, answers="\n\n")
+
+    assert asked.exit_code == 0, asked.output
+    assert "Enter keeps the suggestion" in asked.output
+    assert "age, suggested 20 80" in asked.output
+    assert Study(tmp_path / "study").dictionary() == Study(tmp_path / "taken").dictionary()
+
+
+def test_a_review_that_ends_without_an_answer_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aegis.commands.init._at_a_terminal", lambda: True)
+    options = [*data(write_rows(tmp_path / "files", "binary")), "--label", "outcome", "--person", "patient"]
+
+    asked = aegis("init", tmp_path / "study", *options, answers="\n")
+
+    assert asked.exit_code != 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["files"]
+
+
+def test_the_review_names_a_column_that_is_left_out_why_and_what_to_do(tmp_path: Path) -> None:
+    for site in ("north", "south"):
+        rows = [f"{n},{n + 20}.57 mm,{n % 2}" for n in range(30)]
+        (tmp_path / f"{site}.csv").write_text("\n".join(["age,radius,sick", *rows]) + "\n")
+    why = (
+        "cells like '20.57 mm' are text: remove the unit 'mm' from each cell, "
+        'or declare the column with kind = "category"'
+    )
+    options = [*data([tmp_path / "north.csv", tmp_path / "south.csv"]), "--label", "sick", "--yes"]
+
+    read = aegis("init", tmp_path / "read", *options)
+    called = aegis("init", tmp_path / "called", *options, "--json")
+
+    assert f"left out: radius: {why}\n" in read.stdout
+    (row,) = [line for line in read.stdout.splitlines() if line.startswith("│ radius")]
+    assert [cell.strip() for cell in row.strip("│").split("│")][:3] == ["radius", "left out", "see below"]
+    assert json.loads(called.stdout)["left_out"] == {"radius": why}
+    assert json.loads(called.stdout)["inputs"] == ["age"]
 
 
 def test_a_study_over_a_federation_copies_no_row(tmp_path: Path) -> None:

@@ -128,3 +128,15 @@ def test_a_site_without_a_dataset_is_warned(tmp_path: Path, federation: Any, sma
     assert "no dataset is registered" in result.output
     result = run(small, "register", DATASET, *REGISTER, "--public")
     assert result.exit_code == 0, result.output
+
+
+def test_a_draft_names_the_columns_that_it_leaves_out(small: SmallSite, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    lines = [f"{n},{n}.5 mm,{n % 2}" for n in range(30)]
+    rows.write_text("\n".join(["age,radius,sick", *lines]) + "\n")
+    result = run(small, "init", rows, "--dataset-id", "clinic/new", "--label", "sick")
+    text = (small.folder / "data/clinic/new/dataset.toml").read_text()
+    assert "its first lines say which columns are left out, and why\n" in result.output
+    assert "# left out: 'radius': cells like '0.5 mm' are text: remove the unit 'mm' from each cell, or" in text
+    assert run(small, "check", "clinic/new").exit_code == 0
+    assert "line 3" in run(small, "register", "clinic/new", *REGISTER).output

@@ -136,3 +136,47 @@ def test_a_survival_label_gets_five_equal_intervals_unless_stated() -> None:
 
     assert found.label["cuts"] == [20.0, 40.0, 60.0, 80.0, 100.0]
     assert stated.label["cuts"] == [30.0, 60.0]
+
+
+def left_out(cells: list[str]) -> str:
+    table = [{"age": str(n), "size": cell, "label": str(n % 2)} for n, cell in enumerate(cells)]
+    return suggest(summaries(table), label="label", person=None).left_out["size"]
+
+
+@pytest.mark.parametrize("unit", ["mm", "%", "mg/dL", "°C", "m2"])
+@pytest.mark.parametrize("space", ["", " "])
+def test_a_column_with_a_unit_is_left_out_and_its_unit_named(unit: str, space: str) -> None:
+    why = left_out([f"{n + 20}.57{space}{unit}" for n in range(25)] + ["30.1", "none of it"])
+
+    assert why == (
+        f"cells like '20.57{space}{unit}' are text: remove the unit '{unit}' from each cell, "
+        'or declare the column with kind = "category"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (
+            [f"{n}.5" for n in range(25)] + ["<0.1", "<0.2"],
+            "cells like '<0.1' are text among numbers: mend these cells",
+        ),
+        ([f"Smith {n}" for n in range(25)], "cells like 'Smith 0' are text, more than 20 different ones: name groups"),
+        (
+            [f"{n} mm" for n in range(12)] + [f"{n} cm" for n in range(13)],
+            "cells like '0 mm' are text: bring the units 'cm', 'mm' to one, and remove it from each cell, or",
+        ),
+        (["x" * 90 + str(n) for n in range(25)], f"cells like '{'x' * 30}…' are text"),
+        ([f"2020-01-{n:02}" for n in range(1, 25)] + ["5"], "cells like '2020-01-01' are text"),
+    ],
+)
+def test_other_text_is_left_out_with_one_of_its_cells(cells: list[str], words: str) -> None:
+    assert left_out(cells).startswith(words)
+
+
+def test_a_label_with_a_unit_is_refused_and_its_unit_named() -> None:
+    table = [{"age": str(n), "label": f"{n}.5 mm"} for n in range(25)]
+
+    for task in (None, LabelTask.NUMBER):
+        with pytest.raises(DatasetRejected, match=r"\(remove the unit 'mm' from each cell\)$"):
+            suggest(summaries(table), label="label", person=None, task=task)
