@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coreason_enclave.command_line import ExitCode, printable
+from coreason_enclave.command_line import ExitCode, one_line, printable
 from coreason_enclave.commands.dataset_init import init
 from coreason_enclave.commands.dataset_place import FILE, config_option, place_of
 from coreason_enclave.errors import ConfigurationError, DatasetRejected, EnclaveError, Reason
@@ -165,6 +165,8 @@ def _checked(dataset_id: str, folder: Path, config: SiteConfig, wanted: DataDict
         return _Checked(dataset_id, False, error.reason, tuple(map(str, error.problems)), ())
     except (ConfigurationError, DatasetRejected) as error:
         return _Checked(dataset_id, False, error.reason, (str(error),), ())
+    except (OSError, MemoryError) as error:  # the words may hold a size of private arrays: --for-coordinator drops them
+        return _Checked(dataset_id, False, Reason.DATASET_SCHEMA, (one_line(error) or "no memory is left",), ())
     problems = [] if wanted is None else list(wanted.differences(opened.schema))
     if opened.num_units < config.policy.min_units:
         problems.append("the dataset holds fewer units than min_units")
