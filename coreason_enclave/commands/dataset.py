@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coreason_enclave.command_line import ExitCode, printable, site_folder
+from coreason_enclave.command_line import ExitCode, one_line, printable
+from coreason_enclave.commands.dataset_init import init
+from coreason_enclave.commands.dataset_place import FILE, config_option, place_of
 from coreason_enclave.errors import ConfigurationError, DatasetRejected, EnclaveError, Reason
 from coreason_enclave.policy import LineagePolicy, SiteConfig, load_site_config
 from coreason_enclave.schemas import PrivacyUnit, explained
@@ -21,15 +23,6 @@ from coreason_enclave.schemas import PrivacyUnit, explained
 if TYPE_CHECKING:
     from coreason_enclave.datasets import DataDictionary, DatasetSchema
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_config = click.option(
-    "--config",
-    "folder",
-    required=True,
-    type=click.Path(path_type=Path),
-    callback=site_folder,
-    help="A site.toml or its folder.",
-)
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
@@ -38,65 +31,15 @@ def dataset() -> None:
     """Declare, check and register this site's datasets."""
 
 
-@dataset.command(
-    epilog="Example: … dataset init visits.csv --dataset-id clinic/visits --label visited --person patient"
-)
-@click.argument("file", type=_FILE)
-@click.option("--dataset-id", required=True, help="Name of the dataset; its folder below the data root.")
-@click.option("--label", help="Column to predict.")
-@click.option("--person", help="Column that names the person behind a row [every row is a person of its own].")
-@click.option("--task", type=click.Choice(["classes", "number", "count"]), help="Kind of label [by its values].")
-@click.option("--public", is_flag=True, help="The rows may be published as a whole.")
-@click.option("--dictionary", type=_FILE, help="A study's dictionary.toml: nothing is then suggested from rows.")
-@_config
-def init(
-    file: Path,
-    dataset_id: str,
-    label: str | None,
-    person: str | None,
-    task: str | None,
-    public: bool,
-    dictionary: Path | None,
-    folder: Path,
-) -> None:
-    """Write dataset.toml for the rows in the CSV file FILE, beside a copy of FILE below the data root.
-
-    Replaces no file. Without --dictionary, what is suggested from rows is marked, and has to be replaced.
-    """
-    from coreason_enclave.datasets import DataDictionary, LabelTask, draft
-    from coreason_enclave.system import PRIVATE, create_file
-
-    place = _place_of(folder, dataset_id)
-    declaration = place / "dataset.toml"
-    if declaration.exists() or declaration.is_symlink():
-        raise ConfigurationError(f"{declaration} exists: edit it, or choose another --dataset-id")
-    text = draft(
-        file,
-        file="rows.csv" if place.resolve() != file.resolve().parent else file.name,
-        dataset_id=dataset_id,
-        public=public,
-        label=label,
-        person=person,
-        task=None if task is None else LabelTask(task),
-        dictionary=None if dictionary is None else DataDictionary.read(dictionary),
-    )
-    if place.resolve() != file.resolve().parent:
-        _copy(file, place / "rows.csv")
-    create_file(declaration, text.encode(), mode=PRIVATE)
-    click.echo(f"wrote {declaration}, for this site's own eyes")
-    if dictionary is None:
-        click.echo("replace each entry marked 'suggested from rows' by what is publicly known")
-        if "\n# left out: " in text:
-            click.echo("its first lines say which columns are left out, and why")
-    click.echo(f"then: coreason-enclave dataset check {dataset_id} --config {folder / 'site.toml'}")
+dataset.add_command(init)
 
 
 @dataset.command(epilog="Example: … dataset check clinic/visits --dictionary dictionary.toml --config site.toml")
 @click.argument("name", metavar="[DATASET_ID|FOLDER]", required=False)
-@click.option("--dictionary", type=_FILE, help="A study's dictionary.toml to compare the declaration with.")
+@click.option("--dictionary", type=FILE, help="A study's dictionary.toml to compare the declaration with.")
 @click.option("--for-coordinator", is_flag=True, help="Print only what may leave the site: yes, or no and a code.")
 @_json
-@_config
+@config_option
 def check(name: str | None, dictionary: Path | None, for_coordinator: bool, as_json: bool, folder: Path) -> None:
     """Read datasets as a session does, and say what does not fit. Without a name: every registered dataset.
 
@@ -136,7 +79,7 @@ def check(name: str | None, dictionary: Path | None, for_coordinator: bool, as_j
 @click.option("--job-delta", type=float, help="Cap of a single job.")
 @click.option("--public", is_flag=True, help="The rows may be published; must equal the declaration's entry.")
 @click.option("--reason", default="dataset registered", metavar="TEXT", help="Why; goes into the site's log.")
-@_config
+@config_option
 def register(dataset_id: str, lineage: str | None, public: bool, reason: str, folder: Path, **numbers: Any) -> None:
     """Add a dataset to site.toml with its public size and its caps, which nothing chooses for you."""
     from coreason_enclave.datasets import declared_schema, marks
@@ -150,7 +93,7 @@ def register(dataset_id: str, lineage: str | None, public: bool, reason: str, fo
     if schema.public != public:
         told = "public: say --public" if schema.public else "private: leave --public out"
         raise ConfigurationError(f"dataset.toml declares {dataset_id} {told}, or correct dataset.toml")
-    text = (_place_of(folder, dataset_id) / "dataset.toml").read_text(encoding="utf-8")
+    text = (place_of(folder, dataset_id) / "dataset.toml").read_text(encoding="utf-8")
     if not public and (left := marks(text)):
         raise ConfigurationError(
             f"dataset.toml of {dataset_id} has {len(left)} entries 'suggested from rows', the first in line {left[0]}: "
@@ -166,7 +109,7 @@ def register(dataset_id: str, lineage: str | None, public: bool, reason: str, fo
 
 @dataset.command("list", epilog="Example: coreason-enclave dataset list --config /srv/clinic/site.toml")
 @_json
-@_config
+@config_option
 def list_datasets(as_json: bool, folder: Path) -> None:
     """List the registered datasets with what is spent and left."""
     config = load_site_config(folder / "site.toml")
@@ -183,7 +126,7 @@ def list_datasets(as_json: bool, folder: Path) -> None:
 @dataset.command(epilog="Example: coreason-enclave dataset show clinic/visits --config /srv/clinic/site.toml")
 @click.argument("dataset_id")
 @_json
-@_config
+@config_option
 def show(dataset_id: str, as_json: bool, folder: Path) -> None:
     """Show the public facts of one dataset: its declaration, its caps, and what is spent and left."""
     from coreason_enclave.datasets import declared_schema
@@ -222,6 +165,8 @@ def _checked(dataset_id: str, folder: Path, config: SiteConfig, wanted: DataDict
         return _Checked(dataset_id, False, error.reason, tuple(map(str, error.problems)), ())
     except (ConfigurationError, DatasetRejected) as error:
         return _Checked(dataset_id, False, error.reason, (str(error),), ())
+    except (OSError, MemoryError) as error:  # the words may hold a size of private arrays: --for-coordinator drops them
+        return _Checked(dataset_id, False, Reason.DATASET_SCHEMA, (one_line(error) or "no memory is left",), ())
     problems = [] if wanted is None else list(wanted.differences(opened.schema))
     if opened.num_units < config.policy.min_units:
         problems.append("the dataset holds fewer units than min_units")
@@ -281,34 +226,3 @@ def _dataset_id(name: str, folder: Path, config: SiteConfig) -> str:
     if (place / "dataset.toml").is_file() and place.resolve().is_relative_to(root):
         return place.resolve().relative_to(root).as_posix()
     return name
-
-
-def _place_of(folder: Path, dataset_id: str) -> Path:
-    from pydantic import TypeAdapter
-
-    from coreason_enclave.schemas import SafePath
-
-    with explained(lambda why: ConfigurationError(f"--dataset-id {why}")):
-        TypeAdapter(SafePath).validate_python(dataset_id)
-    place = folder / load_site_config(folder / "site.toml").data_root
-    for part in dataset_id.split("/"):
-        place /= part
-        if place.is_symlink():
-            raise ConfigurationError(f"{place} is a symbolic link: a dataset lies in plain folders")
-    return place
-
-
-def _copy(file: Path, target: Path) -> None:
-    import os
-    import shutil
-
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as copy, file.open("rb") as rows:
-            shutil.copyfileobj(rows, copy)
-            copy.flush()
-            os.fsync(descriptor)
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise

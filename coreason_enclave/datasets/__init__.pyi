@@ -6,9 +6,11 @@ from .csv_form import CsvForm as CsvForm
 from .data_format import DataFormat as DataFormat
 from .data_format import TensorFeatures as TensorFeatures
 from .dictionary import DataDictionary as DataDictionary
-from .drafting import SUGGESTED as SUGGESTED
+from .draft_plan import DraftPlan as DraftPlan
+from .drafted_text import SUGGESTED as SUGGESTED
+from .drafted_text import marks as marks
+from .drafting import Draft as Draft
 from .drafting import draft as draft
-from .drafting import marks as marks
 from .expectation import DatasetExpectation as DatasetExpectation
 from .history import Derivation as Derivation
 from .history import History as History
@@ -33,6 +35,7 @@ from .schema import DatasetSchema as DatasetSchema
 from .schema import parse_schema as parse_schema
 from .sniffing import format_of as format_of
 from .sniffing import known_kind as known_kind
+from .source_file import source_format as source_format
 from .spellings import typed_text as typed_text
 from .suggestion import ColumnSummary as ColumnSummary
 from .suggestion import Suggestion as Suggestion

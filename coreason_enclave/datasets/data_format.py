@@ -10,6 +10,7 @@ from pydantic import Field
 from coreason_enclave.datasets.declaration import Range
 from coreason_enclave.datasets.spellings import Count
 
+TENSOR_FEATURES = "x"
 TENSOR_LABELS = "y"
 TENSOR_UNITS = "unit"
 

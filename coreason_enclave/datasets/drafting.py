@@ -2,157 +2,119 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from io import TextIOWrapper
-from pathlib import Path
-from typing import Any, TextIO
-
-import tomlkit
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from coreason_enclave.datasets.csv_form import CsvForm
+from coreason_enclave.datasets.data_format import DataFormat
 from coreason_enclave.datasets.dictionary import DataDictionary
-from coreason_enclave.datasets.labels import LabelTask
-from coreason_enclave.datasets.number_text import plain_number
+from coreason_enclave.datasets.draft_plan import DraftPlan, stated_label
+from coreason_enclave.datasets.drafted_arrays import array_tables, require_arrays
+from coreason_enclave.datasets.drafted_images import image_tables
+from coreason_enclave.datasets.drafted_text import drafted_text
 from coreason_enclave.datasets.schema import parse_schema
-from coreason_enclave.datasets.suggestion import ColumnSummary, Suggestion, form_of, suggest
+from coreason_enclave.datasets.source_file import SourceFile, source_format
+from coreason_enclave.datasets.suggestion import suggest
 from coreason_enclave.errors import DatasetRejected
 
-SUGGESTED = "suggested from rows: replace by what is publicly known"
-"""The mark of every entry that was computed from rows."""
 
-_COMPUTED = ("low", "high", "missing", "categories", "true", "false", "classes", "values")
+@dataclass(frozen=True)
+class Draft:
+    """A draft of ``dataset.toml``.
+
+    Attributes:
+        left_out: for each column that is no feature, why.
+        images: the names of the files that the table of labels names, in its order.
+    """
+
+    text: str
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    images: tuple[str, ...] = ()
 
 
-def draft(
-    path: Path,
-    *,
-    file: str,
-    dataset_id: str,
-    public: bool,
-    label: str | None,
-    person: str | None,
-    task: LabelTask | None = None,
-    dictionary: DataDictionary | None = None,
-) -> str:
-    """Return ``dataset.toml`` for the rows in a CSV file.
-
-    Args:
-        file: the name of the file of rows beside ``dataset.toml``.
-        label: the column to predict; unused with a dictionary.
-        person: the column that names the person behind a row.
-        dictionary: declares everything but the file's form; nothing is then computed from rows.
+def draft(plan: DraftPlan) -> Draft:
+    """Return ``dataset.toml`` for the rows of a CSV or Parquet file, an npz archive, or a folder of images.
 
     Raises:
-        DatasetRejected: the file is no table with these columns, or no column is left to learn from.
+        ConfigurationError: a library that the format needs is not installed.
+        DatasetRejected: the rows are no such file, lack what the plan names, or nothing is left to learn from.
     """
-    left_out: Mapping[str, str] = {}
-    if dictionary is None:
-        if label is None:
-            raise DatasetRejected("--label is missing: name the column to predict, or give the study's --dictionary")
-        needed = [label, *([person] if person else [])]
-        form = form_of(path, needed)
-        suggestion = suggest(list(_summaries(path, form).values()), label=label, person=person, task=task)
-        document, left_out = _suggested(suggestion, person), suggestion.left_out
-    else:
-        known = dictionary.model_copy(update={"unit_column": person}) if person else dictionary
-        blank = known.declaration(file=file, public=public)
-        form = form_of(path, blank.reads)
-        document = blank.model_dump(mode="json", exclude_none=True, exclude={"csv"})
-    head = {"version": 1, "dataset_id": dataset_id, "format": "csv", "file": file, "public": public}
-    entries = {**head, **_form(form), **{k: v for k, v in document.items() if k not in head}}
-    text = _written(entries, dictionary is None, left_out)
-    parse_schema(text.encode())
-    return text
+    found = source_format(plan.path)
+    if plan.dictionary is not None:
+        return _from_dictionary(plan, found, plan.dictionary)
+    if not plan.labels and found is not DataFormat.NPZ:
+        raise DatasetRejected("--label is missing: name the column to predict, or give the study's --dictionary")
+    if plan.images is not None:
+        if found is DataFormat.NPZ:
+            raise DatasetRejected(f"{plan.path.name} is npz, which holds its images itself: leave --images out")
+        tables, stated, images = image_tables(plan)
+        return _drafted(plan, tables, stated, {}, images)
+    if found is DataFormat.NPZ:
+        tables, stated = array_tables(plan)
+        return _drafted(plan, tables, stated, {})
+    return _from_table(plan)
 
 
-def _suggested(suggestion: Suggestion, person: str | None) -> Mapping[str, Any]:
-    return {
-        **({"unit_column": person} if person else {}),
-        "label": dict(suggestion.label),
+def _from_table(plan: DraftPlan) -> Draft:
+    source = SourceFile.open(plan.path, plan.needed, columns=plan.columns, missing=plan.missing)
+    columns, form = source.summarised()
+    label, *also = plan.of_label
+    suggestion = suggest(
+        list(columns.values()), label=label, person=plan.person, task=plan.label_task, also=also, cuts=plan.cuts
+    )
+    declared, stated = stated_label(plan, suggestion.label)
+    tables = {
+        "format": str(source.format),
+        **_written_form(form),
+        **_unit(plan.person),
+        "label": declared,
         "features": [dict(feature) for feature in suggestion.features],
     }
+    return _drafted(plan, tables, {"label": stated}, {**source.left_out, **suggestion.left_out})
 
 
-def _summaries(path: Path, form: CsvForm) -> Mapping[str, ColumnSummary]:
-    with _opened(path, form) as file:
-        rows = csv.reader(file, delimiter=form.delimiter)
-        try:
-            header = [name.strip() if form.trim else name for name in next(rows)]
-            if len(set(header)) < len(header):
-                raise DatasetRejected(f"{path.name} names a column twice: rename one")
-            columns = {name: ColumnSummary(name) for name in header}
-            for cells in rows:
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    line = rows.line_num + form.skip_rows
-                    raise DatasetRejected(f"{path.name}, line {line}: not as many cells as the header has")
-                for column, cell in zip(columns.values(), cells, strict=True):
-                    column.take(plain_number(cell.strip(), form))
-        except (UnicodeError, csv.Error, EOFError, OSError) as error:
-            raise DatasetRejected(f"{path.name} cannot be read as {form.encoding} CSV: {error}") from error
-    return columns
+def _from_dictionary(plan: DraftPlan, found: DataFormat, dictionary: DataDictionary) -> Draft:
+    if plan.images is not None:
+        raise DatasetRejected("--images goes with --label: no dictionary is read for images")
+    if (found is DataFormat.NPZ) != (dictionary.tensor is not None):
+        kind = "columns of a table" if dictionary.tensor is None else "arrays"
+        raise DatasetRejected(f"the dictionary declares {kind}, and {plan.path.name} is {found}")
+    known = dictionary.model_copy(update={"unit_column": plan.person}) if plan.person else dictionary
+    blank = known.declaration(file=plan.file, public=plan.public, data_format=found)
+    tables: dict[str, Any] = {"format": str(found)}
+    if found is DataFormat.NPZ:
+        require_arrays(plan.path, blank)
+    else:
+        source = SourceFile.open(plan.path, blank.reads, columns=plan.columns, missing=plan.missing)
+        tables |= _written_form(source.form)
+    document = blank.model_dump(mode="json", exclude_none=True, exclude={"csv"})
+    return _drafted(plan, {**document, **tables}, None, {})
 
 
-@contextmanager
-def _opened(path: Path, form: CsvForm) -> Iterator[TextIO]:
-    encoding = "utf-8-sig" if form.encoding == "utf-8" else form.encoding
-    raw = gzip.open(path, "rb") if form.compression == "gzip" else path.open("rb")  # noqa: SIM115 - closed below
-    with TextIOWrapper(raw, encoding=encoding, newline="") as text:
-        for _ in range(form.skip_rows):
-            text.readline()
-        yield text
+def _drafted(
+    plan: DraftPlan,
+    tables: Mapping[str, Any],
+    stated: Mapping[str, frozenset[str]] | None,
+    left_out: Mapping[str, str],
+    images: tuple[str, ...] = (),
+) -> Draft:
+    head = {
+        "version": 1,
+        "dataset_id": plan.dataset_id,
+        "format": tables["format"],
+        "file": plan.file,
+        "public": plan.public,
+    }
+    text = drafted_text({**head, **{k: v for k, v in tables.items() if k not in head}}, stated=stated, left_out=left_out)
+    parse_schema(text.encode())
+    return Draft(text, left_out, images)
 
 
-def _form(form: CsvForm) -> Mapping[str, Any]:
-    changed = form.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+def _unit(person: str | None) -> dict[str, Any]:
+    return {"unit_column": person} if person else {}
+
+
+def _written_form(form: CsvForm | None) -> dict[str, Any]:
+    changed = {} if form is None else form.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     return {"csv": changed} if changed else {}
-
-
-def _written(document: Mapping[str, Any], computed: bool, left_out: Mapping[str, str]) -> str:
-    """Return TOML: plain entries, then tables; computed entries, and columns left out, carry the mark."""
-    written = tomlkit.document()
-    if computed:
-        _remark(written, "SUGGESTED FROM ROWS, for this site's own eyes: each marked entry would publish a private")
-        _remark(written, "value. Write what is publicly known, and delete the mark; `dataset register` looks for it.")
-        for name, why in left_out.items():
-            _remark(written, f"left out: {name!r}: {why}  # {SUGGESTED}")
-    tables = {name: value for name, value in document.items() if isinstance(value, dict) or _is_tables(value)}
-    for name, value in document.items():
-        if name not in tables:
-            written[name] = value
-    for name, value in tables.items():
-        if isinstance(value, dict):
-            written[name] = _table(value, computed and name == "label")
-        else:
-            entries = tomlkit.aot()
-            for each in value:
-                entries.append(_table(each, computed))
-            written[name] = entries
-    return tomlkit.dumps(written)
-
-
-def _remark(document: tomlkit.TOMLDocument, text: str) -> None:
-    document.add(tomlkit.comment(text))
-
-
-def _is_tables(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value)
-
-
-def _table(entries: Mapping[str, Any], computed: bool) -> tomlkit.items.Table:
-    table = tomlkit.table()
-    for name, value in entries.items():
-        item = tomlkit.item(value)
-        table[name] = item
-        if computed and name in _COMPUTED:
-            item.comment(SUGGESTED)
-    return table
-
-
-def marks(text: str) -> Sequence[int]:
-    """Return the numbers of the lines, from 1, that still carry the mark."""
-    return [number for number, line in enumerate(text.splitlines(), start=1) if SUGGESTED in line]

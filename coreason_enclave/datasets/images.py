@@ -79,10 +79,7 @@ class ImageFiles:
     """
 
     def __init__(self, schema: DatasetSchema, folder: DatasetFolder, limit: int) -> None:
-        try:
-            import PIL.Image  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise ConfigurationError("reading images needs Pillow: install aegis-fl[images]") from error
+        _require_pillow()
         assert schema.folder is not None
         assert schema.image_column is not None
         assert schema.tensor is not None
@@ -206,6 +203,30 @@ def _decoded(data: bytes, tensor: TensorFeatures, schema: DatasetSchema) -> npt.
             image = image.resize((width, height), Resampling.BILINEAR)
         values = np.asarray(image, np.uint8)
     return values[None] if channels == 1 else values.transpose(2, 0, 1)
+
+
+def image_shape(data: bytes) -> tuple[int, int, int]:
+    """Return channels, height and width of an image that a dataset may hold, before anything is declared.
+
+    Raises:
+        ConfigurationError: Pillow is not installed.
+        DatasetRejected: a sentence about the image.
+    """
+    _require_pillow()
+    try:
+        with _opened(data) as image:
+            channels = 1 if _KINDS.get(image.mode, "").startswith("grey") else 3
+            _require_kind(image, data, channels)
+            return channels, image.height, image.width
+    except _Unfit as unfit:
+        raise DatasetRejected(str(unfit)) from None
+
+
+def _require_pillow() -> None:
+    try:
+        import PIL.Image  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ConfigurationError("reading images needs Pillow: install aegis-fl[images]") from error
 
 
 @contextmanager

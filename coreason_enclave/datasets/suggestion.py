@@ -377,7 +377,7 @@ def suggest(
     if not features:
         raise DatasetRejected(f"no column is left to learn from: {_listed(left_out) or 'there is none but the label'}")
     of_label = [by_name[name] for name in (label, *also)]
-    declared, words = _label_of(of_label, task, cuts)
+    declared, words = suggest_label(of_label, task, cuts)
     return Suggestion(declared, features, {**remarks, label: words}, left_out, None)
 
 
@@ -447,9 +447,14 @@ def _date(column: ColumnSummary) -> tuple[Mapping[str, Any], str]:
     return {**named, "low": 0.0, "high": high, **extra}, "first day and range suggested from rows"
 
 
-def _label_of(
+def suggest_label(
     columns: Sequence[ColumnSummary], task: LabelTask | None, cuts: Sequence[float] | None
 ) -> tuple[Mapping[str, Any], str]:
+    """Return the ``[label]`` table of one or several columns, and the words on what was suggested from rows.
+
+    Raises:
+        DatasetRejected: as :func:`suggest`.
+    """
     for column in columns:
         if column.missing:
             rows = f"{column.missing} row{'s' if column.missing != 1 else ''}"

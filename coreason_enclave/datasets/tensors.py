@@ -15,13 +15,12 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from coreason_enclave.datasets.data_format import TENSOR_LABELS, TENSOR_UNITS, DataFormat
+from coreason_enclave.datasets.data_format import TENSOR_FEATURES, TENSOR_LABELS, TENSOR_UNITS, DataFormat
 from coreason_enclave.datasets.hashing import HashedFile
 from coreason_enclave.datasets.labels import LabelTask
 from coreason_enclave.datasets.problems import DatasetSchemaRejected, Rows, SchemaProblem
 from coreason_enclave.datasets.schema import DatasetSchema
 
-_FEATURES = "x"
 _BATCH = 4096
 
 Tensors = dict[str, npt.NDArray[Any]]
@@ -36,7 +35,7 @@ def read_tensors(schema: DatasetSchema, source: HashedFile) -> Rows:
     units = None
     if schema.unit_column:
         units = np.unique(tensors[TENSOR_UNITS], return_inverse=True)[1].astype(np.int64)
-    return Rows(_scaled(schema, tensors[_FEATURES]), _labels(schema, tensors[TENSOR_LABELS]), units)
+    return Rows(_scaled(schema, tensors[TENSOR_FEATURES]), _labels(schema, tensors[TENSOR_LABELS]), units)
 
 
 def _load_safetensors(schema: DatasetSchema, source: HashedFile) -> Tensors:
@@ -64,7 +63,7 @@ def _load_npz(schema: DatasetSchema, source: HashedFile) -> Tensors:
 def _form_problems(schema: DatasetSchema, tensors: Tensors) -> list[SchemaProblem]:
     whole = schema.label.task in {LabelTask.CLASSES, LabelTask.SURVIVAL}
     wanted: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
-        _FEATURES: (np.float32, schema.sample_shape),
+        TENSOR_FEATURES: (np.float32, schema.sample_shape),
         TENSOR_LABELS: (np.int64 if whole else np.float32, schema.label.y_shape),
     }
     if schema.unit_column:
@@ -94,8 +93,8 @@ def _is_of(found: np.dtype[Any], wanted: np.dtype[Any], schema: DatasetSchema) -
 
 def _value_problems(schema: DatasetSchema, tensors: Tensors) -> list[SchemaProblem]:
     problems, labels, label = [], tensors[TENSOR_LABELS], schema.label
-    if not all(np.isfinite(part).all() for part in _parts(tensors[_FEATURES])):
-        problems.append(SchemaProblem(_FEATURES, "holds values that are not finite"))
+    if not all(np.isfinite(part).all() for part in _parts(tensors[TENSOR_FEATURES])):
+        problems.append(SchemaProblem(TENSOR_FEATURES, "holds values that are not finite"))
     if not np.isfinite(labels).all():
         problems.append(SchemaProblem(TENSOR_LABELS, "holds labels that are not finite"))
     elif label.task is LabelTask.LABELS and not np.isin(labels, (0, 1)).all():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coreason_enclave.agent.doctor.findings import Diagnosis, DiagnosisLevel, Examined
+from coreason_enclave.command_line import one_line
 from coreason_enclave.crypto import load_or_create_secret, read_private
 from coreason_enclave.errors import ConfigurationError, DatasetRejected, EnclaveError, Reason
 from coreason_enclave.ipc import SOCKET_FILE, socket_path
@@ -87,8 +88,8 @@ def data(site: Examined) -> Iterator[Diagnosis]:
     for entry in site.config.lineages:
         try:
             problem = _disagreement(entry, sentry, site.config.policy.min_units)
-        except EnclaveError as error:
-            problem = str(error) if entry.public or error.reason is not Reason.DATASET_SCHEMA else _NO
+        except (EnclaveError, OSError, MemoryError) as error:
+            problem = _told(error, entry, sentry)
         if problem:
             yield Diagnosis(
                 f"data {entry.dataset_id}", DiagnosisLevel.FAIL, problem, "correct the data, dataset.toml or site.toml"
@@ -136,6 +137,20 @@ def policy(site: Examined) -> Iterator[Diagnosis]:
 def _a_secret(path: Path) -> bytes:
     read_private(path)
     return load_or_create_secret(path)
+
+
+def _told(error: Exception, entry: LineagePolicy, sentry: DataSentry) -> str:
+    """Return the words for a dataset that does not open: a refusal of private rows may count them, and is not told."""
+    about_rows = not isinstance(error, EnclaveError) or error.reason is Reason.DATASET_SCHEMA
+    return _NO if about_rows and not (entry.public and _declared_public(entry, sentry)) else one_line(error)
+
+
+def _declared_public(entry: LineagePolicy, sentry: DataSentry) -> bool:
+    """Tell whether dataset.toml, too, calls the rows public; True where no declaration was read, and so no row."""
+    try:
+        return sentry.declared(entry.dataset_id).public
+    except EnclaveError:
+        return True
 
 
 def _disagreement(entry: LineagePolicy, sentry: DataSentry, min_units: int) -> str | None:

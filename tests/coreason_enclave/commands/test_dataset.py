@@ -120,6 +120,48 @@ def test_the_doctor_tells_no_number_of_private_rows(small: SmallSite, rows: Path
     assert not any(each.isdigit() for each in finding.found)
 
 
+WRONG_CELL, FEW_PERSONS, UNKNOWN_CLASS, RAGGED = "p{0},x,2,3,1", "p1,1,2,3,1", "p{0},1,2,3,{0}7", "p{0},1,2"
+
+
+@pytest.mark.parametrize("row", [WRONG_CELL, FEW_PERSONS, UNKNOWN_CLASS, RAGGED])
+@pytest.mark.parametrize("registered", [False, True], ids=["private", "public in site.toml alone"])
+def test_doctor_and_check_say_the_same_of_7_and_of_143_wrong_private_rows(
+    federation: Any, row: str, registered: bool
+) -> None:
+    profile = {} if registered else {"profile": "unattested", "attester": "unattested"}
+    site: SmallSite = federation.create(lineage={"public": registered}, policy={"min_units": 5}, **profile)
+    place = site.folder / "data" / DATASET
+    declaration = (place / "dataset.toml").read_text()
+    (place / "dataset.toml").write_text(declaration.replace("public = true", "public = false"))
+    assert "public = false" in (place / "dataset.toml").read_text()
+    said = set()
+    for rows in (7, 143):
+        lines = "".join(row.format(number) + "\n" for number in range(rows))
+        (place / "rows.csv").write_text(f"patient,age,income,years,visited\n{lines}")
+        (finding,) = host.data(Examined(site.folder, site.config, lambda: 0.0))
+        for_coordinator = run(site, "check", DATASET, "--for-coordinator")
+        said.add((finding.found, finding.to_do, for_coordinator.output, for_coordinator.exit_code))
+    ((found, _, output, code),) = said
+    assert (output, code) == ("no dataset_schema\n", 3)
+    assert not any(each.isdigit() for each in found)
+
+
+def test_no_size_of_private_arrays_is_told_when_memory_runs_out(
+    small: SmallSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 1.07 GiB for an array with shape (143000000, 1)")
+
+    monkeypatch.setattr("coreason_enclave.datasets.reading.read_table", exhausted)
+    entry = small.config.lineages[0].model_copy(update={"public": False})
+    private = small.config.model_copy(update={"lineages": (entry,)})
+    (finding,) = host.data(Examined(small.folder, private, lambda: 0.0))
+    assert finding.verdict == "FAIL"
+    assert not any(each.isdigit() for each in finding.found)
+    result = run(small, "check", DATASET, "--for-coordinator")
+    assert (result.exit_code, result.output) == (3, "no dataset_schema\n")
+
+
 def test_a_site_without_a_dataset_is_warned(tmp_path: Path, federation: Any, small: SmallSite) -> None:
     write_rows(tmp_path, public=True, seed=1, persons=3)
     path = small.folder / "site.toml"
@@ -136,7 +178,7 @@ def test_a_draft_names_the_columns_that_it_leaves_out(small: SmallSite, tmp_path
     rows.write_text("\n".join(["age,radius,sick", *lines]) + "\n")
     result = run(small, "init", rows, "--dataset-id", "clinic/new", "--label", "sick")
     text = (small.folder / "data/clinic/new/dataset.toml").read_text()
-    assert "its first lines say which columns are left out, and why\n" in result.output
+    assert "left out 'radius': cells like '0.5 mm' are text: remove the unit 'mm' from each cell, or" in result.output
     assert "# left out: 'radius': cells like '0.5 mm' are text: remove the unit 'mm' from each cell, or" in text
     assert run(small, "check", "clinic/new").exit_code == 0
     assert "line 3" in run(small, "register", "clinic/new", *REGISTER).output
