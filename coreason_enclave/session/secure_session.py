@@ -60,6 +60,7 @@ from coreason_enclave.ledger import (
     PrivacyLedger,
     Reservation,
     RoundPlan,
+    left_in_words,
     open_head,
     require_known,
     seal_head,
@@ -389,9 +390,11 @@ class SecureSession(AnswersByMethod):
             return
         afforded = self.ledger.affordable_steps(lineage, replace(plan, steps=plan.total_steps))
         if afforded < plan.total_steps:
+            claim = self.ledger.lineage_claim(lineage)
             raise PrivacyBudgetExceededError(
                 f"job {plan.job_id!r} needs {plan.total_steps} steps, but lineage {lineage!r} and target_epsilon "
-                f"{plan.target_epsilon:g} afford only {afforded}; nothing was reserved"
+                f"{plan.target_epsilon:g} afford only {afforded}, {afforded // plan.steps} of "
+                f"{plan.total_steps // plan.steps} rounds; nothing was reserved; {left_in_words(claim)}"
             )
 
     def _trusted(self, accepted: AcceptedJob, require_proof: Callable[[], None]) -> Callable[[], AttestationReport]:
