@@ -269,12 +269,13 @@ class _Rounds:
             f"{site} refused ({reason}{_left(reason, report.lineages.get(site))})"
             for site, reason in sorted(record.refused.items())
         ]
-        parts = [f"{len(record.admitted)} admitted", *refused, *metrics, self._spent(record.epsilon)]
+        parts = [f"{len(record.admitted)} admitted", *refused, *metrics, self._spent(report)]
         self.say(f"round {record.round_number}/{self._job.rounds}: {', '.join(parts)}")
+        for line in report.other_steps(self._job.local_steps):
+            self.say(f"warning: round {record.round_number}, {line}")
 
-    def _spent(self, epsilon: Mapping[str, Any]) -> str:
+    def _spent(self, report: RoundReport) -> str:
         privacy = self._job.privacy
         if privacy.mechanism is Mechanism.NON_PRIVATE:
             return "NON-PRIVATE: no epsilon holds"
-        highest = max((value for value in epsilon.values() if value is not None), default=0.0)
-        return f"epsilon at most {highest:.3f} of {privacy.target_epsilon:g} at each site"
+        return f"epsilon at most {report.spent():.3f} spent of {privacy.target_epsilon:g} at each site"

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from aegis.studies.held_out import Interval
 from aegis.studies.pictures import names_of
 from aegis.studies.results import PLOTS, StudyResult
-from aegis.studies.site_accounts import DEFINITIONS, SiteAccount, why_they_differ
+from aegis.studies.site_accounts import SiteAccount, why_they_differ
+from coreason_enclave.ledger import DEFINITIONS
 
 _SIMULATED = (
     "> **SIMULATED**: attestation is simulated (development profile) and all sites run on one machine. The privacy "

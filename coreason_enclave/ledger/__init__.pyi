@@ -1,4 +1,8 @@
 from .backup import back_up as back_up
+from .budget_words import DEFINITIONS as DEFINITIONS
+from .budget_words import job_in_words as job_in_words
+from .budget_words import steps_in_words as steps_in_words
+from .budget_words import why_spent_differs as why_spent_differs
 from .chain import Link as Link
 from .ephemeral import EphemeralLedger as EphemeralLedger
 from .export import ExportFindings as ExportFindings

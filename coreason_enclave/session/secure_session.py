@@ -37,7 +37,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coreason_enclave.accounting import event_to_dict
+from coreason_enclave.accounting import Event, NonPrivate, event_to_dict
 from coreason_enclave.attestation import Attester
 from coreason_enclave.attestation.verify import in_words
 from coreason_enclave.crypto import HashLog, JobKeys, Keystream, Signer, seal, sha256_hex
@@ -64,6 +64,7 @@ from coreason_enclave.ledger import (
     open_head,
     require_known,
     seal_head,
+    steps_in_words,
 )
 from coreason_enclave.models import evaluate, require_bounded_logits
 from coreason_enclave.policy import SiteConfig
@@ -332,6 +333,7 @@ class SecureSession(AnswersByMethod):
         kept = StoredUpdate(update.payload, update.metrics)
         self.released.keep(accepted.job_digest, accepted.order.round_number, accepted.binding(), kept)
         self.ledger.commit(reservation.reservation_id, update.event, update.digest)
+        self._log_other_steps(accepted, reservation, update.event)
         return update
 
     def _stored_update(self, accepted: AcceptedJob) -> ReleasableUpdate | None:
@@ -377,6 +379,13 @@ class SecureSession(AnswersByMethod):
     def _log_reservation(self, accepted: AcceptedJob, reservation: Reservation) -> None:
         granted = {"event": event_to_dict(reservation.event), "attester": self.attester.kind, **_named(accepted)}
         self._log("reserve", "recomputed" if reservation.recomputed else "granted", granted)
+
+    def _log_other_steps(self, accepted: AcceptedJob, reservation: Reservation, ran: Event) -> None:
+        """Warn of a loop that ended before all reserved steps had run: the release and the price are the loop's."""
+        if isinstance(ran, NonPrivate) or ran.steps == reservation.step_limit:
+            return
+        words = steps_in_words(reservation.step_limit, ran.steps, local_steps=accepted.job.local_steps)
+        self._log("loop", "other steps", {"message": words, **_named(accepted)})
 
     def _require_whole_job(self, lineage: str, plan: Plan) -> None:
         """Refuse a job that could never end: its first rounds would spend budget on a model that no one gets.
@@ -432,7 +441,10 @@ class SecureSession(AnswersByMethod):
             with enter(scope):
                 trained = contained(lambda: self.trainer.train(task), own=own)
             if scope.gate.refused:  # a loop that swallowed the refusal must not release its result
-                raise PrivacyBudgetExceededError("the training loop requested more steps than are reserved")
+                raise PrivacyBudgetExceededError(
+                    f"the training loop requested more than the {scope.gate.step_limit} steps that are reserved: take "
+                    "the job's local_steps, no more"
+                )
         except PrivacyBudgetExceededError:
             self.ledger.commit(scope.reservation.reservation_id, scope.event(), None)
             raise
