@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aegis.commands.export import RunCommand
+from coreason_enclave.errors import Reason
 from coreason_enclave.schemas import Aggregator, FederationJob, Mechanism
 
 if TYPE_CHECKING:
     from aegis.federation import FederationFolder
     from aegis.runs import RoundReport
     from aegis.runtimes.nvflare import FlareOptions
+    from coreason_enclave.ledger import LineageClaim
 
 _METRICS = ("accuracy", "auc", "concordance", "deviance", "rmse", "r2", "loss")
 
@@ -252,6 +254,15 @@ def _dotted(executor: str) -> str:
     return executor.replace(":", ".")
 
 
+def _left(reason: str, claim: LineageClaim | None) -> str:
+    """Return what is left of a spent budget, where the site's ledger lies on this host."""
+    if reason != Reason.BUDGET_EXCEEDED:
+        return ""
+    if claim is None:
+        return ", see aegis explain budget_exceeded"
+    return f": epsilon {claim.left_epsilon:.3f} of {claim.caps.epsilon:g} left"
+
+
 class _Rounds:
     """Prints a line for each completed round."""
 
@@ -266,13 +277,17 @@ class _Rounds:
         """Print a completed round; the run calls this method after each round."""
         record = report.record
         metrics = [f"{name} {record.metrics[name]:.3f}" for name in _METRICS if name in record.metrics]
-        refused = [f"{site} refused ({reason})" for site, reason in sorted(record.refused.items())]
-        parts = [f"{len(record.admitted)} admitted", *refused, *metrics, self._spent(record.epsilon)]
+        refused = [
+            f"{site} refused ({reason}{_left(reason, report.lineages.get(site))})"
+            for site, reason in sorted(record.refused.items())
+        ]
+        parts = [f"{len(record.admitted)} admitted", *refused, *metrics, self._spent(report)]
         self.say(f"round {record.round_number}/{self._job.rounds}: {', '.join(parts)}")
+        for line in report.other_steps(self._job.local_steps):
+            self.say(f"warning: round {record.round_number}, {line}")
 
-    def _spent(self, epsilon: Mapping[str, Any]) -> str:
+    def _spent(self, report: RoundReport) -> str:
         privacy = self._job.privacy
         if privacy.mechanism is Mechanism.NON_PRIVATE:
             return "NON-PRIVATE: no epsilon holds"
-        highest = max((value for value in epsilon.values() if value is not None), default=0.0)
-        return f"epsilon at most {highest:.3f} of {privacy.target_epsilon:g} at each site"
+        return f"epsilon at most {report.spent():.3f} spent of {privacy.target_epsilon:g} at each site"

@@ -61,7 +61,7 @@ def list_(folder: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"runs": [each.document() for each in found]}, sort_keys=True, allow_nan=False))
         return
-    rows = [["run", "state", "rounds", "epsilon", "utility", "date (UTC)", "runtime", "provenance", "changed"]]
+    rows = [["run", "state", "rounds", "epsilon spent", "utility", "date (UTC)", "runtime", "provenance", "changed"]]
     rows += [_row(each) for each in found]
     _table(rows)
 
@@ -75,7 +75,7 @@ def _row(each: RunSummary) -> list[str]:
         each.name,
         each.state,
         str(each.rounds),
-        "-" if each.epsilon is None else f"{each.epsilon:.3f}",
+        _price(each),
         "-" if metric is None else f"{metric} {each.utility[metric]:.3f}",
         each.date or "-",
         each.runtime or "-",
@@ -115,9 +115,17 @@ def _facts(found: Sequence[RunSummary]) -> list[list[str]]:
     return [
         ["state", *(each.state for each in found)],
         ["rounds", *(str(each.rounds) for each in found)],
-        ["epsilon", *("-" if each.epsilon is None else f"{each.epsilon:.3f}" for each in found)],
+        ["epsilon spent", *(_price(each) for each in found)],
         *([name, *(_measured(each, name) for each in found)] for name in measures),
     ]
+
+
+def _price(each: RunSummary) -> str:
+    """Return the epsilon spent, and the epsilon reserved where it is another."""
+    if each.epsilon is None:
+        return "-"
+    also = each.reserved is not None and f"{each.reserved:.3f}" != f"{each.epsilon:.3f}"
+    return f"{each.epsilon:.3f}" + (f" ({each.reserved:.3f} reserved)" if also else "")
 
 
 def _measured(each: RunSummary, name: str) -> str:

@@ -9,7 +9,7 @@ A plan names no running process. Three modules start from a plan:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,16 +24,31 @@ from aegis.runs.results import lineages_of
 from aegis.runs.site_privacy import require_site_budget
 from aegis.runtimes.nvflare import FlareOptions
 from aegis.stores import RoundRecord
-from coreason_enclave.ledger import LineageClaim
-from coreason_enclave.schemas import FederationJob
+from coreason_enclave.ledger import JobClaim, LineageClaim, steps_in_words
+from coreason_enclave.schemas import FederationJob, Mechanism
 
 
 @dataclass(frozen=True)
 class RoundReport:
-    """A completed round for an observer; ``lineages`` holds the local sites' own claims, by site."""
+    """A completed round for an observer; ``lineages`` and ``jobs`` hold the local sites' own claims, by site."""
 
     record: RoundRecord
     lineages: Mapping[str, LineageClaim]
+    jobs: Mapping[str, JobClaim] = field(default_factory=dict)
+    steps: Mapping[str, int] = field(default_factory=dict)
+    """The steps of this round's admitted updates, by site; empty for a job without privacy."""
+
+    def spent(self) -> float:
+        """Return the largest of the sites' epsilons in the job so far: of local ledgers, else of admitted updates."""
+        ledgers = {site: claim.spent.epsilon for site, claim in self.jobs.items() if claim.spent is not None}
+        admitted = {site: value for site, value in self.record.epsilon.items() if value is not None}
+        return max({**admitted, **ledgers}.values(), default=0.0)
+
+    def other_steps(self, local_steps: int) -> Iterator[str]:
+        """Yield a line for each site whose training loop took other than ``local_steps`` in this round."""
+        for site, ran in sorted(self.steps.items()):
+            if ran != local_steps:
+                yield f"{site}: {steps_in_words(local_steps, ran, local_steps=local_steps)}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +107,21 @@ def report_round(plan: RunPlan, sites: Mapping[str, LocalLedger], job: Federatio
     """Report a completed round to the plan's observer, with the present claims of the local sites' ledgers."""
     lineages = lineages_of(sites, job.dataset_id)
     claims = {name: sites[name].ledger.lineage_claim(lineage) for name, lineage in lineages.items()}
-    plan.observe(RoundReport(record, claims))
+    jobs = {
+        name: sites[name].ledger.job_claim(lineage, job.job_id)
+        for name, lineage in lineages.items()
+        if job.job_id in claims[name].jobs
+    }
+    plan.observe(RoundReport(record, claims, jobs, _steps_of(plan, job, record)))
+
+
+def _steps_of(plan: RunPlan, job: FederationJob, record: RoundRecord) -> dict[str, int]:
+    """Return the steps of the round's admitted updates: the record counts from the job's start."""
+    if job.privacy.mechanism is Mechanism.NON_PRIVATE:
+        return {}
+    history = plan.folder.state().history if plan.folder.has_state else ()
+    before = next((each.steps for each in reversed(history) if each.round_number < record.round_number), {})
+    return {site: record.steps[site] - before.get(site, 0) for site in record.admitted}
 
 
 def _configuration(job: FederationJob, plan: RunPlan, config: FederationConfig) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Words for a paused run: what each refusing site's code means, and the line that refused where it can be read here.
 
 A site sends a reason code alone. Where the site's folder lies on this host (a simulated federation), the coordinator's
-person may read ``site.toml`` and, of a public lineage, the ledger; every other code gets the command that explains it.
+person may read ``site.toml`` and the ledger, the latter of a public lineage or under profile ``development``. The price
+of the job against the job's own cap needs no site. Every code gets the command that explains it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ from aegis.errors import RunPaused, RunRefused
 from aegis.federation import FederationFolder
 from aegis.services import reading_local_sites
 from coreason_enclave.errors import EnclaveError, Reason
-from coreason_enclave.schemas import FederationJob
+from coreason_enclave.ledger import beyond_budget, beyond_own_cap, left_in_words, schedule_of
+from coreason_enclave.schemas import FederationJob, PrivacyUnit, Profile
+
+_ASK = (
+    "what is left is the site's to tell: ask it for the lines of coreason-enclave ledger show; "
+    "aegis plan prices the job"
+)
 
 
 def in_words(paused: RunPaused, job: FederationJob, federation: FederationFolder) -> RunPaused:
@@ -35,6 +42,10 @@ def in_words(paused: RunPaused, job: FederationJob, federation: FederationFolder
 
 
 def _local_words(paused: RunPaused, job: FederationJob, federation: FederationFolder) -> Iterator[str]:
+    if Reason.BUDGET_EXCEEDED in paused.reasons.values():
+        plan = schedule_of(job, PrivacyUnit.RECORD)  # the price of a schedule is the same for every unit
+        if plan is not None and (beyond := beyond_own_cap(plan)):
+            yield beyond
     for site, reason in sorted(paused.reasons.items()):
         try:
             words = _words(site, reason, job, federation)
@@ -50,16 +61,14 @@ def _words(site: str, reason: str, job: FederationJob, federation: FederationFol
         return ""
     with reading_local_sites(federation, [site]) as sites:
         if site not in sites:
-            return ""
+            return _ASK if reason == Reason.BUDGET_EXCEEDED else ""
         local = sites[site]
         entry = local.config.lineage_of(job.dataset_id)
         if reason == Reason.POLICY:
             local.config.policy.check(job, entry)
-        if reason != Reason.BUDGET_EXCEEDED or not entry.public:
+        if reason != Reason.BUDGET_EXCEEDED:
             return ""
-        claim = local.ledger.lineage_claim(entry.lineage)
-        left = max(0.0, claim.caps.epsilon - claim.spent_epsilon)
-        return (
-            f"lineage {entry.lineage} has spent epsilon {claim.spent_epsilon:.3f} of {claim.caps.epsilon:g}, "
-            f"{left:.3f} is left: a job with a target_epsilon below that, or more noise, may fit"
-        )
+        if not entry.public and federation.config().profile is not Profile.DEVELOPMENT:
+            return _ASK
+        plan, claim = schedule_of(job, entry.unit), local.ledger.lineage_claim(entry.lineage)
+        return (plan and beyond_budget(plan, claim)) or left_in_words(claim)

@@ -12,6 +12,7 @@ from aegis.errors import AegisError, InvalidStudy, RunFolderError
 from aegis.runs import RunFolder
 from aegis.stores import RoundRecord
 from aegis.studies.figures import Curve, plot_runs
+from aegis.studies.site_accounts import accounts_of
 from aegis.studies.study import EVALUATION, STUDY, Study
 from coreason_enclave.schemas import FederationJob
 from coreason_enclave.system import as_datetime
@@ -26,7 +27,8 @@ class RunSummary:
     Attributes:
         state: ``finished``; ``unfinished`` (the same command goes on); ``failed`` (no round can be read).
         changed: the job's entries that differ from the listed run before: entry, then value before and now.
-        epsilon: spent in the job at the site that spent most; None without a guarantee.
+        epsilon, reserved: spent and reserved in the job, each at the site with the largest figure; None without a
+            guarantee. ``reserved`` also needs a site's ledger in the run folder.
         federation_epsilon: over all sites together, of a finished run; see ``outcome.json``.
         intervals: 95 % intervals by measure, where the run's ``evaluation.json`` holds some.
         utility: the last round's measures; in the label's own unit where ``evaluation.json`` has them.
@@ -40,6 +42,7 @@ class RunSummary:
     provenance: str | None = None
     rounds: int = 0
     epsilon: float | None = None
+    reserved: float | None = None
     federation_epsilon: float | None = None
     utility: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -49,7 +52,10 @@ class RunSummary:
 
     def document(self) -> dict[str, Any]:
         """Return the summary as plain values."""
-        names = ("name", "state", "date", "runtime", "provenance", "rounds", "epsilon", "federation_epsilon", "utility")
+        names = (
+            *("name", "state", "date", "runtime", "provenance", "rounds"),
+            *("epsilon", "reserved", "federation_epsilon", "utility"),
+        )
         changed = {entry: list(values) for entry, values in self.changed.items()}
         intervals = {name: list(bounds) for name, bounds in self.intervals.items()}
         plain = {name: getattr(self, name) for name in names}
@@ -107,6 +113,7 @@ def summarise(path: Path, before: FederationJob | None = None) -> RunSummary:
     except (AegisError, OSError):
         return RunSummary(name, path, "failed", date=_date(path))
     stored = _stored_measures(path)
+    spent, reserved = _prices(folder, history)
     state = "finished" if folder.is_finished else "unfinished" if folder.has_state else "failed"
     return RunSummary(
         name,
@@ -116,7 +123,8 @@ def summarise(path: Path, before: FederationJob | None = None) -> RunSummary:
         runtime=options.get("runtime"),
         provenance=", ".join(sorted({value.value for each in history for value in each.provenance.values()})) or None,
         rounds=len(history),
-        epsilon=_spent(history),
+        epsilon=spent,
+        reserved=reserved,
         federation_epsilon=outcome.get("federation_epsilon", {}).get("epsilon"),
         utility={**(dict(history[-1].metrics) if history else {}), **stored.values},
         intervals=stored.intervals,
@@ -126,10 +134,19 @@ def summarise(path: Path, before: FederationJob | None = None) -> RunSummary:
     )
 
 
-def _spent(history: Sequence[RoundRecord]) -> float | None:
-    """Return the largest of the sites' epsilons in the job, as the last round counted them."""
-    spent = [value for value in history[-1].epsilon.values() if value is not None] if history else []
-    return max(spent, default=None)
+def _prices(run: RunFolder, history: Sequence[RoundRecord]) -> tuple[float | None, float | None]:
+    """Return the largest of the sites' spent and reserved epsilons, by the ledgers in the folder where it has some."""
+    if not history:
+        return None, None
+    try:
+        accounts = accounts_of(run, history[-1])
+    except AegisError:  # a damaged ledger: `aegis verify` says so, and the run's own records stay
+        return _largest(list(history[-1].epsilon.values())), None
+    return _largest([each.spent for each in accounts]), _largest([each.reserved for each in accounts])
+
+
+def _largest(values: Sequence[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def _date(path: Path) -> str | None:

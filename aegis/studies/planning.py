@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from aegis.coordination import require_resistance
 from aegis.errors import InvalidAggregation, InvalidJob
 from aegis.federation import FederationFolder
 from coreason_enclave.accounting import (
+    Change,
     PoissonSampledGaussian,
-    calibrate_noise,
+    changes_within_cap,
     compose_epsilon,
     last_affordable_step,
     privacy_event,
@@ -30,8 +31,8 @@ from coreason_enclave.accounting import (
 )
 from coreason_enclave.crypto import Keystream
 from coreason_enclave.datasets import DatasetSchema, declared_schema, synthetic_dataset
-from coreason_enclave.errors import AccountingError, EnclaveError, JobRejected
-from coreason_enclave.ledger import NoiseSource, Reservation, RoundPlan, SqliteLedger
+from coreason_enclave.errors import EnclaveError, JobRejected
+from coreason_enclave.ledger import Reservation, SqliteLedger, beyond_budget, schedule_of
 from coreason_enclave.models import initial_weights, layout
 from coreason_enclave.policy import LineagePolicy, load_site_config
 from coreason_enclave.schemas import Aggregator, FederationJob, Mechanism, NeighboringRelation, PrivacyUnit
@@ -41,15 +42,6 @@ ROUND_OVERHEAD_S = {"in-process": 0.15, "flower": 1.0, "nvflare": 2.0}
 
 _TIMED_STEPS = 4
 _TIMED_ROWS = 20_000
-
-
-@dataclass(frozen=True)
-class Change:
-    """One change of a job that alone makes its schedule fit its cap: an entry, its limit value, and words."""
-
-    entry: str
-    value: float
-    words: str
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,14 @@ def forecast_privacy(job: FederationJob) -> PrivacyForecast | None:
     sigma, rate, delta, cap = privacy.noise_multiplier, privacy.sample_rate, privacy.delta, privacy.target_epsilon
     spent = compose_epsilon([PoissonSampledGaussian(sigma, rate, job.total_steps)], delta)
     steps = last_affordable_step(sigma, rate, cap, delta, max_steps=job.total_steps)
-    changes = () if spent.epsilon <= cap else tuple(_changes(job, spent.epsilon, steps))
+    changes = changes_within_cap(
+        noise_multiplier=sigma,
+        sample_rate=rate,
+        rounds=job.rounds,
+        local_steps=job.local_steps,
+        delta=delta,
+        cap=cap,
+    )
     return PrivacyForecast(
         job.total_steps,
         sigma,
@@ -103,53 +102,6 @@ def forecast_privacy(job: FederationJob) -> PrivacyForecast | None:
         steps // job.local_steps,
         changes,
     )
-
-
-def _changes(job: FederationJob, spent: float, affordable: int) -> Iterator[Change]:
-    privacy, steps = job.privacy, job.total_steps
-    assert privacy.target_epsilon is not None
-    assert privacy.delta is not None
-    assert privacy.noise_multiplier is not None
-    cap, delta, rate, sigma = privacy.target_epsilon, privacy.delta, privacy.sample_rate, privacy.noise_multiplier
-    try:
-        noise = _rounded(calibrate_noise(cap, delta, rate, steps), up=True)
-        yield Change("privacy.noise_multiplier", noise, f"a noise multiplier of at least {noise:g}")
-    except AccountingError:
-        pass
-    rounds = affordable // job.local_steps
-    if rounds:
-        yield Change("rounds", rounds, f"at most {rounds} rounds of {job.local_steps} steps")
-    local = affordable // job.rounds
-    if local:
-        yield Change("local_steps", local, f"local_steps of at most {local} in each of {job.rounds} rounds")
-    smaller = _largest_rate(lambda q: _epsilon(sigma, q, steps, delta) <= cap, rate)
-    if smaller is not None:
-        yield Change("privacy.sample_rate", smaller, f"a sample rate of at most {smaller:g}")
-    larger = _rounded(spent, up=True)
-    yield Change("privacy.target_epsilon", larger, f"an epsilon cap of at least {larger:g}")
-
-
-def _epsilon(sigma: float, rate: float, steps: int, delta: float) -> float:
-    return compose_epsilon([PoissonSampledGaussian(sigma, rate, steps)], delta).epsilon
-
-
-def _largest_rate(fits: Callable[[float], bool], above: float) -> float | None:
-    """Return the largest sample rate that fits, rounded down to three digits; None below a thousandth of ``above``."""
-    low, high = above / 1000, above
-    if not fits(low):
-        return None
-    while high / low > 1.002:
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    rate = _rounded(low, up=False)
-    return rate if fits(rate) else None
-
-
-def _rounded(value: float, *, up: bool) -> float:
-    """Return ``value`` with three significant digits, rounded up or down."""
-    digits = 2 - math.floor(math.log10(value))
-    scaled = value * 10.0**digits
-    return round((math.ceil(scaled) if up else math.floor(scaled)) * 10.0**-digits, max(digits, 0))
 
 
 @dataclass(frozen=True)
@@ -317,29 +269,14 @@ def _resolved_at(job: FederationJob, lineage: LineagePolicy) -> FederationJob:
 
 def _beyond_budget(ledger: SqliteLedger, lineage: LineagePolicy, job: FederationJob) -> str:
     """Return why the ledger would stop the schedule early; empty if the ledger affords all steps."""
-    privacy, steps = job.privacy, job.total_steps
-    if privacy.noise_multiplier is None or privacy.target_epsilon is None or privacy.delta is None:
+    plan, steps = schedule_of(job, lineage.unit), job.total_steps
+    if plan is None:
         return ""
-    plan = RoundPlan(
-        job_id=job.job_id,
-        job_digest=job.digest(),
-        round_number=1,
-        unit=privacy.unit or lineage.unit,
-        noise_multiplier=privacy.noise_multiplier,
-        sample_rate=privacy.sample_rate,
-        steps=steps,
-        total_steps=steps,
-        target_epsilon=privacy.target_epsilon,
-        delta=privacy.delta,
-        noise_source=NoiseSource.SITE_KEYSTREAM,
-    )
-    affordable = ledger.affordable_steps(lineage.lineage, plan)
+    affordable = ledger.affordable_steps(lineage.lineage, replace(plan, steps=steps))
     if affordable >= steps:
         return ""
-    return (
-        f"the budget left in its ledger affords {affordable} of {steps} steps, {affordable // job.local_steps} of "
-        f"{job.rounds} rounds"
-    )
+    spent = beyond_budget(plan, ledger.lineage_claim(lineage.lineage))
+    return spent or f"the job's own target_epsilon affords {affordable} of {steps} steps"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from statistics import mean, stdev
 from aegis.studies.held_out import Interval
 from aegis.studies.pictures import names_of
 from aegis.studies.results import PLOTS, StudyResult
-from aegis.studies.site_accounts import DEFINITIONS, SiteAccount, why_they_differ
+from aegis.studies.site_accounts import SiteAccount, why_they_differ
+from coreason_enclave.ledger import DEFINITIONS
 
 _SEEDED = (
     "UNSAFE: sampling and noise were injected from a seed, so that anyone who knows it can subtract the noise: every "

@@ -1,14 +1,4 @@
-"""What a run cost each site, under one definition that summary, model card and command share.
-
-- *spent*: epsilon of this job over the steps that ran, as the ledger's filter counts them: a round that was reserved
-  and never reported counts in full;
-- *reserved*: epsilon of this job over all steps that were reserved, without a refund. This figure holds even if the
-  decision to stop depended on released results;
-- *left*: the share of the lineage's cap, for all jobs together, that the filter has not counted yet.
-
-Spent and reserved come from one accountant (PLD) at the job's delta. Left is the filter's (Rényi divergence at the
-order that was fixed at registration), so spent and left do not add up to the cap.
-"""
+"""What a run cost each site: spent, reserved and left, as :mod:`coreason_enclave.ledger.budget_words` defines them."""
 
 from __future__ import annotations
 
@@ -20,18 +10,6 @@ from aegis.runs import RunFolder
 from aegis.stores import RoundRecord
 from coreason_enclave.errors import EnclaveError
 from coreason_enclave.ledger import verify_export
-
-DEFINITIONS = (
-    (
-        "*Spent*: epsilon of this job over the steps that ran, as the site's ledger counts them; a round that was "
-        "reserved and never reported counts in full."
-    ),
-    "*Reserved*: epsilon of this job over all steps that the ledger reserved, without a refund.",
-    (
-        "*Left*: the share of the cap over all jobs on these rows that the ledger's filter has not counted yet. The "
-        "filter composes by Rényi divergence, and the other two figures come from PLD, so spent and left are no sum."
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -88,7 +66,7 @@ def _from_ledger(site: str, export: bytes, job_id: str) -> SiteAccount:
         steps_spent=job.steps_spent,
         steps_reserved=job.steps_counted,
         cap=(lineage.caps.epsilon, lineage.caps.delta),
-        left=lineage.remaining_pico / lineage.budget_pico,
+        left=lineage.left_share,
     )
 
 

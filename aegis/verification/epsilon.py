@@ -10,6 +10,7 @@ from aegis.verification.audit_trail import AuditedRound
 from aegis.verification.findings import Answer, Answers, Reference, fails, holds, require
 from aegis.verification.ledgers import SiteLedger
 from aegis.verification.records import Records
+from coreason_enclave.ledger import JobClaim, job_in_words, why_spent_differs
 
 _OTHER_BUILD = 1e-9
 """Relative tolerance between different code or numerical libraries; the same build must reproduce a number exactly."""
@@ -87,16 +88,24 @@ def _claimed(records: Records, site: str, computed: float | None) -> str:
     within = target is None or computed <= target * (1 + _OTHER_BUILD)
     require(within, f"{site}: {computed:.4g} exceeds the cap {target}")
     sentence = f"{computed:.4g} of {target} at delta {delta}"
-    counted = _counted(records, site)
-    if counted is None or counted <= computed * (1 + _OTHER_BUILD):
+    claim = _claim(records, site)
+    if claim is None or claim.spent is None:
         return sentence
-    return f"{sentence}; its ledger counts {counted:.4g}, which includes updates that were not admitted"
+    if claim.spent.epsilon > computed * (1 + _OTHER_BUILD):
+        spent = f"{claim.spent.epsilon:.4g}"
+        sentence = f"{sentence}; its ledger counts {spent} spent, which includes updates that were not admitted"
+    why = why_spent_differs(claim)
+    return sentence if why is None else f"{sentence}; {job_in_words(claim)}: {why}"
+
+
+def _claim(records: Records, site: str) -> JobClaim | None:
+    ledger = records.ledgers.get(site)
+    return ledger.claim(records.job.digest()) if isinstance(ledger, SiteLedger) else None
 
 
 def _counted(records: Records, site: str) -> float | None:
     """Return the epsilon of the job in a site's ledger; None for a missing ledger or a non-private job."""
-    ledger = records.ledgers.get(site)
-    claim = ledger.claim(records.job.digest()) if isinstance(ledger, SiteLedger) else None
+    claim = _claim(records, site)
     return None if claim is None or claim.guarantee is None else claim.guarantee.epsilon
 
 

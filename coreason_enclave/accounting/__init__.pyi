@@ -10,6 +10,10 @@ from .events import NonPrivate as NonPrivate
 from .events import PoissonSampledGaussian as PoissonSampledGaussian
 from .events import event_from_dict as event_from_dict
 from .events import event_to_dict as event_to_dict
+from .fitting import Change as Change
+from .fitting import changes_within_cap as changes_within_cap
+from .fitting import fewer_steps as fewer_steps
+from .fitting import rounded as rounded
 from .guarantee import Accountant as Accountant
 from .guarantee import ClientGuarantee as ClientGuarantee
 from .guarantee import ComposedEpsilon as ComposedEpsilon

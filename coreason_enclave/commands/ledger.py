@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from coreason_enclave.ledger import (
+    DEFINITIONS,
     ExportFindings,
     JobClaim,
     LedgerHead,
@@ -22,7 +23,9 @@ from coreason_enclave.ledger import (
     NoiseSource,
     SqliteLedger,
     back_up,
+    job_in_words,
     verify_export,
+    why_spent_differs,
 )
 from coreason_enclave.schemas import Profile
 from coreason_enclave.system import as_datetime, replace_file
@@ -160,7 +163,10 @@ def _page(findings: ExportFindings) -> str:
     ]
     for lineage in findings.lineages:
         lines += ["", *_lineage_lines(lineage)]
-        lines += [_job_line(job) for job in findings.jobs if job.lineage == lineage.lineage]
+        for job in (job for job in findings.jobs if job.lineage == lineage.lineage):
+            lines += [_job_line(job), *([f"    {why}"] if (why := why_spent_differs(job)) else [])]
+    if any(job.spent is not None for job in findings.jobs):
+        lines += ["", *(line.replace("*", "") for line in DEFINITIONS)]
     return "\n".join(lines)
 
 
@@ -174,7 +180,10 @@ def _lineage_lines(claim: LineageClaim) -> list[str]:
         lines.append("  NON-PRIVATE training ran: no finite epsilon covers this lineage")
     cap = f"  cap epsilon {claim.caps.epsilon:g} at delta {claim.caps.delta:g}, by the RDP filter at order "
     used = claim.spent_pico / claim.budget_pico
-    lines.append(f"{cap}{claim.filter_order}: {used:.1%} spent (epsilon {claim.spent_epsilon:.3f})")
+    lines.append(
+        f"{cap}{claim.filter_order}: {used:.1%} spent (epsilon {claim.spent_epsilon:.3f} by the filter, all jobs), "
+        f"epsilon {claim.left_epsilon:.3f} ({claim.left_share:.1%}) left"
+    )
     return lines
 
 
@@ -184,7 +193,6 @@ def _job_line(claim: JobClaim) -> str:
         return f"  job {claim.job_id}: NON-PRIVATE, {len(claim.rounds)} rounds{waiting}"
     unsafe = ", UNSAFE SEEDED NOISE" if NoiseSource.UNSAFE_SEEDED in claim.noise_sources else ""
     return (
-        f"  job {claim.job_id}: epsilon {claim.guarantee.epsilon:.3f} of {claim.target_epsilon:g} at delta "
-        f"{claim.guarantee.delta:g} by {claim.guarantee.accountant}, {len(claim.rounds)} rounds, "
-        f"{claim.steps_counted} of {claim.steps_allowed} steps{waiting}{unsafe}"
+        f"  job {claim.job_id}: {job_in_words(claim)} by {claim.guarantee.accountant}, {len(claim.rounds)} rounds, "
+        f"{claim.steps_spent} of {claim.steps_allowed} steps{waiting}{unsafe}"
     )

@@ -1,8 +1,16 @@
 from .backup import back_up as back_up
+from .budget_words import DEFINITIONS as DEFINITIONS
+from .budget_words import job_in_words as job_in_words
+from .budget_words import steps_in_words as steps_in_words
+from .budget_words import why_spent_differs as why_spent_differs
 from .chain import Link as Link
 from .ephemeral import EphemeralLedger as EphemeralLedger
 from .export import ExportFindings as ExportFindings
 from .export import verify_export as verify_export
+from .fitting import beyond_budget as beyond_budget
+from .fitting import beyond_own_cap as beyond_own_cap
+from .fitting import left_in_words as left_in_words
+from .fitting import schedule_of as schedule_of
 from .interface import PrivacyLedger as PrivacyLedger
 from .records import Acknowledgement as Acknowledgement
 from .records import CapsRaise as CapsRaise

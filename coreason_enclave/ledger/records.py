@@ -302,6 +302,16 @@ class LineageClaim:
     durable: bool
     raised: tuple[CapsRaise, ...]
 
+    @property
+    def left_epsilon(self) -> float:
+        """Return the cap minus ``spent_epsilon``: by how much the gauge may still rise."""
+        return max(0.0, self.caps.epsilon - self.spent_epsilon)
+
+    @property
+    def left_share(self) -> float:
+        """Return the share of the filter's budget that is left, from 0 to 1."""
+        return self.remaining_pico / self.budget_pico
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobClaim:

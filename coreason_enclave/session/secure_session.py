@@ -37,7 +37,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coreason_enclave.accounting import event_to_dict
+from coreason_enclave.accounting import Event, NonPrivate, event_to_dict
 from coreason_enclave.attestation import Attester
 from coreason_enclave.attestation.verify import in_words
 from coreason_enclave.crypto import HashLog, JobKeys, Keystream, Signer, seal, sha256_hex
@@ -60,9 +60,11 @@ from coreason_enclave.ledger import (
     PrivacyLedger,
     Reservation,
     RoundPlan,
+    left_in_words,
     open_head,
     require_known,
     seal_head,
+    steps_in_words,
 )
 from coreason_enclave.models import evaluate, require_bounded_logits
 from coreason_enclave.policy import SiteConfig
@@ -331,6 +333,7 @@ class SecureSession(AnswersByMethod):
         kept = StoredUpdate(update.payload, update.metrics)
         self.released.keep(accepted.job_digest, accepted.order.round_number, accepted.binding(), kept)
         self.ledger.commit(reservation.reservation_id, update.event, update.digest)
+        self._log_other_steps(accepted, reservation, update.event)
         return update
 
     def _stored_update(self, accepted: AcceptedJob) -> ReleasableUpdate | None:
@@ -377,6 +380,13 @@ class SecureSession(AnswersByMethod):
         granted = {"event": event_to_dict(reservation.event), "attester": self.attester.kind, **_named(accepted)}
         self._log("reserve", "recomputed" if reservation.recomputed else "granted", granted)
 
+    def _log_other_steps(self, accepted: AcceptedJob, reservation: Reservation, ran: Event) -> None:
+        """Warn of a loop that ended before all reserved steps had run: the release and the price are the loop's."""
+        if isinstance(ran, NonPrivate) or ran.steps == reservation.step_limit:
+            return
+        words = steps_in_words(reservation.step_limit, ran.steps, local_steps=accepted.job.local_steps)
+        self._log("loop", "other steps", {"message": words, **_named(accepted)})
+
     def _require_whole_job(self, lineage: str, plan: Plan) -> None:
         """Refuse a job that could never end: its first rounds would spend budget on a model that no one gets.
 
@@ -389,9 +399,11 @@ class SecureSession(AnswersByMethod):
             return
         afforded = self.ledger.affordable_steps(lineage, replace(plan, steps=plan.total_steps))
         if afforded < plan.total_steps:
+            claim = self.ledger.lineage_claim(lineage)
             raise PrivacyBudgetExceededError(
                 f"job {plan.job_id!r} needs {plan.total_steps} steps, but lineage {lineage!r} and target_epsilon "
-                f"{plan.target_epsilon:g} afford only {afforded}; nothing was reserved"
+                f"{plan.target_epsilon:g} afford only {afforded}, {afforded // plan.steps} of "
+                f"{plan.total_steps // plan.steps} rounds; nothing was reserved; {left_in_words(claim)}"
             )
 
     def _trusted(self, accepted: AcceptedJob, require_proof: Callable[[], None]) -> Callable[[], AttestationReport]:
@@ -429,7 +441,10 @@ class SecureSession(AnswersByMethod):
             with enter(scope):
                 trained = contained(lambda: self.trainer.train(task), own=own)
             if scope.gate.refused:  # a loop that swallowed the refusal must not release its result
-                raise PrivacyBudgetExceededError("the training loop requested more steps than are reserved")
+                raise PrivacyBudgetExceededError(
+                    f"the training loop requested more than the {scope.gate.step_limit} steps that are reserved: take "
+                    "the job's local_steps, no more"
+                )
         except PrivacyBudgetExceededError:
             self.ledger.commit(scope.reservation.reservation_id, scope.event(), None)
             raise

@@ -148,8 +148,10 @@ REASONS: Mapping[Reason, ReasonWords] = {
     ),
     Reason.BUDGET_EXCEEDED: ReasonWords(
         "The next round would cost more privacy than the job's cap, or the lineage's lifetime budget, still has.",
-        "coreason-enclave ledger show says what is left; a spent budget never comes back",
-        f"use more noise, a smaller sample_rate, fewer rounds or fewer local_steps: {_NEW_JOB}",
+        "coreason-enclave ledger show says what is spent and left; the audit log says how many rounds would fit; a "
+        "spent budget never comes back",
+        "aegis plan names the changes that fit the job's own cap and the sites on this host; ask any other site what "
+        f"is left; then use more noise, a smaller sample_rate, fewer rounds or fewer local_steps: {_NEW_JOB}",
     ),
     Reason.ACCOUNTING: ReasonWords(
         "No honest epsilon can be stated for the job's numbers.",

@@ -318,7 +318,7 @@ def test_what_a_site_spent_on_an_update_that_was_not_admitted_is_seen_in_its_led
     report = verify_run(study.root / "run")
     (said,) = [finding.detail for finding in report.findings if finding.detail.startswith("clinic-2: 3.538 of 8")]
     assert report.ok
-    assert "its ledger counts 4.348, which includes updates that were not admitted" in said
+    assert "its ledger counts 4.348 spent, which includes updates that were not admitted" in said
 
 
 def test_the_run_folder_of_another_job_is_not_taken_over(

@@ -243,7 +243,7 @@ BAD_ORDERS: dict[str, tuple[Make, Reason, str]] = {
     "whose first round alone would fit under its own epsilon": (
         ordered({"privacy": {"target_epsilon": 5.0}}),
         Reason.BUDGET_EXCEEDED,
-        "target_epsilon 5 afford only 15; nothing was reserved",
+        "target_epsilon 5 afford only 15, 3 of 5 rounds; nothing was reserved; lineage",
     ),
     "that needs more than the lineage has left": (
         ordered({"privacy": {"noise_multiplier": None, "target_epsilon": 10.0}, "rounds": 1, "local_steps": 40}),

@@ -356,7 +356,7 @@ class SwallowsTheRefusal(Honest):
 
 def test_a_loop_that_swallows_the_refusal_releases_nothing_either(site: Any, federation: Federation) -> None:
     opened = site.open(seed=5, clock=federation.clock, trainer=SwallowsTheRefusal())
-    with pytest.raises(PrivacyBudgetExceededError, match="more steps than are reserved"):
+    with pytest.raises(PrivacyBudgetExceededError, match="more than the 4 steps that are reserved"):
         opened.session.run(federation.order(federation.job()))
     opened.close()
     last = site.ledger_entries()[-1]
