@@ -13,7 +13,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -245,17 +245,48 @@ def _report_misuse(error: click.ClickException) -> int:
         return ExitCode.UNUSABLE
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = "" if context is None else f" (see {context.command_path} --help)"
-    return _print_error(" ".join(error.format_message().split()) + _near_command(error) + hint, error.exit_code)
+    return _print_error(" ".join(_misuse(error).split()) + hint, error.exit_code)
 
 
-def _near_command(error: click.ClickException) -> str:
-    """Return ``Did you mean '…'?`` for a mistyped command; empty for any other misuse, and if no name is near."""
-    given = re.match(r"No such command '(.+?)'", error.format_message())
+def _misuse(error: click.ClickException) -> str:
+    """Return what was wrong, with the nearest known name if a command, an option or a choice may be mistyped.
+
+    Click's own guesses, up to three of them in a form that differs by version, are left out.
+    """
+    text = error.format_message()
     context = error.ctx if isinstance(error, click.UsageError) else None
-    if given is None or context is None or not isinstance(context.command, click.Group):
-        return ""
-    near = did_you_mean(given[1], context.command.list_commands(context))
-    return f" {near.removeprefix(', ').capitalize()}" if near and "Did you mean" not in error.format_message() else ""
+    if context is None:
+        return text
+    given, known = "", list[str]()
+    if isinstance(error, click.NoSuchOption):
+        given, text = error.option_name, f"No such option {error.option_name!r}."
+        known = [name for each in context.command.get_params(context) for name in (*each.opts, *each.secondary_opts)]
+    elif match := re.match(r"No such command '(.+?)'", text):
+        given, text = match[1], f"No such command {match[1]!r}."
+        known = context.command.list_commands(context) if isinstance(context.command, click.Group) else []
+    elif isinstance(error, click.BadParameter) and (match := re.match(r"'([^']*)' is not one of '", error.message)):
+        given = match[1]
+        choice = error.param.type if error.param else None
+        known = [str(each) for each in choice.choices] if isinstance(choice, click.Choice) else []
+    return text + _question(given, known) if known else text
+
+
+def _question(given: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean '…'?`` for the nearest known name, or an empty text."""
+    near = did_you_mean(given, known)
+    return f" D{near.removeprefix(', d')}" if near else ""
+
+
+def refuse_mistyped_command(context: click.Context, given: str, names: Iterable[str]) -> None:
+    """Refuse a word in the place of a file or folder that is the name of neither, but nearly a subcommand's.
+
+    Raises:
+        click.UsageError: ``given`` looks like a mistyped subcommand of ``names``.
+    """
+    if not re.fullmatch(r"[a-z-]+", given) or os.path.lexists(given):
+        return
+    if near := _question(given, names):
+        raise click.UsageError(f"No such command, file or folder {given!r}.{near}", context)
 
 
 def _print_error(line: str, code: int) -> int:

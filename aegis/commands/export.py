@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from aegis.errors import RunFolderError
+from coreason_enclave.command_line import refuse_mistyped_command
 
 
 @click.command("export", epilog="\b\nExample: aegis run export runs/study-1 --out study-1.zip")
@@ -66,4 +67,7 @@ class RunCommand(click.Command):
         for command in (export, repair):
             if args[:1] == [command.name]:
                 return command.make_context(f"{info_name} {command.name}", args[1:], parent=parent, **extra)
+        if args:
+            here = click.Context(self, parent, info_name)
+            refuse_mistyped_command(here, args[0], (str(export.name), str(repair.name)))
         return super().make_context(info_name, args, parent=parent, **extra)

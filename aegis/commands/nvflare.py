@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aegis.errors import RunFolderError
-from aegis.federation import FederationFolder, load_job, resolve
 
 if TYPE_CHECKING:
     from aegis.runtimes.nvflare import Kits
@@ -46,6 +45,7 @@ def provision(folder: Path, server: str, port: int, admin: str, out: Path, runs:
     Each kit gets FLARE's own guards: no code from the network, no shell, a list of the classes that a job may name.
     Kits hold private keys: send each to its owner alone, by a channel that no one else reads.
     """
+    from aegis.federation import FederationFolder
     from aegis.runs import require_flare
 
     require_flare()
@@ -104,6 +104,7 @@ def export_job(
 
     It is configuration alone: no code, no key and no path. The server's own settings say where the federation is.
     """
+    from aegis.federation import FederationFolder, load_job, resolve
     from aegis.runs import run_name
     from aegis.runtimes.nvflare import FlareJob, remembered_admin_kit, write_job_folder
 

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from coreason_enclave.accounting import (
-    ComposedEpsilon,
-    PoissonSampledGaussian,
-    calibrate_noise,
-    compose_epsilon,
-    signal_to_noise,
-)
+from coreason_enclave.accounting import PoissonSampledGaussian
 from coreason_enclave.errors import AccountingError
 from coreason_enclave.schemas import Delta, Epsilon, NoiseMultiplier, SampleRate
 from coreason_enclave.system import explain
+
+if TYPE_CHECKING:
+    from coreason_enclave.accounting import ComposedEpsilon
 
 MAX_STEPS = 10_000_000
 TAKE_MORE_NOISE = "training would be as good as non-private: use more noise, fewer steps or a larger delta"
@@ -148,6 +145,8 @@ def calibrate(
     \b
     Example: aegis privacy calibrate --target-epsilon 3 --sample-rate 0.05 --steps 60 --delta 1e-5
     """
+    from coreason_enclave.accounting import calibrate_noise, signal_to_noise
+
     noise = calibrate_noise(target_epsilon, delta, sample_rate, steps)
     composed = _composed([PoissonSampledGaussian(noise, sample_rate, steps)], delta)
     sentence = f"noise multiplier {noise:.6g} for epsilon {target_epsilon:g}\n{_sentence(composed)}"
@@ -175,6 +174,8 @@ def _main_segment(
 
 def _composed(events: Sequence[PoissonSampledGaussian], delta: float) -> ComposedEpsilon:
     """Return the composition; raise if no accountant can handle the numbers, since they guarantee nothing."""
+    from coreason_enclave.accounting import compose_epsilon
+
     try:
         composed = compose_epsilon(events, delta)
     except (ArithmeticError, MemoryError) as error:

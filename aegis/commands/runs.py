@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from coreason_enclave.command_line import refuse_mistyped_command
+
 if TYPE_CHECKING:
     from aegis.studies import RunSummary
 
@@ -23,6 +25,7 @@ class _ListOrCompare(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the named subcommand, or ``list`` for a folder."""
         if args and self.get_command(ctx, args[0]) is None:
+            refuse_mistyped_command(ctx, args[0], self.list_commands(ctx))
             args = ["list", *args]
         return super().resolve_command(ctx, args)
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aegis.commands.terminal_text import visible
-from aegis.commands.witness import read_witness
-from aegis.runs import opened_run
-from aegis.security import CHECKPOINT_TYPE
-from aegis.verification import INCOMPLETE, Check, Conclusion, Reference, Verdict, VerificationReport, verify_run
-from coreason_enclave.crypto import parse_json, public_key_from_hex
+from aegis.verification import INCOMPLETE, Check, Conclusion, Verdict
 from coreason_enclave.errors import EnclaveError
+
+if TYPE_CHECKING:
+    from aegis.verification import VerificationReport
 
 _EXIT_CODES = (
     "\b\nExit codes (the first check that fails decides):\n  0   verified: every check holds\n  2   an unusable "
@@ -41,6 +40,8 @@ def _site_keys(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
 
 
 def _require_key(text: str) -> None:
+    from coreason_enclave.crypto import public_key_from_hex
+
     try:
         public_key_from_hex(text)
     except EnclaveError as error:
@@ -51,6 +52,9 @@ def _require_key(text: str) -> None:
 
 def _checkpoint(_: click.Context, __: click.Parameter, path: Path | None) -> bytes | None:
     """Return the file's bytes if they have the form of a checkpoint. A later check decides on authenticity."""
+    from aegis.security import CHECKPOINT_TYPE
+    from coreason_enclave.crypto import parse_json
+
     if path is None:
         return None
     data = path.read_bytes()
@@ -110,6 +114,10 @@ def verify(
     sites signed; its utility, measured again; and every file of the folder. Offline, read-only, and without the
     frameworks that made the run. Says as well what it could not check.
     """
+    from aegis.commands.witness import read_witness
+    from aegis.runs import opened_run
+    from aegis.verification import Reference, verify_run
+
     stated = tuple(read_witness(path) for path in witnesses)
     with opened_run(run_dir) as folder:
         report = verify_run(folder, Reference(coordinator_key, checkpoint, participants, stated))

@@ -1,10 +1,10 @@
 from .appraisal import appraise as appraise
 from .appraisal import appraise_host as appraise_host
 from .appraisal import platform_policy as platform_policy
-from .evidence_files import EvidenceKind as EvidenceKind
 from .evidence_files import read_capped as read_capped
 from .evidence_files import read_evidence as read_evidence
 from .evidence_files import read_policy as read_policy
+from .evidence_kind import EvidenceKind as EvidenceKind
 from .given_endorsements import unreadable as unreadable
 from .inspection import Inspection as Inspection
 from .inspection import inspect as inspect

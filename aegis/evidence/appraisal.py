@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aegis.evidence.evidence_files import EvidenceKind, read_evidence
+from aegis.evidence.evidence_files import read_evidence
+from aegis.evidence.evidence_kind import EvidenceKind
 from aegis.evidence.given_endorsements import GivenEndorsements
 from aegis.evidence.outcome import EvidenceVerdict
 from aegis.evidence.verification import PlatformPolicy, VerificationRequest, outcomes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,15 +19,6 @@ MAX_FILE_BYTES = 4 << 20
 _MAX_POLICY_BYTES = 256 * 1024
 
 _Policy = TypeVar("_Policy", bound=StrictModel)
-
-
-class EvidenceKind(StrEnum):
-    """The kind of hardware behind a report."""
-
-    SGX = "sgx"
-    TDX = "tdx"
-    SNP = "snp"
-    NVIDIA = "nvidia"
 
 
 def read_capped(path: Path) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aegis.evidence.evidence_files import EvidenceKind, read_evidence
+from aegis.evidence.evidence_files import read_evidence
+from aegis.evidence.evidence_kind import EvidenceKind
 from coreason_enclave.attestation import IDENTIFYING, CpuKind, Evidence
 from coreason_enclave.attestation.verify import Refusal, VerificationRefused, refusing
 from coreason_enclave.attestation.verify.dcap import measurements_of as measured_by_quote

@@ -6,7 +6,8 @@ import hmac
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from aegis.evidence.evidence_files import EvidenceKind, read_evidence
+from aegis.evidence.evidence_files import read_evidence
+from aegis.evidence.evidence_kind import EvidenceKind
 from aegis.evidence.given_endorsements import dcap_endorsements, handed_over
 from aegis.evidence.outcome import EvidenceVerdict
 from coreason_enclave.attestation import Evidence, gpu_nonce, manual_context, report_data

@@ -7,17 +7,17 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from coreason_enclave.command_line import site_folder
-from coreason_enclave.crypto import UnsafeSeededNoise, unsafe_seeded_keys
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.ipc import AgentClient
-from coreason_enclave.policy import load_site_config
 from coreason_enclave.schemas import Profile
 from coreason_enclave.system import as_text
+
+if TYPE_CHECKING:
+    from coreason_enclave.crypto import UnsafeSeededNoise
 
 _PATH = click.Path(path_type=Path)
 _ANSWER_S = 10.0
@@ -54,11 +54,16 @@ def agent(folder: Path, unsafe_seed: int | None, socket_only: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def status(folder: Path, as_json: bool) -> None:
     """How this site's agent is: connection, orders answered and refused, budgets left."""
+    from coreason_enclave.ipc import AgentClient
+
     report = AgentClient(folder, timeout_s=_ANSWER_S).status()
     click.echo(json.dumps(report, indent=2) if as_json else _page(report))
 
 
 def _unsafe_keys(folder: Path, seed: int) -> UnsafeSeededNoise:
+    from coreason_enclave.crypto import unsafe_seeded_keys
+    from coreason_enclave.policy import load_site_config
+
     config = load_site_config(folder / "site.toml")
     if config.profile is not Profile.DEVELOPMENT:
         raise ConfigurationError("--unsafe-seed needs profile development: anyone with the seed can subtract the noise")

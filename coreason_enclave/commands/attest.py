@@ -6,14 +6,16 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from coreason_enclave.attestation import Evidence, gpu_nonce, manual_context, report_data
-from coreason_enclave.crypto import canonical_json
 from coreason_enclave.errors import ConfigurationError
 from coreason_enclave.hardware import HARDWARE, ThisHost
 from coreason_enclave.system import create_file
+
+if TYPE_CHECKING:
+    from coreason_enclave.attestation import Evidence
 
 
 def _nonce(context: click.Context, parameter: click.Parameter, value: str) -> bytes:
@@ -34,6 +36,9 @@ def attest(nonce: bytes, attester: str | None, out: Path | None, as_json: bool) 
     each behind its length as eight big-endian bytes. It speaks for no site, no key and no job, and no federation takes
     it. The report data that is printed is what `aegis evidence verify --report-data` asks for.
     """
+    from coreason_enclave.attestation import manual_context
+    from coreason_enclave.crypto import canonical_json
+
     _require_new(out)
     host = ThisHost()
     context = manual_context(nonce)
@@ -48,6 +53,8 @@ def attest(nonce: bytes, attester: str | None, out: Path | None, as_json: bool) 
 
 
 def _covered(evidence: Evidence, context: bytes) -> dict[str, str | None]:
+    from coreason_enclave.attestation import gpu_nonce, report_data
+
     return {
         "report_data": report_data(context, evidence.gpus).hex(),
         "gpu_nonce": gpu_nonce(context).hex() if evidence.gpus else None,

@@ -6,17 +6,17 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from coreason_enclave.command_line import site_folder
-from coreason_enclave.crypto import Signer, read_private
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.policy import load_site_config
 from coreason_enclave.system import create_file
-from coreason_enclave.wire import LogSeen, WitnessedLog, open_checkpoint, origin_of_run
-from coreason_enclave.witness import CheckpointStore, witness_statement
+
+if TYPE_CHECKING:
+    from coreason_enclave.wire import WitnessedLog
+    from coreason_enclave.witness import CheckpointStore
 
 _CHECKPOINT = re.compile(r"(\d{1,15}):([0-9a-f]{64})")
 _site = click.argument("site", type=click.Path(exists=True, path_type=Path), callback=site_folder)
@@ -48,6 +48,10 @@ def export(site: Path, out: Path, job: str | None) -> None:
 
     SITE is the site's folder.
     """
+    from coreason_enclave.crypto import Signer, read_private
+    from coreason_enclave.policy import load_site_config
+    from coreason_enclave.witness import witness_statement
+
     config = load_site_config(site / "site.toml")
     logs = [log for log in _store(site).logs() if job is None or job in (log.job_id, _digest(log))]
     if not logs:
@@ -80,6 +84,8 @@ def acknowledge(site: Path, job_digest: str, checkpoint: str, by: str, why: str)
     match = _CHECKPOINT.fullmatch(checkpoint)
     if match is None:
         raise click.BadParameter("must be a size, ':' and a root (64 hex digits)", param_hint="--checkpoint")
+    from coreason_enclave.wire import LogSeen
+
     taken, store = LogSeen(size=int(match[1]), root=match[2]), _store(site)
     keys = [log.coordinator_key for log in store.logs() if _digest(log) == job_digest]
     if not keys:
@@ -90,14 +96,21 @@ def acknowledge(site: Path, job_digest: str, checkpoint: str, by: str, why: str)
 
 
 def _store(site: Path) -> CheckpointStore:
+    from coreason_enclave.policy import load_site_config
+    from coreason_enclave.witness import CheckpointStore
+
     return CheckpointStore(site / load_site_config(site / "site.toml").checkpoints)
 
 
 def _digest(log: WitnessedLog) -> str:
+    from coreason_enclave.wire import origin_of_run
+
     return log.origin.removeprefix(origin_of_run(""))
 
 
 def _described(log: WitnessedLog) -> dict[str, Any]:
+    from coreason_enclave.wire import open_checkpoint
+
     last = open_checkpoint(log.last, log.coordinator_key)
     refused = [(each.at, open_checkpoint(each.shown, log.coordinator_key)) for each in log.refused]
     return {

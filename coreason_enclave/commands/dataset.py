@@ -17,11 +17,11 @@ from coreason_enclave.command_line import ExitCode, one_line, printable
 from coreason_enclave.commands.dataset_init import init
 from coreason_enclave.commands.dataset_place import FILE, config_option, place_of
 from coreason_enclave.errors import ConfigurationError, DatasetRejected, EnclaveError, Reason
-from coreason_enclave.policy import LineagePolicy, SiteConfig, load_site_config
 from coreason_enclave.schemas import PrivacyUnit, explained
 
 if TYPE_CHECKING:
     from coreason_enclave.datasets import DataDictionary, DatasetSchema
+    from coreason_enclave.policy import LineagePolicy, SiteConfig
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
@@ -46,6 +46,7 @@ def check(name: str | None, dictionary: Path | None, for_coordinator: bool, as_j
     Exit code 3 if a dataset is refused or differs from the dictionary.
     """
     from coreason_enclave.datasets import DataDictionary
+    from coreason_enclave.policy import load_site_config
 
     config = load_site_config(folder / "site.toml")
     names = [_dataset_id(name, folder, config)] if name else [entry.dataset_id for entry in config.lineages]
@@ -83,6 +84,7 @@ def check(name: str | None, dictionary: Path | None, for_coordinator: bool, as_j
 def register(dataset_id: str, lineage: str | None, public: bool, reason: str, folder: Path, **numbers: Any) -> None:
     """Add a dataset to site.toml with its public size and its caps, which nothing chooses for you."""
     from coreason_enclave.datasets import declared_schema, marks
+    from coreason_enclave.policy import LineagePolicy, load_site_config
     from coreason_enclave.site import add_lineage
 
     missing = [f"--{name.replace('_', '-')}" for name, value in numbers.items() if value is None]
@@ -112,6 +114,8 @@ def register(dataset_id: str, lineage: str | None, public: bool, reason: str, fo
 @config_option
 def list_datasets(as_json: bool, folder: Path) -> None:
     """List the registered datasets with what is spent and left."""
+    from coreason_enclave.policy import load_site_config
+
     config = load_site_config(folder / "site.toml")
     rows = [_facts(entry, folder, config) for entry in config.lineages]
     if as_json:
@@ -130,6 +134,7 @@ def list_datasets(as_json: bool, folder: Path) -> None:
 def show(dataset_id: str, as_json: bool, folder: Path) -> None:
     """Show the public facts of one dataset: its declaration, its caps, and what is spent and left."""
     from coreason_enclave.datasets import declared_schema
+    from coreason_enclave.policy import load_site_config
 
     config = load_site_config(folder / "site.toml")
     schema = declared_schema(folder / config.data_root, dataset_id)

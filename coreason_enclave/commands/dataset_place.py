@@ -8,7 +8,6 @@ import click
 
 from coreason_enclave.command_line import site_folder
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.policy import load_site_config
 from coreason_enclave.schemas import explained
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -32,6 +31,7 @@ def place_of(folder: Path, dataset_id: str) -> Path:
     """
     from pydantic import TypeAdapter
 
+    from coreason_enclave.policy import load_site_config
     from coreason_enclave.schemas import SafePath
 
     with explained(lambda why: ConfigurationError(f"--dataset-id {why}")):

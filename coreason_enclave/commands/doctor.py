@@ -7,37 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from coreason_enclave.agent.doctor import (
-    Check,
-    Diagnosis,
-    DiagnosisLevel,
-    Examined,
-    coordinator,
-    examined_safely,
-    gateway,
-    hardware,
-    host,
-    trainer,
-)
 from coreason_enclave.command_line import ExitCode, site_folder
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.policy import load_site_config
 
-CHECKS: dict[str, Check] = {
-    "keys": host.keys,
-    "policy": host.policy,
-    "ledger": host.ledger,
-    "data": host.data,
-    "disk": host.disk,
-    "socket": host.socket_place,
-    "trainer": trainer.trainer,
-    "attestation": hardware.attestation,
-    "coordinator evidence": coordinator.evidence_of_coordinators,
-    "gateway": gateway.gateway,
-}
+if TYPE_CHECKING:
+    from coreason_enclave.agent.doctor import Check, Diagnosis
 
 
 @click.command(epilog="Example: coreason-enclave doctor --config /srv/clinic/site.toml")
@@ -57,6 +35,8 @@ def doctor(folder: Path, socket_only: bool, as_json: bool) -> None:
 
     Changes nothing, and tells no number that depends on a row. Exit code 3 if anything FAILs.
     """
+    from coreason_enclave.agent.doctor import DiagnosisLevel
+
     findings = list(examine(folder, socket_only=socket_only))
     failed = any(finding.verdict is DiagnosisLevel.FAIL for finding in findings)
     if as_json:
@@ -68,15 +48,36 @@ def doctor(folder: Path, socket_only: bool, as_json: bool) -> None:
         click.get_current_context().exit(ExitCode.REFUSED)
 
 
+def checks() -> dict[str, Check]:
+    """Return every check by its name, in the order in which the doctor makes them."""
+    from coreason_enclave.agent.doctor import coordinator, gateway, hardware, host, trainer
+
+    return {
+        "keys": host.keys,
+        "policy": host.policy,
+        "ledger": host.ledger,
+        "data": host.data,
+        "disk": host.disk,
+        "socket": host.socket_place,
+        "trainer": trainer.trainer,
+        "attestation": hardware.attestation,
+        "coordinator evidence": coordinator.evidence_of_coordinators,
+        "gateway": gateway.gateway,
+    }
+
+
 def examine(folder: Path, *, now: Callable[[], float] = time.time, socket_only: bool = False) -> Iterator[Diagnosis]:
     """Yield the result of every check; an unreadable ``site.toml`` ends the examination."""
+    from coreason_enclave.agent.doctor import Diagnosis, DiagnosisLevel, Examined, examined_safely
+    from coreason_enclave.policy import load_site_config
+
     try:
         site = Examined(folder, load_site_config(folder / "site.toml"), now, socket_only)
     except ConfigurationError as error:
         yield Diagnosis("site.toml", DiagnosisLevel.FAIL, str(error), "correct the line that the message names")
         return
     yield Diagnosis("site.toml", DiagnosisLevel.OK, f"{site.config.site_id}, {site.config.profile.in_words()}")
-    for name, check in CHECKS.items():
+    for name, check in checks().items():
         yield from examined_safely(name, check, site)
 
 

@@ -9,10 +9,7 @@ from pathlib import Path
 import click
 
 from coreason_enclave.command_line import site_folder
-from coreason_enclave.crypto import Signer, read_private
 from coreason_enclave.errors import ConfigurationError
-from coreason_enclave.ledger import SqliteLedger, seal_export, verify_export
-from coreason_enclave.policy import load_site_config
 from coreason_enclave.system import replace_file
 
 _PATH = click.Path(path_type=Path)
@@ -32,6 +29,10 @@ def export_ledger(folder: Path, out: Path) -> None:
     For the auditor of a run: `aegis verify` wants both in the run's folder ledger/. They hold hashes, caps and what was
     charged; no row, no count of rows and no key.
     """
+    from coreason_enclave.crypto import Signer, read_private
+    from coreason_enclave.ledger import SqliteLedger, seal_export, verify_export
+    from coreason_enclave.policy import load_site_config
+
     config = load_site_config(folder / "site.toml")
     signer = Signer.from_seed(read_private(folder / config.keys / "signing.key"))
     path = folder / config.ledger

@@ -11,24 +11,15 @@ import re
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from coreason_enclave.ledger import (
-    DEFINITIONS,
-    ExportFindings,
-    JobClaim,
-    LedgerHead,
-    LineageClaim,
-    NoiseSource,
-    SqliteLedger,
-    back_up,
-    job_in_words,
-    verify_export,
-    why_spent_differs,
-)
 from coreason_enclave.schemas import Profile
 from coreason_enclave.system import as_datetime, replace_file
+
+if TYPE_CHECKING:
+    from coreason_enclave.ledger import ExportFindings, JobClaim, LedgerHead, LineageClaim
 
 _SQLITE = b"SQLite format 3\x00"
 _HEAD = re.compile(r"(\d{1,15}):([0-9a-f]{64})")
@@ -50,6 +41,8 @@ def show(path: Path, as_json: bool) -> None:
 
     PATH is a ledger or an export of one.
     """
+    from coreason_enclave.ledger import verify_export
+
     findings = verify_export(_exported(path))
     click.echo(json.dumps(asdict(findings), indent=2) if as_json else _page(findings))
 
@@ -63,6 +56,8 @@ def verify(path: Path, expect: str | None, as_json: bool) -> None:
 
     PATH is a ledger or an export of one. Exit code 3 if anything does not hold.
     """
+    from coreason_enclave.ledger import verify_export
+
     findings = verify_export(_exported(path), expected_head=None if expect is None else _parse_head(expect, "--expect"))
     if as_json:
         summary = {"ok": True, "entries": findings.entries, "head": asdict(findings.head)}
@@ -78,6 +73,8 @@ def verify(path: Path, expect: str | None, as_json: bool) -> None:
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
 def export(path: Path, out: Path) -> None:
     """Write all entries and the head to one JSON file that `verify` and any auditor can check offline."""
+    from coreason_enclave.ledger import verify_export
+
     data = _exported(path)
     findings = verify_export(data)
     replace_file(out, data)
@@ -94,6 +91,8 @@ def backup(path: Path, out: Path, as_json: bool) -> None:
     PATH is the ledger itself. The copy holds every entry, is private to its owner, and never replaces a file. Keep
     its head, which is printed: a restored ledger that lacks it has forgotten what was spent.
     """
+    from coreason_enclave.ledger import back_up
+
     _require_sqlite(path)
     findings = back_up(path, out)
     if as_json:
@@ -115,6 +114,8 @@ def acknowledge(path: Path, head: str, by: str, why: str) -> None:
     ledger covers it: restore the newest copy instead wherever there is one. The entry that this writes, with name
     and reason, is part of the ledger for good and every verification shows it.
     """
+    from coreason_enclave.ledger import SqliteLedger
+
     lost = _parse_head(head, "--head")
     _require_sqlite(path)
     with closing(SqliteLedger(path, must_exist=True)) as store:
@@ -136,6 +137,8 @@ def _require_sqlite(path: Path) -> None:
 
 def _exported(path: Path) -> bytes:
     """Return the export's bytes, from an export or from a ledger."""
+    from coreason_enclave.ledger import SqliteLedger
+
     with path.open("rb") as file:
         if file.read(len(_SQLITE)) != _SQLITE:
             file.seek(0)
@@ -145,6 +148,8 @@ def _exported(path: Path) -> bytes:
 
 
 def _parse_head(text: str, option: str) -> LedgerHead:
+    from coreason_enclave.ledger import LedgerHead
+
     match = _HEAD.fullmatch(text)
     if match is None:
         raise click.BadParameter("must be an entry's number, ':' and its hash (64 hex digits)", param_hint=option)
@@ -152,6 +157,8 @@ def _parse_head(text: str, option: str) -> LedgerHead:
 
 
 def _page(findings: ExportFindings) -> str:
+    from coreason_enclave.ledger import DEFINITIONS, why_spent_differs
+
     lines = [f"ledger {findings.ledger_id[:16]}, {findings.entries} entries, head {findings.head.seq}"]
     if findings.unattested:
         lines.append(f"  {Profile.UNATTESTED.in_words()}: no evidence shows which code spent this budget")
@@ -188,6 +195,8 @@ def _lineage_lines(claim: LineageClaim) -> list[str]:
 
 
 def _job_line(claim: JobClaim) -> str:
+    from coreason_enclave.ledger import NoiseSource, job_in_words
+
     waiting = f", {claim.open_reservations} open" if claim.open_reservations else ""
     if claim.guarantee is None:
         return f"  job {claim.job_id}: NON-PRIVATE, {len(claim.rounds)} rounds{waiting}"

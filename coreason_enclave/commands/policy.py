@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from coreason_enclave.command_line import printable, site_folder
-from coreason_enclave.policy import SiteConfig, load_site_config
+
+if TYPE_CHECKING:
+    from coreason_enclave.policy import SiteConfig
 
 _config = click.option(
     "--config",
@@ -32,6 +35,8 @@ def policy() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def show(folder: Path, as_json: bool) -> None:
     """Print the rules in force, as an agent would read them now."""
+    from coreason_enclave.policy import load_site_config
+
     config = load_site_config(folder / "site.toml")
     document = {
         "policy": config.policy.model_dump(mode="json", exclude_none=True),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from coreason_enclave.command_line import site_folder
-from coreason_enclave.policy import load_site_config
 from coreason_enclave.schemas import Profile
-from coreason_enclave.site import accept_grant, make_request
-from coreason_enclave.wire import RegistrationGrant, fingerprint, open_request
+
+if TYPE_CHECKING:
+    from coreason_enclave.wire import RegistrationGrant
 
 _PATH = click.Path(path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -24,7 +25,9 @@ def init(folder: Path) -> None:
 
     Doing it again changes nothing. A lineage's caps are fixed from now on.
     """
+    from coreason_enclave.policy import load_site_config
     from coreason_enclave.site import prepare_site
+    from coreason_enclave.wire import fingerprint
 
     config = load_site_config(folder / "site.toml")
     public_key = prepare_site(folder, config)
@@ -40,6 +43,9 @@ def init(folder: Path) -> None:
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write [SITE/request.json].")
 def request(folder: Path, out: Path | None) -> None:
     """Write a signed request to take part, for the coordinator to admit. It holds public keys alone."""
+    from coreason_enclave.site import make_request
+    from coreason_enclave.wire import fingerprint, open_request
+
     envelope = make_request(folder)
     path = folder / "request.json" if out is None else out
     path.write_bytes(envelope)
@@ -59,6 +65,9 @@ def request(folder: Path, out: Path | None) -> None:
 )
 def join(folder: Path, grant: Path, coordinator_key: str) -> None:
     """Take a coordinator's grant: check it, and keep where and how to connect. Joining again renews."""
+    from coreason_enclave.site import accept_grant
+    from coreason_enclave.wire import fingerprint
+
     accepted = accept_grant(folder, grant.read_bytes(), coordinator_key, now=time.time())
     click.echo(f"{accepted.site_id} connects to {accepted.gateway} from now on")
     click.echo(f"the coordinator's fingerprint, to compare by telephone: {fingerprint(coordinator_key)}")
@@ -68,6 +77,9 @@ def join(folder: Path, grant: Path, coordinator_key: str) -> None:
 
 def _policy_advice(folder: Path, grant: RegistrationGrant) -> list[str]:
     """Return advice on settings that only a person may change: coordinator keys, and participants in a roll-call."""
+    from coreason_enclave.policy import load_site_config
+    from coreason_enclave.wire import fingerprint
+
     config = load_site_config(folder / "site.toml")
     policy = config.policy
     lines = []

@@ -106,7 +106,9 @@ def _drafted(
         "file": plan.file,
         "public": plan.public,
     }
-    text = drafted_text({**head, **{k: v for k, v in tables.items() if k not in head}}, stated=stated, left_out=left_out)
+    text = drafted_text(
+        {**head, **{k: v for k, v in tables.items() if k not in head}}, stated=stated, left_out=left_out
+    )
     parse_schema(text.encode())
     return Draft(text, left_out, images)
 

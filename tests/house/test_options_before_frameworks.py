@@ -1,4 +1,7 @@
-"""No command loads a framework for ``--help`` or for a wrong option."""
+"""No command loads a framework or a numeric library for ``--help`` or for a wrong option.
+
+All commands of a program share one process: what one loads, all show, and the first that loads it is named.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import importlib, sys
 import click
 from click.testing import CliRunner
 root = importlib.import_module(sys.argv[1]).main
-heavy = ("flwr", "matplotlib", "nvflare", "opacus", "pandas", "pyarrow", "sklearn", "torch")
+heavy = ("flwr", "matplotlib", "numpy", "nvflare", "opacus", "pandas", "pyarrow", "scipy", "sklearn", "torch")
 def paths(command, path):
     yield path
     if isinstance(command, click.Group):

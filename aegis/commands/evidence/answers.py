@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from aegis.commands.evidence.text import printable, verdict_page
-from aegis.evidence import EvidenceVerdict, read_capped, unreadable
-from coreason_enclave.attestation.verify import VerificationRefused
 from coreason_enclave.command_line import ExitCode
+
+if TYPE_CHECKING:
+    from aegis.evidence import EvidenceVerdict
 
 EXITS = """\b
 Exit codes:
@@ -22,7 +24,7 @@ Exit codes:
   3  refused; also evidence or endorsements that are malformed, too large, missing or of another kind
 """
 
-Judge = Callable[[bytes, tuple[bytes, ...]], EvidenceVerdict]
+Judge = Callable[[bytes, tuple[bytes, ...]], "EvidenceVerdict"]
 """Maps the contents of the evidence file and of the endorsement files to a verdict."""
 
 
@@ -43,6 +45,9 @@ def moment(now: int | None) -> int:
 
 
 def _judged(kind: str, path: Path, endorsements: Sequence[Path], judge: Judge) -> EvidenceVerdict:
+    from aegis.evidence import EvidenceVerdict, read_capped
+    from coreason_enclave.attestation.verify import VerificationRefused
+
     try:
         content, *files = (read_capped(file) for file in (path, *endorsements))
     except VerificationRefused as error:
@@ -55,6 +60,8 @@ def _naming(
     judged: EvidenceVerdict, kind: str, endorsements: Sequence[Path], files: Sequence[bytes]
 ) -> EvidenceVerdict:
     """Return the verdict, naming the first unreadable endorsement file in its message, if any."""
+    from aegis.evidence import unreadable
+
     for path, content in zip(endorsements, files, strict=True):
         error = unreadable(content, kind)
         if error is not None:

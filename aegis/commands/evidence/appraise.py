@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,16 +20,12 @@ from aegis.commands.evidence.options import (
     refuse_length,
     report_options,
 )
-from aegis.evidence import (
-    EvidenceKind,
-    EvidenceVerdict,
-    VerificationRequest,
-    appraise_host,
-    platform_policy,
-    read_policy,
-)
-from aegis.evidence import appraise as appraise_report
-from coreason_enclave.attestation import AttestationPolicy, Binding, Role
+from aegis.evidence import EvidenceKind
+from coreason_enclave.attestation import Role
+
+if TYPE_CHECKING:
+    from aegis.evidence import EvidenceVerdict, VerificationRequest
+    from coreason_enclave.attestation import AttestationPolicy, Binding
 
 
 @click.command(short_help="Decide whether a policy accepts the evidence.", epilog=EXITS.format("accepted"))
@@ -78,6 +75,9 @@ def appraise(
     Example: aegis evidence appraise --evidence site.json --endorsements chain.pem --policy policy.toml
              --subject hospital-a --nonce 5f… --public-key 31… --kem-key 0c… --job-digest e3…
     """
+    from aegis.evidence import VerificationRequest, platform_policy, read_policy
+    from coreason_enclave.attestation import AttestationPolicy
+
     policy, at = read_policy(policy_path, AttestationPolicy), moment(now)
     if kind is None:
         judge = _of_host(policy, _binding(role, {"nonce": nonce, "subject": subject, **host}, report_data), at)
@@ -95,6 +95,8 @@ def appraise(
 
 
 def _of_report(policy: AttestationPolicy, question: VerificationRequest, subject: str | None) -> Judge:
+    from aegis.evidence import appraise as appraise_report
+
     def judge(content: bytes, files: tuple[bytes, ...]) -> EvidenceVerdict:
         return appraise_report(replace(question, endorsements=files), policy, subject, content)
 
@@ -102,6 +104,8 @@ def _of_report(policy: AttestationPolicy, question: VerificationRequest, subject
 
 
 def _of_host(policy: AttestationPolicy, binding: Binding, now: int) -> Judge:
+    from aegis.evidence import appraise_host
+
     def judge(content: bytes, files: tuple[bytes, ...]) -> EvidenceVerdict:
         return appraise_host(content, files, policy, binding, now)
 
@@ -117,6 +121,8 @@ def _refuse_binding(host: Mapping[str, object]) -> None:
 
 def _binding(role: str | None, parts: Mapping[str, bytes | str | None], report_data: bytes | None) -> Binding:
     """Return the binding of a whole host's evidence; raises ``UsageError`` if any part is missing."""
+    from coreason_enclave.attestation import Binding
+
     if report_data is not None:
         raise click.UsageError("--report-data applies only to a single report: give --kind as well")
     if missing := [_option(name) for name, value in parts.items() if value is None]:

@@ -9,9 +9,6 @@ import click
 
 from aegis.commands.evidence.options import FILE, json_option
 from aegis.commands.evidence.text import NOT_VERIFIED, inspection_page, printable
-from aegis.evidence import inspect as inspect_evidence
-from aegis.evidence import read_capped, reference_values
-from coreason_enclave.attestation.verify import VerificationRefused
 
 
 @click.command(
@@ -27,6 +24,10 @@ def inspect(path: Path, reference: bool, as_json: bool) -> None:
     Reads what `verify` reads, and finds out by itself which kind it is. With --reference: the lines for an appraisal
     policy that accept this very code. Take them from a host that you built and started yourself, or after `verify`.
     """
+    from aegis.evidence import inspect as inspect_evidence
+    from aegis.evidence import read_capped, reference_values
+    from coreason_enclave.attestation.verify import VerificationRefused
+
     if reference and as_json:
         raise click.UsageError("--reference prints TOML: leave out --json")
     try:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from aegis.commands.terminal_text import visible
-from aegis.evidence import EvidenceVerdict, Inspection
+
+if TYPE_CHECKING:
+    from aegis.evidence import EvidenceVerdict, Inspection
 
 NOT_VERIFIED = "NOT VERIFIED: nothing below has been checked; run `aegis evidence verify` to check the file"
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from aegis.commands.evidence.answers import EXITS, answer, moment
 from aegis.commands.evidence.options import FILE, Once, json_option, moment_option, refuse_length, report_options
-from aegis.evidence import EvidenceKind, EvidenceVerdict, PlatformPolicy, VerificationRequest, read_policy
-from aegis.evidence import verify as verify_evidence
-from coreason_enclave.attestation.verify.dcap import DcapPlatformPolicy
-from coreason_enclave.attestation.verify.nvidia import NvidiaPlatformPolicy
-from coreason_enclave.attestation.verify.snp import SnpPlatformPolicy
+from aegis.evidence import EvidenceKind
+
+if TYPE_CHECKING:
+    from aegis.evidence import EvidenceVerdict, PlatformPolicy
 
 
 @click.command(short_help="Check the authenticity and platform state of evidence.", epilog=EXITS.format("authentic"))
@@ -50,6 +50,9 @@ def verify(
     \b
     Example: aegis evidence verify --kind tdx --evidence quote.bin --endorsements collateral.json --json
     """
+    from aegis.evidence import VerificationRequest
+    from aegis.evidence import verify as verify_evidence
+
     of, at = EvidenceKind(kind), moment(now)
     refuse_length(of, report_data)
     policy = _platform_policy(of, platform_policy)
@@ -61,6 +64,11 @@ def verify(
 
 
 def _platform_policy(kind: EvidenceKind, path: Path | None) -> PlatformPolicy:
+    from aegis.evidence import read_policy
+    from coreason_enclave.attestation.verify.dcap import DcapPlatformPolicy
+    from coreason_enclave.attestation.verify.nvidia import NvidiaPlatformPolicy
+    from coreason_enclave.attestation.verify.snp import SnpPlatformPolicy
+
     if kind is EvidenceKind.NVIDIA:
         return NvidiaPlatformPolicy() if path is None else read_policy(path, NvidiaPlatformPolicy, "nvidia")
     if kind is EvidenceKind.SNP:
