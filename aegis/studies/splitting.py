@@ -39,6 +39,7 @@ class SplitPlan:
         held_out: a file of held-out rows, in place of a share.
         columns: the names of all columns, for CSV files without a header.
         missing: further spellings of a missing cell.
+        image_column: the column of file names, where ``files`` are folders of images; None: found by its cells.
     """
 
     files: Sequence[Path]
@@ -51,6 +52,7 @@ class SplitPlan:
     held_out: Path | None = None
     columns: Sequence[str] | None = None
     missing: Sequence[str] = ()
+    image_column: str | None = None
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -127,7 +129,7 @@ def split_rows(plan: SplitPlan, folder: Path) -> SplitRows:
             one name, or a part is left empty.
         DatasetRejected: a file is not a table with the label.
     """
-    seen, sides = SplitRows(), _Sides(plan)
+    seen, sides = SplitRows(), Sides(plan)
     folder.mkdir(parents=True, exist_ok=True)
     rows = _rows(plan, seen)  # the first file's header is known from here on
     with ExitStack() as stack:
@@ -142,11 +144,11 @@ def split_rows(plan: SplitPlan, folder: Path) -> SplitRows:
             seen.rows[part] = seen.rows.get(part, 0) + 1
             if person is not None:
                 seen.persons.setdefault(part, set()).add(person)
-    _none_is_empty(plan, seen, sides.sites)
+    require_none_empty(plan, seen, sides.sites)
     return seen
 
 
-class _Sides:
+class Sides:
     """Decides on which side each person falls, and refuses rows that would put a person or a group on two sides."""
 
     def __init__(self, plan: SplitPlan) -> None:
@@ -155,8 +157,12 @@ class _Sides:
         self._file_side: dict[str, bool] = {}
         self.sites: set[str] = set()
 
-    def part(self, place: str, site: str, row: Mapping[str, str]) -> tuple[str | None, str]:
-        """Return the person's id, if any, and the part: a site or ``HELD_OUT``."""
+    def part(self, place: str, site: str, row: Mapping[str, str], content: str | None = None) -> tuple[str | None, str]:
+        """Return the person's id, if any, and the part: a site or ``HELD_OUT``.
+
+        Args:
+            content: decides for a row that is a person of its own; None: all of the row's cells.
+        """
         plan = self._plan
         person = None if plan.person is None else person_fold(self._cell(place, row, plan.person))
         group = None if plan.group is None else self._cell(place, row, plan.group)
@@ -175,7 +181,9 @@ class _Sides:
                 )
         if site == HELD_OUT or not plan.share:
             return person, site
-        return person, HELD_OUT if is_held_out(_content(row) if key is None else key, plan.share) else site
+        if key is None:
+            key = _content(row) if content is None else content
+        return person, HELD_OUT if is_held_out(key, plan.share) else site
 
     @staticmethod
     def _cell(place: str, row: Mapping[str, str], name: str) -> str:
@@ -201,13 +209,13 @@ def _rows(plan: SplitPlan, seen: SplitRows) -> Iterator[tuple[str, str, Mapping[
         for place, row in file.rows():
             for name, column in seen.columns.items():
                 column.take(row[name])
-            part = HELD_OUT if path == plan.held_out else names.get(path) or _named(plan, spelled, row, place)
+            part = HELD_OUT if path == plan.held_out else names.get(path) or named_site(plan, spelled, row, place)
             yield f"{path}: {place}", part, row
         if seen.columns[plan.label].rows == before:
             raise InvalidStudy(f"{path} has a header and no rows")
 
 
-def _named(plan: SplitPlan, spelled: dict[str, str], row: Mapping[str, str], place: str) -> str:
+def named_site(plan: SplitPlan, spelled: dict[str, str], row: Mapping[str, str], place: str) -> str:
     """Return the site that the site column names."""
     text = row[plan.site_column or ""]
     if not text:
@@ -233,7 +241,7 @@ def _same_columns(file: OwnerFile, seen: SplitRows, *, leave_out: set[str | None
         raise InvalidStudy(f"{file.path} {' and '.join(words)}: all files need the same columns")
 
 
-def _none_is_empty(plan: SplitPlan, seen: SplitRows, sites: set[str]) -> None:
+def require_none_empty(plan: SplitPlan, seen: SplitRows, sites: set[str]) -> None:
     empty = sorted(sites - seen.rows.keys())
     if empty:
         raise InvalidStudy(f"--holdout {plan.share:g} leaves the site {empty[0]!r} without rows: hold out fewer")

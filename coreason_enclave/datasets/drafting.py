@@ -59,7 +59,8 @@ def draft(
         blank = known.declaration(file=file, public=public)
         form = form_of(path, blank.reads)
         document = blank.model_dump(mode="json", exclude_none=True, exclude={"csv"})
-    head = {"version": 1, "dataset_id": dataset_id, "format": "csv", "file": file, "public": public}
+    kind = "images" if dictionary is not None and dictionary.image_column is not None else "csv"
+    head = {"version": 1, "dataset_id": dataset_id, "format": kind, "file": file, "public": public}
     text = _written({**head, **_form(form), **{k: v for k, v in document.items() if k not in head}}, dictionary is None)
     parse_schema(text.encode())
     return text

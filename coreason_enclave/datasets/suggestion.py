@@ -361,6 +361,22 @@ def suggest(
     return Suggestion(declared, features, {**remarks, label: words}, left_out, None)
 
 
+def suggest_label(
+    columns: Sequence[ColumnSummary], *, task: LabelTask | None = None, cuts: Sequence[float] | None = None
+) -> Suggestion:
+    """Return a draft of the label alone, for examples that are no table, such as images.
+
+    Args:
+        columns: the label's columns: the time first, for a survival label.
+        task, cuts: as in :func:`suggest`.
+
+    Raises:
+        DatasetRejected: the columns have no use for the task.
+    """
+    declared, words = _label_of(columns, task, cuts)
+    return Suggestion(declared, (), {columns[0].name: words}, {}, None)
+
+
 def _valid(feature: Mapping[str, Any] | None, words: str, inputs: set[str]) -> tuple[Mapping[str, Any] | None, str]:
     """Return the feature if a declaration can hold it, else the reason; add the names of its inputs to ``inputs``."""
     if feature is None:
