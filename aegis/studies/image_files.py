@@ -14,6 +14,7 @@ from pathlib import Path
 from aegis.errors import InvalidStudy
 from aegis.studies.owner_files import OwnerFile, open_owner_file
 from coreason_enclave.datasets import DataFormat, NamedImages, images_in
+from coreason_enclave.errors import DatasetRejected
 
 _TABLES = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
 _IMAGES = (".png", ".jpg", ".jpeg")
@@ -60,15 +61,20 @@ def open_labelled_folder(
         columns, missing: as for :func:`~aegis.studies.owner_files.open_owner_file`.
 
     Raises:
-        InvalidStudy: no folder, no table or several, or no column of file names or several.
-        DatasetRejected: the table has no such columns.
+        InvalidStudy: no folder, no table or several, a table without these columns, or no column of file names or
+            several.
     """
-    table = open_owner_file(
-        table_in(path), [*needed, *([image_column] if image_column else [])], columns=columns, missing=missing
-    )
+    table = _opened(table_in(path), [*needed, *([image_column] if image_column else [])], columns, missing)
     if table.format is DataFormat.NPZ:
         raise InvalidStudy(f"{table.path} holds arrays: a table of labels is CSV or Parquet")
     return LabelledFolder(path, table, pictures_in(path), image_column or _column_of_names(table, needed))
+
+
+def _opened(path: Path, needed: Sequence[str], columns: Sequence[str] | None, missing: Sequence[str]) -> OwnerFile:
+    try:
+        return open_owner_file(path, needed, columns=columns, missing=missing)
+    except DatasetRejected as error:  # names the file alone, and every site's table may be called labels.csv
+        raise InvalidStudy(str(error).replace(path.name, str(path), 1)) from error
 
 
 def table_in(path: Path) -> Path:

@@ -51,9 +51,8 @@ def split_images(plan: SplitPlan, folder: Path) -> SplitImages:
     """Write ``folder/<part>/labels.csv`` and ``folder/<part>/pictures/`` for each site and the held-out rows.
 
     Raises:
-        InvalidStudy: a folder is no set of images with a table, a row has no usable image, images differ in size, or a
-            part is left empty.
-        DatasetRejected: a table lacks a column.
+        InvalidStudy: a folder is no set of images with a table, a table lacks a column, a row has no usable image,
+            images differ in size, or a part is left empty.
     """
     seen, sides = SplitImages(), Sides(plan)
     seen.columns.update({name: ColumnSummary(name) for name in (plan.label, *plan.also)})
