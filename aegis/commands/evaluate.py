@@ -14,18 +14,30 @@ if TYPE_CHECKING:
 
 @click.command(epilog="\b\nExample: aegis evaluate study/runs/latest test.csv --group hospital --plots plots")
 @click.argument("run", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("rows", metavar="ROWS.csv", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("rows", metavar="ROWS", type=click.Path(exists=True, path_type=Path))
 @click.option("--group", metavar="COLUMN", help="Resample the values of this column as wholes, in place of persons.")
 @click.option(
     "--samples", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="Bootstrap resamples."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the resampling.")
 @click.option("--plots", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Draw pictures there.")
+@click.option(
+    "--image-column",
+    metavar="COLUMN",
+    help="A folder of images: its table's column of file names.  [default: as in the data dictionary]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(
-    run: Path, rows: Path, group: str | None, samples: int, seed: int, plots: Path | None, as_json: bool
+    run: Path,
+    rows: Path,
+    group: str | None,
+    samples: int,
+    seed: int,
+    plots: Path | None,
+    image_column: str | None,
+    as_json: bool,
 ) -> None:
-    """Measure the model of a finished run on rows with labels.
+    """Measure the model of a finished run on rows with labels: a CSV or Parquet file, or a folder of images.
 
     Intervals are 95 % percentile intervals of the bootstrap over persons (or --group, or rows without persons). The
     baseline ignores every feature and is computed from the same rows. The result is about these rows and not private.
@@ -33,7 +45,7 @@ def evaluate(
     from aegis.studies import evaluate_rows, load_trained, plot_evaluation
 
     trained = load_trained(run)
-    found = evaluate_rows(trained, rows, group=group, samples=samples, seed=seed)
+    found = evaluate_rows(trained, rows, group=group, samples=samples, seed=seed, image_column=image_column)
     files = [] if plots is None else plot_evaluation(found, trained.dictionary.label, plots)
     if as_json:
         drawn = {"plots": [str(file) for file in files]} if files else {}

@@ -23,16 +23,18 @@ _MODELS = ("Linear", "MLP", "TabularResNet", "CNN")
 
 @click.command(
     epilog="\b\nExample: aegis init study --data north.csv --data south.csv --label malignant --person patient_id"
+    "\nImages:  aegis init study --data north/ --data south/ --label malignant --person patient_id"
 )
 @click.argument("folder", metavar="STUDY", type=click.Path(path_type=Path))
 @click.option(
     "--data",
     "files",
-    metavar="FILE",
+    metavar="FILE|FOLDER",
     multiple=True,
     type=click.Path(path_type=Path),
     required=True,
-    help="Rows: CSV (any delimiter or encoding, gzip too), Parquet, or npz with x and y. One file a site.",
+    help="Rows: CSV (any delimiter or encoding, gzip too), Parquet, npz with x and y, or a folder of PNG and JPEG "
+    "images with one table of labels. One a site.",
 )
 @click.option("--site-column", metavar="COLUMN", help="One file for all sites: the column that names the site.")
 @click.option(
@@ -46,14 +48,19 @@ _MODELS = ("Linear", "MLP", "TabularResNet", "CNN")
 @click.option("--person", metavar="COLUMN", help="The person behind a row: privacy hides the person with all rows.")
 @click.option("--group", metavar="COLUMN", help="Rows that stay together when rows are held out, such as a family.")
 @click.option("--task", type=click.Choice(_TASKS), help="The kind of prediction.  [default: by the label]")
+@click.option(
+    "--image-column",
+    metavar="COLUMN",
+    help="Folders of images: the column of file names.  [default: the one whose first cell ends in .png, .jpg, .jpeg]",
+)
 @click.option("--event", metavar="COLUMN", help="survival: whether the event ended the time in --label.")
 @click.option("--cuts", metavar="A,B,C", help="survival: the ends of the intervals.  [default: suggested from rows]")
 @click.option(
     "--holdout",
-    metavar="SHARE|FILE",
+    metavar="SHARE|FILE|FOLDER",
     default="0.2",
     show_default=True,
-    help="Share of persons held out as the evaluation set, or a file of held-out rows. 0: none.",
+    help="Share of persons held out as the evaluation set, or held-out rows of their own. 0: none.",
 )
 @click.option(
     "--public-holdout",
@@ -63,7 +70,9 @@ _MODELS = ("Linear", "MLP", "TabularResNet", "CNN")
 @click.option("--no-header", is_flag=True, help="The files have no line of names: give --columns.")
 @click.option("--columns", metavar="A,B,C", help="The names of all columns, in order, for --no-header.")
 @click.option("--missing", metavar="TEXT", multiple=True, help="A further spelling of a missing cell, such as -9.")
-@click.option("--model", type=click.Choice(_MODELS), default="Linear", show_default=True, help="Architecture.")
+@click.option(
+    "--model", type=click.Choice(_MODELS), help="Architecture.  [default: CNN for images that fit it, else Linear]"
+)
 @click.option(
     "--epsilon",
     type=click.FloatRange(0, 1000, min_open=True),
@@ -122,13 +131,18 @@ def init(
     sites = {
         site: {"rows": created.split.rows[site], "persons": created.split.units(site)} for site in created.split.sites
     }
-    held_out = created.split.rows.get("held-out", 0)
+    held_out, images = created.split.rows.get("held-out", 0), created.schema.image_column is not None
     if as_json:
         task = str(created.job.task.kind) if created.job.task else None
         left_out = {} if created.suggestion is None else dict(created.suggestion.left_out)
         about = {"study": str(folder), "task": task, "sites": sites, "held_out_rows": held_out, "left_out": left_out}
-        click.echo(json.dumps({**about, "inputs": list(created.schema.input_names), "simulated": True}))
+        of_images = {"image": list(created.schema.sample_shape)} if images else {}
+        click.echo(json.dumps({**about, **of_images, "inputs": list(created.schema.input_names), "simulated": True}))
         return
+    if images:
+        channels, height, width = created.schema.sample_shape
+        words = "grey" if channels == 1 else "RGB"
+        click.echo(f"images: {words}, {width} wide and {height} high; copied to the sites' folders")
     for site, counted in sites.items():
         click.echo(f"site {site}: {counted['rows']} rows of {counted['persons']} persons, SIMULATED on this machine")
     click.echo(f"held out: {held_out} rows, public, for evaluation")
@@ -167,6 +181,7 @@ def _options(folder: Path, reviewer: Any, **chosen: Any) -> StudyOptions:
         held_out=file,
         columns=_names(chosen["columns"]),
         missing=chosen["missing"],
+        image_column=chosen["image_column"],
     )
     return StudyOptions(
         name=_study_name(folder),
@@ -183,7 +198,10 @@ def _options(folder: Path, reviewer: Any, **chosen: Any) -> StudyOptions:
 def _require_distinct(labels: tuple[str, ...], chosen: dict[str, Any]) -> None:
     """Refuse a column with two roles."""
     roles: list[tuple[str, str | None]] = [("--label", label) for label in labels]
-    roles += [(f"--{role.replace('_', '-')}", chosen[role]) for role in ("event", "person", "group", "site_column")]
+    roles += [
+        (f"--{role.replace('_', '-')}", chosen[role])
+        for role in ("event", "person", "group", "site_column", "image_column")
+    ]
     seen: dict[str, str] = {}
     for option, column in roles:
         if column is not None and column in seen:
@@ -222,7 +240,7 @@ def _holdout(text: str) -> tuple[float, Path | None]:
     try:
         share = float(text)
     except ValueError:
-        if Path(text).is_file():
+        if Path(text).exists():
             return 0.0, Path(text)
         raise click.UsageError(f"--holdout takes a share such as 0.2, or a file: {text!r} is neither") from None
     if not 0 <= share < 1:

@@ -66,6 +66,8 @@ SITE_COMMENTS: Mapping[str, str] = {
 DATASET_COMMENTS: Mapping[str, str] = {
     "dataset_id": "the folder below the data root",
     "file": "the rows, next to this file",
+    "folder": "the images, next to this file",
+    "image_column": "each cell names one file of the folder",
     "public": "true in this simulation alone: permits training without privacy",
     "unit_column": "the person behind a row",
     "label.task": "classes, labels, number, count or survival",

@@ -23,6 +23,7 @@ from aegis.runtimes import create_site
 from aegis.studies.array_files import SplitArrays, array_declaration, split_arrays
 from aegis.studies.commented import DATASET_COMMENTS, SITE_COMMENTS, commented
 from aegis.studies.held_out import write_groups
+from aegis.studies.image_split import SplitImages, image_declaration, split_images
 from aegis.studies.splitting import HELD_OUT, SplitPlan, SplitRows, split_rows
 from aegis.studies.study import write_study
 from coreason_enclave.attestation import AttestationPolicy
@@ -38,6 +39,7 @@ from coreason_enclave.datasets import (
     open_dataset,
     parse_schema,
     suggest,
+    suggest_label,
 )
 from coreason_enclave.policy import LineagePolicy, SiteConfig, SitePolicy
 from coreason_enclave.schemas import (
@@ -58,6 +60,7 @@ _ALLOWANCE = 20.0
 """Budget of each simulated dataset, in units of the first job's epsilon: room for trying out."""
 _MAX_UPDATE_NORM = 150.0
 _AVERAGED = 5
+_SMALLEST_SIDE = 4
 LABEL_TASKS = {
     Task.BINARY: LabelTask.CLASSES,
     Task.MULTICLASS: LabelTask.CLASSES,
@@ -75,6 +78,7 @@ class StudyOptions:
     """The choices of ``aegis init``; see its ``--help``.
 
     Attributes:
+        model: None: CNN for images that are large enough, otherwise Linear.
         task: None: classes for a label of few whole numbers or words, a number otherwise.
         cuts: the ends of a survival label's intervals; None: suggested from rows.
         review: returns the suggestion as its owner wants it; called before any file of the study exists.
@@ -86,7 +90,7 @@ class StudyOptions:
     epsilon: float = 3.0
     rounds: int = 20
     dataset_id: str = "study/rows"
-    model: str = "Linear"
+    model: str | None = None
     cuts: tuple[float, ...] | None = None
     review: Callable[[Suggestion], Suggestion] = lambda suggestion: suggestion
 
@@ -166,18 +170,30 @@ def _split(
     """Split the rows into ``folder/split``, and let the owner review what they suggest."""
     plan, suggestion = options.split, None
     split: SplitRows | SplitArrays
-    if plan.open(plan.files[0]).format is DataFormat.NPZ:
+    if plan.files[0].is_dir():
+        split = split_images(plan, folder / "split")
+        _require_sites(split, least_sites)
+        draft = suggest_label(list(split.columns.values()), task=options.label_task, cuts=options.cuts)
+        suggestion = _reviewed(options, draft, split, least_sites)
+        document = _declared(options, suggestion, split)
+    elif plan.image_column:
+        raise InvalidStudy(f"{plan.files[0]} is a file: --image-column goes with folders of images")
+    elif plan.open(plan.files[0]).format is DataFormat.NPZ:
         split = split_arrays(plan, folder / "split", options.label_task)
         _require_sites(split, least_sites)
         document = array_declaration(options.dataset_id, split)
     else:
         split = split_rows(plan, folder / "split")
         _require_sites(split, least_sites)
-        draft = _suggestion(options, split)
-        job_for(parse_schema(_written(_declared(options, draft))), options, sites=least_sites, delta=1e-9)
-        suggestion = options.review(draft)  # nobody is asked about a draft that makes no job
-        document = _declared(options, suggestion)
+        suggestion = _reviewed(options, _suggestion(options, split), split, least_sites)
+        document = _declared(options, suggestion, split)
     return parse_schema(_written(document)), suggestion, split
+
+
+def _reviewed(options: StudyOptions, draft: Suggestion, split: SplitRows, sites: int) -> Suggestion:
+    """Return the draft as its owner wants it; nobody is asked about a draft that makes no job."""
+    job_for(parse_schema(_written(_declared(options, draft, split))), options, sites=sites, delta=1e-9)
+    return options.review(draft)
 
 
 def _require_sites(split: SplitRows | SplitArrays, least: int) -> None:
@@ -202,8 +218,12 @@ def _place_rows(folder: Path, options: StudyOptions, schema: DatasetSchema, spli
     declaration = _written(schema.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
     for part in split.rows:
         root = folder / (HELD_OUT if part == HELD_OUT else f"sites/{part}") / "data" / options.dataset_id
-        root.mkdir(parents=True)
-        publish(folder / "split" / f"{part}{Path(schema.file).suffix}", root / schema.file)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(split, SplitImages):
+            publish(folder / "split" / part, root)
+        else:
+            root.mkdir()
+            publish(folder / "split" / f"{part}{Path(schema.file).suffix}", root / schema.file)
         (root / "dataset.toml").write_bytes(declaration)
     shutil.rmtree(folder / "split")
     if HELD_OUT in split.rows:
@@ -213,7 +233,9 @@ def _place_rows(folder: Path, options: StudyOptions, schema: DatasetSchema, spli
             write_groups(folder / HELD_OUT / "data", split.groups)
 
 
-def _declared(options: StudyOptions, suggestion: Suggestion) -> dict[str, Any]:
+def _declared(options: StudyOptions, suggestion: Suggestion, split: SplitRows) -> dict[str, Any]:
+    if isinstance(split, SplitImages):
+        return image_declaration(options.dataset_id, options.split, split, suggestion.label)
     return {
         "version": 1,
         "dataset_id": options.dataset_id,
@@ -249,14 +271,15 @@ def job_for(schema: DatasetSchema, options: StudyOptions, *, sites: int, delta: 
     kind, outputs = _task(schema.label)
     if options.task is not None and options.task is not kind:
         raise InvalidStudy(f"the label {options.split.label!r} makes a {kind} task, and --task says {options.task}")
+    model = options.model or _usual_model(schema)
     return FederationJob(
         job_id=options.name,
         min_clients=sites,
         rounds=options.rounds,
         strategy=AggregationStrategy.FED_AVG,
         dataset_id=options.dataset_id,
-        model_arch=options.model,
-        model_args=_model_args(options.model, schema.sample_shape, outputs),
+        model_arch=model,
+        model_args=_model_args(model, schema.sample_shape, outputs),
         task=TaskConfig(kind=kind),
         local_steps=5,
         learning_rate=0.3,
@@ -279,6 +302,12 @@ def _task(label: Label) -> tuple[Task, int]:
         binary = label.classes == 2
         return (Task.BINARY, 1) if binary else (Task.MULTICLASS, label.classes or 2)
     return next(task for task, kind in LABEL_TASKS.items() if kind is label.task), label.outputs
+
+
+def _usual_model(schema: DatasetSchema) -> str:
+    """Return the architecture for data of this form: the CNN halves an image twice, so a smaller one does not fit."""
+    fits = schema.format is DataFormat.IMAGES and min(schema.sample_shape[1:]) >= _SMALLEST_SIDE
+    return "CNN" if fits else "Linear"
 
 
 def _model_args(model: str, shape: tuple[int, ...], outputs: int) -> dict[str, Any]:

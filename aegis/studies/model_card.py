@@ -90,6 +90,10 @@ def _label(label: Label) -> str:
 
 
 def _inputs(dictionary: DataDictionary) -> list[str]:
+    if dictionary.tensor is not None and dictionary.image_column is not None:
+        channels, height, width = dictionary.tensor.shape
+        kind = "grey" if channels == 1 else "RGB"
+        return [f"PNG or JPEG images, {kind} of 8 bits a channel, {width} wide and {height} high."]
     if dictionary.tensor is not None:
         shape = " × ".join(map(str, dictionary.tensor.shape))
         return [f"A tensor of shape {shape}, as `dictionary.toml` declares."]

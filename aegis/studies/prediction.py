@@ -16,7 +16,8 @@ from aegis.evaluation import utility
 from aegis.runs import RunFolder
 from aegis.studies.bootstrap import intervals
 from aegis.studies.held_out import class_names, in_own_unit, observed_survival
-from coreason_enclave.datasets import DataDictionary, Label, LabelTask, RowStream
+from aegis.studies.image_files import pictures_in, table_in
+from coreason_enclave.datasets import DataDictionary, ImageStream, Label, LabelTask, RowStream
 from coreason_enclave.errors import DatasetRejected, EnclaveError
 from coreason_enclave.models import predict, require_fits, task_of
 from coreason_enclave.schemas import FederationJob, Task
@@ -69,7 +70,7 @@ def load_trained(run: Path) -> TrainedModel:
     if model_digest(arrays) != folder.read_json("outcome.json").get("model"):
         raise InvalidStudy(f"{path} is not the model that {run} released: `aegis verify {run}` checks the run")
     dictionary = _dictionary_of(run)
-    declared = dictionary.declaration(file="rows.npz" if dictionary.tensor else "rows.csv", public=False)
+    declared = dictionary.declaration(file=dictionary.usual_file, public=False)
     label = dictionary.label
     outputs = label.classes or label.outputs
     try:
@@ -119,10 +120,39 @@ def prediction_columns(label: Label, width: int) -> list[str]:
             return [f"survival:{cut:g}" for cut in label.cuts or ()]
 
 
-def write_predictions(trained: TrainedModel, rows: Path, out: Path) -> int:
+def rows_for(
+    dictionary: DataDictionary,
+    rows: Path,
+    *,
+    labelled: bool,
+    group: str | None = None,
+    image_column: str | None = None,
+) -> RowStream | ImageStream:
+    """Return the rows of a file, or of a folder of images with its table, as the dictionary declares them.
+
+    Args:
+        image_column: the folder's column of file names; None: as the dictionary names it.
+
+    Raises:
+        DatasetRejected: the rows are of another form, or lack a column.
+        InvalidStudy: a folder has no table or several, or the dictionary declares images and ``rows`` is a file.
+    """
+    if rows.is_dir():
+        if dictionary.image_column is None:
+            raise InvalidStudy(f"{rows} is a folder, and the model takes no image files: name a file of rows")
+        table, pictures = table_in(rows), pictures_in(rows)
+        return ImageStream(table, pictures, dictionary, column=image_column, labelled=labelled, group=group)
+    if dictionary.image_column is not None:
+        raise InvalidStudy(f"{rows} is a file, and the model takes images: name the folder with the images and a table")
+    if image_column is not None:
+        raise InvalidStudy(f"{rows} is a file: --image-column goes with a folder of images")
+    return RowStream(rows, dictionary, labelled=labelled, group=group)
+
+
+def write_predictions(trained: TrainedModel, rows: Path, out: Path, *, image_column: str | None = None) -> int:
     """Write one line for each row to ``out``, whole or not at all; return the number of rows.
 
-    Memory holds a part of the rows at a time.
+    Memory holds a part of the rows at a time. ``rows`` is a file, or a folder of images with a table.
 
     Raises:
         DatasetRejected: the rows do not follow the dictionary.
@@ -134,7 +164,9 @@ def write_predictions(trained: TrainedModel, rows: Path, out: Path) -> int:
         raise InvalidStudy(f"--out {out} lies in the run's folder, whose files are signed: choose another place")
     if out.is_dir():
         raise InvalidStudy(f"--out {out} is a folder: name a file")
-    stream = RowStream(rows, trained.dictionary, labelled=False)
+    if rows.is_dir() and out.resolve().parent == rows.resolve():
+        raise InvalidStudy(f"--out {out} lies in the folder of images, as a second table: choose another place")
+    stream = rows_for(trained.dictionary, rows, labelled=False, image_column=image_column)
     count = 0
     with replacement(out) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -198,12 +230,20 @@ class RowsEvaluation:
 
 
 def evaluate_rows(
-    trained: TrainedModel, rows: Path, *, group: str | None = None, samples: int = 1000, seed: int = 0
+    trained: TrainedModel,
+    rows: Path,
+    *,
+    group: str | None = None,
+    samples: int = 1000,
+    seed: int = 0,
+    image_column: str | None = None,
 ) -> RowsEvaluation:
     """Return the measures of the model on labelled rows, with bootstrap intervals and a baseline of the same rows.
 
     Args:
+        rows: a file, or a folder of images with a table of labels.
         group: a column whose values are resampled as wholes, in place of persons.
+        image_column: the folder's column of file names; None: as the dictionary names it.
 
     Raises:
         DatasetRejected: the rows do not follow the dictionary, or lack the label or the group.
@@ -212,7 +252,7 @@ def evaluate_rows(
     if samples < 1:
         raise InvalidStudy(f"--samples must be at least 1, got {samples}")
     kind, label = trained.kind, trained.dictionary.label
-    stream = RowStream(rows, trained.dictionary, labelled=True, group=group)
+    stream = rows_for(trained.dictionary, rows, labelled=True, group=group, image_column=image_column)
     found, truth = [], []
     for part in stream:
         if part.labels is None:

@@ -41,6 +41,7 @@ class SplitPlan:
         held_out: a file of held-out rows, in place of a share.
         columns: the names of all columns, for CSV files without a header.
         missing: further spellings of a missing cell.
+        image_column: the column of file names, where ``files`` are folders of images; None: found by its cells.
     """
 
     files: Sequence[Path]
@@ -53,6 +54,7 @@ class SplitPlan:
     held_out: Path | None = None
     columns: Sequence[str] | None = None
     missing: Sequence[str] = ()
+    image_column: str | None = None
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -79,6 +81,15 @@ class SplitRows:
     persons: dict[str, set[str]] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     groups: list[int] = field(default_factory=list)
+    _group_numbers: dict[str, int] = field(default_factory=dict)
+
+    def count(self, part: str, person: str | None, group: str | None) -> None:
+        """Count a row that was written to a part."""
+        self.rows[part] = self.rows.get(part, 0) + 1
+        if part == HELD_OUT and group is not None:
+            self.groups.append(self._group_numbers.setdefault(group, len(self._group_numbers)))
+        if person is not None:
+            self.persons.setdefault(part, set()).add(person)
 
     @property
     def sites(self) -> list[str]:
@@ -131,12 +142,11 @@ def split_rows(plan: SplitPlan, folder: Path) -> SplitRows:
             one name, or a part is left empty.
         DatasetRejected: a file is not a table with the label.
     """
-    seen, sides = SplitRows(), _Sides(plan)
+    seen, sides = SplitRows(), Sides(plan)
     folder.mkdir(parents=True, exist_ok=True)
     rows = _rows(plan, seen)  # the first file's header is known from here on
     with ExitStack() as stack:
         writers: dict[str, Any] = {}
-        numbers: dict[str, int] = {}
         for place, site, row in rows:
             person, part = sides.part(place, site, row)
             if part not in writers:
@@ -144,16 +154,12 @@ def split_rows(plan: SplitPlan, folder: Path) -> SplitRows:
                 writers[part] = csv.writer(file)
                 writers[part].writerow(list(seen.columns))
             writers[part].writerow([row[name] for name in seen.columns])
-            seen.rows[part] = seen.rows.get(part, 0) + 1
-            if part == HELD_OUT and plan.group is not None:
-                seen.groups.append(numbers.setdefault(row[plan.group], len(numbers)))
-            if person is not None:
-                seen.persons.setdefault(part, set()).add(person)
-    _none_is_empty(plan, seen, sides.sites)
+            seen.count(part, person, None if plan.group is None else row[plan.group])
+    require_none_empty(plan, seen, sides.sites)
     return seen
 
 
-class _Sides:
+class Sides:
     """Decides on which side each person falls, and refuses rows that would put a person or a group on two sides."""
 
     def __init__(self, plan: SplitPlan) -> None:
@@ -163,8 +169,12 @@ class _Sides:
         self._place_of: dict[bytes, str] = {}
         self.sites: set[str] = set()
 
-    def part(self, place: str, site: str, row: Mapping[str, str]) -> tuple[str | None, str]:
-        """Return the person's id, if any, and the part: a site or ``HELD_OUT``."""
+    def part(self, place: str, site: str, row: Mapping[str, str], content: str | None = None) -> tuple[str | None, str]:
+        """Return the person's id, if any, and the part: a site or ``HELD_OUT``.
+
+        Args:
+            content: decides for a row that is a person of its own; None: all of the row's cells.
+        """
         plan = self._plan
         person = None if plan.person is None else person_fold(self._cell(place, row, plan.person))
         group = None if plan.group is None else self._cell(place, row, plan.group)
@@ -182,15 +192,17 @@ class _Sides:
                     f"{place}: this row's {who} is in a site's file and in {plan.held_out}: hold out others"
                 )
         if plan.held_out is not None and key is None:
-            self._require_other_row(place, site, row)
+            shared = {name: cell for name, cell in row.items() if name != plan.site_column}
+            self._require_other_row(place, site, _content(shared) if content is None else content)
         if site == HELD_OUT or not plan.share:
             return person, site
-        return person, HELD_OUT if is_held_out(_content(row) if key is None else key, plan.share) else site
+        if key is None:
+            key = _content(row) if content is None else content
+        return person, HELD_OUT if is_held_out(key, plan.share) else site
 
-    def _require_other_row(self, place: str, site: str, row: Mapping[str, str]) -> None:
+    def _require_other_row(self, place: str, site: str, content: str) -> None:
         """Refuse a held-out row that a site's file has, too; where persons are named, equal rows may be of two."""
-        shared = {name: cell for name, cell in row.items() if name != self._plan.site_column}
-        digest = hashlib.blake2b(_content(shared).encode(), digest_size=16).digest()
+        digest = hashlib.blake2b(content.encode(), digest_size=16).digest()
         if site != HELD_OUT:
             self._place_of.setdefault(digest, place)
         elif digest in self._place_of:
@@ -222,15 +234,14 @@ def _rows(plan: SplitPlan, seen: SplitRows) -> Iterator[tuple[str, str, Mapping[
         for place, row in file.rows():
             for name, column in seen.columns.items():
                 column.take(row[name])
-            part = (
-                HELD_OUT if path == plan.held_out else names.get(path) or _named(plan, spelled, row, f"{path}: {place}")
-            )
+            where = f"{path}: {place}"
+            part = HELD_OUT if path == plan.held_out else names.get(path) or named_site(plan, spelled, row, where)
             yield f"{path}: {place}", part, row
         if seen.columns[plan.label].rows == before:
             raise InvalidStudy(f"{path} has a header and no rows")
 
 
-def _named(plan: SplitPlan, spelled: dict[str, str], row: Mapping[str, str], place: str) -> str:
+def named_site(plan: SplitPlan, spelled: dict[str, str], row: Mapping[str, str], place: str) -> str:
     """Return the site that the site column names."""
     text = row[plan.site_column or ""]
     if not text:
@@ -256,7 +267,7 @@ def _same_columns(file: OwnerFile, seen: SplitRows, *, leave_out: set[str | None
         raise InvalidStudy(f"{file.path} {' and '.join(words)}: all files need the same columns")
 
 
-def _none_is_empty(plan: SplitPlan, seen: SplitRows, sites: set[str]) -> None:
+def require_none_empty(plan: SplitPlan, seen: SplitRows, sites: set[str]) -> None:
     empty = sorted(sites - seen.rows.keys())
     if empty:
         raise InvalidStudy(f"--holdout {plan.share:g} leaves the site {empty[0]!r} without rows: hold out fewer")

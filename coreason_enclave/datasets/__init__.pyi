@@ -14,6 +14,11 @@ from .drafting import draft as draft
 from .expectation import DatasetExpectation as DatasetExpectation
 from .history import Derivation as Derivation
 from .history import History as History
+from .image_stream import ImageStream as ImageStream
+from .images import NamedImages as NamedImages
+from .images import UnfitImage as UnfitImage
+from .images import decode_image as decode_image
+from .images import images_in as images_in
 from .labels import Label as Label
 from .labels import LabelTask as LabelTask
 from .number_text import plain_number as plain_number
@@ -43,5 +48,6 @@ from .suggestion import form_of as form_of
 from .suggestion import nearest_column as nearest_column
 from .suggestion import rounded_out as rounded_out
 from .suggestion import suggest as suggest
+from .suggestion import suggest_label as suggest_label
 from .synthetic import synthetic_dataset as synthetic_dataset
 from .units import person_fold as person_fold

@@ -43,7 +43,9 @@ from coreason_enclave.datasets.spellings import ColumnName
 from coreason_enclave.errors import ConfigurationError, DatasetRejected
 from coreason_enclave.schemas import PrivacyUnit, SafePath, SiteUnit, explained
 
-_SHARED = ("label", "features", "tensor", "order_column", "history")
+_SHARED = ("label", "features", "tensor", "resize", "order_column", "history")
+_PICTURES = "pictures"
+"""The usual name of the folder with a dataset's images."""
 
 
 class DataDictionary(Declaration):
@@ -52,6 +54,8 @@ class DataDictionary(Declaration):
     Attributes:
         unit: the privacy unit that every site has to be able to hide.
         unit_column: the usual name of the column with the person; a site may use another name.
+        image_column: the usual name of the column with the images' file names; None: the rows are no image files.
+        resize: what every site does with an image of another size.
     """
 
     version: Literal[1]
@@ -61,14 +65,25 @@ class DataDictionary(Declaration):
     label: Label
     features: Annotated[tuple[AnyFeature, ...], Field(max_length=100_000)] = ()
     tensor: TensorFeatures | None = None
+    image_column: ColumnName | None = None
+    resize: Literal["refuse", "stretch"] = "refuse"
     order_column: ColumnName | None = None
     history: Annotated[tuple[History, ...], Field(max_length=10_000)] = ()
+
+    later = frozenset({"image_column", "resize"})
 
     @classmethod
     def of(cls, schema: DatasetSchema) -> Self:
         """Return the dictionary of a site's declaration."""
         shared = {name: getattr(schema, name) for name in _SHARED}
-        return cls(version=1, dataset_id=schema.dataset_id, unit=schema.unit, unit_column=schema.unit_column, **shared)
+        return cls(
+            version=1,
+            dataset_id=schema.dataset_id,
+            unit=schema.unit,
+            unit_column=schema.unit_column,
+            image_column=schema.image_column,
+            **shared,
+        )
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -81,12 +96,24 @@ class DataDictionary(Declaration):
             dictionary = read_toml_as(path, cls)
         except ConfigurationError as error:
             raise DatasetRejected(str(error)) from error
-        dictionary.declaration(file="rows.csv" if dictionary.tensor is None else "rows.npz", public=False)
+        dictionary.declaration(file=dictionary.usual_file, public=False)
         return dictionary
 
     def write(self) -> str:
         """Return ``dictionary.toml``."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True, exclude_defaults=False))
+
+    @property
+    def usual_format(self) -> DataFormat:
+        """The format of rows that the dictionary describes; a site may keep a table, or arrays, in another one."""
+        if self.image_column is not None:
+            return DataFormat.IMAGES
+        return DataFormat.CSV if self.tensor is None else DataFormat.NPZ
+
+    @property
+    def usual_file(self) -> str:
+        """The usual name of the file of rows."""
+        return {DataFormat.IMAGES: "labels.csv", DataFormat.NPZ: "rows.npz"}.get(self.usual_format, "rows.csv")
 
     def declaration(
         self, *, file: str, public: bool, data_format: DataFormat | None = None, csv: CsvForm | None = None
@@ -94,20 +121,22 @@ class DataDictionary(Declaration):
         """Return a declaration of rows in ``file`` that fits the dictionary.
 
         Args:
-            data_format: None for CSV, or npz for a tensor.
+            data_format: None for the usual one: images, or npz for arrays, otherwise CSV.
 
         Raises:
             DatasetRejected: the dictionary's parts contradict each other.
         """
-        usual = DataFormat.CSV if self.tensor is None else DataFormat.NPZ
+        kind = data_format or self.usual_format
+        pictures = {"folder": _PICTURES, "image_column": self.image_column} if kind is DataFormat.IMAGES else {}
         document = {
             "version": 1,
             "dataset_id": self.dataset_id,
-            "format": data_format or usual,
+            "format": kind,
             "file": file,
             "public": public,
             "unit_column": self._unit_column(),
             "csv": csv,
+            **pictures,
             **{name: getattr(self, name) for name in _SHARED},
         }
         with explained(lambda why: DatasetRejected(f"the data dictionary {why}")):
@@ -121,7 +150,7 @@ class DataDictionary(Declaration):
     def differences(self, schema: DatasetSchema) -> tuple[str, ...]:
         """Return one line for each difference of a site's declaration from the dictionary; none if it fits.
 
-        Remarks (``why``), the rows' file and the name of the person's column may differ.
+        Remarks (``why``), the rows' file, the names of the person's and of the image's column may differ.
         """
         return tuple(self._differences(schema))
 
@@ -133,6 +162,8 @@ class DataDictionary(Declaration):
             yield f"the unit of privacy is one {schema.unit}, the dictionary says one {self.unit}"
         yield from _changed("label", _plain(schema.label), _plain(self.label))
         yield from _changed("tensor", _plain(schema.tensor), _plain(self.tensor))
+        if schema.resize != self.resize:
+            yield f"resize is {schema.resize!r}, the dictionary says {self.resize!r}"
         if schema.order_column != self.order_column:
             yield f"order_column is {schema.order_column!r}, the dictionary says {self.order_column!r}"
         for word in ("features", "history"):

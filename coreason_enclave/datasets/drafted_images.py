@@ -10,8 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from coreason_enclave.datasets.csv_form import CsvForm
 from coreason_enclave.datasets.data_format import DataFormat
+from coreason_enclave.datasets.dictionary import DataDictionary
 from coreason_enclave.datasets.draft_plan import DraftPlan, stated_label
-from coreason_enclave.datasets.images import MAX_IMAGE_BYTES, image_shape
+from coreason_enclave.datasets.images import MAX_IMAGE_BYTES, decode_image, require_pillow
 from coreason_enclave.datasets.source_file import SourceFile
 from coreason_enclave.datasets.suggestion import ColumnSummary, suggest_label
 from coreason_enclave.errors import DatasetRejected
@@ -29,10 +30,50 @@ def image_tables(plan: DraftPlan) -> tuple[dict[str, Any], Mapping[str, frozense
         ConfigurationError: Pillow is not installed.
         DatasetRejected: a row of the table names no usable image, or images differ in form.
     """
+    columns = {name: ColumnSummary(name) for name in plan.of_label}
+    places, form = _named(plan, columns)
+    label, stated = stated_label(
+        plan, suggest_label(list(columns.values()), task=plan.label_task, cuts=plan.cuts).label
+    )
+    tables = {
+        "format": str(DataFormat.IMAGES),
+        "folder": plan.folder,
+        "image_column": plan.image_column,
+        **({"resize": "stretch"} if plan.stretch else {}),
+        **form,
+        **({"unit_column": plan.person} if plan.person else {}),
+        "label": label,
+        "tensor": {"shape": list(_shape(plan, places)), **_RANGE},
+    }
+    return tables, {"label": stated, "tensor": frozenset(_RANGE)}, tuple(places)
+
+
+def declared_image_tables(plan: DraftPlan, dictionary: DataDictionary) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the document's tables as a study's dictionary declares them, and the names of the images.
+
+    Raises:
+        ConfigurationError: Pillow is not installed.
+        DatasetRejected: a row of the table names no usable image, or an image of another form than declared.
+    """
+    places, form = _named(plan, {})
+    known = dictionary.model_copy(update={"unit_column": plan.person}) if plan.person else dictionary
+    document = known.declaration(file=plan.file, public=plan.public).model_dump(
+        mode="json", exclude_none=True, exclude={"csv"}
+    )
+    assert dictionary.tensor is not None
+    for name, place in places.items():
+        shape = _shape_of(plan, plan.images or Path(), name, place)
+        if dictionary.resize != "stretch" and shape != dictionary.tensor.shape:
+            raise _refused(plan, place, f"names an image of shape {shape}, and the dictionary says otherwise")
+    return {**document, "folder": plan.folder, "image_column": plan.image_column, **form}, tuple(places)
+
+
+def _named(plan: DraftPlan, columns: Mapping[str, ColumnSummary]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the place of each image's row, and the table's form; count the cells of ``columns``."""
     assert plan.image_column is not None
     assert plan.folder is not None
+    require_pillow()
     source = SourceFile.open(plan.path, plan.needed, columns=plan.columns, missing=plan.missing)
-    columns = {name: ColumnSummary(name) for name in plan.of_label}
     places: dict[str, str] = {}
     padded = False
     for place, cells in source.rows():
@@ -46,18 +87,7 @@ def image_tables(plan: DraftPlan) -> tuple[dict[str, Any], Mapping[str, frozense
         places[image] = place
     if not places:
         raise DatasetRejected(f"{plan.path.name} has no rows: nothing can be suggested from it")
-    label, stated = stated_label(plan, suggest_label(list(columns.values()), plan.label_task, plan.cuts)[0])
-    tables = {
-        "format": str(DataFormat.IMAGES),
-        "folder": plan.folder,
-        "image_column": plan.image_column,
-        **({"resize": "stretch"} if plan.stretch else {}),
-        **_form(source.form, trim=padded),
-        **({"unit_column": plan.person} if plan.person else {}),
-        "label": label,
-        "tensor": {"shape": list(_shape(plan, places)), **_RANGE},
-    }
-    return tables, {"label": stated, "tensor": frozenset(_RANGE)}, tuple(places)
+    return places, _form(source.form, trim=padded)
 
 
 def _form(form: CsvForm | None, *, trim: bool) -> dict[str, Any]:
@@ -97,9 +127,10 @@ def _shape_of(plan: DraftPlan, folder: Path, name: str, place: str) -> tuple[int
     if path.stat().st_size > MAX_IMAGE_BYTES:
         raise _refused(plan, place, f"names a file of more than {MAX_IMAGE_BYTES} bytes")
     try:
-        return image_shape(path.read_bytes())
+        channels, height, width = decode_image(path.read_bytes()).shape
     except DatasetRejected as refused:
         raise _refused(plan, place, f"names an unusable image: {refused}") from None
+    return channels, height, width
 
 
 def _refused(plan: DraftPlan, place: str, problem: str) -> DatasetRejected:

@@ -11,7 +11,7 @@ from coreason_enclave.datasets.data_format import DataFormat
 from coreason_enclave.datasets.dictionary import DataDictionary
 from coreason_enclave.datasets.draft_plan import DraftPlan, stated_label
 from coreason_enclave.datasets.drafted_arrays import array_tables, require_arrays
-from coreason_enclave.datasets.drafted_images import image_tables
+from coreason_enclave.datasets.drafted_images import declared_image_tables, image_tables
 from coreason_enclave.datasets.drafted_text import drafted_text
 from coreason_enclave.datasets.schema import parse_schema
 from coreason_enclave.datasets.source_file import SourceFile, source_format
@@ -75,8 +75,12 @@ def _from_table(plan: DraftPlan) -> Draft:
 
 
 def _from_dictionary(plan: DraftPlan, found: DataFormat, dictionary: DataDictionary) -> Draft:
+    if (plan.images is not None) != (dictionary.image_column is not None):
+        wanted = "images: say --images FOLDER" if plan.images is None else "no images: leave --images out"
+        raise DatasetRejected(f"the dictionary declares {wanted}")
     if plan.images is not None:
-        raise DatasetRejected("--images goes with --label: no dictionary is read for images")
+        of_images, images = declared_image_tables(plan, dictionary)
+        return _drafted(plan, of_images, None, {}, images)
     if (found is DataFormat.NPZ) != (dictionary.tensor is not None):
         kind = "columns of a table" if dictionary.tensor is None else "arrays"
         raise DatasetRejected(f"the dictionary declares {kind}, and {plan.path.name} is {found}")

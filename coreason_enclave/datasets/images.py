@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +27,7 @@ import numpy.typing as npt
 from coreason_enclave.crypto import frame
 from coreason_enclave.datasets.cells import require_pyarrow
 from coreason_enclave.datasets.csv_table import CsvTable
-from coreason_enclave.datasets.data_format import DataFormat, TensorFeatures
+from coreason_enclave.datasets.data_format import DataFormat
 from coreason_enclave.datasets.hashing import HashedFile
 from coreason_enclave.datasets.parquet_table import ParquetTable
 from coreason_enclave.datasets.paths import DatasetFolder
@@ -58,14 +60,81 @@ _KINDS: Mapping[str, str] = {
 _SIZE = "the image has another size than declared"
 
 
-class _Unfit(Exception):
-    """A row without a usable image; the text is a sentence about the row."""
+class UnfitImage(DatasetRejected):
+    """A row without a usable image; the text is a sentence about the row, and never the file's name."""
 
 
 def open_table(schema: DatasetSchema, source: HashedFile) -> Table:
     """Return the reader of a table, or of an image dataset's table of labels."""
     require_pyarrow()
     return (CsvTable if schema.table_format is DataFormat.CSV else ParquetTable)(schema, source)
+
+
+def require_pillow() -> None:
+    """Raise :class:`ConfigurationError` unless Pillow is installed."""
+    try:
+        import PIL.Image  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ConfigurationError("reading images needs Pillow: install aegis-fl[images]") from error
+
+
+class NamedImages:
+    """The files of a folder that the cells of a table name, each at most once.
+
+    Args:
+        within: the folder's name, for messages.
+    """
+
+    def __init__(self, folder: DatasetFolder, within: str) -> None:
+        self._folder, self._within = folder, within
+        self._seen: set[str] = set()
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file; raise :class:`UnfitImage` for a cell that names no plain file of its own."""
+        if not name:
+            raise UnfitImage("the cell is empty")
+        if name in self._seen:
+            raise UnfitImage("an earlier row names the same image")
+        self._seen.add(name)
+        try:
+            return self._folder.read(name, limit=MAX_IMAGE_BYTES)
+        except DatasetRejected as refused:
+            raise UnfitImage(_why_unread(refused, self._within)) from None
+
+
+@contextmanager
+def images_in(path: Path) -> Iterator[NamedImages]:
+    """Hold a folder of images open, anywhere on this machine, under the rules of a dataset's folder.
+
+    Raises:
+        DatasetRejected: the folder cannot be opened.
+    """
+    require_pillow()
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DatasetRejected(f"{path} cannot be opened ({error.strerror}): name a folder of images") from error
+    try:
+        yield NamedImages(DatasetFolder("images", path, descriptor), str(path))
+    finally:
+        os.close(descriptor)
+
+
+def decode_image(data: bytes, shape: tuple[int, ...] | None = None, *, stretch: bool = False) -> npt.NDArray[np.uint8]:
+    """Return the values of a PNG or JPEG file, (channels, height, width), from 0 to 255.
+
+    Args:
+        shape: the declared shape; None: the image's own, of 1 channel (grey) or 3 (RGB).
+        stretch: bring an image of another size to the declared one.
+
+    Raises:
+        UnfitImage: not a whole single image of 8 bits a channel, or of another shape than declared.
+    """
+    if shape is None:
+        with _opened(data) as image:
+            channels = 1 if image.mode in ("L", "LA", "1") else 3
+            shape = (channels, image.height, image.width)
+    return _decoded(data, shape, stretch=stretch)
 
 
 class ImageFiles:
@@ -79,14 +148,13 @@ class ImageFiles:
     """
 
     def __init__(self, schema: DatasetSchema, folder: DatasetFolder, limit: int) -> None:
-        _require_pillow()
+        require_pillow()
         assert schema.folder is not None
         assert schema.image_column is not None
         assert schema.tensor is not None
         self._schema, self._folder, self._limit = schema, folder, limit
         self._within, self._column, self._tensor = schema.folder, schema.image_column, schema.tensor
         self._names: list[str] = []
-        self._seen: set[str] = set()
         self._problems: dict[str, tuple[int, int]] = {}
 
     def read(self, source: HashedFile) -> tuple[Rows, str]:
@@ -96,7 +164,7 @@ class ImageFiles:
             DatasetSchemaRejected: a row of the table, or an image, is not as declared.
         """
         table = open_table(self._schema, source)
-        rows = read_table(self._schema, _Noting(table, self._column, self._names))
+        rows = read_table(self._schema, NotingTable(table, self._column, self._names))
         self._require_room()
         features = np.empty((len(self._names), *self._tensor.shape), np.float32)
         digest = self._digest(source, table, features)
@@ -105,7 +173,7 @@ class ImageFiles:
     def content(self, source: HashedFile) -> str:
         """Return the digest that :meth:`read` would return now, without decoding an image."""
         table = open_table(self._schema, source)
-        for _ in _Noting(table, self._column, self._names):
+        for _ in NotingTable(table, self._column, self._names):
             pass
         return self._digest(source, table, None)
 
@@ -122,32 +190,26 @@ class ImageFiles:
         hasher = hashlib.sha256(frame(DOMAIN, bytes.fromhex(source.hexdigest())))
         left = self._limit - source.file.size
         with self._folder.inner(self._within) as folder:
+            images = NamedImages(folder, self._within)
             for row, name in enumerate(self._names):
                 try:
-                    data = self._bytes(folder, name)
+                    data = images.read(name)
                     left -= len(data)
                     if left < 0:
                         raise self._too_large("the table and its images have more than {} bytes")
                     hasher.update(hashlib.sha256(data).digest())
                     if features is not None:
-                        features[row] = self._schema.scale_tensor(_decoded(data, self._tensor, self._schema)[None])[0]
-                except _Unfit as unfit:
+                        features[row] = self._scaled(data)
+                except UnfitImage as unfit:
                     count, first = self._problems.get(str(unfit), (0, row))
                     self._problems[str(unfit)] = count + 1, first
         if self._problems:
             raise DatasetSchemaRejected(self._schema.dataset_id, [*self._found(table)])
         return hasher.hexdigest()
 
-    def _bytes(self, folder: DatasetFolder, name: str) -> bytes:
-        if not name:
-            raise _Unfit("the cell is empty")
-        if name in self._seen:
-            raise _Unfit("an earlier row names the same image")
-        self._seen.add(name)
-        try:
-            return folder.read(name, limit=MAX_IMAGE_BYTES)
-        except DatasetRejected as refused:
-            raise _Unfit(_why_unread(refused, self._within)) from None
+    def _scaled(self, data: bytes) -> npt.NDArray[np.float32]:
+        image = _decoded(data, self._tensor.shape, stretch=self._schema.resize == "stretch")
+        return self._tensor.to_unit(image.astype(np.float64))
 
     def _found(self, table: Table) -> Iterator[SchemaProblem]:
         for sentence, (count, first) in self._problems.items():
@@ -170,7 +232,7 @@ def _why_unread(refused: DatasetRejected, within: str) -> str:
             return f"the file has more than {MAX_IMAGE_BYTES} bytes, cannot be read, or changed meanwhile"
 
 
-class _Noting:
+class NotingTable:
     """A table that keeps one of its columns, of text, while its rows are read."""
 
     def __init__(self, table: Table, column: str, kept: list[str]) -> None:
@@ -190,14 +252,14 @@ class _Noting:
         return self._table.where(row)
 
 
-def _decoded(data: bytes, tensor: TensorFeatures, schema: DatasetSchema) -> npt.NDArray[np.uint8]:
+def _decoded(data: bytes, shape: tuple[int, ...], *, stretch: bool) -> npt.NDArray[np.uint8]:
     """Return the image's values, (channels, height, width)."""
-    channels, height, width = tensor.shape
+    channels, height, width = shape
     with _opened(data) as image:
         _require_kind(image, data, channels)
         if image.size != (width, height):
-            if schema.resize != "stretch":
-                raise _Unfit(f"{_SIZE}, {width} wide and {height} high")
+            if not stretch:
+                raise UnfitImage(f"{_SIZE}, {width} wide and {height} high")
             from PIL.Image import Resampling
 
             image = image.resize((width, height), Resampling.BILINEAR)
@@ -205,33 +267,9 @@ def _decoded(data: bytes, tensor: TensorFeatures, schema: DatasetSchema) -> npt.
     return values[None] if channels == 1 else values.transpose(2, 0, 1)
 
 
-def image_shape(data: bytes) -> tuple[int, int, int]:
-    """Return channels, height and width of an image that a dataset may hold, before anything is declared.
-
-    Raises:
-        ConfigurationError: Pillow is not installed.
-        DatasetRejected: a sentence about the image.
-    """
-    _require_pillow()
-    try:
-        with _opened(data) as image:
-            channels = 1 if _KINDS.get(image.mode, "").startswith("grey") else 3
-            _require_kind(image, data, channels)
-            return channels, image.height, image.width
-    except _Unfit as unfit:
-        raise DatasetRejected(str(unfit)) from None
-
-
-def _require_pillow() -> None:
-    try:
-        import PIL.Image  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ConfigurationError("reading images needs Pillow: install aegis-fl[images]") from error
-
-
 @contextmanager
 def _opened(data: bytes) -> Iterator[Image]:
-    """Open an image without decoding it; turn every error of the decoder into :class:`_Unfit`."""
+    """Open an image without decoding it; turn every error of the decoder into :class:`UnfitImage`."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -240,25 +278,25 @@ def _opened(data: bytes) -> Iterator[Image]:
             with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
                 yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _Unfit(f"the image has more than {MAX_IMAGE_PIXELS} pixels") from None
+        raise UnfitImage(f"the image has more than {MAX_IMAGE_PIXELS} pixels") from None
     except UnidentifiedImageError:
-        raise _Unfit("the file is neither PNG nor JPEG") from None
-    except _Unfit:
+        raise UnfitImage("the file is neither PNG nor JPEG") from None
+    except UnfitImage:
         raise
     except Exception:  # noqa: BLE001 - a decoder's error may have any type, and its text may quote the file
-        raise _Unfit("the image is cut off or broken") from None
+        raise UnfitImage("the image is cut off or broken") from None
 
 
 def _require_kind(image: Image, data: bytes, channels: int) -> None:
-    """Raise :class:`_Unfit` unless the image is a single one of 8 bits a channel, grey or RGB as declared."""
+    """Raise :class:`UnfitImage` unless the image is a single one of 8 bits a channel, grey or RGB as declared."""
     mode, words = _MODES[channels]
     if image.width * image.height > MAX_IMAGE_PIXELS:
-        raise _Unfit(f"the image has more than {MAX_IMAGE_PIXELS} pixels")
+        raise UnfitImage(f"the image has more than {MAX_IMAGE_PIXELS} pixels")
     if image.format not in _ENDS or getattr(image, "is_animated", False):
-        raise _Unfit("the file holds several frames: save one as PNG")
+        raise UnfitImage("the file holds several frames: save one as PNG")
     if image.format == "PNG" and data[_PNG_DEPTH] != b"\x08":
-        raise _Unfit("the image does not have 8 bits a channel: save it as 8-bit PNG")
+        raise UnfitImage("the image does not have 8 bits a channel: save it as 8-bit PNG")
     if image.mode != mode:
-        raise _Unfit(f"the image is {_KINDS.get(image.mode, 'of another kind')}: save it as 8-bit {words}")
+        raise UnfitImage(f"the image is {_KINDS.get(image.mode, 'of another kind')}: save it as 8-bit {words}")
     if not data.endswith(_ENDS[image.format]):
-        raise _Unfit("the image is cut off, or the file goes on after its end")
+        raise UnfitImage("the image is cut off, or the file goes on after its end")

@@ -34,7 +34,7 @@ from coreason_enclave.datasets.tables import TableReader, columns_of_label
 from coreason_enclave.errors import DatasetRejected
 from coreason_enclave.schemas import Flag
 
-_LARGEST = 1 << 40
+LARGEST_TABLE = 1 << 40
 _PARQUET = b"PAR1"
 _NPZ = b"PK\x03\x04"
 
@@ -87,7 +87,7 @@ class RowStream:
     def __init__(
         self, path: Path, dictionary: DataDictionary, *, labelled: bool = True, group: str | None = None
     ) -> None:
-        self._path, self._kind = path, _kind_of(path)
+        self._path, self._kind = path, kind_of(path)
         if dictionary.tensor is not None:
             raise DatasetRejected("the data dictionary declares arrays, and rows can be read from tables alone")
         declared = dictionary.declaration(file="rows.csv", public=False, data_format=self._kind)
@@ -99,7 +99,7 @@ class RowStream:
             "group_column": group,
         }
         needs = RowNeeds.model_validate(document)
-        form = _form_of(path, needs.reads) if self._kind is DataFormat.CSV else None
+        form = form_for(path, needs.reads) if self._kind is DataFormat.CSV else None
         self._needs = needs.model_copy(update={"csv": form})
         self.persons: npt.NDArray[np.int64] | None = None
         self.groups: npt.NDArray[np.int64] | None = None
@@ -117,7 +117,7 @@ class RowStream:
 
     def _table(self, file: BinaryIO) -> CsvTable | ParquetTable:
         size = self._path.stat().st_size
-        source = HashedFile(OpenFile(file, self._path.name, size, _LARGEST), b"")
+        source = HashedFile(OpenFile(file, self._path.name, size, LARGEST_TABLE), b"")
         return (CsvTable if self._kind is DataFormat.CSV else ParquetTable)(self._needs, source)
 
     def _histories(self) -> npt.NDArray[np.float32] | None:
@@ -152,7 +152,7 @@ class RowStream:
         self.persons, self.groups = reader.codes(table.where)
 
 
-def _kind_of(path: Path) -> DataFormat:
+def kind_of(path: Path) -> DataFormat:
     with path.open("rb") as file:
         head = file.read(len(_PARQUET))
     if not head:
@@ -162,7 +162,7 @@ def _kind_of(path: Path) -> DataFormat:
     return DataFormat.PARQUET if head == _PARQUET else DataFormat.CSV
 
 
-def _form_of(path: Path, names: Sequence[str]) -> CsvForm:
+def form_for(path: Path, names: Sequence[str]) -> CsvForm:
     """Return the form of a CSV file, or name the column that its header lacks, with the nearest name there."""
     try:
         return form_of(path, names)

@@ -377,8 +377,24 @@ def suggest(
     if not features:
         raise DatasetRejected(f"no column is left to learn from: {_listed(left_out) or 'there is none but the label'}")
     of_label = [by_name[name] for name in (label, *also)]
-    declared, words = suggest_label(of_label, task, cuts)
+    declared, words = _label_of(of_label, task, cuts)
     return Suggestion(declared, features, {**remarks, label: words}, left_out, None)
+
+
+def suggest_label(
+    columns: Sequence[ColumnSummary], *, task: LabelTask | None = None, cuts: Sequence[float] | None = None
+) -> Suggestion:
+    """Return a draft of the label alone, for examples that are no table, such as images.
+
+    Args:
+        columns: the label's columns: the time first, for a survival label.
+        task, cuts: as in :func:`suggest`.
+
+    Raises:
+        DatasetRejected: the columns have no use for the task.
+    """
+    declared, words = _label_of(columns, task, cuts)
+    return Suggestion(declared, (), {columns[0].name: words}, {}, None)
 
 
 def _valid(feature: Mapping[str, Any] | None, words: str, inputs: set[str]) -> tuple[Mapping[str, Any] | None, str]:
@@ -447,7 +463,7 @@ def _date(column: ColumnSummary) -> tuple[Mapping[str, Any], str]:
     return {**named, "low": 0.0, "high": high, **extra}, "first day and range suggested from rows"
 
 
-def suggest_label(
+def _label_of(
     columns: Sequence[ColumnSummary], task: LabelTask | None, cuts: Sequence[float] | None
 ) -> tuple[Mapping[str, Any], str]:
     """Return the ``[label]`` table of one or several columns, and the words on what was suggested from rows.
