@@ -13,13 +13,13 @@ from pathlib import Path
 from aegis.demo.randhie_columns import DATASET_ID, schema_for
 from aegis.demo.randhie_data import PreparedSite, prepare_held_out, prepare_sites
 from aegis.demo.recipe import DELTA, MAX_UPDATE_NORM, DemoOptions, private_job
-from aegis.federation import EvaluationSet, FederationConfig, FederationFolder
+from aegis.federation import FederationConfig, FederationFolder
 from aegis.runtimes import create_site
-from aegis.studies import SITE_COMMENTS, Study, commented, created_whole, write_study
+from aegis.studies import SITE_COMMENTS, Study, commented, created_whole, declare_evaluation_set, write_study
 from coreason_enclave.attestation import AttestationPolicy
 from coreason_enclave.configuration import read_toml
 from coreason_enclave.crypto import load_or_create_signer
-from coreason_enclave.datasets import DataDictionary, open_dataset
+from coreason_enclave.datasets import DataDictionary
 from coreason_enclave.policy import LineagePolicy, SiteConfig, SitePolicy
 from coreason_enclave.schemas import AggregationStrategy, Aggregator, Profile
 from coreason_enclave.system import replace_file
@@ -67,8 +67,7 @@ def create_demo_federation(path: Path, options: DemoOptions) -> FederationFolder
         replace_file(own / "site.toml", commented(read_toml(own / "site.toml"), SITE_COMMENTS).encode())
     rows = Study(path).held_out_rows
     prepare_held_out(rows, options.unit)
-    held_out = open_dataset(rows, DATASET_ID)
-    federation.save_evaluation_set(EvaluationSet(held_out.features, held_out.labels))
+    declare_evaluation_set(federation, rows, DATASET_ID)
     federation.create(
         FederationConfig(
             profile=Profile.DEVELOPMENT,

@@ -25,6 +25,7 @@ from .figures import plot_updates as plot_updates
 from .figures import plot_utility as plot_utility
 from .held_out import HeldOut as HeldOut
 from .held_out import Interval as Interval
+from .held_out import declare_evaluation_set as declare_evaluation_set
 from .held_out import measured as measured
 from .held_out import write_groups as write_groups
 from .planning import Forecast as Forecast

@@ -18,11 +18,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from aegis.errors import InvalidStudy
-from aegis.federation import EvaluationSet, FederationConfig, FederationFolder
+from aegis.federation import FederationConfig, FederationFolder
 from aegis.runtimes import create_site
 from aegis.studies.array_files import SplitArrays, array_declaration, split_arrays
 from aegis.studies.commented import DATASET_COMMENTS, SITE_COMMENTS, commented
-from aegis.studies.held_out import write_groups
+from aegis.studies.held_out import declare_evaluation_set, write_groups
 from aegis.studies.image_split import SplitImages, image_declaration, split_images
 from aegis.studies.splitting import HELD_OUT, SplitPlan, SplitRows, split_rows
 from aegis.studies.study import write_study
@@ -36,7 +36,6 @@ from coreason_enclave.datasets import (
     Label,
     LabelTask,
     Suggestion,
-    open_dataset,
     parse_schema,
     suggest,
     suggest_label,
@@ -227,8 +226,7 @@ def _place_rows(folder: Path, options: StudyOptions, schema: DatasetSchema, spli
         (root / "dataset.toml").write_bytes(declaration)
     shutil.rmtree(folder / "split")
     if HELD_OUT in split.rows:
-        held_out = open_dataset(folder / HELD_OUT / "data", options.dataset_id)
-        FederationFolder(folder).save_evaluation_set(EvaluationSet(held_out.features, held_out.labels))
+        declare_evaluation_set(FederationFolder(folder), folder / HELD_OUT / "data", options.dataset_id)
         if isinstance(split, SplitRows) and split.groups:
             write_groups(folder / HELD_OUT / "data", split.groups)
 

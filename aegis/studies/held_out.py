@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from aegis.errors import RunFolderError
 from aegis.evaluation import utility
-from aegis.federation import EvaluationSet
+from aegis.federation import EvaluationSet, FederationFolder
 from aegis.runs import EVALUATION_SET, RunFolder
 from aegis.studies.bootstrap import intervals
 from coreason_enclave.datasets import DataDictionary, Label, LabelTask, open_dataset
@@ -113,6 +113,16 @@ def in_own_unit(label: Label, scaled: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if label.task is not LabelTask.NUMBER or label.low is None:
         return np.asarray(scaled)
     return np.asarray((scaled.astype(np.float64) + 1.0) * scale_of(label) + label.low)
+
+
+def declare_evaluation_set(federation: FederationFolder, rows: Path, dataset_id: str) -> None:
+    """Make the held-out rows below ``rows``, scaled as a site scales its rows, the federation's evaluation set.
+
+    Raises:
+        DatasetRejected: the rows are not as declared.
+    """
+    held_out = open_dataset(rows, dataset_id)
+    federation.save_evaluation_set(EvaluationSet(held_out.features, held_out.labels))
 
 
 def write_groups(rows: Path, groups: Sequence[int]) -> None:
