@@ -124,6 +124,8 @@ def _require_fitting(images: Path | None, chosen: dict[str, Any]) -> None:
         raise click.UsageError("--images and --image-column go together, and --stretch goes with them")
     if chosen["dictionary"] is not None and any(chosen[name] not in (None, ()) for name in _OF_LABEL):
         raise click.UsageError("--dictionary declares the label: leave --label and the options about it out")
+    if chosen["dictionary"] is not None and chosen["stretch"]:
+        raise click.UsageError("--dictionary says what becomes of images of another size: leave --stretch out")
     _require_one_role(chosen)
 
 

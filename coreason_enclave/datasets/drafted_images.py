@@ -64,7 +64,9 @@ def declared_image_tables(plan: DraftPlan, dictionary: DataDictionary) -> tuple[
     for name, place in places.items():
         shape = _shape_of(plan, plan.images or Path(), name, place)
         if dictionary.resize != "stretch" and shape != dictionary.tensor.shape:
-            raise _refused(plan, place, f"names an image of shape {shape}, and the dictionary says otherwise")
+            raise _refused(
+                plan, place, f"names an image of shape {shape}, and the dictionary says {dictionary.tensor.shape}"
+            )
     return {**document, "folder": plan.folder, "image_column": plan.image_column, **form}, tuple(places)
 
 
