@@ -34,7 +34,7 @@ from pydantic import Field
 from coreason_enclave.configuration import read_toml_as
 from coreason_enclave.datasets.columns import AnyFeature
 from coreason_enclave.datasets.csv_form import CsvForm
-from coreason_enclave.datasets.data_format import DataFormat, TensorFeatures
+from coreason_enclave.datasets.data_format import TENSOR_LABELS, TENSOR_UNITS, DataFormat, TensorFeatures
 from coreason_enclave.datasets.declaration import Declaration
 from coreason_enclave.datasets.history import History
 from coreason_enclave.datasets.labels import Label
@@ -81,7 +81,7 @@ class DataDictionary(Declaration):
             dictionary = read_toml_as(path, cls)
         except ConfigurationError as error:
             raise DatasetRejected(str(error)) from error
-        dictionary.declaration(file="rows.csv" if dictionary.tensor is None else "rows.npz", public=False)
+        dictionary.declaration(file="rows", public=False)
         return dictionary
 
     def write(self) -> str:
@@ -89,21 +89,33 @@ class DataDictionary(Declaration):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True, exclude_defaults=False))
 
     def declaration(
-        self, *, file: str, public: bool, data_format: DataFormat | None = None, csv: CsvForm | None = None
+        self,
+        *,
+        file: str,
+        public: bool,
+        data_format: DataFormat | None = None,
+        csv: CsvForm | None = None,
+        folder: str | None = None,
+        image_column: str | None = None,
     ) -> DatasetSchema:
         """Return a declaration of rows in ``file`` that fits the dictionary.
 
         Args:
-            data_format: None for CSV, or npz for a tensor.
+            data_format: None for CSV; for a tensor npz, or images if label or person are columns of a table.
+            folder, image_column: where the images are and what names them, at one site; None for images: any.
 
         Raises:
             DatasetRejected: the dictionary's parts contradict each other.
         """
-        usual = DataFormat.CSV if self.tensor is None else DataFormat.NPZ
+        found = data_format or self._usual_format
+        if found is DataFormat.IMAGES:
+            folder, image_column = folder or "images", image_column or self._free_name()
         document = {
             "version": 1,
             "dataset_id": self.dataset_id,
-            "format": data_format or usual,
+            "format": found,
+            "folder": folder,
+            "image_column": image_column,
             "file": file,
             "public": public,
             "unit_column": self._unit_column(),
@@ -112,6 +124,18 @@ class DataDictionary(Declaration):
         }
         with explained(lambda why: DatasetRejected(f"the data dictionary {why}")):
             return DatasetSchema.model_validate(document)
+
+    @property
+    def _usual_format(self) -> DataFormat:
+        if self.tensor is None:
+            return DataFormat.CSV
+        of_arrays = self.label.column in {None, TENSOR_LABELS} and self._unit_column() in {None, TENSOR_UNITS}
+        return DataFormat.NPZ if of_arrays and self.label.values is None else DataFormat.IMAGES
+
+    def _free_name(self) -> str:
+        """Return a name that no other column of the table bears."""
+        taken = {*self.label.reads, self._unit_column()}
+        return next(name for name in ("image", *(f"image {n}" for n in range(len(taken)))) if name not in taken)
 
     def _unit_column(self) -> str | None:
         if self.unit is PrivacyUnit.RECORD:

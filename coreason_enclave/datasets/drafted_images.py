@@ -12,6 +12,7 @@ from coreason_enclave.datasets.csv_form import CsvForm
 from coreason_enclave.datasets.data_format import DataFormat
 from coreason_enclave.datasets.draft_plan import DraftPlan, stated_label
 from coreason_enclave.datasets.images import MAX_IMAGE_BYTES, image_shape
+from coreason_enclave.datasets.schema import DatasetSchema
 from coreason_enclave.datasets.source_file import SourceFile
 from coreason_enclave.datasets.suggestion import ColumnSummary, suggest_label
 from coreason_enclave.errors import DatasetRejected
@@ -29,10 +30,44 @@ def image_tables(plan: DraftPlan) -> tuple[dict[str, Any], Mapping[str, frozense
         ConfigurationError: Pillow is not installed.
         DatasetRejected: a row of the table names no usable image, or images differ in form.
     """
-    assert plan.image_column is not None
-    assert plan.folder is not None
     source = SourceFile.open(plan.path, plan.needed, columns=plan.columns, missing=plan.missing)
     columns = {name: ColumnSummary(name) for name in plan.of_label}
+    places, form = _named_images(plan, source, columns)
+    label, stated = stated_label(plan, suggest_label(list(columns.values()), plan.label_task, plan.cuts)[0])
+    tables = {
+        "format": str(DataFormat.IMAGES),
+        "folder": plan.folder,
+        "image_column": plan.image_column,
+        **form,
+        **({"unit_column": plan.person} if plan.person else {}),
+        "label": label,
+        "tensor": {"shape": list(_shape(plan, places)), **_RANGE},
+    }
+    return tables, {"label": stated, "tensor": frozenset(_RANGE)}, tuple(places)
+
+
+def images_as_declared(plan: DraftPlan, schema: DatasetSchema) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the entries on the form of table and images that a dictionary leaves to a site, and the images' names.
+
+    Raises:
+        ConfigurationError, DatasetRejected: as :func:`image_tables`, or the images have another shape than declared.
+    """
+    source = SourceFile.open(plan.path, schema.reads, columns=plan.columns, missing=plan.missing)
+    places, form = _named_images(plan, source, {})
+    shape = _shape(plan, places)
+    if shape != schema.sample_shape:
+        raise DatasetRejected(
+            f"the images of {plan.path.name} have shape {shape}, the dictionary says {schema.sample_shape}: "
+            "--stretch HEIGHT,WIDTH fits sizes, not colours"
+        )
+    return form, tuple(places)
+
+
+def _named_images(
+    plan: DraftPlan, source: SourceFile, columns: Mapping[str, ColumnSummary]
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return each image's place in the table, and the entries on form and resizing; summarise ``columns``."""
+    assert plan.image_column is not None
     places: dict[str, str] = {}
     padded = False
     for place, cells in source.rows():
@@ -46,18 +81,7 @@ def image_tables(plan: DraftPlan) -> tuple[dict[str, Any], Mapping[str, frozense
         places[image] = place
     if not places:
         raise DatasetRejected(f"{plan.path.name} has no rows: nothing can be suggested from it")
-    label, stated = stated_label(plan, suggest_label(list(columns.values()), plan.label_task, plan.cuts)[0])
-    tables = {
-        "format": str(DataFormat.IMAGES),
-        "folder": plan.folder,
-        "image_column": plan.image_column,
-        **({"resize": "stretch"} if plan.stretch else {}),
-        **_form(source.form, trim=padded),
-        **({"unit_column": plan.person} if plan.person else {}),
-        "label": label,
-        "tensor": {"shape": list(_shape(plan, places)), **_RANGE},
-    }
-    return tables, {"label": stated, "tensor": frozenset(_RANGE)}, tuple(places)
+    return places, {**({"resize": "stretch"} if plan.stretch else {}), **_form(source.form, trim=padded)}
 
 
 def _form(form: CsvForm | None, *, trim: bool) -> dict[str, Any]:

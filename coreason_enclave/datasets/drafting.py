@@ -11,7 +11,7 @@ from coreason_enclave.datasets.data_format import DataFormat
 from coreason_enclave.datasets.dictionary import DataDictionary
 from coreason_enclave.datasets.draft_plan import DraftPlan, stated_label
 from coreason_enclave.datasets.drafted_arrays import array_tables, require_arrays
-from coreason_enclave.datasets.drafted_images import image_tables
+from coreason_enclave.datasets.drafted_images import image_tables, images_as_declared
 from coreason_enclave.datasets.drafted_text import drafted_text
 from coreason_enclave.datasets.schema import parse_schema
 from coreason_enclave.datasets.source_file import SourceFile, source_format
@@ -41,13 +41,13 @@ def draft(plan: DraftPlan) -> Draft:
         DatasetRejected: the rows are no such file, lack what the plan names, or nothing is left to learn from.
     """
     found = source_format(plan.path)
+    if plan.images is not None and found is DataFormat.NPZ:
+        raise DatasetRejected(f"{plan.path.name} is npz, which holds its images itself: leave --images out")
     if plan.dictionary is not None:
         return _from_dictionary(plan, found, plan.dictionary)
     if not plan.labels and found is not DataFormat.NPZ:
         raise DatasetRejected("--label is missing: name the column to predict, or give the study's --dictionary")
     if plan.images is not None:
-        if found is DataFormat.NPZ:
-            raise DatasetRejected(f"{plan.path.name} is npz, which holds its images itself: leave --images out")
         tables, stated, images = image_tables(plan)
         return _drafted(plan, tables, stated, {}, images)
     if found is DataFormat.NPZ:
@@ -75,21 +75,25 @@ def _from_table(plan: DraftPlan) -> Draft:
 
 
 def _from_dictionary(plan: DraftPlan, found: DataFormat, dictionary: DataDictionary) -> Draft:
-    if plan.images is not None:
-        raise DatasetRejected("--images goes with --label: no dictionary is read for images")
-    if (found is DataFormat.NPZ) != (dictionary.tensor is not None):
-        kind = "columns of a table" if dictionary.tensor is None else "arrays"
-        raise DatasetRejected(f"the dictionary declares {kind}, and {plan.path.name} is {found}")
+    kind = DataFormat.IMAGES if plan.images is not None else found
+    if kind.is_table == (dictionary.tensor is not None):
+        declared = "columns of a table" if dictionary.tensor is None else "arrays or images"
+        given = f"{plan.path.name} is {kind}" if plan.images is None else "--images names a folder of images"
+        raise DatasetRejected(f"the dictionary declares {declared}, and {given}")
     known = dictionary.model_copy(update={"unit_column": plan.person}) if plan.person else dictionary
-    blank = known.declaration(file=plan.file, public=plan.public, data_format=found)
-    tables: dict[str, Any] = {"format": str(found)}
-    if found is DataFormat.NPZ:
+    blank = known.declaration(
+        file=plan.file, public=plan.public, data_format=kind, folder=plan.folder, image_column=plan.image_column
+    )
+    form: dict[str, Any] = {}
+    images: tuple[str, ...] = ()
+    if kind is DataFormat.IMAGES:
+        form, images = images_as_declared(plan, blank)
+    elif kind is DataFormat.NPZ:
         require_arrays(plan.path, blank)
     else:
-        source = SourceFile.open(plan.path, blank.reads, columns=plan.columns, missing=plan.missing)
-        tables |= _written_form(source.form)
+        form = _written_form(SourceFile.open(plan.path, blank.reads, columns=plan.columns, missing=plan.missing).form)
     document = blank.model_dump(mode="json", exclude_none=True, exclude={"csv"})
-    return _drafted(plan, {**document, **tables}, None, {})
+    return _drafted(plan, {**document, **form}, None, {}, images)
 
 
 def _drafted(

@@ -255,6 +255,24 @@ def test_a_dictionary_declares_parquet_and_arrays(small: SmallSite, tmp_path: Pa
         forget(small)
 
 
+def test_a_dictionary_of_images_declares_another_site_s_images(small: SmallSite, tmp_path: Path) -> None:
+    first, second = pictures(tmp_path / "a"), pictures(tmp_path / "b", sizes=((9, 9),))
+    said = ("--images", tmp_path / "a/scans", "--image-column", "scan", "--person", "patient")
+    assert run(small, "init", first, "--dataset-id", "clinic/first", *said, *LABEL).exit_code == 0
+    declared = declared_schema(small.folder / "data", "clinic/first").model_copy(update={"dataset_id": NEW})
+    dictionary = tmp_path / "dictionary.toml"
+    dictionary.write_text(DataDictionary.of(declared).write())
+    options = ("--images", tmp_path / "b/scans", *said[2:], "--dictionary", dictionary)
+    refused = run(small, "init", second, "--dataset-id", NEW, *options)
+    assert (refused.exit_code, "the dictionary says (1, 4, 6)" in refused.output) == (2, True), refused.output
+    schema = accepted(small, second, *options, "--stretch", "4,6")
+    assert DataDictionary.of(schema) == DataDictionary.read(dictionary)
+    assert run(small, "check", NEW, "--dictionary", dictionary).exit_code == 0
+    table_of_rows = csv(tmp_path / "rows.csv", ill=YES)
+    refused = run(small, "init", table_of_rows, "--dataset-id", "clinic/third", "--dictionary", dictionary)
+    assert (refused.exit_code, "declares arrays or images, and rows.csv is csv" in refused.output) == (2, True)
+
+
 def forget(site: SmallSite) -> None:
     """Undo a registration."""
     shutil.rmtree(site.folder / "data" / NEW)
