@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,29 @@ def test_a_study_for_real_sites_copies_no_image(tmp_path: Path) -> None:
     assert not list((tmp_path / "study").rglob("*.png"))
     assert DataDictionary.read(tmp_path / "study" / "dictionary.toml").image_column == "scan"
     assert Study(tmp_path / "study").job().model_arch == "CNN"
+
+
+@pytest.mark.parametrize(
+    ("task", "header", "cells", "outputs"),
+    [
+        (["--task", "regression", "--label", "dose"], "dose", lambda row: f"{row}.5", 1),
+        (["--task", "count", "--label", "nodes"], "nodes", lambda row: str(row % 4), 1),
+        (["--task", "multilabel", "--label", "a", "--label", "b"], "a,b", lambda row: f"{row % 2},{row % 3 == 0:d}", 2),
+        (["--task", "survival", "--label", "days", "--event", "died"], "days,died", lambda row: f"{row},{row % 2}", 5),
+    ],
+    ids=["regression", "count", "multilabel", "survival"],
+)
+def test_every_task_is_declared_for_images(
+    task: list[str], header: str, cells: Callable[[int], str], outputs: int, tmp_path: Path
+) -> None:
+    data = two_sites(tmp_path / "files")[:-2]
+    for site in ("north", "south"):
+        rows = [f"{row}.png,p{site}{row},{cells(row)}" for row in range(24)]
+        (tmp_path / "files" / site / "labels.csv").write_text("\n".join([f"scan,who,{header}", *rows]) + "\n")
+
+    about = init(tmp_path / "study", *data, *task, "--person", "who")
+
+    assert about["task"] == task[1]
+    assert Study(tmp_path / "study").job().model_args["outputs"] == outputs
+    assert list(written(parts(tmp_path / "study")["north"])[0]) == ["who", *header.split(","), "scan"]
+    assert len(open_dataset(parts(tmp_path / "study")["held-out"], ROWS)) == about["held_out_rows"] > 0

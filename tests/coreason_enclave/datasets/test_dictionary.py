@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from coreason_enclave.datasets import DataDictionary, DatasetSchema, parse_schema
+from coreason_enclave.datasets import DataDictionary, DatasetSchema, draft, parse_schema
 from coreason_enclave.errors import DatasetRejected
 
 DECLARATION: dict[str, Any] = {
@@ -47,6 +47,59 @@ def test_a_site_may_differ_in_its_file_its_persons_column_and_its_remarks() -> N
     here = declared(file="north.csv", public=True, unit_column="mrn", csv={"delimiter": ";"}, features=features)
 
     assert DataDictionary.of(declared()).differences(here) == ()
+
+
+IMAGES: dict[str, Any] = {
+    **{name: DECLARATION[name] for name in ("version", "dataset_id", "public", "unit_column")},
+    "format": "images",
+    "file": "labels.csv",
+    "folder": "pictures",
+    "image_column": "scan",
+    "label": {"column": "finding", "values": ["well", "ill"]},
+    "tensor": {"shape": [1, 4, 6], "low": 0, "high": 255},
+}
+
+
+def images(**changes: Any) -> DatasetSchema:
+    return parse_schema(tomli_w.dumps({**IMAGES, **changes}).encode())
+
+
+@pytest.mark.parametrize("resize", ["refuse", "stretch"])
+def test_a_dictionary_of_images_is_read_back_as_written(resize: str, tmp_path: Path) -> None:
+    dictionary = DataDictionary.of(images(resize=resize))
+    path = tmp_path / "dictionary.toml"
+    path.write_text(dictionary.write())
+
+    assert DataDictionary.read(path) == dictionary
+    assert dictionary.declaration(file=dictionary.usual_file, public=False) == images(resize=resize)
+
+
+def test_a_site_may_name_its_images_otherwise_and_may_not_stretch_them_alone() -> None:
+    dictionary = DataDictionary.of(images())
+    elsewhere = images(folder="scans", image_column="file", file="all.parquet", unit_column="mrn")
+    assert dictionary.differences(elsewhere) == ()
+    assert dictionary.differences(images(resize="stretch")) == ("resize is 'stretch', the dictionary says 'refuse'",)
+
+
+def test_a_dictionary_of_rows_says_nothing_about_images() -> None:
+    text = DataDictionary.of(declared()).write()
+    assert "image_column" not in text
+    assert "resize" not in text
+
+
+def test_a_site_drafts_its_declaration_of_images_from_the_dictionary(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("scan;mrn;finding\na.png;1;ill\n")
+    text = draft(
+        table,
+        file="labels.csv",
+        dataset_id="clinic/visits",
+        public=False,
+        label=None,
+        person="mrn",
+        dictionary=DataDictionary.of(images()),
+    )
+    assert parse_schema(text.encode()) == images(unit_column="mrn", csv={"delimiter": ";"})
 
 
 AGE, SEX = DECLARATION["features"]
