@@ -54,6 +54,7 @@ def list_(folder: Path | None, as_json: bool) -> None:
 
     Without a folder: the study in this folder, or else `runs`.
     """
+    from aegis.commands.terminal_text import visible
     from aegis.studies import list_runs
 
     if folder is None:
@@ -67,6 +68,9 @@ def list_(folder: Path | None, as_json: bool) -> None:
     rows = [["run", "state", "rounds", "epsilon spent", "utility", "date (UTC)", "runtime", "provenance", "changed"]]
     rows += [_row(each) for each in found]
     _table(rows)
+    for each in found:
+        if each.refusal is not None:
+            click.echo(visible(f"run {each.name} was refused: {each.refusal}"))
 
 
 def _row(each: RunSummary) -> list[str]:

@@ -17,6 +17,7 @@
     ledger/coordinator.json  the coordinator's own ledger, for a job with client-level privacy
     manifest.json            signed by the coordinator: the digest of every file (:mod:`aegis.runs.manifest`)
     outcome.json             written last: a run folder without an outcome is unfinished
+    refused.json             why the sites refuse the run, until the same command goes on; absent otherwise
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from coreason_enclave.schemas import FederationJob
 from coreason_enclave.system import replace_file
 
 EVALUATION_SET = "evaluation.safetensors"
+_REFUSED = "refused.json"
 
 _RECORDED_PACKAGES = (
     "aegis-fl",
@@ -68,6 +70,23 @@ class RunFolder:
     def is_started(self) -> bool:
         """Return True if a job started here."""
         return (self.path / "config.json").exists()
+
+    @property
+    def is_refused(self) -> bool:
+        """Return True if the sites refuse the run: waiting does not help, and a person has to act first."""
+        return not self.is_finished and (self.path / _REFUSED).exists()
+
+    def refusal(self) -> str | None:
+        """Return why the sites refuse the run, or None."""
+        return str(self.read_json(_REFUSED).get("why", "")) if self.is_refused else None
+
+    def mark_refused(self, why: str) -> None:
+        """Record why the sites refuse the run."""
+        self.write_json(_REFUSED, {"why": why})
+
+    def forget_refusal(self) -> None:
+        """Drop an earlier refusal, before the sites are asked again."""
+        (self.path / _REFUSED).unlink(missing_ok=True)
 
     def begin(self, job: FederationJob, config: Mapping[str, Any], evaluation: bytes | None) -> None:
         """Record the start of the run: its job, the evaluation set and, last, its configuration."""

@@ -60,7 +60,9 @@ def coordinate_on_flare(job: FederationJob, plan: RunPlan) -> None:
     try:
         raise_as_ended(folder)
     except RunAborted as error:
-        raise RunAborted(f"{error}; {_describe_logs(plan)}") from error
+        aborted = RunAborted(f"{error}; {_describe_logs(plan)}")
+        aborted.reasons = error.reasons
+        raise aborted from error
 
 
 def _submit_until_ended(job: FederationJob, plan: RunPlan, follower: RoundFollower) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import aegis.errors
 import coreason_enclave.errors
-from aegis.errors import AegisError
+from aegis.errors import AegisError, RunPaused
 from aegis.runs.folder import RunFolder
 from coreason_enclave.errors import EnclaveError
 
@@ -14,11 +14,12 @@ END_NOTE = "nvflare-end.json"
 
 
 def record_end(folder: RunFolder, error: Exception | None) -> None:
-    """Note the coordinator's end: success (None), or the error behind a refusal or pause."""
+    """Note the coordinator's end: success (None), or the error behind a refusal or pause, with each site's reason."""
     if not folder.path.is_dir():
         return  # refused before the run folder existed: FLARE's log has the error
     name = None if error is None else type(error).__name__
-    folder.write_json(END_NOTE, {"error": name, "message": "" if error is None else str(error)})
+    reasons = dict(error.reasons) if isinstance(error, RunPaused) else {}
+    folder.write_json(END_NOTE, {"error": name, "message": "" if error is None else str(error), "reasons": reasons})
 
 
 def forget_end(folder: RunFolder) -> None:
@@ -32,7 +33,7 @@ def has_ended(folder: RunFolder) -> bool:
 
 
 def raise_as_ended(folder: RunFolder) -> None:
-    """Raise the coordinator's error again; return if the coordinator finished.
+    """Raise the coordinator's error again, a pause with each site's reason; return if the coordinator finished.
 
     Raises:
         AegisError: of the recorded type, if known.
@@ -42,7 +43,10 @@ def raise_as_ended(folder: RunFolder) -> None:
     if note.get("error") is None:
         return
     kinds = dict(_plain_errors())
-    raise kinds.get(str(note["error"]), AegisError)(str(note.get("message", "")))
+    error = kinds.get(str(note["error"]), AegisError)(str(note.get("message", "")))
+    if isinstance(error, RunPaused) and isinstance(reasons := note.get("reasons"), dict):
+        error.reasons = {str(site): str(reason) for site, reason in reasons.items()}
+    raise error
 
 
 def _plain_errors() -> Iterator[tuple[str, type[Exception]]]:

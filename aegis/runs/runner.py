@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from aegis.errors import RunPaused
+from aegis.errors import RunPaused, RunRefused
 from aegis.runs.connect import ConnectedSites, RuntimeName, connect_sites
 from aegis.runs.coordinate import coordinate, open_log
 from aegis.runs.known_jobs import remember_job
@@ -21,10 +21,14 @@ def execute(job: FederationJob, plan: RunPlan) -> RunOutcome:
         AegisError: the job, federation or folder cannot be used, or the run paused.
     """
     job = prepare(job, plan)
+    plan.folder.forget_refusal()
     try:
         return _coordinated(job, plan)
     except RunPaused as paused:
-        raise in_words(paused, job, plan.federation) from paused
+        explained = in_words(paused, job, plan.federation)
+        if isinstance(paused, RunRefused):
+            plan.folder.mark_refused(str(explained))
+        raise explained from paused
     finally:
         remember_job(plan.federation, plan.folder, job)
 

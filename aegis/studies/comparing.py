@@ -25,7 +25,8 @@ class RunSummary:
     """One run at a glance.
 
     Attributes:
-        state: ``finished``; ``unfinished`` (the same command goes on); ``failed`` (no round can be read).
+        state: ``finished``; ``unfinished`` (the same command goes on); ``refused`` (by the sites; a person has to act
+            first, for the reason in ``refusal``); ``failed`` (no round can be read).
         changed: the job's entries that differ from the listed run before: entry, then value before and now.
         epsilon, reserved: spent and reserved in the job, each at the site with the largest figure; None without a
             guarantee. ``reserved`` also needs a site's ledger in the run folder.
@@ -43,6 +44,7 @@ class RunSummary:
     rounds: int = 0
     epsilon: float | None = None
     reserved: float | None = None
+    refusal: str | None = None
     federation_epsilon: float | None = None
     utility: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -53,7 +55,7 @@ class RunSummary:
     def document(self) -> dict[str, Any]:
         """Return the summary as plain values."""
         names = (
-            *("name", "state", "date", "runtime", "provenance", "rounds"),
+            *("name", "state", "refusal", "date", "runtime", "provenance", "rounds"),
             *("epsilon", "reserved", "federation_epsilon", "utility"),
         )
         changed = {entry: list(values) for entry, values in self.changed.items()}
@@ -110,11 +112,13 @@ def summarise(path: Path, before: FederationJob | None = None) -> RunSummary:
         options = folder.read_json("config.json").get("options", {})
         history = folder.state().history if folder.has_state else ()
         outcome = folder.read_json("outcome.json") if folder.is_finished else {}
+        refusal = folder.refusal()
     except (AegisError, OSError):
         return RunSummary(name, path, "failed", date=_date(path))
     stored = _stored_measures(path)
     spent, reserved = _prices(folder, history)
-    state = "finished" if folder.is_finished else "unfinished" if folder.has_state else "failed"
+    state = "unfinished" if folder.has_state else "failed"
+    state = "finished" if folder.is_finished else "refused" if folder.is_refused else state
     return RunSummary(
         name,
         path,
@@ -125,6 +129,7 @@ def summarise(path: Path, before: FederationJob | None = None) -> RunSummary:
         rounds=len(history),
         epsilon=spent,
         reserved=reserved,
+        refusal=refusal,
         federation_epsilon=outcome.get("federation_epsilon", {}).get("epsilon"),
         utility={**(dict(history[-1].metrics) if history else {}), **stored.values},
         intervals=stored.intervals,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from aegis.errors import RunPaused
+from aegis.errors import RunPaused, RunRefused
 from aegis.federation import resolve
 from aegis.runs import RoundReport, RunFolder, RunPlan, RuntimeName, code_in_use, execute, sign_manifest
 from aegis.runtimes.nvflare import FlareOptions
@@ -117,6 +117,9 @@ def run_study(
             say("starting SuperLink, gateway and each site's processes for this run, unless they run already")
         try:
             execute(named, replace(plan, observe=observe))
+        except RunRefused:
+            study.point_to_newest()
+            raise
         finally:
             study.withdraw_unbegun(run)
     no_twin = why_no_baseline(named, federation) if baseline else _NO_BASELINE
@@ -189,5 +192,6 @@ def _options(
     different = study.differences(job, options) if numbers else ()
     if different and "complete" not in different:
         words = ", ".join(_WORDS.get(name, name) for name in different)
-        say(f"run {numbers[-1]} stays unfinished: it began with {words}; this is a new run")
+        state = "refused" if study.run(numbers[-1]).is_refused else "unfinished"
+        say(f"run {numbers[-1]} stays {state}: it began with {words}; this is a new run")
     return options

@@ -5,7 +5,7 @@
     study.toml           the job; edit it, or override entries with --set
     dictionary.toml      the data dictionary: what every site's dataset declares
     federation.toml      the federation; sites/, coordinator/ hold keys and never leave this machine
-    runs/1, runs/2 …     one folder a run; runs/latest points to the newest
+    runs/1, runs/2 …     one folder a run; runs/latest points to the newest that the sites do not refuse
 
 The owner edits ``study.toml`` between runs. A run keeps the job that started it, under a job id of its own
 (``<job_id>-<number>``), so a corrected job is a new run by itself, and sites never meet one id with two jobs.
@@ -71,7 +71,7 @@ class Study:
 
     @property
     def latest(self) -> Path:
-        """The link to the newest run."""
+        """The link to the newest run that the sites do not refuse."""
         return self.runs / "latest"
 
     @property
@@ -167,7 +167,11 @@ class Study:
         if run.is_started or not run.path.is_dir():
             return
         shutil.rmtree(run.path)
-        numbers = self.numbers()
+        self.point_to_newest()
+
+    def point_to_newest(self) -> None:
+        """Point ``latest`` to the newest run that the sites do not refuse, or remove the link without such a run."""
+        numbers = [number for number in self.numbers() if not self.run(number).is_refused]
         if numbers:
             self._point(numbers[-1])
         else:

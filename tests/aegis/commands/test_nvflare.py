@@ -94,3 +94,20 @@ def test_a_run_folder_that_a_job_cannot_name_is_refused(aegis: Aegis, study: Any
     assert result.exit_code == 2
     assert "cannot name the run folder" in result.stderr
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_a_site_refuses_ends_with_the_sites_own_reason_as_on_every_runtime(aegis: Aegis, study: Any) -> None:
+    pytest.importorskip("nvflare", reason="NVIDIA FLARE is not installed")
+    path = study.federation / "sites" / "clinic-2" / "site.toml"
+    path.write_text(path.read_text().replace("LogisticRegression", "AnotherModel"))
+    job = study.write_job("unwanted")
+
+    result = aegis(
+        *("run", job, "--federation", study.federation, "--out", study.root / "unwanted", "--runtime", "nvflare")
+    )
+
+    assert result.exit_code == 3, result.output
+    assert "clinic-2: policy" in result.stderr
+    assert "model_archs does not list the job's LogisticRegression" in result.stderr
+    assert "see aegis explain policy" in result.stderr

@@ -10,9 +10,19 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from aegis.errors import AegisError, InvalidJob, InvalidStudy, RunFolderError
+from aegis.errors import AegisError, InvalidJob, InvalidStudy, RunFolderError, RunRefused
 from aegis.runs import RunFolder, RuntimeName
-from aegis.studies import Context, Interval, Simulation, Study, StudyResult, headline, run_study, write_groups
+from aegis.studies import (
+    Context,
+    Interval,
+    Simulation,
+    Study,
+    StudyResult,
+    headline,
+    list_runs,
+    run_study,
+    write_groups,
+)
 from aegis.verification import Conclusion, Reference, verify_run
 from coreason_enclave.datasets import open_dataset
 from coreason_enclave.ledger import verify_export
@@ -155,6 +165,50 @@ def test_changed_study_is_a_new_run_and_says_why_the_old_one_stays(study: Maker)
     assert own.latest.resolve().name == "2"
     assert result.job.job_id == "doses-2"
     assert any("run 1 stays unfinished" in line and "another job" in line for line in said)
+
+
+REFUSED = {
+    "more epsilon than any site allows": "privacy.target_epsilon=900",
+    "less noise than its own cap needs": "privacy.noise_multiplier=0.2",
+}
+
+
+@pytest.mark.parametrize("change", REFUSED.values(), ids=REFUSED)
+def test_run_that_the_sites_refuse_is_marked_and_the_next_command_is_a_fresh_run(study: Maker, change: str) -> None:
+    own, said = study("binary"), list[str]()
+    with pytest.raises(RunRefused):
+        in_process(own, changes=[*SMALL, change], baseline=False)
+    assert not own.latest.is_symlink()
+
+    in_process(own, say=said.append, baseline=False)
+    assert any("run 1 stays refused: it began with another job" in line for line in said)
+    assert own.latest.resolve().name == "2"
+
+    with pytest.raises(RunRefused):
+        in_process(own, changes=[*SMALL, change], baseline=False)
+    assert own.latest.resolve().name == "2"
+    listed = list_runs(own.path)
+    assert [each.state for each in listed] == ["refused", "finished", "refused"]
+    assert all("waiting does not help" in (each.refusal or "") for each in listed if each.state == "refused")
+
+
+def test_refused_run_goes_on_with_the_same_command_once_a_person_has_removed_the_cause(study: Maker) -> None:
+    own = study("binary")
+    changed = {path: path.read_text() for path in own.path.glob("sites/*/site.toml")}
+    for path, text in changed.items():
+        path.write_text(text.replace("min_noise_multiplier = 0.1", "min_noise_multiplier = 90.0"))
+    with pytest.raises(RunRefused):
+        in_process(own, baseline=False)
+    assert own.run(1).is_refused
+    for path, text in changed.items():
+        path.write_text(text)
+
+    result = in_process(own, baseline=False)
+
+    assert own.numbers() == [1]
+    assert not own.run(1).is_refused
+    assert result.run.path == own.latest.resolve()
+    assert conclusion(own) is Conclusion.VERIFIED
 
 
 @pytest.mark.parametrize(
