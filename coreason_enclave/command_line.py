@@ -1,7 +1,8 @@
 """Shared parts of both packages' command lines: lazy commands, and one error line for any failure.
 
 Using a command imports it, so ``--help`` loads no framework. A refusal, an option out of range, a missing file or
-Ctrl-C ends in one line on stderr and an exit code, never in a traceback; only this module decides so.
+Ctrl-C ends in one line on stderr and an exit code, never in a traceback; only this module decides so. A path below
+the folder that the reader stands in is written relative to that folder.
 ``AEGIS_TRACEBACK=1`` shows where an unexpected failure came from.
 """
 
@@ -32,6 +33,7 @@ from coreason_enclave.system import (
     configure_logging,
     did_you_mean,
     explain,
+    from_here,
 )
 
 TRACEBACK_VARIABLE = "AEGIS_TRACEBACK"
@@ -290,5 +292,5 @@ def refuse_mistyped_command(context: click.Context, given: str, names: Iterable[
 
 
 def _print_error(line: str, code: int) -> int:
-    click.echo(f"error: {printable(line)}", err=True)
+    click.echo(f"error: {printable(from_here(line))}", err=True)
     return code

@@ -11,6 +11,7 @@ import click
 from aegis.commands.terminal_text import visible
 from aegis.verification import INCOMPLETE, Check, Conclusion, Verdict
 from coreason_enclave.errors import EnclaveError
+from coreason_enclave.system import from_here
 
 if TYPE_CHECKING:
     from aegis.verification import VerificationReport
@@ -123,7 +124,7 @@ def verify(
         report = verify_run(folder, Reference(coordinator_key, checkpoint, participants, stated))
     click.echo(_document(run_dir, report) if as_json else _page(run_dir, report, list_files))
     if not report.ok:
-        click.echo(visible(f"error: {_in_one_line(run_dir, report)}"), err=True)
+        click.echo(visible(f"error: {from_here(_in_one_line(run_dir, report))}"), err=True)
         ctx.exit(report.exit_code)
 
 

@@ -26,6 +26,7 @@ from .reason_words import REASONS as REASONS
 from .reason_words import ReasonWords as ReasonWords
 from .reason_words import explanation as explanation
 from .reason_words import waiting_helps as waiting_helps
+from .shown_paths import from_here as from_here
 from .timestamps import CLOCK_SKEW_S as CLOCK_SKEW_S
 from .timestamps import DAY_S as DAY_S
 from .timestamps import as_datetime as as_datetime

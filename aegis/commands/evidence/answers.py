@@ -13,6 +13,7 @@ import click
 
 from aegis.commands.evidence.text import printable, verdict_page
 from coreason_enclave.command_line import ExitCode
+from coreason_enclave.system import from_here
 
 if TYPE_CHECKING:
     from aegis.evidence import EvidenceVerdict
@@ -35,7 +36,8 @@ def answer(
     judged = _judged(kind, path, endorsements, judge)
     click.echo(json.dumps(judged.document(), indent=2) if as_json else verdict_page(judged))
     if not judged.ok:
-        click.echo(printable(f"error: {path} is refused: {judged.reason}: {judged.message}"), err=True)
+        line = f"{path} is refused: {judged.reason}: {judged.message}"
+        click.echo(printable(f"error: {from_here(line)}"), err=True)
         ctx.exit(ExitCode.REFUSED)
 
 
