@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from aegis.studies.splitting import (
     require_none_empty,
     site_names,
 )
-from coreason_enclave.datasets import ColumnSummary, NamedImages, UnfitImage, decode_image
+from coreason_enclave.datasets import MAX_FILE_BYTES, ColumnSummary, NamedImages, UnfitImage, decode_image
 
 TABLE = "labels.csv"
 PICTURES = "pictures"
 _CHANNELS = {1: "grey", 3: "RGB"}
 _LONGEST = 100
+_IMAGE = "\0image"
+"""The key of a row's image, whatever the table calls the column."""
 
 
 @dataclass
@@ -40,11 +43,22 @@ class SplitImages(SplitRows):
     Attributes:
         column: the written tables' column of file names.
         shape: channels, height, width.
+        names, sizes: the copies' names, and the sum of their bytes, by part.
     """
 
     column: str = ""
     shape: tuple[int, ...] = ()
     names: dict[str, set[str]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def take_image(self, part: str, size: int) -> None:
+        """Count the bytes of a counted row's image; raise :class:`InvalidStudy` beyond what a site reads."""
+        self.sizes[part] = self.sizes.get(part, 0) + size
+        if max(self.sizes[part], self.rows[part] * prod(self.shape)) > MAX_FILE_BYTES:
+            raise InvalidStudy(
+                f"{part} has more images than a site reads, {MAX_FILE_BYTES} bytes or decoded values: make them "
+                "smaller, or spread them over more sites"
+            )
 
 
 def split_images(plan: SplitPlan, folder: Path) -> SplitImages:
@@ -68,12 +82,9 @@ def split_images(plan: SplitPlan, folder: Path) -> SplitImages:
             (folder / part / PICTURES / name).write_bytes(data)
             writers[part].writerow([*(row[column] for column in _kept(plan)), name])
             seen.count(part, person, None if plan.group is None else row[plan.group])
+            seen.take_image(part, len(data))
     require_none_empty(plan, seen, sides.sites)
     return seen
-
-
-_IMAGE = "\0image"
-"""The key of a row's image, whatever the table calls the column."""
 
 
 def image_declaration(dataset_id: str, plan: SplitPlan, split: SplitImages, label: Mapping[str, Any]) -> dict[str, Any]:

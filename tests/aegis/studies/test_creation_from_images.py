@@ -258,3 +258,22 @@ def test_every_task_is_declared_for_images(
     assert Study(tmp_path / "study").job().model_args["outputs"] == outputs
     assert list(written(parts(tmp_path / "study")["north"])[0]) == ["who", *header.split(","), "scan"]
     assert len(open_dataset(parts(tmp_path / "study")["held-out"], ROWS)) == about["held_out_rows"] > 0
+
+
+@pytest.mark.parametrize("side", [6, 60], ids=["bytes", "values"])
+def test_more_images_than_a_site_reads_make_no_study(
+    side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    north, south = write_images(tmp_path / "files")
+    for path in (tmp_path / "files").rglob("*.png"):
+        Image.new("L", (side, side)).save(path)
+    size = sum(path.stat().st_size for path in north.glob("*.png"))
+    values = 24 * side * side
+    assert (size > values) == (side == 6), "small files are larger than their values"
+    limit = max(size, values) - 1
+    monkeypatch.setattr("aegis.studies.image_split.MAX_FILE_BYTES", limit)
+    given = ["init", tmp_path / "study", "--data", north, "--data", south, "--label", "finding", "--yes"]
+    answer = CliRunner().invoke(main, [str(each) for each in [*given, "--holdout", "0"]])
+    assert answer.exit_code == 2
+    assert f"error: north has more images than a site reads, {limit} bytes or decoded values" in answer.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["files"]
