@@ -24,7 +24,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError
+from coreason_enclave.errors import ConfigurationError, EnclaveError, EnvelopeError, LedgerCorrupted, Reason
 from coreason_enclave.system import (
     FORMAT_VARIABLE,
     LEVEL_VARIABLE,
@@ -225,6 +225,27 @@ def site_folder(context: click.Context, parameter: click.Parameter, value: Path)
     if not (folder / "site.toml").is_file():
         raise click.BadParameter(f"{folder} has no site.toml", context, parameter)
     return folder
+
+
+@contextmanager
+def content_of(path: Path, *, made_by: str) -> Iterator[None]:
+    """Name the file in an error about its content, and for a file of another kind the command that makes the right one.
+
+    The error keeps its type and its reason.
+
+    >>> with content_of(Path("grant.json"), made_by="aegis federation admit"):
+    ...     raise EnvelopeError("expected a JSON object")
+    Traceback (most recent call last):
+    coreason_enclave.errors.EnvelopeError: grant.json: expected a JSON object: `aegis federation admit` makes the file
+    """
+    try:
+        yield
+    except (EnvelopeError, LedgerCorrupted) as error:
+        foreign = isinstance(error, LedgerCorrupted) or error.reason is Reason.MALFORMED
+        remedy = f": `{made_by}` makes the file" if foreign else ""
+        if str(path) not in str(error):
+            error.args = (f"{path}: {error}{remedy}",)
+        raise
 
 
 def one_line(error: Exception) -> str:

@@ -139,7 +139,9 @@ def down(folder: Path) -> None:
     from aegis.federation import FederationFolder
     from aegis.runtimes.flower import FederationHost
 
-    host = FederationHost(FederationFolder(folder))
+    place = FederationFolder(folder)
+    place.config()  # refuses a folder that holds no federation
+    host = FederationHost(place)
     state = host.state()
     if state is None:
         click.echo(f"{folder} is not being served")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coreason_enclave.command_line import content_of
+
 if TYPE_CHECKING:
     from aegis.services import Pinned
 
@@ -41,7 +43,10 @@ def admit(folder: Path, request: Path, out: Path | None, platforms: tuple[str, .
     from coreason_enclave.wire import fingerprint
 
     place = FederationFolder(folder)
-    applicant, grant = admit_site(place, request.read_bytes(), platforms=platforms, accept_unattested=accept_unattested)
+    with content_of(request, made_by="coreason-enclave request"):
+        applicant, grant = admit_site(
+            place, request.read_bytes(), platforms=platforms, accept_unattested=accept_unattested
+        )
     path = Path(f"{applicant.site_id}.grant.json") if out is None else out
     path.write_bytes(grant)
     key = place.signer().public_hex

@@ -48,7 +48,7 @@ def export(site: Path, out: Path, job: str | None) -> None:
 
     SITE is the site's folder.
     """
-    from coreason_enclave.crypto import Signer, read_private
+    from coreason_enclave.crypto import load_signer
     from coreason_enclave.policy import load_site_config
     from coreason_enclave.witness import witness_statement
 
@@ -57,7 +57,7 @@ def export(site: Path, out: Path, job: str | None) -> None:
     if not logs:
         scope = "of any job" if job is None else f"of job {job}"
         raise ConfigurationError(f"{site} received no log {scope}: nothing to export")
-    signer = Signer.from_seed(read_private(site / config.keys / "signing.key"))
+    signer = load_signer(site / config.keys / "signing.key")
     try:
         create_file(out, witness_statement(config.site_id, signer, logs, time.time()))
     except FileExistsError as error:

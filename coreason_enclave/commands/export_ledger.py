@@ -29,12 +29,12 @@ def export_ledger(folder: Path, out: Path) -> None:
     For the auditor of a run: `aegis verify` wants both in the run's folder ledger/. They hold hashes, caps and what was
     charged; no row, no count of rows and no key.
     """
-    from coreason_enclave.crypto import Signer, read_private
+    from coreason_enclave.crypto import load_signer
     from coreason_enclave.ledger import SqliteLedger, seal_export, verify_export
     from coreason_enclave.policy import load_site_config
 
     config = load_site_config(folder / "site.toml")
-    signer = Signer.from_seed(read_private(folder / config.keys / "signing.key"))
+    signer = load_signer(folder / config.keys / "signing.key")
     path = folder / config.ledger
     if not path.exists():
         raise ConfigurationError(f"{path} is missing: site.toml names a ledger that does not exist")

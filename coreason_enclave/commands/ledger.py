@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coreason_enclave.command_line import content_of
 from coreason_enclave.schemas import Profile
 from coreason_enclave.system import as_datetime, replace_file
 
@@ -43,7 +44,8 @@ def show(path: Path, as_json: bool) -> None:
     """
     from coreason_enclave.ledger import verify_export
 
-    findings = verify_export(_exported(path))
+    with content_of(path, made_by="coreason-enclave ledger export"):
+        findings = verify_export(_exported(path))
     click.echo(json.dumps(asdict(findings), indent=2) if as_json else _page(findings))
 
 
@@ -58,7 +60,9 @@ def verify(path: Path, expect: str | None, as_json: bool) -> None:
     """
     from coreason_enclave.ledger import verify_export
 
-    findings = verify_export(_exported(path), expected_head=None if expect is None else _parse_head(expect, "--expect"))
+    known = None if expect is None else _parse_head(expect, "--expect")
+    with content_of(path, made_by="coreason-enclave ledger export"):
+        findings = verify_export(_exported(path), expected_head=known)
     if as_json:
         summary = {"ok": True, "entries": findings.entries, "head": asdict(findings.head)}
         click.echo(json.dumps({**summary, "not_checked": findings.not_checked}, indent=2))
@@ -75,8 +79,8 @@ def export(path: Path, out: Path) -> None:
     """Write all entries and the head to one JSON file that `verify` and any auditor can check offline."""
     from coreason_enclave.ledger import verify_export
 
-    data = _exported(path)
-    findings = verify_export(data)
+    with content_of(path, made_by="coreason-enclave ledger export"):
+        findings = verify_export(data := _exported(path))
     replace_file(out, data)
     click.echo(f"wrote {findings.entries} entries to {out}, head {findings.head.seq}:{findings.head.hash}")
 
@@ -132,7 +136,9 @@ def acknowledge(path: Path, head: str, by: str, why: str) -> None:
 def _require_sqlite(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(len(_SQLITE)) != _SQLITE:
-            raise click.BadParameter(f"{path} is an export: add entries to the ledger itself", param_hint="PATH")
+            raise click.BadParameter(
+                f"{path} is not the ledger itself: name the file that site.toml calls ledger", param_hint="PATH"
+            )
 
 
 def _exported(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coreason_enclave.command_line import site_folder
+from coreason_enclave.command_line import content_of, site_folder
 from coreason_enclave.schemas import Profile
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def join(folder: Path, grant: Path, coordinator_key: str) -> None:
     from coreason_enclave.site import accept_grant
     from coreason_enclave.wire import fingerprint
 
-    accepted = accept_grant(folder, grant.read_bytes(), coordinator_key, now=time.time())
+    with content_of(grant, made_by="aegis federation admit"):
+        accepted = accept_grant(folder, grant.read_bytes(), coordinator_key, now=time.time())
     click.echo(f"{accepted.site_id} connects to {accepted.gateway} from now on")
     click.echo(f"the coordinator's fingerprint, to compare by telephone: {fingerprint(coordinator_key)}")
     for line in _policy_advice(folder, accepted):

@@ -38,6 +38,7 @@ from .merkle import verify_consistency as verify_consistency
 from .signing import Signer as Signer
 from .signing import load_or_create_secret as load_or_create_secret
 from .signing import load_or_create_signer as load_or_create_signer
+from .signing import load_signer as load_signer
 from .signing import public_key_from_hex as public_key_from_hex
 from .signing import read_private as read_private
 from .signing import write_private as write_private

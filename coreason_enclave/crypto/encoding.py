@@ -34,10 +34,20 @@ def parse_json(data: bytes, *, limit: int = 1 << 20) -> dict[str, Any]:
     try:
         value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise EnvelopeError(f"not a valid JSON document: {error}") from error
+        raise EnvelopeError(f"not a valid JSON document: {_in_words(error, data)}") from error
     if not isinstance(value, dict):
         raise EnvelopeError("expected a JSON object")
     return value
+
+
+def _in_words(error: Exception, data: bytes) -> str:
+    if not data.strip():
+        return "it is empty"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text in UTF-8"
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno}, column {error.colno}: {error.msg}"
+    return "its values are nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def frame(*parts: bytes) -> bytes:

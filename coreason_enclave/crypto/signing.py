@@ -64,6 +64,15 @@ def load_or_create_signer(path: Path) -> Signer:
     return Signer.from_seed(load_or_create_secret(path))
 
 
+def load_signer(path: Path) -> Signer:
+    """Return the signing key stored in ``path`` (32-byte seed).
+
+    Raises:
+        ConfigurationError: the file is missing, has another length, is readable by others, or is a link.
+    """
+    return Signer.from_seed(_secret_of(path))
+
+
 def load_or_create_secret(path: Path) -> bytes:
     """Return the 32 secret bytes in ``path``; on first use, make them with the operating system's generator.
 
@@ -72,6 +81,10 @@ def load_or_create_secret(path: Path) -> bytes:
     """
     if not path.exists():
         write_private(path, secrets.token_bytes(32))
+    return _secret_of(path)
+
+
+def _secret_of(path: Path) -> bytes:
     secret = read_private(path)
     if len(secret) != 32:
         raise ConfigurationError(f"{path} must hold 32 bytes, but has {len(secret)}: restore the file from a backup")

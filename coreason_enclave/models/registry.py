@@ -31,6 +31,7 @@ from coreason_enclave.models.architectures import (
 )
 from coreason_enclave.models.tasks import TaskLoss, predicted
 from coreason_enclave.schemas import Task, TaskConfig
+from coreason_enclave.system import did_you_mean
 from coreason_enclave.wire import Array, Arrays
 
 MAX_PARAMETERS = 50_000_000
@@ -212,7 +213,9 @@ def zeros(module: nn.Module, _generator: torch.Generator) -> None:
 def _checked(name: str, args: Mapping[str, int]) -> _Architecture:
     entry = _REGISTRY.get(name)
     if entry is None:
-        raise _rejected(f"model_arch {name!r:.80} is unknown; known architectures: {', '.join(known_architectures())}")
+        known = known_architectures()
+        near = did_you_mean(name, known)
+        raise _rejected(f"model_arch {name!r:.80} is unknown{near}; known architectures: {', '.join(known)}")
     wrong = sorted(key for key, value in args.items() if type(value) is not int or value < 1)
     if wrong:
         raise _rejected(f"model_args of {name} must be whole numbers of at least 1, but {', '.join(wrong)} is not")

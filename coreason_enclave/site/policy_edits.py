@@ -111,7 +111,7 @@ def allow_model(folder: Path, name: str, known: tuple[str, ...], reason: str) ->
     def decide(config: SiteConfig) -> PolicyEdit:
         if name not in known:
             raise ConfigurationError(
-                f"there is no architecture {name!r:.140}{_nearest(name, known)}; known: {', '.join(known)}"
+                f"there is no architecture {name!r:.140}{did_you_mean(name, known)}; known: {', '.join(known)}"
             )
         if name in config.policy.model_archs:
             raise ConfigurationError(f"model_archs lists {name} already")
@@ -321,16 +321,8 @@ def _entry_of(config: SiteConfig, lineage: str) -> tuple[int, LineagePolicy]:
         if entry.lineage == lineage:
             return place, entry
     names = [entry.lineage for entry in config.lineages]
-    near = _nearest(lineage, names)
+    near = did_you_mean(lineage, names)
     raise ConfigurationError(f"site.toml has no lineage {lineage!r:.140}{near}; it has {', '.join(names) or 'none'}")
-
-
-def _nearest(given: str, known: tuple[str, ...] | list[str]) -> str:
-    by_lower = {name.lower(): name for name in known}
-    words = did_you_mean(given, by_lower)
-    for lower, name in by_lower.items():
-        words = words.replace(f"{lower!r}", f"{name!r}")
-    return words
 
 
 def _with(config: SiteConfig, *, policy: Mapping[str, Any] | None = None, **fields: Any) -> SiteConfig:

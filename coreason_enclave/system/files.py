@@ -132,7 +132,11 @@ def _lock(descriptor: int, kind: int, *, wait: bool) -> bool:
 def _temporary_file(path: Path, data: bytes, mode: int) -> Iterator[Path]:
     """Yield a durable temporary file with ``data`` next to ``path``, and remove the temporary file afterwards."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except OSError as error:
+        error.filename = str(path)  # the reader asked for this file, and never learns of another
+        raise
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

@@ -113,9 +113,10 @@ def _words(kind: str, message: str, context: Mapping[str, Any], given: object, p
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """Return ``, did you mean '…'?`` for the nearest known name, or an empty text."""
-    near = difflib.get_close_matches(given.lower(), sorted(known), n=1, cutoff=0.6)
-    return f", did you mean {near[0]!r}?" if near else ""
+    """Return ``, did you mean '…'?`` for the nearest known name in any case, or an empty text."""
+    by_lower = {name.lower(): name for name in sorted(known, reverse=True)}
+    near = difflib.get_close_matches(given.lower(), sorted(by_lower), n=1, cutoff=0.6)
+    return f", did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def _plain(value: object) -> object:

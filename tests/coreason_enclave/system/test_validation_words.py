@@ -82,4 +82,5 @@ def test_every_document_profits() -> None:
 
 def test_a_near_name_is_offered_and_a_far_one_is_not() -> None:
     assert did_you_mean("Encodng", ["encoding", "header"]) == ", did you mean 'encoding'?"
+    assert did_you_mean("dp_sdg", ["DP_SGD", "NON_PRIVATE"]) == ", did you mean 'DP_SGD'?"
     assert did_you_mean("x", ["encoding", "header"]) == ""
