@@ -253,7 +253,7 @@ def _validated(data: bytes, name: str) -> SiteConfig:
 def _edited(data: bytes, edit: PolicyEdit, path: Path) -> bytes:
     by_hand = f"{path} is written in a way that this command cannot edit: make the change by hand"
     try:
-        document = tomlkit.parse(data)
+        document = tomlkit.parse(data if data.endswith(b"\n") else data + b"\n")  # a new table needs a line of its own
         edit.write(document)
         new = tomlkit.dumps(document).encode()
     except (TOMLKitError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:

@@ -46,6 +46,7 @@ LINEAGE = "clinic/visits"
 BINDING = "01" * 32
 OTHER = "02" * 32
 DIGEST = "ee" * 32
+RAISED = LineageCaps(epsilon=9.0, delta=1e-5, job_epsilon=4.0, job_delta=1e-5)
 
 Registration = Callable[..., LineageRegistration]
 Plan = Callable[..., RoundPlan]
@@ -108,6 +109,72 @@ class LedgerConformance:
         (name,) = change
         self.refuses(ledger, LedgerConflict, name, lambda: ledger.register(make_registration(**change)))
 
+    # raised caps
+
+    def test_raised_caps_open_more_budget_and_forget_nothing(
+        self, ledger: PrivacyLedger, make_registration: Registration, make_plan: Plan
+    ) -> None:
+        self.reserve(ledger, make_plan())
+        dearer = make_plan(job_id="study-2", job_digest="cd" * 32, target_epsilon=4.0)
+        self.refuses(ledger, JobRejected, "has caps.job_epsilon = 3", lambda: self.reserve(ledger, dearer))
+        before = ledger.lineage_claim(LINEAGE)
+
+        ledger.raise_caps(LINEAGE, RAISED, "the board agreed")
+
+        claim = ledger.lineage_claim(LINEAGE)
+        assert (claim.spent_pico, claim.open_reservations) == (before.spent_pico, before.open_reservations)
+        assert claim.budget_pico == pytest.approx(rdp_budget(9.0, 1e-5, 4) * 1e12, rel=1e-8)
+        assert claim.budget_pico > before.budget_pico
+        assert ledger.registration(LINEAGE) == make_registration(caps=RAISED)
+        assert self.reserve(ledger, dearer).step_limit == 10
+
+    def test_a_raise_stands_in_the_export_with_its_reason(self, ledger: PrivacyLedger) -> None:
+        ledger.raise_caps(LINEAGE, RAISED, "the board agreed")
+        export = ledger.export()
+        (entry,) = [line for line in export.splitlines() if b"caps_raised" in line]
+        assert b"the board agreed" in entry
+        assert verify_export(export).head == ledger.head()
+
+    def test_the_caps_in_force_raise_nothing(self, ledger: PrivacyLedger, make_registration: Registration) -> None:
+        before = ledger.head()
+        ledger.raise_caps(LINEAGE, make_registration().caps, "again")
+        assert ledger.head() == before
+        ledger.raise_caps(LINEAGE, RAISED, "the board agreed")
+        once = ledger.head()
+        ledger.raise_caps(LINEAGE, RAISED, "the board agreed")
+        ledger.register(make_registration(caps=RAISED))
+        assert ledger.head() == once
+
+    def test_the_former_caps_cannot_be_registered_again(
+        self, ledger: PrivacyLedger, make_registration: Registration
+    ) -> None:
+        ledger.raise_caps(LINEAGE, RAISED, "the board agreed")
+        self.refuses(ledger, LedgerConflict, "caps", lambda: ledger.register(make_registration()))
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"epsilon": 7.0}, "epsilon of lineage .* is 8: a cap never falls to 7"),
+            ({"job_epsilon": 2.0}, "job_epsilon of lineage .* is 3: a cap never falls to 2"),
+            ({"delta": 9e-6, "job_delta": 9e-6}, "delta of lineage .* a cap never falls"),
+            ({"job_delta": 9e-6}, "job_delta of lineage .* a cap never falls"),
+            ({"epsilon": 20.0, "job_epsilon": 2.0}, "a cap never falls"),
+            ({"delta": 2e-4}, "must stay below 1 / nominal_units"),
+            ({"delta": 1e-3, "epsilon": 20.0}, "must stay below 1 / nominal_units"),
+        ],
+    )
+    def test_a_cap_never_falls_and_delta_stays_small(
+        self, ledger: PrivacyLedger, make_registration: Registration, change: dict[str, Any], words: str
+    ) -> None:
+        caps = replace(make_registration().caps, **change)
+        self.refuses(ledger, LedgerConflict, words, lambda: ledger.raise_caps(LINEAGE, caps, "cheaper"))
+
+    @pytest.mark.parametrize("why", ["", "one\nline", "x" * 1001])
+    def test_a_raise_needs_a_reason_of_one_line(self, ledger: PrivacyLedger, why: str) -> None:
+        self.refuses(
+            ledger, ConfigurationError, "not a raise of caps: why", lambda: ledger.raise_caps(LINEAGE, RAISED, why)
+        )
+
     @pytest.mark.parametrize("units", [100_000, 100_001, 10**9])
     def test_a_delta_of_one_in_the_number_of_persons_or_more_is_refused(
         self, ledger: PrivacyLedger, make_registration: Registration, units: int
@@ -131,6 +198,7 @@ class LedgerConformance:
             lambda: ledger.reserve("elsewhere", make_plan(), BINDING, require_all=False),
             lambda: ledger.affordable_steps("elsewhere", make_plan()),
             lambda: ledger.registration("elsewhere"),
+            lambda: ledger.raise_caps("elsewhere", RAISED, "the board agreed"),
             lambda: ledger.lineage_claim("elsewhere"),
             lambda: ledger.job_claim("elsewhere", "study-1"),
             lambda: ledger.note_draw("elsewhere", "study-1", drawn()),

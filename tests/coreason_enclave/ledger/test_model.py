@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,6 @@ ORDER = 6
 AFFORDABLE = 68
 CAPS = LineageCaps(epsilon=5.0, delta=1e-5, job_epsilon=3.0, job_delta=1e-5)
 COST = rdp_at(PoissonSampledGaussian(1.0, 0.05, 1), ORDER)
-BUDGET = rdp_budget(CAPS.epsilon, CAPS.delta, ORDER)
 
 
 @dataclass
@@ -67,6 +66,7 @@ class Histories(RuleBasedStateMachine):
             )
         )
         self.model: dict[tuple[str, int], ModelRound] = {}
+        self.caps, self.raises = CAPS, 0
 
     def plan(self, job: str, number: int, steps: int) -> RoundPlan:
         return RoundPlan(
@@ -86,7 +86,11 @@ class Histories(RuleBasedStateMachine):
     def affordable(self, job: str, steps: int) -> int:
         of_job = sum(record.steps for (name, _), record in self.model.items() if name == job)
         of_all = sum(record.steps for record in self.model.values())
-        return max(0, min(steps, AFFORDABLE - of_job, math.floor(BUDGET / COST) - of_all))
+        return max(0, min(steps, AFFORDABLE - of_job, math.floor(self.budget / COST) - of_all))
+
+    @property
+    def budget(self) -> float:
+        return rdp_budget(self.caps.epsilon, self.caps.delta, ORDER)
 
     @rule(job=st.sampled_from("abcdef"), number=st.integers(0, 5), steps=st.integers(1, 60), all_of_it=st.booleans())
     def reserve(self, job: str, number: int, steps: int, all_of_it: bool) -> None:
@@ -122,6 +126,28 @@ class Histories(RuleBasedStateMachine):
         with pytest.raises(LedgerConflict):
             self.ledger.commit(record.name, PoissonSampledGaussian(1.0, 0.05, (record.ran or 0) + 1), None)
 
+    @rule(by=st.floats(0, 1.5), of_job=st.floats(0, 1.5))
+    def raise_caps(self, by: float, of_job: float) -> None:
+        higher = replace(self.caps, epsilon=self.caps.epsilon + by)
+        higher = replace(higher, job_epsilon=min(self.caps.job_epsilon + of_job, higher.epsilon))
+        before, spent = self.ledger.head(), self.ledger.lineage_claim(LINEAGE).spent_pico
+        self.ledger.raise_caps(LINEAGE, higher, "the board agreed")
+        assert (self.ledger.head() == before) is (higher == self.caps)
+        assert self.ledger.lineage_claim(LINEAGE).spent_pico == spent
+        self.raises += higher != self.caps
+        self.caps = higher
+
+    @rule(name=st.sampled_from(["epsilon", "delta", "job_epsilon", "job_delta"]), share=st.floats(0.1, 0.99))
+    def lower_a_cap(self, name: str, share: float) -> None:
+        lower = {f.name: getattr(self.caps, f.name) for f in fields(self.caps)}
+        lower[name] *= share
+        lower["job_epsilon"] = min(lower["job_epsilon"], lower["epsilon"])
+        lower["job_delta"] = min(lower["job_delta"], lower["delta"])
+        before = self.ledger.head()
+        with pytest.raises(LedgerConflict, match="never falls"):
+            self.ledger.raise_caps(LINEAGE, LineageCaps(**lower), "cheaper")
+        assert self.ledger.head() == before
+
     @invariant()
     def the_account_is_the_models(self) -> None:
         claim = self.ledger.lineage_claim(LINEAGE)
@@ -129,11 +155,16 @@ class Histories(RuleBasedStateMachine):
         assert claim.spent_pico == pytest.approx(steps * COST * 1e12, rel=1e-8)
         assert claim.spent_pico >= steps * COST * 1e12 * (1 - 1e-12)
         assert 0 <= claim.spent_pico <= claim.budget_pico
+        assert claim.budget_pico == pytest.approx(self.budget * 1e12, rel=1e-8)
+        assert self.ledger.registration(LINEAGE).caps == self.caps
+        assert self.ledger.registration(LINEAGE).filter_order == ORDER
         assert claim.open_reservations == sum(record.ran is None for record in self.model.values())
 
     def teardown(self) -> None:
         if hasattr(self, "ledger"):
-            assert verify_export(self.ledger.export()).head == self.ledger.head()
+            export = self.ledger.export()
+            assert verify_export(export).head == self.ledger.head()
+            assert export.count(b"caps_raised") == self.raises
             self.ledger.close()
 
 
