@@ -13,7 +13,7 @@ from coreason_enclave.datasets.data_format import DataFormat
 from coreason_enclave.datasets.dictionary import DataDictionary
 from coreason_enclave.datasets.draft_plan import DraftPlan, stated_label
 from coreason_enclave.datasets.images import MAX_IMAGE_BYTES, decode_image, require_pillow
-from coreason_enclave.datasets.source_file import SourceFile
+from coreason_enclave.datasets.source_file import SPACES, SourceFile
 from coreason_enclave.datasets.suggestion import ColumnSummary, suggest_label
 from coreason_enclave.errors import DatasetRejected
 from coreason_enclave.schemas import SafeId
@@ -81,8 +81,10 @@ def _named(plan: DraftPlan, columns: Mapping[str, ColumnSummary]) -> tuple[dict[
     for place, cells in source.rows():
         row = dict(zip(source.names, cells, strict=True))
         for name, column in columns.items():
+            if source.form is None and row[name] != row[name].strip():
+                raise DatasetRejected(f"{plan.path.name}: the label {name!r} {SPACES}")
             column.take(row[name])
-        image = row[plan.image_column].strip()
+        image = row[plan.image_column] if source.form is None else row[plan.image_column].strip()
         padded = padded or any(cell != cell.strip() for cell in cells)
         if image in places:
             raise _refused(plan, place, f"names the same image as {places[image]}")

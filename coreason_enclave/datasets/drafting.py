@@ -14,7 +14,7 @@ from coreason_enclave.datasets.drafted_arrays import array_tables, require_array
 from coreason_enclave.datasets.drafted_images import declared_image_tables, image_tables
 from coreason_enclave.datasets.drafted_text import drafted_text
 from coreason_enclave.datasets.schema import parse_schema
-from coreason_enclave.datasets.source_file import SourceFile, source_format
+from coreason_enclave.datasets.source_file import SPACES, SourceFile, source_format
 from coreason_enclave.datasets.suggestion import suggest
 from coreason_enclave.errors import DatasetRejected
 
@@ -58,10 +58,18 @@ def draft(plan: DraftPlan) -> Draft:
 
 def _from_table(plan: DraftPlan) -> Draft:
     source = SourceFile.open(plan.path, plan.needed, columns=plan.columns, missing=plan.missing)
-    columns, form = source.summarised()
+    columns, form, padded = source.summarised()
     label, *also = plan.of_label
+    if spaced := [name for name in plan.of_label if name in padded]:
+        raise DatasetRejected(f"{plan.path.name}: the label {spaced[0]!r} {SPACES}")
+    untrimmed = padded - {plan.person}
     suggestion = suggest(
-        list(columns.values()), label=label, person=plan.person, task=plan.label_task, also=also, cuts=plan.cuts
+        [column for name, column in columns.items() if name not in untrimmed],
+        label=label,
+        person=plan.person,
+        task=plan.label_task,
+        also=also,
+        cuts=plan.cuts,
     )
     declared, stated = stated_label(plan, suggestion.label)
     tables = {
@@ -71,7 +79,12 @@ def _from_table(plan: DraftPlan) -> Draft:
         "label": declared,
         "features": [dict(feature) for feature in suggestion.features],
     }
-    return _drafted(plan, tables, {"label": stated}, {**source.left_out, **suggestion.left_out})
+    return _drafted(
+        plan,
+        tables,
+        {"label": stated},
+        {**source.left_out, **dict.fromkeys(sorted(untrimmed), SPACES), **suggestion.left_out},
+    )
 
 
 def _from_dictionary(plan: DraftPlan, found: DataFormat, dictionary: DataDictionary) -> Draft:

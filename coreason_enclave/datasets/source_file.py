@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _HEAD_BYTES = 1 << 16
 _BATCH_ROWS = 1 << 14
 
+SPACES = "has cells with spaces around them, which are part of a typed cell: trim them"
+
 
 def source_format(path: Path) -> DataFormat:
     """Return a file's format by its first bytes: CSV, Parquet or npz.
@@ -142,27 +144,30 @@ class SourceFile:
         except (pa.ArrowException, OSError) as error:
             raise DatasetRejected(f"{self.path.name} is not whole Parquet: save it again") from error
 
-    def summarised(self) -> tuple[dict[str, ColumnSummary], CsvForm | None]:
-        """Return a summary of each column over all rows, and the form, which spaces around any cell change to trimmed.
+    def summarised(self) -> tuple[dict[str, ColumnSummary], CsvForm | None, frozenset[str]]:
+        """Return a summary of each column over all rows, the form, and the columns with spaces that nothing trims.
+
+        Spaces around any cell change the form of a CSV file to trimmed; a Parquet file has no such form.
 
         Raises:
             DatasetRejected: as :meth:`rows`, or there is no row.
         """
         columns = {name: ColumnSummary(name) for name in self.names}
-        form, padded, rows = self.form, False, 0
+        form, padded, rows = self.form, set[str](), 0
         absent = frozenset() if form is None else form.missing_folds
         for _, cells in self.rows():
             rows += 1
             for column, cell in zip(columns.values(), cells, strict=True):
                 bare = cell.strip()
-                padded = padded or len(bare) < len(cell)
+                if len(bare) < len(cell):
+                    padded.add(column.name)
                 plain = bare if form is None else plain_number(bare, form)
                 column.take("" if bare.casefold() in absent else plain)
         if not rows:
             raise DatasetRejected(f"{self.path.name} has no rows: nothing can be suggested from it")
-        if form is not None and padded:
-            form = form.model_copy(update={"trim": True})
-        return columns, form
+        if form is None:
+            return columns, None, frozenset(padded)
+        return columns, form.model_copy(update={"trim": form.trim or bool(padded)}), frozenset()
 
 
 def _opened_parquet(path: Path, needed: Sequence[str]) -> SourceFile:

@@ -120,6 +120,20 @@ def test_everything_that_the_rows_decided_is_marked(small: SmallSite, tmp_path: 
     assert marked(small) == {"classes", "low", "high", "categories", "true", "false", "since"}
 
 
+def test_a_column_of_parquet_with_spaces_around_cells_is_left_out_and_csv_is_trimmed(
+    small: SmallSite, tmp_path: Path
+) -> None:
+    padded = [f"{word} " if row % 5 else word for row, word in enumerate(["a", "b"] * (ROWS // 2))]
+    pq.write_table(table(hand=padded), tmp_path / "a.parquet")
+    asked = ("--dataset-id", "clinic/first", "--label")
+    result = run(small, "init", tmp_path / "a.parquet", *asked, "visited")
+    assert (result.exit_code, "left out 'hand': has cells with spaces" in result.output) == (0, True)
+    refused = run(small, "init", tmp_path / "a.parquet", "--dataset-id", "clinic/second", "--label", "hand")
+    assert (refused.exit_code, "the label 'hand' has cells with spaces" in refused.output) == (2, True)
+    schema = accepted(small, csv(tmp_path / "a.csv", hand=padded, ill=YES), "--label", "ill", "--person", "patient")
+    assert [feature.name for feature in schema.features] == ["age", "hand"]
+
+
 def test_parquet_and_csv_of_the_same_rows_make_the_same_draft(small: SmallSite, tmp_path: Path) -> None:
     import pyarrow.csv
 
@@ -416,3 +430,14 @@ def test_a_copy_that_fails_leaves_nothing(small: SmallSite, tmp_path: Path) -> N
     assert (result.exit_code, "rows.csv: File exists" in result.output) == (2, True), result.output
     assert [path.name for path in place.iterdir()] == ["rows.csv"]
     assert (place / "rows.csv").read_text() == "an older export\n"
+
+
+def test_a_copy_that_fails_half_way_is_undone(small: SmallSite, tmp_path: Path) -> None:
+    labels = pictures(tmp_path / "export")
+    place = small.folder / "data" / NEW
+    (place / "images").mkdir(parents=True)
+    (place / "images" / "5.png").write_text("an older export\n")
+    options = ("--images", tmp_path / "export/scans", "--image-column", "scan", *LABEL)
+    result = run(small, "init", labels, "--dataset-id", NEW, *options)
+    assert (result.exit_code, "5.png: File exists" in result.output) == (2, True), result.output
+    assert [path.relative_to(place).as_posix() for path in place.rglob("*")] == ["images", "images/5.png"]
