@@ -10,10 +10,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")  # read once, before the first product of whichever test comes first
+
+settings.register_profile("unhurried", deadline=None)  # a busy machine's time says nothing about an example
+settings.load_profile("unhurried")
 
 _TESTS = Path(__file__).parent / "tests"
 _HOSTILE = ("attacked", "hostile_coordinator")

@@ -281,6 +281,7 @@ def test_killed_at_another_stage_it_goes_on_to_the_same_end_and_its_records_veri
 # --- over processes -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_over_processes_it_gives_the_same_model_and_leaves_no_process(finished: Finished, tmp_path: Path) -> None:
     done = aegis(tmp_path, "demo", *OVER_FLOWER)
     assert done.returncode == 0, done.stderr

@@ -6,11 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-
-# Examples are judged by their outcome, not by the speed of a machine that other tests share.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 TABLE_SCHEMA = """
 version = 1

@@ -103,6 +103,7 @@ def test_the_verifier_accepts_a_golden_vector(verifier, path) -> None:
     assert holds(verifier, json.loads(path.read_text()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_every_single_byte_of_a_small_vector_counts(verifier, name) -> None:
     vector = read(name)

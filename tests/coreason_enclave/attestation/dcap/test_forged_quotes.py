@@ -31,8 +31,8 @@ def quotes(sgx: Intel, tdx: Intel) -> Iterator[tuple[Intel, bytes]]:
 
 
 def flips(data: bytes, *, every_bit: bool) -> Iterator[bytes]:
-    """Each bit of each byte, or one bit of every third byte: a sample of every field."""
-    for at in range(0, len(data), 1 if every_bit else 3):
+    """Each bit of each byte, or one bit of every seventh byte: a sample of every field."""
+    for at in range(0, len(data), 1 if every_bit else 7):
         for bit in range(8) if every_bit else (at % 8,):
             yield data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
 
