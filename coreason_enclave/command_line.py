@@ -241,7 +241,8 @@ def content_of(path: Path, *, made_by: str) -> Iterator[None]:
     try:
         yield
     except (EnvelopeError, LedgerCorrupted) as error:
-        foreign = isinstance(error, LedgerCorrupted) or error.reason is Reason.MALFORMED
+        other_kind = isinstance(error.__cause__, EnvelopeError | ValidationError)
+        foreign = other_kind if isinstance(error, LedgerCorrupted) else error.reason is Reason.MALFORMED
         remedy = f": `{made_by}` makes the file" if foreign else ""
         if str(path) not in str(error):
             error.args = (f"{path}: {error}{remedy}",)

@@ -207,7 +207,7 @@ WRONG = [
     Wrong(f"coreason-enclave attest --nonce {HEX} --attester simulatd"),
     Wrong(f"coreason-enclave attest --nonce {HEX} --out file.txt"),
     Wrong("coreason-enclave ledger show junk.bin"),
-    Wrong("coreason-enclave ledger show empty.txt", said="empty.txt: not a ledger export"),
+    Wrong("coreason-enclave ledger show empty.txt", said="`coreason-enclave ledger export` makes the file"),
     Wrong("coreason-enclave ledger show list.json"),
     Wrong("coreason-enclave ledger show broken.json", said="line 1, column 15"),
     Wrong("coreason-enclave ledger show unreadable.txt"),
