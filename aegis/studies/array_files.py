@@ -111,6 +111,8 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise InvalidStudy(f"{path} holds {', '.join(sorted(arrays))}: it needs x and y, and may have unit")
     if len({len(array) if array.ndim else 0 for array in arrays.values()}) != 1 or not arrays["y"].size:
         raise InvalidStudy(f"{path}: x, y and unit need the same number of examples, at least one")
+    if arrays["x"].ndim < 2:
+        raise InvalidStudy(f"{path}: x has one number for each example: save x.reshape(-1, 1), of shape (n, 1)")
     if any(array.dtype.kind not in "fiub" or not np.isfinite(array).all() for array in arrays.values()):
         raise InvalidStudy(f"{path}: x, y and unit need finite numbers")
     if "unit" in arrays and arrays["unit"].dtype.kind not in "iu":
@@ -153,7 +155,7 @@ def _summary(parts: Mapping[str, Arrays], task: LabelTask | None) -> SplitArrays
             part: len(np.unique(arrays["unit"])) if "unit" in arrays else len(arrays["y"])
             for part, arrays in parts.items()
         },
-        tensor={"shape": list(first["x"].shape[1:]) or [1], "low": low, "high": high},
+        tensor={"shape": list(first["x"].shape[1:]), "low": low, "high": high},
         label=_label(labels, task),
         has_units="unit" in first,
     )

@@ -164,6 +164,7 @@ WRONG = [
     Wrong("npz of other shapes", {"north.npz": archive(x=X, y=Y), "south.npz": archive(x=X[:, :3], y=Y)}, NUMPY + " --holdout 0", 'the files differ in their arrays or their shapes: all need the same'),
     Wrong("npz of unequal length", {"north.npz": archive(x=X, y=Y[:5]), "south.npz": archive(x=X, y=Y)}, NUMPY, 'north.npz: x, y and unit need the same number of examples, at least one'),
     Wrong("npz with pickled objects", {"north.npz": archive(x=np.array([{}] * 6, object), y=Y), "south.npz": archive(x=X, y=Y)}, NUMPY, 'north.npz is no whole npz archive of numbers: save x and y with numpy.savez'),
+    Wrong("npz of one number each", {"north.npz": archive(x=X[:, 0], y=Y), "south.npz": archive(x=X[:, 0], y=Y)}, NUMPY, 'north.npz: x has one number for each example: save x.reshape(-1, 1), of shape (n, 1)'),
     Wrong("npz not finite", {"north.npz": archive(x=X + np.inf, y=Y), "south.npz": archive(x=X, y=Y)}, NUMPY, 'north.npz: x, y and unit need finite numbers'),
     Wrong("npz of one class", {"north.npz": archive(x=X, y=0 * Y), "south.npz": archive(x=X, y=0 * Y)}, NUMPY + " --holdout 0", 'the label y is no list of classes: it needs whole numbers from 0, two at least'),
     Wrong("npz cut off", {"north.npz": archive(x=X, y=Y)[:200], "south.npz": archive(x=X, y=Y)}, NUMPY, 'north.npz is no whole npz archive of numbers: save x and y with numpy.savez'),
