@@ -388,3 +388,19 @@ def test_intervals_draw_groups_where_the_study_keeps_groups_together(study: Make
     write_groups(own.held_out_rows, [1, 2])
     with pytest.raises(RunFolderError, match="must hold a group for each of the"):
         in_process(own, baseline=False)
+
+
+def test_seed_and_attackers_reach_every_part_of_a_run_and_are_named(study: Maker) -> None:
+    own = study("binary")
+    result = in_process(own, simulation=Simulation(unsafe_seed=7, attackers=1, repeats=1))
+
+    run = own.latest.resolve()
+    options = {
+        part: json.loads((run / part / "config.json").read_text())["options"] for part in ("", "twin", "repeats/1")
+    }
+    assert {part: each["simulated_attackers"] for part, each in options.items()} == dict.fromkeys(options, 1)
+    assert [options[part]["unsafe_seed"] for part in ("", "twin", "repeats/1")] == [7, 7, 8]
+    assert result.attackers == [min(json.loads((run / "config.json").read_text())["participants"])]
+    page = (run / "summary.md").read_text(encoding="utf-8")
+    assert f"A SIMULATED attacker controlled {result.attackers[0]}" in page
+    assert "every epsilon of this run is void" in page
