@@ -144,7 +144,7 @@ WRONG = [
     Wrong("no data", TWO, "--label sick --yes", "Missing option '--data'. (see aegis init --help)"),
     Wrong("no label", TWO, "--data north.csv --yes", "Missing option '--label'. (see aegis init --help)"),
     Wrong("unknown task", TWO, PLAIN + " --task binery", "Invalid value for '--task': 'binery' is not one of 'binary', 'multiclass', 'multilabel', 'regression', 'count', 'survival'. Did you mean 'binary'? (see aegis init --help)"),
-    Wrong("unknown model", TWO, PLAIN + " --model cnn2", "Invalid value for '--model': 'cnn2' is not one of 'Linear', 'MLP', 'TabularResNet', 'CNN'. (see aegis init --help)"),
+    Wrong("unknown model", TWO, PLAIN + " --model cnn2", "Invalid value for '--model': 'cnn2' is not one of 'Linear', 'MLP', 'TabularResNet', 'CNN'. Did you mean 'CNN'? (see aegis init --help)"),
     Wrong("folder not empty", {**TWO, "study/notes.txt": "mine"}, PLAIN, 'study exists: choose another folder; `aegis run study` runs the study in it'),
     Wrong("file in the study's place", {**TWO, "study": "mine"}, PLAIN, 'study exists: choose another folder; `aegis run study` runs the study in it'),
     Wrong("folder below a file", {**TWO, "notes.txt": "mine"}, PLAIN, 'notes.txt/study cannot be made: Not a directory', name="notes.txt/study"),

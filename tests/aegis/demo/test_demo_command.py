@@ -221,6 +221,7 @@ def test_the_summary_says_what_was_achieved_what_it_cost_and_what_was_simulated(
         assert said in summary
 
 
+@pytest.mark.slow
 def test_a_second_demonstration_is_a_new_run_on_new_lineages_and_the_first_stays_as_it_was(
     finished: Finished,
 ) -> None:

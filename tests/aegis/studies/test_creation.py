@@ -81,7 +81,7 @@ def test_a_second_init_changes_nothing(tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("step", ["split_rows", "suggest", "open_dataset", "create_site", "write_study"])
+@pytest.mark.parametrize("step", ["split_rows", "suggest", "declare_evaluation_set", "create_site", "write_study"])
 def test_a_study_that_fails_half_way_leaves_nothing(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = write_rows(tmp_path / "files", "binary")
     before = tree(tmp_path)

@@ -71,6 +71,6 @@ def test_noise_is_calibrated_from_a_target_in_one_place_for_jobs() -> None:
         if "calibrate_noise(" in path.read_text(encoding="utf-8")
     }
     # About no job that runs: a command, the engine, and what a plan would have to change.
-    questions = {"aegis/commands/privacy.py", "aegis/tuning/account.py", "aegis/studies/planning.py"}
+    questions = {"aegis/commands/privacy.py", "aegis/tuning/account.py", "coreason_enclave/accounting/fitting.py"}
     room = {f"coreason_enclave/accounting/{name}.py" for name in ("__init__", "calibration", "job_privacy")}
     assert users - questions == room

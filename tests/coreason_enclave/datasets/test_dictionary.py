@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from coreason_enclave.datasets import DataDictionary, DatasetSchema, draft, parse_schema
+from coreason_enclave.datasets import DataDictionary, DatasetSchema, parse_schema
 from coreason_enclave.errors import DatasetRejected
 
 DECLARATION: dict[str, Any] = {
@@ -85,21 +85,6 @@ def test_a_dictionary_of_rows_says_nothing_about_images() -> None:
     text = DataDictionary.of(declared()).write()
     assert "image_column" not in text
     assert "resize" not in text
-
-
-def test_a_site_drafts_its_declaration_of_images_from_the_dictionary(tmp_path: Path) -> None:
-    table = tmp_path / "labels.csv"
-    table.write_text("scan;mrn;finding\na.png;1;ill\n")
-    text = draft(
-        table,
-        file="labels.csv",
-        dataset_id="clinic/visits",
-        public=False,
-        label=None,
-        person="mrn",
-        dictionary=DataDictionary.of(images()),
-    )
-    assert parse_schema(text.encode()) == images(unit_column="mrn", csv={"delimiter": ";"})
 
 
 AGE, SEX = DECLARATION["features"]
