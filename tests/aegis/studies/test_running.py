@@ -378,12 +378,16 @@ def test_intervals_draw_groups_where_the_study_keeps_groups_together(study: Make
     own = study("binary")
     labels = open_dataset(own.held_out_rows, own.dictionary().dataset_id).labels
     alone = in_process(own, baseline=False)
-    write_groups(own.held_out_rows, [number // 9 for number in range(len(labels))])
+    groups = [number // 9 for number in range(len(labels))]
+    write_groups(own.held_out_rows, groups)
     together = in_process(own, baseline=False)
 
     assert alone.predictions is not None
     assert together.predictions is not None
     assert (alone.predictions.resampled, together.predictions.resampled) == ("persons", "groups")
+    assert together.predictions.units is not None
+    assert together.predictions.units.tolist() == groups
+    assert alone.measures["loss"].low != together.measures["loss"].low
     assert "bootstrap over held-out groups" in (own.latest / "summary.md").read_text(encoding="utf-8")
     write_groups(own.held_out_rows, [1, 2])
     with pytest.raises(RunFolderError, match="must hold a group for each of the"):
