@@ -356,7 +356,9 @@ main(sys.argv[2:])
 """The command, which sends itself a signal in the middle: a signal from outside may come when all is done."""
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow)]
+)
 def test_a_real_process_that_is_ended_in_the_middle_goes_on_where_it_was(
     aegis: Aegis, study: Any, sent: signal.Signals, code: int
 ) -> None:

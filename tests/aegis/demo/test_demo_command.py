@@ -241,6 +241,7 @@ def test_a_second_demonstration_is_a_new_run_on_new_lineages_and_the_first_stays
     assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_the_same_command_goes_on_and_nothing_is_spent_twice(
     finished: Finished, tmp_path: Path
 ) -> None:

@@ -29,7 +29,7 @@ from tests.support.studies import (
 SHARES = 4
 
 
-@pytest.mark.parametrize("share", range(SHARES))
+@pytest.mark.parametrize("share", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, SHARES))])
 def test_power_may_fail_after_any_durable_write_and_the_run_goes_on_to_the_same_model(
     undisturbed: Undisturbed, tmp_path: Path, share: int
 ) -> None:
