@@ -155,7 +155,7 @@ SCHEDULES = [
     {"strategy": "FED_PROX", "proximal_mu": 0.5, "momentum": 0.5},
     {"strategy": "SCAFFOLD"},
     {"server_optimizer": {"name": "adam", "learning_rate": 0.05}},
-    {"strategy": "FED_PROX", "server_optimizer": {"name": "yogi", "learning_rate": 0.05}, "aggregator": "median"},
+    {"strategy": "FED_PROX", "server_optimizer": {"name": "yogi", "learning_rate": 0.05}},
     {"average_last_rounds": 2, "model_arch": "SimpleMLP", "model_args": {"in_features": 3, "hidden": 4}},
 ]
 

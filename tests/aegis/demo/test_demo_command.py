@@ -304,7 +304,7 @@ def test_whatever_is_killed_at_random_the_same_command_ends_in_the_same_model(
             assert process.stdout is not None
             for printed in iter(process.stdout.readline, ""):
                 if printed.startswith("round "):
-                    os.kill(chance.choice(sorted(processes_of(tmp_path))), signal.SIGKILL)
+                    os.kill(chance.choice(sorted(processes_of(tmp_path).keys() - {process.pid})), signal.SIGKILL)
                 if printed.startswith(after):
                     break
             process.kill()
@@ -325,13 +325,14 @@ def check_same_models(folder: Path, finished: Finished) -> None:
 
 
 def processes_of(folder: Path) -> dict[int, str]:
-    """The processes that name something in ``folder`` on their command line, by pid."""
+    """The processes that work in ``folder``, or name something there on their command line, by pid."""
     found = {}
-    for line in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = line.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if str(folder) in words:
-                found[int(line.parent.name)] = words
+            words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            works_in = (process / "cwd").readlink()
+            if str(folder) in words or works_in.is_relative_to(folder):
+                found[int(process.name)] = words
     return found
 
 
